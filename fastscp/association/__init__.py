@@ -1,0 +1,1 @@
+"""The upper layer and DIMSE: no I/O of its own, no clock."""

@@ -1,0 +1,79 @@
+"""What fastscp raises on purpose, each with what the outside sees of it."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BootError",
+    "ConfigError",
+    "FastscpError",
+    "StartError",
+    "StoreBusyError",
+    "StoreError",
+]
+
+
+class FastscpError(Exception):
+    """Base of every error below. `exit_code`: what the program ends with if it gets that far."""
+
+    exit_code = 1
+
+
+class ConfigError(FastscpError):
+    """A setting that cannot be used: exit 2, before any process starts.
+
+    option: where the value was given, as the operator wrote it (`--port`, `FASTSCP_PORT`,
+    `site.toml: port`). why: what was tried, why it cannot be, what to write instead.
+    """
+
+    exit_code = 2
+
+    def __init__(self, option: str, why: str) -> None:
+        # Both go to the base class, so the error survives pickling between processes.
+        super().__init__(option, why)
+        self.option = option
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.why}"
+
+
+class StartError(FastscpError):
+    """The configuration is sound, but the service cannot start here: exit 3."""
+
+    exit_code = 3
+
+
+class StoreBusyError(StartError):
+    """Another service holds the store's lock. `pid` is what it wrote there, None if unreadable."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        super().__init__(path, pid)
+        self.path = path
+        self.pid = pid
+
+    def __str__(self) -> str:
+        holder = f"process {self.pid}" if self.pid is not None else "another process"
+        return (
+            f"the store {self.path} is in use by {holder}; "
+            f"stop that service, or give this one its own --store"
+        )
+
+
+class BootError(StartError):
+    """A worker could not begin to work: the supervisor halts instead of starting it again."""
+
+
+class StoreError(FastscpError):
+    """An instance cannot be kept. The association lives; the peer gets `status` and `comment`.
+
+    status: DIMSE status of the C-STORE-RSP. comment: Error Comment (0000,0902), plain ASCII.
+    Source: PS3.4 B.2.3.
+    """
+
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(status, comment)
+        self.status = status
+        self.comment = comment
+
+    def __str__(self) -> str:
+        return f"{self.status:04X}: {self.comment}"

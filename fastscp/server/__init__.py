@@ -1,0 +1,1 @@
+"""Processes and sockets: the supervisor with its acceptor, and the workers."""

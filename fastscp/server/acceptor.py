@@ -1,0 +1,156 @@
+"""Listening sockets, and which worker gets a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from fastscp.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Acceptor", "bind"]
+
+log = logging.getLogger("fastscp.acceptor")
+
+_BACKLOG: Final = 1024
+# Connections taken in one go, before the loop looks at anything else.
+_AT_ONCE: Final = 64
+# How long accepting rests when the process is out of descriptors.
+_REST_S: Final = 0.5
+
+
+def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on every address of `hosts`, all on one port; port 0: the system picks it once.
+
+    Raises StartError, and nothing stays open.
+    """
+    listening: list[socket.socket] = []
+    with contextlib.ExitStack() as undo:
+        for host in hosts:
+            for family, address in _addresses(host, port):
+                if any(one.getsockname()[:2] == address[:2] for one in listening):
+                    continue
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                undo.callback(sock.close)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    # An IPv4 peer is known by one address only, whatever else listens.
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    sock.bind(address)
+                    sock.listen(_BACKLOG)
+                except OSError as error:
+                    raise StartError(_explained(host, port, error)) from error
+                sock.setblocking(False)
+                listening.append(sock)
+                port = port or sock.getsockname()[1]
+        undo.pop_all()
+    return listening
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise StartError(
+            f"cannot listen on {host}: {error.strerror}; give an address of this machine"
+        ) from error
+    return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+
+
+def _explained(host: str, port: int, error: OSError) -> str:
+    what = f"cannot listen on {host} port {port}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}; another program has the port: stop it, or choose one with --port"
+    if error.errno == errno.EACCES:
+        return f"{what}; ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher one"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}; this machine does not have that address: choose another --host"
+    return what
+
+
+class Acceptor:
+    """Accepts on one listening socket and passes connections on.
+
+    sock: owned. taken(sock, host, port): gets each connection, blocking mode unspecified, and owns
+    it. add_reader, remove_reader, call_later: of the loop.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        taken: Callable[[socket.socket, str, int], None],
+        *,
+        add_reader: Callable[..., None],
+        remove_reader: Callable[[int], object],
+        call_later: Callable[..., object],
+    ) -> None:
+        self._sock = sock
+        self._taken = taken
+        self._add_reader = add_reader
+        self._remove_reader = remove_reader
+        self._call_later = call_later
+        # Given up for a moment when descriptors run out, to turn a peer away instead of leaving it.
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.accepting = False
+
+    @property
+    def address(self) -> str:
+        host, port = self._sock.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def start(self) -> None:
+        """Begin, or begin again, to accept."""
+        if not self.accepting and self._sock.fileno() >= 0:
+            self.accepting = True
+            self._add_reader(self._sock.fileno(), self._accept)
+
+    def pause(self) -> None:
+        """Stop accepting; connections wait in the backlog until `start`."""
+        if self.accepting:
+            self.accepting = False
+            self._remove_reader(self._sock.fileno())
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.pause()
+        if self._sock.fileno() >= 0:
+            self._sock.close()
+            os.close(self._reserve)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._out_of_descriptors()
+                    return
+                # The peer was gone again before we took it.
+                log.debug("accept: %s", error)
+                continue
+            host, port = address[0], address[1]
+            self._taken(connection, host.removeprefix("::ffff:"), port)
+
+    def _out_of_descriptors(self) -> None:
+        log.error(
+            "out of file descriptors: accepting rests for %s s; raise the limit of open files, "
+            "or lower --max-associations",
+            _REST_S,
+        )
+        os.close(self._reserve)
+        with contextlib.suppress(OSError):
+            self._sock.accept()[0].close()
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.pause()
+        self._call_later(_REST_S, self.start)

@@ -1,0 +1,523 @@
+"""Main: opens the store, starts the workers, hands them connections, and sees them off.
+
+It never touches a payload. Everything here runs on one loop; what may block on the disk runs in
+its executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import uvloop
+from setproctitle import setproctitle
+
+from fastscp import __version__, uids
+from fastscp.association.negotiation import Policy
+from fastscp.config import SUFFIX
+from fastscp.errors import BootError, ConfigError, FastscpError
+from fastscp.server.acceptor import Acceptor, bind
+from fastscp.server.admission import Admission, Limits
+from fastscp.server.channel import (
+    Abandon,
+    Ask,
+    Channel,
+    Drain,
+    Failed,
+    FromWorker,
+    Gone,
+    Offer,
+    Ready,
+    Setup,
+    Stop,
+    Taken,
+)
+from fastscp.store.directory import Store, sweep_incoming
+from fastscp.store.journal import last_sequence
+from fastscp_ext import Shared, rename_noreplace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastscp.config import ServeConfig
+
+__all__ = ["Supervisor", "run"]
+
+log = logging.getLogger("fastscp.main")
+
+# How long a worker may leave an offered connection unclaimed before another gets it.
+_CLAIM_S: Final = 2.0
+# A worker that dies sooner than this after its start did not come far; so many in a row are enough.
+_SHORT_LIFE_S: Final = 2.0
+_SHORT_LIVES: Final = 5
+# Bytes a second that weigh as much as one association more, when choosing a worker.
+_BYTES_PER_LOAD: Final = 8 << 20
+_LOAD_EVERY_S: Final = 0.5
+# After the drain time and the last message: then workers are killed.
+_PATIENCE_S: Final = 10.0
+
+_BOOTSTRAP: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from fastscp.server.worker import main; main(sys.argv[2:])"
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class _Worker:
+    """Main's side of a worker process."""
+
+    number: int
+    life: str
+    channel: Channel
+    ready: asyncio.Future[None]
+    started: float
+    process: asyncio.SubprocessTransport | None = None
+    is_ready: bool = False
+    draining: bool = False
+    last_bytes: int = 0
+    rate: float = 0.0
+    # Connections on their way, with main's copy: number -> (socket, host, port, when).
+    offered: dict[int, tuple[socket.socket, str, int, float]] = field(default_factory=dict)
+
+
+class _Exit(asyncio.SubprocessProtocol):
+    """Tells of a worker's end."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def process_exited(self) -> None:
+        self._ended()
+
+
+class Supervisor:
+    """The service, from its start to its end; `serve` runs it."""
+
+    def __init__(self, config: ServeConfig, *, ready: Callable[[list[str]], None]) -> None:
+        self._config = config
+        self._tell_ready = ready
+        self._loop = asyncio.get_running_loop()
+        self._run = f"{time.time_ns() // 1000:x}"
+        self._admission = Admission(
+            Limits(
+                config.max_associations,
+                config.max_associations_per_host,
+                config.max_associations_per_ae,
+            ),
+            config.allow,
+        )
+        self._workers: dict[int, _Worker] = {}
+        self._acceptors: list[Acceptor] = []
+        self._number = 0
+        self._lives = 0
+        self._short_lives = 0
+        self._stopping = False
+        self._done: asyncio.Future[int] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shared = Shared()
+        self._store: Store | None = None
+
+    async def serve(self) -> int:
+        """Run until told to stop; returns the exit code. Raises FastscpError where it cannot start."""
+        config = self._config
+        _raise_descriptor_limit(config)
+        with contextlib.ExitStack() as undo:
+            store = self._store = await self._in_executor(
+                lambda: Store.open(
+                    config.store,
+                    config.layout,
+                    SUFFIX,
+                    config.store_must_exist,
+                    config.layout_change,
+                    durability=config.durability,
+                    rename_noreplace=rename_noreplace,
+                )
+            )
+            undo.callback(store.close)
+            listening = bind(config.host, config.port)
+            for sock in listening:
+                undo.callback(sock.close)
+            swept = await self._in_executor(lambda: sweep_incoming(store.dir_fd))
+            self._shared.begin_sequence(
+                await self._in_executor(lambda: last_sequence(store.dir_fd))
+            )
+            self._policy = await self._in_executor(self._make_policy)
+            self._acceptors = [
+                Acceptor(
+                    sock,
+                    self._connected,
+                    add_reader=self._loop.add_reader,
+                    remove_reader=self._loop.remove_reader,
+                    call_later=self._loop.call_later,
+                )
+                for sock in listening
+            ]
+            for acceptor in self._acceptors:
+                undo.callback(acceptor.close)
+            undo.callback(self._kill_all)
+            for name in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(name, self._signalled, name)
+            workers = [await self._spawn(number) for number in range(config.workers)]
+            await asyncio.gather(*(worker.ready for worker in workers))
+            setproctitle(f"fastscp: main, port {listening[0].getsockname()[1]}")
+            for acceptor in self._acceptors:
+                acceptor.start()
+            self._tell_ready([acceptor.address for acceptor in self._acceptors])
+            self._say_start(store, swept.folders, swept.parts, swept.bytes)
+            self._loop.call_later(_LOAD_EVERY_S, self._watch)
+            code = await self._done
+            for acceptor in self._acceptors:
+                acceptor.close()
+            await self._in_executor(lambda: sweep_incoming(store.dir_fd))
+        log.info("stopped")
+        return code
+
+    def pause(self) -> None:
+        """Stop accepting connections; associations go on."""
+        for acceptor in self._acceptors:
+            acceptor.pause()
+
+    def resume(self) -> None:
+        """Accept connections again."""
+        for acceptor in self._acceptors:
+            acceptor.start()
+
+    async def _in_executor(self, work: Callable[[], _T]) -> _T:
+        return await self._loop.run_in_executor(None, work)
+
+    def _make_policy(self) -> Policy:
+        config = self._config
+        return Policy(
+            ae_title=config.ae_title,
+            check_called_ae=config.check_called_ae,
+            max_pdu_length=config.max_pdu_length,
+            max_async_operations=config.max_async_operations,
+            strict=config.strict,
+            sop_classes=uids.sop_class_rule(config.sop_classes),
+            transfer_syntaxes=uids.transfer_syntax_rule(config.transfer_syntaxes),
+        )
+
+    def _say_start(self, store: Store, folders: int, parts: int, size: int) -> None:
+        facts = store.facts
+        log.info(
+            "fastscp %s: AE title '%s', %d workers, store %s (%s, %s names, %s), id %s",
+            __version__, self._config.ae_title, self._config.workers, store.path,
+            facts.file_system, "rename" if facts.noreplace else "link", self._config.durability,
+            store.id,
+        )  # fmt: skip
+        for warning in facts.warnings:
+            log.warning("%s", warning)
+        if folders:
+            log.warning(
+                "swept %d part folders of an earlier run: %d unfinished instances, %d bytes, "
+                "none of them acknowledged",
+                folders, parts, size,
+            )  # fmt: skip
+        if self._config.durability == "buffered":
+            log.warning(
+                "--durability buffered: a power cut may lose instances already acknowledged"
+            )
+
+    # Workers -------------------------------------------------------------------------------------
+
+    async def _spawn(self, number: int) -> _Worker:
+        store = self._store
+        assert store is not None  # noqa: S101 - set before the first worker
+        config = self._config
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lives += 1
+        worker = _Worker(
+            number,
+            f"{self._run}-w{number}-{self._lives}",
+            Channel(ours, FromWorker),
+            self._loop.create_future(),
+            time.monotonic(),
+        )
+        self._shared.clear(number)
+        descriptors = (theirs.fileno(), self._shared.fd, store.dir_fd)
+        try:
+            transport, _protocol = await self._loop.subprocess_exec(
+                lambda: _Exit(lambda: self._ended(worker)),
+                sys.executable,
+                "-c",
+                _BOOTSTRAP,
+                json.dumps(sys.path),
+                *map(str, descriptors),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=None,
+                stderr=None,
+                pass_fds=descriptors,
+            )
+        except OSError as error:
+            ours.close()
+            raise BootError(f"cannot start a worker process: {error.strerror}") from error
+        finally:
+            theirs.close()
+        worker.process = transport
+        self._workers[number] = worker
+        self._loop.add_reader(ours.fileno(), self._messages, worker)
+        worker.channel.send(
+            Setup(
+                worker=number,
+                life=worker.life,
+                run=self._run,
+                policy=self._policy,
+                layout=config.layout,
+                suffix=SUFFIX,
+                durability=config.durability,
+                use_link=not store.facts.noreplace,
+                on_duplicate=config.on_duplicate,
+                digest=config.digest,
+                max_instance_size=config.max_instance_size,
+                artim_timeout=config.artim_timeout,
+                message_timeout=config.message_timeout,
+                idle_timeout=config.idle_timeout,
+                min_rate=config.min_rate,
+                drain_timeout=config.drain_timeout,
+                log_format=config.log_format,
+                log_level=config.log_level,
+            )
+        )
+        return worker
+
+    def _messages(self, worker: _Worker) -> None:
+        for message, _fd in worker.channel.receive():
+            match message:
+                case Ask():
+                    worker.channel.send(
+                        self._admission.ask(message.number, message.calling_ae, message.called_ae)
+                    )
+                case Gone():
+                    self._admission.closed(message.number)
+                case Taken():
+                    offered = worker.offered.pop(message.number, None)
+                    if offered is not None:
+                        offered[0].close()
+                case Ready():
+                    worker.is_ready = True
+                    if not worker.ready.done():
+                        worker.ready.set_result(None)
+                case Failed():
+                    if not worker.ready.done():
+                        worker.ready.set_exception(BootError(message.why))
+        if worker.channel.closed:
+            self._loop.remove_reader(worker.channel.fileno())
+
+    def _ended(self, worker: _Worker) -> None:
+        """A worker process is over, as planned or not."""
+        code = worker.process.get_returncode() if worker.process else None
+        if not worker.channel.closed:
+            # Its last words may still wait.
+            self._messages(worker)
+        if not worker.channel.closed:
+            self._loop.remove_reader(worker.channel.fileno())
+        worker.channel.close()
+        if worker.process is not None:
+            worker.process.close()
+        waiting = list(worker.offered.items())
+        worker.offered.clear()
+        if self._workers.get(worker.number) is worker:
+            del self._workers[worker.number]
+        for number, (sock, host, port, _when) in waiting:
+            # Claimed or not: a dead worker serves nobody.
+            self._shared.claim(number)
+            self._admission.closed(number)
+            self._hand_over(sock, host, port)
+        associations, _connections = self._admission.died(worker.number)
+        if not worker.ready.done():
+            worker.ready.set_exception(
+                BootError(f"worker {worker.number} ended while starting ({_how(code)})")
+            )
+        if self._stopping:
+            if not self._workers and not self._done.done():
+                self._done.set_result(0)
+            return
+        if not worker.is_ready:
+            return
+        log.error(
+            "worker %d ended unexpectedly (%s): %d associations lost; their unfinished instances "
+            "are dropped, acknowledged ones are kept; starting another",
+            worker.number, _how(code), associations,
+        )  # fmt: skip
+        short = time.monotonic() - worker.started < _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if short else 0
+        if self._short_lives >= _SHORT_LIVES:
+            log.critical("workers keep dying right after their start: giving up")
+            self._give_up(1)
+            return
+        self._background(self._replace(worker.number))
+
+    async def _replace(self, number: int) -> None:
+        store = self._store
+        assert store is not None  # noqa: S101 - set before the first worker
+        try:
+            report = await self._in_executor(lambda: sweep_incoming(store.dir_fd))
+            if report.parts:
+                log.info("swept %d unfinished instances of a dead worker", report.parts)
+            await asyncio.sleep(0.1 * self._short_lives)
+            if self._stopping:
+                return
+            worker = await self._spawn(number)
+            await worker.ready
+        except (FastscpError, OSError) as error:
+            if not self._stopping:
+                log.critical("cannot replace worker %d: %s", number, error)
+                self._give_up(1)
+
+    def _give_up(self, code: int) -> None:
+        self._stopping = True
+        if not self._done.done():
+            self._done.set_result(code)
+
+    def _kill_all(self) -> None:
+        for worker in list(self._workers.values()):
+            if worker.process is not None and worker.process.get_returncode() is None:
+                worker.process.kill()
+
+    # Connections ---------------------------------------------------------------------------------
+
+    def _connected(self, sock: socket.socket, host: str, port: int) -> None:
+        self._hand_over(sock, host, port)
+
+    def _hand_over(self, sock: socket.socket, host: str, port: int) -> None:
+        """Give a connection to the worker with the least load that takes it."""
+        self._number += 1
+        number = self._number
+        for worker in sorted(self._workers.values(), key=self._load):
+            if not worker.is_ready:
+                continue
+            self._shared.offer(number)
+            if worker.channel.send(Offer(number, host, port), sock.fileno()):
+                worker.offered[number] = (sock, host, port, time.monotonic())
+                too_many = self._admission.opened(number, host, worker.number)
+                if too_many is not None:
+                    other, at = too_many
+                    if at in self._workers:
+                        self._workers[at].channel.send(Abandon(other))
+                return
+        # Nobody is there to take it: all are starting, or gone.
+        log.warning("%s:%d: no worker takes the connection; closed", host, port)
+        sock.close()
+
+    def _load(self, worker: _Worker) -> float:
+        return self._admission.load(worker.number) + worker.rate / _BYTES_PER_LOAD
+
+    def _watch(self) -> None:
+        """Weigh the workers, and take back connections that one of them leaves lying."""
+        self._loop.call_later(_LOAD_EVERY_S, self._watch)
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            received = self._shared.counters(worker.number)[0]
+            worker.rate = (worker.rate + (received - worker.last_bytes) / _LOAD_EVERY_S) / 2
+            worker.last_bytes = received
+            for number, (sock, host, port, when) in list(worker.offered.items()):
+                if now - when > _CLAIM_S and self._shared.claim(number):
+                    log.warning("worker %d is silent; %s:%d goes on", worker.number, host, port)
+                    del worker.offered[number]
+                    self._admission.closed(number)
+                    worker.rate += _BYTES_PER_LOAD
+                    self._hand_over(sock, host, port)
+
+    # The end -------------------------------------------------------------------------------------
+
+    def _signalled(self, name: signal.Signals) -> None:
+        if self._stopping:
+            log.warning("%s again: ending at once", name.name)
+            for worker in self._workers.values():
+                worker.channel.send(Stop())
+            self._loop.call_later(2.0, self._kill_all)
+            return
+        self._stopping = True
+        self._admission.draining = "shutting down"
+        log.info(
+            "%s: %d associations may go on for %g s, new ones are rejected",
+            name.name, self._admission.admitted, self._config.drain_timeout,
+        )  # fmt: skip
+        if not self._workers:
+            self._done.set_result(0)
+            return
+        for worker in self._workers.values():
+            worker.channel.send(Drain(self._config.drain_timeout))
+        self._loop.call_later(self._config.drain_timeout + 5.0 + _PATIENCE_S, self._kill_all)
+
+    def _background(self, work: object) -> None:
+        task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "no exit code"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _raise_descriptor_limit(config: ServeConfig) -> None:
+    """Take all descriptors the system grants, and check that they are enough."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # All associations may end up in one worker: a socket and a part each, and the commit's own.
+    needed = 2 * (config.max_associations or 1000) + 512
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ConfigError(
+            "--max-associations",
+            f"{config.max_associations or 1000} associations need {needed} open files, the limit "
+            f"is {hard}; raise it (ulimit -Hn, LimitNOFILE=) or allow fewer associations",
+        )
+
+
+def run(
+    config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    ready: called with the addresses once the service accepts. Without it `listening on
+    HOST:PORT` goes to stderr, one line each and first of all: the log's lines wait for it.
+    Raises ConfigError or StartError before any connection is accepted.
+    """
+    waiting = logging.handlers.MemoryHandler(1 << 16, logging.CRITICAL + 1)
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    for handler in handlers:
+        root.removeHandler(handler)
+    root.addHandler(waiting)
+
+    def release() -> None:
+        root.removeHandler(waiting)
+        for handler in handlers:
+            root.addHandler(handler)
+        for record in waiting.buffer:
+            root.handle(record)
+        waiting.buffer.clear()
+
+    def announce(addresses: list[str]) -> None:
+        for address in addresses:
+            print(f"listening on {address}", file=sys.stderr, flush=True)  # noqa: T201
+        if ready is not None:
+            ready(addresses)
+        release()
+
+    async def serve() -> int:
+        return await Supervisor(config, ready=announce).serve()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve())
+    finally:
+        if waiting in root.handlers:
+            release()

@@ -1,0 +1,1 @@
+"""Instances at rest."""

@@ -1,0 +1,397 @@
+"""How the values of settings are read from text and TOML, and shown to people.
+
+A reader returns the value or raises ValueError with the second half of a sentence ("is odd"): the
+caller knows what was tried and where, and what to write instead. `ExplainedError` says all of that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = [
+    "AllowRule",
+    "Choice",
+    "Duration",
+    "ExplainedError",
+    "Kind",
+    "Many",
+    "Parsed",
+    "Size",
+    "Switch",
+    "Whole",
+    "allows",
+    "read_allow_rule",
+    "read_host",
+    "read_path",
+    "read_peer",
+    "read_text",
+    "read_title",
+]
+
+
+class ExplainedError(ValueError):
+    """A reason that needs no more words around it: it names the value and the way out."""
+
+
+class Kind(Protocol):
+    """How the values of a setting are read and shown.
+
+    `accepts` ends an error message ("give ..."); `limits` is its short form for help, or empty.
+    """
+
+    @property
+    def metavar(self) -> str: ...
+    @property
+    def accepts(self) -> str: ...
+    @property
+    def limits(self) -> str: ...
+
+    def read(self, raw: object) -> object:
+        """The value of a text (flag, environment) or a TOML value. Raises ValueError: why not."""
+
+    def show(self, value: Any) -> str:
+        """The value as a person would write it."""
+
+
+def read_text(raw: object) -> str:
+    """A text without control characters, and without the blanks around it."""
+    if not isinstance(raw, str):
+        raise ValueError("is not a text")
+    if not raw.strip():
+        raise ValueError("is empty")
+    if not raw.isprintable():
+        raise ValueError("has control characters in it")
+    return raw.strip()
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Off or on."""
+
+    metavar: str = ""
+    accepts: str = "true or false"
+    limits: str = ""
+
+    def read(self, raw: object) -> bool:
+        word = str(raw).strip().lower() if isinstance(raw, (bool, int, str)) else ""
+        if word in ("true", "1", "yes"):
+            return True
+        if word in ("false", "0", "no"):
+            return False
+        raise ValueError("is neither true nor false")
+
+    def show(self, value: bool) -> str:
+        return "on" if value else "off"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within bounds."""
+
+    low: int
+    high: int
+    even: bool = False
+    metavar: str = "N"
+
+    @property
+    def accepts(self) -> str:
+        return f"{'an even' if self.even else 'a whole'} number from {self.low} to {self.high}"
+
+    @property
+    def limits(self) -> str:
+        return f"{self.low} to {self.high}" + (", even" if self.even else "")
+
+    def read(self, raw: object) -> int:
+        if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw.strip()):
+            raw = int(raw)
+        if not isinstance(raw, int) or isinstance(raw, bool):
+            raise ValueError("is not a whole number")
+        if raw < self.low:
+            raise ValueError(f"is less than {self.low}")
+        if raw > self.high:
+            raise ValueError(f"is more than {self.high}")
+        if self.even and raw % 2:
+            raise ValueError("is odd")
+        return raw
+
+    def show(self, value: int) -> str:
+        return str(value)
+
+
+def _quantity(raw: object, units: Mapping[str, Fraction]) -> Fraction:
+    """A number with an optional unit; a bare number counts the unit whose factor is 1."""
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        if not math.isfinite(raw):
+            raise ValueError("is not a finite number")
+        return Fraction(str(raw))
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", read_text(raw))
+    if match is None:
+        raise ValueError("is not a number with a unit")
+    number, unit = match.groups()
+    if unit not in units and unit:
+        raise ValueError(f"has the unknown unit {unit!r}")
+    return Fraction(number) * (units[unit] if unit else 1)
+
+
+_SECONDS: Final = {
+    "d": Fraction(86400),
+    "h": Fraction(3600),
+    "m": Fraction(60),
+    "s": Fraction(1),
+    "ms": Fraction(1, 1000),
+}
+_BYTES: Final = {
+    "TiB": Fraction(1 << 40),
+    "GiB": Fraction(1 << 30),
+    "MiB": Fraction(1 << 20),
+    "KiB": Fraction(1 << 10),
+    "B": Fraction(1),
+}
+
+
+def _shown(value: Fraction, units: Mapping[str, Fraction], plain: str) -> str:
+    """The largest unit that leaves a whole number; `units` from large to small."""
+    for unit, factor in units.items():
+        if value and (value / factor).denominator == 1:
+            return f"{value / factor} {unit}"
+    return f"{float(value):g} {plain}" if value else "0"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds, as a float."""
+
+    low: float
+    high: float
+    metavar: str = "TIME"
+
+    @property
+    def accepts(self) -> str:
+        return f"a time such as 0.5, 30s, 5m or 1h, {self.limits}"
+
+    @property
+    def limits(self) -> str:
+        return f"{self.show(self.low)} to {self.show(self.high)}"
+
+    def read(self, raw: object) -> float:
+        value = float(_quantity(raw, _SECONDS))
+        if not self.low <= value <= self.high:
+            raise ValueError(f"is {'less' if value < self.low else 'more'} than allowed")
+        return value
+
+    def show(self, value: float) -> str:
+        # Below an hour operators compare seconds, and so do the manuals of modalities.
+        exact = Fraction(str(value))
+        return _shown(exact, _SECONDS if exact >= 3600 else {"s": _SECONDS["s"]}, "s")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes, as an int."""
+
+    metavar: str = "SIZE"
+    accepts: str = "a number of bytes such as 512, 1KiB, 64 MiB or 1GiB"
+    limits: str = ""
+
+    def read(self, raw: object) -> int:
+        value = _quantity(raw, _BYTES)
+        if value.denominator != 1:
+            raise ValueError("is not a whole number of bytes")
+        if not 0 <= value < 1 << 63:
+            raise ValueError("is negative" if value < 0 else "is too large")
+        return int(value)
+
+    def show(self, value: int) -> str:
+        return _shown(Fraction(value), _BYTES, "B")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def metavar(self) -> str:
+        return "|".join(self.words)
+
+    @property
+    def accepts(self) -> str:
+        return ", ".join(self.words[:-1]) + f" or {self.words[-1]}"
+
+    limits: str = ""
+
+    def read(self, raw: object) -> str:
+        word = read_text(raw)
+        if word not in self.words:
+            raise ValueError("is not known")
+        return word
+
+    def show(self, value: str) -> str:
+        return value
+
+
+def read_title(raw: object) -> str:
+    """An AE title. Source: PS3.5 6.2 (AE)."""
+    title = read_text(raw)
+    if len(title) > 16:
+        raise ValueError(f"has {len(title)} characters")
+    if not title.isascii() or "\\" in title:
+        raise ValueError("has a backslash or a character outside ASCII in it")
+    return title
+
+
+def read_host(raw: object) -> str:
+    """An address (IPv6 also in brackets) or a host name; names are resolved by who binds."""
+    host = read_text(raw)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62}))*\.?"
+        # All digits and dots is an address gone wrong, whatever the resolver makes of it.
+        if not re.fullmatch(labels, host) or re.fullmatch(r"[0-9.]+", host):
+            raise ValueError("is no address and no host name") from None
+    return host
+
+
+def read_peer(raw: object) -> tuple[str, int]:
+    """`HOST:PORT`, an IPv6 address in brackets."""
+    host, colon, port = read_text(raw).rpartition(":")
+    if not colon:
+        raise ValueError("has no port")
+    if ":" in host and not host.startswith("["):
+        raise ValueError("has an IPv6 address without brackets")
+    return read_host(host), Whole(1, 65535).read(port)
+
+
+def read_path(raw: object) -> Path:
+    """A path, relative to where the program was started."""
+    return Path(read_text(raw))
+
+
+@dataclass(frozen=True)
+class AllowRule:
+    """Who may associate: one AE title or anyone (`*`), from one network or anywhere (None)."""
+
+    ae: str
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+
+    def __str__(self) -> str:
+        return f"{self.ae}@{self.network or '*'}"
+
+    def matches(self, calling_ae: str, address: str) -> bool:
+        """Whether a peer falls under the rule. address: numeric, as the socket reports it."""
+        if self.ae not in ("*", calling_ae):
+            return False
+        if self.network is None:
+            return True
+        try:
+            peer = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        # A socket that serves both families shows an IPv4 peer as ::ffff:a.b.c.d.
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return peer in self.network
+
+
+def allows(rules: Iterable[AllowRule], calling_ae: str, address: str) -> bool:
+    """Whether any rule lets the peer in; no rules let everyone in."""
+    rules = tuple(rules)
+    return not rules or any(rule.matches(calling_ae, address) for rule in rules)
+
+
+def read_allow_rule(raw: object) -> AllowRule:
+    """`AE@NETWORK`. Host bits in the network are refused: they show a wrong prefix length."""
+    ae, at, network = read_text(raw).rpartition("@")
+    if not at:
+        raise ValueError("has no @")
+    if ae != "*":
+        ae = read_title(ae)
+        if "*" in ae:
+            raise ValueError("mixes * with other characters of an AE title")
+    if network.strip() == "*":
+        return AllowRule(ae, None)
+    try:
+        return AllowRule(ae, ipaddress.ip_network(network.strip(), strict=True))
+    except ValueError:
+        pass
+    try:
+        wider = ipaddress.ip_network(network.strip(), strict=False)
+    except ValueError:
+        raise ValueError(f"names no network ({network.strip()!r})") from None
+    raise ValueError(f"has bits set behind the prefix (the network would be {wider})")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A text that one function reads."""
+
+    parse: Callable[[object], object]
+    metavar: str
+    accepts: str
+    limits: str = ""
+
+    def read(self, raw: object) -> object:
+        return self.parse(raw)
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Many:
+    """A tuple of values: a repeated flag, commas in any text, an array in TOML.
+
+    check: looks at the whole tuple; what it raises is `ExplainedError`.
+    """
+
+    each: Parsed
+    check: Callable[[tuple[Any, ...]], object] | None = None
+    limits: str = ""
+
+    @property
+    def metavar(self) -> str:
+        return self.each.metavar
+
+    @property
+    def accepts(self) -> str:
+        return self.each.accepts
+
+    def read(self, raw: object) -> tuple[object, ...]:
+        parts = raw if isinstance(raw, list) else [raw]
+        items: list[object] = []
+        for part in parts:
+            items.extend(part.split(",") if isinstance(part, str) else [part])
+        # An unset variable in a script must not turn a list into "no restriction".
+        if not items:
+            raise ValueError("names nothing (leave the setting out instead)")
+        values = tuple(self._one(item, alone=len(items) == 1) for item in items)
+        if self.check is not None:
+            try:
+                self.check(values)
+            except ValueError as error:
+                raise ExplainedError(str(error)) from None
+        return values
+
+    def _one(self, item: object, *, alone: bool) -> object:
+        try:
+            return self.each.read(item)
+        except ValueError as error:
+            if alone:
+                raise
+            raise ValueError(f"has {item!r} in it, which {error}") from None
+
+    def show(self, value: tuple[object, ...]) -> str:
+        return ",".join(self.each.show(item) for item in value)

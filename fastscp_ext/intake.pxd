@@ -1,0 +1,60 @@
+# What the associations of one worker share: buffer, part folder, commit.
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from fastscp_ext.commit cimport Committed
+from fastscp_ext.instance cimport Instance, Site
+from fastscp_ext.layout cimport Layout
+from fastscp_ext.shared cimport Shared
+
+
+cdef enum:
+    OUT_ROOM = 65536         # bytes of responses collected for one write
+    FREE_INSTANCES = 64      # kept for reuse
+    OWED_MOST = 64           # responses owed to one association before its reading pauses
+    WAITING_MOST = 256       # instances waiting for the commit before all reading pauses
+
+
+# Who owes responses for the instances of a batch.
+cdef class Owing:
+    cdef readonly int owed
+
+    cdef int answer(self) except -1
+    cdef int go_on(self) except -1
+
+
+cdef class Intake:
+    cdef Site site
+    cdef Committed committed
+    cdef Layout layout
+    cdef Shared shared
+    cdef uint8_t* buffer
+    cdef Py_ssize_t buffer_size
+    cdef Instance* spare
+    cdef int spares
+    cdef Instance* waiting
+    cdef Instance* waiting_last
+    cdef int waiting_count
+    cdef Instance* done
+    cdef Instance* done_last
+    cdef int in_commit
+    cdef bint threaded
+    cdef bint stopping
+    cdef int wake_fd
+    cdef readonly int done_fd
+    cdef bytes implementation
+    cdef bytes version
+    cdef object new_journal
+    cdef object on_duplicate
+    cdef object on_error
+    cdef set held
+    cdef uint64_t journal_limit
+    cdef uint8_t out[OUT_ROOM]
+
+    cdef Instance* take(self) except NULL
+    cdef void give_back(self, Instance* i) noexcept
+    cdef void enqueue(self, Instance* i) noexcept
+    cdef int commit(self) except -1
+    cdef int _journal_ready(self) except -1
+    cdef int _settle(self, Instance* batch) except -1
+    cdef int _let_go(self) except -1

@@ -1,0 +1,369 @@
+"""What the associations of one worker share: the receive buffer, the part folder, the commit."""
+
+import os
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.ref cimport PyObject
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from posix.unistd cimport close, read, write
+
+from fastscp_ext.commit cimport commit_batch, committed_begin, committed_end
+from fastscp_ext.instance cimport (
+    DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT,
+    DUPLICATE_REPLACED, DUPLICATE_VERSION, PATH_ROOM, STAGE_DUPLICATE, STAGE_NAMED,
+    STAGE_SETTLED, Instance, Site, drop, instance_drop_part, instance_refuse,
+)
+from fastscp_ext.layout cimport Layout
+from fastscp_ext.part10 cimport embedded_end
+from fastscp_ext.shared cimport SHARED_WORKERS, Shared
+
+cdef extern from "sys/eventfd.h" nogil:
+    int EFD_CLOEXEC
+    int EFD_NONBLOCK
+    int eventfd(unsigned int initval, int flags)
+
+_DIGESTS = {"none": DIGEST_NONE, "crc32c": DIGEST_CRC32C, "sha256": DIGEST_SHA256}
+_DUPLICATES = {
+    "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
+    "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
+}
+
+
+cdef class Owing:
+    """Somebody who owes responses; the receiver of an association."""
+
+    cdef int answer(self) except -1:
+        raise NotImplementedError
+
+    cdef int go_on(self) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+cdef class Duplicate:
+    """An instance whose final name was taken when the commit wanted to give it.
+
+    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
+    thread. The part file stays where it is until then.
+    """
+
+    cdef Intake intake
+    cdef Instance* instance
+
+    @property
+    def part(self):
+        """Name of the part file in the incoming folder."""
+        return self.instance.part.decode()
+
+    @property
+    def path(self):
+        """The path that was taken, below the store."""
+        return self.instance.path.decode()
+
+    def settle(self, str kind not None, str path not None, int lock_fd=-1, bint keep_part=False):
+        """Go on to directory flush, journal and response.
+
+        kind: identical, version, replaced or kept. path: where the instance is now. lock_fd:
+        closed once the journal line is written. The part is unlinked unless it is gone already.
+        """
+        cdef bytes raw = os.fsencode(path)
+        if self.instance == NULL:
+            raise ValueError("settled already")
+        if len(raw) >= PATH_ROOM:
+            raise ValueError("path too long")
+        cdef Instance* i = self.instance
+        self.instance = NULL
+        i.duplicate = _DUPLICATES[kind]
+        if i.duplicate == DUPLICATE_KEPT:
+            i.status = 0xB006
+            memcpy(i.comment, b"existing instance kept", 23)
+        memcpy(i.path, PyBytes_AS_STRING(raw), len(raw) + 1)
+        i.path_size = <uint32_t>len(raw)
+        i.lock_fd = lock_fd
+        if kind in ("version", "replaced"):
+            i.has_part = False
+        instance_drop_part(&self.intake.site, i)
+        i.stage = STAGE_NAMED
+        self.intake.enqueue(i)
+        self.intake.commit()
+
+    def refuse(self, int status, bytes comment not None, int error_no=0):
+        """Drop the part and answer with `status`; error_no says why, for the log."""
+        if self.instance == NULL:
+            raise ValueError("settled already")
+        cdef Instance* i = self.instance
+        self.instance = NULL
+        instance_refuse(i, <uint16_t>status, comment)
+        if error_no:
+            i.error_no = error_no
+            i.error_step = b"compare with the existing instance"
+        instance_drop_part(&self.intake.site, i)
+        i.stage = STAGE_SETTLED
+        i.next = NULL
+        self.intake._settle(i)
+
+
+cdef class Intake:
+    """What the associations of one worker share.
+
+    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
+    layout: where instances go. shared, worker: counters and this worker's row of them.
+    name: of the worker, in journal lines (at most 23 bytes).
+    durable: flush before every acknowledgement; `run_committer` must then run in a thread and
+    `release` be called when `done_fd` is readable.
+    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
+    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
+    path): a file call failed; called on the loop's thread.
+    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
+    """
+
+    def __cinit__(
+        self, *, int store_fd, int incoming_fd, Layout layout not None, Shared shared not None,
+        Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
+        str digest not None, uint64_t max_instance_size, bytes implementation not None,
+        bytes version not None, new_journal, on_duplicate, on_error,
+        Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
+    ):
+        cdef bytes raw = name.encode()
+        if not 0 <= worker < SHARED_WORKERS:
+            raise ValueError("worker number out of range")
+        if len(raw) > 23:
+            raise ValueError("worker name too long")
+        if digest not in _DIGESTS:
+            raise ValueError(f"unknown digest {digest}")
+        memset(&self.site, 0, sizeof(Site))
+        committed_begin(&self.committed)
+        self.wake_fd = self.done_fd = -1
+        self.buffer = <uint8_t*>malloc(<size_t>buffer_bytes)
+        if self.buffer == NULL:
+            raise MemoryError()
+        self.buffer_size = buffer_bytes
+        self.wake_fd = eventfd(0, EFD_CLOEXEC)
+        self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.wake_fd < 0 or self.done_fd < 0:
+            raise OSError(errno, "cannot make an eventfd")
+        self.layout = layout
+        self.shared = shared
+        self.site.store_fd = store_fd
+        self.site.incoming_fd = incoming_fd
+        self.site.journal_fd = -1
+        self.site.durable = durable
+        self.site.strict = strict
+        self.site.use_link = use_link
+        self.site.digest = _DIGESTS[digest]
+        self.site.max_instance_size = max_instance_size
+        self.site.counters = shared.block.workers[worker]
+        self.site.sequence = &shared.block.journal_seq
+        memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
+        self.threaded = durable
+        self.implementation = implementation
+        self.version = version
+        self.new_journal = new_journal
+        self.on_duplicate = on_duplicate
+        self.on_error = on_error
+        self.journal_limit = journal_limit
+        self.held = set()
+
+    def __dealloc__(self):
+        cdef Instance* i = self.spare
+        cdef Instance* after
+        while i != NULL:
+            after = i.next
+            free(i)
+            i = after
+        committed_end(&self.committed)
+        free(self.buffer)
+        if self.wake_fd >= 0:
+            close(self.wake_fd)
+        if self.done_fd >= 0:
+            close(self.done_fd)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        # One read at a time uses it, and nothing else keeps a view across calls.
+        PyBuffer_FillInfo(view, self, self.buffer, self.buffer_size, 0, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+    cdef Instance* take(self) except NULL:
+        cdef Instance* i = self.spare
+        if i != NULL:
+            self.spare = i.next
+            self.spares -= 1
+            # Only the small fields in front; the rest is written before it is read.
+            memset(i, 0, <size_t>(<uint8_t*>i.class_raw - <uint8_t*>i))
+        else:
+            i = <Instance*>malloc(sizeof(Instance))
+            if i == NULL:
+                raise MemoryError()
+            memset(i, 0, sizeof(Instance))
+        i.embedded.bytes = NULL
+        i.comment[0] = 0
+        i.part[0] = 0
+        i.path[0] = 0
+        i.fd = -1
+        i.lock_fd = -1
+        return i
+
+    cdef void give_back(self, Instance* i) noexcept:
+        drop(&i.receiver)
+        drop(&i.tag)
+        drop(&i.hasher)
+        drop(&i.inflater)
+        drop(&i.reply)
+        embedded_end(&i.embedded)
+        if i.lock_fd >= 0:
+            close(i.lock_fd)
+        if self.spares < FREE_INSTANCES:
+            i.next = self.spare
+            self.spare = i
+            self.spares += 1
+        else:
+            free(i)
+
+    cdef void enqueue(self, Instance* i) noexcept:
+        i.next = NULL
+        if self.waiting_last == NULL:
+            self.waiting = i
+        else:
+            self.waiting_last.next = i
+        self.waiting_last = i
+        self.waiting_count += 1
+
+    cdef int _journal_ready(self) except -1:
+        # A journal file to append to, new where the last one failed or is full.
+        if self.site.journal_fd >= 0 and self.site.journal_bytes < self.journal_limit:
+            return 0
+        try:
+            fd, size = self.new_journal()
+        except OSError as error:
+            if self.site.journal_fd < 0:
+                self.site.journal_errno = error.errno or 0
+            return 0
+        self.site.journal_fd = fd
+        self.site.journal_bytes = size
+        self.site.journal_errno = 0
+        return 0
+
+    cdef int commit(self) except -1:
+        # Take everything that waits through the commit: here and now, or in the thread.
+        cdef Instance* batch = self.waiting
+        cdef uint64_t one = 1
+        if batch == NULL:
+            return 0
+        if self.threaded:
+            write(self.wake_fd, &one, 8)
+            return 0
+        self.waiting = self.waiting_last = NULL
+        self.waiting_count = 0
+        self._journal_ready()
+        commit_batch(&self.site, &self.committed, batch)
+        return self._settle(batch)
+
+    def run_committer(self):
+        """Commit batch after batch until `stop_committer`; the body of the committer's thread.
+
+        It never waits for company: what finished during one flush is the next batch.
+        """
+        cdef uint64_t count = 0
+        cdef uint64_t one = 1
+        cdef Instance* batch
+        cdef Instance* last
+        cdef ssize_t got
+        while True:
+            with nogil:
+                got = read(self.wake_fd, &count, 8)
+            if got < 0 and errno != EINTR:
+                return
+            batch = self.waiting
+            last = self.waiting_last
+            self.waiting = self.waiting_last = NULL
+            self.in_commit = self.waiting_count
+            self.waiting_count = 0
+            if batch == NULL:
+                if self.stopping:
+                    return
+                continue
+            self._journal_ready()
+            with nogil:
+                commit_batch(&self.site, &self.committed, batch)
+            self.in_commit = 0
+            if self.done_last == NULL:
+                self.done = batch
+            else:
+                self.done_last.next = batch
+            self.done_last = last
+            write(self.done_fd, &one, 8)
+            if self.stopping:
+                write(self.wake_fd, &one, 8)
+
+    def stop_committer(self):
+        """Let `run_committer` return once nothing waits any more."""
+        cdef uint64_t one = 1
+        self.stopping = True
+        write(self.wake_fd, &one, 8)
+
+    def release(self):
+        """Send the responses of what the committer's thread has finished."""
+        cdef uint64_t count = 0
+        cdef Instance* batch = self.done
+        read(self.done_fd, &count, 8)
+        self.done = self.done_last = NULL
+        self._settle(batch)
+
+    cdef int _settle(self, Instance* batch) except -1:
+        # First look at every instance, then answer: answering gives instances back.
+        cdef Instance* i = batch
+        cdef Instance* after
+        cdef Owing receiver
+        cdef Duplicate duplicate
+        cdef list receivers = []
+        cdef list duplicates = []
+        cdef PyObject* last = NULL
+        while i != NULL:
+            after = i.next
+            i.next = NULL
+            if i.stage == STAGE_DUPLICATE:
+                duplicate = Duplicate.__new__(Duplicate)
+                duplicate.intake = self
+                duplicate.instance = i
+                duplicates.append(duplicate)
+            else:
+                if i.error_no:
+                    self.on_error(
+                        (<const char*>i.error_step).decode(), i.error_no,
+                        i.path.decode() if i.path[0] else i.part.decode(),
+                    )
+                if i.receiver == NULL:
+                    self.give_back(i)
+                elif i.receiver != last:
+                    last = i.receiver
+                    receivers.append(<object>last)
+            i = after
+        for receiver in receivers:
+            receiver.answer()
+        for duplicate in duplicates:
+            self.on_duplicate(duplicate)
+        if self.held:
+            self._let_go()
+        return 0
+
+    cdef int _let_go(self) except -1:
+        cdef Owing receiver
+        if self.waiting_count + self.in_commit > WAITING_MOST // 2:
+            return 0
+        for receiver in list(self.held):
+            if receiver.owed <= OWED_MOST // 2:
+                self.held.discard(receiver)
+                receiver.go_on()
+        return 0
+
+    @property
+    def uncommitted(self):
+        """Instances that are complete and not yet through the commit."""
+        return self.waiting_count + self.in_commit

@@ -1,0 +1,75 @@
+"""Counters that main and its workers share: the journal's sequence, claims, load figures."""
+
+import os
+
+from libc.stdint cimport uint64_t
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+
+cdef class Shared:
+    """One mapping of the shared block.
+
+    fd: a descriptor of the block as another process made it, or -1 to make a new one. The
+    descriptor is owned by the object and closed with it; it is inheritable only on request.
+    Raises OSError.
+    """
+
+    def __cinit__(self, int fd=-1):
+        cdef void* at
+        self.block = NULL
+        if fd < 0:
+            fd = os.memfd_create("fastscp")
+            os.ftruncate(fd, sizeof(SharedBlock))
+        self.fd = fd
+        at = mmap(NULL, sizeof(SharedBlock), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if at == MAP_FAILED:
+            raise OSError("cannot map the shared counters")
+        self.block = <SharedBlock*>at
+
+    def __dealloc__(self):
+        if self.block != NULL:
+            munmap(self.block, sizeof(SharedBlock))
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def offer(self, uint64_t ticket):
+        """Mark `ticket` as free for the taking. Tickets 4096 apart share a place."""
+        shared_set(&self.block.claims[ticket % SHARED_CLAIMS], ticket)
+
+    def claim(self, uint64_t ticket):
+        """Take `ticket`; whether it was still free. Exactly one taker ever gets True."""
+        return bool(shared_swap(&self.block.claims[ticket % SHARED_CLAIMS], ticket, 0))
+
+    def begin_sequence(self, uint64_t last):
+        """Let the journal's sequence go on after `last`."""
+        shared_set(&self.block.journal_seq, last)
+
+    def next_sequence(self):
+        """The next number of the journal's sequence; each is given once, store-wide."""
+        return shared_add(&self.block.journal_seq, 1)
+
+    def counters(self, Py_ssize_t worker):
+        """(bytes received, instances stored, instances refused, heartbeat in ms) of a worker."""
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        cdef uint64_t* row = self.block.workers[worker]
+        return (
+            shared_get(&row[<int>COUNTER_BYTES]),
+            shared_get(&row[<int>COUNTER_INSTANCES]),
+            shared_get(&row[<int>COUNTER_REFUSED]),
+            shared_get(&row[<int>COUNTER_HEARTBEAT]),
+        )
+
+    def heartbeat(self, Py_ssize_t worker, uint64_t now_ms):
+        """Say that the worker's loop was alive at `now_ms` (CLOCK_MONOTONIC, milliseconds)."""
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        shared_set(&self.block.workers[worker][<int>COUNTER_HEARTBEAT], now_ms)
+
+    def clear(self, Py_ssize_t worker):
+        """Zero a worker's counters, before a new worker takes the place."""
+        cdef int i
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        for i in range(SHARED_COUNTERS):
+            shared_set(&self.block.workers[worker][i], 0)

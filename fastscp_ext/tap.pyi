@@ -1,0 +1,52 @@
+"""The few wanted values out of a data set that passes in slices."""
+
+from typing import Final, Self, final
+
+from typing_extensions import Buffer
+
+__all__ = ["EXPLICIT_BE", "EXPLICIT_LE", "IMPLICIT_LE", "KEYWORDS", "SYNTAX_UNKNOWN", "Tap"]
+
+SYNTAX_UNKNOWN: Final[int]
+IMPLICIT_LE: Final[int]
+EXPLICIT_LE: Final[int]
+EXPLICIT_BE: Final[int]
+
+KEYWORDS: Final[tuple[str, ...]]
+
+@final
+class Tap:
+    """The tap as Python sees it: for tests and tools, not for the receiving path.
+
+    negotiated: SYNTAX_UNKNOWN, IMPLICIT_LE, EXPLICIT_LE or EXPLICIT_BE; else ValueError.
+    Source: PS3.5 7.1, 7.5, A.4.
+    """
+
+    def __new__(cls, negotiated: int) -> Self: ...
+    def feed(self, data: Buffer) -> None:
+        """Take in the next bytes of the data set, cut anywhere."""
+
+    def end(self) -> None:
+        """Say that the last byte was fed."""
+
+    def values(self) -> dict[str, bytes]:
+        """The values found that are not empty, by keyword, without their padding."""
+
+    @property
+    def syntax(self) -> int:
+        """The family the bytes are read in; the negotiated one until 8 have passed."""
+
+    @property
+    def sniffed(self) -> bool:
+        """Whether the bytes contradict the negotiated family."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rest cannot be read; what was found stands."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the data set ended inside an element or a sequence; known after `end`."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether no later byte can change `values`."""

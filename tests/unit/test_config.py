@@ -1,0 +1,377 @@
+"""Settings: declared once, layered, checked, and refused in words that help."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp.config import SETTINGS, Loaded, ServeConfig, load, options_table
+from fastscp.errors import ConfigError
+from fastscp.values import AllowRule, allows, read_allow_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONTRACT = {
+    "host": ("0.0.0.0",),
+    "port": 11112,
+    "ae_title": "FASTSCP",
+    "check_called_ae": False,
+    "store": Path("dicom-store"),
+    "store_must_exist": False,
+    "durability": "stable",
+    "layout": "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm",
+    "layout_change": False,
+    "on_duplicate": "version",
+    "digest": "crc32c",
+    "max_pdu_length": 131072,
+    "max_async_operations": 64,
+    "max_associations": 1000,
+    "max_associations_per_host": 0,
+    "max_associations_per_ae": 0,
+    "max_instance_size": 0,
+    "artim_timeout": 30.0,
+    "message_timeout": 60.0,
+    "idle_timeout": 600.0,
+    "min_rate": 1024,
+    "allow": (),
+    "sop_classes": ("any",),
+    "transfer_syntaxes": ("any",),
+    "strict": False,
+    "drain_timeout": 30.0,
+    "log_format": "text",
+    "log_level": "info",
+}
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "site.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def flag(name: str, value: object) -> Loaded:
+    return load({name: value}, {})
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5})
+    loaded = load({}, {})
+    assert dataclasses.asdict(loaded.config) == CONTRACT | {"workers": 3}
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_what_is_shown_can_be_read_again() -> None:
+    config = load({"allow": ["CT1@10.1.2.0/24", "*@*"]}, {}).config
+    for setting in SETTINGS:
+        value = getattr(config, setting.field)
+        shown = setting.kind.show(value)
+        assert setting.kind.read({"on": "true", "off": "false"}.get(shown, shown)) == value
+
+
+def test_pickle() -> None:
+    config = load({"allow": ["CT1@10.1.2.0/24,*@::/0", "PACS@*"]}, {}).config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ServeConfig().port = 1  # type: ignore[misc]
+
+
+def test_layers(toml: Callable[[str], Path]) -> None:
+    file = toml('port = 1\nae-title = "FILE"\nartim-timeout = "5m"\nstrict = true\n')
+    environ = {"FASTSCP_PORT": "2", "FASTSCP_AE_TITLE": "ENVIRONMENT", "FASTSCP_STRICT": "no"}
+    loaded = load({"port": "3", "ae_title": None}, environ, file)
+    config = loaded.config
+    assert (config.port, config.ae_title, config.artim_timeout) == (3, "ENVIRONMENT", 300.0)
+    assert config.strict is False
+    assert loaded.sources["port"] == "flag --port"
+    assert loaded.sources["ae_title"] == "FASTSCP_AE_TITLE"
+    assert loaded.sources["strict"] == "FASTSCP_STRICT"
+    assert loaded.sources["artim_timeout"] == str(file)
+    assert loaded.sources["host"] == "default"
+
+
+def test_rows(toml: Callable[[str], Path]) -> None:
+    rows = {s.name: (value, source) for s, value, source in load({}, {}, toml("port=7")).rows()}
+    assert list(rows) == [setting.name for setting in SETTINGS]
+    assert rows["port"][0] == "7"
+    assert rows["idle-timeout"] == ("600 s", "default")
+    assert rows["min-rate"] == ("1 KiB", "default")
+    assert rows["strict"] == ("off", "default")
+
+
+def test_another_spelling_is_the_source() -> None:
+    loaded = load({"log_level": "debug"}, {}, spelled={"log_level": "-v"})
+    assert loaded.sources["log_level"] == "flag -v"
+
+
+def test_file_from_the_environment(toml: Callable[[str], Path], tmp_path: Path) -> None:
+    file = toml("port = 5")
+    assert load({}, {"FASTSCP_CONFIG": str(file)}).config.port == 5
+    other = tmp_path / "other.toml"
+    other.write_text("port = 6")
+    assert load({}, {"FASTSCP_CONFIG": str(file)}, other).config.port == 6
+
+
+def test_build_switches_are_no_settings() -> None:
+    load({}, {"FASTSCP_SANITIZE": "1", "FASTSCP_TRACE": "1", "PATH": "/bin"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('host = "::1, 127.0.0.1"', ("::1", "127.0.0.1")),
+        ('host = ["[::1]", "receiver.example.org"]', ("::1", "receiver.example.org")),
+    ],
+)
+def test_lists_in_a_file(toml: Callable[[str], Path], text: str, expected: object) -> None:
+    assert load({}, {}, toml(text)).config.host == expected
+
+
+def test_lists_elsewhere() -> None:
+    assert load({}, {"FASTSCP_HOST": "::1,127.0.0.1"}).config.host == ("::1", "127.0.0.1")
+    assert flag("host", ["::1", "a,b"]).config.host == ("::1", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("30", 30.0),
+        ("30s", 30.0),
+        ("5m", 300.0),
+        ("1h", 3600.0),
+        ("0.5", 0.5),
+        ("250ms", 0.25),
+        ("1 h", 3600.0),
+        (" 2 ", 2.0),
+        (7, 7.0),
+        (0.25, 0.25),
+    ],
+)
+def test_durations(value: object, seconds: float) -> None:
+    assert flag("message_timeout", value).config.message_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("512B", 512),
+        ("1KiB", 1024),
+        ("64 MiB", 64 << 20),
+        ("1GiB", 1 << 30),
+        ("0.5GiB", 1 << 29),
+        ("2TiB", 2 << 40),
+        (4096, 4096),
+    ],
+)
+def test_sizes(value: object, size: int) -> None:
+    assert flag("max_instance_size", value).config.max_instance_size == size
+
+
+@pytest.mark.parametrize("word", ["true", "1", "yes", "TRUE", " Yes "])
+def test_on(word: str) -> None:
+    assert load({}, {"FASTSCP_STRICT": word}).config.strict is True
+
+
+@pytest.mark.parametrize("word", ["false", "0", "no"])
+def test_off(word: str, toml: Callable[[str], Path]) -> None:
+    file = toml("strict = true")
+    assert load({}, {"FASTSCP_STRICT": word}, file).config.strict is False
+
+
+@pytest.mark.parametrize("text", ["strict = 1", 'strict = "yes"', "strict = true"])
+def test_on_in_a_file(toml: Callable[[str], Path], text: str) -> None:
+    assert load({}, {}, toml(text)).config.strict is True
+
+
+# Setting, value, what the message says beside the option and the value.
+BAD: list[tuple[str, object, str]] = [
+    ("port", "99999", "is more than 65535; give a whole number from 0 to 65535"),
+    ("port", "-1", "is not a whole number"),
+    ("port", "1_000", "is not a whole number"),
+    ("port", "", "is not a whole number"),
+    ("port", True, "is not a whole number"),
+    ("port", 1.5, "is not a whole number"),
+    ("host", "", "is empty; give an address or a host name"),
+    ("host", "1.2.3", "is no address and no host name"),
+    ("host", "a b", "is no address and no host name"),
+    ("host", ["::1", "::x"], "has '::x' in it, which is no address"),
+    ("host", "127.0.0.1,", "has '' in it, which is empty"),
+    ("host", [], "names nothing (leave the setting out instead)"),
+    ("workers", "0", "is less than 1"),
+    ("ae_title", "SEVENTEEN-LETTERS", "has 17 characters; give 1 to 16 ASCII characters"),
+    ("ae_title", "A\\B", "has a backslash"),
+    ("ae_title", "MÜNCHEN", "outside ASCII"),
+    ("ae_title", "  ", "is empty"),
+    ("ae_title", "A\nB", "has control characters in it"),
+    ("ae_title", 5, "is not a text"),
+    ("check_called_ae", "maybe", "is neither true nor false; give true or false"),
+    ("check_called_ae", 2, "is neither true nor false"),
+    ("check_called_ae", [True], "is neither true nor false"),
+    ("max_pdu_length", "4095", "is less than 4096"),
+    ("max_pdu_length", "16777218", "is more than 16777216"),
+    ("max_pdu_length", "65535", "is odd; give an even number from 4096 to 16777216"),
+    ("max_async_operations", "0", "is less than 1; give a whole number from 1 to 65535"),
+    ("durability", "fast", "is not known; give stable or buffered"),
+    ("on_duplicate", "skip", "is not known; give version, replace, keep or refuse"),
+    ("digest", "md5", "is not known; give crc32c, sha256 or none"),
+    ("layout", "{Nonsense}/{SOPInstanceUID}.dcm", "Nonsense"),
+    ("layout", "{StudyInstanceUID}.dcm", "SOPInstanceUID"),
+    ("artim_timeout", "0", "is less than allowed; give a time such as"),
+    ("artim_timeout", "2h", "is more than allowed"),
+    ("artim_timeout", "5 parsecs", "has the unknown unit 'parsecs'"),
+    ("artim_timeout", "soon", "is not a number with a unit"),
+    ("artim_timeout", float("inf"), "is not a finite number"),
+    ("artim_timeout", float("nan"), "is not a finite number"),
+    ("idle_timeout", -1, "is less than allowed"),
+    ("max_instance_size", "1KB", "has the unknown unit 'KB'; give a number of bytes such as"),
+    ("max_instance_size", "0.3", "is not a whole number of bytes"),
+    ("max_instance_size", -1, "is negative"),
+    ("max_instance_size", "99999999 TiB", "is too large"),
+    ("min_rate", "quick", "is not a number with a unit"),
+    ("allow", "CT1", "has no @; give AE@NETWORK"),
+    ("allow", "CT*@*", "mixes * with other characters"),
+    ("allow", "CT1@hospital", "names no network ('hospital')"),
+    ("allow", "CT1@10.1.2.3/24", "(the network would be 10.1.2.0/24)"),
+    ("allow", "@10.0.0.0/8", "is empty"),
+    ("allow", ["*@*", "X@Y"], "has 'X@Y' in it, which names no network"),
+    ("sop_classes", "CTImageStorag", "did you mean CTImageStorage"),
+    ("sop_classes", "any,ModalityWorklistInformationModelFind", "no service of fastscp"),
+    ("transfer_syntaxes", "JPEG2000Losless", "did you mean JPEG2000Lossless"),
+    ("log_format", "xml", "is not known; give text or json"),
+    ("log_level", "loud", "is not known; give trace, debug, info, warning or error"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "why"), BAD)
+def test_bad_value(field: str, value: object, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        flag(field, value)
+    assert caught.value.option == "--" + field.replace("_", "-")
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_every_setting_has_a_bad_value() -> None:
+    free = {"store", "store_must_exist", "layout_change", "strict", "message_timeout"}
+    limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
+    tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout"}
+    assert {setting.field for setting in SETTINGS} <= tested
+
+
+def test_the_message_names_where_the_value_was(toml: Callable[[str], Path]) -> None:
+    file = toml("port = 70000")
+    with pytest.raises(ConfigError, match=r"site\.toml: port: 70000 is more than 65535; give"):
+        load({}, {}, file)
+    with pytest.raises(ConfigError, match=r"^FASTSCP_PORT: 'x' is not a whole number; give"):
+        load({}, {"FASTSCP_PORT": "x"})
+
+
+def test_an_overridden_mistake_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="FASTSCP_PORT"):
+        load({"port": "1"}, {"FASTSCP_PORT": "x"})
+
+
+@pytest.mark.parametrize("variable", ["FASTSCP_ALLOW", "FASTSCP_SOP_CLASSES"])
+def test_an_unset_variable_in_a_script_opens_nothing(variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable}: '' is empty"):
+        load({}, {variable: ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "prot: no such setting; did you mean port?"),
+        ("max_pdu_length = 16384", "max_pdu_length: no such setting; did you mean max-pdu-length"),
+        ("[serve]\nport = 1", "serve: no such setting; take it out"),
+        ("layout-change = true", "layout-change: is accepted as the flag --layout-change only"),
+    ],
+)
+def test_unknown_key(toml: Callable[[str], Path], text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, toml(text))
+    assert str(caught.value).startswith(str(toml(text)))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("FASTSCP_PROT", "no such variable; did you mean FASTSCP_PORT?"),
+        ("FASTSCP_MAX-PDU-LENGTH", "no such variable; did you mean FASTSCP_MAX_PDU_LENGTH?"),
+        ("FASTSCP_XYZZY", "no such variable; take it out, or see `fastscp serve --help`"),
+        ("FASTSCP_LAYOUT_CHANGE", "is accepted as the flag --layout-change only; take it out"),
+    ],
+)
+def test_unknown_variable(variable: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, {variable: "1"})
+    assert str(caught.value) == f"{variable}: {message}"
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config: cannot read .*nope.* \(No such file"):
+        load({}, {}, tmp_path / "nope")
+    with pytest.raises(ConfigError, match=r"FASTSCP_CONFIG: cannot read .*\(Is a directory\)"):
+        load({}, {"FASTSCP_CONFIG": str(tmp_path)})
+
+
+def test_file_that_is_no_toml(toml: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config: .*site\.toml is not TOML: .*line 1"):
+        load({}, {}, toml("port 1"))
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load({}, {}, binary)
+
+
+# Rule, calling AE, address, whether it matches.
+@pytest.mark.parametrize(
+    ("rule", "ae", "address", "expected"),
+    [
+        ("CT1@10.1.2.0/24", "CT1", "10.1.2.99", True),
+        ("CT1@10.1.2.0/24", "CT1", "10.1.3.99", False),
+        ("CT1@10.1.2.0/24", "CT2", "10.1.2.99", False),
+        ("CT1@10.1.2.0/24", "ct1", "10.1.2.99", False),
+        ("*@192.168.0.0/16", "", "192.168.200.1", True),
+        ("PACS@*", "PACS", "2001:db8::1", True),
+        ("PACS@*", "OTHER", "2001:db8::1", False),
+        ("*@10.0.0.1", "X", "10.0.0.1", True),
+        ("*@10.0.0.1", "X", "10.0.0.2", False),
+        ("*@10.0.0.0/8", "X", "::ffff:10.2.3.4", True),
+        ("*@10.0.0.0/8", "X", "2001:db8::1", False),
+        ("*@fe80::/10", "X", "fe80::1%eth0", True),
+        ("A@B@10.0.0.0/8", "A@B", "10.0.0.1", True),
+        ("*@10.0.0.0/8", "X", "not an address", False),
+    ],
+)
+def test_allow(rule: str, ae: str, address: str, expected: bool) -> None:
+    assert read_allow_rule(rule).matches(ae, address) is expected
+
+
+def test_no_rules_let_everyone_in() -> None:
+    assert allows((), "X", "10.0.0.1")
+    rules = (AllowRule("A", None), AllowRule("B", None))
+    assert allows(rules, "B", "10.0.0.1")
+    assert not allows(rules, "C", "10.0.0.1")
+
+
+def test_options_table() -> None:
+    lines = options_table().splitlines()
+    assert len(lines) == 2 + len(SETTINGS)
+    port = "TCP port to listen on; 0 lets the system pick one. (0 to 65535)"
+    assert f"| `--port PORT` | 11112 | {port} |" in lines
+    assert all(line.replace("\\|", "").count("|") == 4 for line in lines)
