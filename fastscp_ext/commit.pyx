@@ -30,6 +30,8 @@ from fastscp_ext.instance cimport (
 from fastscp_ext.shared cimport COUNTER_INSTANCES, COUNTER_REFUSED, shared_add
 from fastscp_ext.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
 
+__all__ = ["rename_noreplace"]
+
 cdef extern from "fcntl.h" nogil:
     int O_CLOEXEC
     int O_DIRECTORY

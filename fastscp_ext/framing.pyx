@@ -3,12 +3,15 @@
 Sources: PS3.8 9.3.1 (headers), 9.3.5 (P-DATA-TF), Annex E (PDVs of a message).
 """
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from fastscp_ext.command cimport CMD_HAS_DATA_SET_TYPE, CommandScan, scan_command
 from fastscp_ext.cursor cimport Cursor, collect, cursor_over, take_span, take_u8, take_u32_be
+
+__all__ = ["PDUStream"]
 
 _COMPLAINTS = {
     COMPLAINT_NONE: "",
@@ -261,6 +264,7 @@ cdef int framer_next(Framer* f, Cursor* c) noexcept nogil:
         return FRAME_DATA if n else FRAME_MORE
 
 
+@cython.final
 cdef class PDUStream:
     """Frames out of a byte stream, as Python objects. For requestors and tests, not the hot path.
 

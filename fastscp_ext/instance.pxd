@@ -87,7 +87,6 @@ ctypedef struct Instance:
     uint8_t stage
     uint8_t head_stage
     uint8_t duplicate
-    uint8_t version          # 2 to 9: behind the tilde of the name
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
     bint deflated
@@ -102,6 +101,10 @@ ctypedef struct Instance:
     uint32_t stripped        # bytes of embedded header taken off
     uint32_t inflated
     uint32_t crc
+    Cursor implementation    # for the File Meta Information; borrowed from the receiver
+    Cursor version
+    Cursor sender
+    Cursor addressee
     uint32_t meta_size
     bint meta_due
     uint8_t head_have
@@ -132,8 +135,6 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
 cdef int instance_flush(Site* site, Instance* i) noexcept nogil
 cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil
 cdef void instance_append(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept
-cdef void instance_judge(
-    Site* site, Instance* i, Layout layout, Cursor calling, Cursor called
-) noexcept
+cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept
 cdef void hold(PyObject** place, object value) noexcept
 cdef void drop(PyObject** place) noexcept

@@ -26,7 +26,7 @@ from fastscp_ext.layout cimport (
 )
 from fastscp_ext.part10 cimport (
     EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
-    embedded_prefix,
+    embedded_prefix, meta_build,
 )
 from fastscp_ext.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
@@ -34,6 +34,8 @@ from fastscp_ext.tap cimport (
 )
 
 from fastscp_ext.syntaxes import encoding_of
+
+__all__ = []
 
 cdef extern from "fcntl.h" nogil:
     int O_CLOEXEC
@@ -215,6 +217,16 @@ cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) no
     _push(site, i, data, n)
 
 
+cdef void _begin_file(Instance* i) noexcept nogil:
+    # What the data set is encoded in is known: the header can be built.
+    i.meta_size = meta_build(
+        i.meta, class_uid(i), name_uid(i), cursor_over(i.syntax, i.syntax_size),
+        i.implementation, i.version, i.sender, i.addressee,
+    )
+    i.meta_due = True
+    i.head_stage = HEAD_PAST
+
+
 cdef void _embedded_done(Site* site, Instance* i) noexcept:
     # The embedded header has passed; what it says of the data set holds from here.
     cdef Cursor syntax = i.embedded.transfer_syntax
@@ -234,8 +246,7 @@ cdef void _embedded_done(Site* site, Instance* i) noexcept:
     # The eight bytes read too far start the data set; they must outlive this call.
     memcpy(i.head, i.embedded.bytes + i.embedded.at, 8)
     embedded_end(&i.embedded)
-    i.head_stage = HEAD_PAST
-    i.meta_due = True
+    _begin_file(i)
 
 
 cdef void _strip(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
@@ -260,8 +271,7 @@ cdef void _look(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexce
     # `data` starts the data set and is long enough to tell, or all there is.
     cdef uint32_t prefix = embedded_prefix(data, n)
     if prefix == 0xFFFFFFFF:
-        i.head_stage = HEAD_PAST
-        i.meta_due = True
+        _begin_file(i)
         if n:
             _data_set(site, i, data, n)
         return
@@ -316,9 +326,7 @@ cdef void _digest(Site* site, Instance* i) noexcept:
         memcpy(i.digest, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text) + 1)
 
 
-cdef void instance_judge(
-    Site* site, Instance* i, Layout layout, Cursor calling, Cursor called
-) noexcept:
+cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
     # The last byte has come: every check that may refuse the instance, and its path.
     # Leaves STAGE_COMPLETE, or a status and no part.
     cdef Cursor values[LAYOUT_KEYS]
@@ -355,8 +363,8 @@ cdef void instance_judge(
         instance_refuse(i, 0xA900, b"SOP Class UID differs from the data set's")
     values[<int>KEY_SOP_INSTANCE_UID] = name_uid(i)
     values[<int>KEY_SOP_CLASS_UID] = class_uid(i)
-    values[<int>KEY_CALLING_AE] = calling
-    values[<int>KEY_CALLED_AE] = called
+    values[<int>KEY_CALLING_AE] = i.sender
+    values[<int>KEY_CALLED_AE] = i.addressee
     when = <time_t>i.received_s
     gmtime_r(&when, &day)
     snprintf(date, 16, b"%04d%02d%02d", day.tm_year + 1900, day.tm_mon + 1, day.tm_mday)

@@ -22,6 +22,8 @@ from fastscp_ext.layout cimport Layout
 from fastscp_ext.part10 cimport embedded_end
 from fastscp_ext.shared cimport SHARED_WORKERS, Shared
 
+__all__ = ["Duplicate", "Intake", "Owing"]
+
 cdef extern from "sys/eventfd.h" nogil:
     int EFD_CLOEXEC
     int EFD_NONBLOCK
@@ -108,6 +110,7 @@ cdef class Duplicate:
         self.intake._settle(i)
 
 
+@cython.final
 cdef class Intake:
     """What the associations of one worker share.
 

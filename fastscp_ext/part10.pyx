@@ -13,6 +13,8 @@ from fastscp_ext.cursor cimport (
     Cursor, collect, cursor_over, skip, take_span, take_u8, take_u16_le, take_u32_le,
 )
 
+__all__ = ["build_meta", "strip_embedded"]
+
 
 cdef inline uint32_t _head(
     uint8_t* out, uint16_t element, uint8_t vr0, uint8_t vr1, uint32_t length

@@ -26,7 +26,8 @@ ctypedef struct Context:
 cdef class Receiver(Owing):
     cdef readonly Intake intake
     cdef Framer framer
-    cdef uint8_t places[256]      # context id -> 1 + place in `accepted`
+    cdef uint8_t in_use[256]      # context id -> accepted or not
+    cdef uint8_t places[256]      # context id -> place in `accepted`
     cdef Context* accepted
     cdef bytes uids               # of all contexts, end to end
     cdef Instance* current

@@ -34,11 +34,12 @@ from fastscp_ext.instance cimport (
 )
 from fastscp_ext.intake cimport OUT_ROOM, OWED_MOST, WAITING_MOST, Intake, Owing
 from fastscp_ext.layout cimport uid_ok
-from fastscp_ext.part10 cimport meta_build
 from fastscp_ext.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
 )
 from fastscp_ext.shared cimport COUNTER_BYTES, COUNTER_REFUSED, shared_add
+
+__all__ = ["Receiver"]
 
 cdef extern from "netinet/in.h" nogil:
     int IPPROTO_TCP
@@ -133,6 +134,7 @@ cdef class Receiver(Owing):
         cdef Cursor c = cursor_over(self.intake.buffer, <uint32_t>nbytes)
         cdef Site* site = &self.intake.site
         cdef int kind
+        site.iov_used = 0
         while True:
             kind = framer_next(f, &c)
             if kind == FRAME_DATA:
@@ -231,7 +233,7 @@ cdef class Receiver(Owing):
         cdef Intake intake = self.intake
         cdef Instance* i = intake.take()
         cdef Instance* other
-        cdef Context* context = &self.accepted[self.places[self.framer.context_id] - 1]
+        cdef Context* context = &self.accepted[self.places[self.framer.context_id]]
         cdef const uint8_t* uids = <const uint8_t*>PyBytes_AS_STRING(self.uids)
         cdef const uint8_t* abstract = uids + context.abstract_at
         cdef Cursor ae
@@ -290,11 +292,10 @@ cdef class Receiver(Owing):
                     break
                 other = other.next_owed
         if not i.discarding:
-            i.meta_size = meta_build(
-                i.meta, sop_class, name_uid(i), cursor_over(i.syntax, i.syntax_size),
-                _bytes_cursor(intake.implementation), _bytes_cursor(intake.version),
-                _bytes_cursor(self.calling), _bytes_cursor(self.called),
-            )
+            i.implementation = _bytes_cursor(intake.implementation)
+            i.version = _bytes_cursor(intake.version)
+            i.sender = _bytes_cursor(self.calling)
+            i.addressee = _bytes_cursor(self.called)
             if intake.site.digest == DIGEST_SHA256:
                 hold(&i.hasher, hashlib.sha256())
         return 0
@@ -306,10 +307,7 @@ cdef class Receiver(Owing):
         if i.reply != NULL or i.no_reply:
             i.stage = STAGE_SETTLED
             return self._owe(i)
-        instance_judge(
-            &self.intake.site, i, self.intake.layout, _bytes_cursor(self.calling),
-            _bytes_cursor(self.called),
-        )
+        instance_judge(&self.intake.site, i, self.intake.layout)
         if i.stage == STAGE_COMPLETE:
             hold(&i.receiver, self)
             self.intake.enqueue(i)
@@ -430,15 +428,15 @@ cdef class Receiver(Owing):
         cdef dict at = {}
         cdef list uids = []
         cdef int size = 0
-        if len(contexts) > 255:
-            raise ValueError("more than 255 accepted contexts")
+        if len(contexts) > 256:
+            raise ValueError("more than 256 accepted contexts")
         if peer_max_pdu_length and peer_max_pdu_length < 8:
             raise ValueError("peer takes no PDV")
         free(self.accepted)
         self.accepted = <Context*>calloc(len(contexts) + 1, sizeof(Context))
         if self.accepted == NULL:
             raise MemoryError()
-        memset(self.places, 0, 256)
+        memset(self.in_use, 0, 256)
         for context_id, abstract, transfer, tap_syntax, deflated, storage in contexts:
             if len(transfer) > 64 or len(abstract) > 64:
                 raise ValueError("UID longer than 64")
@@ -455,10 +453,11 @@ cdef class Receiver(Owing):
             context.tap_syntax = tap_syntax
             context.deflated = deflated
             context.storage = storage
-            used += 1
+            self.in_use[context_id & 255] = 1
             self.places[context_id & 255] = <uint8_t>used
+            used += 1
         self.uids = b"".join(uids)
-        self.framer.contexts = self.places
+        self.framer.contexts = self.in_use
         self.peer_max_pdu_length = peer_max_pdu_length
         self.unique_ids = unique_ids
         self.tag = tag
@@ -569,7 +568,7 @@ cdef class Receiver(Owing):
             self.holds &= ~bit
             self.progress_at = self.rate_at = _now()
             self.rate_bytes = 0
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             return 0
         if before == 0 and self.holds & ~HOLD_STOPPED:
             self.transport.pause_reading()

@@ -8,6 +8,8 @@ from libc.string cimport memcpy, memset, strlen
 
 from fastscp_ext.instance cimport Instance
 
+__all__ = []
+
 
 cdef inline uint32_t _u16(uint8_t* out, uint16_t element, uint16_t value) noexcept nogil:
     memset(out, 0, 10)

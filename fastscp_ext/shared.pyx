@@ -2,10 +2,14 @@
 
 import os
 
+cimport cython
 from libc.stdint cimport uint64_t
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
+__all__ = ["Shared"]
 
+
+@cython.final
 cdef class Shared:
     """One mapping of the shared block.
 

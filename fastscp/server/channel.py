@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from fastscp.association.negotiation import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "Abandon",
@@ -145,23 +146,55 @@ class Channel:
         sock.setblocking(False)
         self._sock = sock
         self._decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(expects)  # type: ignore[arg-type]
+        self._add_writer: Callable[..., object] | None = None
+        self._remove_writer: Callable[[int], object] | None = None
+        self._backlog: deque[bytes] = deque()
         self.closed = False
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, message: msgspec.Struct, fd: int | None = None) -> bool:
-        """Send a message, with a descriptor; False where the other end takes none now or ever."""
+    def write_with(
+        self, add_writer: Callable[..., object], remove_writer: Callable[[int], object]
+    ) -> None:
+        """Use the loop to send what does not fit at once."""
+        self._add_writer = add_writer
+        self._remove_writer = remove_writer
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message; one that does not fit now follows in order as soon as it does.
+
+        What waits is bounded by the connections there are: each causes a handful.
+        """
+        data = _ENCODER.encode(message)
+        if self._backlog or not self._try([data]):
+            self._backlog.append(data)
+            if len(self._backlog) == 1 and self._add_writer is not None and not self.closed:
+                self._add_writer(self._sock.fileno(), self._writable)
+
+    def offer(self, message: msgspec.Struct, fd: int) -> bool:
+        """Send a message with a descriptor; False where the other end takes none now or ever."""
+        return not self._backlog and self._try([_ENCODER.encode(message)], fd)
+
+    def _try(self, data: list[bytes], fd: int | None = None) -> bool:
+        """Whether the message was sent."""
         if self.closed:
             return False
         try:
-            if fd is None:
-                self._sock.send(_ENCODER.encode(message))
-            else:
-                socket.send_fds(self._sock, [_ENCODER.encode(message)], [fd])
+            socket.send_fds(self._sock, data, [] if fd is None else [fd])
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return False
         return True
+
+    def _writable(self) -> None:
+        while self._backlog and self._try([self._backlog[0]]):
+            self._backlog.popleft()
+        if not self._backlog or self.closed:
+            self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        if self._remove_writer is not None and self._sock.fileno() >= 0:
+            self._remove_writer(self._sock.fileno())
 
     def receive(self, most: int = 64) -> Iterator[tuple[object, int | None]]:
         """The messages that wait, at most `most`, each with its descriptor; owned by the caller.
@@ -186,5 +219,7 @@ class Channel:
         return next((message for message, _fd in self.receive(1)), None)
 
     def close(self) -> None:
+        if self._backlog:
+            self._stop_writing()
         self.closed = True
         self._sock.close()

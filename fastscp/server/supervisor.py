@@ -26,7 +26,7 @@ from setproctitle import setproctitle
 from fastscp import __version__, uids
 from fastscp.association.negotiation import Policy
 from fastscp.config import SUFFIX
-from fastscp.errors import BootError, ConfigError, FastscpError
+from fastscp.errors import BootError, ConfigError, FastscpError, StoreBusyError
 from fastscp.server.acceptor import Acceptor, bind
 from fastscp.server.admission import Admission, Limits
 from fastscp.server.channel import (
@@ -64,6 +64,10 @@ _SHORT_LIVES: Final = 5
 # Bytes a second that weigh as much as one association more, when choosing a worker.
 _BYTES_PER_LOAD: Final = 8 << 20
 _LOAD_EVERY_S: Final = 0.5
+# How long the workers of a killed main may hold the store: they finish the message in hand.
+_ORPHANS_S: Final = 8.0
+# Connections that wait for a worker to be there.
+_HOMELESS: Final = 256
 # After the drain time and the last message: then workers are killed.
 _PATIENCE_S: Final = 10.0
 
@@ -128,6 +132,7 @@ class Supervisor:
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shared = Shared()
+        self._homeless: list[tuple[socket.socket, str, int]] = []
         self._store: Store | None = None
 
     async def serve(self) -> int:
@@ -135,17 +140,7 @@ class Supervisor:
         config = self._config
         _raise_descriptor_limit(config)
         with contextlib.ExitStack() as undo:
-            store = self._store = await self._in_executor(
-                lambda: Store.open(
-                    config.store,
-                    config.layout,
-                    SUFFIX,
-                    config.store_must_exist,
-                    config.layout_change,
-                    durability=config.durability,
-                    rename_noreplace=rename_noreplace,
-                )
-            )
+            store = self._store = await self._open_store()
             undo.callback(store.close)
             listening = bind(config.host, config.port)
             for sock in listening:
@@ -181,9 +176,33 @@ class Supervisor:
             code = await self._done
             for acceptor in self._acceptors:
                 acceptor.close()
+            for sock, _host, _port in self._homeless:
+                sock.close()
             await self._in_executor(lambda: sweep_incoming(store.dir_fd))
         log.info("stopped")
         return code
+
+    async def _open_store(self) -> Store:
+        """Take the store; where its last main was killed, its workers may need a moment yet."""
+        config = self._config
+        deadline = time.monotonic() + _ORPHANS_S
+        while True:
+            try:
+                return await self._in_executor(
+                    lambda: Store.open(
+                        config.store,
+                        config.layout,
+                        SUFFIX,
+                        config.store_must_exist,
+                        config.layout_change,
+                        durability=config.durability,
+                        rename_noreplace=rename_noreplace,
+                    )
+                )
+            except StoreBusyError as error:
+                if error.pid is None or _is_alive(error.pid) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
 
     def pause(self) -> None:
         """Stop accepting connections; associations go on."""
@@ -247,7 +266,8 @@ class Supervisor:
             time.monotonic(),
         )
         self._shared.clear(number)
-        descriptors = (theirs.fileno(), self._shared.fd, store.dir_fd)
+        # The lock goes along: the store is free when its last worker is gone, not before.
+        descriptors = (theirs.fileno(), self._shared.fd, store.dir_fd, store.lock_fd)
         try:
             transport, _protocol = await self._loop.subprocess_exec(
                 lambda: _Exit(lambda: self._ended(worker)),
@@ -267,6 +287,7 @@ class Supervisor:
         finally:
             theirs.close()
         worker.process = transport
+        worker.channel.write_with(self._loop.add_writer, self._loop.remove_writer)
         self._workers[number] = worker
         self._loop.add_reader(ours.fileno(), self._messages, worker)
         worker.channel.send(
@@ -308,6 +329,7 @@ class Supervisor:
                         offered[0].close()
                 case Ready():
                     worker.is_ready = True
+                    self._house()
                     if not worker.ready.done():
                         worker.ready.set_result(None)
                 case Failed():
@@ -400,7 +422,7 @@ class Supervisor:
             if not worker.is_ready:
                 continue
             self._shared.offer(number)
-            if worker.channel.send(Offer(number, host, port), sock.fileno()):
+            if worker.channel.offer(Offer(number, host, port), sock.fileno()):
                 worker.offered[number] = (sock, host, port, time.monotonic())
                 too_many = self._admission.opened(number, host, worker.number)
                 if too_many is not None:
@@ -408,9 +430,17 @@ class Supervisor:
                     if at in self._workers:
                         self._workers[at].channel.send(Abandon(other))
                 return
-        # Nobody is there to take it: all are starting, or gone.
+        if not self._stopping and len(self._homeless) < _HOMELESS:
+            # All are starting, or too busy to listen: the next one that is there gets it.
+            self._homeless.append((sock, host, port))
+            return
         log.warning("%s:%d: no worker takes the connection; closed", host, port)
         sock.close()
+
+    def _house(self) -> None:
+        homeless, self._homeless = self._homeless, []
+        for connection in homeless:
+            self._hand_over(*connection)
 
     def _load(self, worker: _Worker) -> float:
         return self._admission.load(worker.number) + worker.rate / _BYTES_PER_LOAD
@@ -419,6 +449,7 @@ class Supervisor:
         """Weigh the workers, and take back connections that one of them leaves lying."""
         self._loop.call_later(_LOAD_EVERY_S, self._watch)
         now = time.monotonic()
+        self._house()
         for worker in list(self._workers.values()):
             received = self._shared.counters(worker.number)[0]
             worker.rate = (worker.rate + (received - worker.last_bytes) / _LOAD_EVERY_S) / 2
@@ -465,6 +496,16 @@ def _how(code: int | None) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _raise_descriptor_limit(config: ServeConfig) -> None:

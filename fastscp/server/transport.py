@@ -14,6 +14,7 @@ from fastscp.association import service
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
 from fastscp.log import TRACE, printable
+from fastscp.server.channel import Verdict
 from fastscp_ext import (
     Abort,
     AssociateRJ,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from fastscp.association.negotiation import Policy
-    from fastscp.server.channel import Verdict
 
 __all__ = ["Association", "Reception", "Timeouts"]
 
@@ -52,6 +52,8 @@ _SENDING: Final = 4
 # How long, and for how many bytes, a peer that was told the end may take to hang up (Sta13).
 _HANG_UP_S: Final = 5.0
 _HANG_UP_BYTES: Final = 16 << 20
+# How long main may take to say whether an association is admitted.
+_DECISION_S: Final = 20.0
 # How long a peer may leave our PDUs unread.
 _SEND_S: Final = 60.0
 # Messages that are no request and answer none, tolerated per association.
@@ -102,6 +104,7 @@ class Reception(Protocol):
     policy: Policy
     timeouts: Timeouts
     run: str
+    ending: bool
 
     def ask(self, association: Association, calling_ae: str, called_ae: str) -> None: ...
     def gone(self, association: Association) -> None: ...
@@ -133,7 +136,9 @@ class Association(Receiver):
         self._began = time.monotonic()
         self._deadline: float | None = None
         self._unread_since: float | None = None
-        self._accepted: Accepted | None = None
+        # The request and our answer, while main decides; dropped then, they are large.
+        self._deciding: tuple[AssociateRQ, Accepted] | None = None
+        self._was_associated = False
         self._half_closed = False
         self._stray = 0
         self._refusals = 0
@@ -257,6 +262,9 @@ class Association(Receiver):
             self._release()
         elif self._half_closed:
             self._close("connection closed")
+        elif self._reception.ending and not self.mid_message:
+            # The message in hand was the last one.
+            self.end_now("shutting down")
 
     def instance_settled(
         self, instance: str, status: int, path: str, size: int, comment: str
@@ -295,32 +303,33 @@ class Association(Receiver):
             self._reject(outcome.result, outcome.source, outcome.reason, outcome.why)
             return
         self._machine.handle(Event.EVT6)
-        self._deadline = None
-        self._accepted = outcome
-        self._rq = rq
+        self._deadline = time.monotonic() + _DECISION_S
+        self._deciding = (rq, outcome)
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.hold_reading(_ADMISSION)
         self._reception.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
 
     def admitted(self, verdict: Verdict) -> None:
         """Main's word on the request that was asked about."""
-        accepted = self._accepted
-        if self.state is not State.STA3 or accepted is None:
+        if self.state is not State.STA3 or self._deciding is None:
             return
+        (rq, accepted), self._deciding = self._deciding, None
+        self._deadline = None
         if verdict.result:
             self._machine.handle(Event.EVT8)
             self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
             return
         self._machine.handle(Event.EVT7)
-        self._establish(self._rq, accepted)
+        self._was_associated = True
+        self._establish(rq, accepted)
         for note in accepted.notes:
             log.info("%s: %s", self.name, note)
         log.info(
             "%s: associated with '%s', %d of %d presentation contexts, window %d, "
             "peer takes %s bytes%s",
-            self.name, printable(ae_title(self._rq.called_ae)), len(accepted.contexts),
+            self.name, printable(ae_title(rq.called_ae)), len(accepted.contexts),
             len(accepted.ac.presentation_contexts), accepted.window,
-            accepted.peer_max_pdu_length or "any number of", self._implementation(self._rq),
+            accepted.peer_max_pdu_length or "any number of", self._implementation(rq),
         )  # fmt: skip
         ac = encode_associate_ac(accepted.ac)
         if self.trace:
@@ -454,7 +463,7 @@ class Association(Receiver):
         if not self._ending:
             # A probe, or a port scan: not worth a line of an ordinary log.
             log.debug("%s: closed before a request", self.name)
-        elif self._accepted is None:
+        elif not self._was_associated:
             log.info("%s: %s", self.name, self._ending)
         else:
             log.info(
@@ -471,6 +480,9 @@ class Association(Receiver):
             self._drop_connection("the peer does not read what we send")
         elif self._deadline is not None:
             if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
+                if self.state is State.STA3:
+                    self.admitted(Verdict(self.number, 2, 3, 1, "main does not answer"))
+                    return
                 waiting = self.state is State.STA2
                 self._machine.handle(Event.EVT18)
                 self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")

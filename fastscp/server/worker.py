@@ -92,6 +92,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._comparing = 0
         self._draining = False
+        self.ending = False
         self._finished: asyncio.Event = asyncio.Event()
         self._next_tick = 0.0
         self._tick_s = min(1.0, max(0.02, min(setup.artim_timeout, setup.message_timeout) / 4))
@@ -134,6 +135,7 @@ class Worker:
             self._committer.start()
             loop.add_reader(self._intake.done_fd, self._intake.release)
         loop.add_reader(self._channel.fileno(), self._messages)
+        self._channel.write_with(loop.add_writer, loop.remove_writer)
         # A terminal's ^C goes to the whole group; main hears it and speaks for all.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._drain, self._setup.drain_timeout)
@@ -183,6 +185,7 @@ class Worker:
 
     def _drained(self) -> None:
         """The drain time is over: idle associations end now, a message in hand may finish."""
+        self.ending = True
         for association in list(self._associations.values()):
             if not association.mid_message:
                 association.end_now("shutting down")
@@ -334,8 +337,11 @@ async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a worker; arguments: the descriptors of channel, shared counters and store."""
-    channel_fd, shared_fd, store_fd = (int(one) for one in arguments)
+    """Run a worker; arguments: the descriptors of channel, shared counters, store and its lock.
+
+    The lock is only held, by being open, until the process ends.
+    """
+    channel_fd, shared_fd, store_fd, _lock_fd = (int(one) for one in arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
     setup = channel.wait()
     if not isinstance(setup, Setup):

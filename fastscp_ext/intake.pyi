@@ -1,0 +1,108 @@
+"""What the associations of one worker share: the receive buffer, the part folder, the commit."""
+
+from collections.abc import Callable
+from typing import Literal, Self, final
+
+from fastscp_ext.layout import Layout
+from fastscp_ext.shared import Shared
+
+__all__ = ["Duplicate", "Intake", "Owing"]
+
+class Owing:
+    """Somebody who owes responses; the receiver of an association."""
+
+    @property
+    def owed(self) -> int:
+        """Responses not yet sent."""
+
+@final
+class Duplicate:
+    """An instance whose final name was taken when the commit wanted to give it.
+
+    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
+    thread. The part file stays where it is until then. After that ValueError meets every further
+    call of either.
+    """
+
+    @property
+    def part(self) -> str:
+        """Name of the part file in the incoming folder."""
+
+    @property
+    def path(self) -> str:
+        """The path that was taken, below the store."""
+
+    def settle(
+        self,
+        kind: Literal["identical", "version", "replaced", "kept"],
+        path: str,
+        lock_fd: int = -1,
+        keep_part: bool = False,
+    ) -> None:
+        """Go on to directory flush, journal and response.
+
+        path: where the instance is now. lock_fd: closed once the journal line is written. The part
+        is unlinked unless it is gone already.
+        """
+
+    def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
+        """Drop the part and answer with `status`; error_no says why, for the log."""
+
+class Intake:
+    """What the associations of one worker share.
+
+    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
+    layout: where instances go. shared, worker: counters and this worker's row of them.
+    name: of the worker, in journal lines (at most 23 bytes).
+    durable: flush before every acknowledgement; `run_committer` must then run in a thread and
+    `release` be called when `done_fd` is readable.
+    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
+    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
+    path): a file call failed; called on the loop's thread.
+    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
+    Raises ValueError for a worker, name or digest it cannot have, OSError, MemoryError.
+    """
+
+    def __new__(
+        cls,
+        *,
+        store_fd: int,
+        incoming_fd: int,
+        layout: Layout,
+        shared: Shared,
+        worker: int,
+        name: str,
+        durable: bool,
+        strict: bool,
+        use_link: bool,
+        digest: str,
+        max_instance_size: int,
+        implementation: bytes,
+        version: bytes,
+        new_journal: Callable[[], tuple[int, int]],
+        on_duplicate: Callable[[Duplicate], object],
+        on_error: Callable[[str, int, str], object],
+        buffer_bytes: int = 262144,
+        journal_limit: int = 67108864,
+    ) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    @property
+    def done_fd(self) -> int:
+        """Readable when `release` is due. Owned by the object."""
+
+    def run_committer(self) -> None:
+        """Commit batch after batch until `stop_committer`; the body of the committer's thread.
+
+        It never waits for company: what finished during one flush is the next batch.
+        """
+
+    def stop_committer(self) -> None:
+        """Let `run_committer` return once nothing waits any more."""
+
+    def release(self) -> None:
+        """Send the responses of what the committer's thread has finished."""
+
+    @property
+    def uncommitted(self) -> int:
+        """Instances that are complete and not yet through the commit."""

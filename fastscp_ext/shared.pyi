@@ -1,0 +1,42 @@
+"""Counters that main and its workers share: the journal's sequence, claims, load figures."""
+
+from typing import Self
+
+__all__ = ["Shared"]
+
+class Shared:
+    """One mapping of the shared block.
+
+    fd: a descriptor of the block as another process made it, or -1 to make a new one. The
+    descriptor is owned by the object and closed with it; it is inheritable only on request.
+    Raises OSError.
+    """
+
+    def __new__(cls, fd: int = -1) -> Self: ...
+    @property
+    def fd(self) -> int:
+        """The descriptor of the block, to be inherited by workers."""
+
+    def offer(self, ticket: int) -> None:
+        """Mark `ticket` as free for the taking. Tickets 4096 apart share a place."""
+
+    def claim(self, ticket: int) -> bool:
+        """Take `ticket`; whether it was still free. Exactly one taker ever gets True."""
+
+    def begin_sequence(self, last: int) -> None:
+        """Let the journal's sequence go on after `last`."""
+
+    def next_sequence(self) -> int:
+        """The next number of the journal's sequence; each is given once, store-wide."""
+
+    def counters(self, worker: int) -> tuple[int, int, int, int]:
+        """(bytes received, instances stored, instances refused, heartbeat in ms) of a worker.
+
+        Raises IndexError.
+        """
+
+    def heartbeat(self, worker: int, now_ms: int) -> None:
+        """Say that the worker's loop was alive at `now_ms` (CLOCK_MONOTONIC, milliseconds)."""
+
+    def clear(self, worker: int) -> None:
+        """Zero a worker's counters, before a new worker takes the place."""
