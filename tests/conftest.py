@@ -1,0 +1,41 @@
+"""What holds for every test: no process is left behind, and the shared material may be absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import children_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+
+
+def shared(name: str = "") -> Path:
+    """../shared, or what is called `name` in it; skips, naming it, where it is not there."""
+    path = (SHARED / name).resolve()
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the shared vectors and data are no part of this package")
+    return path
+
+
+def _children() -> set[int]:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()  # the quick answer for nearly all tests
+    return set(children_of(os.getpid()))
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail the test that leaves a child process of its own."""
+    before = _children()
+    yield
+    left = _children() - before
+    assert not left, f"processes left behind: {sorted(left)}"
