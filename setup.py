@@ -9,6 +9,7 @@ FASTSCP_DEBUG=1      -O0, debug information
 """
 
 import os
+from pathlib import Path
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
@@ -22,8 +23,16 @@ def switch(name: str) -> bool:
 
 
 # Cython's own glue is not written for -Wconversion; the rest holds.
-compile_args = ["-std=c11", "-O2", "-g1", "-fno-strict-aliasing", "-Wall", "-Wextra",
-                "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+compile_args = [
+    "-std=c11",
+    "-O2",
+    "-g1",
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+]
 link_args: list[str] = []
 macros: list[tuple[str, str | None]] = []
 directives: dict[str, object] = {
@@ -39,8 +48,13 @@ directives: dict[str, object] = {
     "warn.unused": True,
 }
 if switch("SANITIZE"):
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-             "-fno-omit-frame-pointer"]
+    flags = [
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer",
+    ]
     compile_args += flags
     link_args += ["-fsanitize=address,undefined"]
 if switch("COVERAGE"):
@@ -52,9 +66,7 @@ if switch("TRACE"):
 if switch("DEBUG"):
     compile_args += ["-O0", "-g3"]
 
-modules = sorted(
-    name.removesuffix(".pyx") for name in os.listdir("fastscp_ext") if name.endswith(".pyx")
-)
+modules = sorted(path.stem for path in Path("fastscp_ext").glob("*.pyx"))
 extensions = [
     Extension(
         f"fastscp_ext.{name}",

@@ -342,6 +342,11 @@ class ServeConfig:
         default="info",
     )
 
+    @property
+    def suffix(self) -> str:
+        """What the names of stored instances end in."""
+        return SUFFIX
+
 
 SETTINGS: Final[tuple[Setting, ...]] = tuple(
     Setting(name=field.name.replace("_", "-"), **field.metadata)

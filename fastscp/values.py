@@ -31,6 +31,7 @@ __all__ = [
     "allows",
     "read_allow_rule",
     "read_host",
+    "read_move_originator",
     "read_path",
     "read_peer",
     "read_text",
@@ -273,6 +274,14 @@ def read_peer(raw: object) -> tuple[str, int]:
     if ":" in host and not host.startswith("["):
         raise ValueError("has an IPv6 address without brackets")
     return read_host(host), Whole(1, 65535).read(port)
+
+
+def read_move_originator(raw: object) -> tuple[str, int]:
+    """`AE:ID`, the title and message id of a C-MOVE. Source: PS3.7 9.3.1.1."""
+    title, colon, number = read_text(raw).rpartition(":")
+    if not colon:
+        raise ValueError("has no message id")
+    return read_title(title), Whole(0, 65535).read(number)
 
 
 def read_path(raw: object) -> Path:

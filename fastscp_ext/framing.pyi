@@ -1,12 +1,13 @@
 """PDU and PDV framing of the DICOM upper layer."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, final
 
 from typing_extensions import Buffer
 
 __all__ = ["PDUStream"]
 
+@final
 class PDUStream:
     """Frames out of a byte stream, as Python objects. For requestors and tests, not the hot path.
 

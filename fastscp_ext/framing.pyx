@@ -166,7 +166,11 @@ cdef int _pdv_header(Framer* f) noexcept nogil:
     length -= 2
     if length > f.pdu_left:
         return _refuse(f, 2, 6, COMPLAINT_PDV_OVERRUN)
-    if f.contexts != NULL and f.contexts[context_id] == 0:
+    # Inside a message the id that began it is the only one, accepted or not.
+    if f.phase != PHASE_COMMAND:
+        if context_id != f.context_id:
+            return _refuse(f, 2, 5, COMPLAINT_CONTEXT_CHANGED)
+    elif f.contexts != NULL and f.contexts[context_id] == 0:
         return _refuse(f, 2, 6, COMPLAINT_CONTEXT)
     # Bits 2 to 7 of the control header are not checked (PS3.8 E.2).
     if control & 1:
@@ -178,8 +182,6 @@ cdef int _pdv_header(Framer* f) noexcept nogil:
         f.phase = PHASE_COMMAND_REST
         f.context_id = context_id
         f.command_size = 0
-    elif context_id != f.context_id:
-        return _refuse(f, 2, 5, COMPLAINT_CONTEXT_CHANGED)
     f.control = control
     f.pdv_left = length
     f.in_pdv = True

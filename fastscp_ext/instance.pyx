@@ -144,13 +144,20 @@ cdef inline int _push(Site* site, Instance* i, const uint8_t* data, uint32_t n) 
     return 0
 
 
+cdef void _tap_output(Instance* i, bytes out) noexcept:
+    cdef const uint8_t* at = out
+    i.inflated += <uint32_t>len(out)
+    tap_feed(&i.tap, at, <uint32_t>len(out))
+
+
 cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
     # A copy of the deflated stream is inflated until the tap has what it wants (PS3.5 A.5).
     # Bounded: a stream that expands for ever ends at INFLATE_CAP.
     cdef object inflater
+    cdef object before
     cdef bytes out
-    cdef const uint8_t* at
-    if i.inflater == NULL:
+    cdef bint first = i.inflater == NULL
+    if first:
         if i.inflated:
             return
         inflater = zlib.decompressobj(-15)
@@ -158,11 +165,14 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
     inflater = <object>i.inflater
     pending = data[:n]
     while pending and not i.tap.settled and i.inflated < INFLATE_CAP:
+        before = inflater.copy()
         try:
-            out = inflater.decompress(pending, INFLATE_STEP)
+            out = inflater.decompress(
+                pending, min(<uint32_t>INFLATE_STEP, <uint32_t>INFLATE_CAP - i.inflated))
         except zlib.error:
-            if i.inflated == 0:
-                # Labelled deflated, sent plain.
+            if _tap_to_fault(i, before, pending) < EMBEDDED_LOOK and first and not i.inflated:
+                # Labelled deflated, sent plain. Plain elements fail that early, and a first slice
+                # holds that much.
                 i.deflated = False
                 i.sniffed = True
                 tap_feed(&i.tap, data, n)
@@ -173,10 +183,21 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
             return
         if not out:
             return
-        at = out
-        i.inflated += <uint32_t>len(out)
-        tap_feed(&i.tap, at, <uint32_t>len(out))
+        _tap_output(i, out)
         pending = inflater.unconsumed_tail
+
+
+cdef Py_ssize_t _tap_to_fault(Instance* i, object inflater, bytes pending) noexcept:
+    # A failed call keeps what it had inflated to itself. Again byte by byte, so that what is found
+    # in front of the fault does not depend on how the stream was cut. Returns the fault's place.
+    cdef Py_ssize_t k
+    for k in range(len(pending)):
+        try:
+            out = inflater.decompress(pending[k:k + 1])
+        except zlib.error:
+            return k
+        _tap_output(i, out[:INFLATE_CAP - i.inflated])
+    return len(pending)
 
 
 cdef void hold(PyObject** place, object value) noexcept:

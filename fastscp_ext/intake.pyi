@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Literal, Self, final
 
+from typing_extensions import disjoint_base
+
 from fastscp_ext.layout import Layout
 from fastscp_ext.shared import Shared
 
 __all__ = ["Duplicate", "Intake", "Owing"]
 
+@disjoint_base
 class Owing:
     """Somebody who owes responses; the receiver of an association."""
 
@@ -48,6 +51,7 @@ class Duplicate:
     def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
         """Drop the part and answer with `status`; error_no says why, for the log."""
 
+@final
 class Intake:
     """What the associations of one worker share.
 

@@ -133,6 +133,8 @@ cdef class Intake:
         Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
+        # First of all: an object that is refused below closes only what it opened.
+        self.wake_fd = self.done_fd = -1
         if not 0 <= worker < SHARED_WORKERS:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
@@ -141,7 +143,6 @@ cdef class Intake:
             raise ValueError(f"unknown digest {digest}")
         memset(&self.site, 0, sizeof(Site))
         committed_begin(&self.committed)
-        self.wake_fd = self.done_fd = -1
         self.buffer = <uint8_t*>malloc(<size_t>buffer_bytes)
         if self.buffer == NULL:
             raise MemoryError()

@@ -232,6 +232,8 @@ def strip_embedded(data not None, Py_ssize_t step=0):
             prefix += cut - c.left
         if outcome != STRIP_DONE:
             return None
-        return prefix - 8, e.transfer_syntax.at[:e.transfer_syntax.left]
+        # Not found, it points nowhere.
+        syntax = e.transfer_syntax.at[:e.transfer_syntax.left] if e.transfer_syntax.left else b""
+        return prefix - 8, syntax
     finally:
         embedded_end(&e)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol, Self, type_check_only
 
+from typing_extensions import disjoint_base
+
 from fastscp_ext.intake import Intake, Owing
 
 __all__ = ["Receiver"]
@@ -11,6 +13,7 @@ __all__ = ["Receiver"]
 class Transport(Protocol):
     """What a receiver uses of the event loop's transport."""
 
+    def is_closing(self) -> bool: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def write(self, data: bytes, /) -> object: ...
@@ -49,6 +52,7 @@ class Hooks(Protocol):
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
         """A PDU came or went; called only while `trace`. length: bytes of body."""
 
+@disjoint_base
 class Receiver(Owing):
     """One association as the event loop's protocol object; subclass it with the methods of Hooks.
 

@@ -367,10 +367,12 @@ cdef class Receiver(Owing):
                         self.refused += 1
                     if self.verbose or i.status:
                         self._tell(i)
-                got = pack_command(
-                    intake.out + used, OUT_ROOM - used, i.context_id, reply.at, reply.left,
-                    self.peer_max_pdu_length,
-                )
+                got = 0
+                if not i.peer_gone:
+                    got = pack_command(
+                        intake.out + used, OUT_ROOM - used, i.context_id, reply.at, reply.left,
+                        self.peer_max_pdu_length,
+                    )
                 if self.trace and got:
                     self.pdu_traced(True, PDU_P_DATA_TF, got - 6)
                 used += got
@@ -482,10 +484,18 @@ cdef class Receiver(Owing):
         self._write(<const uint8_t*>PyBytes_AS_STRING(pdu), PyBytes_GET_SIZE(pdu))
 
     def stop(self):
-        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`."""
+        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
+
+        Complete messages are finished and not answered: the last PDU is being sent.
+        Source: PS3.8 9.2.3 (Sta13).
+        """
+        cdef Instance* i = self.owed_first
         self.holds |= HOLD_STOPPED
         self.established = False
         self.drop_message()
+        while i != NULL:
+            i.peer_gone = True
+            i = i.next_owed
 
     def drop_message(self):
         """Discard the unfinished message, if any; whether there was one."""

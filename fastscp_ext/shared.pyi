@@ -1,9 +1,10 @@
 """Counters that main and its workers share: the journal's sequence, claims, load figures."""
 
-from typing import Self
+from typing import Self, final
 
 __all__ = ["Shared"]
 
+@final
 class Shared:
     """One mapping of the shared block.
 

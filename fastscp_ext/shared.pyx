@@ -21,6 +21,7 @@ cdef class Shared:
     def __cinit__(self, int fd=-1):
         cdef void* at
         self.block = NULL
+        self.fd = -1
         if fd < 0:
             fd = os.memfd_create("fastscp")
             os.ftruncate(fd, sizeof(SharedBlock))

@@ -56,9 +56,7 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise StartError(
             f"cannot listen on {host}: {error.strerror}; give an address of this machine"
@@ -71,7 +69,9 @@ def _explained(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{what}; another program has the port: stop it, or choose one with --port"
     if error.errno == errno.EACCES:
-        return f"{what}; ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher one"
+        return (
+            f"{what}; ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher one"
+        )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{what}; this machine does not have that address: choose another --host"
     return what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastscp.log import printable
 from fastscp.server.channel import Verdict
@@ -19,6 +19,8 @@ __all__ = ["Admission", "Limits"]
 
 # Connections without a complete request. They cost little, but a peer can open them for nothing.
 PENDING_MOST: Final = 512
+
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Admission:
         self.congested = ""
 
     def opened(self, number: int, host: str, worker: int) -> tuple[int, int] | None:
-        """Book a connection; returns (number, worker) of one to close for it, if there are too many.
+        """Book a connection; returns (number, worker) of one to close for it if there are too many.
 
         The one to go is the oldest of the address that has the most: whoever opens connections
         without asking for anything takes the place of nobody but itself.
@@ -71,6 +73,8 @@ class Admission:
             return None
         most = self._pending_by_host.most_common(1)[0][0]
         oldest = next(n for n in self._pending if self._all[n].host == most)
+        # Told to go: the next one too many, which may come before it is gone, costs another.
+        self._no_longer_pending(oldest, self._all[oldest])
         return oldest, self._all[oldest].worker
 
     def moved(self, number: int, worker: int) -> None:
@@ -147,8 +151,8 @@ class Admission:
             self._less(self._pending_by_host, connection.host)
 
     @staticmethod
-    def _less(counter: Counter[str] | Counter[int], key: str | int) -> None:
+    def _less(counter: Counter[_Key], key: _Key) -> None:
         # Keys that fall to zero go: addresses and titles are the peers' to invent.
-        counter[key] -= 1  # type: ignore[index]
-        if counter[key] <= 0:  # type: ignore[index]
-            del counter[key]  # type: ignore[arg-type]
+        counter[key] -= 1
+        if counter[key] <= 0:
+            del counter[key]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from fastscp.association.negotiation import Policy
+from fastscp.association.negotiation import Policy  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +145,7 @@ class Channel:
     def __init__(self, sock: socket.socket, expects: object) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(expects)  # type: ignore[arg-type]
+        self._decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(expects)
         self._add_writer: Callable[..., object] | None = None
         self._remove_writer: Callable[[int], object] | None = None
         self._backlog: deque[bytes] = deque()

@@ -25,7 +25,6 @@ from setproctitle import setproctitle
 
 from fastscp import __version__, uids
 from fastscp.association.negotiation import Policy
-from fastscp.config import SUFFIX
 from fastscp.errors import BootError, ConfigError, FastscpError, StoreBusyError
 from fastscp.server.acceptor import Acceptor, bind
 from fastscp.server.admission import Admission, Limits
@@ -128,6 +127,7 @@ class Supervisor:
         self._number = 0
         self._lives = 0
         self._short_lives = 0
+        self._spawning = 0
         self._stopping = False
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,7 +136,7 @@ class Supervisor:
         self._store: Store | None = None
 
     async def serve(self) -> int:
-        """Run until told to stop; returns the exit code. Raises FastscpError where it cannot start."""
+        """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
         config = self._config
         _raise_descriptor_limit(config)
         with contextlib.ExitStack() as undo:
@@ -192,7 +192,7 @@ class Supervisor:
                     lambda: Store.open(
                         config.store,
                         config.layout,
-                        SUFFIX,
+                        config.suffix,
                         config.store_must_exist,
                         config.layout_change,
                         durability=config.durability,
@@ -253,6 +253,18 @@ class Supervisor:
     # Workers -------------------------------------------------------------------------------------
 
     async def _spawn(self, number: int) -> _Worker:
+        """Start a worker process; it is up once its `ready` is done."""
+        self._spawning += 1
+        try:
+            worker = await self._start(number)
+        finally:
+            self._spawning -= 1
+        if self._stopping:
+            # It was not there yet when the others were told.
+            worker.channel.send(Drain(self._config.drain_timeout))
+        return worker
+
+    async def _start(self, number: int) -> _Worker:
         store = self._store
         assert store is not None  # noqa: S101 - set before the first worker
         config = self._config
@@ -280,6 +292,8 @@ class Supervisor:
                 stdout=None,
                 stderr=None,
                 pass_fds=descriptors,
+                # A terminal's ^C is for main alone: it drains its workers.
+                start_new_session=True,
             )
         except OSError as error:
             ours.close()
@@ -297,7 +311,7 @@ class Supervisor:
                 run=self._run,
                 policy=self._policy,
                 layout=config.layout,
-                suffix=SUFFIX,
+                suffix=config.suffix,
                 durability=config.durability,
                 use_link=not store.facts.noreplace,
                 on_duplicate=config.on_duplicate,
@@ -364,7 +378,7 @@ class Supervisor:
                 BootError(f"worker {worker.number} ended while starting ({_how(code)})")
             )
         if self._stopping:
-            if not self._workers and not self._done.done():
+            if not self._workers and not self._spawning and not self._done.done():
                 self._done.set_result(0)
             return
         if not worker.is_ready:
@@ -398,6 +412,8 @@ class Supervisor:
             if not self._stopping:
                 log.critical("cannot replace worker %d: %s", number, error)
                 self._give_up(1)
+            elif not self._workers and not self._done.done():
+                self._done.set_result(0)
 
     def _give_up(self, code: int) -> None:
         self._stopping = True
@@ -442,8 +458,11 @@ class Supervisor:
         for connection in homeless:
             self._hand_over(*connection)
 
-    def _load(self, worker: _Worker) -> float:
-        return self._admission.load(worker.number) + worker.rate / _BYTES_PER_LOAD
+    def _load(self, worker: _Worker) -> tuple[bool, float]:
+        """For sorting: whether its loop stands still, then what it has to do."""
+        alive = max(worker.started, self._shared.counters(worker.number)[3] / 1000)
+        silent = time.monotonic() - alive > _CLAIM_S
+        return silent, self._admission.load(worker.number) + worker.rate / _BYTES_PER_LOAD
 
     def _watch(self) -> None:
         """Weigh the workers, and take back connections that one of them leaves lying."""
@@ -459,7 +478,6 @@ class Supervisor:
                     log.warning("worker %d is silent; %s:%d goes on", worker.number, host, port)
                     del worker.offered[number]
                     self._admission.closed(number)
-                    worker.rate += _BYTES_PER_LOAD
                     self._hand_over(sock, host, port)
 
     # The end -------------------------------------------------------------------------------------
@@ -477,7 +495,7 @@ class Supervisor:
             "%s: %d associations may go on for %g s, new ones are rejected",
             name.name, self._admission.admitted, self._config.drain_timeout,
         )  # fmt: skip
-        if not self._workers:
+        if not self._workers and not self._spawning:
             self._done.set_result(0)
             return
         for worker in self._workers.values():
@@ -522,9 +540,7 @@ def _raise_descriptor_limit(config: ServeConfig) -> None:
         )
 
 
-def run(
-    config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
-) -> int:
+def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     ready: called with the addresses once the service accepts. Without it `listening on

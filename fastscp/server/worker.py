@@ -24,6 +24,7 @@ from setproctitle import setproctitle
 
 from fastscp import log as logs
 from fastscp import uids
+from fastscp.association.machine import State
 from fastscp.server.channel import (
     Abandon,
     Ask,
@@ -74,9 +75,7 @@ _ADVICE: Final = {
 class Worker:
     """The process's one object. All methods run on the loop but where they say otherwise."""
 
-    def __init__(
-        self, setup: Setup, channel: Channel, store_fd: int, shared: Shared
-    ) -> None:
+    def __init__(self, setup: Setup, channel: Channel, store_fd: int, shared: Shared) -> None:
         self._setup = setup
         self._channel = channel
         self._shared = shared
@@ -136,7 +135,7 @@ class Worker:
             loop.add_reader(self._intake.done_fd, self._intake.release)
         loop.add_reader(self._channel.fileno(), self._messages)
         self._channel.write_with(loop.add_writer, loop.remove_writer)
-        # A terminal's ^C goes to the whole group; main hears it and speaks for all.
+        # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._drain, self._setup.drain_timeout)
         self._channel.send(Ready())
@@ -147,7 +146,8 @@ class Worker:
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._intake.uncommitted or self._comparing:
+        # Both finish by way of threads; a look now and then is simpler than an event for each.
+        while self._intake.uncommitted or self._comparing:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._committer is not None:
             self._intake.stop_committer()
@@ -187,7 +187,7 @@ class Worker:
         """The drain time is over: idle associations end now, a message in hand may finish."""
         self.ending = True
         for association in list(self._associations.values()):
-            if not association.mid_message:
+            if not association.mid_message and not association.owed:
                 association.end_now("shutting down")
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
 
@@ -217,7 +217,8 @@ class Worker:
                         association.admitted(message)
                 case Abandon():
                     association = self._associations.get(message.number)
-                    if association is not None:
+                    # It may have become an association while the message was on its way.
+                    if association is not None and association.state is State.STA2:
                         association.end_now("too many connections without a request")
                 case Drain():
                     self._drain(message.seconds)
@@ -260,9 +261,9 @@ class Worker:
                 (socket.TCP_KEEPCNT, 3),
             ):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: association,  # type: ignore[arg-type, return-value]
-                sock,
+            # A buffered protocol by its methods, not by its bases.
+            await asyncio.get_running_loop().connect_accepted_socket(  # type: ignore[type-var]
+                lambda: association, sock
             )
         except OSError as error:
             log.debug("%s: gone before it was taken over (%s)", association.name, error)
@@ -350,6 +351,8 @@ def main(arguments: Sequence[str]) -> None:
     setproctitle(f"fastscp: worker {setup.worker}")
     logs.configure(f"worker-{setup.worker}", setup.log_level, setup.log_format)
     shared = Shared(shared_fd)
-    with contextlib.suppress(KeyboardInterrupt):
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(setup, channel, store_fd, shared))
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_live(setup, channel, store_fd, shared))

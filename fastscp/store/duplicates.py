@@ -6,7 +6,6 @@ store-wide locks, chosen by the path, makes them take turns until the journal li
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,6 +18,7 @@ from fastscp_ext import crc32c, rename_noreplace, strip_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import BufferedReader
 
 __all__ = ["Outcome", "resolve"]
 
@@ -138,10 +138,7 @@ def _identical(store_fd: int, incoming_fd: int, part: str, path: str, *, durable
 
     durable: an identical file that is there is flushed, for it may be another's, not yet flushed.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    with contextlib.ExitStack() as files:
-        ours = files.enter_context(os.fdopen(os.open(part, flags, dir_fd=incoming_fd), "rb"))
-        theirs = files.enter_context(os.fdopen(os.open(path, flags, dir_fd=store_fd), "rb"))
+    with _reading(part, incoming_fd) as ours, _reading(path, store_fd) as theirs:
         sizes = []
         syntaxes = []
         for file in (ours, theirs):
@@ -162,3 +159,9 @@ def _identical(store_fd: int, incoming_fd: int, part: str, path: str, *, durable
         if durable:
             os.fsync(theirs.fileno())
     return True
+
+
+def _reading(name: str, dir_fd: int) -> BufferedReader:
+    """A file below a directory, to be read. The opener sees to it that a directory stays shut."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    return open(name, "rb", opener=lambda path, _flags: os.open(path, flags, dir_fd=dir_fd))

@@ -77,7 +77,8 @@ def segment_names(store_fd: int) -> list[str]:
     """The journal's files, oldest life first."""
     folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store_fd)
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+        names = os.listdir(folder)  # noqa: PTH208 - a descriptor
+        return sorted(name for name in names if name.endswith(SUFFIX))
     finally:
         os.close(folder)
 

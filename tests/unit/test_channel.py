@@ -1,0 +1,239 @@
+"""Main and a worker on their socket pair: messages whole and in order, descriptors owned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from fastscp.association.negotiation import Policy
+from fastscp.server.channel import (
+    Abandon,
+    Ask,
+    Channel,
+    Drain,
+    Failed,
+    FromWorker,
+    Gone,
+    Offer,
+    Ready,
+    Setup,
+    Stop,
+    Taken,
+    ToWorker,
+    Verdict,
+)
+from fastscp.uids import sop_class_rule, transfer_syntax_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SETUP = Setup(
+    worker=3, life="1-w3-1", run="1", policy=Policy(), layout="{SOPInstanceUID}.dcm", suffix=".dcm",
+    durability="stable", use_link=False, on_duplicate="version", digest="crc32c",
+    max_instance_size=0, artim_timeout=30.0, message_timeout=60.0, idle_timeout=600.0,
+    min_rate=1024, drain_timeout=30.0, log_format="text", log_level="info",
+)  # fmt: skip
+
+TO_WORKER = [
+    SETUP,
+    Offer(1, "::1", 104),
+    Verdict(1),
+    Verdict(2, 2, 3, 1, "draining"),
+    Abandon(3),
+    Drain(30.0),
+    Stop(),
+]
+FROM_WORKER = [Ready(), Failed("no disk"), Taken(1), Ask(1, "CT", "FASTSCP"), Gone(1)]
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Channel, Channel]]:
+    """Main's end and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    main, worker = Channel(ours, FromWorker), Channel(theirs, ToWorker)
+    yield main, worker
+    main.close()
+    worker.close()
+
+
+class Loop:
+    """The part of an event loop that a channel uses to write later."""
+
+    def __init__(self) -> None:
+        self.writers: dict[int, Callable[[], None]] = {}
+
+    def add_writer(self, fd: int, call: Callable[[], None]) -> None:
+        assert fd not in self.writers
+        self.writers[fd] = call
+
+    def remove_writer(self, fd: int) -> None:
+        self.writers.pop(fd, None)
+
+    def run(self) -> None:
+        for call in list(self.writers.values()):
+            call()
+
+
+def received(channel: Channel) -> list[object]:
+    return [message for message, _fd in channel.receive()]
+
+
+def test_every_message_arrives_as_it_was(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    for message in TO_WORKER:
+        main.send(message)
+    assert received(worker) == TO_WORKER
+    for message in FROM_WORKER:
+        worker.send(message)
+    assert received(main) == FROM_WORKER
+    assert received(main) == received(worker) == []
+
+
+def test_the_longest_setup(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    policy = Policy(
+        sop_classes=sop_class_rule(["storage"]), transfer_syntaxes=transfer_syntax_rule(["any"])
+    )
+    setup = msgspec.structs.replace(SETUP, policy=policy, layout="x" * 2000)
+    main.send(setup)
+    assert worker.wait() == setup
+
+
+def test_a_descriptor_travels_with_its_offer(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    read_end, write_end = os.pipe()
+    assert main.offer(Offer(7, "10.0.0.1", 104), write_end)
+    os.close(write_end)
+    main.send(Stop())
+    ((offer, fd), (stop, nothing)) = worker.receive()
+    assert offer == Offer(7, "10.0.0.1", 104)
+    assert stop == Stop()
+    assert nothing is None
+    assert fd is not None
+    os.write(fd, b"hello")
+    os.close(fd)
+    assert os.read(read_end, 10) == b"hello"
+    os.close(read_end)
+
+
+def test_at_most_so_many_at_a_time(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    for number in range(10):
+        worker.send(Gone(number))
+    assert [message for message, _ in main.receive(4)] == [Gone(n) for n in range(4)]
+    assert received(main) == [Gone(n) for n in range(4, 10)]
+
+
+def test_a_closed_end_is_noticed(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    worker.send(Ready())
+    worker.close()
+    assert received(main) == [Ready()]
+    assert received(main) == []
+    assert main.closed
+    # Nobody is there: no error, and an offer is not taken.
+    main.send(Stop())
+    with open(os.devnull) as file:
+        assert not main.offer(Offer(1, "h", 1), file.fileno())
+
+
+def test_sending_to_an_end_that_just_closed(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    worker.close()
+    main.send(Stop())
+    with open(os.devnull) as file:
+        assert not main.offer(Offer(1, "h", 1), file.fileno())
+    main.close()
+    assert loop.writers == {}
+
+
+def test_wait(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(worker.wait()))
+    thread.start()
+    main.send(SETUP)
+    thread.join(20)
+    assert got == [SETUP]
+    main.close()
+    assert worker.wait() is None
+
+
+def test_what_does_not_fit_follows_in_order(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    loop = Loop()
+    worker.write_with(loop.add_writer, loop.remove_writer)
+    count = 5000
+    for number in range(count):
+        worker.send(Gone(number))
+    assert loop.writers, "all of it fitted"
+    got: list[object] = []
+    while len(got) < count:
+        before = len(got)
+        got += received(main)
+        loop.run()
+        assert len(got) > before
+    assert got == [Gone(number) for number in range(count)]
+    assert loop.writers == {}
+    # And the way is free again.
+    worker.send(Gone(count))
+    assert received(main) == [Gone(count)]
+
+
+def test_an_offer_does_not_overtake(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    sent = 0
+    while not loop.writers:
+        main.send(Abandon(sent))
+        sent += 1
+    with open(os.devnull) as file:
+        assert not main.offer(Offer(1, "h", 1), file.fileno())
+        assert len(received(worker)) > 0
+        loop.run()
+        assert loop.writers == {}
+        assert main.offer(Offer(2, "h", 1), file.fileno())
+    last: tuple[object, int | None] | None = None
+    while waiting := list(worker.receive()):
+        last = waiting[-1]
+    assert last is not None
+    assert last[0] == Offer(2, "h", 1)
+    assert last[1] is not None
+    os.close(last[1])
+
+
+def test_closing_with_a_backlog(pair: tuple[Channel, Channel]) -> None:
+    main, _worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    while not loop.writers:
+        main.send(Abandon(1))
+    main.close()
+    assert loop.writers == {}
+    main.close()
+
+
+def test_a_message_of_the_other_direction_is_an_error(pair: tuple[Channel, Channel]) -> None:
+    main, worker = pair
+    with contextlib.suppress(BlockingIOError):
+        main.send(Ready())
+    with pytest.raises(msgspec.ValidationError):
+        received(worker)

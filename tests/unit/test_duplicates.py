@@ -1,0 +1,248 @@
+"""An instance whose path is taken: every policy, on both ways of giving a name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fastscp import status
+from fastscp.store.duplicates import LOCKS, Outcome, resolve
+from fastscp_ext import build_meta
+from tests.kit import CT, ELE, ILE, data_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PATH = "1/2/3.dcm"
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def instance(
+    seed: int = 0, *, syntax: str = ELE, sender: bytes = b"SENDER", size: int = 512
+) -> bytes:
+    header = build_meta(CT.encode(), b"1.2.3", syntax.encode(), b"1.9", b"V", sender, b"US")
+    return header + data_set(seed=seed, pixels=size)
+
+
+class Site:
+    """A store with parts in it."""
+
+    def __init__(self, folder: Path, *, use_link: bool, durable: bool = False) -> None:
+        self.store = folder
+        self.incoming = folder / ".fastscp" / "incoming"
+        self.incoming.mkdir(parents=True)
+        (folder / PATH).parent.mkdir(parents=True)
+        self.use_link = use_link
+        self.durable = durable
+        self.store_fd = os.open(folder, os.O_RDONLY)
+        self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
+
+    def close(self) -> None:
+        os.close(self.store_fd)
+        os.close(self.incoming_fd)
+
+    def resolve(self, content: bytes, policy: str, name: str = "a.part") -> Outcome:
+        (self.incoming / name).write_bytes(content)
+        outcome = resolve(
+            self.store_fd, self.incoming_fd, name, PATH,
+            policy=policy, durable=self.durable, use_link=self.use_link,
+        )  # fmt: skip
+        assert (outcome.lock_fd >= 0) == (outcome.kind != "refused")
+        return outcome
+
+    def done(self, content: bytes, policy: str, name: str = "a.part") -> Outcome:
+        """Resolve, and give the lock back as the commit does."""
+        outcome = self.resolve(content, policy, name)
+        if outcome.lock_fd >= 0:
+            os.close(outcome.lock_fd)
+        return outcome
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.store / PATH).parent.iterdir()}
+
+    def parts(self) -> list[str]:
+        return sorted(path.name for path in self.incoming.iterdir())
+
+
+@pytest.fixture(params=[False, True], ids=["rename", "link"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path, use_link=request.param)
+    yield made
+    made.close()
+
+
+POLICIES = ("version", "replace", "keep", "refuse")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("durable", [False, True])
+def test_identical(site: Site, policy: str, durable: bool) -> None:
+    site.durable = durable
+    (site.store / PATH).write_bytes(instance())
+    # Another sender's header in front of the same data set makes no difference.
+    outcome = site.done(instance(sender=b"OTHER"), policy)
+    assert (outcome.kind, outcome.path) == ("identical", PATH)
+    assert site.files() == {"3.dcm": instance()}
+    # The part is the commit's to drop.
+    assert site.parts() == ["a.part"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_different(site: Site, policy: str) -> None:
+    (site.store / PATH).write_bytes(instance())
+    outcome = site.done(instance(1), policy)
+    old, new = instance(), instance(1)
+    expected: dict[str, tuple[str, str, dict[str, bytes]]] = {
+        "version": ("version", f"{PATH}~2", {"3.dcm": old, "3.dcm~2": new}),
+        "replace": ("replaced", PATH, {"3.dcm": new}),
+        "keep": ("kept", PATH, {"3.dcm": old}),
+        "refuse": ("refused", PATH, {"3.dcm": old}),
+    }
+    assert (outcome.kind, outcome.path, site.files()) == expected[policy]
+    if policy == "refuse":
+        assert outcome.status == status.CANNOT_UNDERSTAND
+        assert outcome.comment
+        assert outcome.error_no == 0
+    gone = policy in ("version", "replace")
+    assert site.parts() == ([] if gone else ["a.part"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        instance(syntax=ILE),
+        instance(size=514),
+        instance()[:-1] + b"\x99",
+        b"no file of ours" * 20,
+        b"",
+        instance()[:150],
+    ],
+    ids=["syntax", "size", "last byte", "foreign", "empty", "cut"],
+)
+def test_what_counts_as_different(site: Site, other: bytes) -> None:
+    (site.store / PATH).write_bytes(other)
+    assert site.done(instance(), "version").kind == "version"
+    assert site.files() == {"3.dcm": other, "3.dcm~2": instance()}
+
+
+def test_versions_run_out(site: Site) -> None:
+    (site.store / PATH).write_bytes(instance(0))
+    for version in range(2, 10):
+        outcome = site.done(instance(version), "version")
+        assert (outcome.kind, outcome.path) == ("version", f"{PATH}~{version}")
+    # One that is there already is found again, whichever it is.
+    for version in (2, 9):
+        outcome = site.done(instance(version), "version")
+        assert (outcome.kind, outcome.path) == ("identical", f"{PATH}~{version}")
+    outcome = site.done(instance(10), "version")
+    assert (outcome.kind, outcome.status) == ("refused", status.CANNOT_UNDERSTAND)
+    assert len(site.files()) == 9
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_name_became_free(site: Site, policy: str) -> None:
+    outcome = site.done(instance(), policy)
+    assert (outcome.kind, outcome.path) == ("replaced", PATH)
+    assert site.files() == {"3.dcm": instance()}
+    assert site.parts() == []
+
+
+def test_a_link_is_not_followed(site: Site) -> None:
+    target = site.store / "target"
+    target.write_bytes(instance())
+    (site.store / PATH).symlink_to(target)
+    outcome = site.done(instance(), "version")
+    assert (outcome.kind, outcome.status) == ("refused", status.OUT_OF_RESOURCES)
+    assert outcome.error_no != 0
+    assert target.read_bytes() == instance()
+
+
+def test_a_directory_has_the_name(site: Site) -> None:
+    (site.store / PATH).mkdir()
+    outcome = site.done(instance(), "replace")
+    assert (outcome.kind, outcome.status) == ("refused", status.OUT_OF_RESOURCES)
+
+
+def test_failures_are_outcomes(site: Site, tmp_path: Path) -> None:
+    for name, path in (("missing.part", PATH), ("a.part", "no/such/folder.dcm")):
+        (site.incoming / "a.part").write_bytes(instance())
+        outcome = resolve(
+            site.store_fd, site.incoming_fd, name, path,
+            policy="version", durable=True, use_link=site.use_link,
+        )  # fmt: skip
+        assert outcome.kind == "refused"
+        assert outcome.status == status.OUT_OF_RESOURCES
+        assert outcome.error_no != 0
+        assert outcome.lock_fd == -1
+
+
+def test_the_lock_is_held_until_it_is_closed(site: Site) -> None:
+    (site.store / PATH).write_bytes(instance())
+    first = site.resolve(instance(1), "version")
+    (site.store / LOCKS).stat()
+    waiting = threading.Thread(target=site.done, args=(instance(2), "version", "b.part"))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert set(site.files()) == {"3.dcm", "3.dcm~2"}
+    os.close(first.lock_fd)
+    waiting.join(20)
+    assert set(site.files()) == {"3.dcm", "3.dcm~2", "3.dcm~3"}
+
+
+def at_once(site: Site, contents: list[bytes], policy: str) -> list[Outcome]:
+    """Resolve all of them from a thread each."""
+    outcomes: list[Any] = [None] * len(contents)
+    start = threading.Barrier(len(contents))
+
+    def one(n: int) -> None:
+        start.wait(20)
+        outcomes[n] = site.done(contents[n], policy, f"{n}.part")
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(contents))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert None not in outcomes
+    return outcomes
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_eight_of_the_same_at_once(site: Site, policy: str) -> None:
+    outcomes = at_once(site, [instance()] * 8, policy)
+    kinds = sorted(outcome.kind for outcome in outcomes)
+    assert kinds == ["identical"] * 7 + ["replaced"]
+    assert site.files() == {"3.dcm": instance()}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_eight_different_at_once(site: Site, policy: str) -> None:
+    contents = [instance(seed) for seed in range(8)]
+    outcomes = at_once(site, contents, policy)
+    kinds = sorted(outcome.kind for outcome in outcomes)
+    files = site.files()
+    others = {"version": "version", "replace": "replaced", "keep": "kept", "refuse": "refused"}
+    assert kinds == sorted(["replaced"] + [others[policy]] * 7)
+    if policy == "version":
+        assert sorted(files.values()) == sorted(contents)
+        assert len({outcome.path for outcome in outcomes}) == 8
+        for content, outcome in zip(contents, outcomes, strict=True):
+            assert (site.store / outcome.path).read_bytes() == content
+    else:
+        assert len(files) == 1
+        assert next(iter(files.values())) in contents
+    kept = {"keep": 7, "refuse": 7}.get(policy, 0)
+    assert len(site.parts()) == kept

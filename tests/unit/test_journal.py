@@ -1,0 +1,226 @@
+"""The journal: what is written can be read back, and what is torn is passed over."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastscp.store import journal
+from fastscp.store.journal import (
+    Segments,
+    last_sequence,
+    parse_line,
+    read_segment,
+    segment_names,
+)
+from fastscp_ext import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / journal.FOLDER
+    made.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def store_fd(tmp_path: Path, folder: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def line(**members: Any) -> bytes:
+    """A line as the format describes it, made without the code under test."""
+    text = json.dumps({"v": 1, "event": "stored", **members}, separators=(",", ":")).encode()[:-1]
+    return text + b',"crc":"%08x"}' % crc32c(text)
+
+
+# Lines -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.dictionaries(st.text(max_size=20), st.text() | st.integers(0, 2**63) | st.booleans()))
+def test_round_trip(members: dict[str, str | int | bool]) -> None:
+    members.pop("crc", None)
+    whole = line(seq=7, **{f"x{key}": value for key, value in members.items()})
+    fact = parse_line(whole)
+    assert fact is not None
+    assert fact.pop("crc") == whole[-10:-2].decode()
+    assert fact == {"v": 1, "event": "stored", "seq": 7} | {f"x{k}": v for k, v in members.items()}
+
+
+def test_torn_at_every_byte() -> None:
+    whole = line(seq=1, path="1/2/3.dcm")
+    assert parse_line(whole) is not None
+    for end in range(len(whole)):
+        assert parse_line(whole[:end]) is None, end
+
+
+def test_any_byte_changed() -> None:
+    whole = line(seq=1, path="1/2/3.dcm")
+    random_ = random.Random(1)
+    for at in range(len(whole)):
+        other = bytearray(whole)
+        other[at] ^= 1 << random_.randrange(8)
+        # The case of a digit of the checksum is no change.
+        if bytes(other).lower() != whole.lower():
+            assert parse_line(bytes(other)) is None, (at, bytes(other))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"{}",
+        b"\xff" * 40,
+        b'{"crc":"00000000"}',
+        b',"crc":"00000000"}',
+        line(seq=1)[:-10] + b'zzzzzzzz"}',
+        line(seq=1)[:-10] + b'+1234567"}',
+        b'[1,2,"3"' + b',"crc":"%08x"}' % crc32c(b'[1,2,"3"'),
+        b"not json" + b',"crc":"%08x"}' % crc32c(b"not json"),
+    ],
+)
+def test_no_line(bad: bytes) -> None:
+    assert parse_line(bad) is None
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def test_read_passes_over_what_is_not_whole(folder: Path, store_fd: int) -> None:
+    good = [line(seq=n) for n in range(4)]
+    torn = good[1][: len(good[1]) // 2]
+    # A write that was cut short, and after it whole lines of nobody's; then a torn end.
+    content = b"\n".join((good[0], torn, good[2], b"", good[3].replace(b"v", b"w"), good[3], torn))
+    (folder / "a.jsonl").write_bytes(content)
+    assert [fact["seq"] for fact in read_segment(store_fd, "a.jsonl")] == [0, 2, 3]
+
+
+def test_an_empty_file(folder: Path, store_fd: int) -> None:
+    (folder / "a.jsonl").write_bytes(b"")
+    assert list(read_segment(store_fd, "a.jsonl")) == []
+    assert last_sequence(store_fd) == 0
+
+
+def test_no_journal_yet(store_fd: int) -> None:
+    assert segment_names(store_fd) == []
+    assert last_sequence(store_fd) == 0
+
+
+def test_names_in_order_and_nothing_else(folder: Path, store_fd: int) -> None:
+    for name in ("2-w0-1.jsonl", "1-w1-2.jsonl", "1-w0-1.jsonl", "notes.txt", "1-w0-1.jsonl.zst"):
+        (folder / name).write_bytes(b"")
+    assert segment_names(store_fd) == ["1-w0-1.jsonl", "1-w1-2.jsonl", "2-w0-1.jsonl"]
+
+
+def test_a_file_that_is_gone(store_fd: int) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(read_segment(store_fd, "none.jsonl"))
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_segments(folder: Path, store_fd: int, durable: bool) -> None:
+    segments = Segments(store_fd, "5", "w0", durable=durable)
+    first, size = segments.next()
+    assert size == 0
+    os.write(first, line(seq=1) + b"\n")
+    second, size = segments.next()
+    assert size == 0
+    os.write(second, line(seq=2) + b"\n")
+    segments.close()
+    segments.close()
+    assert segment_names(store_fd) == ["5-w0-1.jsonl", "5-w0-2.jsonl"]
+    read = [
+        fact["seq"] for name in segment_names(store_fd) for fact in read_segment(store_fd, name)
+    ]
+    assert read == [1, 2]
+    assert (folder / "5-w0-1.jsonl").stat().st_mode & 0o777 == 0o640 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_file_is_only_appended_to(folder: Path, store_fd: int) -> None:
+    segments = Segments(store_fd, "5", "w0", durable=False)
+    fd, _ = segments.next()
+    os.write(fd, b"one\n")
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.write(fd, b"two\n")
+    assert (folder / "5-w0-1.jsonl").read_bytes() == b"one\ntwo\n"
+    segments.close()
+
+
+def test_a_life_never_writes_to_a_file_that_is_there(folder: Path, store_fd: int) -> None:
+    (folder / "5-w0-1.jsonl").write_bytes(b"")
+    segments = Segments(store_fd, "5", "w0", durable=False)
+    with pytest.raises(FileExistsError):
+        segments.next()
+    # The number is used up: the next try is another file.
+    segments.next()
+    segments.close()
+    assert segment_names(store_fd) == ["5-w0-1.jsonl", "5-w0-2.jsonl"]
+
+
+def test_without_a_folder_the_last_file_stays(folder: Path, store_fd: int) -> None:
+    segments = Segments(store_fd, "5", "w0", durable=False)
+    fd, _ = segments.next()
+    (folder / "5-w0-1.jsonl").rename(folder.parent / "elsewhere")
+    folder.rmdir()
+    with pytest.raises(OSError, match="No such file") as caught:
+        segments.next()
+    assert caught.value.errno == errno.ENOENT
+    assert os.write(fd, b"still open\n")
+    segments.close()
+
+
+# The sequence ------------------------------------------------------------------------------------
+
+
+def test_last_sequence_over_many_files(folder: Path, store_fd: int) -> None:
+    numbers = list(range(1, 301))
+    random.Random(2).shuffle(numbers)
+    files: list[list[int]] = [[] for _ in range(12)]
+    for n in numbers:
+        files[n % 12].append(n)
+    for n, numbers in enumerate(files):
+        content = b"".join(line(seq=seq, path="x" * 300) + b"\n" for seq in sorted(numbers))
+        (folder / f"1-w{n}-1.jsonl").write_bytes(content)
+    assert last_sequence(store_fd) == 300
+
+
+def test_last_sequence_with_a_torn_end(folder: Path, store_fd: int) -> None:
+    content = b"".join(line(seq=n) + b"\n" for n in range(1, 6))
+    (folder / "1-w0-1.jsonl").write_bytes(content + line(seq=6)[:-4])
+    assert last_sequence(store_fd) == 5
+
+
+def test_last_sequence_reads_ends_only(folder: Path, store_fd: int) -> None:
+    lines = b"".join(line(seq=n, path="x" * 500) + b"\n" for n in range(1, 1001))
+    assert len(lines) > 500_000
+    (folder / "1-w0-1.jsonl").write_bytes(lines)
+    assert last_sequence(store_fd) == 1000

@@ -1,0 +1,1185 @@
+"""The receiving path without a network: bytes in, files, journal and responses out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import resource
+import select
+import shutil
+import socket
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from fastscp.store import duplicates, journal
+from fastscp.store.journal import Segments
+from fastscp_ext import (
+    CommandSet,
+    Duplicate,
+    Intake,
+    Layout,
+    Receiver,
+    Shared,
+    build_meta,
+    crc32c,
+    decode_command,
+    decode_pdata,
+    encode_command,
+    encoding_of,
+)
+from tests.kit import (
+    BIG,
+    CT,
+    DEFLATED,
+    ELE,
+    ILE,
+    MR,
+    SERIES,
+    SOP,
+    STUDY,
+    VERIFICATION,
+    data_set,
+    element,
+    message,
+    path_of,
+    split_pdus,
+    store,
+    store_rq,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
+PRIVATE_SYNTAX = "1.2.3.4.5"
+IMPLEMENTATION = b"1.2.3.77"
+VERSION = b"UNIT_TEST"
+CONTEXTS = ((1, CT, ELE), (3, CT, ILE), (5, CT, BIG), (7, CT, DEFLATED), (9, CT, PRIVATE_SYNTAX))
+ECHO_RSP = encode_command({0x0100: 0x8030, 0x0120: 99, 0x0800: 0x0101, 0x0900: 0})
+ECHO_RQ = encode_command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: 99, 0x0800: 0x0101})
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@dataclass
+class FakeTransport:
+    """What a receiver needs of a transport; `held` bytes count as not yet sent."""
+
+    sent: bytearray = field(default_factory=bytearray)
+    paused: bool = False
+    held: int = 0
+    pauses: int = 0
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.held
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+        self.pauses += 1
+
+    def resume_reading(self) -> None:
+        assert self.paused
+        self.paused = False
+
+
+class Association(Receiver):
+    """Notes what it is told, and answers every command with the same bytes."""
+
+    def __init__(self, intake: Intake, number: int, **_options: object) -> None:
+        self.transport = FakeTransport()
+        self.pdus: list[tuple[int, bytes]] = []
+        self.failures: list[tuple[int, int, str]] = []
+        self.settled: list[tuple[str, int, str, int, str]] = []
+        self.long: list[int] = []
+        self.traced: list[tuple[bool, int, int]] = []
+        self.all_sent = 0
+        self.class_status = 0x0122
+        self.tolerant = True
+        self.plug(self.transport, -1)
+
+    def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
+        self.pdus.append((pdu_type, pdu))
+
+    def framing_failed(self, source: int, reason: int, text: str, pdu_type: int) -> None:
+        self.failures.append((source, reason, text))
+        self.stop()
+
+    def command_received(self, context_id: int, command: bytes) -> bytes | None:
+        field_ = decode_command(command).command_field
+        return ECHO_RSP if field_ == 0x0030 else None
+
+    def class_judged(self, context_id: int, sop_class: bytes) -> int:
+        return self.class_status
+
+    def long_pdu(self, length: int) -> bool:
+        self.long.append(length)
+        return self.tolerant
+
+    def responses_sent(self) -> None:
+        self.all_sent += 1
+
+    def instance_settled(
+        self, instance: str, status: int, path: str, size: int, comment: str
+    ) -> None:
+        self.settled.append((instance, status, path, size, comment))
+
+    def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
+        self.traced.append((sent, pdu_type, length))
+
+    # What the tests look at
+
+    def responses(self) -> list[CommandSet]:
+        """The responses sent so far, put together from their fragments."""
+        found, command = [], b""
+        for pdu in split_pdus(bytes(self.transport.sent)):
+            for _context, header, fragment in decode_pdata(pdu):
+                command += fragment
+                if header & 2:
+                    found.append(decode_command(command))
+                    command = b""
+        assert not command
+        return found
+
+    def statuses(self) -> list[int | None]:
+        return [one.status for one in self.responses()]
+
+
+class Site:
+    """A store and an intake over it; nothing may be left undone at the end of a `with` block."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool = False,
+        layout: str = LAYOUT,
+        policy: str = "version",
+        new_journal: Callable[[], tuple[int, int]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.store = folder
+        self.incoming = folder / ".fastscp" / "incoming" / "life"
+        self.incoming.mkdir(parents=True)
+        (folder / journal.FOLDER).mkdir()
+        self.policy = policy
+        self.durable = durable
+        self.store_fd = os.open(folder, os.O_RDONLY)
+        self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
+        self.segments = Segments(self.store_fd, "1", "w", durable=durable)
+        self.shared = Shared()
+        self.errors: list[tuple[str, int, str]] = []
+        self.waiting: list[Duplicate] = []
+        self.resolve_at_once = True
+        self.numbers = 0
+        settings: dict[str, Any] = {
+            "strict": False,
+            "use_link": False,
+            "digest": "crc32c",
+            "max_instance_size": 0,
+        } | options
+        self.intake = Intake(
+            store_fd=self.store_fd, incoming_fd=self.incoming_fd, layout=Layout(layout),
+            shared=self.shared, worker=3, name="w3", durable=durable,
+            implementation=IMPLEMENTATION, version=VERSION,
+            new_journal=new_journal or self.segments.next, on_duplicate=self._duplicate,
+            on_error=lambda *error: self.errors.append(error), **settings,
+        )  # fmt: skip
+        self.use_link = settings["use_link"]
+        self.committer = threading.Thread(target=self.intake.run_committer)
+        if durable:
+            self.committer.start()
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            if self.durable:
+                self.intake.stop_committer()
+                self.committer.join(20)
+                self.intake.release()
+            if error[0] is None:
+                assert self.intake.uncommitted == 0
+        finally:
+            self.segments.close()
+            os.close(self.store_fd)
+            os.close(self.incoming_fd)
+            # Its descriptors go with it.
+            del self.intake, self.shared, self.committer
+            self.waiting.clear()
+
+    def associate(
+        self, *, peer_max_pdu_length: int = 0, unique_ids: bool = False, **options: Any
+    ) -> Association:
+        self.numbers += 1
+        one = Association(self.intake, self.numbers, **options)
+        contexts = [
+            (number, abstract.encode(), syntax.encode(), *encoding_of(syntax.encode()), True)
+            for number, abstract, syntax in CONTEXTS
+        ]
+        verification = (11, VERIFICATION.encode(), ILE.encode(), 1, False, False)
+        one.establish(
+            [*contexts, verification],
+            peer_max_pdu_length=peer_max_pdu_length,
+            unique_ids=unique_ids,
+            tag=b',"association":"x.%d"' % self.numbers,
+            calling=b"SENDER",
+            called=b"RECEIVER",
+        )
+        return one
+
+    def feed(self, one: Association, data: bytes, cuts: Iterable[int] = ()) -> None:
+        """Give the receiver bytes as a loop would: in pieces, and none while it is paused."""
+        view = memoryview(one.get_buffer(-1))
+        places = sorted({0, len(data), *cuts})
+        for begin, end in pairwise(places):
+            for at in range(begin, end, len(view)):
+                piece = data[at : min(end, at + len(view))]
+                self.until(lambda: not one.transport.paused)
+                view[: len(piece)] = piece
+                one.buffer_updated(len(piece))
+        view.release()
+
+    def until(self, look: Callable[[], bool]) -> None:
+        """Wait for what the committer's thread brings about."""
+        end = time.monotonic() + 20
+        while not look():
+            assert self.durable, "nothing will change it"
+            assert time.monotonic() < end
+            if select.select([self.intake.done_fd], [], [], 0.05)[0]:
+                self.intake.release()
+
+    def settle(self, one: Association) -> None:
+        self.until(lambda: one.owed == 0)
+
+    def _duplicate(self, duplicate: Duplicate) -> None:
+        if self.resolve_at_once:
+            self.resolve(duplicate)
+        else:
+            self.waiting.append(duplicate)
+
+    def resolve(self, duplicate: Duplicate) -> None:
+        outcome = duplicates.resolve(
+            self.store_fd, self.incoming_fd, duplicate.part, duplicate.path,
+            policy=self.policy, durable=self.durable, use_link=self.use_link,
+        )  # fmt: skip
+        if outcome.kind == "refused":
+            duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
+        else:
+            kind: Literal["identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
+            duplicate.settle(kind, outcome.path, outcome.lock_fd)
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.store)): path.read_bytes()
+            for path in sorted(self.store.rglob("*"))
+            if path.is_file() and ".fastscp" not in path.parts
+        }
+
+    def parts(self) -> list[str]:
+        return sorted(os.listdir(self.incoming_fd))
+
+    def journal(self) -> list[dict[str, Any]]:
+        found = []
+        for name in journal.segment_names(self.store_fd):
+            for line in (self.store / journal.FOLDER / name).read_bytes().splitlines():
+                fact = journal.parse_line(line)
+                assert fact is not None, line
+                found.append(fact)
+        return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Site(tmp_path / "store") as made:
+        yield made
+
+
+def meta(sop: str = SOP, syntax: str = ELE, sop_class: str = CT) -> bytes:
+    return build_meta(
+        sop_class.encode(), sop.encode(), syntax.encode(), IMPLEMENTATION, VERSION,
+        b"SENDER", b"RECEIVER",
+    )  # fmt: skip
+
+
+def one_pdu(command: bytes, data: bytes, context: int = 1) -> bytes:
+    """A message as a single P-DATA-TF of three PDVs."""
+    from fastscp_ext import encode_pdata
+
+    half = len(data) // 2 & ~1
+    return encode_pdata(
+        [(context, 3, command), (context, 0, data[:half]), (context, 2, data[half:])]
+    )
+
+
+# Stored ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("context", "syntax"), [(n, syntax) for n, _, syntax in CONTEXTS])
+@pytest.mark.parametrize("fragment", [2, 100, 16000])
+def test_every_syntax_is_stored_as_sent(
+    site: Site, context: int, syntax: str, fragment: int
+) -> None:
+    data = data_set(ELE if syntax == PRIVATE_SYNTAX else syntax)
+    one = site.associate()
+    site.feed(one, message(store_rq(7), data, context=context, fragment=fragment))
+    (response,) = one.responses()
+    assert response.status == 0
+    assert response.message_id_being_responded_to == 7
+    assert response.affected_sop_class_uid == CT
+    assert response.affected_sop_instance_uid == SOP
+    assert not response.has_data_set
+    assert site.files() == {path_of(): meta(syntax=syntax) + data}
+    assert site.parts() == []
+    assert one.stored == 1
+    assert one.all_sent == 1
+    assert site.shared.counters(3)[1:3] == (1, 0)
+
+
+def test_the_journal_line(site: Site) -> None:
+    data = data_set()
+    rq = store_rq(5, more={0x1030: "MOVER", 0x1031: 77})
+    before = time.time()
+    one = site.associate()
+    site.feed(one, message(rq, data))
+    (fact,) = site.journal()
+    when = fact.pop("time")
+    assert when.endswith("Z")
+    assert abs(datetime.fromisoformat(when).timestamp() - before) < 60
+    fact.pop("crc")
+    assert fact == {
+        "v": 1,
+        "event": "stored",
+        "seq": 1,
+        "worker": "w3",
+        "association": "x.1",
+        "move_originator_ae": "MOVER",
+        "move_originator_message_id": 77,
+        "message_id": 5,
+        "sop_class_uid": CT,
+        "sop_instance_uid": SOP,
+        "study_instance_uid": STUDY,
+        "series_instance_uid": SERIES,
+        "transfer_syntax_uid": ELE,
+        "path": path_of(),
+        "bytes": len(data),
+        "digest": f"crc32c:{crc32c(data):08x}",
+    }
+
+
+@pytest.mark.parametrize("digest", ["none", "crc32c", "sha256"])
+def test_digest(tmp_path: Path, digest: str) -> None:
+    data = data_set(pixels=5000)
+    with Site(tmp_path / "store", digest=digest) as site:
+        one = site.associate()
+        site.feed(one, message(store_rq(), data, fragment=333))
+        (fact,) = site.journal()
+    expected = {
+        "none": None,
+        "crc32c": f"crc32c:{crc32c(data):08x}",
+        "sha256": f"sha256:{hashlib.sha256(data).hexdigest()}",
+    }
+    assert fact.get("digest") == expected[digest]
+
+
+def test_a_deflated_stream_with_its_pad_byte(site: Site) -> None:
+    # Names come from the inflated bytes, the file keeps the deflated ones.
+    deflate = zlib.compressobj(wbits=-15)
+    data = deflate.compress(data_set(sop="1.2.9")) + deflate.flush()
+    data += b"\0"
+    one = site.associate()
+    site.feed(one, message(store_rq(sop="1.2.9"), data, context=7, fragment=10))
+    assert one.statuses() == [0]
+    assert site.files() == {path_of("1.2.9"): meta("1.2.9", DEFLATED) + data}
+
+
+def test_naming_by_link(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", use_link=True) as site:
+        one = site.associate()
+        site.feed(one, store(1) + store(2) + store(3, data_set(seed=1)))
+        assert one.statuses() == [0, 0, 0]
+        assert list(site.files()) == [path_of(), path_of() + "~2"]
+        assert [fact.get("duplicate") for fact in site.journal()] == [None, "identical", "version"]
+        assert site.parts() == []
+        assert all(os.stat(site.store / name).st_nlink == 1 for name in site.files())
+
+
+def stream() -> bytes:
+    """Two stores, one of them in a single PDU and one with an empty last fragment, and an echo."""
+    small = data_set(pixels=16)
+    first = message(store_rq(1), small, fragment=64)
+    last = one_pdu(store_rq(2, sop="1.2.8"), data_set(sop="1.2.8", pixels=16))
+    return first + message(ECHO_RQ, context=11) + last
+
+
+def test_cut_at_every_offset(site: Site) -> None:
+    data = stream()
+    whole = site.associate()
+    site.feed(whole, data)
+    files = site.files()
+    assert whole.statuses() == [0, 0, 0]
+    assert len(files) == 2
+    for at in range(1, len(data)):
+        shutil.rmtree(site.store / STUDY)
+        one = site.associate()
+        site.feed(one, data, [at])
+        assert one.transport.sent == whole.transport.sent, at
+        assert site.files() == files, at
+    assert site.parts() == []
+    assert site.errors == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cut_at_random(site: Site, seed: int) -> None:
+    data = stream()
+    random_ = random.Random(seed)
+    cuts = range(len(data)) if seed == 0 else random_.sample(range(len(data)), 40 * seed)
+    one, whole = site.associate(), site.associate()
+    site.feed(one, data, cuts)
+    files = site.files()
+    shutil.rmtree(site.store / STUDY)
+    site.feed(whole, data)
+    assert one.transport.sent == whole.transport.sent
+    assert site.files() == files
+
+
+def test_a_data_set_larger_than_the_buffer(tmp_path: Path) -> None:
+    data = data_set(pixels=3_000_000)
+    with Site(tmp_path / "store", buffer_bytes=65536) as site:
+        one = site.associate()
+        site.feed(one, message(store_rq(), data, fragment=100_000))
+        assert one.statuses() == [0]
+        assert site.files() == {path_of(): meta() + data}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_two_hundred_pipelined(tmp_path: Path, durable: bool) -> None:
+    with Site(tmp_path / "store", durable=durable) as site:
+        one = site.associate()
+        data = b"".join(
+            store(n, data_set(sop=f"1.2.{n}", pixels=64), sop=f"1.2.{n}") for n in range(200)
+        )
+        site.feed(one, data)
+        site.settle(one)
+        assert one.statuses() == [0] * 200
+        answered = [response.message_id_being_responded_to for response in one.responses()]
+        assert answered == list(range(200))
+        assert len(site.files()) == 200
+        assert [fact["seq"] for fact in site.journal()] == list(range(1, 201))
+        assert one.transport.pauses > 0
+        assert not one.transport.paused
+
+
+def test_durable_and_buffered_store_the_same(tmp_path: Path) -> None:
+    kept = []
+    for durable in (False, True):
+        with Site(tmp_path / f"store-{durable}", durable=durable) as site:
+            one = site.associate()
+            for n, syntax in enumerate((ELE, ILE, BIG, DEFLATED)):
+                sop = f"1.2.7.{n}"
+                data = data_set(syntax, sop=sop)
+                site.feed(one, message(store_rq(n, sop=sop), data, context=2 * n + 1))
+                # Let each be journaled before the next is, for the order of the lines.
+                site.settle(one)
+            site.feed(one, store(9, sop="../up"))
+            site.settle(one)
+            facts = site.journal()
+            for fact in facts:
+                del fact["time"], fact["crc"]
+            kept.append((site.files(), facts, bytes(one.transport.sent)))
+    assert kept[0] == kept[1]
+    assert len(kept[0][0]) == 4
+
+
+# Refused -----------------------------------------------------------------------------------------
+
+# Command set, data set or None, strict, status.
+REFUSED: dict[str, tuple[bytes, bytes | None, bool, int]] = {
+    "no data set": (store_rq(more={0x0800: 0x0101}), None, False, 0xC000),
+    "empty data set": (store_rq(), b"", False, 0xC000),
+    "no instance uid": (store_rq(sop=None), data_set(), False, 0x0117),
+    "a uid that climbs": (store_rq(sop="1/../../2"), data_set(sop="1/../../2"), False, 0x0117),
+    "a uid of 65": (store_rq(sop=b"1." * 32 + b"11"), data_set(), False, 0x0117),
+    "no usable class": (store_rq(sop_class="a b"), data_set(), False, 0x0122),
+    "a class of 200 bytes": (store_rq(sop_class=b"1" * 200), data_set(), False, 0x0122),
+    "another class": (store_rq(sop_class=MR), data_set(), False, 0x0122),
+    "another instance inside": (store_rq(), data_set(sop="1.2.3"), False, 0xA900),
+    "another class inside": (store_rq(), data_set(sop_class=MR), False, 0xA900),
+    "no study": (store_rq(), data_set(study=""), False, 0xC000),
+    "no series": (store_rq(), data_set(series=""), False, 0xC000),
+    "neither": (store_rq(), data_set(study="", series=""), False, 0xC000),
+    "a study that is no name": (store_rq(), data_set(study="1.2/3"), False, 0x0117),
+    "garbage": (store_rq(), b"\xff" * 300, False, 0xC000),
+    "cut, strict": (store_rq(), data_set()[:-3], True, 0xC000),
+    "letters, strict": (store_rq(sop="1.2.a"), data_set(sop="1.2.a"), True, 0x0117),
+    "file header, strict": (store_rq(), meta() + data_set(), True, 0xC000),
+    "header without end": (store_rq(), meta()[:200], False, 0xC000),
+    "header and nothing": (store_rq(), meta(), False, 0xC000),
+    "header garbled": (store_rq(), meta()[:160] + b"\0" * 200, False, 0xC000),
+    "header without syntax": (store_rq(), meta(syntax="") + data_set(), False, 0xC000),
+    "header of unknown syntax": (store_rq(), meta(syntax="1.2.3") + data_set(), False, 0xC000),
+    "header of another syntax": (store_rq(), meta(syntax=BIG) + data_set(), False, 0xC000),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("fragment", [40, 16000])
+def test_refused(tmp_path: Path, name: str, fragment: int) -> None:
+    command, data, strict, status = REFUSED[name]
+    with Site(tmp_path / "store", strict=strict) as site:
+        one = site.associate()
+        site.feed(one, message(command, data, fragment=fragment) + store(2, sop="1.2.99"))
+        assert one.statuses() == [status, 0]
+        assert list(site.files()) == [path_of("1.2.99")]
+        assert site.parts() == []
+        first = one.responses()[0]
+        assert first.error_comment
+        request = decode_command(command)
+        for tag in (0x0002, 0x1000):
+            if len(request.elements.get(tag, b"")) <= 128:
+                assert first.elements.get(tag) == request.elements.get(tag)
+        assert [entry[1] for entry in one.settled] == [status]
+        assert (one.stored, one.refused) == (1, 1)
+        assert site.shared.counters(3)[1:3] == (1, 1)
+        assert site.errors == []
+
+
+@pytest.mark.parametrize(
+    ("study", "series", "tags"),
+    [("", "1.2", (0x0020000D,)), ("1.2", "", (0x0020000E,)), ("", "", (0x0020000D, 0x0020000E))],
+)
+def test_offending_elements(site: Site, study: str, series: str, tags: tuple[int, ...]) -> None:
+    one = site.associate()
+    site.feed(one, message(store_rq(), data_set(study=study, series=series)))
+    assert one.responses()[0].offending_elements == tags
+
+
+def test_uids_go_back_as_they_came(site: Site) -> None:
+    padded = SOP.encode() + b" "
+    assert len(padded) % 2 == 0
+    one = site.associate()
+    site.feed(one, message(store_rq(sop=padded, sop_class=CT.encode() + b"\0\0"), data_set()))
+    (response,) = one.responses()
+    assert response.status == 0
+    assert response.elements[0x1000] == padded
+    assert response.elements[0x0002] == CT.encode() + b"\0\0" + b"\0" * (len(CT) % 2)
+
+
+def test_a_class_left_out_is_the_contexts(site: Site) -> None:
+    one = site.associate()
+    site.feed(one, message(store_rq(sop_class=None), data_set()))
+    assert one.statuses() == [0]
+    assert site.files() == {path_of(): meta() + data_set()}
+
+
+def test_another_class_where_it_is_let_in(site: Site) -> None:
+    one = site.associate()
+    one.class_status = 0
+    data = data_set(sop_class=MR)
+    site.feed(one, message(store_rq(sop_class=MR), data))
+    assert one.statuses() == [0]
+    assert site.files() == {path_of(): meta(sop_class=MR) + data}
+
+
+@pytest.mark.parametrize("name", ["truncated", "odd_uid", "syntax_mismatch"])
+def test_tolerated_and_told(site: Site, name: str) -> None:
+    sop, data, context = {
+        "truncated": (SOP, data_set()[:-3], 1),
+        "odd_uid": ("1.2.a", data_set(sop="1.2.a"), 1),
+        "syntax_mismatch": (SOP, data_set(), 3),
+    }[name]
+    one = site.associate()
+    site.feed(one, message(store_rq(sop=sop), data, context=context))
+    assert one.statuses() == [0]
+    (fact,) = site.journal()
+    assert fact[name] is True
+    assert fact["bytes"] == len(data)
+    assert next(iter(site.files().values())).endswith(data)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_largest_instance(tmp_path: Path, more: int) -> None:
+    data = data_set(pixels=4000)
+    with Site(tmp_path / "store", max_instance_size=len(data) - more) as site:
+        one = site.associate()
+        site.feed(one, message(store_rq(), data, fragment=1000) + message(ECHO_RQ, context=11))
+        assert one.statuses() == [0xA700 if more else 0, 0]
+        assert len(site.files()) == 1 - more
+        assert site.parts() == []
+
+
+def test_a_message_id_still_outstanding(site: Site) -> None:
+    site.feed(site.associate(), store(1))
+    site.resolve_at_once = False
+    for unique, status in ((True, 0x0210), (False, 0)):
+        one = site.associate(unique_ids=unique)
+        # The same instance again: its answer has to wait for the comparison.
+        site.feed(one, store(5))
+        site.feed(one, store(5, sop=f"1.2.5.{status}"))
+        assert one.statuses() == []
+        site.resolve(site.waiting.pop())
+        assert one.statuses() == [0, status]
+        # Answered, the id is free again.
+        site.feed(one, store(5, sop=f"1.2.6.{status}"))
+        assert one.statuses() == [0, status, 0]
+
+
+# An embedded header ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+@pytest.mark.parametrize("inner", [ELE, ILE, BIG])
+@pytest.mark.parametrize("fragment", [2, 50, 16000])
+def test_a_file_header_is_taken_off(site: Site, preamble: bool, inner: str, fragment: int) -> None:
+    data = data_set(inner)
+    header = build_meta(CT.encode(), SOP.encode(), inner.encode(), b"9.9", b"X", b"Y", b"")
+    if not preamble:
+        header = header[132:]
+    one = site.associate()
+    site.feed(one, message(store_rq(), header + data, fragment=fragment))
+    assert one.statuses() == [0]
+    assert site.files() == {path_of(): meta(syntax=inner) + data}
+    (fact,) = site.journal()
+    assert fact["stripped"] == len(header)
+    assert fact["bytes"] == len(data)
+    assert fact["transfer_syntax_uid"] == inner
+    assert fact["digest"] == f"crc32c:{crc32c(data):08x}"
+    assert "syntax_mismatch" not in fact
+
+
+def test_what_only_looks_like_a_header(site: Site) -> None:
+    # A value in the data set that spells the magic word.
+    data = element(0x00080005, b"CS", b"x" * 120 + b"DICM") + data_set()
+    one = site.associate()
+    site.feed(one, message(store_rq(), data, fragment=7))
+    assert one.statuses() == [0]
+    assert site.files() == {path_of(): meta() + data}
+    assert "stripped" not in site.journal()[0]
+
+
+# Responses ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("longest", [0, 8, 9, 10, 16, 100, 131072])
+def test_responses_fit_the_peer(site: Site, longest: int) -> None:
+    one, free = site.associate(peer_max_pdu_length=longest), site.associate()
+    data = store(1, sop="1.2.5") + store(2, sop="../x") + message(ECHO_RQ, context=11)
+    site.feed(free, data)
+    site.feed(one, data)
+    pdus = list(split_pdus(bytes(one.transport.sent)))
+    assert {pdu[0] for pdu in pdus} == {4}
+    if longest:
+        assert max(len(pdu) - 6 for pdu in pdus) <= longest
+    else:
+        assert len(pdus) == 3
+    for pdu in pdus:
+        ((context, header, fragment),) = decode_pdata(pdu)
+        assert context in (1, 11)
+        assert header in (1, 3)
+        assert len(fragment) % 2 == 0
+    assert [one.elements for one in one.responses()] == [one.elements for one in free.responses()]
+
+
+def test_responses_keep_the_order_of_requests(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    site.feed(one, store(1))
+    assert one.statuses() == [0]
+    one.transport.sent.clear()
+    # The second is a duplicate and has to be compared; what follows it waits behind it.
+    site.feed(one, store(2) + message(ECHO_RQ, context=11) + store(3, sop="1.2.5"))
+    site.feed(one, store(4, sop="../x"))
+    assert not one.transport.sent
+    assert one.owed == 4
+    assert path_of("1.2.5") in site.files()
+    site.resolve(site.waiting.pop())
+    assert [r.message_id_being_responded_to for r in one.responses()] == [2, 99, 3, 4]
+    assert one.statuses() == [0, 0, 0, 0x0117]
+    assert one.owed == 0
+    assert one.all_sent == 2
+
+
+def test_a_command_with_a_data_set_is_answered_behind_it(site: Site) -> None:
+    find = encode_command({0x0100: 0x0020, 0x0110: 5, 0x0800: 1})
+    echo = encode_command({0x0100: 0x0030, 0x0110: 5, 0x0800: 1})
+    one = site.associate()
+    cut = message(echo, b"query" * 10, fragment=10)
+    site.feed(one, cut[:-5])
+    assert not one.transport.sent
+    site.feed(one, cut[-5:] + message(find, b"query") + store(1))
+    assert [r.command_field for r in one.responses()] == [0x8030, 0x8001]
+
+
+def test_writes_go_to_the_socket_and_the_rest_to_the_transport(site: Site) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        theirs.settimeout(20)
+        one = site.associate()
+        one.plug(one.transport, ours.fileno())
+        big = b"\x07" + os.urandom(300_000)
+        one.send_pdu(big)
+        one.transport.held = len(one.transport.sent)
+        assert 0 < one.transport.held < len(big)
+        # Behind what the transport holds back, and never before it.
+        one.send_pdu(b"second")
+        assert one.transport.sent.endswith(b"second")
+        got = b""
+        while len(got) + len(one.transport.sent) < len(big) + 6:
+            got += theirs.recv(65536)
+        assert got + one.transport.sent == big + b"second"
+        one.transport.held = 0
+        one.send_pdu(b"third")
+        assert theirs.recv(100) == b"third"
+        one.unplug()
+        one.send_pdu(b"lost")
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
+# Ends --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [20, 150, 300, 700])
+def test_forget_inside_a_message(site: Site, at: int) -> None:
+    one = site.associate()
+    data = store(2, sop="1.2.5")
+    assert at < len(data)
+    site.feed(one, store(1) + data[:at])
+    one.forget()
+    assert list(site.files()) == [path_of()]
+    assert site.parts() == []
+    assert one.owed == 0
+    # Nothing is taken in any more.
+    site.feed(one, data[at:])
+    assert one.ignored_bytes == len(data) - at
+    assert list(site.files()) == [path_of()]
+
+
+def test_a_complete_message_is_kept_though_the_peer_is_gone(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        first = site.associate()
+        site.feed(first, store(1))
+        site.settle(first)
+        site.resolve_at_once = False
+        one = site.associate()
+        site.feed(one, store(1) + store(2, sop="1.2.5")[:-1])
+        site.until(lambda: bool(site.waiting))
+        one.forget()
+        one.unplug()
+        site.resolve(site.waiting.pop())
+        site.until(lambda: site.intake.uncommitted == 0)
+        assert not one.transport.sent
+        fact = site.journal()[1]
+        assert fact["responded"] is False
+        assert fact["duplicate"] == "identical"
+        assert site.parts() == []
+
+
+def test_drop_message(site: Site) -> None:
+    one = site.associate()
+    assert not one.drop_message()
+    data = store(1)
+    site.feed(one, data[:-1])
+    assert len(site.parts()) == 1
+    states = [one.mid_message, one.drop_message(), one.mid_message, one.drop_message()]
+    assert states == [True, True, False, False]
+    assert site.parts() == []
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_broken_stream_ends_it(site: Site, together: bool) -> None:
+    one = site.associate()
+    begun = b"".join(list(split_pdus(store(2, sop="1.2.5", fragment=100)))[:4])
+    site.feed(one, store(1) + begun + b"\xff" * 10_000, [] if together else [len(store(1))])
+    assert one.failures == [(2, 1, "unrecognized PDU type")]
+    # What was complete is kept; no response may follow the A-ABORT that is sent by now.
+    assert one.statuses() == ([] if together else [0])
+    assert list(site.files()) == [path_of()]
+    assert [fact.get("responded") for fact in site.journal()] == [False if together else None]
+    assert one.owed == 0
+    assert site.parts() == []
+    before = one.ignored_bytes
+    site.feed(one, store(3))
+    assert one.ignored_bytes == before + len(store(3))
+    assert len(one.failures) == 1
+
+
+def test_a_longer_pdu_than_announced(site: Site) -> None:
+    data = message(store_rq(), data_set(pixels=9000), fragment=9000)
+    one = site.associate(max_pdu_length=4096)
+    site.feed(one, data)
+    site.feed(one, data)
+    assert len(one.long) == 1
+    assert one.statuses() == [0, 0]
+    strict = site.associate(max_pdu_length=4096)
+    strict.tolerant = False
+    site.feed(strict, data)
+    assert strict.failures == [(2, 6, "P-DATA-TF longer than announced")]
+    assert site.parts() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (encode_command({0x0100: 1, 0x0800: 1}), "command set without"),
+        (encode_command({0x0110: 1, 0x0800: 1}), "command set without"),
+        (encode_command({0x0100: 1, 0x0110: 1}), "command set without"),
+        (b"\0\0\0\1", "cannot be read"),
+    ],
+)
+def test_a_command_that_cannot_be_answered(site: Site, command: bytes, text: str) -> None:
+    one = site.associate()
+    site.feed(one, message(command))
+    assert [failure[:2] for failure in one.failures] == [(0, 0)]
+    assert text in one.failures[0][2]
+
+
+def test_a_pdu_is_handed_over_whole_or_not_at_all(site: Site) -> None:
+    one = site.associate()
+    release, abort = b"\x05\0\0\0\0\x04\0\0\0\0", b"\x07\0\0\0\0\x04\0\0\2\0"
+    site.feed(one, release + abort, range(30))
+    assert one.pdus == [(5, release), (7, abort)]
+    # Out of its place: its body is not waited for.
+    one.expect_associate(False)
+    one.pdus.clear()
+    site.feed(one, b"\x01\0\0\0\x10\0")
+    assert one.pdus == [(1, b"")]
+
+
+def test_tracing(site: Site) -> None:
+    one = site.associate()
+    one.trace = one.verbose = True
+    data = store(1)
+    site.feed(one, data)
+    received = [(False, 4, len(pdu) - 6) for pdu in split_pdus(data)]
+    sent = [(True, 4, len(pdu) - 6) for pdu in split_pdus(bytes(one.transport.sent))]
+    assert one.traced == received + sent
+    assert one.settled == [(SOP, 0, path_of(), len(data_set()), "")]
+
+
+# Holds and timers --------------------------------------------------------------------------------
+
+
+def test_reading_goes_on_when_no_reason_is_left(site: Site) -> None:
+    one = site.associate()
+    paused = []
+    for change, why in (
+        (one.hold_reading, 1),
+        (one.hold_reading, 4),
+        (one.go_on_reading, 1),
+        (one.go_on_reading, 4),
+    ):
+        change(why)
+        paused.append(one.transport.paused)
+    assert paused == [True, True, True, False]
+    assert one.transport.pauses == 1
+
+
+def test_overdue(site: Site) -> None:
+    now = time.monotonic()
+    one = site.associate()
+
+    def overdue(seconds: float, rate: float = 0) -> str:
+        return one.overdue(now + seconds, 60, rate, 600)
+
+    assert overdue(599) == ""
+    assert overdue(700) == "idle"
+    assert one.overdue(now + 1e6, 60, 0, 0) == ""
+    site.feed(one, store(1)[:200])
+    now = time.monotonic()
+    assert overdue(59) == ""
+    assert overdue(62) == "silent inside a message"
+    one.hold_reading(1)
+    assert overdue(1000) == ""
+    one.go_on_reading(1)
+    assert overdue(59) == ""
+
+
+@pytest.mark.parametrize(("rate", "why"), [(1, ""), (1e12, "slower than the minimum rate")])
+def test_overdue_by_rate(site: Site, rate: float, why: str) -> None:
+    one = site.associate()
+    data = message(store_rq(), data_set(pixels=4_000_000))
+    begun = time.monotonic()
+    # Never silent, byte by byte for longer than the time that the rate is averaged over.
+    for at in range(len(data)):
+        site.feed(one, data[at : at + 1])
+        now = time.monotonic()
+        said = one.overdue(now, 0.2, rate, 0)
+        if said or now - begun > 0.5:
+            break
+    assert said == why
+    one.forget()
+
+
+def test_nothing_is_overdue_while_we_owe(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    site.feed(one, store(1) + store(2) + store(3)[:200])
+    assert one.owed == 1
+    assert one.overdue(time.monotonic() + 1e5, 60, 1000, 600) == ""
+    site.resolve(site.waiting.pop())
+    assert one.owed == 0
+    assert one.overdue(time.monotonic() + 1e5, 60, 1000, 600) == "silent inside a message"
+
+
+# Files that fail ---------------------------------------------------------------------------------
+
+
+def test_no_folder_for_parts(site: Site) -> None:
+    one = site.associate()
+    site.incoming.rmdir()
+    site.feed(one, store(1) + message(ECHO_RQ, context=11))
+    assert one.statuses() == [0xA700, 0]
+    assert [(step, number) for step, number, _ in site.errors] == [
+        ("create a part file", errno.ENOENT)
+    ]
+    assert site.files() == {}
+
+
+def test_a_part_that_cannot_be_written(site: Site) -> None:
+    one = site.associate()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        site.feed(one, store(1, data_set(pixels=30_000)) + store(2, sop="1.2.5"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert one.statuses() == [0xA700, 0]
+    assert site.errors == [("write a part file", errno.EFBIG, "00000001.part")]
+    assert list(site.files()) == [path_of("1.2.5")]
+    assert site.parts() == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("where", ["study", "series"])
+def test_a_file_where_a_directory_should_be(tmp_path: Path, durable: bool, where: str) -> None:
+    with Site(tmp_path / "store", durable=durable) as site:
+        if where == "study":
+            (site.store / STUDY).write_bytes(b"")
+        else:
+            (site.store / STUDY).mkdir()
+            (site.store / STUDY / SERIES).write_bytes(b"")
+        one = site.associate()
+        other = data_set(study="1.9", sop="1.2.5")
+        site.feed(one, store(1) + store(2, other, sop="1.2.5"))
+        site.settle(one)
+        assert one.statuses() == [0xA700, 0]
+        assert [number for _, number, _ in site.errors] == [errno.ENOTDIR]
+        assert site.parts() == []
+        assert f"1.9/{SERIES}/1.2.5.dcm" in site.files()
+        assert len(site.journal()) == 1
+
+
+def test_a_directory_where_the_file_should_be(site: Site) -> None:
+    (site.store / path_of()).mkdir(parents=True)
+    one = site.associate()
+    site.feed(one, store(1))
+    (status,) = one.statuses()
+    assert status == 0xA700
+    assert site.files() == {}
+    assert site.parts() == []
+
+
+def test_a_directory_that_vanishes_is_made_again(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        one = site.associate()
+        for n in range(3):
+            site.feed(one, store(n))
+            site.settle(one)
+            shutil.rmtree(site.store / STUDY)
+        assert one.statuses() == [0, 0, 0]
+        assert site.errors == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_journal_that_cannot_be_opened(tmp_path: Path, durable: bool) -> None:
+    works = [False]
+
+    def new_journal() -> tuple[int, int]:
+        if not works[0]:
+            raise OSError(errno.ENOSPC, "full")
+        return made.segments.next()
+
+    with Site(tmp_path / "store", durable=durable, new_journal=new_journal) as made:
+        one = made.associate()
+        made.feed(one, store(1))
+        made.settle(one)
+        assert one.statuses() == [0xA700]
+        assert [step for step, _, _ in made.errors] == ["write the journal"]
+        assert made.journal() == []
+        # The file stays; the next try finds it.
+        assert list(made.files()) == [path_of()]
+        assert made.parts() == []
+        works[0] = True
+        made.feed(one, store(2))
+        made.settle(one)
+        assert one.statuses() == [0xA700, 0]
+        assert [fact.get("duplicate") for fact in made.journal()] == ["identical"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_journal_that_cannot_be_written(tmp_path: Path, durable: bool) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    opened: list[int] = []
+
+    def new_journal() -> tuple[int, int]:
+        opened.append(len(opened))
+        return (full, 0) if len(opened) == 1 else made.segments.next()
+
+    try:
+        with Site(tmp_path / "store", durable=durable, new_journal=new_journal) as made:
+            one = made.associate()
+            made.feed(one, store(1))
+            made.settle(one)
+            made.feed(one, store(2))
+            made.settle(one)
+            made.feed(one, store(3, sop="1.2.5"))
+            made.settle(one)
+            assert one.statuses() == [0xA700, 0, 0]
+            assert opened == [0, 1]
+            assert [(step, number) for step, number, _ in made.errors] == [
+                ("write the journal", errno.ENOSPC)
+            ]
+            assert [fact.get("duplicate") for fact in made.journal()] == ["identical", None]
+    finally:
+        os.close(full)
+
+
+def test_a_full_journal_file_is_followed_by_another(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", journal_limit=600) as site:
+        one = site.associate()
+        for n in range(5):
+            site.feed(one, store(n, sop=f"1.2.{n}"))
+        assert one.statuses() == [0] * 5
+        assert len(journal.segment_names(site.store_fd)) > 1
+        assert [fact["seq"] for fact in site.journal()] == [1, 2, 3, 4, 5]
+
+
+# Duplicates --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "kind", "names"),
+    [
+        ("version", 0, "version", [path_of(), path_of() + "~2"]),
+        ("replace", 0, "replaced", [path_of()]),
+        ("keep", 0xB006, "kept", [path_of()]),
+        ("refuse", 0xC000, None, [path_of()]),
+    ],
+)
+@pytest.mark.parametrize("durable", [False, True])
+def test_another_instance_of_the_same_name(
+    tmp_path: Path, durable: bool, policy: str, status: int, kind: str | None, names: list[str]
+) -> None:
+    with Site(tmp_path / "store", durable=durable, policy=policy) as site:
+        one = site.associate()
+        for seed in (0, 0, 1):
+            site.feed(one, store(1, data_set(seed=seed)))
+            site.settle(one)
+        assert one.statuses() == [0, 0, status]
+        files = site.files()
+        assert list(files) == names
+        newest = names[-1] if policy in ("version", "replace") else None
+        for name, content in files.items():
+            assert content == meta() + data_set(seed=1 if name == newest else 0)
+        kinds = [fact.get("duplicate") for fact in site.journal()]
+        assert kinds == [None, "identical", *([kind] if kind else [])]
+        assert site.parts() == []
+        if kind == "kept":
+            assert one.responses()[2].error_comment == "existing instance kept"
+
+
+def test_a_duplicate_is_settled_once(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    site.feed(one, store(1) + store(2))
+    (duplicate,) = site.waiting
+    assert duplicate.path == path_of()
+    assert duplicate.part in site.parts()
+    duplicate.refuse(0xC000, b"no")
+    assert one.statuses() == [0, 0xC000]
+    with pytest.raises(ValueError, match="settled already"):
+        duplicate.refuse(0xC000, b"no")
+    with pytest.raises(ValueError, match="settled already"):
+        duplicate.settle("identical", path_of())
+
+
+# What it costs -----------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_memory_and_descriptors_stay_flat(tmp_path: Path, durable: bool) -> None:
+    with Site(tmp_path / "store", durable=durable) as site:
+
+        def run(count: int) -> None:
+            for _ in range(count // 20):
+                one = site.associate()
+                data = b"".join(store(k, sop=f"1.2.{k}") for k in range(18))
+                site.feed(one, data + store(18, sop="../x") + store(19, meta()[:160]))
+                site.settle(one)
+                one.forget()
+                one.unplug()
+                shutil.rmtree(site.store / STUDY)
+
+        run(300)
+        open_before = len(os.listdir("/proc/self/fd"))
+        before = resident()
+        run(2000)
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        assert site.parts() == []
+        # A sanitizer keeps freed memory for a while, to catch who still uses it.
+        if "libasan" not in Path("/proc/self/maps").read_text():
+            assert resident() - before < 2 << 20
+
+
+# Construction ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"worker": 256}, {"worker": -1}, {"name": "n" * 24}, {"digest": "md5"}]
+)
+def test_an_intake_that_cannot_be(wrong: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {
+        "store_fd": -1, "incoming_fd": -1, "layout": Layout(LAYOUT), "shared": Shared(),
+        "worker": 0, "name": "w", "durable": False, "strict": False, "use_link": False,
+        "digest": "none", "max_instance_size": 0, "implementation": b"", "version": b"",
+        "new_journal": lambda: (-1, 0), "on_duplicate": print, "on_error": print,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"out of range|too long|unknown digest"):
+        Intake(**settings | wrong)
+
+
+def test_a_peer_that_takes_no_pdv(site: Site) -> None:
+    with pytest.raises(ValueError, match="takes no PDV"):
+        site.associate(peer_max_pdu_length=7)
