@@ -76,6 +76,7 @@ ctypedef struct Instance:
     uint64_t number          # of its association
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
+    bint committing          # the commit has it, perhaps in its thread: `stage` and `next` are its
     bint has_part
     bint discarding          # the rest of its data set is read and dropped
     bint peer_gone

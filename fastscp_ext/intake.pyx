@@ -232,6 +232,7 @@ cdef class Intake:
 
     cdef void enqueue(self, Instance* i) noexcept:
         i.next = NULL
+        i.committing = True
         if self.waiting_last == NULL:
             self.waiting = i
         else:
@@ -332,6 +333,7 @@ cdef class Intake:
         while i != NULL:
             after = i.next
             i.next = NULL
+            i.committing = False
             if i.stage == STAGE_DUPLICATE:
                 duplicate = Duplicate.__new__(Duplicate)
                 duplicate.intake = self

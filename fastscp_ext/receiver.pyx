@@ -69,6 +69,12 @@ cdef inline Cursor _bytes_cursor(bytes value):
     )
 
 
+cdef inline bint _is_settled(const Instance* i) noexcept nogil:
+    # The commit's thread settles an instance while its batch still links it: not to be answered,
+    # and above all not to be given back, before the loop has it again.
+    return not i.committing and i.stage == STAGE_SETTLED
+
+
 cdef class Receiver(Owing):
     """One association as the event loop's protocol object; subclass it.
 
@@ -329,7 +335,7 @@ cdef class Receiver(Owing):
             self.owed_last.next_owed = i
         self.owed_last = i
         self.owed += 1
-        if self.owed_first.stage == STAGE_SETTLED:
+        if _is_settled(self.owed_first):
             self.answer()
         if self.owed >= OWED_MOST or self.intake.waiting_count >= WAITING_MOST:
             self.intake.held.add(self)
@@ -345,7 +351,7 @@ cdef class Receiver(Owing):
         cdef uint32_t n
         cdef uint32_t got
         cdef int sent = 0
-        while self.owed_first != NULL and self.owed_first.stage == STAGE_SETTLED:
+        while self.owed_first != NULL and _is_settled(self.owed_first):
             i = self.owed_first
             self.owed_first = i.next_owed
             if self.owed_first == NULL:
@@ -520,7 +526,7 @@ cdef class Receiver(Owing):
             after = i.next_owed
             i.next_owed = NULL
             i.peer_gone = True
-            if i.stage == STAGE_SETTLED:
+            if _is_settled(i):
                 self.intake.give_back(i)
             else:
                 drop(&i.receiver)
