@@ -87,10 +87,8 @@ cdef enum:
     REASON_INVALID_PARAMETER = 6
 
 cdef enum:
-    ITEM_HEADER = 4             # bytes
-    AE_FIELD = 16
+    AE_FIELD = 16               # bytes
     RESERVED_FIELD = 32
-    ASSOCIATE_MIN = 68          # bytes of body, PS3.8 9.3.2
     ASSOCIATE_CAP = 1048576
     SHORT_BODY = 4              # bytes of body of reject, release and abort
     SHORT_BODY_CAP = 64         # tolerated for release and abort
@@ -122,18 +120,18 @@ cdef inline uint32_t offset_of(const uint8_t* start, const Cursor* c) noexcept n
 
 cdef bint next_item(const uint8_t* start, Cursor* rest, Item* item) except -1:
     # Take the next item or sub-item of a list. False at the end of the list.
+    cdef Cursor c = rest[0]
     cdef uint8_t byte = 0
     cdef uint16_t length = 0
-    cdef uint32_t i
     item.offset = offset_of(start, rest)
-    if rest.left < ITEM_HEADER:
-        for i in range(rest.left):
-            if peek_u8(rest, i, &byte) and byte != 0:
+    if not (take_u8(&c, &item.type) and skip(&c, 1) and take_u16_be(&c, &length)):
+        while take_u8(rest, &byte):
+            if byte != 0:
                 raise refused("stray bytes after the last item", item.offset)
         return False
-    if not (take_u8(rest, &item.type) and skip(rest, 1) and take_u16_be(rest, &length)
-            and take_span(rest, length, &item.value)):
+    if not take_span(&c, length, &item.value):
         raise refused(f"item 0x{item.type:02x} runs past its parent", item.offset)
+    rest[0] = c
     return True
 
 
@@ -282,12 +280,12 @@ cdef object associate(const uint8_t* start, Cursor body, bint is_rq):
     cdef list contexts = []
     application_context = None
     information = None
-    if body.left < ASSOCIATE_MIN or body.left > ASSOCIATE_CAP:
-        raise refused("A-ASSOCIATE PDU shorter than 68 bytes or longer than 1 MiB", 2)
-    if not (take_u16_be(&body, &version) and skip(&body, 2) and take_span(&body, AE_FIELD, &called)
+    # The fixed fields are 68 bytes (PS3.8 9.3.2).
+    if body.left > ASSOCIATE_CAP or not (
+            take_u16_be(&body, &version) and skip(&body, 2) and take_span(&body, AE_FIELD, &called)
             and take_span(&body, AE_FIELD, &calling)
             and take_span(&body, RESERVED_FIELD, &reserved)):
-        raise refused("A-ASSOCIATE PDU is cut", offset_of(start, &body))
+        raise refused("A-ASSOCIATE PDU shorter than 68 bytes or longer than 1 MiB", 2)
     if is_rq:
         context_item = ITEM_PRESENTATION_CONTEXT_RQ
     while next_item(start, &body, &item):
@@ -310,8 +308,8 @@ cdef object associate_rj(Cursor body):
     cdef uint8_t result = 0
     cdef uint8_t source = 0
     cdef uint8_t reason = 0
-    if body.left != SHORT_BODY or not (skip(&body, 1) and take_u8(&body, &result)
-                                       and take_u8(&body, &source) and take_u8(&body, &reason)):
+    if not (skip(&body, 1) and take_u8(&body, &result) and take_u8(&body, &source)
+            and take_u8(&body, &reason)) or body.left != 0:
         raise refused("A-ASSOCIATE-RJ body is not of 4 bytes", 2)
     return AssociateRJ(result, source, reason)
 

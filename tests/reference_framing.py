@@ -7,7 +7,8 @@ its start; where the bytes end, reading ends.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "frames", "merged"]
 
 # What PDUStream.feed returns.
-Frame: TypeAlias = tuple[str, *tuple[int | bytes | str | bool, ...]]
+Frame: TypeAlias = tuple[Any, ...]
 
 MIB = 1024 * 1024
 
@@ -153,10 +154,9 @@ def frames(
 ) -> list[Frame]:
     """What PDUStream makes of `stream`, its data frames `merged`."""
     found: list[Frame] = []
-    try:
-        found.extend(pdus(Reader(stream), Messages(contexts), pdata_cap))
-    except EndError:
-        pass
+    with suppress(EndError):
+        for frame in pdus(Reader(stream), Messages(contexts), pdata_cap):
+            found.append(frame)  # noqa: PERF402, what came before the end counts
     return merged(found)
 
 
@@ -174,7 +174,7 @@ def merged(found: Iterable[Frame]) -> list[Frame]:
         before = out[-1] if out else ("",)
         if before[0] == "data" and not before[3]:
             assert before[1] == context_id
-            out[-1] = ("data", context_id, bytes(before[2]) + bytes(data), last)  # type: ignore[arg-type]
+            out[-1] = ("data", context_id, before[2] + data, last)
         elif data or last:
             out.append(frame)
     return out
