@@ -18,7 +18,17 @@ from cyclopts import Group as HelpGroup
 from fastscp import __version__, log
 from fastscp.config import SETTINGS, Group, Loaded, load, read_value
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.values import Duration, Many, Parsed, Switch, Whole, read_peer, read_title
+from fastscp.values import (
+    Choice,
+    Duration,
+    Many,
+    Parsed,
+    Switch,
+    Whole,
+    read_move_originator,
+    read_peer,
+    read_title,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +52,8 @@ _PEER = Parsed(read_peer, "HOST:PORT", "HOST:PORT, an IPv6 address in brackets")
 _TITLE = Parsed(read_title, "TITLE", "1 to 16 ASCII characters without a backslash")
 _TIMEOUT = Duration(0.1, 3600.0)
 _MAX_PDU_LENGTH = Whole(4096, 16777216, even=True)
+_PRIORITY = Choice(("low", "medium", "high"))
+_MOVE_ORIGINATOR = Parsed(read_move_originator, "AE:ID", "AE:ID, the id from 0 to 65535")
 
 Verbose = Annotated[
     int,
@@ -175,6 +187,133 @@ def echo(
     return 0
 
 
+@app.command
+def send(
+    peer: Annotated[str, Parameter(name="HOST:PORT", help="Who to send to.")],
+    /,
+    *paths: Annotated[
+        str,
+        Parameter(
+            name="PATH", help="Files, folders (with all below them) or globs; not DICOM is skipped."
+        ),
+    ],
+    called_ae: Annotated[str, Parameter(metavar="TITLE", help="AE title of the peer.")] = "ANY-SCP",
+    calling_ae: Annotated[str, Parameter(metavar="TITLE", help="AE title to call as.")] = "FASTSCP",
+    associations: Annotated[
+        str, Parameter(metavar="N", help="Associations in parallel. (1 to 1000)")
+    ] = "1",
+    window: Annotated[
+        str,
+        Parameter(
+            metavar="N",
+            help="Operations outstanding on each, as far as the peer allows. (1 to 65535)",
+        ),
+    ] = "1",
+    max_pdu_length: Annotated[
+        str, Parameter(metavar="N", help="Largest P-DATA-TF to announce, in bytes.")
+    ] = "131072",
+    priority: Annotated[
+        str, Parameter(metavar="low|medium|high", help="Priority of the operations.")
+    ] = "medium",
+    move_originator: Annotated[
+        str | None,
+        Parameter(metavar="AE:ID", help="Move originator and its message id, to be passed on."),
+    ] = None,
+    retries: Annotated[
+        str,
+        Parameter(metavar="N", help="Further attempts after a lost connection or A7xx. (0 to 100)"),
+    ] = "3",
+    timeout: Annotated[
+        str, Parameter(metavar="TIME", help="How long the peer may be silent.")
+    ] = "60s",
+    repeat: Annotated[
+        str, Parameter(metavar="N", help="Send everything N times. (1 to 1000000000)")
+    ] = "1",
+    new_uids: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Study, series and SOP UIDs fresh each time."
+        ),
+    ] = False,
+    tls: Annotated[bool, Parameter(negative="", show_default=False, help="Use TLS.")] = False,
+    tls_ca: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="Certificates to trust, instead of the system's."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, Parameter(metavar="FILE", help="Certificate to show to the peer.")
+    ] = None,
+    tls_key: Annotated[str | None, Parameter(metavar="FILE", help="Its key.")] = None,
+    tls_no_verify: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Trust whoever answers. For tests only."),
+    ] = False,
+    user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
+    password_file: Annotated[
+        str | None, Parameter(metavar="FILE", help="User identity: file with the password.")
+    ] = None,
+    jwt_file: Annotated[
+        str | None, Parameter(metavar="FILE", help="User identity: file with a JSON Web Token.")
+    ] = None,
+    report: Annotated[
+        str | None, Parameter(metavar="FILE.jsonl", help="Write a line of JSON per instance.")
+    ] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print the summary as JSON.")
+    ] = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Send DICOM files (C-STORE), their data sets byte for byte as they are.
+
+    Exit code 0 only if everything arrived.
+    """
+    host, port = read_value("HOST:PORT", peer, _PEER)
+    if not paths:
+        raise ConfigError("PATH", "nothing to send; give files, folders or globs")
+    secure = tls or bool(tls_ca or tls_cert or tls_key or tls_no_verify)
+    allowed = read_value("--timeout", timeout, _TIMEOUT)
+    log.configure("send", ("warning", "info", "debug")[min(verbose, 2)])
+    from fastscp.scu import console, options
+    from fastscp.scu.association import Priority, Timeouts
+
+    chosen = console.Options(
+        host=host,
+        port=port,
+        called_ae=read_value("--called-ae", called_ae, _TITLE),
+        calling_ae=read_value("--calling-ae", calling_ae, _TITLE),
+        associations=read_value("--associations", associations, Whole(1, 1000)),
+        window=read_value("--window", window, Whole(1, 65535)),
+        max_pdu_length=read_value("--max-pdu-length", max_pdu_length, _MAX_PDU_LENGTH),
+        priority=Priority[read_value("--priority", priority, _PRIORITY).upper()],
+        move_originator=(
+            None
+            if move_originator is None
+            else read_value("--move-originator", move_originator, _MOVE_ORIGINATOR)
+        ),
+        retries=read_value("--retries", retries, Whole(0, 100)),
+        repeat=read_value("--repeat", repeat, Whole(1, 1_000_000_000)),
+        new_uids=new_uids,
+        timeouts=Timeouts(associate=min(allowed, 30.0), send=allowed, response=allowed),
+        tls=options.tls_context(tls_ca, tls_cert, tls_key, tls_no_verify) if secure else None,
+        identity=options.identity(user, password_file, jwt_file),
+    )
+    summary = console.run_send(
+        chosen,
+        paths,
+        None if report is None else Path(report),
+        progress=sys.stderr.isatty() and not verbose,
+    )
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(summary.as_json()).decode("utf-8"))  # noqa: T201
+    else:
+        width = max(len(name) for name, _ in console.summary_lines(summary))
+        for name, value in console.summary_lines(summary):
+            print(f"{name:<{width}}  {value}")  # noqa: T201
+    return 0 if summary.ok else FastscpError.exit_code
+
+
 @app.command(name="config")
 @_takes_settings
 def show_config(
@@ -213,14 +352,15 @@ def demo(
 ) -> int:
     """Show a receiver at work: start one, send it something, look at what it kept.
 
-    Takes the options of serve, and reads the same environment and file.
+    Takes the options of serve, and reads the same environment and file. Without --store it keeps
+    everything in a temporary directory.
     """
-    settings = _load(given, config, verbose, quiet).config
+    loaded = _load(given, config, verbose, quiet)
+    settings = loaded.config
     log.configure("main", settings.log_level, settings.log_format)
     from fastscp import demo as demonstration
 
-    code: int = demonstration.run(settings, once)
-    return code
+    return demonstration.run(settings, once, keep=loaded.sources["store"] != "default")
 
 
 def _print_json(loaded: Loaded) -> None:

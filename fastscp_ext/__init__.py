@@ -5,6 +5,7 @@ from fastscp_ext.commit import rename_noreplace
 from fastscp_ext.digest import crc32c
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.framing import PDUStream
+from fastscp_ext.head import part10_head, part10_head_of_file
 from fastscp_ext.intake import Duplicate, Intake
 from fastscp_ext.layout import Layout, LayoutError, valid_uid
 from fastscp_ext.part10 import build_meta, strip_embedded
@@ -42,8 +43,10 @@ from fastscp_ext.pdus import (
     ae_title,
 )
 from fastscp_ext.receiver import Receiver
+from fastscp_ext.sender import Parcel, Sender
 from fastscp_ext.shared import Shared
 from fastscp_ext.syntaxes import encoding_of
+from fastscp_ext.tap import Tap
 
 __all__ = [
     "PDU",
@@ -63,13 +66,16 @@ __all__ = [
     "LayoutError",
     "PDUError",
     "PDUStream",
+    "Parcel",
     "PresentationContextAC",
     "PresentationContextRQ",
     "Receiver",
     "ReleaseRP",
     "ReleaseRQ",
     "RoleSelection",
+    "Sender",
     "Shared",
+    "Tap",
     "UserIdentity",
     "UserInformation",
     "ae_title",
@@ -91,6 +97,8 @@ __all__ = [
     "encode_release_rp",
     "encode_release_rq",
     "encoding_of",
+    "part10_head",
+    "part10_head_of_file",
     "rename_noreplace",
     "strip_embedded",
     "valid_uid",

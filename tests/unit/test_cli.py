@@ -268,13 +268,13 @@ def test_echo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, bool]] = []
+    calls: list[tuple[int, bool, bool]] = []
 
-    def run(config: ServeConfig, once: bool) -> int:
-        calls.append((config.port, once))
+    def run(config: ServeConfig, once: bool, *, keep: bool) -> int:
+        calls.append((config.port, once, keep))
         return 0
 
     monkeypatch.setattr(fastscp, "demo", SimpleNamespace(run=run), raising=False)
     assert cli.main(["demo", "--port", "0", "--once"]) == 0
-    assert cli.main(["demo"]) == 0
-    assert calls == [(0, True), (11112, False)]
+    assert cli.main(["demo", "--store", "here"]) == 0
+    assert calls == [(0, True, False), (11112, False, True)]

@@ -1,0 +1,144 @@
+"""`fastscp send` as a program: finds the files, shows progress, writes the report, sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+from typing import TYPE_CHECKING, Protocol
+
+from fastscp.errors import ConfigError, FastscpError
+from fastscp.scu.files import Found, look_at, paths_of
+from fastscp.scu.outcome import Summary
+from fastscp.scu.send import Options, Shipment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Options", "run_send", "summary_lines"]
+
+log = logging.getLogger("fastscp.send")
+
+_REFRESH_S = 0.1
+
+
+class _Display(Protocol):
+    """What is shown while it goes on."""
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+
+    def looking(self, seen: int) -> None:
+        """So many files were looked at."""
+
+    def sending(self, shipment: Shipment, summary: Summary) -> None:
+        """How far it has come."""
+
+
+class _Quiet:
+    """Lines only, as log messages."""
+
+    def say(self, line: str) -> None:
+        log.warning("%s", line)
+
+    def looking(self, seen: int) -> None:
+        pass
+
+    def sending(self, shipment: Shipment, summary: Summary) -> None:
+        pass
+
+
+def run_send(
+    options: Options, paths: Sequence[str], report: Path | None, *, progress: bool
+) -> Summary:
+    """Send what the paths name; returns what became of it.
+
+    report: gets a line of JSON per instance. progress: show a bar on stderr.
+    Raises ConfigError for a path that names nothing and a report that cannot be written,
+    FastscpError if there is no DICOM file to send.
+    """
+    with contextlib.ExitStack() as undo:
+        display: _Display = _Quiet()
+        if progress:
+            from fastscp.scu.progress import Bar
+
+            display = undo.enter_context(Bar())
+        lines = None
+        if report is not None:
+            try:
+                lines = undo.enter_context(report.open("wb"))
+            except OSError as error:
+                raise ConfigError(
+                    "--report", f"cannot write {report} ({error.strerror}); name another file"
+                ) from None
+        found = Found()
+        for number, path in enumerate(paths_of(paths)):
+            look_at(path, found)
+            if number % 64 == 0:
+                display.looking(number + 1)
+        # They live until the end: no collection need ever look at them again.
+        gc.freeze()
+        summary = Summary(report=lines, skipped=found.skipped)
+        for path, why in found.failed:
+            said = summary.add(summary.outcome(path, None, error=why))
+            if said is not None:
+                display.say(said)
+        if not found.files and not found.failed:
+            raise FastscpError(f"there is no DICOM file to send ({found.skipped} others skipped)")
+        if found.files:
+            asyncio.run(_run(options, found, summary, display))
+        return summary
+
+
+async def _run(options: Options, found: Found, summary: Summary, display: _Display) -> None:
+    loop = asyncio.get_running_loop()
+    shipment = Shipment(options, found.files, summary, display.say)
+    work = asyncio.ensure_future(shipment.run())
+    asked = 0
+
+    def interrupted() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            display.say("interrupted: finishing what is on its way; once more to break off")
+        shipment.interrupt()
+        if asked > 1:
+            work.cancel()
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, interrupted)
+    try:
+        while not work.done():
+            await asyncio.wait([work], timeout=_REFRESH_S)
+            display.sending(shipment, summary)
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+
+
+def summary_lines(summary: Summary) -> list[tuple[str, str]]:
+    """The summary as rows of a table: what, and how much."""
+    seconds = max(summary.seconds, 1e-9)
+    arrived = summary.stored + summary.warned
+    rows = [("stored", str(summary.stored))]
+    if summary.warned:
+        rows.append(("stored with a warning", str(summary.warned)))
+    rows.append(("failed", str(summary.failed)))
+    if summary.retried:
+        rows.append(("tried again", str(summary.retried)))
+    if summary.skipped:
+        rows.append(("skipped, not DICOM", str(summary.skipped)))
+    rows += [
+        ("associations", str(summary.associations)),
+        ("time", f"{summary.seconds:.3f} s"),
+        ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
+    ]
+    if summary.interrupted:
+        rows.append(("interrupted", "not everything was sent"))
+    rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
+    return rows

@@ -1,0 +1,205 @@
+"""What can go wrong between us, the requestor, and a peer; every number also in words.
+
+The names are those of the standard's services, so they carry no `Error` suffix.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastscp.errors import FastscpError
+
+__all__ = [
+    "AssociationAborted",
+    "AssociationRejected",
+    "AssociationReleased",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ContextRefused",
+    "PeerError",
+    "PeerTimeout",
+    "ProtocolViolation",
+    "UnusableInstance",
+]
+
+_RESULTS: Final = {1: "permanently", 2: "transiently"}
+_REJECT_SOURCES: Final = {
+    1: "service user",
+    2: "service provider, ACSE",
+    3: "service provider, presentation",
+}
+_REJECT_REASONS: Final = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+_ABORT_SOURCES: Final = {0: "service user", 2: "service provider"}
+_ABORT_REASONS: Final = {
+    0: "reason not specified",
+    1: "unrecognized PDU",
+    2: "unexpected PDU",
+    4: "unrecognized PDU parameter",
+    5: "unexpected PDU parameter",
+    6: "invalid PDU parameter value",
+}
+_CONTEXT_RESULTS: Final = {
+    1: "user rejection",
+    2: "no reason given",
+    3: "abstract syntax not supported",
+    4: "transfer syntaxes not supported",
+}
+
+
+class PeerError(FastscpError):
+    """Base of all errors of an association. `transient`: trying again may help."""
+
+    transient = False
+
+
+class ConnectionFailed(PeerError):  # noqa: N818
+    """No connection came about: refused, unreachable, no such host, or TLS did not agree."""
+
+    def __init__(self, peer: str, why: str, *, transient: bool = True) -> None:
+        super().__init__(peer, why)
+        self.peer = peer
+        self.why = why
+        self.transient = transient
+
+    def __str__(self) -> str:
+        return f"cannot connect to {self.peer}: {self.why}"
+
+
+class ConnectionLost(PeerError):  # noqa: N818
+    """The connection ended without a word of the upper layer."""
+
+    transient = True
+
+    def __init__(self, when: str, why: str = "") -> None:
+        super().__init__(when, why)
+        self.when = when
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the connection was lost {self.when}" + (f" ({self.why})" if self.why else "")
+
+
+class AssociationRejected(PeerError):  # noqa: N818
+    """A-ASSOCIATE-RJ. Source: PS3.8 9.3.4, Table 9-21."""
+
+    def __init__(self, result: int, source: int, reason: int) -> None:
+        super().__init__(result, source, reason)
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+    @property
+    def transient(self) -> bool:  # type: ignore[override]
+        return self.result == 2
+
+    @property
+    def reason_text(self) -> str:
+        return _REJECT_REASONS.get((self.source, self.reason), f"reserved reason {self.reason}")
+
+    def __str__(self) -> str:
+        return (
+            f"the association was rejected {_RESULTS.get(self.result, f'(result {self.result})')}: "
+            f"{self.reason_text} "
+            f"({_REJECT_SOURCES.get(self.source, f'unknown source {self.source}')}; "
+            f"result {self.result}, source {self.source}, reason {self.reason})"
+        )
+
+
+class AssociationAborted(PeerError):  # noqa: N818
+    """The peer sent A-ABORT. Source: PS3.8 9.3.8, Table 9-26."""
+
+    transient = True
+
+    def __init__(self, source: int, reason: int) -> None:
+        super().__init__(source, reason)
+        self.source = source
+        self.reason = reason
+
+    @property
+    def reason_text(self) -> str:
+        # The reason means something only where the provider speaks.
+        if self.source != 2:
+            return ""
+        return _ABORT_REASONS.get(self.reason, f"reserved reason {self.reason}")
+
+    def __str__(self) -> str:
+        who = _ABORT_SOURCES.get(self.source, f"unknown source {self.source}")
+        why = f", {self.reason_text}" if self.reason_text else ""
+        return (
+            f"the peer aborted the association ({who}{why}; "
+            f"source {self.source}, reason {self.reason})"
+        )
+
+
+class AssociationReleased(PeerError):  # noqa: N818
+    """The association is over: the peer asked for its release, or we did and it is done."""
+
+    transient = True
+
+    def __init__(self, *, by_peer: bool) -> None:
+        super().__init__(by_peer)
+        self.by_peer = by_peer
+
+    def __str__(self) -> str:
+        return f"the association was released{' by the peer' if self.by_peer else ''}"
+
+
+class ProtocolViolation(PeerError):  # noqa: N818
+    """The peer broke the protocol, and we aborted the association."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the peer broke the protocol: {self.what}; association aborted"
+
+
+class PeerTimeout(PeerError):  # noqa: N818
+    """The peer was silent for too long, and the association is over."""
+
+    transient = True
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(what, seconds)
+        self.what = what
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the peer did not {self.what} within {self.seconds:g} s"
+
+
+class ContextRefused(PeerError):  # noqa: N818
+    """No accepted presentation context carries this SOP class in this transfer syntax.
+
+    result: as the peer gave it, 1 to 4; None if such a context was never proposed.
+    Source: PS3.8 9.3.3.2.
+    """
+
+    def __init__(self, abstract_syntax: str, transfer_syntax: str, result: int | None) -> None:
+        super().__init__(abstract_syntax, transfer_syntax, result)
+        self.abstract_syntax = abstract_syntax
+        self.transfer_syntax = transfer_syntax
+        self.result = result
+
+    def __str__(self) -> str:
+        from fastscp.scu.names import name_of
+
+        context = f"{name_of(self.abstract_syntax)} in {name_of(self.transfer_syntax)}"
+        if self.result is None:
+            return f"no presentation context was proposed for {context}"
+        why = _CONTEXT_RESULTS.get(self.result, f"result {self.result}")
+        return f"the peer refused the presentation context for {context}: {why}"
+
+
+class UnusableInstance(PeerError):  # noqa: N818
+    """What was to be sent cannot be: not Part 10, no UIDs, or shorter than its head says."""

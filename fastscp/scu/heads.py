@@ -1,0 +1,134 @@
+"""What a sender must know of a Part 10 file before it sends it, from the file's first kilobytes.
+
+The data set itself is never parsed: it goes out as it lies in the file.
+Source: PS3.10 7.1.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastscp.log import printable
+from fastscp.scu.errors import UnusableInstance
+from fastscp.uids import is_usable_uid
+from fastscp_ext import Tap, encoding_of, part10_head, part10_head_of_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Head", "is_part10", "read_head", "read_head_of", "tap_identity", "tapped"]
+
+_PREFIX_END: Final = 132
+_FIRST_READ: Final = 4096
+# How far the data set's own UIDs are looked for. They stand in its first group.
+_LOOKED_AT: Final = 1 << 20
+_IDENTITY: Final = frozenset({"SOPClassUID", "SOPInstanceUID"})
+
+
+class Head(NamedTuple):
+    """An instance as its file names it. offset, size: of the data set, in bytes."""
+
+    sop_class: str
+    sop_instance: str
+    transfer_syntax: str
+    offset: int
+    size: int
+
+
+def is_part10(start: bytes) -> bool:
+    """Whether a file that starts like this has a preamble and its prefix."""
+    return start[128:_PREFIX_END] == b"DICM"
+
+
+def read_head(path: str | Path) -> Head | None:
+    """The head of a file; None if it is not Part 10.
+
+    Raises UnusableInstance for a Part 10 file that cannot be sent, OSError.
+    """
+    found = part10_head_of_file(os.fsencode(path))
+    if found is None:
+        return None
+    head, total = found
+    if not head[4] and total > _FIRST_READ:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_on(lambda at, size: os.pread(fd, size, at), total)
+        finally:
+            os.close(fd)
+    return _judged(head, total)
+
+
+def read_head_of(data: bytes) -> Head | None:
+    """The head of a Part 10 file in memory; None if it is none."""
+    return _read_on(lambda at, size: data[at : at + size], len(data))
+
+
+def _read_on(read: Callable[[int, int], bytes], total: int) -> Head | None:
+    """Read more and more, until all is found or further bytes are not worth it."""
+    start = read(0, _FIRST_READ)
+    while True:
+        head = part10_head(start)
+        if head is None:
+            return None
+        if head[4] or len(start) >= min(total, _LOOKED_AT):
+            return _judged(head, total)
+        more = read(len(start), len(start))
+        if not more:
+            return _judged(head, total)
+        start += more
+
+
+def _judged(head: tuple[str, str, str, int, bool], total: int) -> Head:
+    sop_class, sop_instance, transfer_syntax, offset, _complete = head
+    if not transfer_syntax:
+        raise UnusableInstance("its File Meta Information is cut short, or has no transfer syntax")
+    if not sop_class or not sop_instance:
+        missing = "SOP Class UID" if not sop_class else "SOP Instance UID"
+        raise UnusableInstance(f"it has no {missing}")
+    # These two go into a presentation context, which holds nothing but UIDs.
+    for uid, what in ((sop_class, "SOP Class"), (transfer_syntax, "Transfer Syntax")):
+        if not is_usable_uid(uid):
+            raise UnusableInstance(f"its {what} UID is none: '{printable(uid)}'")
+    if offset >= total:
+        raise UnusableInstance("it has no data set")
+    return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset)
+
+
+def tap_identity(
+    read: Callable[[int, int], bytes], transfer_syntax: str, start: bytes = b""
+) -> tuple[str, str]:
+    """SOP class and instance of a data set; "" where it has none before the limit.
+
+    read: (offset into the data set, bytes) to bytes. start: what has been read already.
+    """
+    values, _data, _encoding = tapped(read, transfer_syntax, _IDENTITY, start)
+    return _uid(values.get("SOPClassUID", b"")), _uid(values.get("SOPInstanceUID", b""))
+
+
+def tapped(
+    read: Callable[[int, int], bytes],
+    transfer_syntax: str,
+    wanted: frozenset[str],
+    start: bytes = b"",
+) -> tuple[dict[str, bytes], bytes, int]:
+    """Values of a data set by keyword, all that was read for them, and its encoding.
+
+    Stops once it has those wanted, or where they can no longer come.
+    """
+    encoding, _deflated = encoding_of(transfer_syntax.encode("latin-1"))
+    tap = Tap(encoding)
+    chunk = data = start or read(0, _FIRST_READ)
+    while chunk:
+        tap.feed(chunk)
+        values = tap.values()
+        if tap.stopped or tap.settled or len(data) >= _LOOKED_AT or wanted <= values.keys():
+            break
+        chunk = read(len(data), len(data))
+        data += chunk
+    return tap.values(), data, tap.syntax
+
+
+def _uid(value: bytes) -> str:
+    return value.rstrip(b"\0 ").decode("latin-1")

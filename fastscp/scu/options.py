@@ -1,0 +1,73 @@
+"""TLS and user identity, from the files that the command line names."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastscp.errors import ConfigError
+from fastscp.scu.association import jwt_identity, password_identity
+
+if TYPE_CHECKING:
+    from fastscp_ext import UserIdentity
+
+__all__ = ["identity", "tls_context"]
+
+
+def tls_context(
+    ca: str | None, certificate: str | None, key: str | None, no_verify: bool
+) -> ssl.SSLContext:
+    """What a requestor needs for TLS. Raises ConfigError for files that cannot be used."""
+    if key is not None and certificate is None:
+        raise ConfigError("--tls-key", "is of no use without its certificate; add --tls-cert")
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is not None:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError("--tls-ca", _unusable(ca, error)) from None
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError("--tls-cert", _unusable(certificate, error)) from None
+    if no_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _unusable(path: str, error: OSError) -> str:
+    return f"cannot use {path} ({error.strerror or error}); give a readable PEM file"
+
+
+def identity(
+    user: str | None, password_file: str | None, jwt_file: str | None
+) -> UserIdentity | None:
+    """The user identity to offer; None if none was asked for. Raises ConfigError.
+
+    Secrets come from files: the command line is there for everybody to see.
+    """
+    if jwt_file is not None:
+        if user is not None or password_file is not None:
+            raise ConfigError("--jwt-file", "contradicts --user and --password-file; give one")
+        return jwt_identity(_secret("--jwt-file", jwt_file))
+    if user is None:
+        if password_file is not None:
+            raise ConfigError("--password-file", "is of no use without a name; add --user")
+        return None
+    return password_identity(
+        user, None if password_file is None else _secret("--password-file", password_file)
+    )
+
+
+def _secret(option: str, path: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(option, f"cannot read {path} ({error}); give a text file") from None
+    if not secret or len(secret.encode()) > 0xFFFF:
+        raise ConfigError(option, f"{path} is empty or longer than 65535 bytes")
+    return secret

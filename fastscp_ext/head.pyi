@@ -1,0 +1,21 @@
+"""The head of a Part 10 file: what its sender must know, out of the file's first bytes."""
+
+from typing_extensions import Buffer
+
+__all__ = ["part10_head", "part10_head_of_file"]
+
+def part10_head(data: Buffer) -> tuple[str, str, str, int, bool] | None:
+    """SOP class, SOP instance, transfer syntax, offset of the data set, and whether that is all.
+
+    data: the first bytes of a file, less than 2 GiB. None: it is not Part 10. False at the end:
+    more bytes could tell more; where there are no more, what was found stands. UIDs are "" where
+    missing; those of the data set go before those of the File Meta Information, unless the data
+    set is deflated. The transfer syntax is "" as long as the File Meta Information is cut.
+    Source: PS3.10 7.1.
+    """
+
+def part10_head_of_file(path: bytes) -> tuple[tuple[str, str, str, int, bool], int] | None:
+    """What `part10_head` finds in the first 4 KiB of a file, and the file's size in bytes.
+
+    None also for what is no regular file. Raises OSError.
+    """

@@ -1,0 +1,609 @@
+"""Instances from files to a socket, and the responses to them.
+
+Theory of operation: a `Sender` borrows the descriptor of an established association and moves whole
+C-STORE messages over it. A file is read straight into the places that its P-DATA-TF headers leave
+free, so the bytes of a data set are copied once by the kernel in, once out, and looked at by
+nobody. The interpreter is met once for an instance to be sent and once for its response; what it
+makes of statuses, retries and the end of the association is the caller's.
+Sources: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.errno cimport EAGAIN, EINTR, EIO, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+from posix.fcntl cimport F_GETFL, O_NONBLOCK, O_RDONLY, fcntl, open as c_open
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.types cimport off_t
+from posix.unistd cimport close as c_close
+
+from fastscp_ext.command cimport (
+    CMD_HAS_COMMAND_FIELD,
+    CMD_HAS_DATA_SET_TYPE,
+    CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO,
+    CMD_HAS_STATUS,
+    SCAN_OK,
+    CommandScan,
+    scan_command,
+)
+from fastscp_ext.cursor cimport Cursor, cursor_over
+from fastscp_ext.framing cimport (
+    FRAME_COMMAND,
+    FRAME_ERROR,
+    FRAME_MORE,
+    FRAME_PDU,
+    Framer,
+    complaint_text,
+    framer_begin,
+    framer_end,
+    framer_expect,
+    framer_next,
+)
+
+__all__ = ["Parcel", "Sender"]
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        O_CLOEXEC
+
+cdef extern from "<poll.h>" nogil:
+    enum:
+        POLLIN
+        POLLOUT
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long n, int timeout)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        SHUT_RDWR
+        SOL_SOCKET
+        SO_RCVTIMEO
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    ssize_t recv(int fd, void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int setsockopt(int fd, int level, int name, const void* value, unsigned int size)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_QUICKACK
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
+
+cdef extern from "<sys/time.h>" nogil:
+    struct timeval:
+        long tv_sec
+        long tv_usec
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    ssize_t preadv(int fd, const iovec* places, int count, off_t offset)
+
+cdef enum:
+    # Bytes sent with one call: large enough to make the call cheap, small enough to be still in
+    # the processor's cache when the kernel copies them.
+    STAGE_BYTES = 262144
+    RECEIVE_BYTES = 65536
+    MAX_PLACES = 64             # fragments read with one call
+    HEADERS = 12                # of a P-DATA-TF and its one PDV
+    PDATA_CAP = 1048576         # bytes of a P-DATA-TF that brings responses
+    LARGEST_FRAGMENT = 1048576
+    RESPONSE_BIT = 0x8000
+    CLOCK_CAP_MS = 0x7FFFFFFF
+
+# How the use of an association ended. Python knows these numbers by the strings of `_ENDS`.
+cdef enum:
+    GOING = 0
+    END_CLOSED = 1              # end of file, or an error of the socket: `error` is its number
+    END_PDU = 2                 # a PDU other than P-DATA-TF came: `pdu` has it
+    END_BROKEN = 3              # the peer broke the protocol: `text` says how
+    END_SEND_TIMEOUT = 4
+    END_RESPONSE_TIMEOUT = 5
+    END_FILE = 6                # a file failed in the middle of its message: `error`
+
+_ENDS = {
+    GOING: "",
+    END_CLOSED: "closed",
+    END_PDU: "pdu",
+    END_BROKEN: "broken",
+    END_SEND_TIMEOUT: "send timeout",
+    END_RESPONSE_TIMEOUT: "response timeout",
+    END_FILE: "file",
+}
+
+# Element (0000,0110), its length, and before it only what an ascending command set has there.
+_MESSAGE_ID = b"\x00\x00\x10\x01\x02\x00\x00\x00"
+
+ctypedef struct Patch:
+    uint64_t at                 # in the data set
+    uint32_t size
+    const uint8_t* value        # borrowed from the parcel's tuple
+
+
+cdef inline uint64_t _now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef inline void _put_headers(
+    uint8_t* at, uint8_t context_id, uint8_t control, uint32_t fragment
+) noexcept nogil:
+    cdef uint32_t pdv = fragment + 2
+    cdef uint32_t pdu = fragment + 6
+    at[0] = 0x04
+    at[1] = 0
+    at[2] = <uint8_t>(pdu >> 24)
+    at[3] = <uint8_t>(pdu >> 16)
+    at[4] = <uint8_t>(pdu >> 8)
+    at[5] = <uint8_t>pdu
+    at[6] = <uint8_t>(pdv >> 24)
+    at[7] = <uint8_t>(pdv >> 16)
+    at[8] = <uint8_t>(pdv >> 8)
+    at[9] = <uint8_t>pdv
+    at[10] = context_id
+    at[11] = control
+
+
+@cython.final
+cdef class Parcel:
+    """An instance on its way: what to send, and then what became of it. See sender.pyi."""
+
+    cdef readonly object item
+    cdef readonly bytes path
+    cdef readonly uint8_t context_id
+    cdef readonly uint64_t offset
+    cdef readonly uint64_t size
+    cdef public int attempts
+    cdef readonly int status
+    cdef readonly int error
+    cdef readonly bytes response
+    cdef readonly uint64_t nanoseconds
+    cdef readonly bytes command
+    cdef Py_ssize_t id_at
+    cdef tuple patches
+    cdef Patch* patch
+    cdef uint32_t patch_count
+    cdef uint64_t began
+
+    def __cinit__(
+        self,
+        object item,
+        bytes path not None,
+        bytes command not None,
+        uint8_t context_id,
+        uint64_t offset,
+        uint64_t size,
+        tuple patches=(),
+    ):
+        cdef uint32_t i = 0
+        cdef bytes value
+        self.item = item
+        self.path = path
+        self.command = command
+        self.context_id = context_id
+        self.offset = offset
+        self.size = size
+        self.patches = patches
+        self.status = -1
+        self.id_at = command.find(_MESSAGE_ID) + 8
+        if self.id_at < 8 or self.id_at + 2 > PyBytes_GET_SIZE(command) or not size:
+            raise ValueError("a command set with a message id, and a data set, are needed")
+        if not patches:
+            return
+        self.patch = <Patch*>PyMem_Malloc(<size_t>len(patches) * sizeof(Patch))
+        if self.patch == NULL:
+            raise MemoryError
+        for at, value in patches:
+            self.patch[i].at = at
+            self.patch[i].size = <uint32_t>PyBytes_GET_SIZE(value)
+            self.patch[i].value = <const uint8_t*>PyBytes_AS_STRING(value)
+            i += 1
+        self.patch_count = i
+
+    def __dealloc__(self):
+        PyMem_Free(self.patch)
+
+    def again(self):
+        """Forget the outcome, to be sent once more."""
+        self.status = -1
+        self.error = 0
+        self.response = None
+
+
+@cython.final
+cdef class Sender:
+    """C-STOREs over an association whose socket nobody else uses meanwhile. See sender.pyi."""
+
+    cdef int fd
+    cdef uint32_t fragment
+    cdef uint32_t window
+    cdef int send_timeout_ms
+    cdef int response_timeout_ms
+    cdef Framer framer
+    cdef uint8_t* stage
+    cdef uint32_t stage_size
+    cdef uint8_t* received
+    cdef Cursor unread          # of `received`
+    cdef dict outstanding
+    cdef list done
+    cdef uint16_t last_id
+    cdef int end
+    cdef int errno_of_end
+    cdef str text
+    cdef bytes pdu
+    cdef bint stopping
+    cdef bint blocking
+    cdef readonly bint mid_message
+    cdef readonly uint64_t sent_bytes
+    cdef readonly uint64_t answered
+
+    def __cinit__(
+        self,
+        int fd,
+        uint32_t fragment_bytes,
+        uint32_t window,
+        double send_timeout_s,
+        double response_timeout_s,
+    ):
+        cdef timeval wait
+        framer_begin(&self.framer, PDATA_CAP)
+        if not 2 <= fragment_bytes <= LARGEST_FRAGMENT or fragment_bytes % 2:
+            raise ValueError("fragments have an even number of bytes, 2 to 1 MiB")
+        if not 1 <= window <= 0xFFFF:
+            raise ValueError("the window is 1 to 65535")
+        self.fd = fd
+        self.fragment = fragment_bytes
+        self.window = window
+        self.send_timeout_ms = <int>min(send_timeout_s * 1000, CLOCK_CAP_MS)
+        self.response_timeout_ms = <int>min(response_timeout_s * 1000, CLOCK_CAP_MS)
+        self.stage_size = max(<uint32_t>STAGE_BYTES, fragment_bytes + HEADERS)
+        self.stage = <uint8_t*>malloc(self.stage_size)
+        self.received = <uint8_t*>malloc(RECEIVE_BYTES)
+        if self.stage == NULL or self.received == NULL:
+            raise MemoryError
+        self.blocking = not fcntl(fd, F_GETFL) & O_NONBLOCK
+        wait.tv_sec = self.response_timeout_ms // 1000
+        # All zero would be for ever.
+        wait.tv_usec = self.response_timeout_ms % 1000 * 1000 or 1
+        if self.blocking and setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0:
+            raise OSError(errno, "SO_RCVTIMEO")
+        self.outstanding = {}
+        self.done = []
+        self.text = ""
+        self.pdu = b""
+
+    def __dealloc__(self):
+        framer_end(&self.framer)
+        free(self.stage)
+        free(self.received)
+
+    @property
+    def end(self):
+        return _ENDS[self.end]
+
+    @property
+    def detail(self):
+        """(number of an OSError or 0, text, PDU) of the end."""
+        return self.errno_of_end, self.text, self.pdu
+
+    @property
+    def unanswered(self):
+        """Parcels that were sent, at least in part, and not answered."""
+        return list(self.outstanding.values())
+
+    def stop(self):
+        """Let `run` return before its next parcel. For another thread."""
+        self.stopping = True
+
+    def break_off(self):
+        """Cut the connection under a blocked `run`. For another thread."""
+        shutdown(self.fd, SHUT_RDWR)
+
+    def run(self, list parcels not None):
+        """Send parcels; returns how many were begun. See sender.pyi."""
+        cdef Py_ssize_t begun = 0
+        cdef Parcel parcel
+        for parcel in parcels:
+            while <uint32_t>len(self.outstanding) >= self.window and self.end == GOING:
+                self._receive()
+            if self.end != GOING or self.stopping:
+                break
+            begun += 1
+            self._send(parcel)
+        return begun
+
+    def finish(self):
+        """Wait for the responses that are due, and for the rest of a PDU that has begun."""
+        while self.end == GOING and (self.outstanding or self._mid_pdu()):
+            self._receive()
+
+    def take_done(self):
+        """The parcels that have an outcome since the last call, in the order of their responses."""
+        done = self.done
+        self.done = []
+        return done
+
+    cdef int _send(self, Parcel parcel) except -1:
+        cdef int problem
+        cdef uint64_t before = self.sent_bytes
+        cdef const char* path = PyBytes_AS_STRING(parcel.path)
+        cdef const uint8_t* command = <const uint8_t*>PyBytes_AS_STRING(parcel.command)
+        cdef uint32_t command_size = <uint32_t>PyBytes_GET_SIZE(parcel.command)
+        while True:
+            self.last_id = 1 if self.last_id == 0xFFFF else self.last_id + 1
+            if self.last_id not in self.outstanding:
+                break
+        parcel.attempts += 1
+        self.outstanding[self.last_id] = parcel
+        with nogil:
+            parcel.began = _now()
+            problem = self._ship(parcel, path, command, command_size)
+        if problem and not self.mid_message and self.end == GOING:
+            # Nothing of it is out: the association goes on without it.
+            del self.outstanding[self.last_id]
+            parcel.error = problem
+            self.sent_bytes = before
+            self.done.append(parcel)
+        elif problem and self.end == GOING:
+            self.end = END_FILE
+            self.errno_of_end = problem
+            parcel.error = problem
+        return 0
+
+    cdef int _ship(
+        self, Parcel parcel, const char* path, const uint8_t* command, uint32_t command_size
+    ) noexcept nogil:
+        # The whole message. Returns 0, or the number of an error of the file.
+        cdef iovec places[MAX_PLACES]
+        cdef int count
+        cdef int problem = 0
+        cdef uint32_t used
+        cdef uint32_t n
+        cdef uint64_t at = 0
+        cdef uint64_t reads_at
+        cdef uint64_t expected
+        cdef ssize_t got
+        cdef int file = c_open(path, O_RDONLY | O_CLOEXEC)
+        if file < 0:
+            return errno
+        used = self._stage_command(parcel, command, command_size)
+        while at < parcel.size:
+            count = 0
+            reads_at = at
+            expected = 0
+            while at < parcel.size and count < MAX_PLACES:
+                n = self.fragment
+                if parcel.size - at < n:
+                    n = <uint32_t>(parcel.size - at)
+                if used + HEADERS + n > self.stage_size:
+                    break
+                at += n
+                _put_headers(
+                    self.stage + used, parcel.context_id, 0x02 if at == parcel.size else 0x00, n)
+                places[count].iov_base = self.stage + used + HEADERS
+                places[count].iov_len = n
+                count += 1
+                used += HEADERS + n
+                expected += n
+            if count:
+                got = preadv(file, places, count, <off_t>(parcel.offset + reads_at))
+                while got < 0 and errno == EINTR:
+                    got = preadv(file, places, count, <off_t>(parcel.offset + reads_at))
+                if got < 0 or <uint64_t>got != expected:
+                    # A short read of a file is its end: it became shorter since its head was read.
+                    problem = errno if got < 0 else EIO
+                    break
+                if parcel.patch_count:
+                    self._apply(parcel, places, count, reads_at)
+            self.mid_message = True
+            if self._push(self.stage, used) != 0:
+                break
+            used = 0
+        c_close(file)
+        if problem == 0 and self.end == GOING:
+            self.mid_message = False
+        return problem
+
+    cdef uint32_t _stage_command(
+        self, Parcel parcel, const uint8_t* command, uint32_t size
+    ) noexcept nogil:
+        # The command set with its message id, in as many P-DATA-TF as the peer's maximum asks for.
+        cdef uint32_t used = 0
+        cdef uint32_t at = 0
+        cdef uint32_t n
+        cdef uint32_t i
+        cdef uint8_t* to
+        while at < size:
+            n = self.fragment if size - at > self.fragment else size - at
+            _put_headers(
+                self.stage + used, parcel.context_id, 0x03 if at + n == size else 0x01, n)
+            to = self.stage + used + HEADERS
+            memcpy(to, command + at, n)
+            for i in range(2):
+                if at <= <uint32_t>parcel.id_at + i < at + n:
+                    to[<uint32_t>parcel.id_at + i - at] = <uint8_t>(self.last_id >> (8 * i))
+            used += HEADERS + n
+            at += n
+        return used
+
+    cdef void _apply(
+        self, Parcel parcel, const iovec* places, int count, uint64_t at
+    ) noexcept nogil:
+        # Write the parcel's own values over what was read; `at` is where the first place begins.
+        cdef uint64_t low
+        cdef uint64_t high
+        cdef uint64_t end
+        cdef uint32_t i
+        cdef int place
+        for place in range(count):
+            end = at + places[place].iov_len
+            for i in range(parcel.patch_count):
+                low = max(at, parcel.patch[i].at)
+                high = min(end, parcel.patch[i].at + parcel.patch[i].size)
+                if low < high:
+                    memcpy(
+                        <uint8_t*>places[place].iov_base + (low - at),
+                        parcel.patch[i].value + (low - parcel.patch[i].at),
+                        <size_t>(high - low),
+                    )
+            at = end
+
+    cdef int _push(self, const uint8_t* data, uint32_t size) noexcept nogil:
+        # Send it all; takes responses in while the peer takes nothing. Non-zero: it ended.
+        cdef pollfd watched
+        cdef ssize_t n
+        cdef int ready
+        while size:
+            n = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if n > 0:
+                data += n
+                size -= <uint32_t>n
+                self.sent_bytes += <uint64_t>n
+                continue
+            if n < 0 and errno == EINTR:
+                continue
+            if n < 0 and errno != EAGAIN:
+                return self._ended(errno)
+            watched.fd = self.fd
+            watched.events = POLLIN | POLLOUT
+            watched.revents = 0
+            ready = poll(&watched, 1, self.send_timeout_ms)
+            if ready == 0:
+                self.end = END_SEND_TIMEOUT
+                return 1
+            if watched.revents & ~POLLOUT and self._take_in(True) != 0:
+                return 1
+        return 0
+
+    cdef int _ended(self, int why) noexcept nogil:
+        # The socket failed; but the peer's last words may be waiting to be read.
+        while self._read(MSG_DONTWAIT) > 0:
+            if self._parse() != 0:
+                return 1
+        if self.end == GOING:
+            self.end = END_CLOSED
+            self.errno_of_end = why
+        return 1
+
+    cdef int _receive(self) except -1:
+        # Wait for bytes, and account for what they complete.
+        with nogil:
+            self._take_in(False)
+        return 0
+
+    cdef int _take_in(self, bint at_hand) noexcept nogil:
+        # Read once and parse it; at_hand: poll has seen something. Non-zero: it ended.
+        cdef pollfd watched
+        cdef ssize_t n
+        cdef int ready
+        while True:
+            n = self._read(MSG_DONTWAIT if at_hand else 0)
+            if n > 0:
+                return self._parse()
+            if n == 0:
+                self.end = END_CLOSED
+                return 1
+            if errno == EINTR:
+                continue
+            if errno != EAGAIN:
+                self.end = END_CLOSED
+                self.errno_of_end = errno
+                return 1
+            if at_hand:
+                return 0
+            watched.fd = self.fd
+            watched.events = POLLIN
+            watched.revents = 0
+            # A blocking descriptor has waited already (SO_RCVTIMEO), and without another call.
+            ready = 0 if self.blocking else poll(&watched, 1, self.response_timeout_ms)
+            if ready == 0:
+                self.end = END_RESPONSE_TIMEOUT
+                return 1
+
+    cdef ssize_t _read(self, int flags) noexcept nogil:
+        cdef ssize_t n = recv(self.fd, self.received, RECEIVE_BYTES, flags)
+        if n > 0:
+            self.unread = cursor_over(self.received, <uint32_t>n)
+        return n
+
+    cdef bint _mid_pdu(self) noexcept nogil:
+        return self.framer.header_have != 0 or self.framer.in_pdu
+
+    cdef int _parse(self) noexcept nogil:
+        cdef int kind
+        cdef int now = 1
+        while True:
+            kind = framer_next(&self.framer, &self.unread)
+            if kind == FRAME_MORE:
+                if self._mid_pdu():
+                    # The rest may be waiting for our acknowledgement (Nagle's algorithm there), and
+                    # ours for company: 40 ms. Harmless where the descriptor is not TCP.
+                    setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now))
+                return 0
+            if kind == FRAME_COMMAND:
+                with gil:
+                    self._command()
+                if self.end != GOING:
+                    return 1
+            elif kind == FRAME_PDU:
+                with gil:
+                    self.pdu = self.framer.pdu[:self.framer.pdu_size]
+                self.end = END_PDU
+                return 1
+            elif kind == FRAME_ERROR:
+                with gil:
+                    self.text = complaint_text(self.framer.complaint)
+                self.end = END_BROKEN
+                return 1
+
+    cdef void _command(self) noexcept:
+        # A response: find its parcel and note the outcome.
+        cdef CommandScan scan
+        cdef Parcel parcel
+        cdef Framer* f = &self.framer
+        cdef bytes raw
+        if scan_command(f.command, f.command_size, &scan) != SCAN_OK:
+            self._broken("it sent an unreadable command set")
+            return
+        if not scan.present & CMD_HAS_COMMAND_FIELD or not scan.command_field & RESPONSE_BIT:
+            self._broken(
+                f"it invoked an operation ({scan.command_field:04X}) on our association")
+            return
+        if not scan.present & CMD_HAS_STATUS:
+            self._broken("it sent a response without a status")
+            return
+        parcel = None
+        if scan.present & CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO:
+            parcel = self.outstanding.pop(scan.message_id_being_responded_to, None)
+        if parcel is None:
+            self._broken(
+                f"it answered message {scan.message_id_being_responded_to}, which is not "
+                "outstanding")
+            return
+        raw = f.command[:f.command_size]
+        parcel.nanoseconds = _now() - parcel.began
+        parcel.status = scan.status
+        if scan.status:
+            parcel.response = raw
+        self.answered += 1
+        self.done.append(parcel)
+        framer_expect(
+            f,
+            (scan.present & CMD_HAS_DATA_SET_TYPE) != 0 and scan.data_set_type != 0x0101,
+        )
+
+    cdef void _broken(self, str what) noexcept:
+        self.text = what
+        self.end = END_BROKEN

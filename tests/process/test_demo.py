@@ -1,0 +1,79 @@
+"""`fastscp demo` as a program: shows, stops or serves on, leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp import cli
+from tests.kit import DEADLINE_S, Service, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def demo(tmp_path: Path, *arguments: str) -> list[str]:
+    return [
+        *Service.program(), "demo", "--host", "127.0.0.1", "--workers", "1", *arguments,
+    ]  # fmt: skip
+
+
+def test_once(tmp_path: Path) -> None:
+    """Exit code 0, a tree of what was kept, and the temporary store is gone."""
+    done = subprocess.run(
+        demo(tmp_path, "--once", "--port", "0"),
+        env=Service.environment({"TMPDIR": str(tmp_path), "COLUMNS": "200"}),
+        cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("listening on 127.0.0.1:")
+    sent = re.findall(r"^C-STORE (\S+) \(.*\): (.*)$", done.stdout, re.MULTILINE)
+    assert len(sent) >= 6
+    assert {said for _, said in sent} == {"0000 success"}
+    assert done.stdout.count(".dcm ") >= 2 * len(sent)
+    assert "fastscp send 127.0.0.1:" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_serves_on_until_told_to_stop(tmp_path: Path, name: signal.Signals) -> None:
+    store = tmp_path / "store"
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            demo(tmp_path, "--port", "0", "--store", str(store)),
+            env=Service.environment(), cwd=tmp_path, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "Listening until Ctrl-C" in out.read_text(), "the demonstration")
+        found = re.search(r"^listening on (\S+)$", out.read_text(), re.MULTILINE)
+        assert found is not None
+        assert cli.main(["echo", found.group(1)]) == 0
+        process.send_signal(name)
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    # A store that was asked for stays.
+    assert len(list(store.rglob("*.dcm"))) >= 6
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """An error that says what to do: never another port than the one asked for."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            demo(tmp_path, "--once", "--port", str(taken.getsockname()[1])),
+            env=Service.environment({"TMPDIR": str(tmp_path)}),
+            cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert "another program has the port: stop it, or choose one with --port" in done.stderr
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,1077 @@
+"""The sending side against peers that behave in every way a peer can."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydicom import dcmread
+
+from fastscp import cli, scu
+from fastscp.scu import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationReleased,
+    ConnectionFailed,
+    ConnectionLost,
+    ContextRefused,
+    PeerError,
+    PeerTimeout,
+    Priority,
+    ProtocolViolation,
+    SeenPDU,
+    Timeouts,
+    UnusableInstance,
+    associate,
+    jwt_identity,
+    password_identity,
+)
+from fastscp.status import StatusClass
+from tests.kit import (
+    BIG,
+    CT,
+    DEFLATED,
+    ELE,
+    ILE,
+    MR,
+    RELEASE_RQ,
+    SOP,
+    VERIFICATION,
+    Service,
+    abort,
+    data_set,
+    path_of,
+    pdu,
+    reject,
+    wait_for,
+)
+from tests.scripted import Connection, Message, Scp, part10, write_files
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+BRIEF = Timeouts(connect=5.0, associate=0.3, send=0.3, response=0.3, release=0.3)
+CONTEXTS = [(CT, [ELE]), (VERIFICATION, [ILE])]
+FILE = part10(data_set())
+
+
+def talk(
+    scp: Scp | Service,
+    use: Callable[[scu.Association], Awaitable[Any]],
+    contexts: list[tuple[str, list[str]]] = CONTEXTS,
+    **more: Any,
+) -> Any:
+    """Open an association, use it, leave it."""
+
+    async def run() -> Any:
+        async with await associate(scp.host, scp.port, contexts, **more) as association:
+            return await use(association)
+
+    return asyncio.run(run(), debug=False)
+
+
+def serving(**more: Any) -> Callable[[Connection], list[Message]]:
+    def script(connection: Connection) -> list[Message]:
+        connection.accept(**more)
+        return connection.serve()
+
+    return script
+
+
+# The Python API -----------------------------------------------------------------------------------
+
+
+def test_store_and_echo(tmp_path: Path) -> None:
+    """Path, bytes, data set alone and Dataset arrive byte for byte; the receiver is our own."""
+    path = write_files(tmp_path / "in", 1)[0]
+    big = data_set(BIG, sop=f"{SOP}.8")
+    dataset = dcmread(io.BytesIO(part10(data_set(sop=f"{SOP}.9"), sop=f"{SOP}.9")))
+    bare = dcmread(io.BytesIO(data_set(sop=f"{SOP}.7")), force=True)
+    del bare.file_meta
+
+    async def use(association: scu.Association) -> None:
+        assert str(await association.echo()) == "0000 success"
+        for source in (path, str(path), path.read_bytes()):
+            response = await association.store(source)
+            assert response.status == 0
+            assert response.ok
+            assert response.meaning == "success"
+            assert response.affected_sop_instance_uid == f"{SOP}.1"
+        with pytest.raises(ValueError, match="give context_id"):
+            await association.store(big)
+        with pytest.raises(ValueError, match="99 is not an accepted one"):
+            await association.store(big, context_id=99)
+        assert (await association.store(big, context_id=5)).ok
+        assert (await association.store(dataset)).ok
+        assert (await association.store(bare, context_id=1)).ok
+        assert not hasattr(bare, "file_meta")
+
+    with Service(tmp_path) as service:
+        talk(service, use, [*CONTEXTS, (CT, [BIG])], window=4)
+        assert service.data_of(path_of(f"{SOP}.8")) == big
+        assert service.data_of(path_of(f"{SOP}.9")) == data_set(sop=f"{SOP}.9")
+        assert service.data_of(path_of(f"{SOP}.1")) == data_set(sop=f"{SOP}.1")
+        assert service.data_of(path_of(f"{SOP}.7")) == data_set(sop=f"{SOP}.7")
+        assert len(service.instances()) == 4
+
+
+def test_all_of_a_request_and_of_a_response() -> None:
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        got = connection.read_message()
+        assert got is not None
+        connection.respond(
+            got, 0xC123, e0002=CT, e1000=SOP, e0901=(0x0020000D, 0x0020000E), e0902="no",
+            e0903=7,
+        )  # fmt: skip
+        connection.serve()
+        return [got]
+
+    seen: list[SeenPDU] = []
+
+    async def use(association: scu.Association) -> scu.Response:
+        response = await association.store(
+            FILE,
+            context_id=1,
+            message_id=0,
+            sop_class=MR,
+            sop_instance="1.2.3.4",
+            priority=Priority.HIGH,
+            move_originator_ae="MOVER",
+            move_originator_message_id=77,
+        )
+        with pytest.raises(ValueError, match="both"):
+            await association.store(FILE, move_originator_ae="MOVER")
+        return response
+
+    with Scp(script) as scp:
+        response = talk(scp, use, on_pdu=seen.append)
+    command = scp.results[0][0].command
+    assert command.message_id == 0
+    assert command.priority == 1
+    assert command.affected_sop_class_uid == MR
+    assert command.affected_sop_instance_uid == "1.2.3.4"
+    assert (command.move_originator_ae, command.move_originator_message_id) == ("MOVER", 77)
+    assert response.status == 0xC123
+    assert response.status_class is StatusClass.FAILURE
+    assert not response.ok
+    assert response.meaning == "cannot understand"
+    assert (response.error_comment, response.error_id) == ("no", 7)
+    assert response.offending_elements == (0x0020000D, 0x0020000E)
+    assert (response.affected_sop_class_uid, response.affected_sop_instance_uid) == (CT, SOP)
+    assert set(response.elements) == {
+        0x0000, 0x0002, 0x0100, 0x0120, 0x0800, 0x0900, 0x0901, 0x0902, 0x0903, 0x1000,
+    }  # fmt: skip
+    assert str(response) == "C123 cannot understand, 'no', error id 7, (0020,000D), (0020,000E)"
+    assert [(one.sent, one.name) for one in seen] == [
+        (True, "A-ASSOCIATE-RQ"),
+        (False, "A-ASSOCIATE-AC"),
+        (True, "P-DATA-TF"),
+        (True, "P-DATA-TF"),
+        (False, "P-DATA-TF"),
+        (True, "A-RELEASE-RQ"),
+        (False, "A-RELEASE-RP"),
+    ]
+
+
+def test_what_no_request_can_hold() -> None:
+    with Scp(serving()) as scp:
+        with pytest.raises(ValueError, match="at most 128"):
+            talk(scp, _nothing, [(CT, [ELE])] * 129)
+        with pytest.raises(ValueError, match="1 to 16 characters"):
+            talk(scp, _nothing, called_ae="X" * 17)
+        with pytest.raises(ValueError, match="at least one"):
+            talk(scp, _nothing, window=0)
+    assert scp.connections == 0
+
+
+async def _nothing(association: scu.Association) -> None:
+    assert association.failure is None
+
+
+async def _store(association: scu.Association) -> scu.Response:
+    return await association.store(FILE)
+
+
+def test_identity_and_window_are_offered_only_when_asked_for() -> None:
+    requests = []
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=3)
+        requests.append(connection.request)
+        connection.serve()
+
+    async def window(association: scu.Association) -> int:
+        return association.window
+
+    with Scp(script) as scp:
+        assert talk(scp, window) == 1
+        assert talk(scp, window, window=9, identity=password_identity("jo", "sesame")) == 3
+        assert talk(scp, window, window=2, identity=jwt_identity("a.b.c")) == 2
+    plain, password, jwt = (one.user_information for one in requests if one is not None)
+    assert plain is not None
+    assert plain.identity is None
+    assert plain.async_window is None
+    assert password is not None
+    assert password.identity == password_identity("jo", "sesame")
+    assert "sesame" not in repr(password)
+    assert jwt is not None
+    assert jwt.identity is not None
+    assert (jwt.identity.type, jwt.identity.primary) == (5, b"a.b.c")
+
+
+@pytest.mark.parametrize("max_pdu", [0, 8, 9, 15, 127, 16383, 65535, 262144, None])
+def test_maximum_length_is_kept(max_pdu: int | None) -> None:
+    """Tiny, odd, absent and without limit: the bytes arrive, in fragments that fit."""
+    pixels = 600 if max_pdu and max_pdu < 1000 else 600_000
+    data = data_set(pixels=pixels)
+    lengths: list[int] = []
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept(max_pdu=max_pdu)
+        messages = connection.serve()
+        lengths.extend(connection.lengths)
+        return messages
+
+    with Scp(script) as scp:
+        assert talk(scp, lambda association: association.store(part10(data))).ok
+    assert scp.results[0][0].data == data
+    assert all(length % 2 == 0 for length in lengths)
+    assert max(lengths) <= (max_pdu or {0: 262144, None: 16384}[max_pdu])
+
+
+def test_maximum_length_in_which_nothing_fits() -> None:
+    def script(connection: Connection) -> bytes:
+        connection.accept(max_pdu=7)
+        return connection.until_closed()
+
+    with Scp(script) as scp, pytest.raises(ProtocolViolation, match="at most 7 bytes"):
+        talk(scp, _store)
+    assert scp.results == [abort(0, 0)]
+
+
+def test_contexts_that_are_refused() -> None:
+    contexts = [(CT, [ELE]), (CT, [ILE]), (CT, [BIG]), (MR, [ELE]), (MR, [ILE])]
+
+    async def use(association: scu.Association) -> None:
+        assert list(association.contexts) == [5]
+        assert [one.result for one in association.refused] == [4, 4, 3, 2]
+        with pytest.raises(ContextRefused, match="transfer syntaxes not supported") as caught:
+            await association.store(FILE)
+        assert "Explicit VR Little Endian (1.2.840.10008.1.2.1)" in str(caught.value)
+        assert caught.value.result == 4
+        with pytest.raises(ContextRefused, match="abstract syntax not supported"):
+            await association.store(part10(data_set(sop_class=MR), sop_class=MR))
+        with pytest.raises(ContextRefused, match="no reason given"):
+            await association.store(part10(data_set(ILE, sop_class=MR), syntax=ILE))
+        with pytest.raises(ContextRefused, match="no presentation context was proposed"):
+            await association.store(part10(data_set(DEFLATED), syntax=DEFLATED))
+        with pytest.raises(ContextRefused):
+            await association.echo()
+        assert (await association.store(part10(data_set(BIG), syntax=BIG))).ok
+
+    # One refused, one accepted in a transfer syntax nobody proposed, one not answered at all.
+    answer = serving(results={1: 4, 7: 3}, syntaxes={3: BIG}, leave_out={9})
+    with Scp(answer) as scp:
+        talk(scp, use, contexts)
+
+
+def test_what_cannot_be_sent_leaves_the_association_alone(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not DICOM")
+    (tmp_path / "empty").write_bytes(part10(b""))
+
+    async def use(association: scu.Association) -> None:
+        for source in (tmp_path / "text", b"short"):
+            with pytest.raises((UnusableInstance, ValueError)):
+                await association.store(source)
+        with pytest.raises(UnusableInstance, match="no data set"):
+            await association.store(tmp_path / "empty")
+        with pytest.raises(FileNotFoundError):
+            await association.store(tmp_path / "missing")
+        assert (await association.store(FILE)).ok
+
+    with Scp(serving()) as scp:
+        talk(scp, use)
+
+
+def test_window_and_responses_out_of_order() -> None:
+    """As many as granted are outstanding, never more; each gets the response that is its own."""
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=3)
+        first = [connection.read_message() for _ in range(3)]
+        connection.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.socket.recv(1)
+        connection.socket.settimeout(10)
+        for number, one in enumerate(reversed(first)):
+            assert one is not None
+            connection.respond(one, 0xB000 + number, e1000=one.command.affected_sop_instance_uid)
+        connection.serve()
+
+    async def use(association: scu.Association) -> list[scu.Response]:
+        assert association.window == 3
+        files = [part10(data_set(sop=f"{SOP}.{n}")) for n in range(5)]
+        return await asyncio.gather(*(association.store(one) for one in files))
+
+    with Scp(script) as scp:
+        responses = talk(scp, use, window=8)
+    assert [one.status for one in responses] == [0xB002, 0xB001, 0xB000, 0, 0]
+    assert [one.affected_sop_instance_uid for one in responses[:3]] == [
+        f"{SOP}.{n}" for n in range(3)
+    ]
+
+
+def _rejects(connection: Connection) -> None:
+    connection.read_request()
+    connection.socket.sendall(reject(2, 3, 2))
+    connection.until_closed()
+
+
+def _closes_before(connection: Connection) -> None:
+    connection.read_request()
+
+
+def _resets_before(connection: Connection) -> None:
+    connection.read_request()
+    connection.reset()
+
+
+def _silent(connection: Connection) -> None:
+    connection.read_request()
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _speaks_http(connection: Connection) -> None:
+    connection.read_request()
+    connection.socket.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert connection.until_closed() == abort(2, 1)
+
+
+def _answers_with_data(connection: Connection) -> None:
+    connection.read_request()
+    connection.respond(1)
+    assert connection.until_closed() == abort(2, 2)
+
+
+def _broken_answer(connection: Connection) -> None:
+    connection.read_request()
+    connection.socket.sendall(pdu(2, bytes(68) + b"\x10\0\xff\xff"))
+    assert connection.until_closed() == abort(2, 6)
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        (_rejects, AssociationRejected, r"transiently: local limit exceeded .* reason 2"),
+        (_closes_before, ConnectionLost, "before the association was answered"),
+        (_resets_before, ConnectionLost, "before the association was answered"),
+        (_silent, PeerTimeout, "answer the association request within 0.3 s"),
+        (_speaks_http, ProtocolViolation, "unrecognized PDU type"),
+        (_answers_with_data, ProtocolViolation, "unexpected P-DATA-TF"),
+        (_broken_answer, ProtocolViolation, "broke the protocol"),
+    ],
+)
+def test_no_association(
+    script: Callable[[Connection], None], error: type[PeerError], words: str
+) -> None:
+    with Scp(script) as scp, pytest.raises(error, match=words) as caught:
+        talk(scp, _store, timeouts=BRIEF)
+    if isinstance(caught.value, AssociationRejected):
+        assert (caught.value.result, caught.value.source, caught.value.reason) == (2, 3, 2)
+        assert caught.value.transient
+        assert not AssociationRejected(1, 1, 7).transient
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+        async def run() -> None:
+            await associate("127.0.0.1", port)
+
+        with pytest.raises(ConnectionFailed, match=f"127.0.0.1:{port}: Connection refused"):
+            asyncio.run(run())
+
+
+def _aborts(connection: Connection) -> None:
+    connection.accept()
+    connection.read_pdu()
+    connection.socket.sendall(abort(2, 6))
+    connection.until_closed()
+
+
+def _hangs_up(connection: Connection) -> None:
+    connection.accept()
+    connection.read_message()
+
+
+def _never_answers(connection: Connection) -> None:
+    connection.accept()
+    connection.read_message()
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _answers_another(connection: Connection) -> None:
+    connection.accept()
+    got = connection.read_message()
+    assert got is not None
+    connection.respond((got.id + 5) & 0xFFFF)
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _answers_nothing(connection: Connection) -> None:
+    connection.accept()
+    got = connection.read_message()
+    assert got is not None
+    connection.respond(got, None)
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _invokes(connection: Connection) -> None:
+    connection.accept()
+    got = connection.read_message()
+    assert got is not None
+    connection.respond(got, e0100=0x0030)
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _unreadable(connection: Connection) -> None:
+    connection.accept()
+    connection.read_message()
+    connection.socket.sendall(b"\x04\0\0\0\0\x0a\0\0\0\x06\x01\x03abcd")
+    assert connection.until_closed() == abort(0, 0)
+
+
+def _releases(connection: Connection) -> None:
+    connection.accept()
+    connection.read_message()
+    connection.socket.sendall(RELEASE_RQ)
+    assert connection.until_closed().hex() == "06000000000400000000"
+
+
+def _other_context(connection: Connection) -> None:
+    connection.accept(results={3: 3})
+    got = connection.read_message()
+    assert got is not None
+    connection.respond(Message(77, got.command, b""))
+    assert connection.until_closed() in (abort(2, 6), abort(0, 0))
+
+
+BAD_ENDS = [
+    (_aborts, AssociationAborted, "aborted the association .*invalid PDU parameter value"),
+    (_hangs_up, ConnectionLost, "the connection was lost"),
+    (_never_answers, PeerTimeout, "did not answer within 0.3 s"),
+    (_answers_another, ProtocolViolation, "it answered message 6, which is not outstanding"),
+    (_answers_nothing, ProtocolViolation, "a response without a status"),
+    (_invokes, ProtocolViolation, r"it invoked an operation \(0030\)"),
+    (_unreadable, ProtocolViolation, "unreadable command set"),
+    (_releases, AssociationReleased, "released by the peer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [*BAD_ENDS, (_other_context, ProtocolViolation, "presentation context was not accepted")],
+)
+def test_bad_ends(script: Callable[[Connection], None], error: type[PeerError], words: str) -> None:
+    async def use(association: scu.Association) -> None:
+        with pytest.raises(error, match=words):
+            await association.store(FILE)
+        # It stays that way.
+        with pytest.raises(error, match=words):
+            await association.store(FILE)
+        assert isinstance(association.failure, error)
+
+    with Scp(script) as scp:
+        talk(scp, use, timeouts=BRIEF)
+
+
+def test_a_peer_that_does_not_read() -> None:
+    def script(connection: Connection) -> None:
+        connection.accept()
+        scp.over.wait(20)
+
+    async def use(association: scu.Association) -> None:
+        with pytest.raises(PeerTimeout, match=r"take our data within 0.3 s"):
+            await association.store(part10(data_set(pixels=30_000_000)))
+
+    with Scp(script, receive_buffer=4096) as scp:
+        talk(scp, use, timeouts=BRIEF)
+        scp.over.set()
+
+
+def test_a_release_that_nobody_confirms() -> None:
+    def script(connection: Connection) -> None:
+        connection.accept()
+        assert connection.read_pdu() == RELEASE_RQ
+        assert connection.until_closed() == abort(0, 0)
+
+    with Scp(script) as scp, pytest.raises(PeerTimeout, match="confirm the release"):
+        talk(scp, _nothing, timeouts=BRIEF)
+
+
+def test_responses_may_come_before_the_release_and_releases_may_collide() -> None:
+    def script(connection: Connection) -> bytes:
+        connection.accept()
+        assert connection.read_pdu() == RELEASE_RQ
+        connection.socket.sendall(RELEASE_RQ)
+        # Collision: the requestor of the association answers first (PS3.8 9.2.3, AR-8, AR-9).
+        assert connection.read_pdu().hex() == "06000000000400000000"
+        connection.socket.sendall(bytes.fromhex("06000000000400000000"))
+        return connection.until_closed()
+
+    with Scp(script) as scp:
+        talk(scp, _nothing)
+    assert scp.results == [b""]
+
+
+def test_leaving_with_an_error_aborts() -> None:
+    def script(connection: Connection) -> bytes:
+        connection.accept()
+        return connection.until_closed()
+
+    async def use(association: scu.Association) -> None:
+        raise KeyError("of the user")
+
+    with Scp(script) as scp, pytest.raises(KeyError, match="of the user"):
+        talk(scp, use)
+    assert scp.results == [abort(0, 0)]
+
+
+# fastscp echo -------------------------------------------------------------------------------------
+
+
+def test_echo(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses(connection: Connection) -> None:
+        connection.accept()
+        got = connection.read_message()
+        assert got is not None
+        connection.respond(got, 0x0122, e0100=0x8030)
+        connection.serve()
+
+    def silent(connection: Connection) -> None:
+        connection.read_request()
+        connection.until_closed()
+
+    with Scp(serving(), refuses, _rejects, silent) as scp:
+        assert cli.main(["echo", scp.address]) == 0
+        assert f"{scp.address}: 0000 success in " in capsys.readouterr().out
+        assert cli.main(["echo", scp.address]) == 1
+        assert "the peer answered 0122 SOP class not supported" in capsys.readouterr().err
+        assert cli.main(["echo", scp.address]) == 1
+        assert "local limit exceeded" in capsys.readouterr().err
+        assert cli.main(["echo", scp.address, "--timeout", "0.2"]) == 1
+        assert "within 0.2 s" in capsys.readouterr().err
+
+
+# fastscp send -------------------------------------------------------------------------------------
+
+
+class Sent:
+    """What `fastscp send` did: exit code, summary, and the lines of its report by file name."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -> None:
+        report = tmp_path / "report.jsonl"
+        self.code = cli.main(["send", *arguments, "--json", "--report", str(report)])
+        captured = capsys.readouterr()
+        self.errors = captured.err
+        self.summary = json.loads(captured.out) if captured.out else {}
+        lines = map(json.loads, report.read_text().splitlines()) if report.exists() else []
+        self.lines = {os.path.basename(line["path"]): line for line in lines}
+        self.statuses = [line["status"] for _, line in sorted(self.lines.items())]
+        self.attempts = [line["attempts"] for _, line in sorted(self.lines.items())]
+
+
+@pytest.fixture
+def send(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Sent]:
+    return lambda *arguments: Sent(capsys, tmp_path, *map(str, arguments))
+
+
+@pytest.mark.parametrize("extra", [[], ["--window", "8"], ["--associations", "3"]])
+def test_send(send: Callable[..., Sent], tmp_path: Path, extra: list[str]) -> None:
+    """Folders, globs and files into our own receiver, byte for byte; other files are skipped."""
+    write_files(tmp_path / "in/a/b", 20)
+    big = data_set(BIG, sop="1.2.3.5", pixels=700_000)
+    (tmp_path / "in/x.dcm").write_bytes(part10(big, sop="1.2.3.5", syntax=BIG))
+    deflated = data_set(DEFLATED, sop="1.2.3.6")
+    (tmp_path / "in/y.dcm").write_bytes(part10(deflated, sop="1.2.3.6", syntax=DEFLATED))
+    (tmp_path / "in/readme.txt").write_text("not DICOM")
+    os.mkfifo(tmp_path / "in/pipe")
+    with Service(tmp_path) as service:
+        address = f"{service.host}:{service.port}"
+        sent = send(
+            address, tmp_path / "in/a", f"{tmp_path}/in/[xy]*", tmp_path / "in/pipe", *extra
+        )
+        assert sent.code == 0
+        assert sent.summary["stored"] == 22
+        assert sent.summary["failed"] == 0
+        assert sent.summary["statuses"] == {"0000": 22}
+        assert set(sent.statuses) == {"0000"}
+        assert set(sent.attempts) == {1}
+        assert service.data_of(path_of("1.2.3.5")) == big
+        assert service.data_of(path_of("1.2.3.6")) == deflated
+        for number in range(20):
+            sop = f"{SOP}.{number + 1}"
+            assert service.data_of(path_of(sop)) == data_set(sop=sop, seed=number)
+        line = sent.lines["x.dcm"]
+        assert line["sop_instance_uid"] == "1.2.3.5"
+        assert line["meaning"] == "success"
+        assert line["outcome"] == "success"
+        assert line["bytes"] == len(big)
+        assert line["milliseconds"] > 0
+        again = send(address, tmp_path / "in", *extra)
+        assert again.code == 0
+        assert again.summary["skipped"] == 2
+        assert len(service.instances()) == 22
+
+
+def test_a_full_window_into_a_stable_store(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """While some are being committed the next ones arrive; none of them is forgotten."""
+    write_files(tmp_path / "in", 600, pixels=20_000)
+    with Service(tmp_path, workers=1) as service:
+        sent = send(
+            f"127.0.0.1:{service.port}", tmp_path / "in", "--window", "32", "--timeout", "9"
+        )
+        assert (sent.code, sent.summary["stored"]) == (0, 600)
+        assert len(service.instances()) == len(service.journal()) == 600
+
+
+@pytest.mark.parametrize("max_pdu", [0, 8, 10, 131, 16383, 131072])
+def test_send_keeps_to_the_maximum_length(
+    send: Callable[..., Sent], tmp_path: Path, max_pdu: int
+) -> None:
+    pixels = 900 if 0 < max_pdu < 1000 else 900_001
+    paths = write_files(tmp_path / "in", 3, pixels=pixels)
+    lengths: list[int] = []
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept(max_pdu=max_pdu)
+        messages = connection.serve()
+        lengths.extend(connection.lengths)
+        return messages
+
+    with Scp(script) as scp:
+        assert send(scp.address, tmp_path / "in").code == 0
+    whole = [part10(one.data, sop=f"{SOP}.{n + 1}") for n, one in enumerate(scp.results[0])]
+    assert whole == [path.read_bytes() for path in paths]
+    assert max(lengths) <= (max_pdu or 262144)
+    assert [one.id for one in scp.results[0]] == [1, 2, 3]
+
+
+def test_send_what_the_options_say(send: Callable[..., Sent], tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 1)
+    (tmp_path / "secret").write_text("sesame\n")
+    requests = []
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        requests.append(connection.request)
+        return connection.serve()
+
+    with Scp(script) as scp:
+        sent = send(
+            *(scp.address, tmp_path / "in", "--called-ae", "YOU", "--calling-ae", "ME"),
+            *("--priority", "low", "--move-originator", "MOVER:9", "--max-pdu-length", "8192"),
+            *("--user", "jo", "--password-file", tmp_path / "secret"),
+        )
+        assert sent.code == 0
+    (message,) = scp.results[0]
+    assert message.command.priority == 2
+    assert message.command.move_originator_ae == "MOVER"
+    assert message.command.move_originator_message_id == 9
+    (request,) = requests
+    assert request is not None
+    assert (request.called_ae.strip(), request.calling_ae.strip()) == (b"YOU", b"ME")
+    assert request.user_information is not None
+    assert request.user_information.max_pdu_length == 8192
+    assert request.user_information.async_window is None
+    assert request.user_information.identity == password_identity("jo", "sesame")
+    assert "sesame" not in sent.errors
+
+
+def test_window_is_used_and_responses_may_come_in_any_order(
+    send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    write_files(tmp_path / "in", 9)
+
+    def script(connection: Connection) -> int:
+        connection.accept(window=4)
+        first = [connection.read_message() for _ in range(4)]
+        for one in reversed(first):
+            assert one is not None
+            warned = one.command.affected_sop_instance_uid == f"{SOP}.2"
+            connection.respond(one, 0xB007 if warned else 0, split=30)
+        return 4 + len(connection.serve())
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--window", "16")
+    assert scp.results == [9]
+    assert sent.code == 0
+    assert (sent.summary["stored"], sent.summary["warnings"]) == (8, 1)
+    assert sent.statuses == ["0000", "B007", *["0000"] * 7]
+    assert sent.lines["00001.dcm"]["outcome"] == "warning"
+    assert "B007 data set does not match SOP class (stored)" in sent.errors
+
+
+def test_a_window_that_is_declined_is_one(send: Callable[..., Sent], tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 3)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        one = connection.read_message()
+        assert one is not None
+        connection.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.socket.recv(1)
+        connection.socket.settimeout(10)
+        connection.respond(one)
+        connection.serve()
+
+    with Scp(script) as scp:
+        assert send(scp.address, tmp_path / "in", "--window", "16").code == 0
+
+
+def test_more_contexts_than_an_association_holds(send: Callable[..., Sent], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    classes = [f"1.2.3.77.{number}" for number in range(140)]
+    for number, sop_class in enumerate(classes):
+        data = data_set(sop=f"1.2.{number + 1}", sop_class=sop_class)
+        (tmp_path / f"in/{number:03}").write_bytes(
+            part10(data, sop=f"1.2.{number + 1}", sop_class=sop_class)
+        )
+    with Scp(serving()) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 0
+    assert [len(messages) for messages in scp.results] == [128, 12]
+    got = [message.command.affected_sop_class_uid for one in scp.results for message in one]
+    assert got == classes
+
+
+def test_refused_contexts_are_failures_that_say_so(
+    send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, syntax in (("a", ELE), ("b", DEFLATED), ("c", ELE), ("d", DEFLATED)):
+        data = data_set(syntax, sop=f"{SOP}.{ord(name)}")
+        (tmp_path / "in" / name).write_bytes(part10(data, sop=f"{SOP}.{ord(name)}", syntax=syntax))
+    with Scp(serving(results={3: 4})) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 1
+    assert sent.statuses == ["0000", None, "0000", None]
+    assert sent.attempts == [1, 0, 1, 0]
+    why = sent.lines["b"]["error"]
+    assert "Deflated Explicit VR Little Endian (1.2.840.10008.1.2.1.99)" in why
+    assert "transfer syntaxes not supported" in why
+    assert sent.errors.count("Deflated") == 1
+
+
+def test_what_is_tried_again_and_what_is_not(send: Callable[..., Sent], tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 3)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve(0xA700, 0xC000, 0x0000, 0x0000)
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 1
+    assert sent.statuses == ["0000", "C000", "0000"]
+    assert sent.attempts == [2, 1, 1]
+    assert sent.summary["retried"] == 1
+    assert sent.summary["reasons"] == {"C000 cannot understand": 1}
+
+
+def test_retries_are_not_for_ever(send: Callable[..., Sent], tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 1)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve(0xA700, 0xA701, 0xA702)
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "1")
+    assert sent.code == 1
+    assert sent.statuses == ["A701"]
+    assert sent.attempts == [2]
+
+
+def _aborts_inside(connection: Connection) -> None:
+    connection.accept()
+    first = connection.read_message()
+    assert first is not None
+    connection.respond(first)
+    for _ in range(3):
+        connection.read_pdu()
+    connection.socket.sendall(abort(0, 0))
+    connection.until_closed()
+
+
+def _resets_inside(connection: Connection) -> None:
+    connection.accept()
+    connection.read_pdu()
+    connection.read_pdu()
+    connection.reset()
+
+
+@pytest.mark.parametrize("script", [_aborts_inside, _resets_inside, _hangs_up, _releases])
+def test_a_lost_association_is_made_again(
+    send: Callable[..., Sent], tmp_path: Path, script: Callable[[Connection], None]
+) -> None:
+    write_files(tmp_path / "in", 4, pixels=2_000_000)
+    with Scp(script, serving()) as scp:
+        sent = send(scp.address, tmp_path / "in", "--timeout", "5")
+    assert sent.code == 0
+    assert sent.statuses == ["0000"] * 4
+    assert sorted(sent.attempts) == [1, 1, 1, 2]
+    assert scp.connections == 2
+    assert sent.summary["associations"] == 2
+
+
+@pytest.mark.parametrize(("script", "error", "words"), BAD_ENDS)
+def test_send_to_bad_peers(
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    script: Callable[[Connection], None],
+    error: type[PeerError],
+    words: str,
+) -> None:
+    """Each ends soon, and the report has every instance with the reason."""
+    write_files(tmp_path / "in", 3)
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "0", "--timeout", "0.3")
+    assert sent.code == 1
+    assert sent.summary["failed"] == 3
+    assert sent.statuses == [None] * 3
+    assert sent.attempts == [1, 0, 0]
+    for line in sent.lines.values():
+        assert re.search(words, line["error"]), line
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (_rejects, "local limit exceeded"),
+        (_closes_before, "before the association was answered"),
+        (_silent, "answer the association request within 0.3 s"),
+        (_speaks_http, "unrecognized PDU type"),
+    ],
+)
+def test_send_without_an_association(
+    send: Callable[..., Sent], tmp_path: Path, script: Callable[[Connection], None], words: str
+) -> None:
+    write_files(tmp_path / "in", 2)
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "1", "--timeout", "0.3")
+    assert scp.connections == (1 if script is _speaks_http else 2)
+    assert sent.code == 1
+    assert sent.attempts == [0, 0]
+    assert all(words in line["error"] for line in sent.lines.values())
+    assert sent.errors.count("2 instances were not sent") == 1
+
+
+def test_send_to_a_peer_that_does_not_read(send: Callable[..., Sent], tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 1, pixels=30_000_000)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        scp.over.wait(20)
+
+    with Scp(script, receive_buffer=4096) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "0", "--timeout", "0.3")
+        scp.over.set()
+    assert sent.code == 1
+    assert "take our data within 0.3 s" in sent.lines["00000.dcm"]["error"]
+
+
+def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """Gone or shorter since they were looked at: their own failure, nobody else's."""
+    paths = write_files(tmp_path / "in", 4)
+    long = tmp_path / "in/z"
+    long.write_bytes(part10(data_set(sop="1.2.9", pixels=3_000_000), sop="1.2.9"))
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        paths[1].unlink()
+        os.truncate(paths[2], paths[2].stat().st_size - 10)
+        os.truncate(long, 2_000_000)
+        return connection.serve()
+
+    with Scp(script, serving()) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "1")
+    assert sent.code == 1
+    assert sent.statuses == ["0000", None, None, "0000", None]
+    assert "No such file" in sent.lines["00001.dcm"]["error"]
+    assert "shorter" in sent.lines["00002.dcm"]["error"]
+    assert sent.lines["z"]["error"]
+    assert scp.connections == 1
+
+
+def test_repeat_with_fresh_uids(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """Three rounds are three studies of one series each; all else is as it was."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    study, series = "1.2.3.4.5.6.7.8.9.10", "1.2.3.4.5.6.7.8.9.10.11"
+    sops = ["1.2.3.4.5.6.7.8.9.12", "1.2.3.4.5.6.7.8.9.123"]
+    for number, (sop, syntax) in enumerate(zip(sops, (ILE, BIG), strict=True)):
+        data = data_set(syntax, sop=sop, study=study, series=series)
+        (folder / str(number)).write_bytes(part10(data, sop=sop, syntax=syntax))
+    (folder / "deflated").write_bytes(part10(data_set(DEFLATED), syntax=DEFLATED))
+    with Scp(serving()) as scp:
+        sent = send(scp.address, folder, "--repeat", "3", "--new-uids")
+    assert sent.code == 1
+    assert (sent.summary["stored"], sent.summary["failed"]) == (6, 3)
+    assert "deflated" in sent.lines["deflated"]["error"]
+    seen = set()
+    studies = []
+    for number, got in enumerate(scp.results[0]):
+        old = data_set((ILE, BIG)[number % 2], sop=sops[number % 2], study=study, series=series)
+        assert len(got.data) == len(old)
+        new = dcmread(io.BytesIO(part10(got.data, syntax=(ILE, BIG)[number % 2])), force=True)
+        assert new.SOPInstanceUID == got.command.affected_sop_instance_uid
+        seen.add(new.SOPInstanceUID)
+        studies.append((new.StudyInstanceUID, new.SeriesInstanceUID))
+        back = got.data
+        for fresh, own in (
+            (new.SOPInstanceUID, sops[number % 2]),
+            (new.SeriesInstanceUID, series),
+            (new.StudyInstanceUID, study),
+        ):
+            assert len(fresh) == len(own)
+            back = back.replace(fresh.encode(), own.encode())
+        assert back == old
+    assert len(seen) == 6
+    assert studies[0::2] == studies[1::2]
+    assert len(set(studies)) == 3
+
+
+def test_nothing_to_send(send: Callable[..., Sent], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/text").write_text("not DICOM")
+    sent = send("127.0.0.1:9", tmp_path / "in")
+    assert sent.code == 1
+    assert "there is no DICOM file to send (1 others skipped)" in sent.errors
+    assert send("127.0.0.1:9", tmp_path / "missing").code == 2
+    assert send("127.0.0.1:9").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "0"], "--window: '0' is less than 1"),
+        (["--priority", "urgent"], "--priority: 'urgent' is not known; give low, medium or high"),
+        (["--move-originator", "AE"], "--move-originator: 'AE' has no message id"),
+        (["--move-originator", "AE:65536"], "is more than 65535"),
+        (["--repeat", "0"], "--repeat"),
+        (["--tls-key", "/k"], "--tls-key: is of no use without its certificate"),
+        (["--tls-ca", "/nonexistent"], "--tls-ca: cannot use /nonexistent"),
+        (["--tls-cert", "/nonexistent"], "--tls-cert: cannot use /nonexistent"),
+        (["--password-file", "/x"], "--password-file: is of no use without a name"),
+        (["--user", "u", "--password-file", "/nonexistent"], "--password-file: cannot read"),
+        (["--user", "u", "--jwt-file", "/x"], "--jwt-file: contradicts --user"),
+        (["--report", "/nonexistent/x"], "--report: cannot write /nonexistent/x"),
+    ],
+)
+def test_bad_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_files(tmp_path, 1)
+    assert cli.main(["send", "127.0.0.1:9", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_summary_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_files(tmp_path, 2)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve(0xA900)
+
+    with Scp(script) as scp:
+        assert cli.main(["send", scp.address, str(tmp_path)]) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].split() == ["stored", "1"]
+    assert rows[1].split() == ["failed", "1"]
+    assert rows[-1].split(maxsplit=2) == ["1", "x", "A900 data set does not match SOP class"]
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    """Instances, rate and failures while it goes on; the summary alone on stdout."""
+    write_files(tmp_path / "in", 3)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        first = connection.read_message()
+        assert first is not None
+        connection.respond(first, 0xC000)
+        wait_for(lambda: b"1/3" in shown(), "the bar")
+        return connection.serve()
+
+    seen = bytearray()
+    terminal, end = os.openpty()
+    os.set_blocking(terminal, False)
+
+    def shown() -> bytes:
+        with contextlib.suppress(OSError):
+            seen.extend(os.read(terminal, 65536))
+        return bytes(seen)
+
+    with Scp(script) as scp:
+        process = subprocess.Popen(
+            [*Service.program(), "send", scp.address, str(tmp_path / "in")],
+            env=Service.environment({"TERM": "xterm", "COLUMNS": "150"}),
+            stdout=subprocess.PIPE, stderr=end,
+        )  # fmt: skip
+        out, _ = process.communicate(timeout=20)
+    text = shown().decode()
+    os.close(end)
+    os.close(terminal)
+    assert process.returncode == 1
+    assert "sending" in text
+    assert "1 failed" in text
+    assert "C000 cannot understand" in text
+    assert b"sending" not in out
+    assert out.startswith(b"stored")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted(tmp_path: Path, times: int) -> None:
+    """Once: what is on its way is finished and the association released. Twice: it is cut."""
+    write_files(tmp_path / "in", 50)
+
+    def script(connection: Connection) -> bool:
+        connection.accept()
+        one = connection.read_message()
+        assert one is not None
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: b"once more" in errors.read_bytes(), "the interruption")
+        if times == 2:
+            process.send_signal(signal.SIGINT)
+            connection.until_closed()
+            return True
+        connection.respond(one)
+        return connection.serve() == []
+
+    errors = tmp_path / "errors"
+    with Scp(script) as scp, errors.open("wb") as log:
+        process = subprocess.Popen(
+            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json"],
+            env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert scp.results == [True]
+    summary = json.loads(out)
+    assert summary["interrupted"] is True
+    assert summary["stored"] == (1 if times == 1 else 0)

@@ -1,0 +1,288 @@
+"""Heads of Part 10 files, fresh UIDs, which files a path names, and errors in words."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastscp.errors import ConfigError, FastscpError
+from fastscp.scu import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationReleased,
+    ConnectionFailed,
+    ConnectionLost,
+    ContextRefused,
+    PeerTimeout,
+    ProtocolViolation,
+    UnusableInstance,
+)
+from fastscp.scu.files import Found, look_at, paths_of
+from fastscp.scu.fresh import fresh_uid, uid_places
+from fastscp.scu.heads import Head, read_head, read_head_of
+from fastscp.values import read_move_originator
+from fastscp_ext import part10_head
+from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
+from tests.scripted import part10, write_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def meta(*elements: tuple[int, bytes, bytes]) -> bytes:
+    """Preamble, prefix and these elements of group 0002."""
+    return bytes(128) + b"DICM" + b"".join(element(0x00020000 | e, vr, v) for e, vr, v in elements)
+
+
+@pytest.mark.parametrize("syntax", [ELE, ILE, BIG, DEFLATED])
+def test_head(tmp_path: Path, syntax: str) -> None:
+    data = data_set(syntax)
+    file = part10(data, syntax=syntax)
+    (tmp_path / "file").write_bytes(file)
+    head = read_head(tmp_path / "file")
+    assert head == Head(CT, SOP, syntax, len(file) - len(data), len(data))
+    assert read_head_of(file) == head
+
+
+def test_the_data_set_names_the_instance(tmp_path: Path) -> None:
+    """The command must agree with the data set, whatever the file's header says."""
+    file = part10(data_set(sop="1.2.3.9", sop_class="1.2.3.8"))
+    head = read_head_of(file)
+    assert head is not None
+    assert (head.sop_class, head.sop_instance) == ("1.2.3.8", "1.2.3.9")
+    # The header's stands in for what the data set lacks.
+    head = read_head_of(part10(data_set(sop="", sop_class="")))
+    assert head is not None
+    assert (head.sop_class, head.sop_instance) == (CT, SOP)
+
+
+def test_the_head_may_be_far_in(tmp_path: Path) -> None:
+    """Long elements before the UIDs, in the header and in the data set; any length of group."""
+    long = meta(
+        (0x0000, b"UL", bytes(4)),
+        (0x0001, b"OB", b"\0\1"),
+        (0x0002, b"UI", b"1.2.1"),
+        (0x0003, b"UI", b"1.2.2"),
+        (0x0010, b"UI", ELE.encode()),
+        (0x0102, b"OB", bytes(50_000)),
+    )
+    data = element(0x00080001, b"OB", bytes(100_000)) + data_set()
+    (tmp_path / "file").write_bytes(long + data)
+    assert read_head(tmp_path / "file") == Head(CT, SOP, ELE, len(long), len(data))
+
+
+def test_what_is_no_instance(tmp_path: Path) -> None:
+    for number, other in enumerate((b"", b"DICM", bytes(131), bytes(200), data_set())):
+        path = tmp_path / str(number)
+        path.write_bytes(other)
+        assert read_head(path) is None
+        assert read_head_of(other) is None
+    os.mkfifo(tmp_path / "pipe")
+    assert read_head(tmp_path / "pipe") is None
+    assert read_head(tmp_path) is None
+    with pytest.raises(FileNotFoundError):
+        read_head(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (meta((0x0002, b"UI", CT.encode())) + data_set(), "has no transfer syntax"),
+        (meta((0x0010, b"UI", ELE.encode()))[:-4], "cut short"),
+        (meta((0x0010, b"UI", ELE.encode())) + b"\2", "cut short"),
+        (meta((0x0010, b"UI", ELE.encode())) + data_set(sop_class=""), "no SOP Class UID"),
+        (meta((0x0010, b"UI", ELE.encode())) + data_set(sop=""), "no SOP Instance UID"),
+        (part10(b""), "no data set"),
+        (part10(data_set(sop_class="1.2." + "3" * 70)), "its SOP Class UID is none"),
+        (meta((0x0010, b"UI", b"x y")) + data_set(), "its Transfer Syntax UID is none: 'x y'"),
+    ],
+)
+def test_what_cannot_be_sent(tmp_path: Path, file: bytes, why: str) -> None:
+    (tmp_path / "file").write_bytes(file)
+    with pytest.raises(UnusableInstance, match=why):
+        read_head(tmp_path / "file")
+    with pytest.raises(UnusableInstance, match=why):
+        read_head_of(file)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_bytes_are_too_strange(data: st.DataObject) -> None:
+    """Whatever a file holds: an answer or UnusableInstance, and never an offset past its end."""
+    whole = part10(data_set(pixels=16))
+    cut = data.draw(st.integers(0, len(whole)))
+    tail = data.draw(st.binary(max_size=64))
+    file = whole[:cut] + tail
+    found = part10_head(file)
+    if found is not None:
+        assert found[3] <= len(file)
+    try:
+        head = read_head_of(file)
+    except UnusableInstance:
+        return
+    if head is not None:
+        assert head.offset + head.size == len(file)
+
+
+# Fresh UIDs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", range(12, 65))
+def test_fresh_uids_have_the_length_of_the_old_and_are_uids(length: int) -> None:
+    old = ("1.2." + "3" * 64)[:length]
+    new = fresh_uid(old, b"seed")
+    assert len(new) == length
+    parts = new.split(".")
+    assert parts[:2] == ["2", "25"]
+    assert all(part.isdigit() and (part == "0" or part[0] != "0") for part in parts)
+    assert int(parts[2]) < 1 << 128
+    assert fresh_uid(old, b"seed") == new
+    assert fresh_uid(old, b"other") != new
+    assert fresh_uid(old[:-1] + "4", b"seed") != new
+
+
+@pytest.mark.parametrize("syntax", [ELE, ILE, BIG])
+def test_places_of_uids(tmp_path: Path, syntax: str) -> None:
+    """All of them, in nested data sets too, and nothing that only looks like one."""
+    study, series, sop = "1.2.3.4.5.6.7.1", "1.2.3.4.5.6.7.22", "1.2.3.4.5.6.7.333"
+    nested = element(0x0020000E, b"UI", series.encode(), syntax)
+    item = struct.pack(f"{'>' if syntax == BIG else '<'}HHI", 0xFFFE, 0xE000, len(nested)) + nested
+    data = element(0x00081115, b"SQ", item, syntax)
+    main = data_set(syntax, study=study, series=series, sop=sop, patient_id=sop)
+    # In the order of a data set: the sequence belongs between the groups 0008 and 0010.
+    at = main.index(element(0x00100010, b"PN", b"KIT^PATIENT", syntax))
+    whole = main[:at] + data + main[at:]
+    path = tmp_path / "file"
+    path.write_bytes(part10(whole, sop=sop, syntax=syntax))
+    head = read_head(path)
+    assert head is not None
+    places = uid_places(str(path), head)
+    assert sorted(place.uid for place in places) == sorted([study, series, series, sop])
+    for place in places:
+        assert whole[place.at :].startswith(place.uid.encode())
+
+
+def test_uids_that_cannot_be_exchanged(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    sop = "1.2.3.4.5.6.7.8.9"
+    for data, syntax, why in (
+        (data_set(DEFLATED), DEFLATED, "deflated"),
+        (data_set(study="", sop=sop), ELE, "StudyInstanceUID cannot be exchanged"),
+        (data_set(study="1.2.3", sop=sop), ELE, "StudyInstanceUID is too short"),
+    ):
+        path.write_bytes(part10(data, syntax=syntax))
+        head = read_head(path)
+        assert head is not None
+        with pytest.raises(UnusableInstance, match=why):
+            uid_places(str(path), head)
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_paths(tmp_path: Path) -> None:
+    write_files(tmp_path / "b", 2)
+    write_files(tmp_path / "a/deep", 1)
+    names = [os.path.relpath(path, tmp_path) for path in paths_of([str(tmp_path)])]
+    assert names == ["a/deep/00000.dcm", "b/00000.dcm", "b/00001.dcm"]
+    pattern = [os.path.relpath(path, tmp_path) for path in paths_of([f"{tmp_path}/**/*1.dcm"])]
+    assert pattern == ["b/00001.dcm"]
+    # A file whose name looks like a pattern is that file.
+    odd = tmp_path / "[x].dcm"
+    odd.write_bytes(b"")
+    assert list(paths_of([str(odd)])) == [str(odd)]
+    with pytest.raises(ConfigError, match="there is no"):
+        list(paths_of([str(tmp_path / "*.none")]))
+
+
+def test_looking(tmp_path: Path) -> None:
+    directory = data_set(sop_class="1.2.840.10008.1.3.10")
+    (tmp_path / "DICOMDIR").write_bytes(part10(directory, sop_class="1.2.840.10008.1.3.10"))
+    (tmp_path / "empty").write_bytes(part10(b""))
+    (tmp_path / "text").write_text("text")
+    os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
+    write_files(tmp_path, 1)
+    found = Found()
+    for path in paths_of([str(tmp_path)]):
+        look_at(path, found)
+    assert [os.path.basename(path) for path, _ in found.files] == ["00000.dcm"]
+    assert found.skipped == 2
+    assert {os.path.basename(path): why for path, why in found.failed} == {
+        "dangling": "cannot be read: No such file or directory",
+        "empty": "it has no data set",
+    }
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            AssociationRejected(1, 1, 7),
+            ("the association was rejected permanently: called AE title not recognized "
+            "(service user; result 1, source 1, reason 7)"),
+        ),
+        (
+            AssociationRejected(2, 3, 1),
+            ("the association was rejected transiently: temporary congestion "
+            "(service provider, presentation; result 2, source 3, reason 1)"),
+        ),
+        (
+            AssociationRejected(9, 8, 7),
+            ("the association was rejected (result 9): reserved reason 7 "
+            "(unknown source 8; result 9, source 8, reason 7)"),
+        ),
+        (
+            AssociationAborted(2, 2),
+            ("the peer aborted the association (service provider, unexpected PDU; "
+            "source 2, reason 2)"),
+        ),
+        (
+            AssociationAborted(0, 5),
+            "the peer aborted the association (service user; source 0, reason 5)",
+        ),
+        (AssociationAborted(2, 9), ("the peer aborted the association (service provider, "
+         "reserved reason 9; source 2, reason 9)")),
+        (AssociationReleased(by_peer=True), "the association was released by the peer"),
+        (ConnectionFailed("h:1", "no"), "cannot connect to h:1: no"),
+        (ConnectionLost("now", "why"), "the connection was lost now (why)"),
+        (ConnectionLost("now"), "the connection was lost now"),
+        (PeerTimeout("answer", 2.5), "the peer did not answer within 2.5 s"),
+        (ProtocolViolation("x"), "the peer broke the protocol: x; association aborted"),
+        (
+            ContextRefused(CT, DEFLATED, 4),
+            ("the peer refused the presentation context for CT Image Storage "
+            f"({CT}) in Deflated Explicit VR Little Endian ({DEFLATED}): "
+            "transfer syntaxes not supported"),
+        ),
+        (
+            ContextRefused("1.2\n3", ELE, None),
+            ("no presentation context was proposed for 1.2\\n3 in Explicit VR Little Endian "
+            f"({ELE})"),
+        ),
+    ],
+)  # fmt: skip
+def test_errors_in_words(error: FastscpError, text: str) -> None:
+    assert str(error) == text
+    assert error.exit_code == 1
+
+
+def test_move_originator() -> None:
+    assert read_move_originator("A:B:7") == ("A:B", 7)
+    for wrong in ("A", ":1", "A:", "A:x", "A:65536", "A" * 17 + ":1"):
+        with pytest.raises(ValueError, match=r"\w"):
+            read_move_originator(wrong)
+
+
+def test_rejection_survives_pickling() -> None:
+    again = pickle.loads(pickle.dumps(AssociationRejected(2, 3, 2)))
+    assert (again.result, again.source, again.reason) == (2, 3, 2)
+    assert again.transient

@@ -1,0 +1,260 @@
+"""The sender of the codec over a socket pair: fragments, patches, ids, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp_ext import Parcel, Sender, decode_command, decode_pdata, encode_command, encode_pdata
+from tests.kit import abort, split_pdus, store_rq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATA = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(10)
+        yield ours, theirs
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> bytes:
+    path = tmp_path / "data"
+    path.write_bytes(b"head" + DATA)
+    return os.fsencode(path)
+
+
+def sender(sock: socket.socket, fragment: int = 16378, window: int = 1) -> Sender[str]:
+    return Sender(sock.fileno(), fragment, window, 5.0, 5.0)
+
+
+def response(message_id: int, status: int = 0, **more: object) -> bytes:
+    elements: dict[int, object] = {
+        0x0100: 0x8001, 0x0120: message_id, 0x0800: 0x0101, 0x0900: status,
+    }  # fmt: skip
+    elements |= {int(name[1:], 16): value for name, value in more.items()}
+    raw = encode_command({k: v for k, v in elements.items() if v is not None})  # type: ignore[misc]
+    return encode_pdata([(1, 3, raw)])
+
+
+def read_message(sock: socket.socket, size: int) -> tuple[list[tuple[int, int, bytes]], int]:
+    """The PDVs of a message whose data set has so many bytes, and the longest PDU body."""
+    raw = b""
+    while True:
+        pdus = list(split_pdus(raw))
+        if pdus and len(pdus[-1]) == 6 + int.from_bytes(pdus[-1][2:6], "big"):
+            pdvs = [pdv for pdu in pdus for pdv in decode_pdata(pdu)]
+            if pdvs[-1][1] == 2:
+                assert sum(len(piece) for _, control, piece in pdvs if not control & 1) == size
+                return pdvs, max(map(len, pdus)) - 6
+        more = sock.recv(65536)
+        assert more
+        raw += more
+
+
+@pytest.mark.parametrize("fragment", [2, 4, 100, 102, 138, 4096, 16378, 131066, 262138])
+def test_fragments(pair: tuple[socket.socket, socket.socket], file: bytes, fragment: int) -> None:
+    ours, theirs = pair
+    one = sender(ours, fragment)
+    parcel = Parcel("item", file, store_rq(9), 5, 4, len(DATA))
+
+    def run() -> None:
+        one.run([parcel])
+        one.finish()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    pdvs, longest = read_message(theirs, len(DATA))
+    theirs.sendall(response(1))
+    thread.join(10)
+    assert {context_id for context_id, _, _ in pdvs} == {5}
+    assert b"".join(piece for _, control, piece in pdvs if not control & 1) == DATA
+    command = decode_command(b"".join(piece for _, control, piece in pdvs if control & 1))
+    assert command == decode_command(store_rq(1))
+    assert [control for _, control, _ in pdvs] == sorted(
+        (control for _, control, _ in pdvs), key=lambda control: (1, 3, 0, 2).index(control)
+    )
+    assert longest <= fragment + 6
+    assert (parcel.status, parcel.error, parcel.attempts) == (0, 0, 1)
+    assert parcel.nanoseconds > 0
+    assert one.take_done() == [parcel]
+    assert one.take_done() == []
+    assert one.end == ""
+    assert one.answered == 1
+
+
+@pytest.mark.parametrize("fragment", [2, 10, 64, 4096])
+def test_patches(pair: tuple[socket.socket, socket.socket], file: bytes, fragment: int) -> None:
+    """Anywhere, over the edges of fragments and of reads."""
+    ours, theirs = pair
+    one = sender(ours, fragment)
+    patches = ((0, b"FIRST"), (61, b"middle"), (4090, bytes(20)), (len(DATA) - 3, b"end"))
+    wanted = bytearray(DATA)
+    for at, value in patches:
+        wanted[at : at + len(value)] = value
+    parcel = Parcel("item", file, store_rq(), 1, 4, len(DATA), patches)
+    thread = threading.Thread(target=one.run, args=([parcel],))
+    thread.start()
+    pdvs, _ = read_message(theirs, len(DATA))
+    thread.join(10)
+    assert b"".join(piece for _, control, piece in pdvs if not control & 1) == wanted
+
+
+def test_window(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
+    ours, theirs = pair
+    one = sender(ours, window=3)
+    parcels = [Parcel(str(n), file, store_rq(), 1, 4, 50) for n in range(3)]
+    assert one.run(parcels) == 3
+    assert one.unanswered == parcels
+    theirs.sendall(response(3, 0xB000) + response(1) + response(2, 0xC000, e0902="no"))
+    one.finish()
+    assert [(one.item, one.status) for one in one.take_done()] == [
+        ("2", 0xB000), ("0", 0), ("1", 0xC000),
+    ]  # fmt: skip
+    assert one.unanswered == []
+    raw = parcels[1].response
+    assert raw is not None
+    assert decode_command(raw).error_comment == "no"
+    assert parcels[0].response is None
+    parcels[1].again()
+    assert (parcels[1].status, parcels[1].response, parcels[1].attempts) == (-1, None, 1)
+
+
+def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
+    pair: tuple[socket.socket, socket.socket], file: bytes
+) -> None:
+    ours, theirs = pair
+    one = sender(ours, window=2)
+    first = Parcel("first", file, store_rq(), 1, 4, 2)
+    assert one.run([first]) == 1
+    seen = set()
+
+    def answer() -> None:
+        for _ in range(65535):
+            pdvs, _ = read_message(theirs, 2)
+            number = decode_command(pdvs[0][2]).message_id
+            assert number is not None
+            seen.add(number)
+            theirs.sendall(response(number))
+
+    pdvs, _ = read_message(theirs, 2)
+    assert decode_command(pdvs[0][2]).message_id == 1
+    theirs.settimeout(30)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    again = Parcel("again", file, store_rq(), 1, 4, 2)
+    for _ in range(65535):
+        # With one outstanding for ever, a window of two is one for the rest.
+        assert one.run([again]) == 1
+    thread.join(30)
+    assert seen == set(range(2, 65536))
+
+
+@pytest.mark.parametrize(
+    ("answer", "end", "text"),
+    [
+        (abort(2, 6), "pdu", ""),
+        (response(2), "broken", "it answered message 2, which is not outstanding"),
+        (response(1, e0900=None), "broken", "it sent a response without a status"),
+        (response(1, e0100=0x0030), "broken", "it invoked an operation (0030) on our association"),
+        (encode_pdata([(1, 3, b"abcd")]), "broken", "it sent an unreadable command set"),
+        (b"HTTP/1.1", "broken", "unrecognized PDU type"),
+        (b"", "closed", ""),
+        (response(1)[:-1], "closed", ""),
+    ],
+)
+def test_ends(
+    pair: tuple[socket.socket, socket.socket], file: bytes, answer: bytes, end: str, text: str
+) -> None:
+    ours, theirs = pair
+    one = sender(ours)
+    parcel = Parcel("item", file, store_rq(), 1, 4, len(DATA))
+    assert one.run([parcel]) == 1
+    theirs.sendall(answer)
+    theirs.shutdown(socket.SHUT_WR)
+    one.finish()
+    assert one.end == end
+    number, said, pdu = one.detail
+    assert (number, said) == (0, text)
+    assert pdu == (answer if end == "pdu" else b"")
+    assert one.unanswered == [parcel]
+    assert parcel.status == -1
+    assert not one.mid_message
+    # Nothing more is sent.
+    assert one.run([parcel]) == 0
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_timeouts(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, file: bytes, blocking: bool
+) -> None:
+    ours, _theirs = pair
+    ours.setblocking(blocking)
+    one: Sender[str] = Sender(ours.fileno(), 4096, 1, 0.05, 0.05)
+    assert one.run([Parcel("item", file, store_rq(), 1, 4, len(DATA))]) == 1
+    one.finish()
+    assert one.end == "response timeout"
+    (tmp_path / "big").write_bytes(bytes(10_000_000))
+    two: Sender[str] = Sender(ours.fileno(), 4096, 1, 0.05, 0.05)
+    assert two.run([Parcel("b", os.fsencode(tmp_path / "big"), store_rq(), 1, 0, 10_000_000)]) == 1
+    assert two.end == "send timeout"
+    assert two.mid_message
+
+
+def test_files_that_fail(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    """Before a byte is out only the parcel fails; later the association cannot be used."""
+    ours, theirs = pair
+    one = sender(ours)
+    missing = Parcel("missing", os.fsencode(tmp_path / "missing"), store_rq(), 1, 0, 10)
+    short = tmp_path / "short"
+    short.write_bytes(bytes(9))
+    shorter = Parcel("short", os.fsencode(short), store_rq(), 1, 0, 10)
+    assert one.run([missing, shorter]) == 2
+    assert [(done.item, os.strerror(done.error)) for done in one.take_done()] == [
+        ("missing", "No such file or directory"),
+        ("short", "Input/output error"),
+    ]
+    assert (one.end, one.sent_bytes) == ("", 0)
+    short.write_bytes(bytes(1_000_000))
+    long = Parcel("long", os.fsencode(short), store_rq(), 1, 0, 1_000_001)
+    drain = threading.Thread(target=lambda: [None for _ in iter(lambda: theirs.recv(65536), b"")])
+    drain.start()
+    assert one.run([long]) == 1
+    assert (one.end, one.mid_message) == ("file", True)
+    ours.shutdown(socket.SHUT_RDWR)
+    drain.join(10)
+
+
+def test_stop_and_break_off(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
+    ours, _theirs = pair
+    one = sender(ours)
+    parcels = [Parcel(str(n), file, store_rq(), 1, 4, 2) for n in range(3)]
+    begun: list[int] = []
+    thread = threading.Thread(target=lambda: begun.append(one.run(parcels)))
+    thread.start()
+    one.stop()
+    one.break_off()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert begun[0] < 3
+    one.finish()
+
+
+def test_what_makes_no_sense(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, _ = pair
+    for fragment, window in ((0, 1), (3, 1), (2 << 20, 1), (2, 0), (2, 65536)):
+        with pytest.raises(ValueError, match=r"\w"):
+            sender(ours, fragment, window)
+    for command, size in ((encode_command({0x0100: 1}), 1), (store_rq(), 0)):
+        with pytest.raises(ValueError, match="a command set with a message id"):
+            Parcel("item", b"/", command, 1, 0, size)
