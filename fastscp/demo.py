@@ -84,10 +84,12 @@ class _Demonstration:
             asyncio.run(self._send(host.strip("[]"), int(port)))
             self._console.print(self._tree())
             self._console.print(
-                f"\nKept in {self._config.store}. Now your own:\n"
+                "\nThat is all; --once stops here."
+                if self._once
+                else f"\nKept in {self._config.store}. Now your own:\n"
                 f"  fastscp echo {host}:{port}\n"
                 f"  fastscp send {host}:{port} PATH...\n"
-                + ("" if self._once else "Listening until Ctrl-C."),
+                "Listening until Ctrl-C.",
                 markup=False,
                 soft_wrap=True,
             )

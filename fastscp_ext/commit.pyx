@@ -374,16 +374,15 @@ cdef void _journal_line(Site* site, Line* line, Instance* i, const char* now) no
 
 
 cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
-    # One write of whole lines: a reader sees them or does not. errno or 0.
-    cdef ssize_t got = -1
-    while True:
-        got = write(site.journal_fd, text, n)
+    # Whole lines. After a short write the rest is tried: that says why. errno or 0.
+    cdef ssize_t got
+    cdef size_t done = 0
+    while done < n:
+        got = write(site.journal_fd, text + done, n - done)
         if got >= 0:
-            break
-        if errno != EINTR:
+            done += <size_t>got
+        elif errno != EINTR:
             return errno
-    if <size_t>got != n:
-        return EIO
     site.journal_bytes += n
     if site.durable and fdatasync(site.journal_fd) < 0:
         return errno

@@ -88,5 +88,6 @@ ctypedef struct Framer:
 cdef void framer_begin(Framer* f, uint32_t pdata_cap) noexcept nogil
 cdef void framer_end(Framer* f) noexcept nogil
 cdef int framer_next(Framer* f, Cursor* c) noexcept nogil
+cdef void framer_drop_pdu(Framer* f) noexcept nogil
 cdef void framer_expect(Framer* f, bint data_follows) noexcept nogil
 cdef str complaint_text(int complaint)

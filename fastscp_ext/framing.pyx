@@ -54,6 +54,14 @@ cdef void framer_end(Framer* f) noexcept nogil:
     f.dead = True
 
 
+cdef void framer_drop_pdu(Framer* f) noexcept nogil:
+    # The PDU just delivered is done with: a request may have been 1 MiB.
+    free(f.pdu)
+    f.pdu = NULL
+    f.pdu_room = 0
+    f.pdu_size = 0
+
+
 cdef void framer_expect(Framer* f, bint data_follows) noexcept nogil:
     # What follows the command set just delivered (PS3.7 E.1, Command Data Set Type).
     f.phase = PHASE_DATA if data_follows else PHASE_COMMAND

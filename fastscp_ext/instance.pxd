@@ -84,6 +84,8 @@ ctypedef struct Instance:
     bint sniffed
     bint odd_uid             # letters or the like in a UID
     bint no_reply
+    bint owns_id             # its Message ID is marked as outstanding
+    bint shrunk              # ends at `path`, which is empty
     bint has_move
     uint8_t stage
     uint8_t head_stage
@@ -101,6 +103,7 @@ ctypedef struct Instance:
     uint64_t drained
     uint32_t stripped        # bytes of embedded header taken off
     uint32_t inflated
+    uint32_t inflate_calls
     uint32_t crc
     Cursor implementation    # for the File Meta Information; borrowed from the receiver
     Cursor version
@@ -119,8 +122,8 @@ ctypedef struct Instance:
     uint8_t move_ae[16]
     uint8_t syntax[64]       # transfer syntax of the data set
     char part[PART_ROOM]
-    char path[PATH_ROOM]     # below the store, with its NUL
     char comment[COMMENT_ROOM]
+    char path[PATH_ROOM]     # below the store, with its NUL
     char digest[72]          # "crc32c:..." or "sha256:...", or empty
     uint8_t head[HEAD_ROOM]
     uint8_t meta[META_ROOM]

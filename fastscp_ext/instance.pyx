@@ -48,6 +48,8 @@ cdef extern from "unistd.h" nogil:
 cdef enum:
     INFLATE_CAP = 1048576       # bytes inflated for the tap, at most
     INFLATE_STEP = 65536
+    INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
+    VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
 
 
 cdef Cursor class_uid(Instance* i) noexcept nogil:
@@ -164,6 +166,10 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
         hold(&i.inflater, inflater)
     inflater = <object>i.inflater
     pending = data[:n]
+    i.inflate_calls += 1
+    if i.inflate_calls > INFLATE_CALLS:
+        i.tap.stopped = True
+        i.inflated = INFLATE_CAP
     while pending and not i.tap.settled and i.inflated < INFLATE_CAP:
         before = inflater.copy()
         try:
@@ -188,16 +194,22 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
 
 
 cdef Py_ssize_t _tap_to_fault(Instance* i, object inflater, bytes pending) noexcept:
-    # A failed call keeps what it had inflated to itself. Again byte by byte, so that what is found
-    # in front of the fault does not depend on how the stream was cut. Returns the fault's place.
-    cdef Py_ssize_t k
-    for k in range(len(pending)):
+    # A failed call keeps what it had inflated to itself. Again in halves, down to the byte, so that
+    # what is found in front of the fault does not depend on how the stream was cut. Returns the
+    # fault's place.
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t step = len(pending)
+    while step and at < len(pending) and i.inflated < INFLATE_CAP:
+        attempt = inflater.copy()
         try:
-            out = inflater.decompress(pending[k:k + 1])
+            out = attempt.decompress(pending[at:at + step], INFLATE_CAP - i.inflated)
         except zlib.error:
-            return k
-        _tap_output(i, out[:INFLATE_CAP - i.inflated])
-    return len(pending)
+            step //= 2
+            continue
+        inflater = attempt
+        at += step
+        _tap_output(i, out)
+    return at
 
 
 cdef void hold(PyObject** place, object value) noexcept:
@@ -390,7 +402,8 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
     gmtime_r(&when, &day)
     snprintf(date, 16, b"%04d%02d%02d", day.tm_year + 1900, day.tm_mon + 1, day.tm_mday)
     values[<int>KEY_RECEIVED_DATE] = cursor_over(<uint8_t*>date, 8)
-    outcome = layout.render_into(values, <uint8_t*>i.path, PATH_ROOM, &size, &bad_key)
+    outcome = layout.render_into(
+        values, <uint8_t*>i.path, PATH_ROOM - VERSION_ROOM, &size, &bad_key)
     if outcome == LAYOUT_MISSING_UID:
         if not values[<int>KEY_STUDY_UID].left:
             i.offending |= 1

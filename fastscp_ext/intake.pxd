@@ -52,6 +52,7 @@ cdef class Intake:
     cdef uint8_t out[OUT_ROOM]
 
     cdef Instance* take(self) except NULL
+    cdef Instance* shrink(self, Instance* i) noexcept
     cdef void give_back(self, Instance* i) noexcept
     cdef void enqueue(self, Instance* i) noexcept
     cdef int commit(self) except -1

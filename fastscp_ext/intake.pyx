@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read, write
 
@@ -214,16 +214,26 @@ cdef class Intake:
         i.lock_fd = -1
         return i
 
+    cdef Instance* shrink(self, Instance* i) noexcept:
+        # Only its response is still to come, behind others: thousands of such fit one read.
+        cdef Instance* got
+        embedded_end(&i.embedded)
+        i.path[0] = 0
+        i.shrunk = True
+        got = <Instance*>realloc(i, <size_t>(<uint8_t*>i.path - <uint8_t*>i) + 1)
+        return i if got == NULL else got
+
     cdef void give_back(self, Instance* i) noexcept:
         drop(&i.receiver)
         drop(&i.tag)
         drop(&i.hasher)
         drop(&i.inflater)
         drop(&i.reply)
-        embedded_end(&i.embedded)
+        if not i.shrunk:
+            embedded_end(&i.embedded)
         if i.lock_fd >= 0:
             close(i.lock_fd)
-        if self.spares < FREE_INSTANCES:
+        if self.spares < FREE_INSTANCES and not i.shrunk:
             i.next = self.spare
             self.spare = i
             self.spares += 1
@@ -361,7 +371,7 @@ cdef class Intake:
 
     cdef int _let_go(self) except -1:
         cdef Owing receiver
-        if self.waiting_count + self.in_commit > WAITING_MOST // 2:
+        if self.waiting_count >= WAITING_MOST:
             return 0
         for receiver in list(self.held):
             if receiver.owed <= OWED_MOST // 2:
@@ -371,5 +381,10 @@ cdef class Intake:
 
     @property
     def uncommitted(self):
-        """Instances that are complete and not yet through the commit."""
-        return self.waiting_count + self.in_commit
+        """Instances that are complete and whose commit the loop has not seen the end of."""
+        cdef int n = self.waiting_count + self.in_commit
+        cdef Instance* i = self.done
+        while i != NULL:
+            n += 1
+            i = i.next
+        return n

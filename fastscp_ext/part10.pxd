@@ -23,7 +23,6 @@ ctypedef struct Embedded:
     uint32_t room
     uint32_t at              # the element header looked at next
     uint32_t want            # bytes needed before looking
-    bint long_form
     Cursor transfer_syntax   # raw value inside `bytes`; left == 0: not found
 
 

@@ -38,10 +38,9 @@ cdef class Receiver(Owing):
     cdef bint backlog
     cdef bint established
     cdef bint awaiting_associate
-    cdef bint unique_ids
+    cdef uint8_t* outstanding     # a bit for each Message ID in use; NULL: not kept
     cdef bint oversize_told
     cdef int holds
-    cdef int last_status
     cdef uint32_t max_pdu_length
     cdef uint32_t peer_max_pdu_length
     cdef bytes tag

@@ -25,7 +25,7 @@ from fastscp_ext.cursor cimport Cursor, cursor_over
 from fastscp_ext.framing cimport (
     FRAME_COMMAND, FRAME_DATA, FRAME_HEADER, FRAME_MORE, FRAME_PDU, PDU_ABORT,
     PDU_ASSOCIATE_RQ, PDU_P_DATA_TF, PDU_RELEASE_RQ, PHASE_COMMAND, Framer, complaint_text,
-    framer_begin, framer_end, framer_expect, framer_next,
+    framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
 )
 from fastscp_ext.instance cimport (
     DIGEST_SHA256, RAW_UID_ROOM, STAGE_COMPLETE, STAGE_SETTLED, Instance, Site, class_uid, drop,
@@ -111,6 +111,7 @@ cdef class Receiver(Owing):
     def __dealloc__(self):
         framer_end(&self.framer)
         free(self.accepted)
+        free(self.outstanding)
 
     # -- what the event loop calls
 
@@ -160,6 +161,7 @@ cdef class Receiver(Owing):
                 if self.trace:
                     self.pdu_traced(False, f.pdu_type, f.pdu_length)
                 self.pdu_received(f.pdu_type, f.pdu[:f.pdu_size])
+                framer_drop_pdu(f)
             else:
                 self.framing_failed(
                     f.abort_source, f.abort_reason, complaint_text(f.complaint), f.pdu_type
@@ -219,6 +221,8 @@ cdef class Receiver(Owing):
         if f.dead or self.holds & HOLD_STOPPED:
             return 0
         framer_expect(f, data_follows)
+        if reply is None and not data_follows:
+            return 0
         i = self.intake.take()
         i.context_id = <uint8_t>context_id
         i.discarding = True
@@ -238,7 +242,6 @@ cdef class Receiver(Owing):
         cdef CommandScan* scan = <CommandScan*>scanned
         cdef Intake intake = self.intake
         cdef Instance* i = intake.take()
-        cdef Instance* other
         cdef Context* context = &self.accepted[self.places[self.framer.context_id]]
         cdef const uint8_t* uids = <const uint8_t*>PyBytes_AS_STRING(self.uids)
         cdef const uint8_t* abstract = uids + context.abstract_at
@@ -290,13 +293,12 @@ cdef class Receiver(Owing):
             status = self.class_judged(i.context_id, sop_class.at[:sop_class.left])
             if status:
                 instance_refuse(i, <uint16_t>status, b"SOP class is not accepted here")
-        if self.unique_ids:
-            other = self.owed_first
-            while other != NULL:
-                if other.message_id == i.message_id and other.reply == NULL:
-                    instance_refuse(i, 0x0210, b"Message ID is still outstanding")
-                    break
-                other = other.next_owed
+        if self.outstanding != NULL:
+            if self.outstanding[i.message_id >> 3] & (1 << (i.message_id & 7)):
+                instance_refuse(i, 0x0210, b"Message ID is still outstanding")
+            else:
+                self.outstanding[i.message_id >> 3] |= <uint8_t>(1 << (i.message_id & 7))
+                i.owns_id = True
         if not i.discarding:
             i.implementation = _bytes_cursor(intake.implementation)
             i.version = _bytes_cursor(intake.version)
@@ -328,6 +330,8 @@ cdef class Receiver(Owing):
 
     cdef int _owe(self, Instance* i) except -1:
         # Responses leave in request order, so a settled one may have to wait for its elders.
+        if self.owed_first != NULL and _is_settled(i):
+            i = self.intake.shrink(i)
         i.next_owed = NULL
         if self.owed_last == NULL:
             self.owed_first = i
@@ -358,6 +362,8 @@ cdef class Receiver(Owing):
                 self.owed_last = NULL
             self.owed -= 1
             sent += 1
+            if i.owns_id:
+                self.outstanding[i.message_id >> 3] &= <uint8_t>~(1 << (i.message_id & 7))
             if not i.no_reply:
                 if OUT_ROOM - used < RESPONSE_ROOM:
                     self._write(intake.out, used)
@@ -467,7 +473,10 @@ cdef class Receiver(Owing):
         self.uids = b"".join(uids)
         self.framer.contexts = self.in_use
         self.peer_max_pdu_length = peer_max_pdu_length
-        self.unique_ids = unique_ids
+        if unique_ids and self.outstanding == NULL:
+            self.outstanding = <uint8_t*>calloc(8192, 1)
+            if self.outstanding == NULL:
+                raise MemoryError()
         self.tag = tag
         self.calling = calling
         self.called = called

@@ -21,7 +21,8 @@ log = logging.getLogger("fastscp.acceptor")
 _BACKLOG: Final = 1024
 # Connections taken in one go, before the loop looks at anything else.
 _AT_ONCE: Final = 64
-# How long accepting rests when the process is out of descriptors.
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# How long accepting rests then.
 _REST_S: Final = 0.5
 
 
@@ -124,7 +125,8 @@ class Acceptor:
         self.pause()
         if self._sock.fileno() >= 0:
             self._sock.close()
-            os.close(self._reserve)
+            if self._reserve >= 0:
+                os.close(self._reserve)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -133,8 +135,8 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._out_of_descriptors()
+                if error.errno in _EXHAUSTED:
+                    self._rest(error)
                     return
                 # The peer was gone again before we took it.
                 log.debug("accept: %s", error)
@@ -142,15 +144,19 @@ class Acceptor:
             host, port = address[0], address[1]
             self._taken(connection, host.removeprefix("::ffff:"), port)
 
-    def _out_of_descriptors(self) -> None:
+    def _rest(self, error: OSError) -> None:
+        """Out of descriptors or memory: turn one peer away, and leave the others waiting a while."""
         log.error(
-            "out of file descriptors: accepting rests for %s s; raise the limit of open files, "
-            "or lower --max-associations",
-            _REST_S,
-        )
-        os.close(self._reserve)
+            "cannot accept: %s; accepting rests for %s s; raise the limit of open files, or lower "
+            "--max-associations",
+            error.strerror, _REST_S,
+        )  # fmt: skip
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
         with contextlib.suppress(OSError):
             self._sock.accept()[0].close()
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.pause()
         self._call_later(_REST_S, self.start)

@@ -182,7 +182,8 @@ class Channel:
             return False
         try:
             socket.send_fds(self._sock, data, [] if fd is None else [fd])
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        except OSError:
+            # Full, gone, or out of the kernel's means: the caller does without, or tries later.
             return False
         return True
 

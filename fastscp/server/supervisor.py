@@ -65,6 +65,8 @@ _BYTES_PER_LOAD: Final = 8 << 20
 _LOAD_EVERY_S: Final = 0.5
 # How long the workers of a killed main may hold the store: they finish the message in hand.
 _ORPHANS_S: Final = 8.0
+# Rounds of reading what a dead worker has left to say: far more than it can have said.
+_LAST_WORDS: Final = 4096
 # Connections that wait for a worker to be there.
 _HOMELESS: Final = 256
 # After the drain time and the last message: then workers are killed.
@@ -355,9 +357,11 @@ class Supervisor:
     def _ended(self, worker: _Worker) -> None:
         """A worker process is over, as planned or not."""
         code = worker.process.get_returncode() if worker.process else None
-        if not worker.channel.closed:
-            # Its last words may still wait.
+        before = 0
+        while not worker.channel.closed and before < _LAST_WORDS:
+            # They may still wait, and the end of the channel is behind them.
             self._messages(worker)
+            before += 1
         if not worker.channel.closed:
             self._loop.remove_reader(worker.channel.fileno())
         worker.channel.close()

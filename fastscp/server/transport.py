@@ -167,6 +167,8 @@ class Association(Receiver):
         if self.owed and self.state in (State.STA6, State.STA8):
             self._half_closed = True
             return True
+        # The loop closes once all is sent, which a peer that does not read can put off for ever.
+        self._deadline = time.monotonic() + _HANG_UP_S
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -451,9 +453,10 @@ class Association(Receiver):
     def _close(self, why: str) -> None:
         self._ending = self._ending or why
         if self._transport is not None:
-            transport, self._transport = self._transport, None
             self.unplug()
-            transport.close()
+            self._transport.close()
+            # That waits for what is not sent yet; a peer that does not read ends here, too.
+            self._deadline = time.monotonic() + _HANG_UP_S
 
     def _tell_end(self) -> None:
         if self._said_why:
@@ -484,7 +487,8 @@ class Association(Receiver):
                     self.admitted(Verdict(self.number, 2, 3, 1, "main does not answer"))
                     return
                 waiting = self.state is State.STA2
-                self._machine.handle(Event.EVT18)
+                if self.state in (State.STA2, State.STA13):
+                    self._machine.handle(Event.EVT18)
                 self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")
         elif self.state is State.STA6:
             why = self.overdue(now, timeouts.message, timeouts.min_rate, timeouts.idle)

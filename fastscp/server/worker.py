@@ -41,6 +41,7 @@ from fastscp.server.channel import (
     Verdict,
 )
 from fastscp.server.transport import Association, Timeouts
+from fastscp.status import OUT_OF_RESOURCES
 from fastscp.store import duplicates
 from fastscp.store.directory import create_life, remove_life
 from fastscp.store.journal import Segments
@@ -100,7 +101,7 @@ class Worker:
         self._last_errors: dict[tuple[str, int], float] = {}
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
         self._segments = Segments(
-            store_fd, setup.run, f"w{setup.worker}-{os.getpid()}", durable=self._durable
+            store_fd, setup.run, setup.life.removeprefix(f"{setup.run}-"), durable=self._durable
         )
         self._intake = Intake(
             store_fd=store_fd,
@@ -153,7 +154,6 @@ class Worker:
             self._intake.stop_committer()
             await loop.run_in_executor(None, self._committer.join)
             loop.remove_reader(self._intake.done_fd)
-            self._intake.release()
         loop.remove_reader(self._channel.fileno())
         self._comparers.shutdown()
         self._segments.close()
@@ -302,6 +302,12 @@ class Worker:
                     durable=self._durable,
                     use_link=self._setup.use_link,
                 ),
+            )
+        except Exception:
+            # A bug; the sender is answered all the same, and what is there already stays.
+            log.exception("cannot compare %s", logs.printable(path))
+            outcome = duplicates.Outcome(
+                "refused", path, status=OUT_OF_RESOURCES, comment=b"cannot store now"
             )
         finally:
             self._comparing -= 1
