@@ -140,21 +140,26 @@ cdef void put_value(Path* path, Cursor value) noexcept nogil:
     # Never empty and never begins with ".": a component with a value in it is no "." or "..".
     cdef Cursor rest = value
     cdef uint32_t start = path.at
+    cdef uint32_t size = 0  # encoded, whether there was room or not
+    cdef bint full = path.full
     cdef uint8_t byte = 0
-    cdef bint first = True
     if value.left == 0:
         put(path, c"_")
         return
     while take_u8(&rest, &byte):
         if is_alphanumeric(byte) or byte == c"_" or (
-                not first and (byte == c"." or byte == c"-")):
+                size > 0 and (byte == c"." or byte == c"-")):
             put(path, byte)
+            size += 1
         else:
             put(path, c"%")
             put_hex(path, byte, 2, upper=True)
-        first = False
-        if path.at - start > MAX_VALUE:
-            path.at = start + CUT_VALUE
+            size += 3
+        if size > MAX_VALUE:
+            # What ran over `cap` behind the cut does not count.
+            if path.at - start >= CUT_VALUE:
+                path.at = start + CUT_VALUE
+                path.full = full
             put(path, c"~")
             put_hex(path, fnv_1a(value), 16, upper=False)
             return
