@@ -74,7 +74,7 @@ extensions = [
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         define_macros=macros,
-        depends=["fastscp_ext/crc32c.h"],
+        depends=["fastscp_ext/crc32c.h", "fastscp_ext/flusher.h"],
     )
     for name in modules
 ]

@@ -6,7 +6,7 @@ from fastscp_ext.digest import crc32c
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.framing import PDUStream
 from fastscp_ext.head import part10_head, part10_head_of_file
-from fastscp_ext.intake import Duplicate, Intake
+from fastscp_ext.intake import Compression, Duplicate, Intake
 from fastscp_ext.layout import Layout, LayoutError, valid_uid
 from fastscp_ext.part10 import build_meta, strip_embedded
 from fastscp_ext.pdu import (
@@ -59,6 +59,7 @@ __all__ = [
     "CommandError",
     "CommandSet",
     "CommonExtendedNegotiation",
+    "Compression",
     "Duplicate",
     "ExtendedNegotiation",
     "Intake",

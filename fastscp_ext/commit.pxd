@@ -7,7 +7,15 @@ from fastscp_ext.instance cimport Instance, Site
 
 cdef enum:
     DURABLE_PLACES = 512     # directories remembered as flushed into their parents
-    BATCH_DIRECTORIES = 1024
+
+cdef extern from "flusher.h" nogil:
+    ctypedef struct flush_job:
+        int fd
+        int whole
+        int error
+
+    ctypedef struct flusher:
+        pass
 
 ctypedef struct Line:
     char* bytes              # owned
@@ -15,9 +23,30 @@ ctypedef struct Line:
     size_t room
     bint failed
 
+# What tells a directory from another one at its path: inodes are given again.
+ctypedef struct Identity:
+    uint64_t inode           # 0: not known
+    uint64_t born            # ns since 1970, 0 where the file system does not keep it
+
+# A directory to be flushed in a batch: the first `size` bytes of `path`, borrowed.
+ctypedef struct Directory:
+    char* path
+    uint32_t size
+    Identity identity
+
+# A directory whose entry this process has flushed into its parent.
+ctypedef struct Durable:
+    char* path               # owned, or NULL
+    Identity identity
+
 # What a committer keeps between batches. Used by one thread at a time.
 ctypedef struct Committed:
-    char* durable[DURABLE_PLACES]    # owned, or NULL
+    flusher threads
+    flush_job* jobs          # owned
+    Directory* directories   # owned, as many places as jobs
+    int room                 # places in both
+    int used
+    Durable durable[DURABLE_PLACES]
     Line lines
 
 

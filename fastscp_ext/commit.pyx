@@ -11,7 +11,7 @@ if it might succeed: the kernel may have dropped the pages with the error.
 import os
 
 from libc.errno cimport EEXIST, EINTR, EIO, ENOENT, ENOMEM, errno
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -19,13 +19,12 @@ from libc.time cimport gmtime_r, time_t, tm
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close, write
 
-from fastscp_ext.cursor cimport Cursor, cursor_over, take_u8
+from fastscp_ext.cursor cimport Cursor, cursor_over, skip, take_u8
 from fastscp_ext.digest cimport crc32c
 from fastscp_ext.instance cimport (
-    DUPLICATE_IDENTICAL, DUPLICATE_KEPT,
-    DUPLICATE_REPLACED, DUPLICATE_VERSION, STAGE_COMPLETE, STAGE_DUPLICATE,
-    STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED, Instance, Site, class_uid, instance_drop_part,
-    instance_fail, name_uid,
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, PATH_ROOM,
+    STAGE_COMPLETE, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED, Instance, Site,
+    class_uid, instance_drop_part, instance_fail, name_uid,
 )
 from fastscp_ext.shared cimport COUNTER_INSTANCES, COUNTER_REFUSED, shared_add
 from fastscp_ext.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
@@ -43,15 +42,18 @@ cdef extern from "sys/stat.h" nogil:
     int mkdirat(int dirfd, const char* path, mode_t mode)
 
 cdef extern from "unistd.h" nogil:
-    int fsync(int fd)
+    int F_OK
     int fdatasync(int fd)
+    int faccessat(int dirfd, const char* path, int mode, int flags)
     int linkat(int olddirfd, const char* oldpath, int newdirfd, const char* newpath, int flags)
     int unlinkat(int dirfd, const char* path, int flags)
 
 cdef extern from *:
     """
     #include <fcntl.h>
+    #include <stdint.h>
     #include <stdio.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <unistd.h>
     #ifndef RENAME_NOREPLACE
@@ -61,7 +63,16 @@ cdef extern from *:
     static int rename_noreplace(int from_dir, const char *from, int to_dir, const char *to) {
         return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, RENAME_NOREPLACE);
     }
+    static void identify(int fd, uint64_t *inode, uint64_t *born) {
+        struct statx found;
+        *inode = *born = 0;
+        if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &found) < 0) return;
+        *inode = found.stx_ino;
+        if (found.stx_mask & STATX_BTIME)
+            *born = (uint64_t)found.stx_btime.tv_sec * 1000000000u + found.stx_btime.tv_nsec;
+    }
     """
+    void identify(int fd, uint64_t* inode, uint64_t* born) nogil
     int _rename_noreplace "rename_noreplace"(
         int from_dir, const char* old, int to_dir, const char* new) nogil
 
@@ -77,15 +88,28 @@ def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
         raise OSError(errno, os.strerror(errno), old, None, new)
 
 
+cdef extern from "flusher.h" nogil:
+    void flusher_begin(flusher* f)
+    void flusher_run(flusher* f, flush_job* jobs, int count)
+    void flusher_end(flusher* f)
+
+
 cdef void committed_begin(Committed* c) noexcept nogil:
     memset(c, 0, sizeof(Committed))
+    flusher_begin(&c.threads)
 
 
 cdef void committed_end(Committed* c) noexcept nogil:
     cdef int i
+    flusher_end(&c.threads)
+    free(c.jobs)
+    free(c.directories)
+    c.jobs = NULL
+    c.directories = NULL
+    c.room = 0
     for i in range(DURABLE_PLACES):
-        free(c.durable[i])
-        c.durable[i] = NULL
+        free(c.durable[i].path)
+        c.durable[i].path = NULL
     free(c.lines.bytes)
     c.lines.bytes = NULL
     c.lines.room = 0
@@ -100,33 +124,40 @@ cdef uint32_t _parent(const char* path, uint32_t size) noexcept nogil:
     return size - 1 if size else 0
 
 
-cdef char** _durable_place(Committed* c, const char* path, uint32_t size) noexcept nogil:
+cdef Durable* _durable_place(Committed* c, const char* path, uint32_t size) noexcept nogil:
     return &c.durable[crc32c(0, <const uint8_t*>path, size) % DURABLE_PLACES]
 
 
-cdef bint _is_durable(Committed* c, const char* path, uint32_t size) noexcept nogil:
-    cdef char* there = _durable_place(c, path, size)[0]
-    if size == 0:
+cdef bint _is_durable(Committed* c, Directory* d) noexcept nogil:
+    # Whether this very directory's entry was flushed: one removed by hand may have been made
+    # again by another worker, who has yet to flush it. If it is the same, so are those above.
+    cdef Durable* there = _durable_place(c, d.path, d.size)
+    if d.size == 0:
         return True
-    return there != NULL and strlen(there) == size and memcmp(there, path, size) == 0
+    return (
+        there.path != NULL and strlen(there.path) == d.size
+        and memcmp(there.path, d.path, d.size) == 0 and d.identity.inode != 0
+        and there.identity.inode == d.identity.inode and there.identity.born == d.identity.born
+    )
 
 
-cdef void _set_durable(Committed* c, const char* path, uint32_t size) noexcept nogil:
-    cdef char** place = _durable_place(c, path, size)
-    free(place[0])
-    place[0] = <char*>malloc(size + 1)
-    if place[0] != NULL:
-        memcpy(place[0], path, size)
-        place[0][size] = 0
+cdef void _set_durable(Committed* c, Directory* d) noexcept nogil:
+    cdef Durable* place = _durable_place(c, d.path, d.size)
+    free(place.path)
+    place.path = <char*>malloc(d.size + 1)
+    place.identity = d.identity
+    if place.path != NULL:
+        memcpy(place.path, d.path, d.size)
+        place.path[d.size] = 0
 
 
 cdef void _forget_durable(Committed* c, const char* path, uint32_t size) noexcept nogil:
     # A directory on the way to `path` was gone: it and those above are not known any more.
-    cdef char** place
+    cdef Durable* place
     while size:
         place = _durable_place(c, path, size)
-        free(place[0])
-        place[0] = NULL
+        free(place.path)
+        place.path = NULL
         size = _parent(path, size)
 
 
@@ -144,52 +175,102 @@ cdef int make_parents(int store_fd, char* path, uint32_t size) noexcept nogil:
     return 0
 
 
-cdef int _flush_directory(int store_fd, char* path, uint32_t size) noexcept nogil:
-    # fsync the directory made of the first `size` bytes of `path`. errno or 0.
+cdef int _open_directory(int store_fd, char* path, uint32_t size) noexcept nogil:
+    # The directory made of the first `size` bytes of `path`, or -1.
     cdef char kept = path[size]
-    cdef int fd
-    cdef int failed = 0
     cdef const char* name = b"."
+    cdef int fd
     if size:
         name = path
     path[size] = 0
     fd = openat(store_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     path[size] = kept
-    if fd < 0:
-        return errno
-    if fsync(fd) < 0:
-        failed = errno
-    close(fd)
-    return failed
+    return fd
 
 
 # ---- steps -----------------------------------------------------------------------------------
 
-cdef void _flush_part(Site* site, Instance* i) noexcept nogil:
-    # Data on stable storage (durable) and the descriptor gone, before the name is given.
-    cdef int failed = 0
-    cdef const char* step = b"flush a part file"
-    if i.fd < 0:
-        instance_fail(i, EIO, b"flush a part file")
-        failed = EIO
-    else:
-        if site.durable and fdatasync(i.fd) < 0:
-            failed = errno
-        if close(i.fd) < 0 and not failed and errno != EINTR:
-            failed = errno
-            step = b"close a part file"
-        i.fd = -1
-        if failed:
-            instance_fail(i, failed, step)
-    if failed:
-        instance_drop_part(site, i)
-        i.stage = STAGE_SETTLED
-    else:
-        i.stage = STAGE_FLUSHED
+cdef bint _reserve(Committed* c, int places) noexcept nogil:
+    # Room for so many jobs and directories.
+    cdef flush_job* jobs
+    cdef Directory* directories
+    if places <= c.room:
+        return True
+    jobs = <flush_job*>realloc(c.jobs, <size_t>places * 2 * sizeof(flush_job))
+    if jobs == NULL:
+        return False
+    c.jobs = jobs
+    directories = <Directory*>realloc(c.directories, <size_t>places * 2 * sizeof(Directory))
+    if directories == NULL:
+        return False
+    c.directories = directories
+    c.room = places * 2
+    return True
+
+
+cdef void _flush_parts(Site* site, Committed* c, Instance* batch) noexcept nogil:
+    # Data on stable storage (durable) and the descriptors gone, before any name is given. The
+    # flush goes through the descriptor that wrote: it is the one that reports its errors.
+    cdef Instance* i = batch
+    cdef int n = 0
+    cdef int failed
+    while i != NULL:
+        if i.stage == STAGE_COMPLETE and site.durable and i.fd >= 0 and _reserve(c, n + 1):
+            c.jobs[n].fd = i.fd
+            c.jobs[n].whole = 0
+            n += 1
+        i = i.next
+    flusher_run(&c.threads, c.jobs, n)
+    i = batch
+    n = 0
+    while i != NULL:
+        if i.stage == STAGE_COMPLETE:
+            failed = 0
+            if i.fd < 0:
+                failed = EIO
+            elif site.durable:
+                # Instances that found no room have no job: none of them was flushed.
+                if n < c.room and c.jobs[n].fd == i.fd:
+                    failed = c.jobs[n].error
+                    n += 1
+                else:
+                    failed = ENOMEM
+            if i.fd >= 0:
+                if close(i.fd) < 0 and not failed and errno != EINTR:
+                    failed = errno
+                i.fd = -1
+            if failed:
+                instance_fail(i, failed, b"flush a part file")
+                instance_drop_part(site, i)
+                i.stage = STAGE_SETTLED
+            else:
+                i.stage = STAGE_FLUSHED
+        i = i.next
+
+
+cdef bint _twin_exists(Site* site, Instance* i) noexcept nogil:
+    # Whether the store has the instance in its other form, compressed or not.
+    cdef uint32_t n = i.path_size
+    cdef char kept
+    cdef bint there
+    if n > 4 and memcmp(i.path + n - 4, b".zst", 4) == 0:
+        kept = i.path[n - 4]
+        i.path[n - 4] = 0
+        there = faccessat(site.store_fd, i.path, F_OK, 0) == 0
+        i.path[n - 4] = kept
+        return there
+    if n + 5 > PATH_ROOM:
+        return False
+    memcpy(i.path + n, b".zst", 5)
+    there = faccessat(site.store_fd, i.path, F_OK, 0) == 0
+    i.path[n] = 0
+    return there
 
 
 cdef int _give_name(Site* site, Instance* i) noexcept nogil:
     # 0, or the errno. Never replaces.
+    if site.mixed and _twin_exists(site, i):
+        return EEXIST
     if site.use_link:
         if linkat(site.incoming_fd, i.part, site.store_fd, i.path, 0) < 0:
             return errno
@@ -223,52 +304,88 @@ cdef void _name(Site* site, Committed* c, Instance* i) noexcept nogil:
         i.stage = STAGE_SETTLED
 
 
-cdef void _flush_directories(Site* site, Committed* c, Instance* batch) noexcept nogil:
-    # Each directory that got a name, once, and every directory above that this process has not
-    # yet flushed into its parent. A failure refuses all instances that depend on it.
-    cdef char* paths[BATCH_DIRECTORIES]
-    cdef uint32_t sizes[BATCH_DIRECTORIES]
-    cdef int errors[BATCH_DIRECTORIES]
-    cdef int used = 0
+cdef int _listed(Committed* c, char* path, uint32_t size) noexcept nogil:
+    # The place of a directory in this batch's list, or -1.
     cdef int k
-    cdef int failed
-    cdef uint32_t size
-    cdef bint known
+    for k in range(c.used):
+        if c.directories[k].size == size and memcmp(c.directories[k].path, path, size) == 0:
+            return k
+    return -1
+
+
+cdef void _list_directories(Site* site, Committed* c, Instance* i) noexcept nogil:
+    # The directory that got the instance's name, and upwards each one whose own entry this
+    # process has not yet flushed into its parent.
+    cdef uint32_t size = _parent(i.path, i.path_size)
+    cdef Directory* d
+    cdef int k
+    while True:
+        k = _listed(c, i.path, size)
+        if k < 0:
+            if not _reserve(c, c.used + 1):
+                return
+            k = c.used
+            c.used += 1
+            d = &c.directories[k]
+            d.path = i.path
+            d.size = size
+            c.jobs[k].whole = 1
+            c.jobs[k].fd = _open_directory(site.store_fd, i.path, size)
+            c.jobs[k].error = errno if c.jobs[k].fd < 0 else 0
+            identify(c.jobs[k].fd, &d.identity.inode, &d.identity.born)
+        if _is_durable(c, &c.directories[k]):
+            return
+        size = _parent(i.path, size)
+
+
+cdef int _directory_error(Committed* c, Instance* i) noexcept nogil:
+    # The first failure among the directories the instance depends on; ENOMEM: one is not listed.
+    cdef uint32_t size = _parent(i.path, i.path_size)
+    cdef int k
+    while True:
+        k = _listed(c, i.path, size)
+        if k < 0:
+            return ENOMEM
+        if c.jobs[k].error:
+            return c.jobs[k].error
+        if _is_durable(c, &c.directories[k]):
+            return 0
+        size = _parent(i.path, size)
+
+
+cdef void _flush_directories(Site* site, Committed* c, Instance* batch) noexcept nogil:
+    # Each touched directory once. A failure refuses all instances that depend on it.
     cdef Instance* i = batch
+    cdef uint32_t size
+    cdef int failed
+    cdef int k
+    c.used = 0
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            size = _parent(i.path, i.path_size)
-            failed = 0
-            while True:
-                for k in range(used):
-                    if sizes[k] == size and memcmp(paths[k], i.path, size) == 0:
-                        break
-                else:
-                    k = used
-                if k == used:
-                    if used == BATCH_DIRECTORIES:
-                        used = 0
-                        k = 0
-                    paths[k] = i.path
-                    sizes[k] = size
-                    errors[k] = _flush_directory(site.store_fd, i.path, size)
-                    used += 1
-                if errors[k]:
-                    failed = errors[k]
-                    break
-                # The directory's own entry lives in its parent.
-                known = _is_durable(c, i.path, size)
-                if known:
-                    break
-                size = _parent(i.path, size)
+            _list_directories(site, c, i)
+        i = i.next
+    flusher_run(&c.threads, c.jobs, c.used)
+    for k in range(c.used):
+        if c.jobs[k].fd >= 0:
+            close(c.jobs[k].fd)
+    i = batch
+    while i != NULL:
+        if i.stage == STAGE_NAMED:
+            failed = _directory_error(c, i)
             if failed:
                 instance_fail(i, failed, b"flush a directory")
                 i.stage = STAGE_SETTLED
-            else:
-                size = _parent(i.path, i.path_size)
-                while size and not _is_durable(c, i.path, size):
-                    _set_durable(c, i.path, size)
-                    size = _parent(i.path, size)
+        i = i.next
+    i = batch
+    while i != NULL:
+        # Only now: what one instance made durable must not vouch for a sibling's failure.
+        if i.stage == STAGE_NAMED:
+            size = _parent(i.path, i.path_size)
+            k = _listed(c, i.path, size)
+            while k >= 0 and not _is_durable(c, &c.directories[k]):
+                _set_durable(c, &c.directories[k])
+                size = _parent(i.path, size)
+                k = _listed(c, i.path, size)
         i = i.next
 
 
@@ -300,16 +417,21 @@ cdef void _put_string(Line* line, const char* key, Cursor value) noexcept nogil:
     # ,"key":"value" with what JSON wants escaped. Values are ASCII or UTF-8 of the layout.
     cdef uint8_t b = 0
     cdef char unit[8]
+    cdef uint32_t n = 0
+    cdef Cursor plain
     _put_text(line, b',"')
     _put_text(line, key)
     _put_text(line, b'":"')
-    while take_u8(&value, &b):
-        if b < 32 or b == 34 or b == 92 or b == 127:
+    while value.left:
+        plain = value
+        while take_u8(&plain, &b) and b >= 32 and b != 34 and b != 92 and b != 127:
+            n += 1
+        _put(line, <const char*>value.at, n)
+        skip(&value, n)
+        n = 0
+        if take_u8(&value, &b):
             snprintf(unit, 8, b"\\u%04x", <unsigned int>b)
             _put(line, unit, 6)
-        else:
-            unit[0] = <char>b
-            _put(line, unit, 1)
     _put_text(line, b'"')
 
 
@@ -328,7 +450,7 @@ cdef void _journal_line(Site* site, Line* line, Instance* i, const char* now) no
     cdef Cursor syntax = cursor_over(i.syntax, i.syntax_size)
     snprintf(
         text, 96, b'{"v":1,"event":"stored","seq":%llu,"time":"%s"',
-        <unsigned long long>shared_add(site.sequence, 1), now,
+        <unsigned long long>i.sequence, now,
     )
     _put_text(line, text)
     _put_string(line, b"worker", cursor_over(<uint8_t*>site.worker, <uint32_t>strlen(site.worker)))
@@ -415,7 +537,8 @@ cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
     if lines.failed:
         failed = ENOMEM
     elif site.journal_fd < 0:
-        failed = EIO
+        # No new file could be opened; that failure is the one to tell of.
+        failed = site.journal_errno if site.journal_errno else EIO
     else:
         failed = _append(site, lines.bytes, lines.size)
         if failed:
@@ -427,6 +550,9 @@ cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
         if i.stage == STAGE_NAMED:
             if failed:
                 instance_fail(i, failed, b"write the journal")
+            elif i.duplicate == DUPLICATE_KEPT:
+                i.status = 0xB006
+                memcpy(i.comment, b"existing instance kept", 23)
             i.stage = STAGE_SETTLED
         i = i.next
 
@@ -435,12 +561,12 @@ cdef void commit_batch(Site* site, Committed* c, Instance* batch) noexcept nogil
     # Afterwards every instance is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody
     # must compare and bring it back as STAGE_NAMED or STAGE_SETTLED.
     cdef Instance* i = batch
+    _flush_parts(site, c, batch)
     while i != NULL:
-        if i.stage == STAGE_COMPLETE:
-            _flush_part(site, i)
-        i = i.next
-    i = batch
-    while i != NULL:
+        # The number is taken before the name is given: who replaces that file has a higher one,
+        # though its line may be written first. Names given by a comparison are locked till then.
+        if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
+            i.sequence = shared_add(site.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(site, c, i)
         i = i.next

@@ -30,6 +30,8 @@ cdef enum Stage:
     STAGE_NAMED = 3          # has its final name; directory and journal are due
     STAGE_DUPLICATE = 4      # the final name exists: somebody must compare
     STAGE_SETTLED = 5        # `status` is final
+    STAGE_COMPRESSING = 6    # complete, on its way to a compressed part
+    STAGE_ANSWERABLE = 7     # settled and no longer the committer's: the response may leave
 
 cdef enum Head:
     HEAD_LOOK = 0            # too few bytes yet to tell whether a Part 10 header is embedded
@@ -50,12 +52,14 @@ ctypedef struct Site:
     int journal_fd
     bint durable
     bint strict
+    bint mixed               # a name is taken by its form with or without .zst, too
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
     uint8_t digest
     uint32_t parts           # part files named so far
     uint64_t max_instance_size   # bytes of data set; 0: no limit
     uint64_t* counters       # this worker's row of the shared block
     uint64_t* sequence
+    uint64_t* store_state
     uint64_t journal_bytes   # in the present journal file
     int journal_errno        # of the failure that closed it, or 0
     char worker[24]
@@ -76,7 +80,6 @@ ctypedef struct Instance:
     uint64_t number          # of its association
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
-    bint committing          # the commit has it, perhaps in its thread: `stage` and `next` are its
     bint has_part
     bint discarding          # the rest of its data set is read and dropped
     bint peer_gone
@@ -99,6 +102,7 @@ ctypedef struct Instance:
     int error_no             # errno behind `status`, or 0
     int lock_fd              # held until the journal line is written, or -1
     const char* error_step   # what was tried when error_no came
+    uint64_t sequence        # number of its journal line
     uint64_t data_bytes      # of data set, as stored
     uint64_t drained
     uint32_t stripped        # bytes of embedded header taken off
@@ -131,6 +135,8 @@ ctypedef struct Instance:
     TapState tap
 
 
+cdef void disk_begin(Site* site) noexcept nogil
+cdef void disk_end(Site* site) noexcept nogil
 cdef Cursor class_uid(Instance* i) noexcept nogil
 cdef Cursor name_uid(Instance* i) noexcept nogil
 cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil

@@ -9,11 +9,12 @@ import zlib
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
 from posix.fcntl cimport O_CREAT, O_EXCL, O_WRONLY
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.uio cimport iovec, writev
 from posix.unistd cimport close
 
@@ -28,6 +29,7 @@ from fastscp_ext.part10 cimport (
     EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
     embedded_prefix, meta_build,
 )
+from fastscp_ext.shared cimport COUNTER_DISK, shared_set
 from fastscp_ext.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_value,
@@ -50,6 +52,20 @@ cdef enum:
     INFLATE_STEP = 65536
     INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
     VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
+
+
+cdef void disk_begin(Site* site) noexcept nogil:
+    # A disk may block inside the call that follows; main sees since when.
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    shared_set(
+        &site.counters[<int>COUNTER_DISK],
+        <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000 + 1,
+    )
+
+
+cdef void disk_end(Site* site) noexcept nogil:
+    shared_set(&site.counters[<int>COUNTER_DISK], 0)
 
 
 cdef Cursor class_uid(Instance* i) noexcept nogil:
@@ -102,12 +118,20 @@ cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil:
 cdef int instance_flush(Site* site, Instance* i) noexcept nogil:
     # Write the fragments collected so far; the iovecs point into the receive buffer and the
     # instance, so this must come before either is used again. 0, or -1 after instance_fail.
-    cdef iovec* at = site.iov
     cdef int used = site.iov_used
-    cdef ssize_t n
+    cdef int got
     site.iov_used = 0
     if i.discarding or used == 0:
         return 0
+    disk_begin(site)
+    got = _write_out(site, i, used)
+    disk_end(site)
+    return got
+
+
+cdef int _write_out(Site* site, Instance* i, int used) noexcept nogil:
+    cdef iovec* at = site.iov
+    cdef ssize_t n
     if i.fd < 0:
         site.parts += 1
         snprintf(i.part, PART_ROOM, b"%08x.part", site.parts)

@@ -21,6 +21,7 @@ cdef class Owing:
 
     cdef int answer(self) except -1
     cdef int go_on(self) except -1
+    cdef int speed_up(self) except -1
 
 
 cdef class Intake:
@@ -47,7 +48,11 @@ cdef class Intake:
     cdef object new_journal
     cdef object on_duplicate
     cdef object on_error
-    cdef set held
+    cdef object on_complete
+    cdef set held             # receivers whose reading pauses for the commit
+    cdef set slowed           # receivers whose reading pauses for want of space
+    cdef double allowance     # bytes that may be read while space is short
+    cdef double refilled_at
     cdef uint64_t journal_limit
     cdef uint8_t out[OUT_ROOM]
 
@@ -55,7 +60,9 @@ cdef class Intake:
     cdef Instance* shrink(self, Instance* i) noexcept
     cdef void give_back(self, Instance* i) noexcept
     cdef void enqueue(self, Instance* i) noexcept
+    cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
     cdef int _journal_ready(self) except -1
     cdef int _settle(self, Instance* batch) except -1
     cdef int _let_go(self) except -1
+    cdef bint allowed(self, Py_ssize_t nbytes) noexcept

@@ -8,7 +8,7 @@ from typing_extensions import disjoint_base
 from fastscp_ext.layout import Layout
 from fastscp_ext.shared import Shared
 
-__all__ = ["Duplicate", "Intake", "Owing"]
+__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
 
 @disjoint_base
 class Owing:
@@ -37,19 +37,39 @@ class Duplicate:
 
     def settle(
         self,
-        kind: Literal["identical", "version", "replaced", "kept"],
+        kind: Literal["named", "identical", "version", "replaced", "kept"],
         path: str,
         lock_fd: int = -1,
-        keep_part: bool = False,
     ) -> None:
         """Go on to directory flush, journal and response.
 
-        path: where the instance is now. lock_fd: closed once the journal line is written. The part
-        is unlinked unless it is gone already.
+        kind: named, where the path was free after all. path: where the instance is now. lock_fd:
+        closed once the journal line is written. The part is unlinked unless it is gone already.
         """
 
     def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
         """Drop the part and answer with `status`; error_no says why, for the log."""
+
+@final
+class Compression:
+    """A complete instance whose part is to be compressed before the commit.
+
+    Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
+    After that ValueError meets every further call of either.
+    """
+
+    @property
+    def part(self) -> str:
+        """Name of the uncompressed part file in the incoming folder."""
+
+    def done(self, part: str, fd: int) -> None:
+        """Go on to the commit with another part, whose descriptor the intake owns from now on.
+
+        The uncompressed part is removed.
+        """
+
+    def failed(self, error_no: int) -> None:
+        """Drop the instance: its part cannot be compressed. The peer gets A700."""
 
 @final
 class Intake:
@@ -62,7 +82,8 @@ class Intake:
     `release` be called when `done_fd` is readable.
     new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
-    path): a file call failed; called on the loop's thread.
+    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
+    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
     Raises ValueError for a worker, name or digest it cannot have, OSError, MemoryError.
     """
@@ -86,6 +107,8 @@ class Intake:
         new_journal: Callable[[], tuple[int, int]],
         on_duplicate: Callable[[Duplicate], object],
         on_error: Callable[[str, int, str], object],
+        on_complete: Callable[[Compression], object] | None = None,
+        mixed: bool = False,
         buffer_bytes: int = 262144,
         journal_limit: int = 67108864,
     ) -> Self: ...
@@ -107,6 +130,9 @@ class Intake:
     def release(self) -> None:
         """Send the responses of what the committer's thread has finished."""
 
+    def refill(self, now: float) -> None:
+        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+
     @property
     def uncommitted(self) -> int:
-        """Instances that are complete and not yet through the commit."""
+        """Instances that are complete and whose commit the loop has not seen the end of."""

@@ -14,15 +14,18 @@ from posix.unistd cimport close, read, write
 
 from fastscp_ext.commit cimport commit_batch, committed_begin, committed_end
 from fastscp_ext.instance cimport (
-    DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT,
-    DUPLICATE_REPLACED, DUPLICATE_VERSION, PATH_ROOM, STAGE_DUPLICATE, STAGE_NAMED,
-    STAGE_SETTLED, Instance, Site, drop, instance_drop_part, instance_refuse,
+    DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
+    DUPLICATE_REPLACED, DUPLICATE_VERSION, PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE,
+    STAGE_COMPLETE,
+    STAGE_COMPRESSING, STAGE_DUPLICATE, STAGE_NAMED,
+    STAGE_SETTLED, Instance, Site, disk_begin, disk_end, drop, instance_drop_part,
+    instance_fail, instance_refuse,
 )
 from fastscp_ext.layout cimport Layout
 from fastscp_ext.part10 cimport embedded_end
-from fastscp_ext.shared cimport SHARED_WORKERS, Shared
+from fastscp_ext.shared cimport SHARED_WORKERS, STORE_SLOW, Shared, shared_get
 
-__all__ = ["Duplicate", "Intake", "Owing"]
+__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
 
 cdef extern from "sys/eventfd.h" nogil:
     int EFD_CLOEXEC
@@ -31,7 +34,7 @@ cdef extern from "sys/eventfd.h" nogil:
 
 _DIGESTS = {"none": DIGEST_NONE, "crc32c": DIGEST_CRC32C, "sha256": DIGEST_SHA256}
 _DUPLICATES = {
-    "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
+    "named": DUPLICATE_NO, "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
     "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
 }
 
@@ -43,6 +46,9 @@ cdef class Owing:
         raise NotImplementedError
 
     cdef int go_on(self) except -1:
+        raise NotImplementedError
+
+    cdef int speed_up(self) except -1:
         raise NotImplementedError
 
 
@@ -67,10 +73,10 @@ cdef class Duplicate:
         """The path that was taken, below the store."""
         return self.instance.path.decode()
 
-    def settle(self, str kind not None, str path not None, int lock_fd=-1, bint keep_part=False):
+    def settle(self, str kind not None, str path not None, int lock_fd=-1):
         """Go on to directory flush, journal and response.
 
-        kind: identical, version, replaced or kept. path: where the instance is now. lock_fd:
+        kind: named, identical, version, replaced or kept. path: where the instance is now. lock_fd:
         closed once the journal line is written. The part is unlinked unless it is gone already.
         """
         cdef bytes raw = os.fsencode(path)
@@ -81,13 +87,10 @@ cdef class Duplicate:
         cdef Instance* i = self.instance
         self.instance = NULL
         i.duplicate = _DUPLICATES[kind]
-        if i.duplicate == DUPLICATE_KEPT:
-            i.status = 0xB006
-            memcpy(i.comment, b"existing instance kept", 23)
         memcpy(i.path, PyBytes_AS_STRING(raw), len(raw) + 1)
         i.path_size = <uint32_t>len(raw)
         i.lock_fd = lock_fd
-        if kind in ("version", "replaced"):
+        if kind in ("named", "version", "replaced"):
             i.has_part = False
         instance_drop_part(&self.intake.site, i)
         i.stage = STAGE_NAMED
@@ -111,6 +114,55 @@ cdef class Duplicate:
 
 
 @cython.final
+@cython.final
+cdef class Compression:
+    """A complete instance whose part is to be compressed before the commit.
+
+    Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
+    """
+
+    cdef Intake intake
+    cdef Instance* instance
+
+    @property
+    def part(self):
+        """Name of the uncompressed part file in the incoming folder."""
+        return self.instance.part.decode()
+
+    def done(self, str part not None, int fd):
+        """Go on to the commit with another part, whose descriptor the intake owns from now on.
+
+        The uncompressed part is removed.
+        """
+        cdef bytes raw = os.fsencode(part)
+        cdef Instance* i = self._taken()
+        if len(raw) >= PART_ROOM:
+            raise ValueError("part name too long")
+        instance_drop_part(&self.intake.site, i)
+        memcpy(i.part, PyBytes_AS_STRING(raw), len(raw) + 1)
+        i.has_part = True
+        i.fd = fd
+        i.stage = STAGE_COMPLETE
+        self.intake.enqueue(i)
+        self.intake.commit()
+
+    def failed(self, int error_no):
+        """Drop the instance: its part cannot be compressed. The peer gets A700."""
+        cdef Instance* i = self._taken()
+        instance_fail(i, error_no, b"compress a part file")
+        instance_drop_part(&self.intake.site, i)
+        i.stage = STAGE_SETTLED
+        i.next = NULL
+        self.intake._settle(i)
+
+    cdef Instance* _taken(self) except NULL:
+        cdef Instance* i = self.instance
+        if i == NULL:
+            raise ValueError("settled already")
+        self.instance = NULL
+        return i
+
+
 cdef class Intake:
     """What the associations of one worker share.
 
@@ -121,7 +173,8 @@ cdef class Intake:
     `release` be called when `done_fd` is readable.
     new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
-    path): a file call failed; called on the loop's thread.
+    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
+    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
     """
 
@@ -129,7 +182,8 @@ cdef class Intake:
         self, *, int store_fd, int incoming_fd, Layout layout not None, Shared shared not None,
         Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
         str digest not None, uint64_t max_instance_size, bytes implementation not None,
-        bytes version not None, new_journal, on_duplicate, on_error,
+        bytes version not None, new_journal, on_duplicate, on_error, on_complete=None,
+        bint mixed=False,
         Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
@@ -163,6 +217,7 @@ cdef class Intake:
         self.site.max_instance_size = max_instance_size
         self.site.counters = shared.block.workers[worker]
         self.site.sequence = &shared.block.journal_seq
+        self.site.store_state = &shared.block.store_state
         memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
         self.threaded = durable
         self.implementation = implementation
@@ -170,8 +225,11 @@ cdef class Intake:
         self.new_journal = new_journal
         self.on_duplicate = on_duplicate
         self.on_error = on_error
+        self.on_complete = on_complete
+        self.site.mixed = mixed
         self.journal_limit = journal_limit
         self.held = set()
+        self.slowed = set()
 
     def __dealloc__(self):
         cdef Instance* i = self.spare
@@ -242,7 +300,6 @@ cdef class Intake:
 
     cdef void enqueue(self, Instance* i) noexcept:
         i.next = NULL
-        i.committing = True
         if self.waiting_last == NULL:
             self.waiting = i
         else:
@@ -265,6 +322,19 @@ cdef class Intake:
         self.site.journal_errno = 0
         return 0
 
+    cdef int complete(self, Instance* i) except -1:
+        # An instance whose last byte is written: to the commit, through compression where asked.
+        cdef Compression compression
+        if self.on_complete is None:
+            self.enqueue(i)
+            return 0
+        i.stage = STAGE_COMPRESSING
+        compression = Compression.__new__(Compression)
+        compression.intake = self
+        compression.instance = i
+        self.on_complete(compression)
+        return 0
+
     cdef int commit(self) except -1:
         # Take everything that waits through the commit: here and now, or in the thread.
         cdef Instance* batch = self.waiting
@@ -277,7 +347,9 @@ cdef class Intake:
         self.waiting = self.waiting_last = NULL
         self.waiting_count = 0
         self._journal_ready()
+        disk_begin(&self.site)
         commit_batch(&self.site, &self.committed, batch)
+        disk_end(&self.site)
         return self._settle(batch)
 
     def run_committer(self):
@@ -343,13 +415,14 @@ cdef class Intake:
         while i != NULL:
             after = i.next
             i.next = NULL
-            i.committing = False
             if i.stage == STAGE_DUPLICATE:
                 duplicate = Duplicate.__new__(Duplicate)
                 duplicate.intake = self
                 duplicate.instance = i
                 duplicates.append(duplicate)
             else:
+                # Only here: until now the committer's thread walked through its batch.
+                i.stage = STAGE_ANSWERABLE
                 if i.error_no:
                     self.on_error(
                         (<const char*>i.error_step).decode(), i.error_no,
@@ -378,6 +451,27 @@ cdef class Intake:
                 self.held.discard(receiver)
                 receiver.go_on()
         return 0
+
+    cdef bint allowed(self, Py_ssize_t nbytes) noexcept:
+        # Whether reading may go on after so many bytes more.
+        if shared_get(self.site.store_state) != STORE_SLOW:
+            return True
+        self.allowance -= <double>nbytes
+        return self.allowance > 0
+
+    def refill(self, double now):
+        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+        cdef Owing receiver
+        cdef double rate = <double>shared_get(&self.shared.block.slow_rate)
+        cdef double past = now - self.refilled_at
+        self.refilled_at = now
+        if shared_get(self.site.store_state) == STORE_SLOW:
+            self.allowance = min(self.allowance + rate * past, rate)
+            if self.allowance <= 0:
+                return
+        for receiver in list(self.slowed):
+            self.slowed.discard(receiver)
+            receiver.speed_up()
 
     @property
     def uncommitted(self):

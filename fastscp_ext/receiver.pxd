@@ -12,6 +12,7 @@ cdef enum Hold:
     HOLD_COMMIT = 2
     HOLD_SENDING = 4
     HOLD_STOPPED = 8
+    HOLD_SLOW = 16
 
 ctypedef struct Context:
     uint16_t abstract_at          # places in the association's `uids`
@@ -65,6 +66,7 @@ cdef class Receiver(Owing):
     cdef int _owe(self, Instance* i) except -1
     cdef int answer(self) except -1
     cdef int go_on(self) except -1
+    cdef int speed_up(self) except -1
     cdef int _tell(self, Instance* i) except -1
     cdef int _write(self, const uint8_t* data, Py_ssize_t n) except -1
     cdef int _set_hold(self, int bit, bint on) except -1

@@ -28,7 +28,7 @@ from fastscp_ext.framing cimport (
     framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
 )
 from fastscp_ext.instance cimport (
-    DIGEST_SHA256, RAW_UID_ROOM, STAGE_COMPLETE, STAGE_SETTLED, Instance, Site, class_uid, drop,
+    DIGEST_SHA256, RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Site, class_uid, drop,
     hold, instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
     instance_refuse, name_uid,
 )
@@ -37,7 +37,9 @@ from fastscp_ext.layout cimport uid_ok
 from fastscp_ext.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
 )
-from fastscp_ext.shared cimport COUNTER_BYTES, COUNTER_REFUSED, shared_add
+from fastscp_ext.shared cimport (
+    COUNTER_BYTES, COUNTER_REFUSED, STORE_FULL, STORE_LOST, shared_add, shared_get,
+)
 
 __all__ = ["Receiver"]
 
@@ -67,12 +69,6 @@ cdef inline Cursor _bytes_cursor(bytes value):
     return cursor_over(
         <const uint8_t*>PyBytes_AS_STRING(value), <uint32_t>PyBytes_GET_SIZE(value)
     )
-
-
-cdef inline bint _is_settled(const Instance* i) noexcept nogil:
-    # The commit's thread settles an instance while its batch still links it: not to be answered,
-    # and above all not to be given back, before the loop has it again.
-    return not i.committing and i.stage == STAGE_SETTLED
 
 
 cdef class Receiver(Owing):
@@ -131,6 +127,9 @@ cdef class Receiver(Owing):
             return
         self._frames(nbytes)
         self.intake.commit()
+        if not self.intake.allowed(nbytes):
+            self.intake.slowed.add(self)
+            self._set_hold(HOLD_SLOW, True)
         if self.fd >= 0:
             # Acknowledge at once: a peer with Nagle's algorithm on waits for it before it sends
             # the tail of an instance. The kernel forgets the flag, hence each time.
@@ -233,7 +232,7 @@ cdef class Receiver(Owing):
         if data_follows:
             self.current = i
         else:
-            i.stage = STAGE_SETTLED
+            i.stage = STAGE_ANSWERABLE
             self._owe(i)
         return 0
 
@@ -248,6 +247,7 @@ cdef class Receiver(Owing):
         cdef Cursor ae
         cdef Cursor sop_class
         cdef timespec now
+        cdef uint64_t state
         cdef int status
         self.current = i
         hold(&i.tag, self.tag)
@@ -283,7 +283,12 @@ cdef class Receiver(Owing):
             instance_refuse(i, 0xC000, b"no data set")
             return self._complete()
         sop_class = class_uid(i)
-        if not uid_ok(name_uid(i)):
+        state = shared_get(intake.site.store_state)
+        if state == STORE_FULL:
+            instance_refuse(i, 0xA700, b"out of disk space")
+        elif state == STORE_LOST:
+            instance_refuse(i, 0xA700, b"store is not there")
+        elif not uid_ok(name_uid(i)):
             instance_refuse(i, 0x0117, b"SOP Instance UID is not usable")
         elif not uid_ok(sop_class):
             instance_refuse(i, 0x0122, b"SOP Class UID is not usable")
@@ -313,14 +318,14 @@ cdef class Receiver(Owing):
         cdef Instance* i = self.current
         self.current = NULL
         if i.reply != NULL or i.no_reply:
-            i.stage = STAGE_SETTLED
+            i.stage = STAGE_ANSWERABLE
             return self._owe(i)
         instance_judge(&self.intake.site, i, self.intake.layout)
         if i.stage == STAGE_COMPLETE:
             hold(&i.receiver, self)
-            self.intake.enqueue(i)
+            self.intake.complete(i)
         else:
-            i.stage = STAGE_SETTLED
+            i.stage = STAGE_ANSWERABLE
             shared_add(&self.intake.site.counters[<int>COUNTER_REFUSED], 1)
             if i.error_no:
                 self.intake.on_error(
@@ -330,7 +335,7 @@ cdef class Receiver(Owing):
 
     cdef int _owe(self, Instance* i) except -1:
         # Responses leave in request order, so a settled one may have to wait for its elders.
-        if self.owed_first != NULL and _is_settled(i):
+        if self.owed_first != NULL and i.stage == STAGE_ANSWERABLE:
             i = self.intake.shrink(i)
         i.next_owed = NULL
         if self.owed_last == NULL:
@@ -339,7 +344,7 @@ cdef class Receiver(Owing):
             self.owed_last.next_owed = i
         self.owed_last = i
         self.owed += 1
-        if _is_settled(self.owed_first):
+        if self.owed_first.stage == STAGE_ANSWERABLE:
             self.answer()
         if self.owed >= OWED_MOST or self.intake.waiting_count >= WAITING_MOST:
             self.intake.held.add(self)
@@ -355,7 +360,7 @@ cdef class Receiver(Owing):
         cdef uint32_t n
         cdef uint32_t got
         cdef int sent = 0
-        while self.owed_first != NULL and _is_settled(self.owed_first):
+        while self.owed_first != NULL and self.owed_first.stage == STAGE_ANSWERABLE:
             i = self.owed_first
             self.owed_first = i.next_owed
             if self.owed_first == NULL:
@@ -399,6 +404,9 @@ cdef class Receiver(Owing):
 
     cdef int go_on(self) except -1:
         return self._set_hold(HOLD_COMMIT, False)
+
+    cdef int speed_up(self) except -1:
+        return self._set_hold(HOLD_SLOW, False)
 
     cdef int _tell(self, Instance* i) except -1:
         cdef Cursor name = name_uid(i)
@@ -531,11 +539,12 @@ cdef class Receiver(Owing):
         cdef Instance* after
         self.stop()
         self.intake.held.discard(self)
+        self.intake.slowed.discard(self)
         while i != NULL:
             after = i.next_owed
             i.next_owed = NULL
             i.peer_gone = True
-            if _is_settled(i):
+            if i.stage == STAGE_ANSWERABLE:
                 self.intake.give_back(i)
             else:
                 drop(&i.receiver)

@@ -34,10 +34,20 @@ cdef enum Counter:
     COUNTER_INSTANCES = 1
     COUNTER_REFUSED = 2
     COUNTER_HEARTBEAT = 3
+    COUNTER_DISK = 4         # since when the loop is inside a file call, ms; 0: it is not
+
+# What main found the store to be in.
+cdef enum StoreState:
+    STORE_FINE = 0
+    STORE_SLOW = 1           # space runs short: reading is limited
+    STORE_FULL = 2           # too short to take anything
+    STORE_LOST = 3           # the path does not lead to the store any more
 
 ctypedef struct SharedBlock:
     uint64_t journal_seq
-    uint64_t padding[7]
+    uint64_t store_state
+    uint64_t slow_rate       # bytes/s a worker may read while STORE_SLOW
+    uint64_t padding[5]
     uint64_t claims[SHARED_CLAIMS]
     uint64_t workers[SHARED_WORKERS][SHARED_COUNTERS]
 

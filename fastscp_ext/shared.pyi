@@ -30,6 +30,15 @@ class Shared:
     def next_sequence(self) -> int:
         """The next number of the journal's sequence; each is given once, store-wide."""
 
+    def set_store(self, state: int, slow_rate: int = 0) -> None:
+        """Tell the workers of the store: 0 fine, 1 short of space, 2 out of space, 3 not there.
+
+        slow_rate: bytes per second that a worker may read in state 1.
+        """
+
+    def disk_since(self, worker: int) -> int:
+        """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
+
     def counters(self, worker: int) -> tuple[int, int, int, int]:
         """(bytes received, instances stored, instances refused, heartbeat in ms) of a worker.
 

@@ -53,6 +53,20 @@ cdef class Shared:
         """The next number of the journal's sequence; each is given once, store-wide."""
         return shared_add(&self.block.journal_seq, 1)
 
+    def set_store(self, uint64_t state, uint64_t slow_rate=0):
+        """Tell the workers of the store: 0 fine, 1 short of space, 2 out of space, 3 not there.
+
+        slow_rate: bytes per second that a worker may read in state 1.
+        """
+        shared_set(&self.block.slow_rate, slow_rate)
+        shared_set(&self.block.store_state, state)
+
+    def disk_since(self, Py_ssize_t worker):
+        """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        return shared_get(&self.block.workers[worker][<int>COUNTER_DISK])
+
     def counters(self, Py_ssize_t worker):
         """(bytes received, instances stored, instances refused, heartbeat in ms) of a worker."""
         if not 0 <= worker < SHARED_WORKERS:
