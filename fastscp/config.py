@@ -32,6 +32,7 @@ from fastscp.values import (
     Whole,
     allows,
     read_allow_rule,
+    read_compress,
     read_host,
     read_path,
     read_text,
@@ -284,6 +285,12 @@ class ServeConfig:
         "Digest of the data set as received, kept in the journal.",
         default="crc32c",
     )
+    compress: str = _setting(
+        Parsed(read_compress, "FORM", "none, zstd or zstd:LEVEL with a level of 1 to 19"),
+        Group.STORE,
+        "Compression of the files: none, zstd or zstd:LEVEL (1 to 19); files then end in .dcm.zst.",
+        default="none",
+    )
     max_associations: int = _setting(
         Whole(0, 1_000_000), Group.LIMITS, "Associations at a time; 0 = no limit.", default=1000
     )
@@ -301,6 +308,12 @@ class ServeConfig:
     )
     max_instance_size: int = _setting(
         Size(), Group.LIMITS, "Largest data set to store; 0 = no limit.", default=0
+    )
+    min_free_space: int = _setting(
+        Size(),
+        Group.LIMITS,
+        "Free space below which nothing is stored; below twice that, reading slows; 0 = no limit.",
+        default=1 << 30,
     )
     artim_timeout: float = _setting(
         Duration(0.1, 3600.0),
@@ -344,8 +357,8 @@ class ServeConfig:
 
     @property
     def suffix(self) -> str:
-        """What the names of stored instances end in."""
-        return SUFFIX
+        """What the names of stored files end in."""
+        return SUFFIX if self.compress == "none" else SUFFIX + ".zst"
 
 
 SETTINGS: Final[tuple[Setting, ...]] = tuple(

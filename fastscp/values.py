@@ -30,6 +30,7 @@ __all__ = [
     "Whole",
     "allows",
     "read_allow_rule",
+    "read_compress",
     "read_host",
     "read_move_originator",
     "read_path",
@@ -249,6 +250,17 @@ def read_title(raw: object) -> str:
     if not title.isascii() or "\\" in title:
         raise ValueError("has a backslash or a character outside ASCII in it")
     return title
+
+
+def read_compress(raw: object) -> str:
+    """`none`, `zstd` or `zstd:LEVEL`."""
+    text = read_text(raw).lower()
+    form, colon, level = text.partition(":")
+    if text == "none" or (form == "zstd" and not colon):
+        return text
+    if form == "zstd" and level.isascii() and level.isdigit() and 1 <= int(level) <= 19:
+        return f"zstd:{int(level)}"
+    raise ValueError("is no form of compression")
 
 
 def read_host(raw: object) -> str:

@@ -145,7 +145,7 @@ class Acceptor:
             self._taken(connection, host.removeprefix("::ffff:"), port)
 
     def _rest(self, error: OSError) -> None:
-        """Out of descriptors or memory: turn one peer away, and leave the others waiting a while."""
+        """Out of descriptors or memory: turn one peer away, and let the others wait a while."""
         log.error(
             "cannot accept: %s; accepting rests for %s s; raise the limit of open files, or lower "
             "--max-associations",

@@ -43,7 +43,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """First message to a worker: all it needs to know, besides the descriptors it inherits.
 
     worker: its number, also of its row of the shared counters. life: name of its part folder.
-    run: names this run of the service in association ids. Times in seconds, sizes in bytes.
+    run: names this run of the service in association ids. compress_level:
+    0 for none. Times in seconds, sizes in bytes.
     """
 
     worker: int
@@ -54,8 +55,11 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     suffix: str
     durability: str
     use_link: bool
+    mixed: bool
+    suspect: bool
     on_duplicate: str
     digest: str
+    compress_level: int
     max_instance_size: int
     artim_timeout: float
     message_timeout: float

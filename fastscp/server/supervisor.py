@@ -42,9 +42,11 @@ from fastscp.server.channel import (
     Stop,
     Taken,
 )
+from fastscp.server.storewatch import SpaceState, StoreWatch, look
+from fastscp.store.compress import level_of
 from fastscp.store.directory import Store, sweep_incoming
 from fastscp.store.journal import last_sequence
-from fastscp_ext import Shared, rename_noreplace
+from fastscp_ext import AssociateRJ, Shared, encode_associate_rj, rename_noreplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +65,16 @@ _SHORT_LIVES: Final = 5
 # Bytes a second that weigh as much as one association more, when choosing a worker.
 _BYTES_PER_LOAD: Final = 8 << 20
 _LOAD_EVERY_S: Final = 0.5
+# Between looks at the store.
+_LOOK_EVERY_S: Final = 1.0
+_CONGESTED: Final = {
+    SpaceState.FULL: "out of disk space",
+    SpaceState.LOST: "the store is not there",
+}
+# A file call of a worker's loop that takes longer than this: the disk is blocked.
+_BLOCKED_MS: Final = 250
+# How long a peer may take to send the request that main itself rejects.
+_TURN_AWAY_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
 _ORPHANS_S: Final = 8.0
 # Rounds of reading what a dead worker has left to say: far more than it can have said.
@@ -91,7 +103,7 @@ class _Worker:
     started: float
     process: asyncio.SubprocessTransport | None = None
     is_ready: bool = False
-    draining: bool = False
+    is_blocked: bool = False
     last_bytes: int = 0
     rate: float = 0.0
     # Connections on their way, with main's copy: number -> (socket, host, port, when).
@@ -136,6 +148,9 @@ class Supervisor:
         self._shared = Shared()
         self._homeless: list[tuple[socket.socket, str, int]] = []
         self._store: Store | None = None
+        self._store_watch = StoreWatch(config.min_free_space)
+        self._looking_since = 0.0
+        self._lost_workers = False
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
@@ -175,12 +190,15 @@ class Supervisor:
             self._tell_ready([acceptor.address for acceptor in self._acceptors])
             self._say_start(store, swept.folders, swept.parts, swept.bytes)
             self._loop.call_later(_LOAD_EVERY_S, self._watch)
+            self._background(self._watch_store(store))
             code = await self._done
             for acceptor in self._acceptors:
                 acceptor.close()
             for sock, _host, _port in self._homeless:
                 sock.close()
             await self._in_executor(lambda: sweep_incoming(store.dir_fd))
+            if code == 0 and not self._lost_workers:
+                await self._in_executor(store.stopped_cleanly)
         log.info("stopped")
         return code
 
@@ -205,6 +223,22 @@ class Supervisor:
                 if error.pid is None or _is_alive(error.pid) or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.1)
+
+    async def _watch_store(self, store: Store) -> None:
+        """Look at the store every second, and tell everybody what state it is in."""
+        while not self._done.done():
+            started = self._looking_since = time.monotonic()
+            self._store_watch.received(
+                sum(self._shared.counters(number)[0] for number in range(self._config.workers))
+            )
+            seen = await self._in_executor(lambda: look(store))
+            self._looking_since = 0.0
+            state, said = self._store_watch.judge(seen)
+            if said:
+                log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
+                self._shared.set_store(state, self._store_watch.slow_rate // self._config.workers)
+            self._admission.congested = _CONGESTED.get(state, "")
+            await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
 
     def pause(self) -> None:
         """Stop accepting connections; associations go on."""
@@ -247,6 +281,12 @@ class Supervisor:
                 "none of them acknowledged",
                 folders, parts, size,
             )  # fmt: skip
+        if store.suspect:
+            log.warning(
+                "an earlier run with --durability buffered did not stop cleanly: a stored file "
+                "that its journal line does not vouch for is replaced when it is sent again; "
+                "`fastscp verify` checks all of them and lifts this"
+            )
         if self._config.durability == "buffered":
             log.warning(
                 "--durability buffered: a power cut may lose instances already acknowledged"
@@ -316,6 +356,9 @@ class Supervisor:
                 suffix=config.suffix,
                 durability=config.durability,
                 use_link=not store.facts.noreplace,
+                mixed=store.mixed,
+                suspect=store.suspect,
+                compress_level=level_of(config.compress),
                 on_duplicate=config.on_duplicate,
                 digest=config.digest,
                 max_instance_size=config.max_instance_size,
@@ -387,6 +430,7 @@ class Supervisor:
             return
         if not worker.is_ready:
             return
+        self._lost_workers = True
         log.error(
             "worker %d ended unexpectedly (%s): %d associations lost; their unfinished instances "
             "are dropped, acknowledged ones are kept; starting another",
@@ -438,9 +482,12 @@ class Supervisor:
         """Give a connection to the worker with the least load that takes it."""
         self._number += 1
         number = self._number
-        for worker in sorted(self._workers.values(), key=self._load):
-            if not worker.is_ready:
-                continue
+        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        free = [worker for worker in ready if not self._is_blocked(worker)]
+        if ready and not free:
+            self._background(self._turn_away(sock, host, port))
+            return
+        for worker in sorted(free, key=self._load):
             self._shared.offer(number)
             if worker.channel.offer(Offer(number, host, port), sock.fileno()):
                 worker.offered[number] = (sock, host, port, time.monotonic())
@@ -456,6 +503,41 @@ class Supervisor:
             return
         log.warning("%s:%d: no worker takes the connection; closed", host, port)
         sock.close()
+
+    def _is_blocked(self, worker: _Worker) -> bool:
+        """Whether the worker's loop waits for the disk: nothing is sent there, nobody kills it."""
+        since = self._shared.disk_since(worker.number)
+        blocked = since > 0 and time.monotonic() * 1000 - since > _BLOCKED_MS
+        if blocked != worker.is_blocked:
+            worker.is_blocked = blocked
+            if blocked:
+                log.error(
+                    "worker %d waits for the disk: it gets no connections until it is through; "
+                    "check the store's disk",
+                    worker.number,
+                )
+            else:
+                log.info("worker %d is through with the disk", worker.number)
+        return blocked
+
+    async def _turn_away(self, sock: socket.socket, host: str, port: int) -> None:
+        """Reject an association where no worker can: transient, temporary congestion.
+
+        The request is read first: a peer may not look at an answer that comes before it.
+        Source: PS3.8 9.3.4.
+        """
+        log.warning("%s:%d: rejected (2,3,1): every worker waits for the disk", host, port)
+        with contextlib.suppress(OSError, asyncio.TimeoutError), sock:
+            sock.setblocking(False)
+            async with asyncio.timeout(_TURN_AWAY_S):
+                head = await self._loop.sock_recv(sock, 6)
+                left = int.from_bytes(head[2:6], "big") if len(head) == 6 and head[0] == 1 else 0
+                while 0 < left <= 1 << 20 and (data := await self._loop.sock_recv(sock, left)):
+                    left -= len(data)
+                await self._loop.sock_sendall(sock, encode_associate_rj(AssociateRJ(2, 3, 1)))
+                sock.shutdown(socket.SHUT_WR)
+                while await self._loop.sock_recv(sock, 4096):
+                    pass
 
     def _house(self) -> None:
         homeless, self._homeless = self._homeless, []
@@ -474,6 +556,7 @@ class Supervisor:
         now = time.monotonic()
         self._house()
         for worker in list(self._workers.values()):
+            self._is_blocked(worker)
             received = self._shared.counters(worker.number)[0]
             worker.rate = (worker.rate + (received - worker.last_bytes) / _LOAD_EVERY_S) / 2
             worker.last_bytes = received

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -507,6 +509,10 @@ class Association(Receiver):
         if self._transport is not None:
             transport, self._transport = self._transport, None
             self.unplug()
+            # With RST: the kernel would otherwise keep what the peer does not read for minutes.
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             transport.abort()
 
 

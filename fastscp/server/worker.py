@@ -43,19 +43,21 @@ from fastscp.server.channel import (
 from fastscp.server.transport import Association, Timeouts
 from fastscp.status import OUT_OF_RESOURCES
 from fastscp.store import duplicates
+from fastscp.store.compress import compress_part
 from fastscp.store.directory import create_life, remove_life
 from fastscp.store.journal import Segments
-from fastscp_ext import Duplicate, Intake, Layout, Shared
+from fastscp_ext import Compression, Duplicate, Intake, Layout, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
 __all__ = ["Worker", "main"]
 
 log = logging.getLogger("fastscp.worker")
 
-# Comparing a duplicate reads two files; few at a time leave the disk to the receivers.
-_COMPARERS: Final = 2
+# Threads that compare duplicates and compress parts; few, for the receivers need the disk and the
+# processors, too.
+_HELPERS: Final = 2
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
 # The same file error again, from every instance in flight, is one line per this many seconds.
@@ -88,9 +90,9 @@ class Worker:
         )
         self._durable = setup.durability == "stable"
         self._associations: dict[int, Association] = {}
-        self._comparers = ThreadPoolExecutor(_COMPARERS, "compare")
+        self._helpers = ThreadPoolExecutor(_HELPERS, "helper")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._comparing = 0
+        self._elsewhere = 0
         self._draining = False
         self.ending = False
         self._finished: asyncio.Event = asyncio.Event()
@@ -120,6 +122,8 @@ class Worker:
             new_journal=self._segments.next,
             on_duplicate=self._duplicate,
             on_error=self._file_error,
+            on_complete=self._complete if setup.compress_level else None,
+            mixed=setup.mixed,
         )
         self._committer: threading.Thread | None = None
 
@@ -148,14 +152,14 @@ class Worker:
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         # Both finish by way of threads; a look now and then is simpler than an event for each.
-        while self._intake.uncommitted or self._comparing:  # noqa: ASYNC110
+        while self._intake.uncommitted or self._elsewhere:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._committer is not None:
             self._intake.stop_committer()
             await loop.run_in_executor(None, self._committer.join)
             loop.remove_reader(self._intake.done_fd)
         loop.remove_reader(self._channel.fileno())
-        self._comparers.shutdown()
+        self._helpers.shutdown()
         self._segments.close()
         os.close(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
@@ -169,6 +173,7 @@ class Worker:
         self._next_tick = now + self._tick_s
         loop.call_later(self._tick_s, self._tick)
         self._shared.heartbeat(self._setup.worker, int(now * 1000))
+        self._intake.refill(now)
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):
@@ -283,16 +288,40 @@ class Worker:
     # What the intake asks for --------------------------------------------------------------------
 
     def _duplicate(self, duplicate: Duplicate) -> None:
-        self._comparing += 1
-        task = asyncio.get_running_loop().create_task(self._compare(duplicate))
+        self._work(self._compare(duplicate))
+
+    def _complete(self, compression: Compression) -> None:
+        self._work(self._compress(compression))
+
+    def _work(self, work: Coroutine[object, object, None]) -> None:
+        """Do something for an instance that is neither in the intake nor through the commit."""
+        self._elsewhere += 1
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._elsewhere -= 1
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an instance was lost to a bug", exc_info=task.exception())
+
+    async def _compress(self, compression: Compression) -> None:
+        part = compression.part
+        try:
+            name, fd = await asyncio.get_running_loop().run_in_executor(
+                self._helpers, compress_part, self._life_fd, part, self._setup.compress_level
+            )
+        except OSError as error:
+            compression.failed(error.errno or errno.EIO)
+        else:
+            compression.done(name, fd)
 
     async def _compare(self, duplicate: Duplicate) -> None:
         part, path = duplicate.part, duplicate.path
         try:
             outcome = await asyncio.get_running_loop().run_in_executor(
-                self._comparers,
+                self._helpers,
                 lambda: duplicates.resolve(
                     self._store_fd,
                     self._life_fd,
@@ -301,6 +330,8 @@ class Worker:
                     policy=self._setup.on_duplicate,
                     durable=self._durable,
                     use_link=self._setup.use_link,
+                    mixed=self._setup.mixed,
+                    suspect=self._setup.suspect,
                 ),
             )
         except Exception:
@@ -309,13 +340,11 @@ class Worker:
             outcome = duplicates.Outcome(
                 "refused", path, status=OUT_OF_RESOURCES, comment=b"cannot store now"
             )
-        finally:
-            self._comparing -= 1
         log.debug("%s is taken: %s", logs.printable(path), outcome.kind)
         if outcome.kind == "refused":
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
         else:
-            kind: Literal["identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
+            kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
             duplicate.settle(kind, outcome.path, outcome.lock_fd)
 
     def _file_error(self, step: str, error_no: int, path: str) -> None:

@@ -4,6 +4,8 @@
     STORE/.fastscp/store.toml        id, format, layout, suffix
     STORE/.fastscp/incoming/<life>/  parts of one worker life, beside the `lock` it holds
     STORE/.fastscp/journal/
+    STORE/.fastscp/buffered          while a life with buffered durability lasts
+    STORE/.fastscp/suspect           after one that did not end cleanly
 
 Everything is reached from one directory descriptor: were the file system to vanish under its mount
 point, no call could write into the directory that comes to light there.
@@ -19,7 +21,7 @@ import tomllib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 
 import msgspec
 
@@ -29,7 +31,22 @@ from fastscp_ext import rename_noreplace as system_rename_noreplace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Facts", "Store", "SweepReport", "create_life", "remove_life", "sweep_incoming"]
+__all__ = [
+    "HOME",
+    "SUSPECT",
+    "Facts",
+    "Store",
+    "Suspicion",
+    "SweepReport",
+    "create_life",
+    "existing",
+    "flush_folder",
+    "held",
+    "remove_life",
+    "suspicion",
+    "sweep_incoming",
+    "trust",
+]
 
 FORMAT: Final = 1
 HOME: Final = ".fastscp"
@@ -37,12 +54,19 @@ INCOMING: Final = f"{HOME}/incoming"
 JOURNAL: Final = f"{HOME}/journal"
 LOCK: Final = f"{HOME}/lock"
 IDENTITY: Final = f"{HOME}/store.toml"
+# There while a buffered life lasts; a life that finds it there found an unclean end.
+BUFFERED: Final = f"{HOME}/buffered"
+SUSPECT: Final = f"{HOME}/suspect"
 
 FOLDER_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY})
+
+
+# Marks by name, each with its inode and its time of change in ns: a new one differs.
+Suspicion: TypeAlias = tuple[tuple[str, int, int], ...]
 
 
 class RenameNoReplace(Protocol):
@@ -83,7 +107,8 @@ class Store:
 
     dir_fd: the store directory, for every `*at` call. lock_fd: the lock, inheritable so that a
     successor started by exec keeps it. created: it did not exist before. previous_layout: what
-    the layout was, where `open` changed it.
+    the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
+    suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     """
 
     path: Path
@@ -95,6 +120,8 @@ class Store:
     created: bool
     previous_layout: str | None
     facts: Facts
+    mixed: bool
+    suspect: bool
 
     @classmethod
     def open(
@@ -122,7 +149,8 @@ class Store:
                     f"{path} is not a store (it has no {IDENTITY}), and --store-must-exist is on; "
                     f"mount the file system, or start once without that option to make a store"
                 )
-            _make_folders(path)
+            if not (path / IDENTITY).is_file():
+                _make_folders(path)
             dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.callback(os.close, dir_fd)
             for folder in (HOME, INCOMING, JOURNAL):
@@ -134,9 +162,12 @@ class Store:
             facts = _probe(path, dir_fd, durability, rename_noreplace)
             known = _read_identity(path, dir_fd)
             if known is None:
-                identity = _Identity(str(uuid.uuid4()), FORMAT, layout, suffix)
+                identity = _Identity(str(uuid.uuid4()), FORMAT, layout, suffix, (suffix,))
             else:
-                identity = msgspec.structs.replace(known, layout=layout, suffix=suffix)
+                suffixes = tuple(sorted({*known.suffixes, known.suffix, suffix}))
+                identity = msgspec.structs.replace(
+                    known, layout=layout, suffix=suffix, suffixes=suffixes
+                )
                 if identity != known and not layout_change:
                     raise ConfigError(
                         "--layout",
@@ -147,6 +178,7 @@ class Store:
                     )
             if identity != known:
                 _write_identity(dir_fd, identity, flush_directory=facts.directory_flush)
+            suspect = _note_life(dir_fd, durability, facts)
             undo.pop_all()
         return cls(
             path=path,
@@ -158,6 +190,8 @@ class Store:
             created=known is None,
             previous_layout=known.layout if known is not None and known != identity else None,
             facts=facts,
+            mixed=len(identity.suffixes) > 1,
+            suspect=suspect,
         )
 
     def lost(self) -> str | None:
@@ -176,10 +210,87 @@ class Store:
             return f"{self.path} has lost its {IDENTITY}"
         return None
 
+    def stopped_cleanly(self) -> None:
+        """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
+        try:
+            os.stat(BUFFERED, dir_fd=self.dir_fd)
+        except FileNotFoundError:
+            return
+        os.sync()
+        os.unlink(BUFFERED, dir_fd=self.dir_fd)
+
     def close(self) -> None:
         """Give the store back. A descriptor that a successor inherited keeps it locked."""
         os.close(self.lock_fd)
         os.close(self.dir_fd)
+
+
+@contextlib.contextmanager
+def existing(path: Path) -> Iterator[int]:
+    """The directory of a store that is there, as a descriptor. A service may be using it.
+
+    Raises StartError where there is none or it cannot be read.
+    """
+    with _explained(path):
+        if not (path / IDENTITY).is_file():
+            raise StartError(
+                f"{path} is not a store (it has no {IDENTITY}); name one with --store, or mount "
+                f"its file system"
+            )
+        dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _descriptor(dir_fd):
+        _read_identity(path, dir_fd)
+        yield dir_fd
+
+
+@contextlib.contextmanager
+def held(path: Path, dir_fd: int) -> Iterator[None]:
+    """The lock of a store, so that no service uses it meanwhile.
+
+    Raises StoreBusyError if one does, StartError if it cannot be taken.
+    """
+    with _explained(path):
+        lock_fd = _lock(path, dir_fd)
+    with _descriptor(lock_fd):
+        yield
+
+
+def suspicion(dir_fd: int) -> Suspicion:
+    """What marks the files as less than they may seem, see `Store.suspect`; empty: nothing does.
+
+    The mark of a life that goes on counts as well. Equal as long as the marks are the same.
+    """
+    marks = []
+    for name in (SUSPECT, BUFFERED):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=dir_fd)
+            marks.append((name, found.st_ino, found.st_ctime_ns))
+    return tuple(marks)
+
+
+def trust(dir_fd: int) -> None:
+    """Take the marks away: every file was compared with its journal line.
+
+    The lock must be held. What was read may be in memory only yet, so all is flushed first.
+    Blocks on the disk.
+    """
+    os.sync()
+    for name in (SUSPECT, BUFFERED):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=dir_fd)
+    with _descriptor(_open_folder(HOME, dir_fd)) as home_fd:
+        flush_folder(home_fd)
+
+
+def flush_folder(folder_fd: int) -> bool:
+    """Flush a directory; False where the file system has no such thing. Raises OSError."""
+    try:
+        os.fsync(folder_fd)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
 
 
 def create_life(dir_fd: int, life: str) -> tuple[int, int]:
@@ -274,6 +385,7 @@ class _Identity(msgspec.Struct, frozen=True):
     format: int
     layout: str
     suffix: str
+    suffixes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -306,14 +418,45 @@ def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
     raise StartError(f"{what}; {advice}") from error
 
 
+def _note_life(dir_fd: int, durability: str, facts: Facts) -> bool:
+    """Leave a mark for a buffered life, and read that of the one before; see `Store.suspect`.
+
+    The mark of an unclean buffered life stays until `trust` is called.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(BUFFERED, SUSPECT, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    if durability == "buffered":
+        with contextlib.suppress(FileExistsError):
+            _create(BUFFERED, dir_fd)
+    if facts.directory_flush:
+        with _descriptor(_open_folder(HOME, dir_fd)) as home_fd:
+            os.fsync(home_fd)
+        os.fsync(dir_fd)
+    try:
+        os.stat(SUSPECT, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _make_folders(path: Path) -> None:
-    """Make `path` and what is missing above it, each flushed into its parent where possible."""
+    """Make `path` and what is missing above it, and flush the whole way where possible.
+
+    What is there already may be the work of a life that was killed before it flushed it.
+    """
     missing = [p for p in (path, *path.parents) if not p.exists()]
     for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(FOLDER_MODE)
-        with _descriptor(os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)) as parent_fd:
-            _flush(parent_fd)
+    for folder in (path, *path.parents):
+        try:
+            parent_fd = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            if folder in missing:
+                raise
+            continue  # not ours, so not made by us
+        with _descriptor(parent_fd):
+            flush_folder(parent_fd)
 
 
 def _lock(path: Path, dir_fd: int) -> int:
@@ -395,7 +538,7 @@ def _probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoR
             _empty(probe_fd)
             noreplace = _can_noreplace(probe_fd, rename_noreplace)
             link = _can_link(probe_fd)
-            flush = _flush(probe_fd)
+            flush = flush_folder(probe_fd)
         finally:
             _empty(probe_fd)
             os.rmdir(folder, dir_fd=dir_fd)
@@ -452,17 +595,6 @@ def _can_link(probe_fd: int) -> bool:
     except OSError:
         return False
     return False  # the second link must be refused
-
-
-def _flush(dir_fd: int) -> bool:
-    """Flush a directory; False where the file system has no such thing."""
-    try:
-        os.fsync(dir_fd)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
 
 
 def _file_system(path: Path) -> str:

@@ -13,29 +13,31 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import zstandard
+
 from fastscp import status
-from fastscp_ext import crc32c, rename_noreplace, strip_embedded
+from fastscp.store.compress import twin
+from fastscp.store.journal import find_path
+from fastscp.store.reading import difference, open_data_set
+from fastscp_ext import crc32c, rename_noreplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from io import BufferedReader
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Outcome", "resolve"]
+__all__ = ["Outcome", "resolve", "vouched"]
 
 LOCKS: Final = ".fastscp/locks"
 _LOCKS: Final = 256
-_CHUNK: Final = 1 << 20
 _LAST_VERSION: Final = 9
-# Longer than any header written here; one of another writer may be longer and counts as different.
-_HEADER: Final = 65536
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was decided.
 
-    kind: identical, version, replaced or kept, with `path` where the instance is now; or refused,
-    with `status` and `comment`. lock_fd: to be closed once the decision is journaled, -1: none.
+    kind: named (it was free after all), identical, version, replaced or kept, with `path` where the
+    instance is now; or refused, with `status` and `comment`. lock_fd: to be closed once the
+    decision is journaled, -1: none.
     """
 
     kind: str
@@ -55,9 +57,14 @@ def resolve(
     policy: str,
     durable: bool,
     use_link: bool = False,
+    mixed: bool = False,
+    suspect: bool = False,
 ) -> Outcome:
     """Compare the part with what is at `path` and carry out the policy.
 
+    mixed: the store has compressed and uncompressed files; either form of a name takes it.
+    suspect: a file may have lost what was never flushed; one that its journal line does not vouch
+    for is replaced, whatever the policy.
     The part is gone afterwards where the outcome is version or replaced. Never raises OSError: a
     failure is an outcome. Blocks on the disk and on other workers.
     """
@@ -65,7 +72,7 @@ def resolve(
     try:
         lock_fd = _lock(store_fd, path)
         give = _link if use_link else rename_noreplace
-        outcome = _decide(store_fd, incoming_fd, part, path, policy, durable, give)
+        outcome = _decide(store_fd, incoming_fd, part, path, policy, durable, give, mixed, suspect)
     except OSError as error:
         if lock_fd >= 0:
             os.close(lock_fd)
@@ -87,20 +94,26 @@ def _decide(
     policy: str,
     durable: bool,
     give: Callable[..., None],
+    mixed: bool,
+    suspect: bool,
 ) -> Outcome:
     for version in range(1, _LAST_VERSION + 1):
-        there = path if version == 1 else f"{path}~{version}"
-        try:
-            # Gone meanwhile, or a version not yet given: the name is free.
-            give(part, there, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
-            return Outcome("version" if version > 1 else "replaced", there)
-        except FileExistsError:
-            pass
+        name = path if version == 1 else f"{path}~{version}"
+        there = twin(name) if mixed and _exists(store_fd, twin(name)) else name
+        if there == name:
+            try:
+                # Gone meanwhile, or a version not yet given: the name is free.
+                give(part, name, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
+                return Outcome("version" if version > 1 else "named", name)
+            except FileExistsError:
+                pass
         if _identical(store_fd, incoming_fd, part, there, durable=durable):
             return Outcome("identical", there)
-        if policy == "replace":
-            os.rename(part, there, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
-            return Outcome("replaced", there)
+        if policy == "replace" or (suspect and not vouched(store_fd, there)):
+            # A file in the other form stays beside it: it was acknowledged, and the new name is
+            # not durable yet. The journal's higher sequence number says which one counts.
+            os.rename(part, name, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
+            return Outcome("replaced", name)
         if policy == "keep":
             return Outcome("kept", there)
         if policy == "refuse":
@@ -108,6 +121,14 @@ def _decide(
                 "refused", there, -1, status.CANNOT_UNDERSTAND, b"another instance has this UID"
             )
     return Outcome("refused", path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID")
+
+
+def _exists(store_fd: int, path: str) -> bool:
+    try:
+        os.stat(path, dir_fd=store_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _link(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
@@ -134,34 +155,49 @@ def _lock(store_fd: int, path: str) -> int:
 
 
 def _identical(store_fd: int, incoming_fd: int, part: str, path: str, *, durable: bool) -> bool:
-    """Whether both hold the same data set in the same transfer syntax; the header may differ.
+    """Whether both hold the same data set in the same transfer syntax.
 
-    durable: an identical file that is there is flushed, for it may be another's, not yet flushed.
+    The header may differ, and so may the compression. durable: an identical file that is there is
+    flushed, for it may be another worker's, named but not flushed into its directory yet.
     """
-    with _reading(part, incoming_fd) as ours, _reading(path, store_fd) as theirs:
-        sizes = []
-        syntaxes = []
-        for file in (ours, theirs):
-            header = strip_embedded(file.read(_HEADER))
-            if header is None:
+    try:
+        with open_data_set(part, incoming_fd) as ours, open_data_set(path, store_fd) as theirs:
+            if (
+                ours is None
+                or theirs is None
+                or ours.transfer_syntax != theirs.transfer_syntax
+                or not _same_bytes(ours.chunks, theirs.chunks)
+            ):
                 return False
-            sizes.append(os.fstat(file.fileno()).st_size - header[0])
-            syntaxes.append(header[1])
-            file.seek(header[0])
-        if sizes[0] != sizes[1] or syntaxes[0] != syntaxes[1]:
-            return False
-        while True:
-            mine, yours = ours.read(_CHUNK), theirs.read(_CHUNK)
-            if mine != yours:
-                return False
-            if not mine:
-                break
-        if durable:
-            os.fsync(theirs.fileno())
+    except zstandard.ZstdError:
+        # What was stored is damaged: it must not keep its resend away for ever.
+        return False
+    if durable:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=store_fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     return True
 
 
-def _reading(name: str, dir_fd: int) -> BufferedReader:
-    """A file below a directory, to be read. The opener sees to it that a directory stays shut."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    return open(name, "rb", opener=lambda path, _flags: os.open(path, flags, dir_fd=dir_fd))
+def _same_bytes(ours: Iterator[bytes], theirs: Iterator[bytes]) -> bool:
+    """Whether both give the same bytes, however they are cut."""
+    mine = yours = b""
+    while True:
+        mine = mine or next(ours, b"")
+        yours = yours or next(theirs, b"")
+        size = min(len(mine), len(yours))
+        if not size:
+            return len(mine) == len(yours)
+        if mine[:size] != yours[:size]:
+            return False
+        mine, yours = mine[size:], yours[size:]
+
+
+def vouched(store_fd: int, path: str) -> bool:
+    """Whether the journal has a line for the file and the file is what the line says."""
+    fact = find_path(store_fd, path)
+    return fact is not None and not difference(
+        store_fd, path, fact["bytes"], fact.get("digest", "")
+    )

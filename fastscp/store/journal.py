@@ -9,7 +9,9 @@ never acknowledged; readers pass over it.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,9 +19,19 @@ import msgspec
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["FOLDER", "Segments", "last_sequence", "parse_line", "read_segment", "segment_names"]
+__all__ = [
+    "FOLDER",
+    "Segments",
+    "append_fact",
+    "describes_file",
+    "find_path",
+    "last_sequence",
+    "parse_line",
+    "read_segment",
+    "segment_names",
+]
 
 FOLDER: Final = ".fastscp/journal"
 SUFFIX: Final = ".jsonl"
@@ -73,6 +85,31 @@ class Segments:
             self._fd = -1
 
 
+def append_fact(fd: int, fact: Mapping[str, Any]) -> int:
+    """Append a line to a journal file; returns its bytes. The flush is the caller's.
+
+    fact: all members but the checksum. Raises OSError; what the file holds then is unknown.
+    """
+    body = msgspec.json.encode(fact)[:-1]
+    line = b'%b,"crc":"%08x"}\n' % (body, crc32c(body))
+    written = os.write(fd, line)
+    if written != len(line):
+        raise OSError(errno.EIO, "a line of the journal was written in part")
+    return written
+
+
+def describes_file(fact: Mapping[str, Any]) -> bool:
+    """Whether a fact says what the file at its path holds.
+
+    The line of a duplicate that was not kept names the file that was, with its own length.
+    """
+    return (
+        fact.get("event") in ("stored", "adopted")
+        and "path" in fact
+        and fact.get("duplicate") != "kept"
+    )
+
+
 def segment_names(store_fd: int) -> list[str]:
     """The journal's files, oldest life first."""
     folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store_fd)
@@ -108,6 +145,28 @@ def read_segment(store_fd: int, name: str) -> Iterator[dict[str, Any]]:
             fact = parse_line(line.rstrip(b"\n"))
             if fact is not None:
                 yield fact
+
+
+def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
+    """The fact with the highest `seq` about the file at a path, None if there is none.
+
+    Cost: reads the whole journal.
+    """
+    found: dict[str, Any] | None = None
+    # A quick look before the slow one; what JSON escapes is not found by it.
+    needle = b"" if re.search(r'[\x00-\x1f"\\\x7f]', path) else path.encode("utf-8")
+    for name in segment_names(store_fd):
+        fd = os.open(f"{FOLDER}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
+        with os.fdopen(fd, "rb") as file:
+            for line in file:
+                if needle not in line:
+                    continue
+                fact = parse_line(line.rstrip(b"\n"))
+                if fact is None or fact.get("path") != path or not describes_file(fact):
+                    continue
+                if found is None or fact["seq"] > found["seq"]:
+                    found = fact
+    return found
 
 
 def last_sequence(store_fd: int) -> int:

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 SETUP = Setup(
     worker=3, life="1-w3-1", run="1", policy=Policy(), layout="{SOPInstanceUID}.dcm", suffix=".dcm",
-    durability="stable", use_link=False, on_duplicate="version", digest="crc32c",
-    max_instance_size=0, artim_timeout=30.0, message_timeout=60.0, idle_timeout=600.0,
-    min_rate=1024, drain_timeout=30.0, log_format="text", log_level="info",
+    durability="stable", use_link=False, mixed=False, suspect=False, on_duplicate="version",
+    digest="crc32c", compress_level=0, max_instance_size=0, artim_timeout=30.0,
+    message_timeout=60.0, idle_timeout=600.0, min_rate=1024, drain_timeout=30.0,
+    log_format="text", log_level="info",
 )  # fmt: skip
 
 TO_WORKER = [

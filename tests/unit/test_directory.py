@@ -80,7 +80,13 @@ def test_a_new_store(path: Path, store: Store) -> None:
     for file in (home / "lock", home / "store.toml"):
         assert mode(file) == 0o640
     content = tomllib.loads((home / "store.toml").read_text())
-    assert content == {"id": store.id, "format": 1, "layout": LAYOUT, "suffix": ".dcm"}
+    assert content == {
+        "id": store.id,
+        "format": 1,
+        "layout": LAYOUT,
+        "suffix": ".dcm",
+        "suffixes": [".dcm"],
+    }
     assert (home / "lock").read_text() == f"{os.getpid()}\n"
     assert os.fstat(store.dir_fd).st_ino == path.stat().st_ino
     assert os.get_inheritable(store.lock_fd)

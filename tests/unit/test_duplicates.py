@@ -154,7 +154,7 @@ def test_versions_run_out(site: Site) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_name_became_free(site: Site, policy: str) -> None:
     outcome = site.done(instance(), policy)
-    assert (outcome.kind, outcome.path) == ("replaced", PATH)
+    assert (outcome.kind, outcome.path) == ("named", PATH)
     assert site.files() == {"3.dcm": instance()}
     assert site.parts() == []
 
@@ -224,7 +224,7 @@ def at_once(site: Site, contents: list[bytes], policy: str) -> list[Outcome]:
 def test_eight_of_the_same_at_once(site: Site, policy: str) -> None:
     outcomes = at_once(site, [instance()] * 8, policy)
     kinds = sorted(outcome.kind for outcome in outcomes)
-    assert kinds == ["identical"] * 7 + ["replaced"]
+    assert kinds == ["identical"] * 7 + ["named"]
     assert site.files() == {"3.dcm": instance()}
 
 
@@ -235,7 +235,7 @@ def test_eight_different_at_once(site: Site, policy: str) -> None:
     kinds = sorted(outcome.kind for outcome in outcomes)
     files = site.files()
     others = {"version": "version", "replace": "replaced", "keep": "kept", "refuse": "refused"}
-    assert kinds == sorted(["replaced"] + [others[policy]] * 7)
+    assert kinds == sorted(["named"] + [others[policy]] * 7)
     if policy == "version":
         assert sorted(files.values()) == sorted(contents)
         assert len({outcome.path for outcome in outcomes}) == 8

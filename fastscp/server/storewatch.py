@@ -1,0 +1,124 @@
+"""What state the store is in: space, reachability, and what follows for who wants in.
+
+Asked by main once a second, off its loop. Pure but for the two calls of `look`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from fastscp.store.directory import Store
+
+__all__ = ["Look", "SpaceState", "StoreWatch", "look"]
+
+# Space must grow to this much more than the limit before anything is taken again: without it
+# every file removed would let one more instance in.
+_RESUME: Final = 1.1
+_SLOW: Final = 2.0
+# Never slower than this for all workers together: a receiver that stands still frees no sender.
+_SLOWEST: Final = 1 << 20
+_MINUTE_S: Final = 60
+
+
+class SpaceState(IntEnum):
+    """The numbers of the shared block."""
+
+    FINE = 0
+    SLOW = 1
+    FULL = 2
+    LOST = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen: bytes free to this user, and why the store is not there, or None."""
+
+    free: int
+    lost: str | None
+
+
+def look(store: Store) -> Look:
+    """Look at the store. Blocks on the disk."""
+    lost = store.lost()
+    if lost is not None:
+        return Look(0, lost)
+    try:
+        found = os.statvfs(store.dir_fd)
+    except OSError as error:
+        return Look(0, f"{store.path} cannot be asked for its space ({error.strerror})")
+    return Look(found.f_bavail * found.f_frsize, None)
+
+
+class StoreWatch:
+    """Turns looks into a state, with the memory that takes.
+
+    min_free: bytes; 0 switches the space rules off.
+    """
+
+    def __init__(self, min_free: int) -> None:
+        self._min_free = min_free
+        self._received: deque[int] = deque(maxlen=_MINUTE_S + 1)
+        self.state = SpaceState.FINE
+        self.slow_rate = 0
+
+    def received(self, total: int) -> None:
+        """Tell, once a second, how many bytes all workers have received since the start."""
+        if self._received and total < self._received[-1]:
+            # A worker was replaced and its counter began anew.
+            self._received.clear()
+        self._received.append(total)
+
+    def judge(self, seen: Look) -> tuple[SpaceState, str]:
+        """The state that follows, and where it changed a line for the log, else ""."""
+        state = self._next(seen)
+        if state is self.state:
+            return state, ""
+        if self.state is SpaceState.FINE:
+            # Taken while it is known; being full or lost may come before being slow.
+            self.slow_rate = self._half_rate()
+        before, self.state = self.state, state
+        return state, self._said(before, seen)
+
+    def _next(self, seen: Look) -> SpaceState:
+        if seen.lost is not None:
+            return SpaceState.LOST
+        limit = self._min_free
+        if seen.free < limit or (self.state is SpaceState.FULL and seen.free < limit * _RESUME):
+            return SpaceState.FULL
+        if seen.free < limit * _SLOW:
+            return SpaceState.SLOW
+        return SpaceState.FINE
+
+    def _half_rate(self) -> int:
+        seconds = len(self._received) - 1
+        if seconds < 1:
+            return _SLOWEST
+        return max(_SLOWEST, (self._received[-1] - self._received[0]) // seconds // 2)
+
+    def _said(self, before: SpaceState, seen: Look) -> str:
+        free = f"{seen.free >> 20} MiB free"
+        limit = f"--min-free-space {self._min_free >> 20} MiB"
+        match self.state:
+            case SpaceState.LOST:
+                return (
+                    f"the store is gone: {seen.lost}; instances are answered A700 and new "
+                    f"associations rejected until it is back: mount it again"
+                )
+            case SpaceState.FULL:
+                return (
+                    f"{free}, below {limit}: instances are answered A700 and new associations "
+                    f"rejected until there is a tenth more: free some space"
+                )
+            case SpaceState.SLOW:
+                more = "receiving again, " if before > SpaceState.SLOW else ""
+                return (
+                    f"{free}, less than twice {limit}: {more}reading at most "
+                    f"{self.slow_rate >> 10} KiB/s: free some space"
+                )
+            case _:
+                return f"{free}: receiving without limits again"

@@ -1,0 +1,111 @@
+"""Zstandard at rest: parts compressed before they get their names, files read back as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import IO, TYPE_CHECKING, Final
+
+import zstandard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import WriteableBuffer
+
+__all__ = ["SUFFIX", "compress_part", "level_of", "open_part10", "twin"]
+
+SUFFIX: Final = ".zst"
+DEFAULT_LEVEL: Final = 3
+_CHUNK: Final = 1 << 20
+# As much of a frame as may say what it holds (RFC 8878 3.1.1.1).
+_FRAME_HEADER: Final = 18
+
+
+def level_of(form: str) -> int:
+    """The level of a `--compress` value, 0 for none."""
+    if form == "none":
+        return 0
+    _name, _colon, level = form.partition(":")
+    return int(level) if level else DEFAULT_LEVEL
+
+
+def twin(path: str) -> str:
+    """The name the same instance has in the other form, compressed or not."""
+    # A version mark stands behind the suffix, whichever it is.
+    stem, mark, version = path.rpartition("~")
+    if mark and len(version) == 1 and version.isdigit():
+        return twin(stem) + mark + version
+    return path.removesuffix(SUFFIX) if path.endswith(SUFFIX) else path + SUFFIX
+
+
+def compress_part(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
+    """Compress a part into a new one beside it; returns (its name, its descriptor).
+
+    The descriptor wrote the new part and is the caller's; the old part stays. Streams: memory is
+    a few MiB whatever the size. Off the event loop; the interpreter is released while it works.
+    Raises OSError, and no new part is left.
+    """
+    name = part.removesuffix(".part") + SUFFIX
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(
+        os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=incoming_fd), "rb", buffering=0
+    ) as source:
+        fd = os.open(name, flags, 0o640, dir_fd=incoming_fd)
+        try:
+            size = os.fstat(source.fileno()).st_size
+            compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+            # Buffered: it writes all it is given, which a raw file need not.
+            with os.fdopen(fd, "wb", buffering=_CHUNK, closefd=False) as sink:
+                compressor.copy_stream(source, sink, size=size, read_size=_CHUNK, write_size=_CHUNK)
+        except BaseException:
+            os.close(fd)
+            os.unlink(name, dir_fd=incoming_fd)
+            raise
+    return name, fd
+
+
+@contextlib.contextmanager
+def open_part10(path: str, dir_fd: int) -> Iterator[IO[bytes]]:
+    """An instance's file as a readable stream of Part 10 bytes, decompressed where it must be.
+
+    Raises OSError; reading raises zstandard.ZstdError for a damaged or cut compressed file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    # The opener sees to it that a directory, which cannot be read, does not stay open.
+    with open(path, "rb", opener=lambda name, _flags: os.open(name, flags, dir_fd=dir_fd)) as file:
+        # By content, not by name: a version mark hides the suffix.
+        head = file.read(_FRAME_HEADER)
+        file.seek(0)
+        if not head.startswith(zstandard.FRAME_HEADER):
+            yield file
+            return
+        size = zstandard.frame_content_size(head)
+        with (
+            zstandard.ZstdDecompressor().stream_reader(file, closefd=False) as reader,
+            io.BufferedReader(_Inflated(reader, size), _CHUNK) as whole,
+        ):
+            yield whole
+
+
+class _Inflated(io.RawIOBase):
+    """A decompressing reader that minds its end: the library takes a cut frame for a short one.
+
+    size: what the frame holds, -1 if it does not say.
+    """
+
+    def __init__(self, reader: zstandard.ZstdDecompressionReader, size: int) -> None:
+        super().__init__()
+        self._reader = reader
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        got = self._reader.readinto(buffer)
+        if not got and self._left > 0:
+            raise zstandard.ZstdError(f"the file ends {self._left} bytes too early")
+        self._left -= got
+        return got

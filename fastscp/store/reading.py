@@ -1,0 +1,202 @@
+"""Stored instances read back: what is in a file, and whether it is what a journal line says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import zstandard
+
+from fastscp.store.compress import open_part10
+from fastscp_ext import Tap, crc32c, encoding_of, strip_embedded, valid_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DataSet", "NoInstanceError", "describe", "difference", "open_data_set"]
+
+_CHUNK: Final = 1 << 20
+# Longer than any header written here; a file with a longer one is none of ours.
+_HEADER: Final = 65536
+# Of a deflated data set, inflated for the tap: as much as a receiver does.
+_INFLATED: Final = 1 << 20
+_LONG_FORM: Final = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+_VERSION: Final = re.compile(r"~[2-9]\Z")
+
+
+class NoInstanceError(Exception):
+    """A file that no receiver would have stored; the message says why."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a file holds.
+
+    header: from the preamble to the end of the File Meta Information. transfer_syntax: as it says.
+    chunks: the data set, once, while the file is open; reading raises OSError or
+    zstandard.ZstdError.
+    """
+
+    header: bytes
+    transfer_syntax: bytes
+    chunks: Iterator[bytes]
+
+
+@contextlib.contextmanager
+def open_data_set(path: str, dir_fd: int) -> Iterator[DataSet | None]:
+    """An instance's file, decompressed where it must be; None: it does not begin with a header.
+
+    Raises OSError, zstandard.ZstdError.
+    """
+    with open_part10(path, dir_fd) as file:
+        head = file.read(_HEADER)
+        found = strip_embedded(head)
+        if found is None:
+            yield None
+        else:
+            size, transfer_syntax = found
+            yield DataSet(head[:size], transfer_syntax, _chunks(head[size:], file))
+
+
+def _chunks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    data = first
+    while data:
+        yield data
+        data = file.read(_CHUNK)
+
+
+def difference(store_fd: int, path: str, size: int, digest: str) -> str:
+    """How the data set at a path differs from a journal line's length and digest; "": it does not.
+
+    digest: as in the line, "" if it has none. Raises OSError.
+    """
+    form, _colon, _value = digest.partition(":")
+    sha256 = hashlib.sha256()
+    crc = found_size = 0
+    try:
+        with open_data_set(path, store_fd) as data:
+            if data is None:
+                return "does not begin with a DICOM file header"
+            for chunk in data.chunks:
+                found_size += len(chunk)
+                if form == "crc32c":
+                    crc = crc32c(chunk, crc)
+                elif form == "sha256":
+                    sha256.update(chunk)
+    except zstandard.ZstdError as error:
+        return f"cannot be decompressed ({error})"
+    if found_size != size:
+        return f"a data set of {found_size} bytes, journaled with {size}"
+    found = {"crc32c": f"crc32c:{crc:08x}", "sha256": f"sha256:{sha256.hexdigest()}"}
+    # A form that is not known here cannot be compared: the length has to do.
+    if found.get(form, digest) != digest:
+        return f"the data set has {found[form]}, journaled with {digest}"
+    return ""
+
+
+def describe(store_fd: int, path: str) -> dict[str, Any]:
+    """The members of a journal line, as far as header and data set of a file give them.
+
+    Reads the whole file. Raises OSError; NoInstanceError for what is no instance, or a damaged one.
+    """
+    try:
+        with open_data_set(path, store_fd) as data:
+            if data is None:
+                raise NoInstanceError("does not begin with a DICOM file header")
+            return _describe(path, data)
+    except zstandard.ZstdError as error:
+        raise NoInstanceError(f"cannot be decompressed ({error})") from error
+
+
+def _describe(path: str, data: DataSet) -> dict[str, Any]:
+    meta = _meta(data.header)
+    syntax, deflated = encoding_of(data.transfer_syntax)
+    tap = Tap(syntax)
+    feed = _inflate if deflated else _pass_on
+    size = crc = 0
+    for chunk in feed(tap, data.chunks):
+        size += len(chunk)
+        crc = crc32c(chunk, crc)
+    tap.end()
+    values = tap.values()
+    uids = {
+        "sop_class_uid": meta.get(0x0002) or values.get("SOPClassUID", b""),
+        "sop_instance_uid": meta.get(0x0003) or values.get("SOPInstanceUID", b""),
+        "study_instance_uid": values.get("StudyInstanceUID", b""),
+        "series_instance_uid": values.get("SeriesInstanceUID", b""),
+        "transfer_syntax_uid": data.transfer_syntax,
+    }
+    for member, uid in uids.items():
+        if not valid_uid(uid):
+            raise NoInstanceError(f"has no usable {member.replace('_', ' ')}")
+    fact: dict[str, Any] = {}
+    for member, element in (("calling_ae", 0x0016), ("called_ae", 0x0018)):
+        if element in meta:
+            fact[member] = meta[element].strip(b" ").decode("ascii", "replace")
+    fact |= {member: uid.decode("ascii") for member, uid in uids.items()}
+    fact |= {"path": path, "bytes": size, "digest": f"crc32c:{crc:08x}"}
+    if _VERSION.search(path):
+        fact["duplicate"] = "version"
+    if tap.truncated and not deflated:
+        fact["truncated"] = True
+    if tap.sniffed:
+        fact["syntax_mismatch"] = True
+    names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid")
+    if not all(valid_uid(uids[name], strict=True) for name in names):
+        fact["odd_uid"] = True
+    return fact
+
+
+def _pass_on(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Show every chunk to the tap."""
+    for chunk in chunks:
+        tap.feed(chunk)
+        yield chunk
+
+
+def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Show the tap what the chunks inflate to, until it has all it wants (PS3.5 A.5)."""
+    inflater = zlib.decompressobj(-15)
+    left = _INFLATED
+    for chunk in chunks:
+        yield chunk
+        if not left or tap.settled:
+            continue
+        try:
+            out = inflater.decompress(chunk, left)
+        except zlib.error:
+            if left == _INFLATED:
+                # Labelled deflated, sent plain.
+                tap.feed(chunk)
+                yield from _pass_on(tap, chunks)
+                return
+            left = 0
+        else:
+            tap.feed(out)
+            left -= len(out)
+
+
+def _meta(header: bytes) -> dict[int, bytes]:
+    """The values of the File Meta Information without padding, by element number.
+
+    header: one that `strip_embedded` took off, so its lengths hold.
+    Source: PS3.10 7.1, PS3.5 7.1.2.
+    """
+    values = {}
+    at = 132 if header[128:132] == b"DICM" else 0
+    while at + 8 <= len(header):
+        element, vr, length = struct.unpack_from("<2xH2sH", header, at)
+        at += 8
+        if vr in _LONG_FORM:
+            (length,) = struct.unpack_from("<I", header, at)
+            at += 4
+        values[element] = header[at : at + length].rstrip(b" \0")
+        at += length
+    return values

@@ -1,0 +1,208 @@
+"""What follows from free space and reachability: the state, its memory, and what the log says."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp.server.storewatch import Look, SpaceState, StoreWatch, look
+from fastscp.store.directory import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MIB = 1 << 20
+LIMIT = 1000 * MIB
+FINE, SLOW, FULL, LOST = SpaceState
+
+
+def test_the_numbers_of_the_shared_block() -> None:
+    assert [FINE, SLOW, FULL, LOST] == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def watch() -> StoreWatch:
+    return StoreWatch(LIMIT)
+
+
+def free(mib: float) -> Look:
+    return Look(int(mib * MIB), None)
+
+
+def judged(watch: StoreWatch, *free_mib: float) -> list[SpaceState]:
+    return [watch.judge(free(mib))[0] for mib in free_mib]
+
+
+def test_thresholds(watch: StoreWatch) -> None:
+    assert judged(watch, 5000, 2000) == [FINE, FINE]
+    assert watch.judge(Look(2000 * MIB - 1, None))[0] is SLOW
+    assert judged(watch, 1000) == [SLOW]
+    assert watch.judge(Look(1000 * MIB - 1, None))[0] is FULL
+
+
+def test_full_resumes_a_tenth_above_the_limit(watch: StoreWatch) -> None:
+    assert judged(watch, 999, 1000, 1099, 1000, 999) == [FULL] * 5
+    assert judged(watch, 1100) == [SLOW]
+    # From there it needs the limit itself again.
+    assert judged(watch, 1050, 1000, 999, 1050) == [SLOW, SLOW, FULL, FULL]
+    assert judged(watch, 2000) == [FINE]
+
+
+def test_slow_has_no_memory(watch: StoreWatch) -> None:
+    assert judged(watch, 1999, 2000, 1999) == [SLOW, FINE, SLOW]
+
+
+def test_lost_and_back(watch: StoreWatch) -> None:
+    gone = Look(0, "it is gone")
+    assert watch.judge(gone)[0] is LOST
+    assert judged(watch, 5000) == [FINE]
+    # What was full before has to begin anew: any space above the limit will do.
+    assert judged(watch, 999) == [FULL]
+    assert watch.judge(gone)[0] is LOST
+    assert judged(watch, 1050) == [SLOW]
+
+
+def test_no_limit() -> None:
+    watch = StoreWatch(0)
+    assert judged(watch, 0, 1) == [FINE, FINE]
+    assert watch.judge(Look(0, "gone"))[0] is LOST
+
+
+def test_what_is_said(watch: StoreWatch) -> None:
+    assert watch.judge(free(5000)) == (FINE, "")
+    assert watch.judge(free(1500)) == (
+        SLOW,
+        (
+            "1500 MiB free, less than twice --min-free-space 1000 MiB: reading at most 1024 KiB/s: "
+            "free some space"
+        ),
+    )
+    assert watch.judge(free(1400)) == (SLOW, "")
+    assert watch.judge(free(900)) == (
+        FULL,
+        (
+            "900 MiB free, below --min-free-space 1000 MiB: instances are answered A700 and new "
+            "associations rejected until there is a tenth more: free some space"
+        ),
+    )
+    assert watch.judge(free(1050)) == (FULL, "")
+    state, said = watch.judge(free(1200))
+    assert state is SLOW
+    assert ": receiving again, reading at most 1024 KiB/s: free some space" in said
+    assert watch.judge(free(3000)) == (FINE, "3000 MiB free: receiving without limits again")
+    assert watch.judge(Look(0, "/x is another directory now")) == (
+        LOST,
+        (
+            "the store is gone: /x is another directory now; instances are answered A700 and new "
+            "associations rejected until it is back: mount it again"
+        ),
+    )
+    assert watch.judge(Look(0, "another reason")) == (LOST, "")
+    assert watch.judge(free(3000))[1] == "3000 MiB free: receiving without limits again"
+
+
+def test_half_the_rate_of_the_last_minute(watch: StoreWatch) -> None:
+    # 100 MiB/s for a long time, then 40 MiB/s for a minute.
+    total = 0
+    for rate in [100] * 100 + [40] * 60:
+        watch.received(total)
+        total += rate * MIB
+    watch.received(total)
+    watch.judge(free(1500))
+    assert watch.slow_rate == 20 * MIB
+
+
+def test_the_rate_is_kept_while_it_is_slow(watch: StoreWatch) -> None:
+    """What is received meanwhile is slow already: halving it again and again would end at none."""
+    for second in range(10):
+        watch.received(second * 64 * MIB)
+    watch.judge(free(1500))
+    assert watch.slow_rate == 32 * MIB
+    for _ in range(60):
+        watch.received(640 * MIB)
+    assert judged(watch, 1400, 900, 1200) == [SLOW, FULL, SLOW]
+    assert watch.slow_rate == 32 * MIB
+
+
+def test_never_slower_than_this(watch: StoreWatch) -> None:
+    for _ in range(10):
+        watch.received(5)
+    watch.judge(free(1500))
+    assert watch.slow_rate == MIB
+
+
+def test_full_at_once_resumes_slowly(watch: StoreWatch) -> None:
+    """The state that slows had no chance to be taken before it was full."""
+    for second in range(10):
+        watch.received(second * 64 * MIB)
+    assert judged(watch, 5000, 900, 1200) == [FINE, FULL, SLOW]
+    assert watch.slow_rate > 0
+
+
+def test_lost_then_short_of_space(watch: StoreWatch) -> None:
+    watch.judge(Look(0, "gone"))
+    watch.judge(free(1500))
+    assert watch.slow_rate > 0
+
+
+def test_a_counter_that_begins_anew(watch: StoreWatch) -> None:
+    for second in range(10):
+        watch.received(second * 64 * MIB)
+    for second in range(3):
+        watch.received(second * 8 * MIB)
+    watch.judge(free(1500))
+    assert watch.slow_rate == 4 * MIB
+
+
+# Looking ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm")
+    yield store
+    store.close()
+
+
+def test_look(store: Store) -> None:
+    seen = look(store)
+    found = os.statvfs(store.path)
+    assert seen.lost is None
+    assert abs(seen.free - found.f_bavail * found.f_frsize) < 1 << 30
+
+
+def test_a_store_that_moved(store: Store) -> None:
+    store.path.rename(store.path.with_name("elsewhere"))
+    seen = look(store)
+    assert seen == Look(0, f"{store.path} cannot be reached (No such file or directory)")
+    store.path.mkdir()
+    assert look(store) == Look(0, f"{store.path} is another directory now")
+    store.path.rmdir()
+    store.path.with_name("elsewhere").rename(store.path)
+    assert look(store).lost is None
+
+
+def test_a_store_that_lost_its_identity(store: Store) -> None:
+    identity = store.path / ".fastscp/store.toml"
+    kept = identity.read_text()
+    identity.unlink()
+    assert look(store).lost == f"{store.path} has lost its .fastscp/store.toml"
+    identity.write_text(kept.replace(store.id, "another"))
+    assert look(store).lost == f"{store.path} has lost its .fastscp/store.toml"
+    identity.write_text("nonsense")
+    assert "cannot be read" in str(look(store).lost)
+    identity.write_text(kept)
+    assert look(store).lost is None
+
+
+def test_a_file_system_that_does_not_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int) -> os.statvfs_result:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", fail)
+    assert look(store) == Look(
+        0, f"{store.path} cannot be asked for its space (Input/output error)"
+    )
