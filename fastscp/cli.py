@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts import Group as HelpGroup
 
-from fastscp import __version__, log
+from fastscp import __version__, cli_store, log
 from fastscp.config import SETTINGS, Group, Loaded, load, read_value
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.values import (
@@ -361,6 +361,9 @@ def demo(
     from fastscp import demo as demonstration
 
     return demonstration.run(settings, once, keep=loaded.sources["store"] != "default")
+
+
+cli_store.register(app)
 
 
 def _print_json(loaded: Loaded) -> None:
