@@ -1,0 +1,205 @@
+"""What the flushes cost: python bench/flush/run.py slow | disk
+
+slow    over an interposed disk of 5 ms per flush (slow.c): 1 and 64 associations with window 1,
+        and 1 association with window 32
+disk    on the real disk: 8 associations with window 1 against DCMTK's `storescp +B`, which flushes
+        nothing, and against what the disk allows: outstanding instances / measured flush cycle
+
+Rates are instances per second. Rounds alternate between what is compared, and a ratio is the median
+over the rounds of the ratio within a round: a machine that is busy with something else for a while
+is so for both. Needs a C compiler; `disk` needs storescp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def build(into: Path) -> tuple[Path, Path]:
+    """The load generator and the slow disk, compiled."""
+    cc = ["cc", "-O2", "-Wall", "-Wextra"]
+    load, slow = into / "load", into / "slow.so"
+    subprocess.run([*cc, "-o", load, HERE / "load.c"], check=True)
+    subprocess.run([*cc, "-shared", "-fPIC", "-o", slow, HERE / "slow.c", "-lpthread"], check=True)
+    return load, slow
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def fastscp(folder: Path, *flags: str, **environment: str) -> Iterator[int]:
+    """The service on a store of its own below a folder; gives its port."""
+    log = folder / "fastscp.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastscp", "serve", "--host", "127.0.0.1", "--port", "0",
+             "--store", folder / "store", "--log-level", "warning", *flags],
+            cwd=ROOT, env=os.environ | environment, stdout=out, stderr=out,
+        )  # fmt: skip
+    with ended(process):
+        while not (found := re.match(r"listening on \S+:(\d+)", log.read_text())):
+            if process.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(0.02)
+        yield int(found[1])
+
+
+@contextlib.contextmanager
+def storescp(folder: Path) -> Iterator[int]:
+    """DCMTK's receiver, one process per association, data sets as they come."""
+    port = 11500 + os.getpid() % 400
+    (folder / "dcmtk").mkdir()
+    # Without TCP_NODELAY its responses wait 40 ms each for the sender's delayed acknowledgement.
+    process = subprocess.Popen(
+        ["storescp", "+B", "--fork", "-pdu", "131072", "-od", folder / "dcmtk", str(port)],
+        env=os.environ | {"TCP_NODELAY": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with ended(process):
+        time.sleep(0.5)
+        yield port
+
+
+class Load:
+    """Runs the generator, with UIDs of its own each time."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = program
+        self._tag = int(time.time())
+
+    def __call__(self, port: int, associations: int, count: int, window: int, size: int) -> float:
+        self._tag += 1
+        words = map(str, (port, associations, count, window, size, self._tag))
+        done = subprocess.run([self._program, *words], check=True, capture_output=True, text=True)
+        return float(done.stdout)
+
+
+def slow_disk(folder: Path, load: Load, slow: Path, rounds: int) -> None:
+    with fastscp(
+        folder, "--min-free-space", "0", LD_PRELOAD=str(slow), SLOW_FILE=str(folder / "slow")
+    ) as port:
+        load(port, 64, 4, 1, 34000)
+        one, many, window = [], [], []
+        for _ in range(rounds):
+            one.append(load(port, 1, 40, 1, 34000))
+            many.append(load(port, 64, 30, 1, 34000))
+            window.append(load(port, 1, 640, 32, 34000))
+        print(f"1 association, window 1:    {statistics.median(one):8.0f}/s")
+        for what, rates in (
+            ("64 associations, window 1", many),
+            ("1 association, window 32", window),
+        ):
+            ratio = statistics.median(a / b for a, b in zip(rates, one, strict=True))
+            print(f"{what + ':':27} {statistics.median(rates):8.0f}/s   {ratio:.1f}x")
+
+
+def cycle(folder: Path, outstanding: int, size: int, rounds: int = 30) -> float:
+    """Seconds one commit of so many files takes the disk: files side by side, folder, journal."""
+    place = folder / "cycle"
+    place.mkdir()
+    data = os.urandom(size)
+    took = []
+    folder_fd = os.open(place, os.O_RDONLY)
+    journal = os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with ThreadPoolExecutor(outstanding) as threads:
+        for number in range(rounds):
+            names = [place / f"{number}-{k}" for k in range(outstanding)]
+            files = [os.open(f"{name}.part", os.O_WRONLY | os.O_CREAT) for name in names]
+            for fd in files:
+                os.write(fd, data)
+            begun = time.perf_counter()
+            list(threads.map(os.fdatasync, files))
+            for fd, name in zip(files, names, strict=True):
+                os.close(fd)
+                Path(f"{name}.part").rename(name)
+            os.fsync(folder_fd)
+            os.write(journal, bytes(500 * outstanding))
+            os.fdatasync(journal)
+            took.append(time.perf_counter() - begun)
+    os.close(folder_fd)
+    os.close(journal)
+    shutil.rmtree(place)
+    return statistics.median(took)
+
+
+def real_disk(folder: Path, load: Load, rounds: int) -> None:
+    for size, count in ((34000, 250), (525000, 60)):
+        ours: list[float] = []
+        theirs: list[float] = []
+        bounds: list[float] = []
+        for number in range(rounds):
+            # Stores of their own each round: neither slows down as its folders grow. They are
+            # removed at the end: freeing the blocks would keep the disk busy.
+            place = folder / f"{size}-{number}"
+            place.mkdir()
+            os.sync()
+            bounds.append(8 / cycle(place, 8, size))
+            runs = [
+                (ours, fastscp(place, "--min-free-space", "0")),
+                (theirs, storescp(place)),
+            ]
+            for rates, receiver in runs if number % 2 else reversed(runs):
+                os.sync()
+                with receiver as port:
+                    load(port, 8, 5, 1, size)
+                    rates.append(load(port, 8, count, 1, size))
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        reach = statistics.median(a / b for a, b in zip(ours, bounds, strict=True))
+        asked = statistics.median(
+            a / min(b, 0.8 * c) for a, b, c in zip(ours, theirs, bounds, strict=True)
+        )
+        print(
+            f"{size} bytes, 8 associations, window 1: fastscp {statistics.median(ours):.0f}/s, "
+            f"storescp +B {statistics.median(theirs):.0f}/s ({ratio:.2f}x), "
+            f"8 / flush cycle {statistics.median(bounds):.0f}/s ({reach:.2f}x); "
+            f"{asked:.2f}x the less of storescp's rate and 0.8 of the disk's"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("slow", "disk"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where the stores are made and removed again")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        program, slow = build(folder)
+        if given.what == "slow":
+            slow_disk(folder, Load(program), slow, given.rounds)
+        else:
+            real_disk(folder, Load(program), given.rounds)
+
+
+if __name__ == "__main__":
+    main()

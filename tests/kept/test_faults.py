@@ -1,0 +1,370 @@
+"""Disks that fill up, break or go away: the right status, a line that helps, and life goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.kept.kit_kept import (
+    FAIL,
+    FLUSH,
+    LOOK,
+    MKDIR,
+    OPEN,
+    RENAME,
+    SHORT,
+    WRITE,
+    Interposed,
+    Item,
+    items,
+    send_all,
+)
+from tests.kit import Peer, Service, associate_rq, reject, store, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+# Step -> call, part of its path, what the log calls it, whether the file has its name by then.
+STEPS: Final = {
+    "create a part file": (OPEN, ".part", False, (*DISK, errno.EMFILE)),
+    "write a part file": (WRITE, ".part", False, DISK),
+    "flush a part file": (FLUSH, ".part", False, DISK),
+    "make the directories of an instance": (MKDIR, "/store/1.2.", False, DISK),
+    "give an instance its final name": (RENAME, "/store/1.2.", False, DISK),
+    "flush a directory": (FLUSH, "/store/1.2.", True, DISK),
+    "write the journal": (WRITE, ".jsonl", True, DISK),
+}
+CASES: Final = [
+    (step, kind, path, named, error)
+    for step, (kind, path, named, errors) in STEPS.items()
+    for error in errors
+] + [
+    # The same step to the operator, another call.
+    ("flush a directory", LOOK, "/store/1.2.", True, errno.EMFILE),
+    ("write the journal", FLUSH, ".jsonl", True, errno.ENOLCK),
+]
+ADVICE: Final = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "raise the quota",
+    errno.EIO: "check it and the kernel's log",
+    errno.EROFS: "remount it",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENOENT: "is it still mounted?",
+}
+
+
+def segments(service: Service) -> int:
+    return len(list((service.store / ".fastscp/journal").iterdir()))
+
+
+def put(peer: Peer, number: int, item: Item) -> int:
+    peer.send(store(number, item.data, sop=item.sop))
+    return peer.read_response().status
+
+
+def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library: Path) -> None:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        assert put(peer, 1, items("0", 1)[0]) == 0
+        for number, (step, kind, path, named, error) in enumerate(CASES, 1):
+            service.control.clear()
+            # Folders of its own, so that every step is met.
+            failing, fine = items(f"{number}", 2, studies=2)
+            before = segments(service)
+            skip = 1 if kind == RENAME else 0  # the first try finds no folder
+            rule = service.control.rule([kind], FAIL, error=error, path=path, skip=skip, left=1)
+            assert put(peer, 1, failing) == 0xA700, (step, error)
+            assert service.control.hits(rule) == 1
+            subject = "0000" if path == ".part" and kind != FLUSH else failing.path
+            line = service.in_log(f"cannot {step} ({subject}")
+            assert "answered A700" in line
+            text = f"{os.strerror(error)}; answered A700; "
+            line = next(one for one in service.log().splitlines() if step in one and text in one)
+            assert ADVICE.get(error, "check the store's file system") in line
+            # Before the name: no trace. After it: the file stays, and nobody relies on it.
+            assert (failing.path in service.instances()) == named
+            assert service.parts() == []
+            # The same association goes on.
+            assert put(peer, 2, fine) == 0
+            assert put(peer, 3, failing) == 0
+            assert service.data_of(failing.path) == failing.data
+            fact = next(f for f in service.journal()[::-1] if f["path"] == failing.path)
+            assert fact.get("duplicate") == ("identical" if named else None)
+            # A journal file that failed is left alone from then on.
+            assert segments(service) == before + (step == "write the journal")
+        peer.release()
+
+
+def test_a_failed_flush_is_not_tried_again(tmp_path: Path, library: Path) -> None:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        for number, path in enumerate((".part", "/store/1.2.", ".jsonl"), 1):
+            service.control.clear()
+            (item,) = items(f"{number}", 1)
+            rule = service.control.rule([FLUSH], FAIL, error=errno.EIO, path=path, left=1)
+            flushes = service.control.count(FLUSH)
+            assert put(peer, number, item) == 0xA700
+            assert service.control.hits(rule) == 1
+            # Another try would have worked, and been a lie.
+            assert service.control.count(FLUSH) - flushes <= 5
+        peer.release()
+
+
+def test_a_journal_that_cannot_be_opened_again(tmp_path: Path, library: Path) -> None:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        torn, second, third, fourth = items("1", 4)
+        control = service.control
+        # Half a line on a disk that fills up...
+        short = control.rule([WRITE], SHORT, path=".jsonl", left=1)
+        control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 1, torn) == 0xA700
+        assert control.hits(short) == 1
+        # ... then not even a new file ...
+        control.rule([OPEN], FAIL, error=errno.ENOSPC, path=".jsonl", left=1)
+        assert put(peer, 2, second) == 0xA700
+        line = service.in_log(f"cannot write the journal ({second.path})")
+        assert "free some space" in line
+        # ... nor its name made durable ...
+        control.rule([FLUSH], FAIL, error=errno.EDQUOT, path="/journal", left=1)
+        assert put(peer, 3, third) == 0xA700
+        assert "raise the quota" in service.in_log(f"cannot write the journal ({third.path})")
+        # ... until it can be.
+        for number, item in enumerate((fourth, torn, second, third), 4):
+            assert put(peer, number, item) == 0
+        peer.release()
+        lines = [
+            line
+            for segment in (service.store / ".fastscp/journal").iterdir()
+            for line in segment.read_bytes().splitlines(keepends=True)
+        ]
+        assert sum(not line.endswith(b"\n") for line in lines) == 1
+        assert len(lines) == 5
+
+
+def test_a_failed_folder_costs_only_its_own_instances(tmp_path: Path, library: Path) -> None:
+    what = items("1", 24, studies=1, series=2)
+    with Interposed(tmp_path, library, log=False, workers=1) as service:
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path="/1.2.1.0/1.2.1.0.1")
+        sent = send_all(service.port, what, associations=2, window=12)
+        assert not sent.broken
+        for item in what:
+            broken = item.path.startswith("1.2.1.0/1.2.1.0.1/")
+            assert sent.statuses[item.sop] == [0xA700 if broken else 0]
+        assert service.instances() == sorted(item.path for item in what)
+
+
+def test_an_existing_instance_is_not_called_kept_without_a_journal_line(
+    tmp_path: Path, library: Path
+) -> None:
+    (item,), (other,) = items("1", 1), items("1", 1, seed=9)
+    flags = ("--on-duplicate", "keep")
+    with Interposed(tmp_path, library, *flags, log=False) as service, service.peer() as peer:
+        assert put(peer, 1, item) == 0
+        service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 2, other) == 0xA700
+        assert put(peer, 3, other) == 0xB006
+        assert service.data_of(item.path) == item.data
+        peer.release()
+
+
+def test_folders_that_vanish(tmp_path: Path) -> None:
+    first, second, third, fourth = items("1", 4, studies=1, series=1)
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
+        assert put(peer, 1, first) == 0
+        shutil.rmtree(service.store / first.path.split("/")[0])
+        assert put(peer, 2, second) == 0
+        assert service.instances() == [second.path]
+        life = next(iter((service.store / ".fastscp/incoming").iterdir()))
+        hidden = tmp_path / "hidden"
+        life.rename(hidden)
+        # It follows its own folder wherever that goes...
+        assert put(peer, 3, third) == 0
+        (hidden / "lock").rename(tmp_path / "lock")
+        hidden.rmdir()
+        # ... but not into nothing.
+        assert put(peer, 4, fourth) == 0xA700
+        assert ADVICE[errno.ENOENT] in service.in_log("cannot create a part file")
+        peer.release()
+
+
+def test_a_store_that_is_moved_away_and_comes_back(tmp_path: Path) -> None:
+    first, second, third, fourth = items("1", 4)
+    with Service(tmp_path) as service, service.peer() as peer:
+        assert put(peer, 1, first) == 0
+        away = tmp_path / "away"
+        service.store.rename(away)
+        service.store.mkdir()
+        assert "mount it again" in service.in_log("the store is gone")
+        assert put(peer, 2, second) == 0xA700
+        rejected(service)
+        assert list(service.store.iterdir()) == []
+        service.store.rmdir()
+        away.rename(service.store)
+        service.in_log("receiving without limits again")
+        assert put(peer, 3, third) == 0
+        admitted(service, fourth)
+        assert service.instances() == sorted(item.path for item in (first, third, fourth))
+        peer.release()
+
+
+def rejected(service: Service) -> None:
+    with Peer(service.host, service.port) as peer:
+        assert peer.associate(associate_rq()) == reject(2, 3, 1)
+        peer.read_until_close()
+
+
+def admitted(service: Service, item: Item) -> None:
+    with service.peer() as peer:
+        assert put(peer, 1, item) == 0
+        peer.release()
+
+
+def test_space_runs_short_and_comes_back(tmp_path: Path, library: Path) -> None:
+    mib = 1 << 20
+    what = items("1", 8)
+    flags = ("--min-free-space", "100MiB")
+    with Interposed(tmp_path, library, *flags, log=False) as service, service.peer() as peer:
+        free = service.control.free
+        free(150 * mib)
+        service.in_log("reading at most")
+        assert put(peer, 1, what[0]) == 0
+        free(99 * mib)
+        service.in_log("99 MiB free, below --min-free-space 100 MiB")
+        assert put(peer, 2, what[1]) == 0xA700
+        rejected(service)
+        # A little more is not enough, or every file removed would let one instance in.
+        free(109 * mib)
+        rejected(service)
+        assert put(peer, 3, what[2]) == 0xA700
+        free(111 * mib)
+        service.in_log("receiving again, reading at most")
+        assert put(peer, 4, what[3]) == 0
+        admitted(service, what[4])
+        free(300 * mib)
+        service.in_log("300 MiB free: receiving without limits again")
+        assert put(peer, 5, what[5]) == 0
+        peer.release()
+
+
+def test_reading_slows_down_while_space_is_short(tmp_path: Path, library: Path) -> None:
+    mib = 1 << 20
+    what = items("1", 24, pixels=100_000)
+    flags = ("--min-free-space", "100MiB")
+    with Interposed(tmp_path, library, *flags, log=False, workers=1) as service:
+        service.control.free(150 * mib)
+        service.in_log("reading at most 1024 KiB/s")
+        # More than a second's allowance: it is made to wait, and gets through.
+        sent = send_all(service.port, what, associations=2)
+        assert not sent.broken
+        assert len(sent.acknowledged) == len(what)
+
+
+def test_instances_above_the_size_limit(tmp_path: Path) -> None:
+    exact, over = items("1", 2, pixels=3000)
+    size = len(exact.data)
+    assert len(over.data) == size
+    bigger = items("2", 1, pixels=3002)[0]
+    with Service(tmp_path, "--max-instance-size", str(size)) as service, service.peer() as peer:
+        assert put(peer, 1, bigger) == 0xA700
+        assert put(peer, 2, exact) == 0
+        assert service.instances() == [exact.path]
+        assert service.parts() == []
+        peer.release()
+
+
+@contextlib.contextmanager
+def mounted(point: Path, size: str) -> Iterator[None]:
+    """A small file system in memory at a directory."""
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "fastscp-test", point], check=True
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+@pytest.mark.usefixtures("privileged")
+def test_a_file_system_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    what = items("1", 60, pixels=100_000)
+    with (
+        mounted(disk, "2m"),
+        Service(tmp_path, "--min-free-space", "0", store=disk / "store") as service,
+        service.peer() as peer,
+    ):
+        service.in_log("in memory")
+        statuses = [put(peer, number, item) for number, item in enumerate(what, 1)]
+        assert set(statuses) == {0, 0xA700}
+        good = [item for item, status in zip(what, statuses, strict=True) if not status]
+        assert "free some space" in service.in_log("No space left on device")
+        for item in good:
+            assert service.data_of(item.path) == item.data
+        assert {f["path"] for f in service.journal()} == {item.path for item in good}
+        (service.store / good[0].path).unlink()
+        (service.store / good[1].path).unlink()
+        again = next(i for i, status in zip(what, statuses, strict=True) if status)
+        assert put(peer, 99, again) == 0
+        peer.release()
+        assert service.parts() == []
+
+
+@pytest.mark.usefixtures("privileged")
+def test_the_watermark_on_a_real_file_system(tmp_path: Path) -> None:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    filler = disk / "filler"
+    first, second, third = items("1", 3)
+    with (
+        mounted(disk, "8m"),
+        Service(tmp_path, "--min-free-space", "3MiB", store=disk / "store") as service,
+        service.peer() as peer,
+    ):
+        assert put(peer, 1, first) == 0
+        filler.write_bytes(bytes(6 << 20))
+        service.in_log("below --min-free-space")
+        assert put(peer, 2, second) == 0xA700
+        rejected(service)
+        filler.unlink()
+        service.in_log("receiving without limits again")
+        assert put(peer, 3, third) == 0
+        peer.release()
+
+
+@pytest.mark.usefixtures("privileged")
+def test_another_file_system_over_the_store(tmp_path: Path) -> None:
+    first, second, third = items("1", 3)
+    with Service(tmp_path) as service, service.peer() as peer:
+        assert put(peer, 1, first) == 0
+        with mounted(service.store, "1m"):
+            service.in_log("is another directory now")
+            assert put(peer, 2, second) == 0xA700
+            rejected(service)
+            assert list(service.store.iterdir()) == []
+        service.in_log("receiving without limits again")
+        assert put(peer, 3, third) == 0
+        assert service.instances() == sorted((first.path, third.path))
+        peer.release()
+
+
+def test_the_end_of_a_fault_needs_no_restart(tmp_path: Path, library: Path) -> None:
+    what = items("1", 40)
+    with Interposed(tmp_path, library, log=False) as service:
+        rule = service.control.rule([WRITE, FLUSH, MKDIR], FAIL, error=errno.EIO, path="/store/")
+        sent = send_all(service.port, what)
+        assert not sent.broken
+        assert {tuple(got) for got in sent.statuses.values()} == {(0xA700,)}
+        assert service.instances() == []
+        service.control.lift(rule)
+        wait_for(lambda: service.parts() == [], "no parts")
+        sent = send_all(service.port, what)
+        assert sent.acknowledged == {item.sop for item in what}
