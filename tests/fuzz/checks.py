@@ -1,0 +1,356 @@
+"""What must hold for any bytes: one function per part of the codec, chosen by the first byte.
+
+An input is: target, option byte, cut byte, allocation byte, then the bytes under test. The cut byte
+seeds how the bytes are sliced where they may be; a non-zero allocation byte makes that allocation
+of the codec fail, in builds that can.
+"""
+
+from __future__ import annotations
+
+import random
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from fastscp_ext.command import decode_command, encode_command, scan
+from fastscp_ext.errors import CodecError, CommandError, PDUError
+from fastscp_ext.framing import PDUStream
+from fastscp_ext.layout import Layout, LayoutError, valid_uid
+from fastscp_ext.part10 import build_meta, strip_embedded
+from fastscp_ext.pdu import (
+    decode_abort,
+    decode_associate_ac,
+    decode_associate_rj,
+    decode_associate_rq,
+    decode_pdata,
+    decode_pdu,
+    decode_release_rp,
+    decode_release_rq,
+    encode_abort,
+    encode_associate_ac,
+    encode_associate_rj,
+    encode_associate_rq,
+    encode_pdata,
+    encode_release_rp,
+    encode_release_rq,
+)
+from fastscp_ext.tap import Tap
+from tests import (
+    reference_framing,
+    reference_layout,
+    reference_part10,
+    reference_pdu,
+    reference_tap,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Buffer
+
+    from tests.reference_framing import Frame
+
+try:
+    from tests.fuzz.exact import Exact, guard, refuse_allocation
+except ModuleNotFoundError:
+    # An ordinary build: the same checks, nobody watching the memory.
+    Exact = bytes  # type: ignore[assignment, misc]
+
+    def guard(buffer: object, size: int) -> None: ...
+    def refuse_allocation(countdown: int) -> None: ...
+
+
+__all__ = ["HEADER", "LAYOUTS", "TARGETS", "check", "guard", "pack", "refuse_allocation"]
+
+HEADER = 4  # bytes in front of the ones under test
+MANY_HEADERS = 0xFF  # the option of target `tap` that puts the tap's limit on headers to work
+STREAM_CAP = 8192  # the longest P-DATA-TF body in target `framing` with an odd option
+
+
+class Input(NamedTuple):
+    option: int
+    cut: int
+    allocation: int
+    data: bytes
+
+
+def slices(data: bytes, seed: int) -> Iterator[bytes]:
+    """`data` cut into slices: bytes for seed 1, else mostly short ones with a few long ones."""
+    rng = random.Random(seed)
+    at = 0
+    while at < len(data):
+        size = 1 if seed == 1 else rng.choice((1, 2, 3, 5, 6, 8, 12, 64, 138, 700, 5000))
+        yield data[at : at + size]
+        at += size
+
+
+# Framing -------------------------------------------------------------------------------------
+
+ACCEPTED = (1, 3, 5, 255)
+
+
+def stream_frames(given: Input, pieces: Iterator[bytes] | list[bytes]) -> list[Frame]:
+    cap = STREAM_CAP if given.option & 2 else 1 << 24
+    stream = PDUStream(ACCEPTED if given.option & 1 else None, cap)
+    found: list[Frame] = []
+    for piece in pieces:
+        frames = stream.feed(Exact(piece))
+        assert not found or found[-1][0] != "error" or frames == [found[-1]]
+        if not found or found[-1][0] != "error":
+            found += frames
+    return reference_framing.merged(found)
+
+
+def framing(given: Input) -> None:
+    if given.allocation:
+        refuse_allocation(given.allocation)
+        stream_frames(given, slices(given.data, given.cut))
+        refuse_allocation(0)
+        return
+    contexts = ACCEPTED if given.option & 1 else None
+    cap = STREAM_CAP if given.option & 2 else 1 << 24
+    expected = reference_framing.frames(given.data, contexts, cap)
+    assert stream_frames(given, [given.data]) == expected
+    assert stream_frames(given, slices(given.data, given.cut)) == expected
+
+
+# PDUs ----------------------------------------------------------------------------------------
+
+DECODERS: dict[int, Callable[[Buffer], object]] = {
+    1: decode_associate_rq,
+    2: decode_associate_ac,
+    3: decode_associate_rj,
+    4: decode_pdata,
+    5: decode_release_rq,
+    6: decode_release_rp,
+    7: decode_abort,
+}
+Encoder: TypeAlias = "Callable[[object], bytes]"
+ENCODERS: dict[int, Encoder] = {
+    1: encode_associate_rq,  # type: ignore[dict-item]
+    2: encode_associate_ac,  # type: ignore[dict-item]
+    3: encode_associate_rj,  # type: ignore[dict-item]
+    4: encode_pdata,  # type: ignore[dict-item]
+    5: encode_release_rq,  # type: ignore[dict-item]
+    6: encode_release_rp,  # type: ignore[dict-item]
+    7: encode_abort,  # type: ignore[dict-item]
+}
+
+
+def pdu(given: Input) -> None:
+    data = given.data
+    if given.option & 1 and len(data) >= 6:
+        # A length that fits, so that most inputs get past the header.
+        data = data[:2] + (len(data) - 6).to_bytes(4, "big") + data[6:]
+    try:
+        expected: object = reference_pdu.pdu(data)
+    except reference_pdu.Refused:
+        expected = None
+    decoded: object = None
+    refused: PDUError | None = None
+    try:
+        decoded = decode_pdu(Exact(data))
+    except PDUError as error:
+        refused = error
+    assert decoded == expected
+    assert refused is None or 0 <= refused.offset <= len(data)
+    assert refused is None or refused.reason in (1, 2, 6)
+    wanted = given.option >> 1 & 7
+    if wanted in DECODERS:
+        try:
+            assert DECODERS[wanted](Exact(data)) == expected
+            assert data[0] == wanted
+        except PDUError:
+            assert expected is None or data[0] != wanted
+    if decoded is None:
+        return
+    kind = data[0]
+    try:
+        encoded = ENCODERS[kind](decoded)
+    except ValueError:
+        # What may be received and not sent, such as a UID of 65 bytes.
+        return
+    assert decode_pdu(Exact(encoded)) == decoded
+    assert ENCODERS[kind](decode_pdu(encoded)) == encoded
+
+
+# Command sets --------------------------------------------------------------------------------
+
+# Of the elements `scan` gives as numbers.
+NUMBERS = {
+    "command_field": 0x0100,
+    "message_id": 0x0110,
+    "message_id_being_responded_to": 0x0120,
+    "data_set_type": 0x0800,
+    "priority": 0x0700,
+    "status": 0x0900,
+    "move_originator_message_id": 0x1031,
+}
+
+
+def expected_scan(elements: dict[int, bytes]) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, number in NUMBERS.items():
+        if number in elements:
+            value = elements[number]
+            fields[name] = int.from_bytes(value, "little") if len(value) == 2 else None
+    for name, affected, requested in (("class", 0x0002, 0x0003), ("instance", 0x1000, 0x1001)):
+        for whose, number in (("affected", affected), ("requested", requested)):
+            if number in elements:
+                fields[f"{whose}_sop_{name}"] = elements[number], elements[number].rstrip(b"\0 ")
+                break
+    if 0x1030 in elements:
+        raw = elements[0x1030]
+        fields["move_originator_ae"] = raw, raw.split(b"\0")[0].strip(b" ")
+    return fields
+
+
+def command(given: Input) -> None:
+    data = given.data
+    try:
+        elements = reference_pdu.command_elements(data)
+    except reference_pdu.Refused:
+        for decode in (decode_command, scan):
+            refused: CommandError | None = None
+            try:
+                decode(Exact(data))
+            except CommandError as error:
+                refused = error
+            assert refused is not None
+            assert 0 <= refused.offset <= len(data)
+        return
+    assert decode_command(Exact(data)).elements == elements
+    assert scan(Exact(data)) == expected_scan(elements)
+    encoded = encode_command(elements)
+    again = decode_command(Exact(encoded))
+    assert encode_command(again.elements) == encoded
+    even = {number: value + b"\0" * (len(value) % 2) for number, value in elements.items()}
+    even[0] = (len(encoded) - 12).to_bytes(4, "little")
+    assert again.elements == even
+    for number, uid in (
+        (0x0002, again.affected_sop_class_uid), (0x1001, again.requested_sop_instance_uid),
+    ):  # fmt: skip
+        raw = elements.get(number)
+        assert uid == (None if raw is None else raw.rstrip(b"\0 ").decode("latin-1"))
+    _ = (again.has_data_set, again.offending_elements, again.error_comment, repr(again))
+
+
+# The tap -------------------------------------------------------------------------------------
+
+TapOutcome: TypeAlias = tuple[int, bool, bool, bool, dict[str, bytes]]
+
+
+def tapped(negotiated: int, pieces: Iterator[bytes] | list[bytes]) -> TapOutcome:
+    tap = Tap(negotiated)
+    settled: dict[str, bytes] | None = None
+    for piece in pieces:
+        tap.feed(Exact(piece))
+        if settled is None and tap.settled:
+            settled = tap.values()
+    tap.end()
+    values = tap.values()
+    assert settled is None or settled == values
+    return tap.syntax, tap.sniffed, tap.stopped, tap.truncated, values
+
+
+# Empty elements, a few more than the tap looks at.
+PAST_THE_LIMIT = b"\x08\0\x09\0OB\0\0\0\0\0\0" * 350000
+
+
+def tap(given: Input) -> None:
+    negotiated = given.option & 3
+    if given.option == MANY_HEADERS:
+        # The oracle knows of no limit: nothing is found behind it, however the bytes are cut.
+        assert tapped(negotiated, [PAST_THE_LIMIT, *slices(given.data, given.cut)])[4] == {}
+        return
+    whole = tapped(negotiated, [given.data])
+    assert tapped(negotiated, slices(given.data, given.cut)) == whole
+    oracle = reference_tap.tap(given.data, negotiated)
+    assert whole == (
+        oracle.syntax, oracle.sniffed, oracle.stopped, oracle.truncated, oracle.values,
+    )  # fmt: skip
+
+
+# Part 10 headers -----------------------------------------------------------------------------
+
+
+def part10(given: Input) -> None:
+    if given.allocation:
+        refuse_allocation(given.allocation)
+        strip_embedded(given.data, given.cut % 7)
+        refuse_allocation(0)
+        return
+    expected = reference_part10.strip(given.data)
+    assert strip_embedded(given.data) == expected
+    for step in (1, 2 + given.cut % 150):
+        assert strip_embedded(given.data, step) == expected
+    parts = (given.data.split(b"|", 6) + [b""] * 7)[:7]
+    meta = build_meta(*parts)
+    assert len(meta) <= 768
+    assert len(meta) % 2 == 0
+    syntax = parts[2][:64].rstrip(b"\0 ")
+    assert strip_embedded(meta + b"\x08\0\x05\0CS\0\0") == (len(meta), syntax)
+
+
+# Layout --------------------------------------------------------------------------------------
+
+LAYOUTS = (
+    "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm",
+    "{PatientID}/{Modality}{StudyDate}/{SOPInstanceUID}.dcm",
+    "{PatientID}.dcm/{AccessionNumber}.zst/x{SOPInstanceUID}.dcm",
+    "/".join(["{PatientID}{AccessionNumber}"] * 20) + "/{SOPInstanceUID}.dcm",
+    "{CallingAE}-{CalledAE}/{PatientID}.{AccessionNumber}/{SOPInstanceUID}_{Modality}.dcm",
+)
+LAYOUT_KEYS = (
+    "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "AccessionNumber",
+    "Modality", "StudyDate", "CallingAE",
+)  # fmt: skip
+
+
+def layout(given: Input) -> None:
+    template = LAYOUTS[given.option % len(LAYOUTS)]
+    suffix = ".dcm.zst" if given.option & 0x80 else ".dcm"
+    values = dict(zip(LAYOUT_KEYS, given.data.split(b"|"), strict=False))
+    expected = reference_layout.render(template, values, suffix)
+    try:
+        path = Layout(template, suffix.encode()).render(values)
+    except LayoutError as error:
+        assert expected is None, error  # noqa: PT017
+    else:
+        assert path == expected
+    for uid in values.values():
+        assert valid_uid(uid) == reference_layout.valid_uid(uid)
+        assert valid_uid(uid, strict=True) == reference_layout.strict_uid(uid)
+
+
+# The whole receiver --------------------------------------------------------------------------
+
+
+def receiver(given: Input) -> None:
+    # Needs every module of the package.
+    from tests.fuzz import reception
+
+    reception.check(given.option, given.data, given.cut, given.allocation)
+
+
+TARGETS: tuple[Callable[[Input], None], ...] = (framing, pdu, command, tap, part10, layout)
+if find_spec("fastscp_ext.receiver") is not None:
+    TARGETS += (receiver,)
+
+
+def pack(target: str, data: bytes, option: int = 0, cut: int = 1, allocation: int = 0) -> bytes:
+    """An input for a target by name."""
+    index = [function.__name__ for function in TARGETS].index(target)
+    return bytes((index, option, cut, allocation)) + data
+
+
+def check(raw: bytes) -> None:
+    """Raise AssertionError, or whatever the codec should not have raised, if something is wrong."""
+    if len(raw) < HEADER:
+        return
+    given = Input(raw[1], raw[2], raw[3], raw[HEADER:])
+    try:
+        TARGETS[raw[0] % len(TARGETS)](given)
+    except CodecError as error:
+        raise AssertionError("a refusal where none was due") from error
+    finally:
+        refuse_allocation(0)

@@ -1,0 +1,278 @@
+"""The whole receiver fed with any bytes, into a store that lives as long as one input."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastscp_ext import (
+    Duplicate,
+    Intake,
+    Layout,
+    Receiver,
+    Shared,
+    crc32c,
+    decode_command,
+    decode_pdata,
+    encode_command,
+    encoding_of,
+)
+from tests.fuzz import checks
+from tests.fuzz.build import memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["check", "receive"]
+
+CT = b"1.2.840.10008.5.1.4.1.1.2"
+# id, abstract syntax, transfer syntax; 9 is no storage context.
+CONTEXTS = (
+    (1, CT, b"1.2.840.10008.1.2.1"),
+    (3, CT, b"1.2.840.10008.1.2"),
+    (5, CT, b"1.2.840.10008.1.2.2"),
+    (7, CT, b"1.2.840.10008.1.2.1.99"),
+    (9, b"1.2.840.10008.1.1", b"1.2.840.10008.1.2"),
+    (11, CT, b"1.2.3.4"),
+)
+DEFLATED = 7
+DUPLICATES = ("identical", "kept", "refuse")
+# As long as the codec's: more than any input, so only `guard` says where a read ends.
+BUFFER = 65536
+
+
+class Outcome(NamedTuple):
+    """What must not depend on how the bytes were cut."""
+
+    pdus: list[tuple[Any, ...]]
+    commands: list[tuple[int, bytes]]
+    settled: list[tuple[Any, ...]]
+    responses: list[bytes]
+    files: dict[str, bytes]
+    journal: list[bytes]
+
+
+class Transport:
+    """Takes what is written; never full."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Peer(Receiver):
+    """An association that notes what it is told."""
+
+    def __init__(self, *_args: Any, judgement: int = 0, **_options: Any) -> None:
+        self.judgement = judgement
+        self.pdus: list[tuple[Any, ...]] = []
+        self.commands: list[tuple[int, bytes]] = []
+        self.settled: list[tuple[Any, ...]] = []
+        self.verbose = True
+
+    def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
+        self.pdus.append(("pdu", pdu_type, pdu))
+        if pdu_type == 0x05:
+            # A-RELEASE-RQ: what is owed may still be answered.
+            self.drop_message()
+            self.end_transfer()
+        else:
+            self.stop()
+
+    def framing_failed(self, source: int, reason: int, text: str, pdu_type: int) -> None:
+        self.pdus.append(("failed", source, reason, text, pdu_type))
+        self.stop()
+
+    def command_received(self, context_id: int, command: bytes) -> bytes | None:
+        self.commands.append((context_id, command))
+        field = decode_command(command).command_field or 0
+        if field & 0x8000:
+            return None
+        return encode_command({0x0100: field | 0x8000, 0x0800: 0x0101, 0x0900: 0x0211})
+
+    def class_judged(self, context_id: int, sop_class: bytes) -> int:
+        assert len(sop_class) <= 64
+        return self.judgement
+
+    def long_pdu(self, length: int) -> bool:
+        return self.judgement == 0
+
+    def responses_sent(self) -> None:
+        assert self.owed == 0
+
+    def instance_settled(
+        self, instance: str, status: int, path: str, size: int, comment: str
+    ) -> None:
+        # Of a refused instance, how much was read is for the log and depends on the slices; where
+        # it would have gone is forgotten while its response waits for others.
+        self.settled.append((instance, status, comment, *(() if status else (path, size))))
+
+    def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
+        assert length >= 0
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+
+def without_time(line: bytes) -> bytes:
+    """A journal line without its number, its time, its checksum and whether there was an answer."""
+    assert line.endswith(b'"}')
+    told, _, crc = line.rpartition(b',"crc":"')
+    assert f"{crc32c(told):08x}".encode() + b'"}' == crc
+    return told[told.index(b'"worker"') :].removesuffix(b',"responded":false')
+
+
+def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 0) -> Outcome:
+    """Feed `pieces` to an association of its own, in a store of its own below `root`."""
+    store = root / "store"
+    incoming = root / "incoming"
+    store.mkdir()
+    incoming.mkdir()
+    store_fd, incoming_fd = (os.open(path, os.O_RDONLY) for path in (store, incoming))
+    journal_fd = os.open(root / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    taken: list[Duplicate] = []
+    intake = Intake(
+        store_fd=store_fd,
+        incoming_fd=incoming_fd,
+        layout=Layout(checks.LAYOUTS[0]),
+        shared=Shared(),
+        worker=0,
+        name="w",
+        durable=False,
+        strict=bool(option & 1),
+        use_link=bool(option & 2),
+        digest="sha256" if option & 4 else "crc32c",
+        max_instance_size=300 if option & 8 else 0,
+        implementation=b"1.2.3",
+        version=b"FUZZ",
+        new_journal=lambda: (journal_fd, 0),
+        on_duplicate=taken.append,
+        on_error=lambda *_told: None,
+        buffer_bytes=BUFFER,
+    )
+    peer = Peer(
+        intake, 1, judgement=0x0122 if option & 16 else 0, max_pdu_length=4096, pdata_cap=1 << 20
+    )
+    peer.trace = bool(option & 32)
+    transport = Transport()
+    peer.plug(transport, -1)
+    peer.expect_associate(False)
+    peer.establish(
+        [(number, abstract, syntax, *encoding_of(syntax), abstract == CT)
+         for number, abstract, syntax in CONTEXTS],
+        peer_max_pdu_length=(0, 8, 64, 16384)[option >> 6],
+        unique_ids=False,
+        tag=b',"association":"x"',
+        calling=b"SENDER",
+        called=b"",
+    )  # fmt: skip
+    try:
+        feed(peer, intake, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
+    except MemoryError:
+        # Only ever an allocation refused on purpose. The loop would close the connection.
+        assert allocation
+    midway = peer.mid_message
+    peer.drop_message()
+    assert not peer.mid_message
+    if not allocation:
+        assert peer.owed == 0
+        assert intake.uncommitted == 0
+        assert not list(incoming.iterdir())
+    peer.forget()
+    peer.unplug()
+    responses = [fragment for pdu in split(transport.written) for *_, fragment in decode_pdata(pdu)]
+    journal = [without_time(line) for line in (root / "journal").read_bytes().splitlines()]
+    files = contents(store)
+    assert all(not name.startswith((".", "/")) for name in files)
+    for descriptor in (store_fd, incoming_fd, journal_fd):
+        os.close(descriptor)
+    return Outcome(
+        [*peer.pdus, ("midway", midway)], peer.commands, peer.settled, responses, files, journal
+    )
+
+
+def feed(
+    peer: Peer, intake: Intake, pieces: Iterable[bytes], taken: list[Duplicate], answer: str,
+    allocation: int,
+) -> None:  # fmt: skip
+    """As the event loop would, the buffer guarded behind what was read."""
+    checks.refuse_allocation(allocation)
+    for piece in pieces:
+        memory = memoryview(peer.get_buffer(-1))
+        for at in range(0, len(piece), BUFFER):
+            part = piece[at : at + BUFFER]
+            memory[: len(part)] = part
+            checks.guard(intake, len(part))
+            try:
+                peer.buffer_updated(len(part))
+            finally:
+                checks.guard(intake, 0)
+            while taken:
+                settle(taken.pop(0), answer)
+    checks.refuse_allocation(0)
+
+
+def settle(duplicate: Duplicate, answer: str) -> None:
+    if answer == "refuse":
+        duplicate.refuse(0xC000, b"exists")
+    elif answer == "identical":
+        duplicate.settle("identical", duplicate.path)
+    else:
+        duplicate.settle("kept", duplicate.path)
+
+
+def split(written: bytes) -> Iterable[bytes]:
+    while written:
+        size = 6 + int.from_bytes(written[2:6], "big")
+        yield written[:size]
+        written = written[size:]
+
+
+@cache
+def root() -> Path:
+    """A folder for this process: the one it was given, or one that goes when it ends."""
+    given = os.environ.get("FUZZ_SCRATCH")
+    if given is not None:
+        return Path(given)
+    made = tempfile.mkdtemp(prefix="fuzz-", dir=memory())
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+def check(option: int, data: bytes, cut: int, allocation: int) -> None:
+    """One input, whole and in slices."""
+    folder = root()
+    outcomes = []
+    runs = [[data], checks.slices(data, cut)] if not allocation else [checks.slices(data, cut)]
+    for pieces in runs:
+        shutil.rmtree(folder / "one", ignore_errors=True)
+        (folder / "one").mkdir()
+        outcomes.append(receive(option, pieces, folder / "one", allocation))
+    shutil.rmtree(folder / "one")
+    whole, sliced = outcomes[0], outcomes[-1]
+    if any(told[0] == "failed" for told in whole.pdus) or len(whole.pdus) > 1:
+        # What breaks the association also cuts the answers off that had not left yet.
+        both = min(len(whole.responses), len(sliced.responses))
+        assert whole.responses[:both] == sliced.responses[:both]
+        sliced = sliced._replace(responses=whole.responses)
+    assert whole == sliced

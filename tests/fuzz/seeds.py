@@ -1,0 +1,302 @@
+"""Inputs to begin with, and words to put into them: made here, kept nowhere.
+
+The few written out below reach what chance does not; `generated` adds ordinary ones, `recorded`
+what real clients sent, where the vectors are.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests import wire
+from tests.fuzz.checks import MANY_HEADERS, TARGETS, pack
+from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["dictionary", "generated", "recorded", "write", "written"]
+
+VECTORS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
+UNDEFINED: Final = 0xFFFFFFFF
+
+
+class Right(random.Random):
+    """No chance at all: every length the generator writes with it is the right one."""
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        return start - 1 if stop is None else stop - 1
+
+
+RIGHT: Final = Right(0)
+
+
+def pdata(*pdvs: tuple[int, int, bytes], size: int | None = None) -> bytes:
+    """A P-DATA-TF PDU of (context, control header, fragment)s."""
+    body = b"".join(struct.pack(">LBB", len(f) + 2, context, c) + f for context, c, f in pdvs)
+    return struct.pack(">BxL", 4, len(body) if size is None else size) + body
+
+
+def associate(*items: tuple[int, bytes], kind: int = 1) -> bytes:
+    """The fixed fields and items."""
+    listed = b"".join(struct.pack(">BxH", number, len(value)) + value for number, value in items)
+    body = wire.ASSOCIATE_RQ_BARE[6:] + listed
+    return struct.pack(">BxL", kind, len(body)) + body
+
+
+def framing_seeds() -> Iterator[bytes]:
+    command = wire.C_STORE_RQ
+    data = (1, 2, b"\x08\0\x05\0CS\0\0")
+    yield pdata((1, 3, command), data)
+    yield (
+        pdata((1, 1, command[:9])) + pdata((1, 3, command[9:])) + pdata((1, 0, b"12"), (1, 2, b""))
+    )
+    yield pdata((1, 1, b""), (1, 3, command), (1, 0, b""), data)
+    yield pdata((1, 3, command)) + pdata((1, 3, command))  # a command inside a data set
+    yield pdata((1, 3, command)) + pdata((3, 2, b"x"))  # another context
+    yield pdata(data)  # no command before it
+    yield pdata((2, 3, command))  # a context nobody accepted
+    yield struct.pack(">BxLLBB", 4, 70000, 69000, 1, 1)  # a command set above the cap
+    yield pdata((1, 1, bytes(400)), (1, 1, bytes(1000)))  # one that outgrows its place
+    yield pdata((1, 3, command), size=7)  # a PDV past its PDU
+    yield pdata((1, 3, b"")) + struct.pack(">BxLLBB", 4, 6, 1, 1, 3)  # a PDV without its fields
+    yield struct.pack(">BxLLBB", 4, 11, 2, 1, 1) + bytes(5)  # stray bytes
+    yield struct.pack(">BxL", 4, 5)
+    yield struct.pack(">BxL", 4, UNDEFINED)
+    yield struct.pack(">BxL", 1, 67)
+    yield struct.pack(">BxL", 2, 1 << 21)
+    yield struct.pack(">BxL", 5, 65)
+    yield struct.pack(">BxL", 9, 4)
+    yield wire.ASSOCIATE_RQ_FULL + wire.ABORT_EMPTY + wire.RELEASE_RQ
+    yield associate(*[(0x20, bytes(200))] * 20) + wire.RELEASE_RP  # the PDU's room grows
+
+
+def pdu_seeds() -> Iterator[bytes]:
+    yield from wire.PDUS.values()
+    for kind in (1, 2):
+        for size in range(4):
+            yield associate((0x1F + kind, bytes(size)), kind=kind)
+            yield associate(kind=kind) + bytes(size)
+        for size in (0, 2, 4, 20, 36, 67):
+            yield struct.pack(">BxL", kind, size) + bytes(size)
+        yield associate((0x1F + kind, bytes(4)), (0x10, b"1.2"), (0x10, b"1.3"), kind=kind)
+        yield associate(*[(0x1F + kind, bytes(4))] * 257, kind=kind)
+        many = struct.pack(">BxH", 0x40, 0) * 257
+        yield associate((0x1F + kind, bytes(4) + many), kind=kind)
+        for number in range(0x51, 0x5A):
+            for value in (b"", b"\0", b"\0\1", b"\0\1.", b"\0\1.\0\1", b"\1\0\0\1.\0\5"):
+                item = struct.pack(">BxH", number, len(value)) + value
+                yield associate((0x50, item), (0x50, b""), kind=kind)
+        # Common extended negotiation: related classes of which the last is cut.
+        related = b"\0\1.\0\1.\0\5\0\1.\0\3"
+        yield associate((0x50, struct.pack(">BxH", 0x57, len(related)) + related), kind=kind)
+    above = 1024 * 1024 + 1  # the cap on A-ASSOCIATE
+    yield struct.pack(">BxL", 1, above) + bytes(above)
+    for size in range(6):
+        yield struct.pack(">BxL", 3, size) + bytes(size)
+    yield struct.pack(">BxL", 4, 0)
+    yield struct.pack(">BxL", 4, 3) + bytes(3)
+    yield struct.pack(">BxLL", 4, 4, 9)
+    yield struct.pack(">BxLL", 4, 4, 1)
+    yield struct.pack(">BxL", 7, 65) + bytes(65)
+
+
+def command_seeds() -> Iterator[bytes]:
+    yield from wire.COMMANDS.values()
+    numbers = (0x0100, 0x0110, 0x0120, 0x0700, 0x0800, 0x0900, 0x1031)
+    for size in (0, 2, 4):
+        element = b"".join(struct.pack("<HHL", 0, n, size) + bytes(size) for n in numbers)
+        yield element + element
+    for first, second in ((2, 3), (3, 2), (0x1000, 0x1001), (0x1001, 0x1000)):
+        yield b"".join(struct.pack("<HHL", 0, n, 3) + b"1.2" for n in (first, second, first))
+    for value in (b" AE \0x", b"   ", b"\0", b"AE"):
+        yield (struct.pack("<HHL", 0, 0x1030, len(value)) + value) * 2
+
+
+def tap_seeds() -> Iterator[tuple[int, bytes]]:
+    yield MANY_HEADERS, data_element(RIGHT, EXPLICIT, 0x0020000D, b"UI", b"1.2.3")
+    for family in (IMPLICIT, EXPLICIT, BIG):
+        head = data_element(RIGHT, family, 0x00080005, b"CS", b"ISO_IR 192")
+        yield (
+            family,
+            head
+            + b"".join(data_element(RIGHT, family, tag, vr, b"1.2.3\\4 ") for tag, vr in WANTED)
+            + data_element(RIGHT, family, 0x7FE00010, b"OW", bytes(64)),
+        )
+        yield (
+            family,
+            head
+            + b"".join(
+                data_element(RIGHT, family, 0x00091000 + at, vr, b"ab") for at, vr in enumerate(VRS)
+            ),
+        )
+        yield family, head + data_element(RIGHT, family, 0x00100020, b"LO", b" " * 1100)
+        open_item = data_element(RIGHT, family, 0x00081250, b"SQ", b"", UNDEFINED)
+        open_item += data_element(RIGHT, family, 0xFFFEE000, b"", b"", UNDEFINED)
+        yield family, head + open_item * 33
+        # In both items the first header is of the implicit form.
+        inside = data_element(RIGHT, IMPLICIT, 0x0020000D, b"", b"1.2.3")
+        yield family, head + (open_item + inside) * 2
+        for vr in (b"--", b"ZZ"):
+            yield family, head + data_element(RIGHT, family, 0x00091010, vr, b"") * 3
+        for letters in (b"UN", b"OB"):
+            begun = head + data_element(RIGHT, family, 0x7FE00010, letters, b"", UNDEFINED)
+            yield family, begun + data_element(RIGHT, family, 0xFFFEE000, b"", b"", UNDEFINED)
+        item_end = data_element(RIGHT, family, 0xFFFEE00D, b"", b"")
+        yield family, head + item_end * 2
+        # Behind an item of defined length, which needs no end.
+        sequence = data_element(RIGHT, family, 0x00081250, b"SQ", b"", UNDEFINED)
+        item = data_element(RIGHT, family, 0xFFFEE000, b"", b"")
+        yield family, head + sequence + item + item_end + item + item_end * 2
+        # The first header of an item has no VR and no likely length either.
+        yield family, head + open_item + b"\x08\0\x09\0\xff\xff\xff\x7f" * 2
+    # First headers in which no transfer syntax can be read, or two can.
+    for start in (
+        bytes(8),
+        b"\xff" * 8,
+        b"\x08\0\x08\0UI\2\0",
+        b"\x08\x08\0\0UI\2\0",
+        b"\0\x08\0\x08UI\0\2",
+        b"\0\0\x08\0UI\2\0",
+        b"\1\1\x08\0UI\2\0",
+        b"\x08\0\x08\0ZZ\2\0",
+        b"\x08\0\x08\0\0\0\x20\0",
+    ):
+        for negotiated in range(4):
+            yield negotiated, start + b"1\0"  # fmt: skip
+
+
+def part10_seeds() -> Iterator[bytes]:
+    syntax = b"\2\0\x10\0UI\x12\0" + b"1.2.840.10008.1.2\0"
+    tail = b"\x08\0\x05\0CS\0\0"
+    yield syntax + tail
+    yield from (syntax[:size] for size in range(10))
+    yield from (bytes(128) + b"DICM" + syntax[:size] for size in range(6))
+    yield bytes(128) + b"DICM" + syntax + tail
+    yield bytes(128) + b"DICM" + tail * 2
+    yield syntax + b"\2\0\1\0OB\0\0\2\0\0\0\0\1" + tail
+    yield syntax + syntax + b"\2\0\2\1UI" + struct.pack("<H", 4000) + bytes(4000) + tail
+    yield syntax + b"\2\0\1\0OB\0\0\1\0\1\0"  # above the cap
+    yield syntax + b"\2\0\2\1UI\xff\xff" + bytes(65535) + b"\2\0\2\1UI\xff\xff"
+    yield syntax + b"\2\0\1\0o1\0\0" + tail
+    yield from (b"\2\0\1\0" + vr + bytes(6) + tail for vr in VRS)
+    yield b"1.2|1.3|1.2.840.10008.1.2|1.4|NAME|SENDER|RECEIVER"
+    yield b"|".join([b"9" * 80] * 7)
+    yield b"1.2|1.3|||||"
+
+
+def layout_seeds() -> Iterator[bytes]:
+    # A path that would not fit without the cut of its long values, and fits with it.
+    yield b"1.2.3|1.2.3|1.2.3.1|" + b"x" * 36 + b"|" + b"y" * 201
+    # The cut itself lies behind the end of the longest path.
+    yield b"1.2.3|1.2.3|1.2.3.1|" + b"x" * 70 + b"|" + b"y" * 201
+    # A path that ends too late in the longest template, and a name that does in the last one.
+    yield b"1" * 64 + b"|1.2.3|1.2.3.1|" + b"x" * 103 + b"|" + b"y" * 100
+    yield b"1" * 64 + b"|1.2.3|1.2.3.1|P|A|" + b"M" * 200
+    for size in (110, 120, 125, 130):
+        yield b"1.2.3|1.2.3|1.2.3.1|" + b"x" * size + b"|" + b"y" * size
+    for uid in (b"1.2", b"", b".", b"1..2", b"1" * 65, b"a_b", b"-1", b"1-", b"1/2", b"\xff"):
+        yield uid + b"|1.2.3|1.2.3.1|P|A|CT|20240229|AE"
+        yield b"1.2.3|" + uid + b"|1.2.3.1|.dcm|a.dcm.zst|" + b"x" * 201
+        yield b"1.2.3|1.2.3|" + uid + b"|" + b"\xe4" * 60 + b"|" + b"y" * 190 + b"|" + b"\xe4" * 80
+
+
+def receiver_seeds() -> Iterator[bytes]:
+    rng = random.Random(1)
+    for context, family in ((1, EXPLICIT), (3, IMPLICIT), (5, BIG), (7, EXPLICIT), (11, EXPLICIT)):
+        data = b"".join(
+            data_element(RIGHT, family, tag, b"UI", value)
+            for tag, value in (
+                (0x00080016, b"1.2.840.10008.5.1.4.1.1.2\0"), (0x00080018, b"1.2.3.4\0"),
+                (0x0020000D, b"1.2\0"), (0x0020000E, b"1.3\0"),
+            )
+        )  # fmt: skip
+        command = b"".join(
+            struct.pack("<HHL", 0, number, len(value)) + value
+            for number, value in (
+                (0x0002, b"1.2.840.10008.5.1.4.1.1.2\0"), (0x0100, b"\1\0"), (0x0110, b"\1\0"),
+                (0x0800, b"\1\0"), (0x1000, b"1.2.3.4\0"),
+            )
+        )  # fmt: skip
+        packed = zlib.compress(data + bytes(3000), wbits=-15)
+        contents = [data, data * 3, bytes(128) + b"DICM" + next(part10_seeds()) + data]
+        contents += [packed, packed + b"\0", packed[:20], packed[:60] + b"\xff" * 60, b"\xff" * 200]
+        contents += [zlib.compress(bytes(1200000) + data, wbits=-15), bytes(140), data[:137]]
+        for content in contents:
+            message = pdata((context, 3, command)) + pdata((context, 2, content))
+            yield message + message + wire.RELEASE_RQ
+        yield pdata((context, 3, command), (context, 0, data[:5]), (context, 2, data[5:]))
+        yield pdata((context, 3, wire.C_ECHO_RQ)) + wire.ABORT_USER
+        yield pdata((context, 3, wire.N_ACTION_RQ), (context, 2, rng.randbytes(20)))
+
+
+def written() -> Iterator[bytes]:
+    """The inputs written out here, each with a few settings of its header."""
+    for option in (0, 1):
+        for allocation in range(4):
+            yield from (
+                pack("framing", data, option, cut, allocation)
+                for data in framing_seeds() for cut in (1, 2)
+            )  # fmt: skip
+    for data in pdu_seeds():
+        yield pack("pdu", data)
+        yield pack("pdu", data, 1 | (data[0] & 7) << 1)
+    yield from (pack("command", data) for data in command_seeds())
+    yield from (pack("tap", data, option) for option, data in tap_seeds())
+    for allocation in range(4):
+        yield from (pack("part10", data, 0, 2, allocation) for data in part10_seeds())
+    for option in range(5):
+        yield from (pack("layout", data, option) for data in layout_seeds())
+        yield from (pack("layout", data, option | 0x80) for data in layout_seeds())
+    if "receiver" in [target.__name__ for target in TARGETS]:
+        for option in (0, 1, 2, 4, 8, 16, 32, 64):
+            yield from (pack("receiver", data, option, 3) for data in receiver_seeds())
+
+
+def generated(count: int, seed: int = 1) -> Iterator[bytes]:
+    """Inputs of the generator, the targets in turn."""
+    for number in range(count):
+        yield sample(random.Random(seed * 1_000_003 + number), number % len(TARGETS))
+
+
+def recorded() -> Iterator[bytes]:
+    """What clients and servers of other makes sent; nothing where the vectors are not there."""
+    for path in sorted(VECTORS.glob("*/*.bin")):
+        data = path.read_bytes()
+        if len(data) > 8000:
+            continue
+        first = 6 + int.from_bytes(data[2:6], "big")
+        yield pack("framing", data)
+        yield pack("pdu", data[:first])
+        if len(TARGETS) > 6:
+            yield pack("receiver", data[first:], 0, 3)
+
+
+def dictionary() -> str:
+    """libFuzzer's dictionary: types, tags and UIDs that mean something."""
+    words = [struct.pack(">BB", kind, 0) for kind in (*range(1, 8), *range(0x51, 0x5A))]
+    words += [bytes((kind, 0)) for kind in (0x10, 0x20, 0x21, 0x30, 0x40, 0x50)]
+    words += [struct.pack("<HH", 0, n) for n in (0, 2, 3, 0x100, 0x110, 0x120, 0x800, 0x900)]
+    words += [struct.pack("<HH", 0, n) for n in (0x700, 0x1000, 0x1001, 0x1030, 0x1031)]
+    tags = [tag for tag, _ in WANTED]
+    tags += [0x7FE00010, 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x00020010]
+    for tag in tags:
+        words += [struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) for order in "<>"]
+    words += [*VRS, b"\xff\xff\xff\xff", b"DICM", b"1.2.840.10008.1.2", b"1.2.3.4", b"\1\1"]
+    lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in words)
+    return "".join(f'"{line}"\n' for line in lines)
+
+
+def write(folder: Path, count: int = 2000) -> int:
+    """All of them as files in `folder`, which is made; how many there are."""
+    folder.mkdir(parents=True)
+    number = 0
+    for source in (written(), generated(count), recorded()):
+        for data in source:
+            (folder / f"{number:05d}").write_bytes(data)
+            number += 1
+    return number
