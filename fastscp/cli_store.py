@@ -125,6 +125,12 @@ def cat(
     found = directory / path
     if not found.is_file():
         found = Path(path)
+    if not found.exists():
+        raise FastscpError(
+            f"cannot write out {printable(path)}: No such file or directory, neither below the "
+            f"store {directory} nor by itself; name it as the journal's `path` does, and the "
+            f"store with --store"
+        )
     found = found.resolve()
     with _os_errors():
         folder_fd = os.open(found.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
