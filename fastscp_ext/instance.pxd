@@ -77,7 +77,6 @@ ctypedef struct Instance:
     PyObject* inflater
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
     Cursor tag_text          # the bytes of `tag`
-    uint64_t number          # of its association
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
     bint has_part

@@ -63,6 +63,7 @@ cdef class Intake:
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
     cdef int _journal_ready(self) except -1
+    cdef int settle_dropped(self, Instance* i) except -1
     cdef int _settle(self, Instance* batch) except -1
     cdef int _let_go(self) except -1
     cdef bint allowed(self, Py_ssize_t nbytes) noexcept

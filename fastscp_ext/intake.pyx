@@ -107,13 +107,9 @@ cdef class Duplicate:
         if error_no:
             i.error_no = error_no
             i.error_step = b"compare with the existing instance"
-        instance_drop_part(&self.intake.site, i)
-        i.stage = STAGE_SETTLED
-        i.next = NULL
-        self.intake._settle(i)
+        self.intake.settle_dropped(i)
 
 
-@cython.final
 @cython.final
 cdef class Compression:
     """A complete instance whose part is to be compressed before the commit.
@@ -135,9 +131,9 @@ cdef class Compression:
         The uncompressed part is removed.
         """
         cdef bytes raw = os.fsencode(part)
-        cdef Instance* i = self._taken()
         if len(raw) >= PART_ROOM:
             raise ValueError("part name too long")
+        cdef Instance* i = self._taken()
         instance_drop_part(&self.intake.site, i)
         memcpy(i.part, PyBytes_AS_STRING(raw), len(raw) + 1)
         i.has_part = True
@@ -150,10 +146,7 @@ cdef class Compression:
         """Drop the instance: its part cannot be compressed. The peer gets A700."""
         cdef Instance* i = self._taken()
         instance_fail(i, error_no, b"compress a part file")
-        instance_drop_part(&self.intake.site, i)
-        i.stage = STAGE_SETTLED
-        i.next = NULL
-        self.intake._settle(i)
+        self.intake.settle_dropped(i)
 
     cdef Instance* _taken(self) except NULL:
         cdef Instance* i = self.instance
@@ -163,6 +156,7 @@ cdef class Compression:
         return i
 
 
+@cython.final
 cdef class Intake:
     """What the associations of one worker share.
 
@@ -183,12 +177,12 @@ cdef class Intake:
         Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
         str digest not None, uint64_t max_instance_size, bytes implementation not None,
         bytes version not None, new_journal, on_duplicate, on_error, on_complete=None,
-        bint mixed=False,
-        Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
+        bint mixed=False, Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
-        # First of all: an object that is refused below closes only what it opened.
+        # First of all: an object that is refused below gives back only what it took.
         self.wake_fd = self.done_fd = -1
+        committed_begin(&self.committed)
         if not 0 <= worker < SHARED_WORKERS:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
@@ -196,7 +190,6 @@ cdef class Intake:
         if digest not in _DIGESTS:
             raise ValueError(f"unknown digest {digest}")
         memset(&self.site, 0, sizeof(Site))
-        committed_begin(&self.committed)
         self.buffer = <uint8_t*>malloc(<size_t>buffer_bytes)
         if self.buffer == NULL:
             raise MemoryError()
@@ -402,6 +395,13 @@ cdef class Intake:
         read(self.done_fd, &count, 8)
         self.done = self.done_last = NULL
         self._settle(batch)
+
+    cdef int settle_dropped(self, Instance* i) except -1:
+        # A refused instance that is in nobody's batch: its part goes, its response may leave.
+        instance_drop_part(&self.site, i)
+        i.stage = STAGE_SETTLED
+        i.next = NULL
+        return self._settle(i)
 
     cdef int _settle(self, Instance* batch) except -1:
         # First look at every instance, then answer: answering gives instances back.

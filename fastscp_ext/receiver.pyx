@@ -252,7 +252,6 @@ cdef class Receiver(Owing):
         self.current = i
         hold(&i.tag, self.tag)
         i.tag_text = _bytes_cursor(self.tag)
-        i.number = self.number
         i.context_id = self.framer.context_id
         i.message_id = scan.message_id
         clock_gettime(CLOCK_REALTIME, &now)

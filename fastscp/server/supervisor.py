@@ -149,7 +149,6 @@ class Supervisor:
         self._homeless: list[tuple[socket.socket, str, int]] = []
         self._store: Store | None = None
         self._store_watch = StoreWatch(config.min_free_space)
-        self._looking_since = 0.0
         self._lost_workers = False
 
     async def serve(self) -> int:
@@ -227,12 +226,11 @@ class Supervisor:
     async def _watch_store(self, store: Store) -> None:
         """Look at the store every second, and tell everybody what state it is in."""
         while not self._done.done():
-            started = self._looking_since = time.monotonic()
+            started = time.monotonic()
             self._store_watch.received(
                 sum(self._shared.counters(number)[0] for number in range(self._config.workers))
             )
             seen = await self._in_executor(lambda: look(store))
-            self._looking_since = 0.0
             state, said = self._store_watch.judge(seen)
             if said:
                 log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)

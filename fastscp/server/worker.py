@@ -314,6 +314,10 @@ class Worker:
             )
         except OSError as error:
             compression.failed(error.errno or errno.EIO)
+        except Exception:
+            # As below: a bug must not leave a sender without an answer.
+            log.exception("cannot compress %s", part)
+            compression.failed(errno.EIO)
         else:
             compression.done(name, fd)
 
