@@ -6,6 +6,11 @@
  * block are therefore run at once (the instruction takes three cycles but starts every cycle) and
  * joined by moving the earlier ones over as many zero bytes as follow them: four table reads each.
  *
+ * Where vectors can be multiplied without carries, long inputs are folded instead: 128 bits that
+ * stand D bits in front of others can be added to them after multiplication by x^D mod P, whose two
+ * halves are x^(D+32) and x^(D-32) for the bit order used here. 256 bytes are folded onto the next
+ * 256 until the last 16 are left, which the instruction finishes.
+ *
  * crc32c_init() must have run before anything else here. Only reads data[0..n).
  * Source: RFC 3720 12.1 and B.4 (the checksum and its known answers).
  */
@@ -17,7 +22,8 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <nmmintrin.h>
+#include <immintrin.h>
+#define CRC32C_FOLD_TARGET __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,vpclmulqdq")))
 #define CRC32C_TARGET __attribute__((target("sse4.2")))
 #define CRC32C_STEP8(crc, word) ((uint32_t)_mm_crc32_u64((crc), (word)))
 #define CRC32C_STEP1(crc, byte) _mm_crc32_u8((crc), (byte))
@@ -102,6 +108,63 @@ CRC32C_TARGET static uint32_t crc32c_raw_instruction(uint32_t raw, const uint8_t
 
 #endif
 
+#ifdef CRC32C_FOLD_TARGET
+/* Below this many bytes folding does not pay. */
+#define CRC32C_FOLD_LEAST 1024u
+
+static uint64_t crc32c_fold_by[3][2]; /* D = 2048, 512, 128 bits: for the lower, the upper half */
+
+CRC32C_FOLD_TARGET static inline __m512i crc32c_fold(__m512i x, __m512i by, __m512i onto)
+{
+    /* 0x96: the exclusive or of all three */
+    return _mm512_ternarylogic_epi64(
+        _mm512_clmulepi64_epi128(x, by, 0x00), _mm512_clmulepi64_epi128(x, by, 0x11), onto, 0x96);
+}
+
+CRC32C_FOLD_TARGET static inline __m128i crc32c_fold_lane(__m128i x, __m128i by, __m128i onto)
+{
+    return _mm_ternarylogic_epi64(
+        _mm_clmulepi64_si128(x, by, 0x00), _mm_clmulepi64_si128(x, by, 0x11), onto, 0x96);
+}
+
+CRC32C_FOLD_TARGET static uint32_t crc32c_raw_folded(uint32_t raw, const uint8_t *data, size_t n)
+{
+    if (n < CRC32C_FOLD_LEAST)
+        return crc32c_raw_instruction(raw, data, n);
+    __m128i lane[3];
+    __m512i by[2], part[4];
+    for (int i = 0; i < 3; i++)
+        lane[i] = _mm_loadu_si128((const __m128i *)crc32c_fold_by[i]);
+    for (int i = 0; i < 2; i++)
+        by[i] = _mm512_broadcast_i32x4(lane[i]);
+    for (int i = 0; i < 4; i++)
+        part[i] = _mm512_loadu_si512(data + 64 * i);
+    part[0] = _mm512_xor_si512(part[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)raw)));
+    for (data += 256, n -= 256; n >= 256; data += 256, n -= 256)
+        for (int i = 0; i < 4; i++)
+            part[i] = crc32c_fold(part[i], by[0], _mm512_loadu_si512(data + 64 * i));
+    for (int i = 1; i < 4; i++)
+        part[i] = crc32c_fold(part[i - 1], by[1], part[i]);
+    __m128i last = _mm512_extracti32x4_epi32(part[3], 0);
+    last = crc32c_fold_lane(last, lane[2], _mm512_extracti32x4_epi32(part[3], 1));
+    last = crc32c_fold_lane(last, lane[2], _mm512_extracti32x4_epi32(part[3], 2));
+    last = crc32c_fold_lane(last, lane[2], _mm512_extracti32x4_epi32(part[3], 3));
+    raw = CRC32C_STEP8(0, (uint64_t)_mm_extract_epi64(last, 0));
+    raw = CRC32C_STEP8(raw, (uint64_t)_mm_extract_epi64(last, 1));
+    return crc32c_raw_instruction(raw, data, n);
+}
+
+/* x^n mod P as a factor: its 32 bits reversed, and one place up, for a product of two reversed
+ * numbers comes out one place low. */
+static uint64_t crc32c_power(unsigned n)
+{
+    uint32_t reversed = 0x80000000u; /* x^0 */
+    for (; n > 0; n--)
+        reversed = reversed >> 1 ^ (reversed & 1 ? CRC32C_POLYNOMIAL : 0);
+    return (uint64_t)reversed << 1;
+}
+#endif
+
 static crc32c_function crc32c_raw = crc32c_raw_portable;
 
 static void crc32c_fill_over(uint32_t over[4][256], size_t zeros)
@@ -134,8 +197,16 @@ static void crc32c_init(void)
     crc32c_fill_over(crc32c_over_long, CRC32C_LONG);
     crc32c_fill_over(crc32c_over_short, CRC32C_SHORT);
 #if defined(__x86_64__)
+    static const unsigned fold_bits[3] = {2048, 512, 128};
+    for (int i = 0; i < 3; i++) {
+        crc32c_fold_by[i][0] = crc32c_power(fold_bits[i] + 32);
+        crc32c_fold_by[i][1] = crc32c_power(fold_bits[i] - 32);
+    }
     if (__builtin_cpu_supports("sse4.2"))
         crc32c_raw = crc32c_raw_instruction;
+    if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("vpclmulqdq"))
+        crc32c_raw = crc32c_raw_folded;
 #elif defined(CRC32C_TARGET)
     if (getauxval(AT_HWCAP) & HWCAP_CRC32)
         crc32c_raw = crc32c_raw_instruction;
@@ -150,6 +221,15 @@ static inline uint32_t crc32c_extend(uint32_t crc, const uint8_t *data, size_t n
 static inline uint32_t crc32c_extend_portable(uint32_t crc, const uint8_t *data, size_t n)
 {
     return ~crc32c_raw_portable(~crc, data, n);
+}
+
+static inline uint32_t crc32c_extend_by_steps(uint32_t crc, const uint8_t *data, size_t n)
+{
+#ifdef CRC32C_TARGET
+    if (crc32c_raw != crc32c_raw_portable)
+        return ~crc32c_raw_instruction(~crc, data, n);
+#endif
+    return crc32c_extend_portable(crc, data, n);
 }
 
 static inline int crc32c_has_instruction(void)

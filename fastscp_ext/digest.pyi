@@ -4,7 +4,7 @@ from typing import Final
 
 from typing_extensions import Buffer
 
-__all__ = ["HAS_INSTRUCTION", "crc32c", "crc32c_portable"]
+__all__ = ["HAS_INSTRUCTION", "crc32c", "crc32c_by_steps", "crc32c_portable"]
 
 HAS_INSTRUCTION: Final[bool]
 
@@ -13,3 +13,6 @@ def crc32c(data: Buffer, value: int = 0) -> int:
 
 def crc32c_portable(data: Buffer, value: int = 0) -> int:
     """The same without the instruction, for tests and for comparison."""
+
+def crc32c_by_steps(data: Buffer, value: int = 0) -> int:
+    """The same by the instruction alone where there is one, else portable; for tests."""

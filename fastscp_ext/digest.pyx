@@ -8,9 +8,10 @@ cdef extern from "crc32c.h" nogil:
     void crc32c_init() noexcept
     uint32_t crc32c_extend(uint32_t crc, const uint8_t* data, size_t n) noexcept
     uint32_t crc32c_extend_portable(uint32_t crc, const uint8_t* data, size_t n) noexcept
+    uint32_t crc32c_extend_by_steps(uint32_t crc, const uint8_t* data, size_t n) noexcept
     bint crc32c_has_instruction() noexcept
 
-__all__ = ["HAS_INSTRUCTION", "crc32c", "crc32c_portable"]
+__all__ = ["HAS_INSTRUCTION", "crc32c", "crc32c_by_steps", "crc32c_portable"]
 
 # The tables are this module's: importing it, or a cimport of `crc32c`, fills them.
 crc32c_init()
@@ -34,6 +35,13 @@ def crc32c_portable(const uint8_t[::1] data not None, uint32_t value=0):
     if data.shape[0] == 0:
         return value
     return crc32c_extend_portable(value, &data[0], <size_t>data.shape[0])
+
+
+def crc32c_by_steps(const uint8_t[::1] data not None, uint32_t value=0):
+    """The same by the instruction alone where there is one, else portable; for tests."""
+    if data.shape[0] == 0:
+        return value
+    return crc32c_extend_by_steps(value, &data[0], <size_t>data.shape[0])
 
 
 # In here the name belongs to the C function (digest.pxd); Python finds its own under it.
