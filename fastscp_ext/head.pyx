@@ -128,32 +128,44 @@ def part10_head_of_file(bytes path not None):
     """What `part10_head` finds in the first 4 KiB of a file, and the file's size. See head.pyi."""
     cdef uint8_t data[FIRST_READ]
     cdef const char* name = path
-    cdef stat_t about
-    cdef ssize_t got = -1
+    cdef off_t size = 0
     cdef int failed = 0
-    cdef bint regular = False
-    cdef int fd
     with nogil:
-        # A pipe without a writer must not hold us up.
-        fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        if fd < 0 or fstat(fd, &about) < 0:
-            failed = errno
-        else:
-            regular = S_ISREG(about.st_mode)
-        if regular:
-            got = pread(fd, data, FIRST_READ, 0)
-            while got < 0 and errno == EINTR:
-                got = pread(fd, data, FIRST_READ, 0)
-            if got < 0:
-                failed = errno
-        if fd >= 0:
-            close(fd)
+        failed = _read_first(name, data, &size)
     if failed:
         raise OSError(failed, os.strerror(failed), os.fsdecode(path))
-    if got < PREAMBLE + PREFIX:
+    if size < PREAMBLE + PREFIX:
         return None
-    head = _head(cursor_over(data, <uint32_t>got))
-    return None if head is None else (head, about.st_size)
+    head = _head(cursor_over(data, <uint32_t>min(size, FIRST_READ)))
+    return None if head is None else (head, size)
+
+
+cdef int _read_first(const char* name, uint8_t* data, off_t* size) noexcept nogil:
+    # The first of a file, and its size: 0 for what is no regular file. Returns 0 or an errno.
+    cdef stat_t about
+    cdef ssize_t got
+    cdef int failed = 0
+    # A pipe without a writer must not hold us up.
+    cdef int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    if fd < 0:
+        return errno
+    got = pread(fd, data, FIRST_READ, 0)
+    while got < 0 and errno == EINTR:
+        got = pread(fd, data, FIRST_READ, 0)
+    if got < 0:
+        failed = errno
+    # A short read is the whole of a file, so its size is known. Else it is asked for: there is more
+    # of it, or it may be something that cannot be read at all, such as a folder.
+    if 0 <= got < FIRST_READ:
+        size[0] = got
+    elif fstat(fd, &about) < 0:
+        failed = errno
+    elif not S_ISREG(about.st_mode):
+        failed = 0
+    else:
+        size[0] = about.st_size
+    close(fd)
+    return failed
 
 
 cdef tuple _head(Cursor c):

@@ -16,9 +16,6 @@ class Parcel(Generic[_T]):
     what the file has there. Raises ValueError: no message id in the command, or no data set.
     """
 
-    attempts: int
-    """How often it was sent."""
-
     def __new__(
         cls,
         item: _T,
@@ -42,6 +39,9 @@ class Parcel(Generic[_T]):
     @property
     def size(self) -> int: ...
     @property
+    def attempts(self) -> int:
+        """How often it was sent."""
+    @property
     def status(self) -> int:
         """Of the response; -1 where there is none."""
     @property
@@ -52,7 +52,7 @@ class Parcel(Generic[_T]):
         """The command set of a response whose status is not 0."""
     @property
     def nanoseconds(self) -> int:
-        """From before its file was opened to its response."""
+        """From before its first byte was sent to its response."""
     def again(self) -> None:
         """Forget the outcome, to be sent once more."""
 
@@ -104,7 +104,8 @@ class Sender(Generic[_T]):
         """Send parcels as the window allows; returns how many were begun.
 
         Fewer than all: see `end`, or `stop` was called. Responses to the last ones may be due yet:
-        call it again, or `finish`.
+        call it again, or `finish`. The file of the next one is opened while responses are awaited.
+        Raises ValueError for one that `take_done` or `unanswered` would still return.
         """
     def finish(self) -> None:
         """Wait for the responses that are due, and for the rest of a PDU that has begun."""

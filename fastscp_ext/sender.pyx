@@ -3,7 +3,9 @@
 Theory of operation: a `Sender` borrows the descriptor of an established association and moves whole
 C-STORE messages over it. A file is read straight into the places that its P-DATA-TF headers leave
 free, so the bytes of a data set are copied once by the kernel in, once out, and looked at by
-nobody. The interpreter is met once for an instance to be sent and once for its response; what it
+nobody. While the peer works on one message, the next file is opened and the first of it staged. The
+interpreter is met once for a batch: what is needed of a parcel is its `Job`, plain memory that
+lives as long as the parcel, and those are kept in `held` until their outcome is fetched. What it
 makes of statuses, retries and the end of the association is the caller's.
 Sources: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
 """
@@ -13,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.fcntl cimport F_GETFL, O_NONBLOCK, O_RDONLY, fcntl, open as c_open
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -130,6 +132,26 @@ ctypedef struct Patch:
     uint32_t size
     const uint8_t* value        # borrowed from the parcel's tuple
 
+# What sending needs of a parcel. Pointers are borrowed from it, or to others that are held.
+ctypedef struct Job:
+    void* parcel
+    const char* path
+    const uint8_t* command
+    uint32_t command_size
+    uint32_t id_at              # of the two bytes of the message id, in the command
+    uint64_t offset
+    uint64_t size
+    const Patch* patch
+    uint32_t patch_count
+    uint8_t context_id
+    uint16_t message_id         # while a response is due; else 0
+    int attempts
+    int status
+    int error
+    uint64_t began
+    uint64_t nanoseconds
+    Job* next                   # in the batch, then among those that are done
+
 
 cdef inline uint64_t _now() noexcept nogil:
     cdef timespec t
@@ -156,26 +178,38 @@ cdef inline void _put_headers(
     at[11] = control
 
 
+cdef void _apply(const Job* job, const iovec* places, int count, uint64_t at) noexcept nogil:
+    # Write the parcel's own values over what was read; `at` is where the first place begins.
+    cdef uint64_t low
+    cdef uint64_t high
+    cdef uint64_t end
+    cdef uint32_t i
+    cdef int place
+    for place in range(count):
+        end = at + places[place].iov_len
+        for i in range(job.patch_count):
+            low = max(at, job.patch[i].at)
+            high = min(end, job.patch[i].at + job.patch[i].size)
+            if low < high:
+                memcpy(
+                    <uint8_t*>places[place].iov_base + (low - at),
+                    job.patch[i].value + (low - job.patch[i].at),
+                    <size_t>(high - low),
+                )
+        at = end
+
+
 @cython.final
 cdef class Parcel:
     """An instance on its way: what to send, and then what became of it. See sender.pyi."""
 
     cdef readonly object item
     cdef readonly bytes path
-    cdef readonly uint8_t context_id
-    cdef readonly uint64_t offset
-    cdef readonly uint64_t size
-    cdef public int attempts
-    cdef readonly int status
-    cdef readonly int error
-    cdef readonly bytes response
-    cdef readonly uint64_t nanoseconds
     cdef readonly bytes command
-    cdef Py_ssize_t id_at
+    cdef readonly bytes response
     cdef tuple patches
     cdef Patch* patch
-    cdef uint32_t patch_count
-    cdef uint64_t began
+    cdef Job job
 
     def __cinit__(
         self,
@@ -187,38 +221,75 @@ cdef class Parcel:
         uint64_t size,
         tuple patches=(),
     ):
-        cdef uint32_t i = 0
-        cdef bytes value
+        cdef Py_ssize_t id_at = command.find(_MESSAGE_ID) + 8
+        if id_at < 8 or id_at + 2 > PyBytes_GET_SIZE(command) or not size:
+            raise ValueError("a command set with a message id, and a data set, are needed")
         self.item = item
         self.path = path
         self.command = command
-        self.context_id = context_id
-        self.offset = offset
-        self.size = size
         self.patches = patches
-        self.status = -1
-        self.id_at = command.find(_MESSAGE_ID) + 8
-        if self.id_at < 8 or self.id_at + 2 > PyBytes_GET_SIZE(command) or not size:
-            raise ValueError("a command set with a message id, and a data set, are needed")
-        if not patches:
-            return
-        self.patch = <Patch*>PyMem_Malloc(<size_t>len(patches) * sizeof(Patch))
+        self.job.parcel = <void*>self
+        self.job.path = PyBytes_AS_STRING(path)
+        self.job.command = <const uint8_t*>PyBytes_AS_STRING(command)
+        self.job.command_size = <uint32_t>PyBytes_GET_SIZE(command)
+        self.job.id_at = <uint32_t>id_at
+        self.job.context_id = context_id
+        self.job.offset = offset
+        self.job.size = size
+        self.job.status = -1
+        if patches:
+            self._take_patches()
+
+    cdef int _take_patches(self) except -1:
+        cdef uint32_t i = 0
+        cdef bytes value
+        self.patch = <Patch*>PyMem_Malloc(<size_t>len(self.patches) * sizeof(Patch))
         if self.patch == NULL:
             raise MemoryError
-        for at, value in patches:
+        for at, value in self.patches:
             self.patch[i].at = at
             self.patch[i].size = <uint32_t>PyBytes_GET_SIZE(value)
             self.patch[i].value = <const uint8_t*>PyBytes_AS_STRING(value)
             i += 1
-        self.patch_count = i
+        self.job.patch = self.patch
+        self.job.patch_count = i
+        return 0
 
     def __dealloc__(self):
         PyMem_Free(self.patch)
 
+    @property
+    def context_id(self):
+        return self.job.context_id
+
+    @property
+    def offset(self):
+        return self.job.offset
+
+    @property
+    def size(self):
+        return self.job.size
+
+    @property
+    def attempts(self):
+        return self.job.attempts
+
+    @property
+    def status(self):
+        return self.job.status
+
+    @property
+    def error(self):
+        return self.job.error
+
+    @property
+    def nanoseconds(self):
+        return self.job.nanoseconds
+
     def again(self):
         """Forget the outcome, to be sent once more."""
-        self.status = -1
-        self.error = 0
+        self.job.status = -1
+        self.job.error = 0
         self.response = None
 
 
@@ -232,12 +303,20 @@ cdef class Sender:
     cdef int send_timeout_ms
     cdef int response_timeout_ms
     cdef Framer framer
-    cdef uint8_t* stage
+    cdef uint8_t* stage         # the start of a message, then the rest of it piece by piece
     cdef uint32_t stage_size
+    cdef uint32_t staged        # bytes of it
+    cdef uint32_t id_places[2]  # where in it the message id belongs
+    cdef int file               # of what is staged, -1 once all of it is read
+    cdef uint64_t file_at       # bytes of its data set that are read
     cdef uint8_t* received
     cdef Cursor unread          # of `received`
-    cdef dict outstanding
-    cdef list done
+    cdef Job** slots            # the outstanding ones, by the low bits of their message ids
+    cdef uint32_t slot_mask
+    cdef uint32_t outstanding
+    cdef Job* first_done
+    cdef Job* last_done
+    cdef dict held              # Parcel to None, in the order they came
     cdef uint16_t last_id
     cdef int end
     cdef int errno_of_end
@@ -266,12 +345,16 @@ cdef class Sender:
         self.fd = fd
         self.fragment = fragment_bytes
         self.window = window
+        self.file = -1
+        while self.slot_mask < window - 1:
+            self.slot_mask = 2 * self.slot_mask + 1
         self.send_timeout_ms = <int>min(send_timeout_s * 1000, CLOCK_CAP_MS)
         self.response_timeout_ms = <int>min(response_timeout_s * 1000, CLOCK_CAP_MS)
         self.stage_size = max(<uint32_t>STAGE_BYTES, fragment_bytes + HEADERS)
         self.stage = <uint8_t*>malloc(self.stage_size)
         self.received = <uint8_t*>malloc(RECEIVE_BYTES)
-        if self.stage == NULL or self.received == NULL:
+        self.slots = <Job**>calloc(self.slot_mask + 1, sizeof(Job*))
+        if self.stage == NULL or self.received == NULL or self.slots == NULL:
             raise MemoryError
         self.blocking = not fcntl(fd, F_GETFL) & O_NONBLOCK
         wait.tv_sec = self.response_timeout_ms // 1000
@@ -279,8 +362,7 @@ cdef class Sender:
         wait.tv_usec = self.response_timeout_ms % 1000 * 1000 or 1
         if self.blocking and setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0:
             raise OSError(errno, "SO_RCVTIMEO")
-        self.outstanding = {}
-        self.done = []
+        self.held = {}
         self.text = ""
         self.pdu = b""
 
@@ -288,6 +370,7 @@ cdef class Sender:
         framer_end(&self.framer)
         free(self.stage)
         free(self.received)
+        free(self.slots)
 
     @property
     def end(self):
@@ -301,7 +384,7 @@ cdef class Sender:
     @property
     def unanswered(self):
         """Parcels that were sent, at least in part, and not answered."""
-        return list(self.outstanding.values())
+        return [parcel for parcel in self.held if (<Parcel>parcel).job.message_id]
 
     def stop(self):
         """Let `run` return before its next parcel. For another thread."""
@@ -315,150 +398,180 @@ cdef class Sender:
         """Send parcels; returns how many were begun. See sender.pyi."""
         cdef Py_ssize_t begun = 0
         cdef Parcel parcel
-        for parcel in parcels:
-            while <uint32_t>len(self.outstanding) >= self.window and self.end == GOING:
-                self._receive()
-            if self.end != GOING or self.stopping:
-                break
-            begun += 1
-            self._send(parcel)
+        cdef Job* first = NULL
+        cdef Job** link = &first
+        if self.end != GOING:
+            return 0
+        batch = dict.fromkeys(parcels)
+        if len(batch) < len(parcels) or not self.held.keys().isdisjoint(batch):
+            raise ValueError("a parcel is on its way, or its outcome was not fetched")
+        for parcel in batch:
+            parcel.job.next = NULL
+            link[0] = &parcel.job
+            link = &parcel.job.next
+        self.held.update(batch)
+        with nogil:
+            begun = self._run(first)
+        for parcel in parcels[begun:]:
+            del self.held[parcel]
         return begun
 
     def finish(self):
         """Wait for the responses that are due, and for the rest of a PDU that has begun."""
-        while self.end == GOING and (self.outstanding or self._mid_pdu()):
-            self._receive()
+        with nogil:
+            while self.end == GOING and (self.outstanding or self._mid_pdu()):
+                self._take_in(False)
 
     def take_done(self):
         """The parcels that have an outcome since the last call, in the order of their responses."""
-        done = self.done
-        self.done = []
+        cdef list done = []
+        cdef Parcel parcel
+        cdef Job* job = self.first_done
+        while job != NULL:
+            parcel = <Parcel>job.parcel
+            job = job.next
+            done.append(parcel)
+            del self.held[parcel]
+        self.first_done = self.last_done = NULL
         return done
 
-    cdef int _send(self, Parcel parcel) except -1:
+    cdef Py_ssize_t _run(self, Job* job) noexcept nogil:
+        cdef Py_ssize_t begun = 0
+        cdef Job* following
         cdef int problem
-        cdef uint64_t before = self.sent_bytes
-        cdef const char* path = PyBytes_AS_STRING(parcel.path)
-        cdef const uint8_t* command = <const uint8_t*>PyBytes_AS_STRING(parcel.command)
-        cdef uint32_t command_size = <uint32_t>PyBytes_GET_SIZE(parcel.command)
-        while True:
-            self.last_id = 1 if self.last_id == 0xFFFF else self.last_id + 1
-            if self.last_id not in self.outstanding:
+        while job != NULL:
+            following = job.next
+            # The peer is at work on what went before it: the time to open the next one.
+            problem = self._open(job)
+            while self.outstanding >= self.window and self.end == GOING:
+                self._take_in(False)
+            if self.end != GOING or self.stopping:
+                self._shut()
                 break
-        parcel.attempts += 1
-        self.outstanding[self.last_id] = parcel
-        with nogil:
-            parcel.began = _now()
-            problem = self._ship(parcel, path, command, command_size)
-        if problem and not self.mid_message and self.end == GOING:
-            # Nothing of it is out: the association goes on without it.
-            del self.outstanding[self.last_id]
-            parcel.error = problem
-            self.sent_bytes = before
-            self.done.append(parcel)
-        elif problem and self.end == GOING:
-            self.end = END_FILE
-            self.errno_of_end = problem
-            parcel.error = problem
-        return 0
+            begun += 1
+            job.attempts += 1
+            if problem == 0:
+                self._send(job)
+            else:
+                # Nothing of it is out: the association goes on without it.
+                job.error = problem
+                self._done(job)
+            job = following
+        return begun
 
-    cdef int _ship(
-        self, Parcel parcel, const char* path, const uint8_t* command, uint32_t command_size
-    ) noexcept nogil:
-        # The whole message. Returns 0, or the number of an error of the file.
-        cdef iovec places[MAX_PLACES]
-        cdef int count
-        cdef int problem = 0
-        cdef uint32_t used
-        cdef uint32_t n
-        cdef uint64_t at = 0
-        cdef uint64_t reads_at
-        cdef uint64_t expected
-        cdef ssize_t got
-        cdef int file = c_open(path, O_RDONLY | O_CLOEXEC)
-        if file < 0:
+    cdef void _done(self, Job* job) noexcept nogil:
+        job.next = NULL
+        if self.last_done == NULL:
+            self.first_done = job
+        else:
+            self.last_done.next = job
+        self.last_done = job
+
+    cdef int _open(self, Job* job) noexcept nogil:
+        # Stage the first of a message. Returns 0, or the number of an error of its file.
+        cdef int problem
+        self.file = c_open(job.path, O_RDONLY | O_CLOEXEC)
+        if self.file < 0:
             return errno
-        used = self._stage_command(parcel, command, command_size)
-        while at < parcel.size:
-            count = 0
-            reads_at = at
-            expected = 0
-            while at < parcel.size and count < MAX_PLACES:
-                n = self.fragment
-                if parcel.size - at < n:
-                    n = <uint32_t>(parcel.size - at)
-                if used + HEADERS + n > self.stage_size:
-                    break
-                at += n
-                _put_headers(
-                    self.stage + used, parcel.context_id, 0x02 if at == parcel.size else 0x00, n)
-                places[count].iov_base = self.stage + used + HEADERS
-                places[count].iov_len = n
-                count += 1
-                used += HEADERS + n
-                expected += n
-            if count:
-                got = preadv(file, places, count, <off_t>(parcel.offset + reads_at))
-                while got < 0 and errno == EINTR:
-                    got = preadv(file, places, count, <off_t>(parcel.offset + reads_at))
-                if got < 0 or <uint64_t>got != expected:
-                    # A short read of a file is its end: it became shorter since its head was read.
-                    problem = errno if got < 0 else EIO
-                    break
-                if parcel.patch_count:
-                    self._apply(parcel, places, count, reads_at)
-            self.mid_message = True
-            if self._push(self.stage, used) != 0:
-                break
-            used = 0
-        c_close(file)
-        if problem == 0 and self.end == GOING:
-            self.mid_message = False
+        self.file_at = 0
+        self._stage_command(job)
+        problem = self._fill(job)
+        if problem:
+            self._shut()
         return problem
 
-    cdef uint32_t _stage_command(
-        self, Parcel parcel, const uint8_t* command, uint32_t size
-    ) noexcept nogil:
-        # The command set with its message id, in as many P-DATA-TF as the peer's maximum asks for.
-        cdef uint32_t used = 0
+    cdef void _shut(self) noexcept nogil:
+        if self.file >= 0:
+            c_close(self.file)
+            self.file = -1
+
+    cdef void _send(self, Job* job) noexcept nogil:
+        # The whole message, the first of which is staged.
+        cdef int problem = 0
+        self._enter(job)
+        self.mid_message = True
+        while self._push(self.stage, self.staged) == 0:
+            if self.file_at == job.size:
+                self.mid_message = False
+                break
+            self.staged = 0
+            problem = self._fill(job)
+            if problem:
+                self.end = END_FILE
+                self.errno_of_end = job.error = problem
+                break
+        self._shut()
+
+    cdef void _enter(self, Job* job) noexcept nogil:
+        # Give it a message id that is free; fewer than `window` are outstanding, so there is one.
+        cdef int i
+        while True:
+            self.last_id = 1 if self.last_id == 0xFFFF else self.last_id + 1
+            if self.slots[self.last_id & self.slot_mask] == NULL:
+                break
+        self.slots[self.last_id & self.slot_mask] = job
+        self.outstanding += 1
+        job.message_id = self.last_id
+        for i in range(2):
+            self.stage[self.id_places[i]] = <uint8_t>(self.last_id >> (8 * i))
+        job.began = _now()
+
+    cdef int _fill(self, Job* job) noexcept nogil:
+        # Stage as much as there is room for. Returns 0, or the number of an error of the file.
+        cdef iovec places[MAX_PLACES]
+        cdef int count = 0
+        cdef uint32_t n
+        cdef uint64_t reads_at = self.file_at
+        cdef ssize_t got
+        while self.file_at < job.size and count < MAX_PLACES:
+            n = self.fragment
+            if job.size - self.file_at < n:
+                n = <uint32_t>(job.size - self.file_at)
+            if self.staged + HEADERS + n > self.stage_size:
+                break
+            self.file_at += n
+            _put_headers(
+                self.stage + self.staged,
+                job.context_id, 0x02 if self.file_at == job.size else 0x00, n)
+            places[count].iov_base = self.stage + self.staged + HEADERS
+            places[count].iov_len = n
+            count += 1
+            self.staged += HEADERS + n
+        if not count:
+            return 0
+        got = preadv(self.file, places, count, <off_t>(job.offset + reads_at))
+        while got < 0 and errno == EINTR:
+            got = preadv(self.file, places, count, <off_t>(job.offset + reads_at))
+        if got < 0:
+            return errno
+        if <uint64_t>got != self.file_at - reads_at:
+            # A short read of a file is its end: it became shorter since its head was read.
+            return EIO
+        if job.patch_count:
+            _apply(job, places, count, reads_at)
+        if self.file_at == job.size:
+            self._shut()
+        return 0
+
+    cdef void _stage_command(self, Job* job) noexcept nogil:
+        # The command set, in as many P-DATA-TF as the peer's maximum asks for.
         cdef uint32_t at = 0
         cdef uint32_t n
         cdef uint32_t i
-        cdef uint8_t* to
-        while at < size:
-            n = self.fragment if size - at > self.fragment else size - at
+        self.staged = 0
+        while at < job.command_size:
+            n = job.command_size - at
+            if n > self.fragment:
+                n = self.fragment
             _put_headers(
-                self.stage + used, parcel.context_id, 0x03 if at + n == size else 0x01, n)
-            to = self.stage + used + HEADERS
-            memcpy(to, command + at, n)
+                self.stage + self.staged,
+                job.context_id, 0x03 if at + n == job.command_size else 0x01, n)
+            memcpy(self.stage + self.staged + HEADERS, job.command + at, n)
             for i in range(2):
-                if at <= <uint32_t>parcel.id_at + i < at + n:
-                    to[<uint32_t>parcel.id_at + i - at] = <uint8_t>(self.last_id >> (8 * i))
-            used += HEADERS + n
+                if at <= job.id_at + i < at + n:
+                    self.id_places[i] = self.staged + HEADERS + job.id_at + i - at
+            self.staged += HEADERS + n
             at += n
-        return used
-
-    cdef void _apply(
-        self, Parcel parcel, const iovec* places, int count, uint64_t at
-    ) noexcept nogil:
-        # Write the parcel's own values over what was read; `at` is where the first place begins.
-        cdef uint64_t low
-        cdef uint64_t high
-        cdef uint64_t end
-        cdef uint32_t i
-        cdef int place
-        for place in range(count):
-            end = at + places[place].iov_len
-            for i in range(parcel.patch_count):
-                low = max(at, parcel.patch[i].at)
-                high = min(end, parcel.patch[i].at + parcel.patch[i].size)
-                if low < high:
-                    memcpy(
-                        <uint8_t*>places[place].iov_base + (low - at),
-                        parcel.patch[i].value + (low - parcel.patch[i].at),
-                        <size_t>(high - low),
-                    )
-            at = end
 
     cdef int _push(self, const uint8_t* data, uint32_t size) noexcept nogil:
         # Send it all; takes responses in while the peer takes nothing. Non-zero: it ended.
@@ -496,12 +609,6 @@ cdef class Sender:
             self.end = END_CLOSED
             self.errno_of_end = why
         return 1
-
-    cdef int _receive(self) except -1:
-        # Wait for bytes, and account for what they complete.
-        with nogil:
-            self._take_in(False)
-        return 0
 
     cdef int _take_in(self, bint at_hand) noexcept nogil:
         # Read once and parse it; at_hand: poll has seen something. Non-zero: it ended.
@@ -553,8 +660,7 @@ cdef class Sender:
                     setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &now, sizeof(now))
                 return 0
             if kind == FRAME_COMMAND:
-                with gil:
-                    self._command()
+                self._command()
                 if self.end != GOING:
                     return 1
             elif kind == FRAME_PDU:
@@ -568,41 +674,53 @@ cdef class Sender:
                 self.end = END_BROKEN
                 return 1
 
-    cdef void _command(self) noexcept:
+    cdef void _command(self) noexcept nogil:
         # A response: find its parcel and note the outcome.
         cdef CommandScan scan
-        cdef Parcel parcel
         cdef Framer* f = &self.framer
-        cdef bytes raw
+        cdef Job* job = NULL
         if scan_command(f.command, f.command_size, &scan) != SCAN_OK:
-            self._broken("it sent an unreadable command set")
+            with gil:
+                self._broken("it sent an unreadable command set")
             return
         if not scan.present & CMD_HAS_COMMAND_FIELD or not scan.command_field & RESPONSE_BIT:
-            self._broken(
-                f"it invoked an operation ({scan.command_field:04X}) on our association")
+            with gil:
+                self._broken(
+                    f"it invoked an operation ({scan.command_field:04X}) on our association")
             return
         if not scan.present & CMD_HAS_STATUS:
-            self._broken("it sent a response without a status")
+            with gil:
+                self._broken("it sent a response without a status")
             return
-        parcel = None
         if scan.present & CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO:
-            parcel = self.outstanding.pop(scan.message_id_being_responded_to, None)
-        if parcel is None:
-            self._broken(
-                f"it answered message {scan.message_id_being_responded_to}, which is not "
-                "outstanding")
+            job = self._leave(scan.message_id_being_responded_to)
+        if job == NULL:
+            with gil:
+                self._broken(
+                    f"it answered message {scan.message_id_being_responded_to}, which is not "
+                    "outstanding")
             return
-        raw = f.command[:f.command_size]
-        parcel.nanoseconds = _now() - parcel.began
-        parcel.status = scan.status
+        job.nanoseconds = _now() - job.began
+        job.status = scan.status
         if scan.status:
-            parcel.response = raw
+            with gil:
+                (<Parcel>job.parcel).response = f.command[:f.command_size]
         self.answered += 1
-        self.done.append(parcel)
+        self._done(job)
         framer_expect(
             f,
             (scan.present & CMD_HAS_DATA_SET_TYPE) != 0 and scan.data_set_type != 0x0101,
         )
+
+    cdef Job* _leave(self, uint16_t message_id) noexcept nogil:
+        # The outstanding one with this id, which is so no longer; NULL if there is none.
+        cdef Job* job = self.slots[message_id & self.slot_mask]
+        if job == NULL or job.message_id != message_id:
+            return NULL
+        self.slots[message_id & self.slot_mask] = NULL
+        self.outstanding -= 1
+        job.message_id = 0
+        return job
 
     cdef void _broken(self, str what) noexcept:
         self.text = what

@@ -7,10 +7,11 @@ import contextlib
 import gc
 import logging
 import signal
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.scu.files import Found, look_at, paths_of
+from fastscp.scu.files import Finder, Found
 from fastscp.scu.outcome import Summary
 from fastscp.scu.send import Options, Shipment
 
@@ -23,6 +24,11 @@ __all__ = ["Options", "run_send", "summary_lines"]
 log = logging.getLogger("fastscp.send")
 
 _REFRESH_S = 0.1
+# What is looked at before the first association is asked for, the larger of both: so that whatever
+# is found soon goes over one association, and nobody waits for the last of a million files.
+_FIRST_FILES = 2000
+_FIRST_S = 0.2
+_AT_A_TIME = 64
 
 
 class _Display(Protocol):
@@ -74,28 +80,35 @@ def run_send(
                 raise ConfigError(
                     "--report", f"cannot write {report} ({error.strerror}); name another file"
                 ) from None
-        found = Found()
-        for number, path in enumerate(paths_of(paths)):
-            look_at(path, found)
-            if number % 64 == 0:
-                display.looking(number + 1)
-        # They live until the end: no collection need ever look at them again.
-        gc.freeze()
-        summary = Summary(report=lines, skipped=found.skipped)
-        for path, why in found.failed:
-            said = summary.add(summary.outcome(path, None, error=why))
-            if said is not None:
-                display.say(said)
+        finder = Finder(paths)
+        found = _first_found(finder, options, display)
         if not found.files and not found.failed:
             raise FastscpError(f"there is no DICOM file to send ({found.skipped} others skipped)")
-        if found.files:
-            asyncio.run(_run(options, found, summary, display))
+        summary = Summary(report=lines)
+        asyncio.run(_run(options, finder, found, summary, display))
         return summary
 
 
-async def _run(options: Options, found: Found, summary: Summary, display: _Display) -> None:
+def _first_found(finder: Finder, options: Options, display: _Display) -> Found:
+    """Everything, of a small collection; of a large one enough to begin with."""
+    found = Found()
+    began = time.monotonic()
+    # Who sends them more than once has to keep them all anyway.
+    while not finder.complete and (
+        options.repeat > 1 or len(found.files) < _FIRST_FILES or time.monotonic() - began < _FIRST_S
+    ):
+        finder.look(found, _AT_A_TIME, _FIRST_S)
+        display.looking(finder.seen)
+    # No collection need ever look at them again.
+    gc.freeze()
+    return found
+
+
+async def _run(
+    options: Options, finder: Finder, found: Found, summary: Summary, display: _Display
+) -> None:
     loop = asyncio.get_running_loop()
-    shipment = Shipment(options, found.files, summary, display.say)
+    shipment = Shipment(options, finder, found, summary, display.say)
     work = asyncio.ensure_future(shipment.run())
     asked = 0
 

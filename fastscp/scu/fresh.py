@@ -35,7 +35,7 @@ class UidPlace(NamedTuple):
     uid: str
 
 
-def uid_places(path: str, head: Head) -> tuple[UidPlace, ...]:
+def uid_places(path: str | bytes, head: Head) -> tuple[UidPlace, ...]:
     """Every place that has the Study, Series or SOP Instance UID of a file under its own tag.
 
     Copies in sequences before the main elements count as well: they refer to the same study.

@@ -25,6 +25,9 @@ _FIRST_READ: Final = 4096
 # How far the data set's own UIDs are looked for. They stand in its first group.
 _LOOKED_AT: Final = 1 << 20
 _IDENTITY: Final = frozenset({"SOPClassUID", "SOPInstanceUID"})
+# SOP classes with transfer syntaxes that were judged well before: a few stand for all files.
+_good: Final[set[tuple[str, str]]] = set()
+_MOST_GOOD: Final = 1024
 
 
 class Head(NamedTuple):
@@ -42,7 +45,7 @@ def is_part10(start: bytes) -> bool:
     return start[128:_PREFIX_END] == b"DICM"
 
 
-def read_head(path: str | Path) -> Head | None:
+def read_head(path: str | bytes | Path) -> Head | None:
     """The head of a file; None if it is not Part 10.
 
     Raises UnusableInstance for a Part 10 file that cannot be sent, OSError.
@@ -87,10 +90,14 @@ def _judged(head: tuple[str, str, str, int, bool], total: int) -> Head:
     if not sop_class or not sop_instance:
         missing = "SOP Class UID" if not sop_class else "SOP Instance UID"
         raise UnusableInstance(f"it has no {missing}")
-    # These two go into a presentation context, which holds nothing but UIDs.
-    for uid, what in ((sop_class, "SOP Class"), (transfer_syntax, "Transfer Syntax")):
-        if not is_usable_uid(uid):
-            raise UnusableInstance(f"its {what} UID is none: '{printable(uid)}'")
+    pair = (sop_class, transfer_syntax)
+    if pair not in _good:
+        # These two go into a presentation context, which holds nothing but UIDs.
+        for uid, what in zip(pair, ("SOP Class", "Transfer Syntax"), strict=True):
+            if not is_usable_uid(uid):
+                raise UnusableInstance(f"its {what} UID is none: '{printable(uid)}'")
+        if len(_good) < _MOST_GOOD:
+            _good.add(pair)
     if offset >= total:
         raise UnusableInstance("it has no data set")
     return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset)

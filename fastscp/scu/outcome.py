@@ -133,7 +133,7 @@ class Summary:
 
     def outcome(
         self,
-        path: str,
+        path: str | bytes,
         head: Head | None,
         *,
         status: int | None = None,

@@ -55,10 +55,12 @@ class Bar:
         task = self._progress.tasks[0]
         rate = shipment.sent_bytes / max(task.elapsed or 0.0, 1e-3) / 1e6
         failed = f", {summary.failed} failed" if summary.failed else ""
+        # While files are still being looked for, how much there is to do is not known.
+        more = "" if shipment.complete else "+"
         self._progress.update(
             self._task,
             description="sending",
-            total=shipment.instances,
+            total=shipment.instances if shipment.complete else None,
             completed=shipment.answered,
-            counts=f"{shipment.answered}/{shipment.instances}, {rate:.1f} MB/s{failed}",
+            counts=f"{shipment.answered}/{shipment.instances}{more}, {rate:.1f} MB/s{failed}",
         )

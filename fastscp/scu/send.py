@@ -4,6 +4,9 @@ Theory of operation: the files' heads tell which presentation contexts are neede
 an association, so they are dealt into groups, and each group has a queue. Every association works
 on one queue at a time and moves its messages in the codec (`Sender`), a batch at a time in a thread
 of its own; between batches the event loop counts, reports and decides what goes back to the queue.
+Meanwhile the rest of a large collection is looked at, a bounded number of files ahead. A context
+that turns up after an association was opened is none of its own: the association is released when
+such an instance is next, and opened again with all that are known by then.
 An instance is tried again after a lost connection and after A7xx; nothing else would end otherwise
 the next time. Instances that no association can take any more fail with what stopped the last one.
 """
@@ -13,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import heapq
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from fastscp.log import printable
 from fastscp.scu.association import (
@@ -41,13 +43,16 @@ from fastscp.scu.errors import (
     ProtocolViolation,
     UnusableInstance,
 )
+from fastscp.scu.files import File, Found
 from fastscp.scu.fresh import UidPlace, fresh_uid, uid_places
+from fastscp.scu.group import FileParcel, Group
 from fastscp_ext import Parcel, Sender, decode_command, encode_command
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
+    from fastscp.scu.files import Finder
     from fastscp.scu.heads import Head
     from fastscp.scu.outcome import Summary
     from fastscp_ext import UserIdentity
@@ -60,6 +65,11 @@ log = logging.getLogger("fastscp.send")
 # hop between thread and loop does not show.
 _BATCH_S: Final = 0.1
 _LARGEST_BATCH: Final = 512
+# Files looked at with one hop between thread and loop, and how many may wait to be sent: enough to
+# know contexts early, for some 20 MB.
+_LOOK_FILES: Final = 1024
+_LOOK_S: Final = 0.1
+_LOOK_AHEAD: Final = 50_000
 _FIRST_BACK_OFF_S: Final = 0.5
 _LONGEST_BACK_OFF_S: Final = 30.0
 
@@ -85,105 +95,43 @@ class Options:
     identity: UserIdentity | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A file to be sent; `command` and `places` are made when they are first needed."""
-
-    path: str
-    head: Head
-    context_id: int
-    command: bytes = b""
-    places: tuple[UidPlace, ...] | None = None
-
-
-_Parcel: TypeAlias = "Parcel[_Item]"
-
-
-class _Group:
-    """The instances that share a set of presentation contexts, and those to be tried again."""
-
-    def __init__(self, contexts: Sequence[tuple[str, str]]) -> None:
-        self.contexts = [(abstract, (syntax,)) for abstract, syntax in contexts]
-        self.items: list[_Item] = []
-        self.workers = 0
-        self._fresh: Iterator[_Parcel] = iter(())
-        self._returned: deque[_Parcel] = deque()
-        self._later: list[tuple[float, int, _Parcel]] = []
-        self._number = 0
-        self.exhausted = False
-
-    def begin(self, parcels: Iterator[_Parcel]) -> None:
-        self._fresh = parcels
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to be taken, now or later."""
-        return self.exhausted and not self._returned and not self._later
-
-    def take(self, most: int) -> list[_Parcel]:
-        """Up to so many parcels whose time has come."""
-        taken: list[_Parcel] = []
-        now = time.monotonic()
-        while self._later and len(taken) < most and self._later[0][0] <= now:
-            taken.append(heapq.heappop(self._later)[2])
-        while self._returned and len(taken) < most:
-            taken.append(self._returned.popleft())
-        while not self.exhausted and len(taken) < most:
-            parcel = next(self._fresh, None)
-            if parcel is None:
-                self.exhausted = True
-            else:
-                taken.append(parcel)
-        return taken
-
-    def give_back(self, parcels: Sequence[_Parcel]) -> None:
-        """Parcels that were taken and not sent, to be next again."""
-        self._returned.extendleft(reversed(parcels))
-
-    def put_off(self, parcel: _Parcel, seconds: float) -> None:
-        """To be tried again, but not at once."""
-        self._number += 1
-        heapq.heappush(self._later, (time.monotonic() + seconds, self._number, parcel))
-
-    def wait_s(self) -> float | None:
-        """Until the next parcel's time comes; None if none waits."""
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-
-    def clear(self) -> Iterator[_Parcel]:
-        """All that is left, for who gives up on it."""
-        yield from self._returned
-        self._returned.clear()
-        while self._later:
-            yield heapq.heappop(self._later)[2]
-        if not self.exhausted:
-            self.exhausted = True
-            yield from self._fresh
-
-
 class Shipment:
-    """One run of `fastscp send`. summary: takes every outcome. say: a line for people."""
+    """One run of `fastscp send`.
+
+    found: what `finder` has found so far; the rest is looked for while sending. summary: takes
+    every outcome. say: a line for people. instances: to be sent, as far as they are known;
+    `complete` says whether all are.
+    """
 
     def __init__(
         self,
         options: Options,
-        files: Sequence[tuple[str, Head]],
+        finder: Finder,
+        found: Found,
         summary: Summary,
         say: Callable[[str], None],
     ) -> None:
         self._options = options
+        self._finder = finder
         self._summary = summary
         self._say = say
         self._seed = os.urandom(32)
         self._said: set[str] = set()
-        self._commands: dict[tuple[str, int], bytes] = {}
-        self._senders: dict[Sender[_Item], int] = {}
+        self._commands: dict[tuple[str, int], tuple[bytes, bytes]] = {}
+        self._places: dict[bytes, tuple[UidPlace, ...]] = {}
+        self._senders: dict[Sender[File], int] = {}
         self._interrupts = 0
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()
         self._sent_before = 0
         self._pool: ThreadPoolExecutor | None = None
-        self._groups = self._dealt(files)
-        self.instances = len(files) * options.repeat
-        self.bytes = sum(head.size for _, head in files) * options.repeat
+        self._groups: list[Group] = []
+        self._contexts: dict[tuple[str, str], tuple[Group, int]] = {}
+        self._hopeless: PeerError | None = None
+        self._lost: Counter[str] = Counter()
+        self.instances = 0
+        self.complete = finder.complete
+        self._take_in(found)
 
     @property
     def sent_bytes(self) -> int:
@@ -202,6 +150,7 @@ class Shipment:
         self._interrupts += 1
         self._summary.interrupted = True
         self._wake.set()
+        self._tell()
         for sender in self._senders:
             sender.stop()
             if self._interrupts > 1:
@@ -211,10 +160,13 @@ class Shipment:
         """Send everything; returns when every instance has its outcome, or after `interrupt`."""
         began = time.monotonic()
         number = self._options.associations
-        # One thread per association: the default pool is smaller than some wish to test with.
-        self._pool = ThreadPoolExecutor(number, thread_name_prefix="send")
+        # One thread per association, and one that looks ahead: the default pool is smaller than
+        # some wish to test with.
+        self._pool = ThreadPoolExecutor(number + 1, thread_name_prefix="send")
         try:
-            await asyncio.gather(*(self._work() for _ in range(number)))
+            await asyncio.gather(self._look_ahead(), *(self._work() for _ in range(number)))
+            for why, lost in self._lost.items():
+                self._say(f"{lost} instances were not sent: {why}")
         finally:
             for sender in self._senders:
                 sender.break_off()
@@ -223,82 +175,103 @@ class Shipment:
 
     # Work ----------------------------------------------------------------------------------------
 
-    def _dealt(self, files: Sequence[tuple[str, Head]]) -> list[_Group]:
-        """The files in groups of at most 128 contexts, in the order of their first appearance."""
-        needed = dict.fromkeys((head.sop_class, head.transfer_syntax) for _, head in files)
-        pairs = list(needed)
-        groups: list[_Group] = []
-        place: dict[tuple[str, str], tuple[_Group, int]] = {}
-        for at in range(0, len(pairs), MAX_CONTEXTS):
-            group = _Group(pairs[at : at + MAX_CONTEXTS])
-            groups.append(group)
-            for number, pair in enumerate(pairs[at : at + MAX_CONTEXTS]):
-                place[pair] = (group, 2 * number + 1)
-        for path, head in files:
-            group, context_id = place[head.sop_class, head.transfer_syntax]
-            group.items.append(_Item(path, head, context_id))
-        for group in groups:
-            group.begin(self._parcels(group.items))
-        return groups
+    async def _look_ahead(self) -> None:
+        """Take in what is found, so far ahead as is good, until there is no more."""
+        loop = asyncio.get_running_loop()
+        while not self.complete:
+            await self._until(lambda: sum(group.fresh for group in self._groups) < _LOOK_AHEAD)
+            if self._interrupts:
+                return
+            found = Found()
+            await loop.run_in_executor(self._pool, self._finder.look, found, _LOOK_FILES, _LOOK_S)
+            self._take_in(found)
+            self.complete = self._finder.complete
+            self._tell()
 
-    def _parcels(self, items: list[_Item]) -> Iterator[_Parcel]:
-        for round_number in range(self._options.repeat):
-            for item in items:
-                try:
-                    yield self._parcel(item, round_number)
-                except (UnusableInstance, OSError) as error:
-                    why = str(error) if isinstance(error, UnusableInstance) else error.strerror
-                    self._count(item, error=why or "")
+    def _take_in(self, found: Found) -> None:
+        """Count the files that are none, and deal the others to their groups."""
+        summary = self._summary
+        summary.skipped += found.skipped
+        for path, why in found.failed:
+            said = summary.add(summary.outcome(path, None, error=why))
+            if said is not None:
+                self._say(printable(said))
+        for file in found.files:
+            head = file[1]
+            place = self._contexts.get((head.sop_class, head.transfer_syntax))
+            group = self._new_context(head) if place is None else place[0]
+            if group.abandoned is None:
+                group.add(file)
+            else:
+                self._lose(file, None, group.abandoned)
+        self.instances += len(found.failed) + len(found.files) * self._options.repeat
 
-    def _parcel(self, item: _Item, round_number: int) -> _Parcel:
-        head, options = item.head, self._options
+    def _new_context(self, head: Head) -> Group:
+        """Give a context to its group: the last one, if there is room, or a new one."""
+        if not self._groups or len(self._groups[-1].contexts) == MAX_CONTEXTS:
+            self._groups.append(Group(self._options.repeat, self._parcel))
+            self._groups[-1].abandoned = self._hopeless
+        group = self._groups[-1]
+        context_id = 2 * len(group.contexts) + 1
+        self._contexts[head.sop_class, head.transfer_syntax] = (group, context_id)
+        group.contexts.append((head.sop_class, (head.transfer_syntax,)))
+        return group
+
+    def _parcel(self, file: File, round_number: int) -> FileParcel | None:
+        path, head = file
         patches: tuple[tuple[int, bytes], ...] = ()
-        if options.new_uids:
-            command, patches = self._renamed(item, round_number)
+        if self._options.new_uids:
+            try:
+                command, patches = self._renamed(file, round_number)
+            except (UnusableInstance, OSError) as error:
+                why = str(error) if isinstance(error, UnusableInstance) else error.strerror
+                self._count(file, error=why or "")
+                return None
         else:
-            command = item.command = item.command or self._command(head)
-        return Parcel(
-            item, os.fsencode(item.path), command, item.context_id, head.offset, head.size, patches
-        )
+            command = self._command(head.sop_class, head.sop_instance)
+        context_id = self._contexts[head.sop_class, head.transfer_syntax][1]
+        return Parcel(file, path, command, context_id, head.offset, head.size, patches)
 
-    def _command(self, head: Head) -> bytes:
+    def _command(self, sop_class: str, sop_instance: str) -> bytes:
         """The command set of an instance; those of a class differ in nothing but their UIDs."""
-        key = (head.sop_class, len(head.sop_instance))
-        template = self._commands.get(key)
-        if template is None:
-            stand_in = "?" * len(head.sop_instance)
+        key = (sop_class, len(sop_instance))
+        around = self._commands.get(key)
+        if around is None:
+            stand_in = "?" * len(sop_instance)
             options = self._options
-            template = encode_command(
-                store_command(
-                    0, head.sop_class, stand_in, options.priority, options.move_originator
-                )
+            command = encode_command(
+                store_command(0, sop_class, stand_in, options.priority, options.move_originator)
             )
-            self._commands[key] = template
-        own = head.sop_instance.encode("latin-1")
-        return template.replace(b"?" * len(own), own, 1)
+            before, _, after = command.partition(stand_in.encode())
+            around = self._commands[key] = (before, after)
+        return around[0] + sop_instance.encode("latin-1") + around[1]
 
     def _renamed(
-        self, item: _Item, round_number: int
+        self, file: File, round_number: int
     ) -> tuple[bytes, tuple[tuple[int, bytes], ...]]:
         """Command and patches of an instance that nobody has seen before.
 
         Instances of one series stay in one series, in each round another.
         """
-        if item.places is None:
-            item.places = uid_places(item.path, item.head)
+        path, head = file
+        places = self._places.get(path)
+        if places is None:
+            places = uid_places(path, head)
+            if self._options.repeat > 1:
+                self._places[path] = places
         seed = self._seed + round_number.to_bytes(8)
-        fresh = {uid: fresh_uid(uid, seed) for uid in {place.uid for place in item.places}}
-        own = item.head.sop_instance
+        fresh = {uid: fresh_uid(uid, seed) for uid in {place.uid for place in places}}
+        own = head.sop_instance
         renamed = fresh.get(own) or fresh_uid(own, seed)
         return (
-            self._command(item.head._replace(sop_instance=renamed)),
-            tuple((place.at, fresh[place.uid].encode()) for place in item.places),
+            self._command(head.sop_class, renamed),
+            tuple((place.at, fresh[place.uid].encode()) for place in places),
         )
 
     async def _work(self) -> None:
         """One association after the other, as long as there is anything to send."""
         failures = 0
-        while (group := self._choose()) is not None:
+        while (group := await self._choose()) is not None:
             group.workers += 1
             try:
                 why, useful = await self._associate(group)
@@ -315,6 +288,8 @@ class Shipment:
                     self._say(f"going on with fewer associations: {why}")
                     return
                 lasting = isinstance(why, (ConnectionFailed, AssociationRejected))
+                if lasting:
+                    self._hopeless = why
                 for lost in self._groups if lasting else [group]:
                     self._abandon(lost, why)
                 failures = 0
@@ -325,14 +300,17 @@ class Shipment:
             self._say(f"{why}; trying again in {delay:g} s")
             await self._sleep(delay)
 
-    def _choose(self) -> _Group | None:
-        """The group with the fewest workers that has work left."""
+    async def _choose(self) -> Group | None:
+        """The group with the fewest workers that has work left; waits for one to be found."""
+        await self._until(lambda: self.complete or bool(self._unfinished()))
         if self._interrupts:
             return None
-        left = [group for group in self._groups if not group.finished]
-        return min(left, key=lambda group: group.workers, default=None)
+        return min(self._unfinished(), key=lambda group: group.workers, default=None)
 
-    async def _associate(self, group: _Group) -> tuple[PeerError | None, bool]:
+    def _unfinished(self) -> list[Group]:
+        return [group for group in self._groups if not group.finished]
+
+    async def _associate(self, group: Group) -> tuple[PeerError | None, bool]:
         """One association's life; returns what ended it before its time, and if it was of use."""
         options = self._options
         try:
@@ -365,7 +343,7 @@ class Shipment:
         finally:
             await association.abort()
 
-    async def _move(self, association: Association, group: _Group) -> tuple[PeerError | None, int]:
+    async def _move(self, association: Association, group: Group) -> tuple[PeerError | None, int]:
         """Send from the group's queue until it is empty.
 
         Returns what ended it earlier, and the number of responses.
@@ -373,7 +351,7 @@ class Shipment:
         timeouts = self._options.timeouts
         link = association.link
         async with link.lend() as fd:
-            sender: Sender[_Item] = Sender(
+            sender: Sender[File] = Sender(
                 fd,
                 association.fragment_bytes,
                 association.window,
@@ -401,21 +379,23 @@ class Shipment:
                 self._count(parcel.item, parcel, error=str(failure))
         return failure, sender.answered
 
-    async def _batches(
-        self, sender: Sender[_Item], association: Association, group: _Group
-    ) -> None:
+    async def _batches(self, sender: Sender[File], association: Association, group: Group) -> None:
         loop = asyncio.get_running_loop()
         size = max(8, association.window)
         while not sender.end and not self._interrupts:
-            batch = [parcel for parcel in group.take(size) if self._acceptable(parcel, association)]
+            batch, late = self._batch(association, group, size)
             if not batch:
                 await loop.run_in_executor(self._pool, sender.finish)
                 self._account(sender, group)
-                wait = group.wait_s()
-                if sender.end or (wait is None and group.finished):
+                if late:
                     return
+                wait = group.wait_s()
                 if wait:
                     await self._sleep(wait)
+                elif group.finished:
+                    await self._until(lambda: self.complete or bool(self._unfinished()))
+                if sender.end or group.finished:
+                    return
                 continue
             began = time.monotonic()
             begun = await loop.run_in_executor(self._pool, sender.run, batch)
@@ -427,7 +407,23 @@ class Shipment:
         await loop.run_in_executor(self._pool, sender.finish)
         self._account(sender, group)
 
-    def _acceptable(self, parcel: _Parcel, association: Association) -> bool:
+    def _batch(
+        self, association: Association, group: Group, most: int
+    ) -> tuple[list[FileParcel], bool]:
+        """What to send next, and whether a context comes next that was not proposed."""
+        taken = group.take(most)
+        self._tell()
+        proposed = len(association.contexts) + len(association.refused)
+        batch: list[FileParcel] = []
+        for number, parcel in enumerate(taken):
+            if parcel.context_id > 2 * proposed:
+                group.give_back(taken[number:])
+                return batch, True
+            if self._acceptable(parcel, association):
+                batch.append(parcel)
+        return batch, False
+
+    def _acceptable(self, parcel: FileParcel, association: Association) -> bool:
         if parcel.context_id in association.contexts:
             return True
         refused = next(one for one in association.refused if one.id == parcel.context_id)
@@ -440,7 +436,7 @@ class Shipment:
             self._say(why)
         return False
 
-    def _conclude(self, sender: Sender[_Item], association: Association) -> PeerError | None:
+    def _conclude(self, sender: Sender[File], association: Association) -> PeerError | None:
         """Tell the link how the sender's part ended; returns it as an error, None if well."""
         link = association.link
         number, text, pdu = sender.detail
@@ -475,7 +471,7 @@ class Shipment:
 
     # Outcomes ------------------------------------------------------------------------------------
 
-    def _account(self, sender: Sender[_Item], group: _Group) -> None:
+    def _account(self, sender: Sender[File], group: Group) -> None:
         """Count what has an outcome, or put it back to be tried again."""
         summary = self._summary
         plain = summary.report is None
@@ -490,23 +486,25 @@ class Shipment:
                 self._count(parcel.item, parcel)
         self._senders[sender] = sender.answered
 
-    def _again(self, group: _Group, parcel: _Parcel, delay: float) -> None:
+    def _again(self, group: Group, parcel: FileParcel, delay: float) -> None:
         self._summary.retried += 1
         parcel.again()
         group.put_off(parcel, delay)
 
-    def _abandon(self, group: _Group, why: PeerError) -> None:
-        lost = 0
+    def _abandon(self, group: Group, why: PeerError) -> None:
+        group.abandoned = why
         for parcel in group.clear():
-            self._count(parcel.item, parcel, error=str(why), quiet=True)
-            lost += 1
-        if lost:
-            self._say(f"{lost} instances were not sent: {why}")
+            self._lose(parcel.item, parcel, why)
+        self._tell()
+
+    def _lose(self, file: File, parcel: FileParcel | None, why: PeerError) -> None:
+        self._count(file, parcel, error=str(why), quiet=True)
+        self._lost[str(why)] += 1
 
     def _count(
         self,
-        item: _Item,
-        parcel: _Parcel | None = None,
+        file: File,
+        parcel: FileParcel | None = None,
         *,
         error: str = "",
         quiet: bool = False,
@@ -514,8 +512,7 @@ class Shipment:
         answered = parcel is not None and parcel.status >= 0
         said = self._summary.add(
             self._summary.outcome(
-                item.path,
-                item.head,
+                *file,
                 status=parcel.status if parcel is not None and answered else None,
                 command=parcel.response if parcel is not None else None,
                 nanoseconds=parcel.nanoseconds if parcel is not None else 0,
@@ -526,6 +523,16 @@ class Shipment:
         )
         if said is not None and not quiet:
             self._say(printable(said))
+
+    def _tell(self) -> None:
+        """Let whoever waits look again: files were found or taken, or it is over."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        """Wait until it is true, unless an interruption comes first."""
+        while not (true() or self._interrupts):
+            await self._news.wait()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, unless an interruption comes first."""
@@ -538,12 +545,12 @@ def _back_off(failures: int) -> float:
     return min(_FIRST_BACK_OFF_S * 2.0 ** (failures - 1), _LONGEST_BACK_OFF_S)
 
 
-def _file_error(parcel: _Parcel) -> str:
+def _file_error(parcel: FileParcel) -> str:
     if parcel.error == errno.EIO:
         return "it is shorter than it was, or the disk failed"
     return os.strerror(parcel.error)
 
 
-def _sent_uid(parcel: _Parcel) -> str:
+def _sent_uid(parcel: FileParcel) -> str:
     """Under --new-uids not that of the file."""
     return decode_command(parcel.command).affected_sop_instance_uid or ""

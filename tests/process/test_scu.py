@@ -902,10 +902,11 @@ def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path
     long.write_bytes(part10(data_set(sop="1.2.9", pixels=3_000_000), sop="1.2.9"))
 
     def script(connection: Connection) -> list[Message]:
-        connection.accept()
+        # Files are opened ahead, so it has to be before the first can be sent.
         paths[1].unlink()
         os.truncate(paths[2], paths[2].stat().st_size - 10)
         os.truncate(long, 2_000_000)
+        connection.accept()
         return connection.serve()
 
     with Scp(script, serving()) as scp:

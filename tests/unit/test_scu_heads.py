@@ -23,7 +23,7 @@ from fastscp.scu import (
     ProtocolViolation,
     UnusableInstance,
 )
-from fastscp.scu.files import Found, look_at, paths_of
+from fastscp.scu.files import Finder, Found, paths_of
 from fastscp.scu.fresh import fresh_uid, uid_places
 from fastscp.scu.heads import Head, read_head, read_head_of
 from fastscp.values import read_move_originator
@@ -189,16 +189,17 @@ def test_uids_that_cannot_be_exchanged(tmp_path: Path) -> None:
 def test_paths(tmp_path: Path) -> None:
     write_files(tmp_path / "b", 2)
     write_files(tmp_path / "a/deep", 1)
-    names = [os.path.relpath(path, tmp_path) for path in paths_of([str(tmp_path)])]
+    names = [os.path.relpath(os.fsdecode(path), tmp_path) for path in paths_of([str(tmp_path)])]
     assert names == ["a/deep/00000.dcm", "b/00000.dcm", "b/00001.dcm"]
-    pattern = [os.path.relpath(path, tmp_path) for path in paths_of([f"{tmp_path}/**/*1.dcm"])]
-    assert pattern == ["b/00001.dcm"]
+    pattern = list(paths_of([f"{tmp_path}/**/*1.dcm"]))
+    assert pattern == [os.fsencode(tmp_path / "b/00001.dcm")]
     # A file whose name looks like a pattern is that file.
     odd = tmp_path / "[x].dcm"
     odd.write_bytes(b"")
-    assert list(paths_of([str(odd)])) == [str(odd)]
+    assert list(paths_of([str(odd)])) == [os.fsencode(odd)]
+    # Before a file is looked at, wherever among the arguments it stands.
     with pytest.raises(ConfigError, match="there is no"):
-        list(paths_of([str(tmp_path / "*.none")]))
+        paths_of([str(odd), str(tmp_path / "*.none")])
 
 
 def test_looking(tmp_path: Path) -> None:
@@ -209,14 +210,21 @@ def test_looking(tmp_path: Path) -> None:
     os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
     write_files(tmp_path, 1)
     found = Found()
-    for path in paths_of([str(tmp_path)]):
-        look_at(path, found)
-    assert [os.path.basename(path) for path, _ in found.files] == ["00000.dcm"]
+    finder = Finder([str(tmp_path)])
+    for number in range(1, 6):
+        finder.look(found, 1, 60.0)
+        assert (finder.seen, finder.complete) == (number, False)
+    finder.look(found, 1, 60.0)
+    assert (finder.seen, finder.complete) == (5, True)
+    assert [os.path.basename(path) for path, _ in found.files] == [b"00000.dcm"]
     assert found.skipped == 2
     assert {os.path.basename(path): why for path, why in found.failed} == {
-        "dangling": "cannot be read: No such file or directory",
-        "empty": "it has no data set",
+        b"dangling": "cannot be read: No such file or directory",
+        b"empty": "it has no data set",
     }
+    in_no_time = Finder([str(tmp_path)])
+    in_no_time.look(found, 1000, 0.0)
+    assert (in_no_time.seen, in_no_time.complete) == (0, False)
 
 
 # Words --------------------------------------------------------------------------------------------

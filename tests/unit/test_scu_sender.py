@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp_ext import Parcel, Sender, decode_command, decode_pdata, encode_command, encode_pdata
-from tests.kit import abort, split_pdus, store_rq
+from tests.kit import abort, split_pdus, store_rq, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +116,8 @@ def test_window(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
     parcels = [Parcel(str(n), file, store_rq(), 1, 4, 50) for n in range(3)]
     assert one.run(parcels) == 3
     assert one.unanswered == parcels
+    with pytest.raises(ValueError, match="on its way"):
+        one.run(parcels[:1])
     theirs.sendall(response(3, 0xB000) + response(1) + response(2, 0xC000, e0902="no"))
     one.finish()
     assert [(one.item, one.status) for one in one.take_done()] == [
@@ -126,6 +128,8 @@ def test_window(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
     assert raw is not None
     assert decode_command(raw).error_comment == "no"
     assert parcels[0].response is None
+    with pytest.raises(ValueError, match="on its way"):
+        one.run([parcels[0], parcels[0]])
     parcels[1].again()
     assert (parcels[1].status, parcels[1].response, parcels[1].attempts) == (-1, None, 1)
 
@@ -152,12 +156,11 @@ def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
     theirs.settimeout(30)
     thread = threading.Thread(target=answer)
     thread.start()
-    again = Parcel("again", file, store_rq(), 1, 4, 2)
-    for _ in range(65535):
-        # With one outstanding for ever, a window of two is one for the rest.
-        assert one.run([again]) == 1
+    # With one outstanding for ever, a window of two is one for the rest.
+    assert one.run([Parcel("again", file, store_rq(), 1, 4, 2) for _ in range(65535)]) == 65535
     thread.join(30)
-    assert seen == set(range(2, 65536))
+    # Those that share the low bits of the outstanding one's id are passed over.
+    assert seen == set(range(2, 65536, 2))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +236,45 @@ def test_files_that_fail(pair: tuple[socket.socket, socket.socket], tmp_path: Pa
     assert (one.end, one.mid_message) == ("file", True)
     ours.shutdown(socket.SHUT_RDWR)
     drain.join(10)
+
+
+def test_the_next_file_is_opened_while_a_response_is_awaited(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, file: bytes
+) -> None:
+    """What is opened then is sent, whatever becomes of its name; or closed again."""
+    ours, theirs = pair
+    one = sender(ours)
+    data = os.urandom(1_000_000)
+    path = tmp_path / "next"
+    path.write_bytes(data)
+    command = store_rq()
+    parcels = [Parcel("first", file, command, 1, 4, 2)]
+    parcels += [Parcel("next", os.fsencode(path), command, 1, 0, len(data)) for _ in range(2)]
+    begun: list[int] = []
+    thread = threading.Thread(target=lambda: begun.append(one.run(parcels)))
+    thread.start()
+
+    def is_open() -> bool:
+        names = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+        return any(os.path.lexists(name) and os.path.samefile(name, path) for name in names)
+
+    read_message(theirs, 2)
+    wait_for(is_open, "the next file to be opened")
+    path.rename(tmp_path / "moved")
+    path.write_bytes(bytes(len(data)))
+    theirs.sendall(response(1))
+    pdvs, _ = read_message(theirs, len(data))
+    assert b"".join(piece for _, control, piece in pdvs if not control & 1) == data
+    assert decode_command(pdvs[0][2]).message_id == 2
+    wait_for(is_open, "the third to be opened")
+    one.stop()
+    theirs.sendall(response(2))
+    thread.join(10)
+    assert begun == [2]
+    assert not is_open()
+    assert [parcel.attempts for parcel in parcels] == [1, 1, 0]
+    assert one.take_done() == parcels[:2]
+    assert one.unanswered == []
 
 
 def test_stop_and_break_off(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:

@@ -1,0 +1,105 @@
+"""What is to be sent over associations that propose the same presentation contexts."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fastscp.scu.errors import PeerError
+    from fastscp.scu.files import File
+    from fastscp_ext import Parcel
+
+__all__ = ["FileParcel", "Group"]
+
+FileParcel: TypeAlias = "Parcel[File]"
+
+# Parcels made at a time for who gives up on them.
+_AT_A_TIME: Final = 512
+
+
+class Group:
+    """The instances that share a set of presentation contexts, and those to be tried again.
+
+    contexts: grow as files are found; the first has the id 1, the next one 3, and so on.
+    make: a parcel of a file and the number of the round; None if it failed, which is counted.
+    abandoned: why nobody takes them any more.
+    """
+
+    def __init__(self, rounds: int, make: Callable[[File, int], FileParcel | None]) -> None:
+        self.contexts: list[tuple[str, tuple[str]]] = []
+        self.workers = 0
+        self.abandoned: PeerError | None = None
+        self._rounds = rounds
+        self._make = make
+        self._round = 0
+        self._fresh: deque[File] = deque()
+        self._kept: list[File] = []
+        self._returned: deque[FileParcel] = deque()
+        self._later: list[tuple[float, int, FileParcel]] = []
+        self._number = 0
+
+    def add(self, file: File) -> None:
+        self._fresh.append(file)
+        if self._rounds > 1:
+            self._kept.append(file)
+
+    @property
+    def fresh(self) -> int:
+        """Files of this round that nobody has taken yet."""
+        return len(self._fresh)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be taken, now or later."""
+        return not (self._fresh or self._returned or self._later or self._more_rounds)
+
+    @property
+    def _more_rounds(self) -> bool:
+        return self._round + 1 < self._rounds
+
+    def _begin_round(self) -> bool:
+        """Put the files of all rounds into the next one; False if there is none."""
+        if not self._more_rounds:
+            return False
+        self._round += 1
+        self._fresh.extend(self._kept)
+        return bool(self._fresh)
+
+    def take(self, most: int) -> list[FileParcel]:
+        """Up to so many parcels whose time has come."""
+        taken: list[FileParcel] = []
+        now = time.monotonic()
+        while self._later and len(taken) < most and self._later[0][0] <= now:
+            taken.append(heapq.heappop(self._later)[2])
+        while self._returned and len(taken) < most:
+            taken.append(self._returned.popleft())
+        while len(taken) < most and (self._fresh or self._begin_round()):
+            parcel = self._make(self._fresh.popleft(), self._round)
+            if parcel is not None:
+                taken.append(parcel)
+        return taken
+
+    def give_back(self, parcels: Sequence[FileParcel]) -> None:
+        """Parcels that were taken and not sent, to be next again."""
+        self._returned.extendleft(reversed(parcels))
+
+    def put_off(self, parcel: FileParcel, seconds: float) -> None:
+        """To be tried again, but not at once."""
+        self._number += 1
+        heapq.heappush(self._later, (time.monotonic() + seconds, self._number, parcel))
+
+    def wait_s(self) -> float | None:
+        """Until the next parcel's time comes; None if none waits."""
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def clear(self) -> Iterator[FileParcel]:
+        """All that is left, for who gives up on it."""
+        while self._later:
+            yield heapq.heappop(self._later)[2]
+        while batch := self.take(_AT_A_TIME):
+            yield from batch

@@ -1,0 +1,220 @@
+"""`fastscp send` while it still looks for files: what it finds late, and what comes between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp.scu import console
+from fastscp.scu import send as sending
+from fastscp.scu.files import Finder, Found
+from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, data_set, reject
+from tests.process.test_scu import Sent
+from tests.scripted import Connection, Message, Scp, part10, write_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FIRST = 3
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Three files are looked at before anything is sent; the others not before this is set."""
+    opened = threading.Event()
+    look = Finder.look
+
+    def gated(finder: Finder, found: Found, most: int, _seconds: float) -> None:
+        if finder.seen >= FIRST:
+            assert opened.wait(DEADLINE_S)
+        look(finder, found, most, DEADLINE_S)
+
+    monkeypatch.setattr(console, "_FIRST_FILES", FIRST)
+    monkeypatch.setattr(console, "_FIRST_S", 1e-9)
+    monkeypatch.setattr(console, "_AT_A_TIME", 1)
+    monkeypatch.setattr(Finder, "look", gated)
+    return opened
+
+
+@pytest.fixture
+def send(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Sent]:
+    return lambda *arguments: Sent(capsys, tmp_path, *map(str, arguments))
+
+
+def write(folder: Path, *kinds: tuple[str, str]) -> list[str]:
+    """A file of each SOP class and transfer syntax; returns the UIDs of the instances."""
+    folder.mkdir()
+    names = [f"1.2.3.{number + 1}" for number in range(len(kinds))]
+    for number, (sop, (sop_class, syntax)) in enumerate(zip(names, kinds, strict=True)):
+        data = data_set(syntax, sop=sop, sop_class=sop_class)
+        (folder / f"{number:02}").write_bytes(
+            part10(data, sop=sop, sop_class=sop_class, syntax=syntax)
+        )
+    return names
+
+
+def opening(gate: threading.Event, proposed: list[list[str]]) -> Callable[..., list[Message]]:
+    """A script that lets the rest be found once it has all that was found first."""
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        assert connection.request is not None
+        contexts = connection.request.presentation_contexts
+        proposed.append([one.abstract_syntax for one in contexts])
+        got: list[Message] = []
+        if not gate.is_set():
+            for _ in range(FIRST):
+                one = connection.read_message()
+                assert one is not None
+                connection.respond(one)
+                got.append(one)
+            gate.set()
+        return got + connection.serve()
+
+    return script
+
+
+def test_a_late_context_is_proposed_by_the_next_association(
+    gate: threading.Event, send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    kinds = [(CT, ELE)] * 4 + [(MR, ELE), (CT, ELE), (CT, ILE), (MR, ELE)]
+    names = write(tmp_path / "in", *kinds)
+    proposed: list[list[str]] = []
+    with Scp(opening(gate, proposed)) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 0
+    assert proposed == [[CT], [CT, MR, CT]]
+    got = [[one.command.affected_sop_instance_uid for one in each] for each in scp.results]
+    assert got == [names[:4], names[4:]]
+    assert [one.context_id for one in scp.results[1]] == [3, 1, 5, 3]
+    assert (sent.summary["stored"], sent.summary["associations"]) == (8, 2)
+    assert sent.summary["retried"] == 0
+    assert set(sent.attempts) == {1}
+
+
+def test_late_contexts_beyond_what_an_association_holds(
+    gate: threading.Event, send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    kinds = [(CT, ELE)] * 3 + [(f"1.2.3.77.{number}", ELE) for number in range(130)]
+    names = write(tmp_path / "in", *kinds)
+    proposed: list[list[str]] = []
+    with Scp(opening(gate, proposed)) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 0
+    assert list(map(len, proposed)) == [1, 128, 3]
+    got = [one.command.affected_sop_instance_uid for each in scp.results for one in each]
+    assert sorted(map(str, got)) == sorted(names)
+
+
+def test_what_is_no_instance_is_counted_when_it_is_found(
+    gate: threading.Event, send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    names = write(tmp_path / "in", *[(CT, ELE)] * 5)
+    (tmp_path / "in/03a").write_bytes(part10(b""))
+    (tmp_path / "in/03b").write_text("text")
+    os.symlink(tmp_path / "nowhere", tmp_path / "in/03c")
+    with Scp(opening(gate, [])) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 1
+    assert [one.command.affected_sop_instance_uid for one in scp.results[0]] == names
+    assert (sent.summary["stored"], sent.summary["failed"]) == (5, 2)
+    assert sent.summary["skipped"] == 1
+    assert sent.lines["03a"]["error"] == "it has no data set"
+    assert sent.lines["03c"]["error"] == "cannot be read: No such file or directory"
+    assert "03c: cannot be read" in sent.errors
+
+
+@pytest.mark.parametrize("ahead", [1, 1000])
+def test_what_is_found_after_all_hope_is_lost_fails_as_well(
+    gate: threading.Event,
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: int,
+) -> None:
+    write(tmp_path / "in", *[(CT, ELE)] * 4, (MR, ELE))
+    monkeypatch.setattr(sending, "_LOOK_AHEAD", ahead)
+
+    def script(connection: Connection) -> None:
+        connection.read_request()
+        connection.socket.sendall(reject(1, 1, 7))
+        connection.until_closed()
+        gate.set()
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--timeout", "5")
+        assert scp.connections == 1
+    assert sent.code == 1
+    assert sent.summary["failed"] == 5
+    assert all("called AE title not recognized" in one["error"] for one in sent.lines.values())
+    assert sent.errors.count("5 instances were not sent") == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_while_it_looks(
+    gate: threading.Event, send: Callable[..., Sent], tmp_path: Path, times: int
+) -> None:
+    """Nobody waits for a slow disk to release an association."""
+    write(tmp_path / "in", *[(CT, ELE)] * 5)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        got = []
+        for _ in range(FIRST):
+            one = connection.read_message()
+            assert one is not None
+            connection.respond(one)
+            got.append(one)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        got += connection.serve()
+        gate.set()
+        return got
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 1
+    assert sent.summary["interrupted"] is True
+    assert len(scp.results[0]) == FIRST
+    assert len(sent.lines) in ((FIRST,) if times == 1 else range(FIRST + 1))
+
+
+def test_looking_keeps_its_distance(
+    gate: threading.Event,
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many files there are, only so many of them wait in memory."""
+    paths = write_files(tmp_path / "in", 60)
+    monkeypatch.setattr(sending, "_LOOK_AHEAD", 5)
+    monkeypatch.setattr(sending, "_LOOK_FILES", 2)
+    monkeypatch.setattr(sending, "_LARGEST_BATCH", 1)
+    ahead = []
+    served = 0
+    look = Finder.look
+
+    def watched(finder: Finder, found: Found, most: int, seconds: float) -> None:
+        look(finder, found, most, seconds)
+        ahead.append(finder.seen - served)
+
+    def script(connection: Connection) -> None:
+        nonlocal served
+        connection.accept()
+        while (one := connection.read_message()) is not None:
+            served += 1
+            connection.respond(one)
+
+    gate.set()
+    monkeypatch.setattr(Finder, "look", watched)
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert (sent.code, served) == (0, len(paths))
+    # Those that wait, those that were just found, and the batches that are being sent: the first
+    # one is of eight.
+    assert max(ahead) <= 5 + 2 + 8
