@@ -2,26 +2,13 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from fastscp_ext.flusher cimport flush_job, flusher
 from fastscp_ext.instance cimport Instance, Site
+from fastscp_ext.line cimport Lines
 
 
 cdef enum:
     DURABLE_PLACES = 512     # directories remembered as flushed into their parents
-
-cdef extern from "flusher.h" nogil:
-    ctypedef struct flush_job:
-        int fd
-        int whole
-        int error
-
-    ctypedef struct flusher:
-        pass
-
-ctypedef struct Line:
-    char* bytes              # owned
-    size_t size
-    size_t room
-    bint failed
 
 # What tells a directory from another one at its path: inodes are given again.
 ctypedef struct Identity:
@@ -41,16 +28,18 @@ ctypedef struct Durable:
 
 # What a committer keeps between batches. Used by one thread at a time.
 ctypedef struct Committed:
-    flusher threads
     flush_job* jobs          # owned
     Directory* directories   # owned, as many places as jobs
     int room                 # places in both
     int used
     Durable durable[DURABLE_PLACES]
-    Line lines
+    Lines lines
 
 
 cdef void committed_begin(Committed* c) noexcept nogil
 cdef void committed_end(Committed* c) noexcept nogil
-cdef void commit_batch(Site* site, Committed* c, Instance* batch) noexcept nogil
+cdef bint journal_is_due(const Site* site) noexcept nogil
+cdef void part_flushed(Site* site, Instance* i, int failed) noexcept nogil
+cdef void commit_batch(
+    Site* site, Committed* c, flusher* threads, Instance* batch) noexcept nogil
 cdef int make_parents(int store_fd, char* path, uint32_t size) noexcept nogil

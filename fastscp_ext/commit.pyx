@@ -1,6 +1,6 @@
 """The commit: flush, name, flush the directories, journal, and only then a status of 0000.
 
-One batch holds every instance that was complete when the committer looked. Buffered durability
+One batch holds every instance whose data was flushed when the committer looked. Buffered durability
 takes the same steps in the same order without the flushes.
 
 A final name is never unlinked here. What fails before naming costs its part; what fails after
@@ -12,22 +12,18 @@ import os
 
 from libc.errno cimport EEXIST, EINTR, EIO, ENOENT, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
-from libc.time cimport gmtime_r, time_t, tm
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close, write
 
-from fastscp_ext.cursor cimport Cursor, cursor_over, skip, take_u8
 from fastscp_ext.digest cimport crc32c
+from fastscp_ext.flusher cimport flush_job, flusher, flusher_run
 from fastscp_ext.instance cimport (
-    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, PATH_ROOM,
-    STAGE_COMPLETE, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED, Instance, Site,
-    class_uid, instance_drop_part, instance_fail, name_uid,
+    DUPLICATE_KEPT, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED,
+    STAGE_SETTLED, Instance, Site, instance_drop_part, instance_fail,
 )
+from fastscp_ext.line cimport Lines, line_stored, lines_begin, lines_end
 from fastscp_ext.shared cimport COUNTER_INSTANCES, COUNTER_REFUSED, shared_add
-from fastscp_ext.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
 
 __all__ = ["rename_noreplace"]
 
@@ -88,20 +84,12 @@ def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
         raise OSError(errno, os.strerror(errno), old, None, new)
 
 
-cdef extern from "flusher.h" nogil:
-    void flusher_begin(flusher* f)
-    void flusher_run(flusher* f, flush_job* jobs, int count)
-    void flusher_end(flusher* f)
-
-
 cdef void committed_begin(Committed* c) noexcept nogil:
     memset(c, 0, sizeof(Committed))
-    flusher_begin(&c.threads)
 
 
 cdef void committed_end(Committed* c) noexcept nogil:
     cdef int i
-    flusher_end(&c.threads)
     free(c.jobs)
     free(c.directories)
     c.jobs = NULL
@@ -110,9 +98,7 @@ cdef void committed_end(Committed* c) noexcept nogil:
     for i in range(DURABLE_PLACES):
         free(c.durable[i].path)
         c.durable[i].path = NULL
-    free(c.lines.bytes)
-    c.lines.bytes = NULL
-    c.lines.room = 0
+    lines_end(&c.lines)
 
 
 # ---- directories -----------------------------------------------------------------------------
@@ -208,44 +194,20 @@ cdef bint _reserve(Committed* c, int places) noexcept nogil:
     return True
 
 
-cdef void _flush_parts(Site* site, Committed* c, Instance* batch) noexcept nogil:
-    # Data on stable storage (durable) and the descriptors gone, before any name is given. The
-    # flush goes through the descriptor that wrote: it is the one that reports its errors.
-    cdef Instance* i = batch
-    cdef int n = 0
-    cdef int failed
-    while i != NULL:
-        if i.stage == STAGE_COMPLETE and site.durable and i.fd >= 0 and _reserve(c, n + 1):
-            c.jobs[n].fd = i.fd
-            c.jobs[n].whole = 0
-            n += 1
-        i = i.next
-    flusher_run(&c.threads, c.jobs, n)
-    i = batch
-    n = 0
-    while i != NULL:
-        if i.stage == STAGE_COMPLETE:
-            failed = 0
-            if i.fd < 0:
-                failed = EIO
-            elif site.durable:
-                # Instances that found no room have no job: none of them was flushed.
-                if n < c.room and c.jobs[n].fd == i.fd:
-                    failed = c.jobs[n].error
-                    n += 1
-                else:
-                    failed = ENOMEM
-            if i.fd >= 0:
-                if close(i.fd) < 0 and not failed and errno != EINTR:
-                    failed = errno
-                i.fd = -1
-            if failed:
-                instance_fail(i, failed, b"flush a part file")
-                instance_drop_part(site, i)
-                i.stage = STAGE_SETTLED
-            else:
-                i.stage = STAGE_FLUSHED
-        i = i.next
+cdef void part_flushed(Site* site, Instance* i, int failed) noexcept nogil:
+    # The data is on stable storage (durable), or `failed` says why not. Its descriptor goes before
+    # any name is given; the flush went through it, for it is the one that reports its errors.
+    if i.fd < 0:
+        failed = EIO
+    elif close(i.fd) < 0 and not failed and errno != EINTR:
+        failed = errno
+    i.fd = -1
+    if failed:
+        instance_fail(i, failed, b"flush a part file")
+        instance_drop_part(site, i)
+        i.stage = STAGE_SETTLED
+    else:
+        i.stage = STAGE_FLUSHED
 
 
 cdef bint _twin_exists(Site* site, Instance* i) noexcept nogil:
@@ -353,7 +315,9 @@ cdef int _directory_error(Committed* c, Instance* i) noexcept nogil:
         size = _parent(i.path, size)
 
 
-cdef void _flush_directories(Site* site, Committed* c, Instance* batch) noexcept nogil:
+cdef void _flush_directories(
+    Site* site, Committed* c, flusher* threads, Instance* batch
+) noexcept nogil:
     # Each touched directory once. A failure refuses all instances that depend on it.
     cdef Instance* i = batch
     cdef uint32_t size
@@ -364,7 +328,7 @@ cdef void _flush_directories(Site* site, Committed* c, Instance* batch) noexcept
         if i.stage == STAGE_NAMED:
             _list_directories(site, c, i)
         i = i.next
-    flusher_run(&c.threads, c.jobs, c.used)
+    flusher_run(threads, c.jobs, c.used)
     for k in range(c.used):
         if c.jobs[k].fd >= 0:
             close(c.jobs[k].fd)
@@ -391,108 +355,9 @@ cdef void _flush_directories(Site* site, Committed* c, Instance* batch) noexcept
 
 # ---- journal ---------------------------------------------------------------------------------
 
-cdef void _put(Line* line, const char* text, size_t n) noexcept nogil:
-    cdef char* got
-    cdef size_t room
-    if line.failed:
-        return
-    if n > line.room - line.size:
-        room = line.room * 2 + n + 4096
-        got = <char*>realloc(line.bytes, room)
-        if got == NULL:
-            line.failed = True
-            return
-        line.bytes = got
-        line.room = room
-    if n:
-        memcpy(line.bytes + line.size, text, n)
-    line.size += n
-
-
-cdef void _put_text(Line* line, const char* text) noexcept nogil:
-    _put(line, text, strlen(text))
-
-
-cdef void _put_string(Line* line, const char* key, Cursor value) noexcept nogil:
-    # ,"key":"value" with what JSON wants escaped. Values are ASCII or UTF-8 of the layout.
-    cdef uint8_t b = 0
-    cdef char unit[8]
-    cdef uint32_t n = 0
-    cdef Cursor plain
-    _put_text(line, b',"')
-    _put_text(line, key)
-    _put_text(line, b'":"')
-    while value.left:
-        plain = value
-        while take_u8(&plain, &b) and b >= 32 and b != 34 and b != 92 and b != 127:
-            n += 1
-        _put(line, <const char*>value.at, n)
-        skip(&value, n)
-        n = 0
-        if take_u8(&value, &b):
-            snprintf(unit, 8, b"\\u%04x", <unsigned int>b)
-            _put(line, unit, 6)
-    _put_text(line, b'"')
-
-
-cdef void _put_number(Line* line, const char* key, unsigned long long value) noexcept nogil:
-    cdef char text[32]
-    _put_text(line, b',"')
-    _put_text(line, key)
-    snprintf(text, 32, b'":%llu', value)
-    _put_text(line, text)
-
-
-cdef void _journal_line(Site* site, Line* line, Instance* i, const char* now) noexcept nogil:
-    cdef size_t begin = line.size
-    cdef char text[96]
-    cdef uint32_t crc
-    cdef Cursor syntax = cursor_over(i.syntax, i.syntax_size)
-    snprintf(
-        text, 96, b'{"v":1,"event":"stored","seq":%llu,"time":"%s"',
-        <unsigned long long>i.sequence, now,
-    )
-    _put_text(line, text)
-    _put_string(line, b"worker", cursor_over(<uint8_t*>site.worker, <uint32_t>strlen(site.worker)))
-    _put(line, <const char*>i.tag_text.at, i.tag_text.left)
-    if i.has_move:
-        _put_string(line, b"move_originator_ae", cursor_over(i.move_ae, i.move_ae_size))
-        _put_number(line, b"move_originator_message_id", i.move_id)
-    _put_number(line, b"message_id", i.message_id)
-    _put_string(line, b"sop_class_uid", class_uid(i))
-    _put_string(line, b"sop_instance_uid", name_uid(i))
-    _put_string(line, b"study_instance_uid", tap_value(&i.tap, KEY_STUDY_UID))
-    _put_string(line, b"series_instance_uid", tap_value(&i.tap, KEY_SERIES_UID))
-    _put_string(line, b"transfer_syntax_uid", syntax)
-    _put_string(line, b"path", cursor_over(<uint8_t*>i.path, i.path_size))
-    _put_number(line, b"bytes", i.data_bytes)
-    if i.digest[0]:
-        _put_string(
-            line, b"digest", cursor_over(<uint8_t*>i.digest, <uint32_t>strlen(i.digest))
-        )
-    if i.duplicate == DUPLICATE_IDENTICAL:
-        _put_text(line, b',"duplicate":"identical"')
-    elif i.duplicate == DUPLICATE_VERSION:
-        _put_text(line, b',"duplicate":"version"')
-    elif i.duplicate == DUPLICATE_REPLACED:
-        _put_text(line, b',"duplicate":"replaced"')
-    elif i.duplicate == DUPLICATE_KEPT:
-        _put_text(line, b',"duplicate":"kept"')
-    if i.truncated:
-        _put_text(line, b',"truncated":true')
-    if i.sniffed:
-        _put_text(line, b',"syntax_mismatch":true')
-    if i.odd_uid:
-        _put_text(line, b',"odd_uid":true')
-    if i.stripped:
-        _put_number(line, b"stripped", i.stripped)
-    if i.peer_gone:
-        _put_text(line, b',"responded":false')
-    if line.failed:
-        return
-    crc = crc32c(0, <const uint8_t*>line.bytes + begin, line.size - begin)
-    snprintf(text, 96, b',"crc":"%08x"}\n', <unsigned int>crc)
-    _put_text(line, text)
+cdef bint journal_is_due(const Site* site) noexcept nogil:
+    # Whether there is no journal file, or a full one.
+    return site.journal_fd < 0 or site.journal_bytes >= site.journal_limit
 
 
 cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
@@ -511,29 +376,25 @@ cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
     return 0
 
 
-cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
-    cdef Line* lines = &c.lines
-    cdef Instance* i = batch
-    cdef timespec now
-    cdef time_t seconds
-    cdef tm day
-    cdef char text[40]
-    cdef int failed = 0
-    clock_gettime(CLOCK_REALTIME, &now)
-    seconds = now.tv_sec
-    gmtime_r(&seconds, &day)
-    snprintf(
-        text, 40, b"%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ", day.tm_year + 1900, day.tm_mon + 1,
-        day.tm_mday, day.tm_hour, day.tm_min, day.tm_sec, <long>(now.tv_nsec // 1000),
-    )
-    lines.size = 0
-    lines.failed = False
+cdef bint _any_named(Instance* i) noexcept nogil:
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            _journal_line(site, lines, i, text)
+            return True
         i = i.next
-    if lines.size == 0 and not lines.failed:
+    return False
+
+
+cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
+    cdef Lines* lines = &c.lines
+    cdef Instance* i = batch
+    cdef int failed = 0
+    if not _any_named(batch):
         return
+    lines_begin(lines)
+    while i != NULL:
+        if i.stage == STAGE_NAMED:
+            line_stored(lines, site, i)
+        i = i.next
     if lines.failed:
         failed = ENOMEM
     elif site.journal_fd < 0:
@@ -557,11 +418,13 @@ cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
         i = i.next
 
 
-cdef void commit_batch(Site* site, Committed* c, Instance* batch) noexcept nogil:
-    # Afterwards every instance is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody
-    # must compare and bring it back as STAGE_NAMED or STAGE_SETTLED.
+cdef void commit_batch(
+    Site* site, Committed* c, flusher* threads, Instance* batch
+) noexcept nogil:
+    # Takes what is STAGE_FLUSHED, STAGE_NAMED or, failed, STAGE_SETTLED. Afterwards every instance
+    # is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody must compare and bring it back
+    # as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to be flushed.
     cdef Instance* i = batch
-    _flush_parts(site, c, batch)
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
@@ -571,7 +434,7 @@ cdef void commit_batch(Site* site, Committed* c, Instance* batch) noexcept nogil
             _name(site, c, i)
         i = i.next
     if site.durable:
-        _flush_directories(site, c, batch)
+        _flush_directories(site, c, threads, batch)
     _journal(site, c, batch)
     i = batch
     while i != NULL:

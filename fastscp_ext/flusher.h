@@ -1,9 +1,10 @@
-/* A few threads that flush files side by side: a disk merges flushes that arrive together, so
- * thirty at once take little longer than one.
+/* Threads that flush files side by side: a disk merges flushes that arrive together, so thirty at
+ * once take little longer than one.
  *
- * flusher_run hands out the jobs, takes part itself and returns when all are done. Threads are
- * started when first needed and wait in between. One caller at a time. Where no thread can be had
- * the caller does everything: slower, never wrong.
+ * flusher_post hands over one job and returns; when its file is flushed the thread that did it calls
+ * `flushed`. flusher_run takes part itself and returns when all of its jobs are done; one caller at
+ * a time, who may be one of the threads. Threads are started when first needed and wait in between.
+ * Where none can be had the caller does the work: slower, never wrong.
  */
 #ifndef FASTSCP_FLUSHER_H
 #define FASTSCP_FLUSHER_H
@@ -13,12 +14,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FLUSHER_THREADS 31
+#define FLUSHER_THREADS 32
+/* Room for `flushed`, which may go as far as opening a new journal file in Python. */
+#define FLUSHER_STACK (512 * 1024)
 
-typedef struct {
+typedef struct flush_job {
     int fd;
     int whole; /* fsync instead of fdatasync: directories */
     int error; /* out: errno, or 0; kept as it is where fd < 0 */
+    void *of;  /* the caller's */
+    struct flush_job *next;
 } flush_job;
 
 typedef struct {
@@ -27,14 +32,20 @@ typedef struct {
     pthread_cond_t done;
     pthread_t threads[FLUSHER_THREADS];
     int started;
+    int idle;
     int stop;
-    flush_job *jobs;
+    flush_job *first; /* posted and not begun */
+    flush_job *last;
+    int posted;
+    flush_job *jobs; /* of flusher_run */
     int count;
     int next;
     int finished;
+    void (*flushed)(void *owner, flush_job *job);
+    void *owner;
 } flusher;
 
-static void flusher_one(flush_job *job) {
+static inline void flusher_one(flush_job *job) {
     int got;
     if (job->fd < 0) return;
     /* EINTR is the only error after which another try means anything. */
@@ -44,8 +55,8 @@ static void flusher_one(flush_job *job) {
     job->error = got < 0 ? errno : 0;
 }
 
-/* Do jobs until none is left. The lock is held on entry and on return. */
-static void flusher_take(flusher *f) {
+/* Do jobs of flusher_run until none is left. The lock is held on entry and on return. */
+static inline void flusher_help(flusher *f) {
     while (f->next < f->count) {
         flush_job *job = &f->jobs[f->next++];
         pthread_mutex_unlock(&f->lock);
@@ -55,49 +66,88 @@ static void flusher_take(flusher *f) {
     }
 }
 
-static void *flusher_thread(void *of) {
+static inline void *flusher_thread(void *of) {
     flusher *f = of;
+    flush_job *job;
     pthread_mutex_lock(&f->lock);
-    while (!f->stop) {
-        flusher_take(f);
-        if (!f->stop) pthread_cond_wait(&f->work, &f->lock);
+    for (;;) {
+        flusher_help(f);
+        if ((job = f->first)) {
+            f->first = job->next;
+            f->posted--;
+            pthread_mutex_unlock(&f->lock);
+            flusher_one(job);
+            f->flushed(f->owner, job);
+            pthread_mutex_lock(&f->lock);
+        } else if (f->stop) {
+            break;
+        } else {
+            f->idle++;
+            pthread_cond_wait(&f->work, &f->lock);
+            f->idle--;
+        }
     }
     pthread_mutex_unlock(&f->lock);
     return NULL;
 }
 
-static inline void flusher_begin(flusher *f) {
+/* So many more threads, as far as there may be. The lock is held. */
+static inline void flusher_start(flusher *f, int more) {
+    pthread_attr_t small;
+    if (more <= 0 || f->started == FLUSHER_THREADS || pthread_attr_init(&small)) return;
+    pthread_attr_setstacksize(&small, FLUSHER_STACK);
+    for (; more > 0 && f->started < FLUSHER_THREADS; more--, f->started++)
+        if (pthread_create(&f->threads[f->started], &small, flusher_thread, f)) break;
+    pthread_attr_destroy(&small);
+}
+
+static inline void flusher_begin(
+    flusher *f, void (*flushed)(void *owner, flush_job *job), void *owner) {
     memset(f, 0, sizeof *f);
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->work, NULL);
     pthread_cond_init(&f->done, NULL);
+    f->flushed = flushed;
+    f->owner = owner;
+}
+
+static inline void flusher_post(flusher *f, flush_job *job) {
+    pthread_mutex_lock(&f->lock);
+    if (f->posted >= f->idle) flusher_start(f, 1);
+    if (f->started == 0) {
+        pthread_mutex_unlock(&f->lock);
+        flusher_one(job);
+        f->flushed(f->owner, job);
+        return;
+    }
+    job->next = NULL;
+    if (f->first)
+        f->last->next = job;
+    else
+        f->first = job;
+    f->last = job;
+    f->posted++;
+    pthread_cond_signal(&f->work);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
-    pthread_attr_t small;
-    if (count <= 0) return;
+    if (count == 1) flusher_one(jobs);
+    if (count <= 1) return;
     pthread_mutex_lock(&f->lock);
     f->jobs = jobs;
     f->count = count;
     f->next = 0;
     f->finished = 0;
-    if (count > 1) {
-        if (f->started < count - 1 && f->started < FLUSHER_THREADS &&
-            pthread_attr_init(&small) == 0) {
-            pthread_attr_setstacksize(&small, 65536);
-            while (f->started < count - 1 && f->started < FLUSHER_THREADS &&
-                   pthread_create(&f->threads[f->started], &small, flusher_thread, f) == 0)
-                f->started++;
-            pthread_attr_destroy(&small);
-        }
-        pthread_cond_broadcast(&f->work);
-    }
-    flusher_take(f);
+    flusher_start(f, count - 1 - (f->idle - f->posted));
+    pthread_cond_broadcast(&f->work);
+    flusher_help(f);
     while (f->finished < f->count) pthread_cond_wait(&f->done, &f->lock);
     f->count = f->next = 0;
     pthread_mutex_unlock(&f->lock);
 }
 
+/* Everything posted is done first. */
 static inline void flusher_end(flusher *f) {
     int i;
     pthread_mutex_lock(&f->lock);

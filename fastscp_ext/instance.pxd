@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.uio cimport iovec
 
 from fastscp_ext.cursor cimport Cursor
+from fastscp_ext.flusher cimport flush_job
 from fastscp_ext.layout cimport LAYOUT_KEYS, Layout
 from fastscp_ext.part10 cimport META_ROOM, Embedded
 from fastscp_ext.tap cimport TapState
@@ -61,6 +62,7 @@ ctypedef struct Site:
     uint64_t* sequence
     uint64_t* store_state
     uint64_t journal_bytes   # in the present journal file
+    uint64_t journal_limit   # from which on it is full
     int journal_errno        # of the failure that closed it, or 0
     char worker[24]
     int iov_used
@@ -76,6 +78,7 @@ ctypedef struct Instance:
     PyObject* hasher
     PyObject* inflater
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
+    flush_job flush          # its data's, while it is the committer's
     Cursor tag_text          # the bytes of `tag`
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
@@ -90,6 +93,7 @@ ctypedef struct Instance:
     bint shrunk              # ends at `path`, which is empty
     bint has_move
     uint8_t stage
+    uint8_t gathering        # the committer's
     uint8_t head_stage
     uint8_t duplicate
     uint8_t context_id

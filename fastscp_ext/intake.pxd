@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from fastscp_ext.commit cimport Committed
+from fastscp_ext.committer cimport Committer
 from fastscp_ext.instance cimport Instance, Site
 from fastscp_ext.layout cimport Layout
 from fastscp_ext.shared cimport Shared
@@ -12,7 +13,7 @@ cdef enum:
     OUT_ROOM = 65536         # bytes of responses collected for one write
     FREE_INSTANCES = 64      # kept for reuse
     OWED_MOST = 64           # responses owed to one association before its reading pauses
-    WAITING_MOST = 256       # instances waiting for the commit before all reading pauses
+    UNCOMMITTED_MOST = 256   # instances complete and not settled before all reading pauses
 
 
 # Who owes responses for the instances of a batch.
@@ -35,13 +36,9 @@ cdef class Intake:
     cdef int spares
     cdef Instance* waiting
     cdef Instance* waiting_last
-    cdef int waiting_count
-    cdef Instance* done
-    cdef Instance* done_last
-    cdef int in_commit
+    cdef readonly int uncommitted
+    cdef Committer committer  # only where `threaded`
     cdef bint threaded
-    cdef bint stopping
-    cdef int wake_fd
     cdef readonly int done_fd
     cdef bytes implementation
     cdef bytes version
@@ -53,7 +50,6 @@ cdef class Intake:
     cdef set slowed           # receivers whose reading pauses for want of space
     cdef double allowance     # bytes that may be read while space is short
     cdef double refilled_at
-    cdef uint64_t journal_limit
     cdef uint8_t out[OUT_ROOM]
 
     cdef Instance* take(self) except NULL
@@ -62,6 +58,7 @@ cdef class Intake:
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
+    cdef Instance* _taken(self, Instance* batch) noexcept
     cdef int _journal_ready(self) except -1
     cdef int settle_dropped(self, Instance* i) except -1
     cdef int _settle(self, Instance* batch) except -1

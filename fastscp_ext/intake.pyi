@@ -78,8 +78,8 @@ class Intake:
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
     layout: where instances go. shared, worker: counters and this worker's row of them.
     name: of the worker, in journal lines (at most 23 bytes).
-    durable: flush before every acknowledgement; `run_committer` must then run in a thread and
-    `release` be called when `done_fd` is readable.
+    durable: flush before every acknowledgement, off the loop; `release` must then be called when
+    `done_fd` is readable. Wait until `uncommitted` is 0 before the object goes.
     new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
     path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
@@ -118,21 +118,12 @@ class Intake:
     def done_fd(self) -> int:
         """Readable when `release` is due. Owned by the object."""
 
-    def run_committer(self) -> None:
-        """Commit batch after batch until `stop_committer`; the body of the committer's thread.
-
-        It never waits for company: what finished during one flush is the next batch.
-        """
-
-    def stop_committer(self) -> None:
-        """Let `run_committer` return once nothing waits any more."""
-
     def release(self) -> None:
-        """Send the responses of what the committer's thread has finished."""
+        """Send the responses of what was committed off the loop."""
 
     def refill(self, now: float) -> None:
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
 
     @property
     def uncommitted(self) -> int:
-        """Instances that are complete and whose commit the loop has not seen the end of."""
+        """Instances that are complete and not yet settled."""

@@ -6,13 +6,18 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
-from libc.errno cimport EINTR, errno
+from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
-from posix.unistd cimport close, read, write
+from posix.unistd cimport close, read
 
-from fastscp_ext.commit cimport commit_batch, committed_begin, committed_end
+from fastscp_ext.commit cimport (
+    commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
+)
+from fastscp_ext.committer cimport (
+    committer_begin, committer_done, committer_end, committer_take,
+)
 from fastscp_ext.instance cimport (
     DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
     DUPLICATE_REPLACED, DUPLICATE_VERSION, PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE,
@@ -37,6 +42,12 @@ _DUPLICATES = {
     "named": DUPLICATE_NO, "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
     "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
 }
+
+
+cdef void _open_journal(void* intake) noexcept nogil:
+    # On the thread that leads the commit.
+    with gil:
+        (<Intake>intake)._journal_ready()
 
 
 cdef class Owing:
@@ -163,8 +174,9 @@ cdef class Intake:
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
     layout: where instances go. shared, worker: counters and this worker's row of them.
     name: of the worker, in journal lines (at most 23 bytes).
-    durable: flush before every acknowledgement; `run_committer` must then run in a thread and
-    `release` be called when `done_fd` is readable.
+    durable: flush before every acknowledgement, off the loop; `release` must then be called when
+    `done_fd` is readable. uncommitted: instances that are complete and not yet settled; wait for 0
+    before the object goes.
     new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
     path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
@@ -181,7 +193,7 @@ cdef class Intake:
     ):
         cdef bytes raw = name.encode()
         # First of all: an object that is refused below gives back only what it took.
-        self.wake_fd = self.done_fd = -1
+        self.done_fd = -1
         committed_begin(&self.committed)
         if not 0 <= worker < SHARED_WORKERS:
             raise ValueError("worker number out of range")
@@ -194,9 +206,8 @@ cdef class Intake:
         if self.buffer == NULL:
             raise MemoryError()
         self.buffer_size = buffer_bytes
-        self.wake_fd = eventfd(0, EFD_CLOEXEC)
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.wake_fd < 0 or self.done_fd < 0:
+        if self.done_fd < 0:
             raise OSError(errno, "cannot make an eventfd")
         self.layout = layout
         self.shared = shared
@@ -212,7 +223,6 @@ cdef class Intake:
         self.site.sequence = &shared.block.journal_seq
         self.site.store_state = &shared.block.store_state
         memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
-        self.threaded = durable
         self.implementation = implementation
         self.version = version
         self.new_journal = new_journal
@@ -220,9 +230,15 @@ cdef class Intake:
         self.on_error = on_error
         self.on_complete = on_complete
         self.site.mixed = mixed
-        self.journal_limit = journal_limit
+        self.site.journal_limit = journal_limit
         self.held = set()
         self.slowed = set()
+        if durable:
+            committer_begin(
+                &self.committer, &self.committed, &self.site, _open_journal, <void*>self,
+                self.done_fd,
+            )
+            self.threaded = True
 
     def __dealloc__(self):
         cdef Instance* i = self.spare
@@ -231,10 +247,12 @@ cdef class Intake:
             after = i.next
             free(i)
             i = after
+        if self.threaded:
+            # Not while holding what a thread may need to come to its end.
+            with nogil:
+                committer_end(&self.committer)
         committed_end(&self.committed)
         free(self.buffer)
-        if self.wake_fd >= 0:
-            close(self.wake_fd)
         if self.done_fd >= 0:
             close(self.done_fd)
 
@@ -298,11 +316,11 @@ cdef class Intake:
         else:
             self.waiting_last.next = i
         self.waiting_last = i
-        self.waiting_count += 1
+        self.uncommitted += 1
 
     cdef int _journal_ready(self) except -1:
         # A journal file to append to, new where the last one failed or is full.
-        if self.site.journal_fd >= 0 and self.site.journal_bytes < self.journal_limit:
+        if not journal_is_due(&self.site):
             return 0
         try:
             fd, size = self.new_journal()
@@ -329,72 +347,42 @@ cdef class Intake:
         return 0
 
     cdef int commit(self) except -1:
-        # Take everything that waits through the commit: here and now, or in the thread.
+        # Take everything that waits through the commit: here and now, or off the loop.
         cdef Instance* batch = self.waiting
-        cdef uint64_t one = 1
+        cdef Instance* i = batch
+        cdef Instance* after
         if batch == NULL:
             return 0
-        if self.threaded:
-            write(self.wake_fd, &one, 8)
-            return 0
         self.waiting = self.waiting_last = NULL
-        self.waiting_count = 0
+        if self.threaded:
+            while i != NULL:
+                after = i.next
+                committer_take(&self.committer, i)
+                i = after
+            return 0
+        while i != NULL:
+            if i.stage == STAGE_COMPLETE:
+                part_flushed(&self.site, i, 0)
+            i = i.next
         self._journal_ready()
         disk_begin(&self.site)
-        commit_batch(&self.site, &self.committed, batch)
+        commit_batch(&self.site, &self.committed, NULL, batch)
         disk_end(&self.site)
-        return self._settle(batch)
+        return self._settle(self._taken(batch))
 
-    def run_committer(self):
-        """Commit batch after batch until `stop_committer`; the body of the committer's thread.
-
-        It never waits for company: what finished during one flush is the next batch.
-        """
-        cdef uint64_t count = 0
-        cdef uint64_t one = 1
-        cdef Instance* batch
-        cdef Instance* last
-        cdef ssize_t got
-        while True:
-            with nogil:
-                got = read(self.wake_fd, &count, 8)
-            if got < 0 and errno != EINTR:
-                return
-            batch = self.waiting
-            last = self.waiting_last
-            self.waiting = self.waiting_last = NULL
-            self.in_commit = self.waiting_count
-            self.waiting_count = 0
-            if batch == NULL:
-                if self.stopping:
-                    return
-                continue
-            self._journal_ready()
-            with nogil:
-                commit_batch(&self.site, &self.committed, batch)
-            self.in_commit = 0
-            if self.done_last == NULL:
-                self.done = batch
-            else:
-                self.done_last.next = batch
-            self.done_last = last
-            write(self.done_fd, &one, 8)
-            if self.stopping:
-                write(self.wake_fd, &one, 8)
-
-    def stop_committer(self):
-        """Let `run_committer` return once nothing waits any more."""
-        cdef uint64_t one = 1
-        self.stopping = True
-        write(self.wake_fd, &one, 8)
+    cdef Instance* _taken(self, Instance* batch) noexcept:
+        # The batch, which the loop has back.
+        cdef Instance* i = batch
+        while i != NULL:
+            self.uncommitted -= 1
+            i = i.next
+        return batch
 
     def release(self):
-        """Send the responses of what the committer's thread has finished."""
+        """Send the responses of what was committed off the loop."""
         cdef uint64_t count = 0
-        cdef Instance* batch = self.done
         read(self.done_fd, &count, 8)
-        self.done = self.done_last = NULL
-        self._settle(batch)
+        self._settle(self._taken(committer_done(&self.committer)))
 
     cdef int settle_dropped(self, Instance* i) except -1:
         # A refused instance that is in nobody's batch: its part goes, its response may leave.
@@ -444,7 +432,7 @@ cdef class Intake:
 
     cdef int _let_go(self) except -1:
         cdef Owing receiver
-        if self.waiting_count >= WAITING_MOST:
+        if self.uncommitted >= UNCOMMITTED_MOST:
             return 0
         for receiver in list(self.held):
             if receiver.owed <= OWED_MOST // 2:
@@ -472,13 +460,3 @@ cdef class Intake:
         for receiver in list(self.slowed):
             self.slowed.discard(receiver)
             receiver.speed_up()
-
-    @property
-    def uncommitted(self):
-        """Instances that are complete and whose commit the loop has not seen the end of."""
-        cdef int n = self.waiting_count + self.in_commit
-        cdef Instance* i = self.done
-        while i != NULL:
-            n += 1
-            i = i.next
-        return n

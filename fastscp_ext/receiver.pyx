@@ -32,7 +32,7 @@ from fastscp_ext.instance cimport (
     hold, instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
     instance_refuse, name_uid,
 )
-from fastscp_ext.intake cimport OUT_ROOM, OWED_MOST, WAITING_MOST, Intake, Owing
+from fastscp_ext.intake cimport OUT_ROOM, OWED_MOST, UNCOMMITTED_MOST, Intake, Owing
 from fastscp_ext.layout cimport uid_ok
 from fastscp_ext.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
@@ -345,7 +345,7 @@ cdef class Receiver(Owing):
         self.owed += 1
         if self.owed_first.stage == STAGE_ANSWERABLE:
             self.answer()
-        if self.owed >= OWED_MOST or self.intake.waiting_count >= WAITING_MOST:
+        if self.owed >= OWED_MOST or self.intake.uncommitted >= UNCOMMITTED_MOST:
             self.intake.held.add(self)
             self._set_hold(HOLD_COMMIT, True)
         return 0

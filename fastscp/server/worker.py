@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Literal
@@ -125,7 +124,6 @@ class Worker:
             on_complete=self._complete if setup.compress_level else None,
             mixed=setup.mixed,
         )
-        self._committer: threading.Thread | None = None
 
     # Life ----------------------------------------------------------------------------------------
 
@@ -133,10 +131,6 @@ class Worker:
         """Work until drained or stopped."""
         loop = asyncio.get_running_loop()
         if self._durable:
-            self._committer = threading.Thread(
-                target=self._intake.run_committer, name="committer", daemon=True
-            )
-            self._committer.start()
             loop.add_reader(self._intake.done_fd, self._intake.release)
         loop.add_reader(self._channel.fileno(), self._messages)
         self._channel.write_with(loop.add_writer, loop.remove_writer)
@@ -154,9 +148,7 @@ class Worker:
         # Both finish by way of threads; a look now and then is simpler than an event for each.
         while self._intake.uncommitted or self._elsewhere:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        if self._committer is not None:
-            self._intake.stop_committer()
-            await loop.run_in_executor(None, self._committer.join)
+        if self._durable:
             loop.remove_reader(self._intake.done_fd)
         loop.remove_reader(self._channel.fileno())
         self._helpers.shutdown()

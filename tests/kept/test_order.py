@@ -64,6 +64,9 @@ def test_buffered_durability_is_told_apart(tmp_path: Path, library: Path) -> Non
 
 # Mutants ------------------------------------------------------------------------------------------
 
+COMMIT: Final = "fastscp_ext/commit.pyx"
+COMMITTER: Final = "fastscp_ext/committer.pyx"
+
 _NAMING: Final = """    while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
@@ -74,152 +77,116 @@ _NAMING: Final = """    while i != NULL:
         i = i.next
 """
 _FLUSHING: Final = """    if site.durable:
-        _flush_directories(site, c, batch)
+        _flush_directories(site, c, threads, batch)
 """
 _JOURNALING: Final = "    _journal(site, c, batch)\n"
-_APPENDING: Final = """    cdef ssize_t got = -1
-    while True:
-        got = write(site.journal_fd, text, n)
+_APPENDING: Final = """    while done < n:
+        got = write(site.journal_fd, text + done, n - done)
 """
 _JOURNAL_FLUSH: Final = """    if site.durable and fdatasync(site.journal_fd) < 0:
         return errno
 """
+_DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"
 
-# name -> file, and text to replace and its replacement: each must be there as often as it says.
-MUTANTS: Final[dict[str, tuple[str, list[tuple[str, str, int]]]]] = {
-    "no data flush": (
-        "fastscp_ext/commit.pyx",
-        [
-            ("c.jobs[n].whole = 0\n", "c.jobs[n].whole = c.jobs[n].error = 0\n", 1),
-            ("    flusher_run(&c.threads, c.jobs, n)\n", "", 1),
-        ],
-    ),
-    "data flush through another descriptor": (
-        "fastscp_ext/commit.pyx",
-        [
+# name -> file, text to replace, its replacement, and how often it must be there.
+MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
+    "no data flush": [(COMMITTER, _DATA_FLUSH, "    i.flush.fd = -1\n", 1)],
+    "data flush through another descriptor": [
+        (
+            COMMITTER,
+            _DATA_FLUSH,
+            "    if i.stage == STAGE_COMPLETE:\n"
+            "        close(i.fd)\n"
+            "        i.fd = openat(c.site.incoming_fd, i.part, 0)\n" + _DATA_FLUSH,
+            1,
+        ),
+        (
+            COMMITTER,
+            "from posix.unistd cimport write\n",
             (
-                "            c.jobs[n].fd = i.fd\n",
-                (
-                    "            close(i.fd)\n"
-                    "            i.fd = openat(site.incoming_fd, i.part, O_RDONLY | O_CLOEXEC)\n"
-                    "            c.jobs[n].fd = i.fd\n"
-                ),
-                1,
-            )
-        ],
-    ),
-    "name before data flush": (
-        "fastscp_ext/commit.pyx",
-        [
-            (
-                "    _flush_parts(site, c, batch)\n" + _NAMING,
-                _NAMING.replace("STAGE_FLUSHED", "STAGE_COMPLETE").replace(
-                    "            _name(site, c, i)\n",
-                    "            _name(site, c, i)\n"
-                    "            if i.stage == STAGE_NAMED:\n"
-                    "                i.stage = STAGE_COMPLETE\n",
-                )
-                + "    _flush_parts(site, c, batch)\n"
-                "    i = batch\n"
-                "    while i != NULL:\n"
-                "        if i.stage == STAGE_FLUSHED:\n"
-                "            i.stage = STAGE_NAMED\n"
-                "        i = i.next\n",
-                1,
-            )
-        ],
-    ),
-    "no directory flush": (
-        "fastscp_ext/commit.pyx",
-        [("    flusher_run(&c.threads, c.jobs, c.used)\n", "", 1)],
-    ),
-    "no flush of the named directory": (
-        "fastscp_ext/commit.pyx",
-        [
-            (
-                "    cdef uint32_t size = _parent(i.path, i.path_size)\n",
-                "    cdef uint32_t size = _parent(i.path, _parent(i.path, i.path_size))\n",
-                2,
-            )
-        ],
-    ),
-    "no flush of new parents": (
-        "fastscp_ext/commit.pyx",
-        [("        if _is_durable(c, ", "        if True or _is_durable(c, ", 2)],
-    ),
-    "directory flush before the name": (
-        "fastscp_ext/commit.pyx",
-        [
-            (
-                _NAMING + _FLUSHING,
-                "    while i != NULL:\n"
-                "        if i.stage == STAGE_FLUSHED:\n"
-                "            make_parents(site.store_fd, i.path, i.path_size)\n"
-                "            i.stage = STAGE_NAMED\n"
-                "        i = i.next\n"
-                "    _flush_directories(site, c, batch)\n"
-                "    i = batch\n"
-                "    while i != NULL:\n"
-                "        if i.stage == STAGE_NAMED and i.has_part:\n"
-                "            i.stage = STAGE_FLUSHED\n"
-                "        i = i.next\n"
-                "    i = batch\n" + _NAMING,
-                1,
-            )
-        ],
-    ),
-    "journal before the directory flush": (
-        "fastscp_ext/commit.pyx",
-        [
-            (
-                _FLUSHING + _JOURNALING,
-                _JOURNALING + _FLUSHING.replace("_flush_directories", "_flush_settled"),
-                1,
+                "from posix.unistd cimport close, write\n"
+                'cdef extern from "fcntl.h" nogil:\n'
+                "    int openat(int folder, const char* name, int flags, ...)\n"
             ),
-            ("cdef void commit_batch(", "@FLUSH_SETTLED@cdef void commit_batch(", 1),
-        ],
-    ),
-    "no journal line": (
-        "fastscp_ext/commit.pyx",
-        [
-            (
-                _APPENDING,
-                "    return 0\n" + _APPENDING.replace("cdef ssize_t got = -1", "got = -1"),
-                1,
+            1,
+        ),
+    ],
+    "name before data flush": [
+        (COMMITTER, _DATA_FLUSH, "    i.flush.fd = -1\n", 1),
+        (
+            COMMITTER,
+            "        part_flushed(c.site, i, job.error)\n",
+            "        i.stage = 2\n",
+            1,
+        ),
+        (
+            COMMIT,
+            _NAMING,
+            _NAMING.replace(
+                "            _name(site, c, i)\n",
+                "            _name(site, c, i)\n"
+                "            fdatasync(i.fd)\n"
+                "            close(i.fd)\n"
+                "            i.fd = -1\n",
             ),
-            (
-                "    # One write of whole lines: a reader sees them or does not. errno or 0.\n",
-                "    cdef ssize_t got\n",
-                1,
-            ),
-        ],
-    ),
-    "no journal flush": ("fastscp_ext/commit.pyx", [(_JOURNAL_FLUSH, "", 1)]),
-    "journal flush before its line": (
-        "fastscp_ext/commit.pyx",
-        [
-            (_JOURNAL_FLUSH, "", 1),
-            (
-                _APPENDING,
-                _APPENDING.replace("    while True:\n", _JOURNAL_FLUSH + "    while True:\n"),
-                1,
-            ),
-        ],
-    ),
-    "no flush of a new journal file's name": (
-        "fastscp/store/journal.py",
-        [
-            (
-                "                if self._durable:\n                    os.fsync(folder)\n",
-                "                if self._durable:\n                    pass\n",
-                1,
-            )
-        ],
-    ),
-    "no flush of an identical file": (
-        "fastscp/store/duplicates.py",
-        [("            os.fsync(fd)\n", "            pass\n", 1)],
-    ),
+            1,
+        ),
+    ],
+    "no directory flush": [(COMMIT, "    flusher_run(threads, c.jobs, c.used)\n", "", 1)],
+    "no flush of the named directory": [
+        (
+            COMMIT,
+            "    cdef uint32_t size = _parent(i.path, i.path_size)\n",
+            "    cdef uint32_t size = _parent(i.path, _parent(i.path, i.path_size))\n",
+            2,
+        )
+    ],
+    "no flush of new parents": [
+        (COMMIT, "        if _is_durable(c, ", "        if True or _is_durable(c, ", 2)
+    ],
+    "directory flush before the name": [
+        (
+            COMMIT,
+            _NAMING + _FLUSHING,
+            "    while i != NULL:\n"
+            "        if i.stage == STAGE_FLUSHED:\n"
+            "            make_parents(site.store_fd, i.path, i.path_size)\n"
+            "            i.stage = STAGE_NAMED\n"
+            "        i = i.next\n" + _FLUSHING + "    i = batch\n"
+            "    while i != NULL:\n"
+            "        if i.stage == STAGE_NAMED and i.has_part:\n"
+            "            i.stage = STAGE_FLUSHED\n"
+            "        i = i.next\n"
+            "    i = batch\n" + _NAMING,
+            1,
+        )
+    ],
+    "journal before the directory flush": [
+        (
+            COMMIT,
+            _FLUSHING + _JOURNALING,
+            _JOURNALING + _FLUSHING.replace("_flush_directories", "_flush_settled"),
+            1,
+        ),
+        (COMMIT, "cdef void commit_batch(", "@FLUSH_SETTLED@cdef void commit_batch(", 1),
+    ],
+    "no journal line": [(COMMIT, _APPENDING, _APPENDING.replace("done < n", "False"), 1)],
+    "no journal flush": [(COMMIT, _JOURNAL_FLUSH, "", 1)],
+    "journal flush before its line": [
+        (COMMIT, _JOURNAL_FLUSH, "", 1),
+        (COMMIT, _APPENDING, _JOURNAL_FLUSH + _APPENDING, 1),
+    ],
+    "no flush of a new journal file's name": [
+        (
+            "fastscp/store/journal.py",
+            "                if self._durable:\n                    os.fsync(folder)\n",
+            "                if self._durable:\n                    pass\n",
+            1,
+        )
+    ],
+    "no flush of an identical file": [
+        ("fastscp/store/duplicates.py", "            os.fsync(fd)\n", "            pass\n", 1)
+    ],
 }
 # Quick enough for every run: one of each kind.
 _ALWAYS: Final = ("no flush of new parents", "no flush of an identical file")
@@ -231,24 +198,26 @@ def mutate(name: str, into: Path) -> Path:
         shutil.copytree(
             PACKAGES / package, into / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    file, changes = MUTANTS[name]
-    source = into / file
-    text = source.read_text()
-    if name == "journal before the directory flush":
-        # The same function, looking at the stage that the journal leaves.
-        begin = text.index("cdef void _flush_directories(")
-        end = text.index("# ---- journal", begin)
-        again = text[begin:end].replace("_flush_directories", "_flush_settled")
-        assert again.count("STAGE_NAMED") == 3
-        again = again.replace("STAGE_NAMED", "STAGE_SETTLED and not i.error_no")
-        changes = [(old, new.replace("@FLUSH_SETTLED@", again), n) for old, new, n in changes]
-    for old, new, times in changes:
+    changed: dict[Path, str] = {}
+    for file, old, replacement, times in MUTANTS[name]:
+        source = into / file
+        text = changed.get(source) or source.read_text()
         assert text.count(old) == times, f"{name}: no longer in {file}:\n{old}"
-        text = text.replace(old, new)
-    source.write_text(text)
-    if source.suffix == ".pyx":
-        build(source)
+        changed[source] = text.replace(old, replacement.replace("@FLUSH_SETTLED@", _again(text)))
+    for source, text in changed.items():
+        source.write_text(text)
+        if source.suffix == ".pyx":
+            build(source)
     return into
+
+
+def _again(text: str) -> str:
+    """The commit's function that flushes directories, for the stage that the journal leaves."""
+    begin = text.find("cdef void _flush_directories(")
+    again = text[begin : text.find("# ---- journal", begin)]
+    return again.replace("_flush_directories", "_flush_settled").replace(
+        "STAGE_NAMED", "STAGE_SETTLED and not i.error_no"
+    )
 
 
 def build(source: Path) -> None:

@@ -10,7 +10,6 @@ import resource
 import select
 import shutil
 import socket
-import threading
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -209,9 +208,6 @@ class Site:
             on_error=lambda *error: self.errors.append(error), **settings,
         )  # fmt: skip
         self.use_link = settings["use_link"]
-        self.committer = threading.Thread(target=self.intake.run_committer)
-        if durable:
-            self.committer.start()
 
     def __enter__(self) -> Site:
         return self
@@ -219,9 +215,7 @@ class Site:
     def __exit__(self, *error: object) -> None:
         try:
             if self.durable:
-                self.intake.stop_committer()
-                self.committer.join(20)
-                self.intake.release()
+                self.until(lambda: self.intake.uncommitted == 0)
             if error[0] is None:
                 assert self.intake.uncommitted == 0
         finally:
@@ -229,7 +223,7 @@ class Site:
             os.close(self.store_fd)
             os.close(self.incoming_fd)
             # Its descriptors go with it.
-            del self.intake, self.shared, self.committer
+            del self.intake, self.shared
             self.waiting.clear()
 
     def associate(
@@ -265,7 +259,7 @@ class Site:
         view.release()
 
     def until(self, look: Callable[[], bool]) -> None:
-        """Wait for what the committer's thread brings about."""
+        """Wait for what is committed elsewhere."""
         end = time.monotonic() + 20
         while not look():
             assert self.durable, "nothing will change it"

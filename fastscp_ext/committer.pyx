@@ -1,0 +1,125 @@
+"""The commit off the loop, for stable durability.
+
+Theory of operation: an instance is flushed by a thread of its own as soon as it is complete, beside
+whatever else is being flushed. When a flush ends and nobody commits, those that are under way at
+that moment still join: the disk is busy with them anyway, and what it merges should be answered
+together. The thread that ends the last of these leads: it takes every instance flushed by then
+through the rest of the commit as one batch. Instances that came in the meantime are the next one.
+Nobody waits for instances that are still to come, nor for the flush of a large one; and no thread
+waits for another.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+from posix.unistd cimport write
+
+from fastscp_ext.commit cimport commit_batch, journal_is_due, part_flushed
+from fastscp_ext.flusher cimport flush_job, flusher_begin, flusher_end, flusher_post
+from fastscp_ext.instance cimport STAGE_COMPLETE, Instance
+
+__all__ = []
+
+cdef extern from "pthread.h" nogil:
+    int pthread_mutex_init(pthread_mutex_t* lock, const void* attributes)
+    int pthread_mutex_destroy(pthread_mutex_t* lock)
+    int pthread_mutex_lock(pthread_mutex_t* lock)
+    int pthread_mutex_unlock(pthread_mutex_t* lock)
+
+cdef enum:
+    WORTH_WAITING_FOR = 8388608  # bytes; the flush of a larger one would hold up the others
+
+
+cdef void committer_begin(
+    Committer* c, Committed* committed, Site* site, OpenJournal open_journal, void* of,
+    int done_fd
+) noexcept nogil:
+    memset(c, 0, sizeof(Committer))
+    pthread_mutex_init(&c.lock, NULL)
+    flusher_begin(&c.threads, _flushed, c)
+    c.committed = committed
+    c.site = site
+    c.open_journal = open_journal
+    c.of = of
+    c.done_fd = done_fd
+
+
+cdef void committer_end(Committer* c) noexcept nogil:
+    # Waits for the threads, which finish what they were given. Without the interpreter's lock.
+    flusher_end(&c.threads)
+    pthread_mutex_destroy(&c.lock)
+
+
+cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
+    # Commit an instance: complete, or named by a comparison. It is not the caller's until done.
+    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1
+    i.flush.whole = 0
+    i.flush.error = 0
+    i.flush.of = i
+    i.next = NULL
+    pthread_mutex_lock(&c.lock)
+    i.gathering = c.gathering if i.data_bytes <= WORTH_WAITING_FOR else GATHERINGS
+    c.under_way[i.gathering] += 1
+    pthread_mutex_unlock(&c.lock)
+    flusher_post(&c.threads, &i.flush)
+
+
+cdef Instance* committer_done(Committer* c) noexcept nogil:
+    # The instances settled since the last call, or NULL; STAGE_SETTLED or STAGE_DUPLICATE.
+    cdef Instance* batch
+    pthread_mutex_lock(&c.lock)
+    batch = c.done
+    c.done = c.done_last = NULL
+    pthread_mutex_unlock(&c.lock)
+    return batch
+
+
+cdef inline void _append(Instance** first, Instance** last, Instance* batch) noexcept nogil:
+    if first[0] == NULL:
+        first[0] = batch
+    else:
+        last[0].next = batch
+    while batch.next != NULL:
+        batch = batch.next
+    last[0] = batch
+
+
+cdef void _flushed(void* owner, flush_job* job) noexcept nogil:
+    # On one of the threads: its instance's data are on stable storage, or the error says why not.
+    cdef Committer* c = <Committer*>owner
+    cdef Instance* i = <Instance*>job.of
+    if i.stage == STAGE_COMPLETE:
+        part_flushed(c.site, i, job.error)
+    pthread_mutex_lock(&c.lock)
+    _append(&c.ready, &c.ready_last, i)
+    c.under_way[i.gathering] -= 1
+    if c.state == COMMIT_IDLE:
+        _close_gathering(c)
+    # Where several end at once, one of them finds it so, and leads.
+    while c.state == COMMIT_GATHERING and c.under_way[1 - c.gathering] == 0:
+        _lead(c)
+    pthread_mutex_unlock(&c.lock)
+
+
+cdef inline void _close_gathering(Committer* c) noexcept nogil:
+    # What is under way belongs to the next batch, what comes from here on to the one after. The
+    # other gathering is empty: its batch was the last.
+    c.state = COMMIT_GATHERING
+    c.gathering = 1 - c.gathering
+
+
+cdef void _lead(Committer* c) noexcept nogil:
+    # Commit what is ready. The lock is held on entry and on return.
+    cdef Instance* batch = c.ready
+    cdef uint64_t one = 1
+    c.ready = c.ready_last = NULL
+    c.state = COMMIT_LEADING
+    pthread_mutex_unlock(&c.lock)
+    if journal_is_due(c.site):
+        c.open_journal(c.of)
+    commit_batch(c.site, c.committed, &c.threads, batch)
+    pthread_mutex_lock(&c.lock)
+    _append(&c.done, &c.done_last, batch)
+    write(c.done_fd, &one, 8)
+    c.state = COMMIT_IDLE
+    if c.ready != NULL:
+        _close_gathering(c)
