@@ -33,6 +33,7 @@ ctypedef struct LayoutPart:
 cdef class Layout:
     cdef readonly str template
     cdef readonly bytes suffix
+    cdef bint dated           # whether it names ReceivedDate
     cdef uint32_t n_parts
     cdef LayoutPart parts[LAYOUT_MAX_PARTS]
     cdef uint8_t literals[LAYOUT_MAX_LITERALS]

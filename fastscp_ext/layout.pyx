@@ -235,6 +235,7 @@ cdef class Layout:
                 raise _bad(template, "it is too long: at most "
                            f"{LAYOUT_MAX_PARTS} parts and {LAYOUT_MAX_LITERALS} bytes")
             self.parts[self.n_parts].key = kind
+            self.dated = self.dated or kind == KEY_RECEIVED_DATE
             self.parts[self.n_parts].start = n_literals
             self.parts[self.n_parts].size = size
             memcpy(self.literals + n_literals, <const uint8_t*><const char*>text, size)

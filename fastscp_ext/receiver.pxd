@@ -13,6 +13,7 @@ cdef enum Hold:
     HOLD_SENDING = 4
     HOLD_STOPPED = 8
     HOLD_SLOW = 16
+    HOLD_TURN = 32           # it has read enough for this turn of the loop
 
 ctypedef struct Context:
     uint16_t abstract_at          # places in the association's `uids`
@@ -37,6 +38,7 @@ cdef class Receiver(Owing):
     cdef int fd
     cdef object transport
     cdef bint backlog
+    cdef int full_reads           # one after the other
     cdef bint established
     cdef bint awaiting_associate
     cdef uint8_t* outstanding     # a bit for each Message ID in use; NULL: not kept
@@ -52,6 +54,7 @@ cdef class Receiver(Owing):
     cdef uint64_t rate_bytes
     cdef public bint trace
     cdef public bint verbose
+    cdef public bint wind_up      # the association ends once nothing is owed
     cdef readonly uint64_t number
     cdef readonly uint64_t bytes_received
     cdef readonly uint64_t stored

@@ -41,8 +41,11 @@ class Hooks(Protocol):
     def long_pdu(self, length: int, /) -> bool:
         """First P-DATA-TF above what we announced; whether to go on."""
 
+    def turn_over(self) -> None:
+        """Others are to be read first: call `go_on_reading(32)` in the loop's next turn."""
+
     def responses_sent(self) -> None:
-        """Nothing is owed any more."""
+        """Nothing is owed any more; called only while `wind_up`."""
 
     def instance_settled(
         self, instance: str, status: int, path: str, size: int, comment: str, /
@@ -65,6 +68,7 @@ class Receiver(Owing):
 
     trace: bool
     verbose: bool
+    wind_up: bool
 
     def __new__(
         cls,
@@ -144,7 +148,7 @@ class Receiver(Owing):
         """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
 
     def hold_reading(self, why: int) -> None:
-        """Stop reading for one more reason: 1 admission, 4 the peer does not read."""
+        """Stop reading for one more reason: 1 admission, 4 the peer does not read, 32 its turn."""
 
     def go_on_reading(self, why: int) -> None:
         """Take one reason back; reading goes on when none is left."""

@@ -14,7 +14,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport clock_gettime, clockid_t, timespec
 
 from fastscp_ext.command cimport (
     CMD_HAS_COMMAND_FIELD, CMD_HAS_DATA_SET_TYPE, CMD_HAS_MESSAGE_ID,
@@ -43,6 +43,11 @@ from fastscp_ext.shared cimport (
 
 __all__ = ["Receiver"]
 
+# To the tick, which is what timers and dates need, and cheaper than the exact ones.
+cdef extern from "time.h" nogil:
+    clockid_t CLOCK_MONOTONIC_COARSE
+    clockid_t CLOCK_REALTIME_COARSE
+
 cdef extern from "netinet/in.h" nogil:
     int IPPROTO_TCP
 
@@ -57,11 +62,12 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
+    FULL_READS_MOST = 2          # before the other associations have their turn
 
 
 cdef inline double _now() noexcept nogil:
     cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
     return <double>t.tv_sec + <double>t.tv_nsec * 1e-9
 
 
@@ -83,7 +89,8 @@ cdef class Receiver(Owing):
         any command but C-STORE-RQ, sent after the data set, if one follows, was dropped.
     class_judged(context id, SOP class) -> int: status for a class that is not the context's.
     long_pdu(length) -> bool: first P-DATA-TF above what we announced; whether to go on.
-    responses_sent(): nothing is owed any more.
+    turn_over(): others are to be read first; call go_on_reading(32) in the loop's next turn.
+    responses_sent(): only while `wind_up`: nothing is owed any more.
     instance_settled(instance, status, path, bytes): only while `verbose`, and for refusals.
     pdu_traced(sent, type, length): only while `trace`.
 
@@ -130,6 +137,15 @@ cdef class Receiver(Owing):
         if not self.intake.allowed(nbytes):
             self.intake.slowed.add(self)
             self._set_hold(HOLD_SLOW, True)
+        if nbytes < self.intake.buffer_size:
+            self.full_reads = 0
+        else:
+            # More is there, and the loop would go on reading here for several megabytes.
+            self.full_reads += 1
+            if self.full_reads == FULL_READS_MOST:
+                self.full_reads = 0
+                self._set_hold(HOLD_TURN, True)
+                self.turn_over()
         if self.fd >= 0:
             # Acknowledge at once: a peer with Nagle's algorithm on waits for it before it sends
             # the tail of an instance. The kernel forgets the flag, hence each time.
@@ -254,7 +270,7 @@ cdef class Receiver(Owing):
         i.tag_text = _bytes_cursor(self.tag)
         i.context_id = self.framer.context_id
         i.message_id = scan.message_id
-        clock_gettime(CLOCK_REALTIME, &now)
+        clock_gettime(CLOCK_REALTIME_COARSE, &now)
         i.received_s = now.tv_sec
         if scan.present & CMD_HAS_AFFECTED_SOP_INSTANCE and scan.sop_instance.left <= RAW_UID_ROOM:
             i.name_size = <uint16_t>scan.sop_instance.left
@@ -398,7 +414,8 @@ cdef class Receiver(Owing):
         if sent and self.owed == 0:
             self.progress_at = self.rate_at = _now()
             self.rate_bytes = 0
-            self.responses_sent()
+            if self.wind_up:
+                self.responses_sent()
         return 0
 
     cdef int go_on(self) except -1:
@@ -552,7 +569,7 @@ cdef class Receiver(Owing):
         self.owed = 0
 
     def hold_reading(self, int why):
-        """Stop reading for one more reason: 1 admission, 4 the peer does not read."""
+        """Stop reading for one more reason: 1 admission, 4 the peer does not read, 32 its turn."""
         self._set_hold(why, True)
 
     def go_on_reading(self, int why):

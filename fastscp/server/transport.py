@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import struct
@@ -39,8 +40,6 @@ from fastscp_ext import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-
     from fastscp.association.negotiation import Policy
 
 __all__ = ["Association", "Reception", "Timeouts"]
@@ -50,6 +49,7 @@ log = logging.getLogger("fastscp.association")
 # Holds on reading, as the receiver counts them.
 _ADMISSION: Final = 1
 _SENDING: Final = 4
+_TURN: Final = 32
 
 # How long, and for how many bytes, a peer that was told the end may take to hang up (Sta13).
 _HANG_UP_S: Final = 5.0
@@ -167,7 +167,7 @@ class Association(Receiver):
         """The peer will send no more. What it completed is still committed and answered."""
         self.drop_message()
         if self.owed and self.state in (State.STA6, State.STA8):
-            self._half_closed = True
+            self._half_closed = self.wind_up = True
             return True
         # The loop closes once all is sent, which a peer that does not read can put off for ever.
         self._deadline = time.monotonic() + _HANG_UP_S
@@ -260,6 +260,9 @@ class Association(Receiver):
             self.name, length, self._reception.policy.max_pdu_length,
         )  # fmt: skip
         return True
+
+    def turn_over(self) -> None:
+        asyncio.get_running_loop().call_soon(self.go_on_reading, _TURN)
 
     def responses_sent(self) -> None:
         if self.state is State.STA8:
@@ -394,6 +397,7 @@ class Association(Receiver):
             log.warning("%s: asks for release inside a message, which is dropped", self.name)
         self.end_transfer()
         # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
+        self.wind_up = True
         if not self.owed:
             self._release()
 
@@ -496,6 +500,12 @@ class Association(Receiver):
             why = self.overdue(now, timeouts.message, timeouts.min_rate, timeouts.idle)
             if why:
                 self._abort(why)
+
+    def finish(self) -> None:
+        """End the association as soon as the message in hand, if any, is answered."""
+        self.wind_up = True
+        if not self.mid_message and not self.owed:
+            self.end_now("shutting down")
 
     def end_now(self, why: str) -> None:
         """End the association whatever it does: A-ABORT where there is one, else close."""

@@ -184,8 +184,7 @@ class Worker:
         """The drain time is over: idle associations end now, a message in hand may finish."""
         self.ending = True
         for association in list(self._associations.values()):
-            if not association.mid_message and not association.owed:
-                association.end_now("shutting down")
+            association.finish()
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
 
     def _stop(self) -> None:

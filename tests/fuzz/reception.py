@@ -80,6 +80,7 @@ class Peer(Receiver):
     """An association that notes what it is told."""
 
     def __init__(self, *_args: Any, judgement: int = 0, **_options: Any) -> None:
+        self.wind_up = True
         self.judgement = judgement
         self.pdus: list[tuple[Any, ...]] = []
         self.commands: list[tuple[int, bytes]] = []
@@ -112,6 +113,9 @@ class Peer(Receiver):
 
     def long_pdu(self, length: int) -> bool:
         return self.judgement == 0
+
+    def turn_over(self) -> None:
+        self.go_on_reading(32)
 
     def responses_sent(self) -> None:
         assert self.owed == 0
