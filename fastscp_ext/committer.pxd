@@ -1,5 +1,7 @@
 # The commit off the loop: instances go in complete and come out settled.
 
+from libc.stdint cimport uint64_t
+
 from fastscp_ext.commit cimport Committed
 from fastscp_ext.flusher cimport flusher
 from fastscp_ext.instance cimport Instance, Site
@@ -31,10 +33,9 @@ ctypedef struct Committer:
     CommitState state
     int gathering            # the one that instances join now: 0 or 1
     int under_way[GATHERINGS + 1]  # flushes of each, and of large instances, which are of none
-    Instance* ready          # flushed, or named by a comparison
-    Instance* ready_last
+    uint64_t taken           # instances so far
+    Instance* ready          # flushed, or named by a comparison; by their tickets
     Instance* done
-    Instance* done_last
 
 
 cdef void committer_begin(

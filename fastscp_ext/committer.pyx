@@ -6,7 +6,8 @@ that moment still join: the disk is busy with them anyway, and what it merges sh
 together. The thread that ends the last of these leads: it takes every instance flushed by then
 through the rest of the commit as one batch. Instances that came in the meantime are the next one.
 Nobody waits for instances that are still to come, nor for the flush of a large one; and no thread
-waits for another.
+waits for another. But for the large ones, instances are named and journaled in the order in which
+they became complete, however their flushes ended.
 """
 
 from libc.stdint cimport uint64_t
@@ -55,8 +56,9 @@ cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
     i.flush.whole = 0
     i.flush.error = 0
     i.flush.of = i
-    i.next = NULL
     pthread_mutex_lock(&c.lock)
+    c.taken += 1
+    i.ticket = c.taken
     i.gathering = c.gathering if i.data_bytes <= WORTH_WAITING_FOR else GATHERINGS
     c.under_way[i.gathering] += 1
     pthread_mutex_unlock(&c.lock)
@@ -68,19 +70,23 @@ cdef Instance* committer_done(Committer* c) noexcept nogil:
     cdef Instance* batch
     pthread_mutex_lock(&c.lock)
     batch = c.done
-    c.done = c.done_last = NULL
+    c.done = NULL
     pthread_mutex_unlock(&c.lock)
     return batch
 
 
-cdef inline void _append(Instance** first, Instance** last, Instance* batch) noexcept nogil:
-    if first[0] == NULL:
-        first[0] = batch
-    else:
-        last[0].next = batch
-    while batch.next != NULL:
-        batch = batch.next
-    last[0] = batch
+cdef inline void _append(Instance** list, Instance* batch) noexcept nogil:
+    while list[0] != NULL:
+        list = &list[0].next
+    list[0] = batch
+
+
+cdef inline void _insert(Instance** list, Instance* i) noexcept nogil:
+    # Where its ticket belongs; at most some hundred are there.
+    while list[0] != NULL and list[0].ticket < i.ticket:
+        list = &list[0].next
+    i.next = list[0]
+    list[0] = i
 
 
 cdef void _flushed(void* owner, flush_job* job) noexcept nogil:
@@ -90,7 +96,7 @@ cdef void _flushed(void* owner, flush_job* job) noexcept nogil:
     if i.stage == STAGE_COMPLETE:
         part_flushed(c.site, i, job.error)
     pthread_mutex_lock(&c.lock)
-    _append(&c.ready, &c.ready_last, i)
+    _insert(&c.ready, i)
     c.under_way[i.gathering] -= 1
     if c.state == COMMIT_IDLE:
         _close_gathering(c)
@@ -111,14 +117,14 @@ cdef void _lead(Committer* c) noexcept nogil:
     # Commit what is ready. The lock is held on entry and on return.
     cdef Instance* batch = c.ready
     cdef uint64_t one = 1
-    c.ready = c.ready_last = NULL
+    c.ready = NULL
     c.state = COMMIT_LEADING
     pthread_mutex_unlock(&c.lock)
     if journal_is_due(c.site):
         c.open_journal(c.of)
     commit_batch(c.site, c.committed, &c.threads, batch)
     pthread_mutex_lock(&c.lock)
-    _append(&c.done, &c.done_last, batch)
+    _append(&c.done, batch)
     write(c.done_fd, &one, 8)
     c.state = COMMIT_IDLE
     if c.ready != NULL:

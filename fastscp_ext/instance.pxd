@@ -78,7 +78,9 @@ ctypedef struct Instance:
     PyObject* hasher
     PyObject* inflater
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
-    flush_job flush          # its data's, while it is the committer's
+    flush_job flush          # this and the next two while it is the committer's
+    uint64_t ticket
+    int gathering
     Cursor tag_text          # the bytes of `tag`
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
@@ -93,7 +95,6 @@ ctypedef struct Instance:
     bint shrunk              # ends at `path`, which is empty
     bint has_move
     uint8_t stage
-    uint8_t gathering        # the committer's
     uint8_t head_stage
     uint8_t duplicate
     uint8_t context_id

@@ -706,6 +706,19 @@ def test_responses_fit_the_peer(site: Site, longest: int) -> None:
     assert [one.elements for one in one.responses()] == [one.elements for one in free.responses()]
 
 
+def test_the_journal_keeps_the_order_of_requests_however_flushes_end(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    with Site(tmp_path / "store", durable=True) as site:
+        one = site.associate()
+        for number in range(1, 121):
+            sop = f"1.2.{number}"
+            tail = bytes(rng.choice((10, 100_000, 2_000_000)))
+            site.feed(one, message(store_rq(number, sop=sop), data_set(sop=sop) + tail))
+        site.settle(one)
+        assert one.statuses() == [0] * 120
+        assert [fact["message_id"] for fact in site.journal()] == list(range(1, 121))
+
+
 def test_a_large_object_lets_others_be_read(site: Site) -> None:
     one = site.associate()
     buffer = len(memoryview(one.get_buffer(-1)))
