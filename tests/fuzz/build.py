@@ -71,6 +71,9 @@ class Build:
         packages = [path for path in sys.path if path.endswith("site-packages")]
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+            # An activated environment on PATH is taken for the interpreter's own, and with it the
+            # installed package is found beside the build's.
+            "PATH": os.defpath,
             "PYTHONHOME": sys.base_prefix,
             "PYTHONPATH": os.pathsep.join([str(self.folder), *packages]),
             "PYTHONMALLOC": "malloc",
