@@ -86,6 +86,7 @@ def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
 
 cdef void committed_begin(Committed* c) noexcept nogil:
     memset(c, 0, sizeof(Committed))
+    c.lines.text_of = -1
 
 
 cdef void committed_end(Committed* c) noexcept nogil:

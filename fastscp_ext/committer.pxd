@@ -34,6 +34,7 @@ ctypedef struct Committer:
     int gathering            # the one that instances join now: 0 or 1
     int under_way[GATHERINGS + 1]  # flushes of each, and of large instances, which are of none
     uint64_t taken           # instances so far
+    uint64_t closed_at       # the ticket of the last one that the next batch takes
     Instance* ready          # flushed, or named by a comparison; by their tickets
     Instance* done
 

@@ -3,8 +3,8 @@
 Theory of operation: an instance is flushed by a thread of its own as soon as it is complete, beside
 whatever else is being flushed. When a flush ends and nobody commits, those that are under way at
 that moment still join: the disk is busy with them anyway, and what it merges should be answered
-together. The thread that ends the last of these leads: it takes every instance flushed by then
-through the rest of the commit as one batch. Instances that came in the meantime are the next one.
+together. The thread that ends the last of these leads: it takes them through the rest of the commit
+as one batch. Instances that came in the meantime are the next one.
 Nobody waits for instances that are still to come, nor for the flush of a large one; and no thread
 waits for another. But for the large ones, instances are named and journaled in the order in which
 they became complete, however their flushes ended.
@@ -59,7 +59,8 @@ cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
     pthread_mutex_lock(&c.lock)
     c.taken += 1
     i.ticket = c.taken
-    i.gathering = c.gathering if i.data_bytes <= WORTH_WAITING_FOR else GATHERINGS
+    i.flush.large = i.data_bytes > WORTH_WAITING_FOR
+    i.gathering = GATHERINGS if i.flush.large else c.gathering
     c.under_way[i.gathering] += 1
     pthread_mutex_unlock(&c.lock)
     flusher_post(&c.threads, &i.flush)
@@ -111,13 +112,19 @@ cdef inline void _close_gathering(Committer* c) noexcept nogil:
     # other gathering is empty: its batch was the last.
     c.state = COMMIT_GATHERING
     c.gathering = 1 - c.gathering
+    c.closed_at = c.taken
 
 
 cdef void _lead(Committer* c) noexcept nogil:
-    # Commit what is ready. The lock is held on entry and on return.
+    # Commit what has gathered. The lock is held on entry and on return. What came later and is
+    # flushed already is left for the next batch: an elder of it may still be under way.
     cdef Instance* batch = c.ready
+    cdef Instance* last = batch
     cdef uint64_t one = 1
-    c.ready = NULL
+    while last.next != NULL and last.next.ticket <= c.closed_at:
+        last = last.next
+    c.ready = last.next
+    last.next = NULL
     c.state = COMMIT_LEADING
     pthread_mutex_unlock(&c.lock)
     if journal_is_due(c.site):

@@ -2,7 +2,8 @@
  * once take little longer than one.
  *
  * flusher_post hands over one job and returns; when its file is flushed the thread that did it calls
- * `flushed`. flusher_run takes part itself and returns when all of its jobs are done; one caller at
+ * `flushed`. Large ones get at most half of the threads, so that many of them never keep a small one
+ * waiting. flusher_run takes part itself and returns when all of its jobs are done; one caller at
  * a time, who may be one of the threads. Threads are started when first needed and wait in between.
  * Where none can be had the caller does the work: slower, never wrong.
  */
@@ -20,11 +21,17 @@
 
 typedef struct flush_job {
     int fd;
+    int large;
     int whole; /* fsync instead of fdatasync: directories */
     int error; /* out: errno, or 0; kept as it is where fd < 0 */
     void *of;  /* the caller's */
     struct flush_job *next;
 } flush_job;
+
+typedef struct {
+    flush_job *first, *last;
+    int count;
+} flush_queue;
 
 typedef struct {
     pthread_mutex_t lock;
@@ -34,9 +41,8 @@ typedef struct {
     int started;
     int idle;
     int stop;
-    flush_job *first; /* posted and not begun */
-    flush_job *last;
-    int posted;
+    flush_queue small, large; /* posted and not begun */
+    int large_begun;
     flush_job *jobs; /* of flusher_run */
     int count;
     int next;
@@ -66,19 +72,35 @@ static inline void flusher_help(flusher *f) {
     }
 }
 
+static inline flush_job *flusher_pop(flush_queue *q) {
+    flush_job *job = q->first;
+    if (job) {
+        q->first = job->next;
+        q->count--;
+    }
+    return job;
+}
+
+static inline flush_job *flusher_next(flusher *f) {
+    flush_job *job = flusher_pop(&f->small);
+    if (!job && f->large_begun < FLUSHER_THREADS / 2 && (job = flusher_pop(&f->large)))
+        f->large_begun++;
+    return job;
+}
+
 static inline void *flusher_thread(void *of) {
     flusher *f = of;
     flush_job *job;
     pthread_mutex_lock(&f->lock);
     for (;;) {
         flusher_help(f);
-        if ((job = f->first)) {
-            f->first = job->next;
-            f->posted--;
+        if ((job = flusher_next(f))) {
+            int large = job->large; /* the job is not ours any more once it is flushed */
             pthread_mutex_unlock(&f->lock);
             flusher_one(job);
             f->flushed(f->owner, job);
             pthread_mutex_lock(&f->lock);
+            f->large_begun -= large;
         } else if (f->stop) {
             break;
         } else {
@@ -91,10 +113,12 @@ static inline void *flusher_thread(void *of) {
     return NULL;
 }
 
+static inline int flusher_posted(const flusher *f) { return f->small.count + f->large.count; }
+
 /* So many more threads, as far as there may be. The lock is held. */
 static inline void flusher_start(flusher *f, int more) {
     pthread_attr_t small;
-    if (more <= 0 || f->started == FLUSHER_THREADS || pthread_attr_init(&small)) return;
+    if (more <= 0 || f->stop || f->started == FLUSHER_THREADS || pthread_attr_init(&small)) return;
     pthread_attr_setstacksize(&small, FLUSHER_STACK);
     for (; more > 0 && f->started < FLUSHER_THREADS; more--, f->started++)
         if (pthread_create(&f->threads[f->started], &small, flusher_thread, f)) break;
@@ -112,8 +136,9 @@ static inline void flusher_begin(
 }
 
 static inline void flusher_post(flusher *f, flush_job *job) {
+    flush_queue *q = job->large ? &f->large : &f->small;
     pthread_mutex_lock(&f->lock);
-    if (f->posted >= f->idle) flusher_start(f, 1);
+    if (flusher_posted(f) >= f->idle) flusher_start(f, 1);
     if (f->started == 0) {
         pthread_mutex_unlock(&f->lock);
         flusher_one(job);
@@ -121,12 +146,12 @@ static inline void flusher_post(flusher *f, flush_job *job) {
         return;
     }
     job->next = NULL;
-    if (f->first)
-        f->last->next = job;
+    if (q->first)
+        q->last->next = job;
     else
-        f->first = job;
-    f->last = job;
-    f->posted++;
+        q->first = job;
+    q->last = job;
+    q->count++;
     pthread_cond_signal(&f->work);
     pthread_mutex_unlock(&f->lock);
 }
@@ -139,7 +164,7 @@ static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
     f->count = count;
     f->next = 0;
     f->finished = 0;
-    flusher_start(f, count - 1 - (f->idle - f->posted));
+    flusher_start(f, count - 1 - (f->idle - flusher_posted(f)));
     pthread_cond_broadcast(&f->work);
     flusher_help(f);
     while (f->finished < f->count) pthread_cond_wait(&f->done, &f->lock);

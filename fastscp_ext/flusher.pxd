@@ -3,6 +3,7 @@
 cdef extern from "flusher.h" nogil:
     ctypedef struct flush_job:
         int fd
+        int large            # it may take long
         int whole            # a directory: fsync
         int error            # out: errno, or 0
         void* of             # the caller's

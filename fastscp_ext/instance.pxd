@@ -73,6 +73,7 @@ ctypedef struct Site:
 ctypedef struct Instance:
     Instance* next
     Instance* next_owed
+    Instance* younger        # the association's next one with this path, which waits for it
     PyObject* receiver       # who owes the response; NULL once the peer is gone
     PyObject* tag            # bytes: the association's members of the journal line
     PyObject* hasher
@@ -121,6 +122,7 @@ ctypedef struct Instance:
     bint meta_due
     uint8_t head_have
     uint32_t path_size
+    uint32_t path_hash       # of the path it was judged to have
     uint16_t class_size
     uint16_t name_size
     uint16_t move_ae_size

@@ -451,6 +451,7 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
         instance_refuse(i, 0xC000, b"path too long for the layout")
     else:
         i.path_size = size
+        i.path_hash = crc32c(0, <const uint8_t*>i.path, size)
     for k in (KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
         if not uid_is_strict(values[k]):
             i.odd_uid = True

@@ -44,10 +44,9 @@ _DUPLICATES = {
 }
 
 
-cdef void _open_journal(void* intake) noexcept nogil:
+cdef void _open_journal(void* intake) noexcept with gil:
     # On the thread that leads the commit.
-    with gil:
-        (<Intake>intake)._journal_ready()
+    (<Intake>intake)._journal_ready()
 
 
 cdef class Owing:
@@ -411,6 +410,9 @@ cdef class Intake:
             else:
                 # Only here: until now the committer's thread walked through its batch.
                 i.stage = STAGE_ANSWERABLE
+                if i.younger != NULL:
+                    self.complete(i.younger)
+                    i.younger = NULL
                 if i.error_no:
                     self.on_error(
                         (<const char*>i.error_step).decode(), i.error_no,
@@ -428,7 +430,7 @@ cdef class Intake:
             self.on_duplicate(duplicate)
         if self.held:
             self._let_go()
-        return 0
+        return self.commit()
 
     cdef int _let_go(self) except -1:
         cdef Owing receiver

@@ -39,6 +39,8 @@ cdef class Receiver(Owing):
     cdef object transport
     cdef bint backlog
     cdef int full_reads           # one after the other
+    cdef bint prompt              # acknowledge what is read at once
+    cdef bint held_up             # the peer was seen to need that
     cdef bint established
     cdef bint awaiting_associate
     cdef uint8_t* outstanding     # a bit for each Message ID in use; NULL: not kept
@@ -61,11 +63,15 @@ cdef class Receiver(Owing):
     cdef readonly uint64_t refused
     cdef readonly uint64_t ignored_bytes
 
+    cdef bint _midway(self) noexcept
+    cdef int _take_in(self, Py_ssize_t nbytes) except -1
+    cdef int _acknowledge(self) except -1
     cdef int _frames(self, Py_ssize_t nbytes) except -1
     cdef int _header(self) except -1
     cdef int _command(self) except -1
     cdef int _store(self, void* scan, bint data_follows) except -1
     cdef int _complete(self) except -1
+    cdef bint _waits(self, Instance* i) noexcept
     cdef int _owe(self, Instance* i) except -1
     cdef int answer(self) except -1
     cdef int go_on(self) except -1

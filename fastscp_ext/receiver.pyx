@@ -63,6 +63,12 @@ cdef extern from "sys/socket.h" nogil:
 cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
     FULL_READS_MOST = 2          # before the other associations have their turn
+    PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
+
+
+# A silence inside a message from which on it may be the peer that waits for us, in seconds. Delayed
+# acknowledgements come after 40 ms; the clock goes in ticks.
+cdef double DELAYED_ACK_S = 0.025
 
 
 cdef inline double _now() noexcept nogil:
@@ -107,7 +113,7 @@ cdef class Receiver(Owing):
         self.number = number
         self.max_pdu_length = max_pdu_length
         self.fd = -1
-        self.awaiting_associate = True
+        self.awaiting_associate = self.prompt = True
         self.tag = b""
         self.calling = self.called = b""
 
@@ -124,16 +130,33 @@ cdef class Receiver(Owing):
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
-        cdef int yes = 1
+        self._take_in(nbytes)
+        if self.prompt and self.fd >= 0:
+            self._acknowledge()
+
+    cdef bint _midway(self) noexcept:
+        # Whether a message or a PDU has begun and not ended.
+        return (
+            self.framer.phase != PHASE_COMMAND or self.framer.in_pdu
+            or self.framer.header_have > 0
+        )
+
+    cdef int _take_in(self, Py_ssize_t nbytes) except -1:
+        cdef double now = _now()
+        if now - self.progress_at > DELAYED_ACK_S and self._midway():
+            self.held_up = self.prompt = True
         self.bytes_received += <uint64_t>nbytes
         self.rate_bytes += <uint64_t>nbytes
-        self.progress_at = _now()
+        self.progress_at = now
         shared_add(&self.intake.site.counters[<int>COUNTER_BYTES], <uint64_t>nbytes)
         if self.framer.dead or self.holds & HOLD_STOPPED:
             self.ignored_bytes += <uint64_t>nbytes
-            return
-        self._frames(nbytes)
-        self.intake.commit()
+            return 0
+        try:
+            self._frames(nbytes)
+        finally:
+            # What is complete is committed, whatever a method of the subclass may raise.
+            self.intake.commit()
         if not self.intake.allowed(nbytes):
             self.intake.slowed.add(self)
             self._set_hold(HOLD_SLOW, True)
@@ -146,10 +169,19 @@ cdef class Receiver(Owing):
                 self.full_reads = 0
                 self._set_hold(HOLD_TURN, True)
                 self.turn_over()
-        if self.fd >= 0:
-            # Acknowledge at once: a peer with Nagle's algorithm on waits for it before it sends
-            # the tail of an instance. The kernel forgets the flag, hence each time.
-            setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof(yes))
+        return 0
+
+    cdef int _acknowledge(self) except -1:
+        # A peer with Nagle's algorithm on waits for an acknowledgement before it sends the tail of
+        # an instance, and the kernel would put that off for 40 ms. It forgets the flag, hence each
+        # time. Once some messages have passed it is left out, for it costs a packet a read, until
+        # the peer is seen to be held up.
+        cdef int yes = 1
+        if not self.held_up and self.stored + self.refused > PROMPT_MESSAGES:
+            self.prompt = False
+            return 0
+        setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof(yes))
+        return 0
 
     cdef int _frames(self, Py_ssize_t nbytes) except -1:
         cdef Framer* f = &self.framer
@@ -338,7 +370,8 @@ cdef class Receiver(Owing):
         instance_judge(&self.intake.site, i, self.intake.layout)
         if i.stage == STAGE_COMPLETE:
             hold(&i.receiver, self)
-            self.intake.complete(i)
+            if not self._waits(i):
+                self.intake.complete(i)
         else:
             i.stage = STAGE_ANSWERABLE
             shared_add(&self.intake.site.counters[<int>COUNTER_REFUSED], 1)
@@ -347,6 +380,19 @@ cdef class Receiver(Owing):
                     (<const char*>i.error_step).decode(), i.error_no, i.part.decode()
                 )
         return self._owe(i)
+
+    cdef bint _waits(self, Instance* i) noexcept:
+        # Of two with one path the first is committed first: whoever is named first wins. The
+        # committer writes into paths, so hashes are compared; a false match only waits.
+        cdef Instance* elder = self.owed_first
+        cdef Instance* last = NULL
+        while elder != NULL:
+            if elder.stage != STAGE_ANSWERABLE and elder.path_hash == i.path_hash:
+                last = elder
+            elder = elder.next_owed
+        if last != NULL:
+            last.younger = i
+        return last != NULL
 
     cdef int _owe(self, Instance* i) except -1:
         # Responses leave in request order, so a settled one may have to wait for its elders.
@@ -583,9 +629,8 @@ cdef class Receiver(Owing):
         or "idle". Nothing is overdue while we do not read or owe a response.
         """
         cdef double past
-        cdef bint midway = self.framer.phase != PHASE_COMMAND or self.framer.in_pdu \
-            or self.framer.header_have > 0
-        if self.holds or self.owed:
+        cdef bint midway = self._midway()
+        if self.holds & ~HOLD_TURN or self.owed:
             self.progress_at = self.rate_at = now
             self.rate_bytes = 0
             return ""
@@ -616,8 +661,9 @@ cdef class Receiver(Owing):
             self.holds |= bit
         else:
             self.holds &= ~bit
-            self.progress_at = self.rate_at = _now()
-            self.rate_bytes = 0
+            if bit != HOLD_TURN:
+                self.progress_at = self.rate_at = _now()
+                self.rate_bytes = 0
         if self.transport is None or self.transport.is_closing():
             return 0
         if before == 0 and self.holds & ~HOLD_STOPPED:

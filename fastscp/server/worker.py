@@ -246,6 +246,8 @@ class Worker:
             offer.port,
             max_pdu_length=self.policy.max_pdu_length,
         )
+        # One that comes when the drain time is over ends like those that were there.
+        association.wind_up = self.ending
         self._associations[offer.number] = association
         try:
             sock.setblocking(False)

@@ -14,6 +14,7 @@ import pytest
 from tests.kept.kit_kept import (
     FAIL,
     FLUSH,
+    HOLD_BEFORE,
     LOOK,
     MKDIR,
     OPEN,
@@ -25,7 +26,17 @@ from tests.kept.kit_kept import (
     items,
     send_all,
 )
-from tests.kit import Peer, Service, associate_rq, reject, store, wait_for
+from tests.kit import (
+    Peer,
+    Service,
+    associate_rq,
+    data_set,
+    message,
+    reject,
+    store,
+    store_rq,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -368,3 +379,29 @@ def test_the_end_of_a_fault_needs_no_restart(tmp_path: Path, library: Path) -> N
         wait_for(lambda: service.parts() == [], "no parts")
         sent = send_all(service.port, what)
         assert sent.acknowledged == {item.sop for item in what}
+
+
+def test_flushes_of_large_objects_do_not_hold_up_small_ones(tmp_path: Path, library: Path) -> None:
+    with (
+        Interposed(tmp_path, library, log=False, workers=1) as service,
+        contextlib.ExitStack() as closed,
+    ):
+        # Parts 1 to 32, and the small one has number 33: the rules are for the others.
+        large = [closed.enter_context(service.peer()) for _ in range(32)]
+        rules = [
+            service.control.rule([FLUSH], HOLD_BEFORE, path=path)
+            for path in ("/0000000", "/0000001", "/00000020.part")
+        ]
+        for number, peer in enumerate(large):
+            sop = f"1.2.9.{number}"
+            data = data_set(sop=sop) + bytes(9 << 20)
+            peer.send(message(store_rq(1, sop=sop), data, fragment=120_000))
+        # Half of the threads are at it, and the rest stays free.
+        wait_for(lambda: sum(map(service.control.hits, rules)) == 16, "the flushes of 16")
+        with service.peer() as small:
+            assert put(small, 1, items("1", 1)[0]) == 0
+        assert sum(map(service.control.hits, rules)) == 16
+        for rule in rules:
+            service.control.lift(rule)
+        for peer in large:
+            assert peer.read_statuses(1) == [(1, 0)]

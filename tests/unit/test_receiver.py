@@ -10,6 +10,7 @@ import resource
 import select
 import shutil
 import socket
+import sys
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -717,6 +718,105 @@ def test_the_journal_keeps_the_order_of_requests_however_flushes_end(tmp_path: P
         site.settle(one)
         assert one.statuses() == [0] * 120
         assert [fact["message_id"] for fact in site.journal()] == list(range(1, 121))
+
+
+@pytest.mark.parametrize("tail", [10, 9 << 20])
+@pytest.mark.parametrize(("policy", "kept"), [("replace", 2), ("keep", 1), ("version", 1)])
+def test_of_two_with_one_path_the_first_is_named_first(
+    tmp_path: Path, policy: str, kept: int, tail: int
+) -> None:
+    for attempt in range(3 if tail > 10 else 20):
+        with Site(tmp_path / f"store{attempt}", durable=True, policy=policy) as site:
+            one = site.associate()
+            first = message(store_rq(1), data_set() + bytes([1]) * tail)
+            site.feed(one, first + message(store_rq(2), data_set() + bytes([2]) * 10))
+            site.settle(one)
+            assert site.files()[path_of()][-1] == kept
+            assert [fact["message_id"] for fact in site.journal()] == [1, 2]
+
+
+def test_many_with_one_path_are_taken_one_after_the_other(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True, policy="replace") as site:
+        one = site.associate()
+        data = b"".join(message(store_rq(n), data_set() + bytes([n]) * 10) for n in range(1, 41))
+        site.feed(one, data)
+        site.settle(one)
+        assert one.statuses() == [0] * 40
+        assert [fact["message_id"] for fact in site.journal()] == list(range(1, 41))
+        assert site.files()[path_of()][-1] == 40
+        assert site.parts() == []
+
+
+def test_what_a_new_journal_raises_is_told_and_does_not_stop_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
+    working: list[Segments] = []
+
+    def new_journal() -> tuple[int, int]:
+        if not working:
+            raise RuntimeError("no idea")
+        return working[0].next()
+
+    with Site(tmp_path / "store", durable=True, new_journal=new_journal) as site:
+        one = site.associate()
+        site.feed(one, store(1))
+        site.settle(one)
+        working.append(site.segments)
+        site.feed(one, store(2))
+        site.settle(one)
+        assert one.statuses() == [0xA700, 0]
+    assert told == ["no idea"]
+
+
+def test_the_rate_is_judged_over_turns(site: Site) -> None:
+    one = site.associate()
+    buffer = len(memoryview(one.get_buffer(-1)))
+    data = message(store_rq(1), data_set() + bytes(400 * buffer), fragment=120_000)
+    said, at = "", 0
+    while not said and at < 398 * buffer:
+        site.feed(one, data[at : at + 2 * buffer])
+        at += 2 * buffer
+        assert one.turns
+        one.turns = 0
+        one.go_on_reading(32)
+        # Time is what passes here: some 0.5 s until the first judgement.
+        select.select([], [], [], 0.01)
+        said = one.overdue(time.monotonic(), 0.5, 1e12, 0)
+    assert said == "slower than the minimum rate"
+    one.forget()
+
+
+@pytest.mark.parametrize("nagle", [True, False])
+def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site, nagle: bool) -> None:
+    one = site.associate()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with peer, ours:
+        if not nagle:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.plug(one.transport, ours.fileno())
+
+        def prompt(number: int) -> int:
+            """Whether the kernel would acknowledge at once, inside a message."""
+            whole = store(number, sop=f"1.2.{number}")
+            for begin, end in ((0, 300), (300, 400)):
+                peer.sendall(whole[begin:end])
+                site.feed(one, ours.recv(end - begin, socket.MSG_WAITALL))
+            found = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+            peer.sendall(whole[400:])
+            site.feed(one, ours.recv(len(whole) - 400, socket.MSG_WAITALL))
+            peer.recv(65536)
+            return found
+
+        assert [prompt(n) for n in range(1, 17)] == [1] * 16
+        # It is tried without. The peer that was held up by that is held up once.
+        for number in range(17, 21):
+            prompt(number)
+        assert [prompt(n) for n in range(21, 60)] == [int(nagle)] * 39
+        one.unplug()
 
 
 def test_a_large_object_lets_others_be_read(site: Site) -> None:
