@@ -1,4 +1,4 @@
-"""What the flushes cost: python bench/flush/run.py slow | disk
+"""What the flushes cost: python -m bench.flush.run slow | disk
 
 slow    over an interposed disk of 5 ms per flush (slow.c): 1 and 64 associations with window 1,
         and 1 association with window 32
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
-import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.programs import dcmtk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +41,7 @@ def build(into: Path) -> tuple[Path, Path]:
     """The load generator and the slow disk, compiled."""
     cc = ["cc", "-O2", "-Wall", "-Wextra"]
     load, slow = into / "load", into / "slow.so"
-    subprocess.run([*cc, "-o", load, HERE / "load.c"], check=True)
+    subprocess.run([*cc, "-o", load, HERE.parent / "load.c"], check=True)
     subprocess.run([*cc, "-shared", "-fPIC", "-o", slow, HERE / "slow.c", "-lpthread"], check=True)
     return load, slow
 
@@ -77,16 +80,22 @@ def fastscp(folder: Path, *flags: str, **environment: str) -> Iterator[int]:
 @contextlib.contextmanager
 def storescp(folder: Path) -> Iterator[int]:
     """DCMTK's receiver, one process per association, data sets as they come."""
-    port = 11500 + os.getpid() % 400
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     (folder / "dcmtk").mkdir()
     # Without TCP_NODELAY its responses wait 40 ms each for the sender's delayed acknowledgement.
     process = subprocess.Popen(
-        ["storescp", "+B", "--fork", "-pdu", "131072", "-od", folder / "dcmtk", str(port)],
+        [dcmtk("storescp"), "+B", "--fork", "-pdu", "131072", "-od", folder / "dcmtk", str(port)],
         env=os.environ | {"TCP_NODELAY": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with ended(process):
-        time.sleep(0.5)
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None:
+                raise SystemExit("storescp does not start")
+            time.sleep(0.02)
         yield port
 
 
@@ -99,9 +108,19 @@ class Load:
 
     def __call__(self, port: int, associations: int, count: int, window: int, size: int) -> float:
         self._tag += 1
-        words = map(str, (port, associations, count, window, size, self._tag))
-        done = subprocess.run([self._program, *words], check=True, capture_output=True, text=True)
-        return float(done.stdout)
+        given = {
+            "associations": associations,
+            "count": count,
+            "window": window,
+            "bytes": size,
+            "tag": self._tag,
+        }
+        words = [f"--{name}={value}" for name, value in given.items()]
+        done = subprocess.run(
+            [self._program, *words, str(port)], check=True, capture_output=True, text=True
+        )
+        rate: float = json.loads(done.stdout)["rate"]
+        return rate
 
 
 def slow_disk(folder: Path, load: Load, slow: Path, rounds: int) -> None:
@@ -124,31 +143,38 @@ def slow_disk(folder: Path, load: Load, slow: Path, rounds: int) -> None:
 
 
 def cycle(folder: Path, outstanding: int, size: int, rounds: int = 30) -> float:
-    """Seconds one commit of so many files takes the disk: files side by side, folder, journal."""
+    """Seconds one commit of so many files takes the disk, each of another association and series.
+
+    The files are flushed side by side, then named, then their folders flushed side by side, then a
+    journal.
+    """
     place = folder / "cycle"
-    place.mkdir()
+    incoming = place / "incoming"
+    incoming.mkdir(parents=True)
+    folders = [place / f"{k}" for k in range(outstanding)]
+    for one in folders:
+        one.mkdir()
     data = os.urandom(size)
     took = []
-    folder_fd = os.open(place, os.O_RDONLY)
+    folder_fds = [os.open(one, os.O_RDONLY) for one in folders]
     journal = os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with ThreadPoolExecutor(outstanding) as threads:
         for number in range(rounds):
-            names = [place / f"{number}-{k}" for k in range(outstanding)]
-            files = [os.open(f"{name}.part", os.O_WRONLY | os.O_CREAT) for name in names]
+            parts = [incoming / f"{number}-{k}.part" for k in range(outstanding)]
+            files = [os.open(part, os.O_WRONLY | os.O_CREAT) for part in parts]
             for fd in files:
                 os.write(fd, data)
             begun = time.perf_counter()
             list(threads.map(os.fdatasync, files))
-            for fd, name in zip(files, names, strict=True):
+            for fd, part, one in zip(files, parts, folders, strict=True):
                 os.close(fd)
-                Path(f"{name}.part").rename(name)
-            os.fsync(folder_fd)
-            os.write(journal, bytes(500 * outstanding))
+                part.rename(one / f"{number}")
+            list(threads.map(os.fsync, folder_fds))
+            os.write(journal, bytes(600 * outstanding))
             os.fdatasync(journal)
             took.append(time.perf_counter() - begun)
-    os.close(folder_fd)
-    os.close(journal)
-    shutil.rmtree(place)
+    for fd in (*folder_fds, journal):
+        os.close(fd)
     return statistics.median(took)
 
 

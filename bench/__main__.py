@@ -1,0 +1,286 @@
+"""The benchmark's command line: python -m bench run | render | tools"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import machine, render, results, tools
+from bench.accounting import Accounting
+from bench.measure import Bench
+from bench.programs import Absent
+from bench.receivers import receiver, receivers
+from bench.scenarios import SCENARIOS
+from bench.senders import FILE_SENDERS
+from bench.workloads import IMAGES, MIX, SIZES, Material
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.receiver import Receiver
+
+QUICK_RECEIVERS = ("fastscp-buffered", "storescp-best", "floor")
+QUICK_SIZES = ("3KB", "34KB", "525KB")
+
+
+def _listed(known: Callable[[str], bool], what: str) -> Callable[[str], list[str]]:
+    """A reader of lists with commas; names what is not known."""
+
+    def read(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        for name in names:
+            if not known(name):
+                raise argparse.ArgumentTypeError(f"no {what} {name!r}")
+        if not names:
+            raise argparse.ArgumentTypeError(f"no {what} named")
+        return names
+
+    return read
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
+    return value
+
+
+def _counts(text: str) -> dict[str, int]:
+    """Sizes and instances: 3KB=60000,34KB=30000."""
+    found = {}
+    for pair in text.split(","):
+        name, _, count = pair.partition("=")
+        if name not in SIZES:
+            raise argparse.ArgumentTypeError(f"no size {name!r}")
+        found[name] = _positive(count)
+    return found
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
+
+
+def _default_folder() -> Path:
+    """Memory, where there is some: what is compared is receivers, not disks."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
+    names = {one.name for one in receivers()}
+    made = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure; writes JSON")
+    run.add_argument(
+        "--scenario",
+        type=_listed({*SCENARIOS, "all"}.__contains__, "scenario"),
+        default=["matrix"],
+        metavar="NAME,...",
+        help=f"all, or of: {', '.join(SCENARIOS)} (matrix)",
+    )
+    run.add_argument(
+        "--receivers",
+        type=_listed(names.__contains__, "receiver"),
+        metavar="NAME,...",
+        help="those of `python -m bench tools` (all that are here)",
+    )
+    run.add_argument(
+        "--sizes",
+        type=_listed(SIZES.__contains__, "size"),
+        metavar="SIZE,...",
+        help=f"of: {', '.join(SIZES)} (all)",
+    )
+    run.add_argument("--rounds", type=_positive, metavar="N", help="(5; 1 with --quick)")
+    run.add_argument("--quick", action="store_true", help="a few small cells, under two minutes")
+    run.add_argument(
+        "--folder", type=_folder, metavar="DIR", help="for stores and files (/dev/shm, if there)"
+    )
+    run.add_argument(
+        "--disk", type=_folder, metavar="DIR", help="for stores of the scenario flush (temporary)"
+    )
+    run.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="of a run, about (3; 0.5 with --quick)"
+    )
+    run.add_argument(
+        "--budget", type=_positive, metavar="MIB", help="data sent in a run (1024; 64 with --quick)"
+    )
+    run.add_argument(
+        "--counts",
+        type=_counts,
+        default={},
+        metavar="SIZE=N,...",
+        help="files of a run in the scenarios targets and send",
+    )
+    run.add_argument(
+        "--instances", type=_positive, default=1_000_000, metavar="N", help="growth (1000000)"
+    )
+    run.add_argument("--idle", type=_positive, metavar="N", help="(2000; 50 with --quick)")
+    run.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    show = commands.add_parser("render", help="write Markdown, and SVG with matplotlib")
+    show.add_argument("results", type=Path, metavar="RESULTS.json")
+    show.add_argument("--into", type=Path, required=True, metavar="DIR")
+    commands.add_parser("tools", add_help=False, help="which receivers are here; --install")
+    return made
+
+
+def _chosen(options: argparse.Namespace) -> tuple[list[tuple[Receiver, str]], dict[str, str]]:
+    """Receivers to run with their versions, and those that are absent with reasons."""
+    if options.receivers:
+        wanted = [receiver(name) for name in options.receivers]
+    else:
+        wanted = [one for one in receivers() if not options.quick or one.name in QUICK_RECEIVERS]
+    found, absent = [], {}
+    for one in wanted:
+        presence = one.find()
+        if presence.version is not None:
+            found.append((one, presence.version))
+        else:
+            absent[one.name] = presence.reason
+    return found, absent
+
+
+def _receiver(one: Receiver, version: str) -> dict[str, object]:
+    return {
+        "label": one.label,
+        "version": version,
+        "durability": one.durability,
+        "shape": one.shape,
+        "command": one.command_line(),
+        "compared": "by value" if one.rewrites else "byte for byte" if one.stores else "nothing",
+    }
+
+
+def _sender_versions() -> dict[str, str]:
+    found = {}
+    for one in FILE_SENDERS:
+        try:
+            found[one.name] = one.version()
+        except Absent as absent:
+            found[one.name] = str(absent)
+    return found
+
+
+@contextlib.contextmanager
+def _bench(options: argparse.Namespace) -> Iterator[Bench]:
+    """All set up, below folders that are removed at the end."""
+    place, quick = options.folder or _default_folder(), options.quick
+    found, absent = _chosen(options)
+    if not found:
+        raise Absent("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+    with contextlib.ExitStack() as undo:
+        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place)))
+        disk = Path(
+            undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk))
+        )
+        material = undo.enter_context(Material(folder / "material"))
+        with Accounting() as books:
+            kind = books.kind
+        made = Bench(
+            folder=folder,
+            disk=disk,
+            material=material,
+            results=results.Results(options.out, {}),
+            receivers=[one for one, _ in found],
+            sizes=options.sizes or (QUICK_SIZES if quick else SIZES),
+            rounds=options.rounds or (1 if quick else 5),
+            seconds=options.seconds or (0.5 if quick else 3.0),
+            budget=(options.budget or (64 if quick else 1024)) << 20,
+            counts=options.counts,
+            instances=options.instances,
+            idle=options.idle or (50 if quick else 2000),
+            quick=quick,
+        )
+        made.results.about = {
+            "machine": machine.about(folder, disk),
+            "accounting": kind,
+            "options": _options(made),
+            "receivers": {one.name: _receiver(one, version) for one, version in found},
+            "absent": absent,
+            "senders": _sender_versions(),
+            "sizes": {name: material.workload(name).size for name in _sizes(made)},
+        }
+        yield made
+
+
+def _options(bench: Bench) -> dict[str, object]:
+    return {
+        "sizes": list(bench.sizes),
+        "rounds": bench.rounds,
+        "seconds": bench.seconds,
+        "budget_bytes": bench.budget,
+        "counts": bench.counts,
+        "instances": bench.instances,
+        "idle": bench.idle,
+        "quick": bench.quick,
+    }
+
+
+def _sizes(bench: Bench) -> list[str]:
+    """Templates of this run, and the mix; the big ones take long to make."""
+    small = [name for name in IMAGES if IMAGES[name].pixel_bytes < 2_000_000 and name not in MIX]
+    return list(dict.fromkeys([*small, *bench.sizes, *["mix"] * (not bench.quick)]))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 1 if a cell has no figures, or not those of all rounds."""
+    names = list(SCENARIOS) if "all" in options.scenario else options.scenario
+    try:
+        # Not after an hour.
+        if not os.access(options.out.parent, os.W_OK):
+            raise OSError(f"cannot write to {options.out.parent}")
+        with _bench(options) as bench:
+            for name in names:
+                SCENARIOS[name](bench)
+            bench.results.save()
+            failed = [cell for cell in bench.results.cells if cell.error]
+    except (Absent, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    for cell in failed:
+        where = ", ".join(str(value) for value in cell.point.values())
+        print(f"bench: {cell.scenario}, {where}: {cell.receiver}: {cell.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Exit code 2 if the file is not ours."""
+    try:
+        files = render.write(results.read(options.results), options.into)
+    except results.ResultsError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print(*files, sep="\n")
+    if len(files) == 1:
+        print("no plots: matplotlib is not installed (pip install .[bench]), or nothing to plot")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["tools"]:
+        return tools.main(words[1:])
+    options = parser().parse_args(words)
+    return run(options) if options.command == "run" else show(options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

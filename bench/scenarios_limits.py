@@ -1,0 +1,291 @@
+"""Scenarios of how far a receiver goes: growing stores, idle associations, fairness, flushes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from bench import senders, trace
+from bench.measure import (
+    ERRORS,
+    RUN_TAG,
+    SETTLE_S,
+    Bench,
+    Point,
+    figures,
+    load_run,
+    measured,
+    verified,
+    warm_up,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.receiver import Receiver
+    from bench.results import Cell
+    from bench.senders import Sending
+
+# Ours takes 1,000 associations at its defaults.
+UNLIMITED = {
+    "fastscp": ("--max-associations", "0"),
+    "fastscp-buffered": ("--max-associations", "0"),
+}
+
+GROWING = ("fastscp", "fastscp-buffered", "storescp-best", "floor")
+GROWTH_STEPS = 20
+GROWING_OVER = 2
+GROWTH_ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
+FAIR_ASSOCIATIONS = (8, 64)
+BIG = "400MB"
+TRACED_INSTANCES = 2000
+FLUSH_POINTS = (Point(associations=1), Point(associations=8), Point(associations=64),
+                Point(associations=1, window=16))  # fmt: skip
+
+
+# --- growth ---
+
+
+def growth(bench: Bench) -> None:
+    """Rate and cost from the first to the last instance of one store, and by associations."""
+    for receiver in bench.chosen(*GROWING):
+        _grow(bench, receiver)
+    for associations in GROWTH_ASSOCIATIONS[: 3 if bench.quick else None]:
+        cells = []
+        for receiver in bench.chosen(*GROWING):
+            flags = UNLIMITED.get(receiver.name, ())
+            point = {"workload": "34KB", "associations": associations}
+            cell = bench.results.cell("growth", "associations", receiver.name, point)
+            run = load_run(bench, receiver, Point(associations=associations), flags=flags)
+            cells.append((cell, run))
+        bench.alternate(cells)
+
+
+def _grow(bench: Bench, receiver: Receiver) -> None:
+    """Fill one store in steps; a cell each."""
+    steps = 4 if bench.quick else GROWTH_STEPS
+    count = (1000 if bench.quick else bench.instances) // steps // GROWING_OVER
+    cells = [
+        bench.results.cell(
+            "growth",
+            "instances",
+            receiver.name,
+            {"workload": "3KB", "stored": (step + 1) * count * GROWING_OVER},
+        )
+        for step in range(steps)
+    ]
+    try:
+        _fill(bench, receiver, count, cells)
+    except ERRORS as error:
+        for cell in cells:
+            cell.error = str(error)
+        bench.say(f"growth: {receiver.name}: {error}")
+    for name in ("rate", "cpu_us_per_instance"):
+        what = f"{receiver.name}: last {count * GROWING_OVER} instances to first"
+        bench.results.ratio(what, name, cells[-1], cells[0])
+    bench.results.save()
+
+
+def _fill(bench: Bench, receiver: Receiver, count: int, cells: Sequence[Cell]) -> None:
+    workload = bench.material.workload("3KB")
+    with bench.new_folder() as folder:
+        with receiver.run(folder) as running:
+            books = running.accounting
+            rest = books.memory()
+            sendings = [warm_up(bench, running, workload)]
+            for tag, cell in enumerate(cells, start=int(RUN_TAG)):
+                before = books.cpu_us()
+                with books.sampled(1.0) as peak:
+                    sending = senders.load(
+                        running.port, workload, str(tag), associations=GROWING_OVER, count=count
+                    )
+                used = books.cpu_us() - before
+                cell.rounds.append(figures(sending, used, rest, peak.memory))
+                sendings.append(sending)
+                rate = sending.instances / sending.seconds
+                bench.say(f"growth: {receiver.name}: {cell.point['stored']}: {rate:.0f}/s")
+        cells[-1].rounds[0] |= verified(running, sendings)
+
+
+# --- idle ---
+
+
+def idle(bench: Bench) -> None:
+    """Memory of every receiver at rest, and of associations that do nothing."""
+    for receiver in bench.receivers:
+        count = min(bench.idle, receiver.associations or bench.idle)
+        point = {"associations": count}
+        cell = bench.results.cell("idle", "memory", receiver.name, point)
+        bench.alternate([(cell, idle_run(bench, receiver, count))])
+
+
+def idle_run(bench: Bench, receiver: Receiver, count: int) -> Callable[[], dict[str, float]]:
+    """So many associations, opened, looked at and released.
+
+    What the first association brings in for good does not count as an idle one's.
+    """
+
+    def run() -> dict[str, float]:
+        flags = UNLIMITED.get(receiver.name, ())
+        with bench.new_folder() as folder, receiver.run(folder, *flags) as running:
+            books = running.accounting
+            rest = books.memory()
+            warm_up(bench, running, bench.material.workload("3KB"))
+            time.sleep(SETTLE_S)
+            warm = books.memory()
+            with senders.idle_associations(running.port, count):
+                time.sleep(SETTLE_S)
+                held, processes, threads = books.memory(), len(books.pids()), books.threads()
+        return {
+            "rest_bytes": rest.pss,
+            "idle_bytes_each": (held.pss - warm.pss) / count,
+            "idle_bytes": held.pss,
+            "processes": processes,
+            "threads": threads,
+        }
+
+    return run
+
+
+# --- fair ---
+
+
+def fair(bench: Bench) -> None:
+    """Equal associations, and small instances beside a large one through the same worker."""
+    for associations in FAIR_ASSOCIATIONS[: 1 if bench.quick else None]:
+        cells = []
+        for receiver in bench.receivers:
+            if receiver.associations is None or receiver.associations >= associations:
+                point = {"workload": "34KB", "associations": associations}
+                cell = bench.results.cell("fair", "equal", receiver.name, point)
+                cells.append((cell, _equal_run(bench, receiver, associations)))
+        bench.alternate(cells)
+    _beside(bench, "100MB" if bench.quick else BIG)
+
+
+def _beside(bench: Bench, big: str) -> None:
+    """Small instances over one association, alone and while a large one is on its way."""
+    pairs = [
+        (receiver, _beside_cell(bench, receiver, "nothing"), _beside_cell(bench, receiver, big))
+        for receiver in bench.receivers
+        if receiver.associations != 1
+    ]
+    bench.alternate(
+        [
+            (cell, _beside_run(bench, receiver, cell.point["beside"]))
+            for receiver, alone, beside in pairs
+            for cell in (alone, beside)
+        ]
+    )
+    for receiver, alone, beside in pairs:
+        what = f"{receiver.name}: beside {big} to alone"
+        bench.results.ratio(what, "response_p99_us", beside, alone)
+    bench.results.save()
+
+
+def _beside_cell(bench: Bench, receiver: Receiver, beside: str) -> Cell:
+    point = {"workload": "34KB", "associations": 1, "beside": beside}
+    return bench.results.cell("fair", "beside a large one", receiver.name, point)
+
+
+def _equal_run(
+    bench: Bench, receiver: Receiver, associations: int
+) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload("34KB")
+
+    def run(port: int, _: Sending) -> Sending:
+        return senders.load(
+            port, workload, RUN_TAG, associations=associations, fair=max(1.0, bench.seconds)
+        )
+
+    return lambda: measured(bench, receiver, workload, run)
+
+
+def _beside_run(bench: Bench, receiver: Receiver, beside: str) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload("34KB")
+    big = None if beside == "nothing" else bench.material.workload(beside)
+
+    def run(port: int, warm: Sending) -> Sending:
+        # With a large one: until it is through.
+        count = bench.count(workload.size, warm, 1) if big is None else 0
+        return senders.load(port, workload, RUN_TAG, big=big, count=count)
+
+    workers = 1 if receiver.has_workers else None
+    return lambda: measured(bench, receiver, workload, run, workers=workers)
+
+
+# --- flush and calls ---
+
+
+def flush(bench: Bench) -> None:
+    """Flushes per instance, on the disk; only flushes are traced, all else is at full speed."""
+    for point in FLUSH_POINTS[: 1 if bench.quick else None]:
+        for receiver in bench.receivers:
+            if receiver.stores:
+                served = point.served_by(receiver)
+                where = {"associations": served.associations, "window": served.window}
+                cell = bench.results.cell("flush", "per instance", receiver.name, where)
+                bench.alternate([(cell, _flush_run(bench, receiver, served))])
+
+
+def _traced_count(bench: Bench, associations: int) -> int:
+    return max(2, (TRACED_INSTANCES // (20 if bench.quick else 1)) // associations)
+
+
+def _flush_run(bench: Bench, receiver: Receiver, point: Point) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload(point.workload)
+
+    def run() -> dict[str, float]:
+        with bench.new_folder(disk=True) as folder:
+            folder.mkdir(parents=True)
+            log = folder / "strace"
+            with receiver.run(folder, before=trace.flush_trace(log)) as running:
+                warm = warm_up(bench, running, workload)
+                time.sleep(SETTLE_S)
+                began = time.time()
+                sending = senders.load(
+                    running.port,
+                    workload,
+                    RUN_TAG,
+                    associations=point.associations,
+                    window=point.window,
+                    count=_traced_count(bench, point.associations),
+                )
+                time.sleep(SETTLE_S)
+                ended = time.time()
+            found = trace.flushes_in(log.read_text(), began, ended)
+            made = {name: found[name] / sending.instances for name in sorted(found)}
+            total = sum(found.values()) / sending.instances
+            rate = sending.instances / sending.seconds
+            kept = verified(running, [warm, sending])
+            return {"flushes_per_instance": total, **made, "rate": rate, **kept}
+
+    return run
+
+
+def calls(bench: Bench) -> None:
+    """System calls per instance, counted by `strace -c`."""
+    for size in [size for size in ("3KB", "34KB", "525KB") if size in bench.sizes]:
+        for receiver in bench.receivers:
+            served = Point(associations=1, workload=size)
+            cell = bench.results.cell("calls", "per instance", receiver.name, {"workload": size})
+            bench.alternate([(cell, _calls_run(bench, receiver, served))])
+
+
+def _calls_run(bench: Bench, receiver: Receiver, point: Point) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload(point.workload)
+
+    def run() -> dict[str, float]:
+        with bench.new_folder() as folder:
+            with receiver.run(folder) as running:
+                warm = warm_up(bench, running, workload)
+                time.sleep(SETTLE_S)
+                with trace.counted(running.accounting, folder / "strace") as found:
+                    count = _traced_count(bench, 4)
+                    sending = senders.load(running.port, workload, RUN_TAG, count=count)
+                    time.sleep(SETTLE_S)
+            kept = verified(running, [warm, sending])
+        made = {name: n / sending.instances for name, n in found.most_common(12)}
+        return {"calls_per_instance": sum(found.values()) / sending.instances, **made, **kept}
+
+    return run

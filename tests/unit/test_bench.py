@@ -1,0 +1,383 @@
+"""The benchmark's own arithmetic, its workloads and its tables. Nothing is measured here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from bench import __main__ as command
+from bench import render, results, trace
+from bench.figures import figure, ratios
+from bench.instances import compare, part10
+from bench.measure import Point
+from bench.model import LINKS, Host, Need
+from bench.receivers import receivers
+from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- arithmetic ---
+
+
+def test_median_and_spread() -> None:
+    assert figure([3.0, 1.0, 10.0]) == {
+        "median": 3.0,
+        "least": 1.0,
+        "most": 10.0,
+        "rounds": [3.0, 1.0, 10.0],
+    }
+    with pytest.raises(ValueError, match="no rounds"):
+        figure([])
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    # The machine was busy in the second round: both took four times as long.
+    ours, theirs = [10.0, 40.0, 11.0], [20.0, 80.0, 20.0]
+    assert ratios(ours, theirs) == [0.5, 0.5, 0.55]
+    assert figure(ratios(ours, theirs))["median"] == 0.5
+    with pytest.raises(ValueError, match="shorter"):
+        ratios(ours, theirs[:2])
+
+
+def test_percentiles_of_the_generator(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    source, program = tmp_path / "p.c", tmp_path / "p"
+    source.write_text(
+        '#define _GNU_SOURCE\n#include "figures.h"\n'
+        "int main(void) {\n"
+        "    struct samples s = {0};\n"
+        "    for (int i = 200; i > 0; i--) add_sample(&s, (uint64_t)i * 1000);\n"
+        '    printf("{\\"at\\": %llu", (unsigned long long)(now() && cpu_us() < SECOND));\n'
+        '    print_samples("us", &s);\n    puts("}");\n    return 0;\n}\n'
+    )
+    subprocess.run(["cc", "-I", ROOT / "bench", "-o", program, source], check=True)
+    out = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    assert json.loads(out)["us"] == {"p50": 100.0, "p90": 180.0, "p99": 198.0, "max": 200.0}
+
+
+def test_the_model_names_what_binds() -> None:
+    need, link = Need(size=500_000, cpu_us=250), LINKS["10 GbE"]
+    assert need.instances_per_s(link) == pytest.approx(2350)
+    assert need.cores(link) == pytest.approx(0.5875)
+    assert need.outstanding(link, 0.002) == pytest.approx(4.7)
+    for host, flushed, part, rate in (
+        (Host(), True, "network", 2350),
+        (Host(cores=0), True, "cores", 0),
+        (Host(disk_bytes_per_s=1e8), True, "disk", 200),
+        (Host(outstanding=1), True, "flushes", 500),
+        (Host(outstanding=1), False, "network", 2350),
+    ):
+        bound, at = need.binds_first(link, host, flushed=flushed)
+        assert bound == part
+        assert at == pytest.approx(rate)
+
+
+# --- workloads ---
+
+
+def test_uids_have_one_length_and_are_distinct() -> None:
+    made = [uid(tag, kind, n) for tag in ("1", "21") for kind in (1, 2, 3) for n in (0, 9, 10, 999)]
+    assert {len(one) for one in made} == {UID_LENGTH}
+    assert len(set(made)) == len(made)
+    with pytest.raises(ValueError, match="no room"):
+        uid("1", SOP, 10**40)
+
+
+def test_templates_have_their_sizes_and_can_be_read(tmp_path: Path) -> None:
+    with Material(tmp_path / "material") as material:
+        for name, about in (("3KB", 3000), ("34KB", 34_000), ("525KB", 525_000)):
+            template = material.template(name)
+            assert abs(template.size - about) < about * 0.05
+            data_set = pydicom.dcmread(template.path)
+            assert len(data_set.PixelData) == data_set.Rows * data_set.Columns * 2
+        report = pydicom.dcmread(material.template("mix-SR").path)
+        assert report.ContentSequence[0].ValueType == "TEXT"
+        assert "PixelData" not in report
+    assert not (tmp_path / "material").exists()
+    assert sum(MIX.values()) == 100
+
+
+def test_files_differ_in_their_uids_only(tmp_path: Path) -> None:
+    with Material(tmp_path / "material") as material:
+        files = material.files("3KB", 205, parts=2)
+        template = material.template("3KB")
+        sent = files.sent()
+        assert files.size == 205 * template.size
+        assert [len(list(folder.iterdir())) for folder in files.folders] == [103, 102]
+        assert len({instance.uid for instance in sent}) == 205
+        pixels = pydicom.dcmread(template.path).PixelData
+        seen: dict[str, set[str]] = {}
+        for path in files.root.rglob("*.dcm"):
+            data_set = pydicom.dcmread(path)
+            assert path.stat().st_size == template.path.stat().st_size
+            assert data_set.SOPInstanceUID == data_set.file_meta.MediaStorageSOPInstanceUID
+            assert data_set.PixelData == pixels
+            seen.setdefault(data_set.StudyInstanceUID, set()).add(data_set.SeriesInstanceUID)
+        assert [len(series) for series in seen.values()] == [3]
+        material.drop(files)
+        assert not files.root.exists()
+
+
+def test_what_the_generator_sent_is_found_from_what_was_stored(tmp_path: Path) -> None:
+    with Material(tmp_path / "material") as material:
+        templates = [material.template(name) for name in ("3KB", "mix-SR")]
+        store = tmp_path / "store"
+        store.mkdir()
+        for number, template in enumerate(templates):
+            new = {SOP: uid("2", SOP, number), 2: uid("2", 2, 3000000 + number)}
+            data = template.patched(
+                template.path.read_bytes(), {kind: one.encode() for kind, one in new.items()}
+            )
+            (store / f"{number}").write_bytes(data)
+        stored = [part10(path) for path in sorted(store.iterdir())]
+        assert compare(stored, sent_by_load(stored, templates, "2", 2)).same == 2
+        assert compare(stored, sent_by_load(stored, templates, "2", 3)).missing == [
+            uid("2", SOP, 2)
+        ]
+        assert compare(stored, sent_by_load(stored, templates, "3", 0)).unexpected
+
+        broken = bytearray((store / "0").read_bytes())
+        broken[-1] ^= 1
+        (store / "0").write_bytes(broken)
+        found = compare(stored, sent_by_load(stored, templates, "2", 2))
+        assert found.different == [uid("2", SOP, 0)]
+        assert found.same == 1
+        assert not found.ok
+
+
+def test_every_workload_has_a_study_of_its_own(tmp_path: Path) -> None:
+    with Material(tmp_path / "material") as material:
+        mix = [material.template(name) for name in ("mix-CT", "mix-MR", "mix-SR", "525KB")]
+        assert len({template.own[STUDY] for template in mix}) == 4
+
+
+def test_a_point_asks_for_no_more_than_a_receiver_serves() -> None:
+    by_name = {receiver.name: receiver for receiver in receivers()}
+    assert Point(associations=64).served_by(by_name["storescp"]).associations == 1
+    assert Point(associations=64).served_by(by_name["storescp-best"]).associations == 64
+
+
+# --- traces ---
+
+
+def test_flushes_are_counted_once_and_in_their_time() -> None:
+    log = (
+        "11 100.5 fdatasync(7) = 0\n"
+        "12 101.0 fsync(8 <unfinished ...>\n"
+        "11 101.2 fdatasync(7) = 0\n"
+        "12 101.3 <... fsync resumed>) = 0\n"
+        "12 101.4 --- SIGCHLD {si_signo=SIGCHLD} ---\n"
+        "12 101.5 +++ exited with 0 +++\n"
+        "11 103.0 sync() = 0\n"
+    )
+    assert trace.flushes_in(log, 101.0, 102.0) == {"fsync": 1, "fdatasync": 1}
+
+
+def test_table_of_strace() -> None:
+    text = (
+        "% time     seconds  usecs/call     calls    errors syscall\n"
+        "------ ----------- ----------- --------- --------- ----------------\n"
+        " 60.00    0.000300           1       300           read\n"
+        " 40.00    0.000200           2       100        50 openat\n"
+        "------ ----------- ----------- --------- --------- ----------------\n"
+        "100.00    0.000500           1       400        50 total\n"
+    )
+    assert trace.table(text) == {"read": 300, "openat": 100}
+
+
+# --- results ---
+
+
+def recorded(path: Path) -> results.Results:
+    """Two receivers at the base point, and one of them with an error."""
+    about: dict[str, Any] = {
+        "machine": {"commit": "0123456789ab", "kernel": "Linux 6.1", "file_system": "tmpfs (rw)"},
+        "accounting": "cgroup v2",
+        "options": {"rounds": 3},
+        "receivers": {
+            "fastscp": {
+                "label": "fastscp",
+                "version": "fastscp 0.1.0",
+                "durability": "data, name, folders and journal flushed",
+                "shape": "a process",
+                "command": "python -m fastscp serve",
+                "compared": "byte for byte",
+            }
+        },
+        "absent": {"dcm4che": "no java on PATH"},
+        "senders": {"storescu": "DCMTK 3.6.7"},
+        "sizes": {"34KB": 33_760},
+    }
+    made = results.Results(path, about)
+    point = {"workload": "34KB", "associations": 2, "window": 1}
+    ours = made.cell("matrix", "base", "fastscp", point)
+    floor = made.cell("matrix", "base", "floor", point, note="measured with one")
+    made.cell("matrix", "base", "orthanc", point).error = "takes no connections"
+    for rate, cost in ((1000.0, 50.0), (1200.0, 40.0), (1100.0, 45.0)):
+        figures = {"rate": rate, "cpu_us_per_instance": cost, "peak_bytes": 3 << 20}
+        ours.rounds.append({**figures, "same_bytes": 1000, "same_values": 10})
+        floor.rounds.append({"rate": rate * 2, "cpu_us_per_instance": cost / 2})
+    made.ratio("34KB: fastscp to floor", "cpu_us_per_instance", ours, floor)
+    return made
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    recorded(tmp_path / "r.json").save()
+    document = results.read(tmp_path / "r.json")
+    assert document["format"] == 1
+    ours, floor, orthanc = document["cells"]
+    assert ours["figures"]["rate"] == {
+        "median": 1100.0,
+        "least": 1000.0,
+        "most": 1200.0,
+        "rounds": [1000.0, 1200.0, 1100.0],
+    }
+    assert floor["note"] == "measured with one"
+    assert orthanc["figures"] == {}
+    assert orthanc["error"] == "takes no connections"
+    assert document["ratios"][0]["median"] == 2.0
+
+
+def test_a_ratio_of_incomplete_cells_is_left_out(tmp_path: Path) -> None:
+    made = recorded(tmp_path / "r.json")
+    made.ratio("rates", "rate", made.cells[0], made.cells[2])
+    made.ratio("nothing", "response_p50_us", made.cells[0], made.cells[1])
+    assert len(made.ratios) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "no JSON"])
+def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(results.ResultsError):
+        results.read(tmp_path / "r.json")
+    assert command.main(["render", str(tmp_path / "r.json"), "--into", str(tmp_path)]) == 2
+
+
+def test_tables_from_a_recorded_result(tmp_path: Path) -> None:
+    recorded(tmp_path / "r.json").save()
+    page = render.markdown(results.read(tmp_path / "r.json"), ["base.svg"])
+    lines = page.splitlines()
+    assert "| commit | 0123456789ab |" in lines
+    assert "| file system | tmpfs (rw) |" in lines
+    assert "Absent: dcm4che (no java on PATH)." in lines
+    assert "![base](base.svg)" in lines
+    assert "workload 34KB, associations 2, window 1" in lines
+    assert "| receiver | per s | CPU µs each | peak MiB | verified |" in lines
+    ours = "| fastscp | 1,100 (1,000..1,200) | 45.0 (40.0..50.0) | 3.00 (3.00..3.00) |"
+    assert f"{ours} 1,010, 10 by value |" in lines
+    assert any(line.startswith("| floor \\* | 2,200 (2,000..2,400) |") for line in lines)
+    assert any(line.startswith("| orthanc \\* | – | – | – | – |") for line in lines)  # noqa: RUF001
+    assert "- orthanc: takes no connections" in lines
+    assert any("data, name, folders and journal flushed" in line for line in lines)
+    assert "## Model (computed, not measured)" in lines
+    assert any(line.startswith("| fastscp | 34KB | 10 GbE | 34,805 | 1.57 |") for line in lines)
+    for head, rule in itertools.pairwise(lines):
+        if rule.startswith("| ---"):
+            assert head.count("|") == rule.count("|")
+
+
+def test_without_matplotlib_there_is_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(tmp_path / "r.json").save()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "bench.plots", raising=False)
+    assert command.main(["render", str(tmp_path / "r.json"), "--into", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.md"]
+    assert "matplotlib is not installed" in capsys.readouterr().out
+
+
+def test_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    recorded(tmp_path / "r.json").save()
+    files = render.write(results.read(tmp_path / "r.json"), tmp_path / "out")
+    assert "base.svg" in {path.name for path in files}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.01234, "0.0123"),
+        (1.5, "1.50"),
+        (45, "45.0"),
+        (999.6, "1,000"),
+        (123456, "123,456"),
+    ],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert render.number(value) == text
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "--out"),
+        (["run", "--out", "x", "--scenario", "matrix,speed"], "no scenario 'speed'"),
+        (["run", "--out", "x", "--receivers", "fastcsp"], "no receiver 'fastcsp'"),
+        (["run", "--out", "x", "--sizes", "5MB"], "no size '5MB'"),
+        (["run", "--out", "x", "--rounds", "0"], "no number above 0"),
+        (["run", "--out", "x", "--seconds", "-1"], "no time in seconds"),
+        (["run", "--out", "x", "--counts", "3KB=no"], "no number above 0"),
+        (["run", "--out", "x", "--folder", "/nowhere"], "no folder"),
+        (["render", "x"], "--into"),
+        (["measure"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_misuse_is_explained(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main(words)
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_nothing_is_measured_without_a_receiver_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FASTSCP_BENCH_DCM4CHE", raising=False)
+    out = str(tmp_path / "r.json")
+    assert command.main(["run", "--receivers", "dcm4che", "--out", out]) == 2
+    assert command.main(["run", "--out", str(tmp_path / "no" / "r.json")]) == 2
+    assert "dcm4che: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+@pytest.mark.interop
+@pytest.mark.timeout(600)
+def test_quick_run_from_end_to_end(tmp_path: Path) -> None:
+    if shutil.which("cc") is None or shutil.which("storescu") is None:
+        pytest.skip("needs a C compiler and DCMTK")
+    bench, out = [sys.executable, "-m", "bench"], tmp_path / "r.json"
+    # Enough for what is kept: other tests measure memory of the whole machine.
+    run = [*bench, "run", "--quick", "--scenario", "all", "--folder", str(tmp_path)]
+    done = subprocess.run([*run, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = results.read(out)
+    assert {cell["scenario"] for cell in document["cells"]} == set(render.HEADINGS)
+    for cell in document["cells"]:
+        assert cell["figures"], cell
+        if "same_bytes" in cell["figures"]:
+            assert cell["figures"]["same_values"]["median"] == 0, cell
+    assert {ratio["scenario"] for ratio in document["ratios"]} >= {"targets", "send"}
+    subprocess.run(
+        [*bench, "render", str(out), "--into", str(tmp_path / "page")], cwd=ROOT, check=True
+    )
+    assert (tmp_path / "page" / "results.md").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "r.json"]
