@@ -39,6 +39,7 @@ cdef class Receiver(Owing):
     cdef object transport
     cdef bint backlog
     cdef int full_reads           # one after the other
+    cdef int low_water            # bytes the socket holds back until they are there
     cdef bint prompt              # acknowledge what is read at once
     cdef bint held_up             # the peer was seen to need that
     cdef bint established
@@ -64,6 +65,8 @@ cdef class Receiver(Owing):
     cdef readonly uint64_t ignored_bytes
 
     cdef bint _midway(self) noexcept
+    cdef int _due(self) noexcept
+    cdef void _await_more(self, int due) noexcept
     cdef int _take_in(self, Py_ssize_t nbytes) except -1
     cdef int _acknowledge(self) except -1
     cdef int _frames(self, Py_ssize_t nbytes) except -1

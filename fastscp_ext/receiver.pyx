@@ -57,12 +57,15 @@ cdef extern from "netinet/tcp.h" nogil:
 cdef extern from "sys/socket.h" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+    int SOL_SOCKET
+    int SO_RCVLOWAT
     ssize_t send(int fd, const void* buf, size_t len, int flags)
     int setsockopt(int fd, int level, int name, const void* value, unsigned int len)
 
 cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
     FULL_READS_MOST = 2          # before the other associations have their turn
+    PDATA_HEADERS = 12           # bytes: of a PDU and of its first PDV
     PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
 
 
@@ -114,6 +117,7 @@ cdef class Receiver(Owing):
         self.max_pdu_length = max_pdu_length
         self.fd = -1
         self.awaiting_associate = self.prompt = True
+        self.low_water = 1
         self.tag = b""
         self.calling = self.called = b""
 
@@ -131,8 +135,10 @@ cdef class Receiver(Owing):
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
         self._take_in(nbytes)
-        if self.prompt and self.fd >= 0:
-            self._acknowledge()
+        if self.fd >= 0:
+            if self.prompt:
+                self._acknowledge()
+            self._await_more(self._due())
 
     cdef bint _midway(self) noexcept:
         # Whether a message or a PDU has begun and not ended.
@@ -140,6 +146,25 @@ cdef class Receiver(Owing):
             self.framer.phase != PHASE_COMMAND or self.framer.in_pdu
             or self.framer.header_have > 0
         )
+
+    cdef int _due(self) noexcept:
+        # How many bytes must be there before a read is worth while. Where a data set is due, its
+        # PDU's header often comes alone, a moment before the rest: then it would wake us twice.
+        cdef Framer* f = &self.framer
+        if (
+            f.phase == PHASE_COMMAND or f.in_pdu or f.header_have or f.dead
+            or self.stored < PROMPT_MESSAGES
+        ):
+            return 1
+        return PDATA_HEADERS + 1
+
+    cdef void _await_more(self, int due) noexcept:
+        # An A-ABORT is shorter than that, and an empty fragment: `overdue` is called often, and
+        # takes it back.
+        if due != self.low_water and setsockopt(
+            self.fd, SOL_SOCKET, SO_RCVLOWAT, &due, sizeof(due)
+        ) == 0:
+            self.low_water = due
 
     cdef int _take_in(self, Py_ssize_t nbytes) except -1:
         cdef double now = _now()
@@ -630,6 +655,8 @@ cdef class Receiver(Owing):
         """
         cdef double past
         cdef bint midway = self._midway()
+        if self.fd >= 0:
+            self._await_more(1)
         if self.holds & ~HOLD_TURN or self.owed:
             self.progress_at = self.rate_at = now
             self.rate_bytes = 0

@@ -48,6 +48,7 @@ from tests.kit import (
     SOP,
     STUDY,
     VERIFICATION,
+    abort,
     data_set,
     element,
     message,
@@ -816,6 +817,47 @@ def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site, nagle: boo
         for number in range(17, 21):
             prompt(number)
         assert [prompt(n) for n in range(21, 60)] == [int(nagle)] * 39
+        one.unplug()
+
+
+def test_the_header_of_a_data_set_alone_wakes_nobody(site: Site) -> None:
+    one = site.associate()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with peer, ours:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.plug(one.transport, ours.fileno())
+
+        def readable() -> bool:
+            return bool(select.select([ours], [], [], 0)[0])
+
+        def move(data: bytes) -> None:
+            peer.sendall(data)
+            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
+
+        for number in range(1, 18):
+            command, data = split_pdus(store(number, sop=f"1.2.{number}"))
+            peer.sendall(command[:1])
+            # Between messages every byte counts.
+            assert readable()
+            site.feed(one, ours.recv(1))
+            move(command[1:])
+            peer.sendall(data[:12])
+            # Not before it is known what kind of sender this is.
+            assert readable() == (number < 17)
+            peer.sendall(data[12:])
+            assert readable()
+            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
+        command, data = split_pdus(store(18, sop="1.2.18"))
+        move(command)
+        # What is as short as that and comes alone is read at the next look at the timers.
+        peer.sendall(abort(0, 0))
+        assert not readable()
+        assert one.overdue(time.monotonic(), 60, 0, 0) == ""
+        assert readable()
+        site.feed(one, ours.recv(10))
+        assert one.pdus[-1] == (7, abort(0, 0))
         one.unplug()
 
 
