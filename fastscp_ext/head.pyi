@@ -14,8 +14,9 @@ def part10_head(data: Buffer) -> tuple[str, str, str, int, bool] | None:
     Source: PS3.10 7.1.
     """
 
-def part10_head_of_file(path: bytes) -> tuple[tuple[str, str, str, int, bool], int] | None:
-    """What `part10_head` finds in the first 4 KiB of a file, and the file's size in bytes.
+def part10_head_of_file(path: bytes) -> tuple[tuple[str, str, str, int, bool], int, int] | None:
+    """What `part10_head` finds in the first 4 KiB of a file, its size in bytes, and its time.
 
-    None also for what is no regular file. Raises OSError.
+    The time of its last modification is in nanoseconds, 0 for a file of less than 4 KiB, which
+    needs no call to tell it. None also for what is no regular file. Raises OSError.
     """

@@ -6,7 +6,8 @@ Sources: PS3.10 7.1; PS3.5 7.1.
 import os
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from posix.time cimport timespec
 from posix.types cimport off_t
 
 from fastscp_ext.cursor cimport Cursor, cursor_over, skip, take_span, take_u16_le, take_u32_le
@@ -35,6 +36,7 @@ cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
         unsigned int st_mode
         off_t st_size
+        timespec st_mtim
     int fstat(int fd, stat_t* about)
     bint S_ISREG(unsigned int mode)
 
@@ -125,22 +127,25 @@ def part10_head(const uint8_t[::1] data not None):
 
 
 def part10_head_of_file(bytes path not None):
-    """What `part10_head` finds in the first 4 KiB of a file, and the file's size. See head.pyi."""
+    """What `part10_head` finds in the first 4 KiB of a file, size and time of it. See head.pyi."""
     cdef uint8_t data[FIRST_READ]
     cdef const char* name = path
     cdef off_t size = 0
+    cdef int64_t modified_ns = 0
     cdef int failed = 0
     with nogil:
-        failed = _read_first(name, data, &size)
+        failed = _read_first(name, data, &size, &modified_ns)
     if failed:
         raise OSError(failed, os.strerror(failed), os.fsdecode(path))
     if size < PREAMBLE + PREFIX:
         return None
     head = _head(cursor_over(data, <uint32_t>min(size, FIRST_READ)))
-    return None if head is None else (head, size)
+    return None if head is None else (head, size, modified_ns)
 
 
-cdef int _read_first(const char* name, uint8_t* data, off_t* size) noexcept nogil:
+cdef int _read_first(
+    const char* name, uint8_t* data, off_t* size, int64_t* modified_ns
+) noexcept nogil:
     # The first of a file, and its size: 0 for what is no regular file. Returns 0 or an errno.
     cdef stat_t about
     cdef ssize_t got
@@ -154,8 +159,9 @@ cdef int _read_first(const char* name, uint8_t* data, off_t* size) noexcept nogi
         got = pread(fd, data, FIRST_READ, 0)
     if got < 0:
         failed = errno
-    # A short read is the whole of a file, so its size is known. Else it is asked for: there is more
-    # of it, or it may be something that cannot be read at all, such as a folder.
+    # A short read is the whole of a file, so its size is known, and its time is not worth a call.
+    # Else both are asked for: there is more of it, or it may be something that cannot be read at
+    # all, such as a folder.
     if 0 <= got < FIRST_READ:
         size[0] = got
     elif fstat(fd, &about) < 0:
@@ -164,6 +170,7 @@ cdef int _read_first(const char* name, uint8_t* data, off_t* size) noexcept nogi
         failed = 0
     else:
         size[0] = about.st_size
+        modified_ns[0] = <int64_t>about.st_mtim.tv_sec * 1000000000 + about.st_mtim.tv_nsec
     close(fd)
     return failed
 

@@ -12,8 +12,9 @@ class Parcel(Generic[_T]):
 
     item: the caller's own, untouched. path: of the file, as the system takes it. command: a whole
     C-STORE-RQ command set with any message id; the sender writes its own over it. offset, size: of
-    the data set in the file, bytes. patches: (offset in the data set, value) to be sent instead of
-    what the file has there. Raises ValueError: no message id in the command, or no data set.
+    the data set in the file, bytes; it is the rest of the file. patches: (offset in the data set,
+    value) to be sent instead of what the file has there. modified_ns: of the file when it was
+    looked at, 0 if unknown. Raises ValueError: no message id in the command, or no data set.
     """
 
     def __new__(
@@ -25,6 +26,7 @@ class Parcel(Generic[_T]):
         offset: int,
         size: int,
         patches: tuple[tuple[int, bytes], ...] = (),
+        modified_ns: int = 0,
     ) -> Parcel[_T]: ...
     @property
     def item(self) -> _T: ...
@@ -46,7 +48,10 @@ class Parcel(Generic[_T]):
         """Of the response; -1 where there is none."""
     @property
     def error(self) -> int:
-        """Number of the OSError that kept it from being sent, or 0. EIO: shorter than `size`."""
+        """Number of the OSError that kept it from being sent, or 0.
+
+        ESTALE: it is no regular file, ends elsewhere than the data set, or was modified since.
+        """
     @property
     def response(self) -> bytes | None:
         """The command set of a response whose status is not 0."""
@@ -63,7 +68,8 @@ class Sender(Generic[_T]):
     fd: of the socket, borrowed; blocking is faster, and both work. fragment_bytes: of one PDV,
     even. window: messages that may be outstanding. send_timeout_s: while the peer takes none of
     our data. response_timeout_s: while we have to wait for a response; the receive time-out of a
-    blocking descriptor is set to it.
+    blocking descriptor is set to it. Nothing else that the peer sends renews either of them; who
+    trickles bytes may stretch the latter to its double.
     `run` and `finish` block, without the interpreter's lock; one thread at a time.
     Source: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
     """
@@ -109,6 +115,8 @@ class Sender(Generic[_T]):
         """
     def finish(self) -> None:
         """Wait for the responses that are due, and for the rest of a PDU that has begun."""
+    def look(self) -> None:
+        """Take in what came while nothing was due, without waiting: has the peer left?"""
     def take_done(self) -> list[Parcel[_T]]:
         """The parcels that have an outcome since the last call, in the order of their responses."""
     def stop(self) -> None:

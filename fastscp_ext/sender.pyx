@@ -13,8 +13,8 @@ Sources: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.errno cimport EAGAIN, EINTR, EIO, errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EINTR, ESTALE, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.fcntl cimport F_GETFL, O_NONBLOCK, O_RDONLY, fcntl, open as c_open
@@ -81,6 +81,14 @@ cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
 
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        unsigned int st_mode
+        off_t st_size
+        timespec st_mtim
+    int fstat(int fd, stat_t* about)
+    bint S_ISREG(unsigned int mode)
+
 cdef extern from "<sys/time.h>" nogil:
     struct timeval:
         long tv_sec
@@ -141,6 +149,7 @@ ctypedef struct Job:
     uint32_t id_at              # of the two bytes of the message id, in the command
     uint64_t offset
     uint64_t size
+    int64_t modified_ns         # of the file, 0 if unknown
     const Patch* patch
     uint32_t patch_count
     uint8_t context_id
@@ -157,6 +166,20 @@ cdef inline uint64_t _now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef inline int _left_ms(uint64_t since, int allowed_ms) noexcept nogil:
+    # Of a time that is allowed from `since` on; 0 once it is over.
+    cdef uint64_t gone = (_now() - since) // 1000000
+    return 0 if gone >= <uint64_t>allowed_ms else allowed_ms - <int>gone
+
+
+cdef inline bint _kept(uint16_t status) noexcept nogil:
+    # Success or a warning: the instance is stored (PS3.7 Annex C).
+    return (
+        status == 0 or (status & 0xF000) == 0xB000
+        or status == 0x0001 or status == 0x0107 or status == 0x0116
+    )
 
 
 cdef inline void _put_headers(
@@ -220,6 +243,7 @@ cdef class Parcel:
         uint64_t offset,
         uint64_t size,
         tuple patches=(),
+        int64_t modified_ns=0,
     ):
         cdef Py_ssize_t id_at = command.find(_MESSAGE_ID) + 8
         if id_at < 8 or id_at + 2 > PyBytes_GET_SIZE(command) or not size:
@@ -236,6 +260,7 @@ cdef class Parcel:
         self.job.context_id = context_id
         self.job.offset = offset
         self.job.size = size
+        self.job.modified_ns = modified_ns
         self.job.status = -1
         if patches:
             self._take_patches()
@@ -290,6 +315,7 @@ cdef class Parcel:
         """Forget the outcome, to be sent once more."""
         self.job.status = -1
         self.job.error = 0
+        self.job.message_id = 0
         self.response = None
 
 
@@ -419,8 +445,13 @@ cdef class Sender:
     def finish(self):
         """Wait for the responses that are due, and for the rest of a PDU that has begun."""
         with nogil:
-            while self.end == GOING and (self.outstanding or self._mid_pdu()):
-                self._take_in(False)
+            self._settle(0, True)
+
+    def look(self):
+        """Take in what came unasked; does not wait. See sender.pyi."""
+        with nogil:
+            if self.end == GOING:
+                self._take_in(True)
 
     def take_done(self):
         """The parcels that have an outcome since the last call, in the order of their responses."""
@@ -443,8 +474,7 @@ cdef class Sender:
             following = job.next
             # The peer is at work on what went before it: the time to open the next one.
             problem = self._open(job)
-            while self.outstanding >= self.window and self.end == GOING:
-                self._take_in(False)
+            self._settle(self.window - 1, False)
             if self.end != GOING or self.stopping:
                 self._shut()
                 break
@@ -459,7 +489,22 @@ cdef class Sender:
             job = following
         return begun
 
+    cdef void _settle(self, uint32_t most, bint whole) noexcept nogil:
+        # Wait until no more than so many are outstanding; whole: and no PDU is half here. Only a
+        # response is given new time: bytes alone may trickle for ever.
+        cdef uint64_t answered = 0
+        cdef uint64_t since = 0
+        while self.end == GOING and (self.outstanding > most or (whole and self._mid_pdu())):
+            if since == 0 or self.answered != answered:
+                answered = self.answered
+                since = _now()
+            elif _left_ms(since, self.response_timeout_ms) == 0:
+                self.end = END_RESPONSE_TIMEOUT
+                return
+            self._take_in(False)
+
     cdef void _done(self, Job* job) noexcept nogil:
+        job.message_id = 0
         job.next = NULL
         if self.last_done == NULL:
             self.first_done = job
@@ -470,15 +515,31 @@ cdef class Sender:
     cdef int _open(self, Job* job) noexcept nogil:
         # Stage the first of a message. Returns 0, or the number of an error of its file.
         cdef int problem
-        self.file = c_open(job.path, O_RDONLY | O_CLOEXEC)
+        # What was a file may be a pipe by now, and one without a writer must not hold us up.
+        self.file = c_open(job.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         if self.file < 0:
             return errno
-        self.file_at = 0
-        self._stage_command(job)
-        problem = self._fill(job)
+        problem = self._changed(job)
+        if problem == 0:
+            self.file_at = 0
+            self._stage_command(job)
+            problem = self._fill(job)
         if problem:
             self._shut()
         return problem
+
+    cdef int _changed(self, const Job* job) noexcept nogil:
+        # Whether it is another file than the one whose head was read: 0, or an error's number.
+        cdef stat_t about
+        if fstat(self.file, &about) < 0:
+            return errno
+        if not S_ISREG(about.st_mode) or <uint64_t>about.st_size != job.offset + job.size:
+            return ESTALE
+        if job.modified_ns and job.modified_ns != (
+            <int64_t>about.st_mtim.tv_sec * 1000000000 + about.st_mtim.tv_nsec
+        ):
+            return ESTALE
+        return 0
 
     cdef void _shut(self) noexcept nogil:
         if self.file >= 0:
@@ -545,8 +606,8 @@ cdef class Sender:
         if got < 0:
             return errno
         if <uint64_t>got != self.file_at - reads_at:
-            # A short read of a file is its end: it became shorter since its head was read.
-            return EIO
+            # A short read of a file is its end: it became shorter while it was open.
+            return ESTALE
         if job.patch_count:
             _apply(job, places, count, reads_at)
         if self.file_at == job.size:
@@ -578,21 +639,25 @@ cdef class Sender:
         cdef pollfd watched
         cdef ssize_t n
         cdef int ready
+        cdef uint64_t since = 0         # when it took something last, once that is asked
         while size:
             n = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
             if n > 0:
                 data += n
                 size -= <uint32_t>n
                 self.sent_bytes += <uint64_t>n
+                since = 0
                 continue
             if n < 0 and errno == EINTR:
                 continue
             if n < 0 and errno != EAGAIN:
                 return self._ended(errno)
+            if since == 0:
+                since = _now()
             watched.fd = self.fd
             watched.events = POLLIN | POLLOUT
             watched.revents = 0
-            ready = poll(&watched, 1, self.send_timeout_ms)
+            ready = poll(&watched, 1, _left_ms(since, self.send_timeout_ms))
             if ready == 0:
                 self.end = END_SEND_TIMEOUT
                 return 1
@@ -693,13 +758,22 @@ cdef class Sender:
                 self._broken("it sent a response without a status")
             return
         if scan.present & CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO:
-            job = self._leave(scan.message_id_being_responded_to)
+            job = self._due(scan.message_id_being_responded_to)
         if job == NULL:
             with gil:
                 self._broken(
                     f"it answered message {scan.message_id_being_responded_to}, which is not "
                     "outstanding")
             return
+        if self.mid_message and job.message_id == self.last_id and _kept(scan.status):
+            # It may refuse what it has not seen, but not store it.
+            with gil:
+                self._broken(
+                    f"it answered message {self.last_id} with {scan.status:04X} before it had all "
+                    "of it")
+            return
+        self.slots[job.message_id & self.slot_mask] = NULL
+        self.outstanding -= 1
         job.nanoseconds = _now() - job.began
         job.status = scan.status
         if scan.status:
@@ -712,15 +786,10 @@ cdef class Sender:
             (scan.present & CMD_HAS_DATA_SET_TYPE) != 0 and scan.data_set_type != 0x0101,
         )
 
-    cdef Job* _leave(self, uint16_t message_id) noexcept nogil:
-        # The outstanding one with this id, which is so no longer; NULL if there is none.
+    cdef Job* _due(self, uint16_t message_id) noexcept nogil:
+        # The outstanding one with this id; NULL if there is none.
         cdef Job* job = self.slots[message_id & self.slot_mask]
-        if job == NULL or job.message_id != message_id:
-            return NULL
-        self.slots[message_id & self.slot_mask] = NULL
-        self.outstanding -= 1
-        job.message_id = 0
-        return job
+        return NULL if job == NULL or job.message_id != message_id else job
 
     cdef void _broken(self, str what) noexcept:
         self.text = what

@@ -10,9 +10,9 @@ import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from fastscp.errors import ConfigError, FastscpError
+from fastscp.errors import FastscpError
 from fastscp.scu.files import Finder, Found
-from fastscp.scu.outcome import Summary
+from fastscp.scu.outcome import Report, Summary
 from fastscp.scu.send import Options, Shipment
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def run_send(
     """Send what the paths name; returns what became of it.
 
     report: gets a line of JSON per instance. progress: show a bar on stderr.
-    Raises ConfigError for a path that names nothing and a report that cannot be written,
-    FastscpError if there is no DICOM file to send.
+    Raises ConfigError for a path that names nothing and a report that cannot be made, FastscpError
+    if there is no DICOM file to send, or for a report that cannot be written to its end.
     """
     with contextlib.ExitStack() as undo:
         display: _Display = _Quiet()
@@ -72,14 +72,7 @@ def run_send(
             from fastscp.scu.progress import Bar
 
             display = undo.enter_context(Bar())
-        lines = None
-        if report is not None:
-            try:
-                lines = undo.enter_context(report.open("wb"))
-            except OSError as error:
-                raise ConfigError(
-                    "--report", f"cannot write {report} ({error.strerror}); name another file"
-                ) from None
+        lines = None if report is None else undo.enter_context(Report(report))
         finder = Finder(paths)
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:
@@ -118,8 +111,6 @@ async def _run(
         if asked == 1:
             display.say("interrupted: finishing what is on its way; once more to break off")
         shipment.interrupt()
-        if asked > 1:
-            work.cancel()
 
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, interrupted)
@@ -127,8 +118,7 @@ async def _run(
         while not work.done():
             await asyncio.wait([work], timeout=_REFRESH_S)
             display.sending(shipment, summary)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        await work
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(name)

@@ -6,7 +6,6 @@ import glob
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastscp.errors import ConfigError
@@ -25,13 +24,17 @@ _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 File: TypeAlias = "tuple[bytes, Head]"
 
 
+# A path, of a file or a folder, and why it could not be read.
+_Failed: TypeAlias = "tuple[bytes, str]"
+
+
 @dataclass
 class Found:
     """files: to be sent. skipped: files that are not DICOM. failed: path and reason."""
 
     files: list[File] = field(default_factory=list)
     skipped: int = 0
-    failed: list[tuple[bytes, str]] = field(default_factory=list)
+    failed: list[_Failed] = field(default_factory=list)
 
 
 class Finder:
@@ -42,7 +45,8 @@ class Finder:
     """
 
     def __init__(self, arguments: Iterable[str]) -> None:
-        self._paths = paths_of(arguments)
+        self._unread: list[_Failed] = []
+        self._paths = paths_of(arguments, self._unread)
         self.seen = 0
         self.complete = False
 
@@ -54,21 +58,31 @@ class Finder:
             path = next(self._paths, None)
             if path is None:
                 self.complete = True
-                return
+                break
             self.seen += 1
             _look_at(path, found)
+        found.failed += self._unread
+        self._unread.clear()
 
 
-def paths_of(arguments: Iterable[str]) -> Iterator[bytes]:
+def paths_of(arguments: Iterable[str], unread: list[_Failed]) -> Iterator[bytes]:
     """The files that the arguments name, folders searched to their depths, in a stable order.
 
-    Raises ConfigError at once for an argument that names nothing; folders are read later.
+    unread: gets the folders that cannot be read. Raises ConfigError at once for an argument that
+    names nothing; folders are read later.
     """
-    return _files([name for argument in arguments for name in _named(argument)])
+    return _files([name for argument in arguments for name in _named(argument)], unread)
 
 
 def _named(argument: str) -> list[str]:
-    if Path(argument).exists():
+    try:
+        os.stat(argument)  # noqa: PTH116 - pathlib's has nothing to add
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        # It may be there: who reads it will say what is wrong.
+        return [argument]
+    else:
         return [argument]
     # A shell that found no match passes the pattern on, and some shells never look.
     names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute ones too
@@ -77,22 +91,46 @@ def _named(argument: str) -> list[str]:
     return names
 
 
-def _files(names: list[str]) -> Iterator[bytes]:
+def _files(names: list[str], unread: list[_Failed]) -> Iterator[bytes]:
     for name in names:
-        if Path(name).is_dir():
-            yield from _below(os.fsencode(name))
+        if os.path.isdir(name):  # noqa: PTH112 - pathlib's raises where it may not look
+            yield from _below(os.fsencode(name), unread)
         else:
             yield os.fsencode(name)
 
 
-def _below(folder: bytes) -> Iterator[bytes]:
-    for root, folders, files in os.walk(folder):
-        folders.sort()
+def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
+    """Its files, then those of its folders; links to folders are not followed."""
+    # Not by recursion, which ends long before the depths of a file system.
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        files: list[bytes] = []
+        folders: list[bytes] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not _is_folder(entry):
+                        files.append(entry.name)
+                    elif not entry.is_symlink():
+                        folders.append(entry.name)
+        except OSError as error:
+            unread.append((folder, f"cannot be read: {error.strerror}"))
         files.sort()
+        folders.sort(reverse=True)
         # To join each of them costs more than the rest.
-        start = os.path.join(root, b"")  # noqa: PTH118
+        start = os.path.join(folder, b"")  # noqa: PTH118
         for name in files:
             yield start + name
+        waiting += (start + name for name in folders)
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, say: to open it will tell.
+        return False
 
 
 def _look_at(path: bytes, found: Found) -> None:

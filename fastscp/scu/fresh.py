@@ -43,7 +43,7 @@ def uid_places(path: str | bytes, head: Head) -> tuple[UidPlace, ...]:
     """
     if encoding_of(head.transfer_syntax.encode("latin-1"))[1]:
         raise UnusableInstance("its data set is deflated: its UIDs cannot be exchanged")
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         values, data, encoding = tapped(
             lambda at, size: os.pread(fd, size, head.offset + at), head.transfer_syntax, _KEYWORDS

@@ -56,11 +56,11 @@ class Group:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be taken, now or later."""
-        return not (self._fresh or self._returned or self._later or self._more_rounds)
+        return self.wait_s() is None
 
     @property
     def _more_rounds(self) -> bool:
-        return self._round + 1 < self._rounds
+        return bool(self._kept) and self._round + 1 < self._rounds
 
     def _begin_round(self) -> bool:
         """Put the files of all rounds into the next one; False if there is none."""
@@ -68,7 +68,7 @@ class Group:
             return False
         self._round += 1
         self._fresh.extend(self._kept)
-        return bool(self._fresh)
+        return True
 
     def take(self, most: int) -> list[FileParcel]:
         """Up to so many parcels whose time has come."""
@@ -94,8 +94,15 @@ class Group:
         heapq.heappush(self._later, (time.monotonic() + seconds, self._number, parcel))
 
     def wait_s(self) -> float | None:
-        """Until the next parcel's time comes; None if none waits."""
+        """Until there is something to take: 0.0 if there is; None if there will be nothing."""
+        if self._fresh or self._returned or self._more_rounds:
+            return 0.0
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def tried(self) -> list[FileParcel]:
+        """Those that were sent before and wait for another time."""
+        waiting = (*self._returned, *(parcel for _, _, parcel in self._later))
+        return [parcel for parcel in waiting if parcel.attempts]
 
     def clear(self) -> Iterator[FileParcel]:
         """All that is left, for who gives up on it."""

@@ -28,16 +28,22 @@ _IDENTITY: Final = frozenset({"SOPClassUID", "SOPInstanceUID"})
 # SOP classes with transfer syntaxes that were judged well before: a few stand for all files.
 _good: Final[set[tuple[str, str]]] = set()
 _MOST_GOOD: Final = 1024
+# PS3.5 9.1.
+_LONGEST_UID: Final = 64
 
 
 class Head(NamedTuple):
-    """An instance as its file names it. offset, size: of the data set, in bytes."""
+    """An instance as its file names it.
+
+    offset, size: of the data set, in bytes. modified_ns: of the file, 0 where it is not known.
+    """
 
     sop_class: str
     sop_instance: str
     transfer_syntax: str
     offset: int
     size: int
+    modified_ns: int = 0
 
 
 def is_part10(start: bytes) -> bool:
@@ -53,14 +59,14 @@ def read_head(path: str | bytes | Path) -> Head | None:
     found = part10_head_of_file(os.fsencode(path))
     if found is None:
         return None
-    head, total = found
+    head, total, modified_ns = found
     if not head[4] and total > _FIRST_READ:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _read_on(lambda at, size: os.pread(fd, size, at), total)
+            return _read_on(lambda at, size: os.pread(fd, size, at), total, modified_ns)
         finally:
             os.close(fd)
-    return _judged(head, total)
+    return _judged(head, total, modified_ns)
 
 
 def read_head_of(data: bytes) -> Head | None:
@@ -68,7 +74,7 @@ def read_head_of(data: bytes) -> Head | None:
     return _read_on(lambda at, size: data[at : at + size], len(data))
 
 
-def _read_on(read: Callable[[int, int], bytes], total: int) -> Head | None:
+def _read_on(read: Callable[[int, int], bytes], total: int, modified_ns: int = 0) -> Head | None:
     """Read more and more, until all is found or further bytes are not worth it."""
     start = read(0, _FIRST_READ)
     while True:
@@ -76,20 +82,23 @@ def _read_on(read: Callable[[int, int], bytes], total: int) -> Head | None:
         if head is None:
             return None
         if head[4] or len(start) >= min(total, _LOOKED_AT):
-            return _judged(head, total)
+            return _judged(head, total, modified_ns)
         more = read(len(start), len(start))
         if not more:
-            return _judged(head, total)
+            return _judged(head, total, modified_ns)
         start += more
 
 
-def _judged(head: tuple[str, str, str, int, bool], total: int) -> Head:
+def _judged(head: tuple[str, str, str, int, bool], total: int, modified_ns: int) -> Head:
     sop_class, sop_instance, transfer_syntax, offset, _complete = head
     if not transfer_syntax:
         raise UnusableInstance("its File Meta Information is cut short, or has no transfer syntax")
     if not sop_class or not sop_instance:
         missing = "SOP Class UID" if not sop_class else "SOP Instance UID"
         raise UnusableInstance(f"it has no {missing}")
+    if len(sop_instance) > _LONGEST_UID:
+        # Any other oddity the peer may judge; no command can hold this one.
+        raise UnusableInstance(f"its SOP Instance UID has more than {_LONGEST_UID} characters")
     pair = (sop_class, transfer_syntax)
     if pair not in _good:
         # These two go into a presentation context, which holds nothing but UIDs.
@@ -100,7 +109,7 @@ def _judged(head: tuple[str, str, str, int, bool], total: int) -> Head:
             _good.add(pair)
     if offset >= total:
         raise UnusableInstance("it has no data set")
-    return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset)
+    return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset, modified_ns)
 
 
 def tap_identity(

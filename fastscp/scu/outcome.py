@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from fastscp import status as codes
+from fastscp.errors import ConfigError, FastscpError
 from fastscp.scu.association import Response
 from fastscp.status import StatusClass
 from fastscp_ext import CommandError, decode_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
     from fastscp.scu.heads import Head
 
-__all__ = ["Outcome", "Summary"]
+__all__ = ["Outcome", "Report", "Summary"]
 
 # Failures named one by one; the rest is in the counts, and in the report.
 _SHOWN: Final = 20
@@ -39,7 +43,7 @@ class Outcome:
     @property
     def kind(self) -> str:
         """`success`, `warning` or `failure`."""
-        if self.status is None:
+        if self.error or self.status is None:
             return "failure"
         kind = codes.classify(self.status)
         return kind.value if kind in (StatusClass.SUCCESS, StatusClass.WARNING) else "failure"
@@ -54,7 +58,8 @@ class Outcome:
     def line(self) -> dict[str, Any]:
         """As the report has it."""
         line: dict[str, Any] = {
-            "path": self.path,
+            # What is not UTF-8 in a name has no place in JSON.
+            "path": os.fsencode(self.path).decode(errors="backslashreplace"),
             "sop_instance_uid": self.sop_instance,
             "outcome": self.kind,
             "status": None if self.status is None else f"{self.status:04X}",
@@ -78,11 +83,51 @@ class Outcome:
         return line
 
 
+class Report:
+    """A file that gets a line of JSON per instance.
+
+    Raises ConfigError where it cannot be made, FastscpError where it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._encoder = msgspec.json.Encoder()
+        try:
+            self._file = path.open("wb")
+        except OSError as error:
+            raise ConfigError(
+                "--report", f"cannot write {path} ({error.strerror}); name another file"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._file.close()
+        except OSError as why:
+            raise self._failed(why) from None
+
+    def write(self, outcome: Outcome) -> None:
+        try:
+            self._file.write(self._encoder.encode(outcome.line()) + b"\n")
+        except OSError as why:
+            raise self._failed(why) from None
+
+    def _failed(self, why: OSError) -> FastscpError:
+        return FastscpError(f"cannot write the report {self._path}: {why.strerror}")
+
+
 @dataclass
 class Summary:
-    """The counts of a run. report: an open file for the lines, or None."""
+    """The counts of a run. report: for a line per instance, or None."""
 
-    report: IO[bytes] | None = None
+    report: Report | None = None
     skipped: int = 0
     stored: int = 0
     warned: int = 0
@@ -95,7 +140,6 @@ class Summary:
     statuses: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
-    _encoder: msgspec.json.Encoder = field(default_factory=msgspec.json.Encoder)
 
     @property
     def ok(self) -> bool:
@@ -128,7 +172,7 @@ class Summary:
         if outcome.status:
             self.statuses[outcome.status] += 1
         if self.report is not None:
-            self.report.write(self._encoder.encode(outcome.line()) + b"\n")
+            self.report.write(outcome)
         return said
 
     def outcome(

@@ -5,10 +5,13 @@ an association, so they are dealt into groups, and each group has a queue. Every
 on one queue at a time and moves its messages in the codec (`Sender`), a batch at a time in a thread
 of its own; between batches the event loop counts, reports and decides what goes back to the queue.
 Meanwhile the rest of a large collection is looked at, a bounded number of files ahead. A context
-that turns up after an association was opened is none of its own: the association is released when
-such an instance is next, and opened again with all that are known by then.
+that turns up after an association was opened is none of its own: when nothing but such instances
+is next, the association is released, and opened again with all contexts that are known by then.
 An instance is tried again after a lost connection and after A7xx; nothing else would end otherwise
-the next time. Instances that no association can take any more fail with what stopped the last one.
+the next time. A worker whose association cannot be had gives up, unless it is the last: then the
+instances that are left fail with what stopped it.
+Interrupted, nothing more is begun; interrupted again, connections are cut, and whatever has been
+sent and not answered fails. Nobody waits for the disk that files are looked for on.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import contextlib
 import errno
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastscp.log import printable
 from fastscp.scu.association import (
@@ -61,6 +65,10 @@ __all__ = ["Options", "Shipment"]
 
 log = logging.getLogger("fastscp.send")
 
+_T = TypeVar("_T")
+
+# Taken from the queue before there is an association to carry them.
+_FIRST_BATCH: Final = 8
 # A batch should take about so long: short enough to share work and to count, long enough that the
 # hop between thread and loop does not show.
 _BATCH_S: Final = 0.1
@@ -72,6 +80,7 @@ _LOOK_S: Final = 0.1
 _LOOK_AHEAD: Final = 50_000
 _FIRST_BACK_OFF_S: Final = 0.5
 _LONGEST_BACK_OFF_S: Final = 30.0
+_INTERRUPTED: Final = "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +130,9 @@ class Shipment:
         self._places: dict[bytes, tuple[UidPlace, ...]] = {}
         self._senders: dict[Sender[File], int] = {}
         self._interrupts = 0
-        self._wake = asyncio.Event()
         self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._workers = options.associations
         self._sent_before = 0
         self._pool: ThreadPoolExecutor | None = None
         self._groups: list[Group] = []
@@ -149,29 +159,43 @@ class Shipment:
         """Finish what is on its way and release; asked again, break off."""
         self._interrupts += 1
         self._summary.interrupted = True
-        self._wake.set()
         self._tell()
         for sender in self._senders:
             sender.stop()
-            if self._interrupts > 1:
-                sender.break_off()
+        if self._interrupts > 1:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """Cut every connection, and leave off whatever else is waited for."""
+        self._interrupts = max(2, self._interrupts)
+        for sender in self._senders:
+            sender.stop()
+            sender.break_off()
+        for task in self._tasks:
+            task.cancel()
 
     async def run(self) -> None:
         """Send everything; returns when every instance has its outcome, or after `interrupt`."""
         began = time.monotonic()
-        number = self._options.associations
-        # One thread per association, and one that looks ahead: the default pool is smaller than
-        # some wish to test with.
-        self._pool = ThreadPoolExecutor(number + 1, thread_name_prefix="send")
+        # One thread per association: the default pool is smaller than some wish to test with.
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="send")
+        works = (self._look_ahead(), *(self._work() for _ in range(self._workers)))
+        self._tasks += map(asyncio.ensure_future, works)
         try:
-            await asyncio.gather(self._look_ahead(), *(self._work() for _ in range(number)))
-            for why, lost in self._lost.items():
-                self._say(f"{lost} instances were not sent: {why}")
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            for sender in self._senders:
-                sender.break_off()
+            # Where one of them failed, the others have to end as well.
+            self._break_off()
+            ends = await asyncio.gather(*self._tasks, return_exceptions=True)
             self._pool.shutdown()
             self._summary.seconds = time.monotonic() - began
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        for parcel in (parcel for group in self._groups for parcel in group.tried()):
+            self._count(parcel.item, parcel, error=_INTERRUPTED)
+        for why, lost in self._lost.items():
+            self._say(f"{lost} instances were not sent: {why}")
 
     # Work ----------------------------------------------------------------------------------------
 
@@ -182,11 +206,35 @@ class Shipment:
             await self._until(lambda: sum(group.fresh for group in self._groups) < _LOOK_AHEAD)
             if self._interrupts:
                 return
-            found = Found()
-            await loop.run_in_executor(self._pool, self._finder.look, found, _LOOK_FILES, _LOOK_S)
-            self._take_in(found)
+            found = loop.create_future()
+            # No thread of a pool: a disk may hang, and nobody waits for the end of this one.
+            threading.Thread(target=self._look, args=(found,), daemon=True).start()
+            await self._until(found.done)
+            if not found.done():
+                return
+            self._take_in(found.result())
             self.complete = self._finder.complete
             self._tell()
+
+    def _look(self, looked: asyncio.Future[Found]) -> None:
+        """Look for more files, in a thread of its own."""
+        found = Found()
+        problem: Exception | None = None
+        try:
+            self._finder.look(found, _LOOK_FILES, _LOOK_S)
+        except Exception as error:
+            problem = error
+
+        def deliver() -> None:
+            if problem is None:
+                looked.set_result(found)
+            else:
+                looked.set_exception(problem)
+            self._tell()
+
+        # After an interruption there is no loop any more.
+        with contextlib.suppress(RuntimeError):
+            looked.get_loop().call_soon_threadsafe(deliver)
 
     def _take_in(self, found: Found) -> None:
         """Count the files that are none, and deal the others to their groups."""
@@ -205,6 +253,9 @@ class Shipment:
             else:
                 self._lose(file, None, group.abandoned)
         self.instances += len(found.failed) + len(found.files) * self._options.repeat
+        # Whoever still holds it shall not keep them in memory.
+        found.files.clear()
+        found.failed.clear()
 
     def _new_context(self, head: Head) -> Group:
         """Give a context to its group: the last one, if there is room, or a new one."""
@@ -230,7 +281,9 @@ class Shipment:
         else:
             command = self._command(head.sop_class, head.sop_instance)
         context_id = self._contexts[head.sop_class, head.transfer_syntax][1]
-        return Parcel(file, path, command, context_id, head.offset, head.size, patches)
+        return Parcel(
+            file, path, command, context_id, head.offset, head.size, patches, head.modified_ns
+        )
 
     def _command(self, sop_class: str, sop_instance: str) -> bytes:
         """The command set of an instance; those of a class differ in nothing but their UIDs."""
@@ -272,46 +325,68 @@ class Shipment:
         """One association after the other, as long as there is anything to send."""
         failures = 0
         while (group := await self._choose()) is not None:
+            # Taken before the association is there, or others would open theirs for the same.
+            batch = group.take(_FIRST_BATCH)
+            self._tell()
+            if not batch:
+                continue
             group.workers += 1
             try:
-                why, useful = await self._associate(group)
+                why, useful = await self._associate(group, batch)
             finally:
                 group.workers -= 1
+                self._tell()
             if useful:
                 failures = 0
-            if why is None:
+            if why is None or group.finished or self._interrupts:
                 continue
             failures += 1
-            if not why.transient or failures > self._options.retries:
-                if group.workers:
-                    # The others have the association that this one was not given.
-                    self._say(f"going on with fewer associations: {why}")
-                    return
+            if why.transient and failures <= self._options.retries:
+                delay = _back_off(failures)
+                self._say(f"{why}; trying again in {delay:g} s")
+                await self._until(self._over, delay)
+            elif self._workers > 1:
+                # The others have the association that this one was not given, or will be the last.
+                self._workers -= 1
+                self._say(f"going on with fewer associations: {why}")
+                return
+            else:
                 lasting = isinstance(why, (ConnectionFailed, AssociationRejected))
                 if lasting:
                     self._hopeless = why
                 for lost in self._groups if lasting else [group]:
                     self._abandon(lost, why)
                 failures = 0
-                continue
-            if group.finished:
-                continue
-            delay = _back_off(failures)
-            self._say(f"{why}; trying again in {delay:g} s")
-            await self._sleep(delay)
 
     async def _choose(self) -> Group | None:
-        """The group with the fewest workers that has work left; waits for one to be found."""
-        await self._until(lambda: self.complete or bool(self._unfinished()))
-        if self._interrupts:
-            return None
-        return min(self._unfinished(), key=lambda group: group.workers, default=None)
+        """The group with the fewest workers that has something to send; waits for one.
 
-    def _unfinished(self) -> list[Group]:
-        return [group for group in self._groups if not group.finished]
+        None once all is over: as long as others are at work, something may come back.
+        """
+        while not self._interrupts:
+            ready = self._ready()
+            if ready:
+                return min(ready, key=lambda group: group.workers)
+            if self._over():
+                return None
+            waits = (group.wait_s() for group in self._groups)
+            soonest = min((wait for wait in waits if wait is not None), default=None)
+            await self._until(lambda: bool(self._ready()) or self._over(), soonest)
+        return None
 
-    async def _associate(self, group: Group) -> tuple[PeerError | None, bool]:
-        """One association's life; returns what ended it before its time, and if it was of use."""
+    def _ready(self) -> list[Group]:
+        return [group for group in self._groups if group.wait_s() == 0]
+
+    def _over(self) -> bool:
+        return self.complete and all(group.finished and not group.workers for group in self._groups)
+
+    async def _associate(
+        self, group: Group, batch: list[FileParcel]
+    ) -> tuple[PeerError | None, bool]:
+        """One association's life; returns what ended it before its time, and if it was of use.
+
+        batch: what is sent first.
+        """
         options = self._options
         try:
             association = await associate(
@@ -326,30 +401,39 @@ class Shipment:
                 tls=options.tls,
                 identity=options.identity,
             )
-        except PeerError as error:
-            return error, False
+        except BaseException as error:
+            group.give_back(batch)
+            if isinstance(error, PeerError):
+                return error, False
+            raise
         self._summary.associations += 1
         if association.window < options.window:
             log.info("the peer allows %d outstanding operations", association.window)
         try:
-            failure, answered = await self._move(association, group)
-            if failure is None:
-                await association.release()
+            failure, answered = await self._move(association, group, batch)
+            if association.failure is None:
+                try:
+                    await association.release()
+                except PeerError as error:
+                    # Every instance has its response: how it ends matters to nobody.
+                    log.info("at the end of an association: %s", error)
             return failure, answered > 0
-        except PeerError as error:
-            # Every instance has its response: how the association ends matters to nobody.
-            log.info("at the end of an association: %s", error)
-            return None, True
         finally:
             await association.abort()
 
-    async def _move(self, association: Association, group: Group) -> tuple[PeerError | None, int]:
-        """Send from the group's queue until it is empty.
+    async def _move(
+        self, association: Association, group: Group, batch: list[FileParcel]
+    ) -> tuple[PeerError | None, int]:
+        """Send a batch, and from the group's queue until it is empty.
 
         Returns what ended it earlier, and the number of responses.
         """
         timeouts = self._options.timeouts
         link = association.link
+        if link.failure is not None:
+            # The end came right behind the acceptance.
+            group.give_back(batch)
+            return link.failure, 0
         async with link.lend() as fd:
             sender: Sender[File] = Sender(
                 fd,
@@ -360,68 +444,98 @@ class Shipment:
             )
             self._senders[sender] = 0
             try:
-                await self._batches(sender, association, group)
-            except BaseException:
-                sender.stop()
-                sender.break_off()
-                raise
+                await self._batches(sender, association, group, batch)
             finally:
                 del self._senders[sender]
                 self._sent_before += sender.sent_bytes
         failure = self._conclude(sender, association)
-        for parcel in sender.unanswered:
+        lost = sender.unanswered
+        ours = sender.end == "file"
+        for parcel in lost:
             assert failure is not None  # noqa: S101 - nothing else leaves them unanswered
             if parcel.error:
-                self._count(parcel.item, parcel, error=os.strerror(parcel.error))
-            elif failure.transient and parcel.attempts <= self._options.retries:
+                self._count(parcel.item, parcel, error=_file_error(parcel))
+            elif self._interrupts > 1:
+                self._count(parcel.item, parcel, error=_INTERRUPTED)
+            elif ours or (failure.transient and self._may_repeat(parcel)):
                 self._again(group, parcel, 0)
             else:
                 self._count(parcel.item, parcel, error=str(failure))
+        if ours or (sender.end in ("closed", "pdu") and not lost and sender.answered):
+            # A file of ours failed; or the peer left when it owed us nothing, as it may.
+            return None, sender.answered
         return failure, sender.answered
 
-    async def _batches(self, sender: Sender[File], association: Association, group: Group) -> None:
-        loop = asyncio.get_running_loop()
-        size = max(8, association.window)
-        while not sender.end and not self._interrupts:
-            batch, late = self._batch(association, group, size)
-            if not batch:
-                await loop.run_in_executor(self._pool, sender.finish)
+    async def _batches(
+        self,
+        sender: Sender[File],
+        association: Association,
+        group: Group,
+        batch: list[FileParcel],
+    ) -> None:
+        size = max(_FIRST_BATCH, association.window)
+        while not self._interrupts:
+            # Between messages the peer may leave, and should not be sent the next one then.
+            sender.look()
+            if sender.end:
+                break
+            batch += group.take(size - len(batch))
+            if batch:
+                self._tell()
+            batch, late = self._sendable(association, group, batch)
+            if batch:
+                began = time.monotonic()
+                begun = await self._in_thread(sender, sender.run, batch)
+                group.give_back(batch[begun:])
+                batch = []
                 self._account(sender, group)
-                if late:
-                    return
-                wait = group.wait_s()
-                if wait:
-                    await self._sleep(wait)
-                elif group.finished:
-                    await self._until(lambda: self.complete or bool(self._unfinished()))
-                if sender.end or group.finished:
-                    return
+                pace = _BATCH_S / max(time.monotonic() - began, 1e-6)
+                size = max(1, min(_LARGEST_BATCH, int(size * min(pace, 4.0))))
+                size = max(size, min(association.window, _LARGEST_BATCH))
                 continue
-            began = time.monotonic()
-            begun = await loop.run_in_executor(self._pool, sender.run, batch)
-            group.give_back(batch[begun:])
+            await self._in_thread(sender, sender.finish)
             self._account(sender, group)
-            pace = _BATCH_S / max(time.monotonic() - began, 1e-6)
-            size = max(1, min(_LARGEST_BATCH, int(size * min(pace, 4.0))))
-            size = max(size, min(association.window, _LARGEST_BATCH))
-        await loop.run_in_executor(self._pool, sender.finish)
+            if late:
+                break
+            await self._until(
+                lambda: bool(self._ready()) or (self.complete and group.finished), group.wait_s()
+            )
+            if group.wait_s() != 0 and (group.finished or self._ready()):
+                break
+        group.give_back(batch)
+        await self._in_thread(sender, sender.finish)
         self._account(sender, group)
 
-    def _batch(
-        self, association: Association, group: Group, most: int
+    async def _in_thread(
+        self, sender: Sender[File], call: Callable[..., _T], *arguments: list[FileParcel]
+    ) -> _T:
+        """What it returns. Cancelled, it is broken off, and what it has done counts all the same.
+
+        Nobody but `_break_off` cancels: nothing more is begun afterwards.
+        """
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._pool, call, *arguments)
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                sender.stop()
+                sender.break_off()
+        return running.result()
+
+    def _sendable(
+        self, association: Association, group: Group, taken: list[FileParcel]
     ) -> tuple[list[FileParcel], bool]:
-        """What to send next, and whether a context comes next that was not proposed."""
-        taken = group.take(most)
-        self._tell()
+        """Those that this association carries, and whether others need a context it has not.
+
+        These are given back: they may wait until nothing else is left, and share the next one.
+        """
         proposed = len(association.contexts) + len(association.refused)
-        batch: list[FileParcel] = []
-        for number, parcel in enumerate(taken):
-            if parcel.context_id > 2 * proposed:
-                group.give_back(taken[number:])
-                return batch, True
-            if self._acceptable(parcel, association):
-                batch.append(parcel)
-        return batch, False
+        late = [parcel for parcel in taken if parcel.context_id > 2 * proposed]
+        if late:
+            group.give_back(late)
+            taken = [parcel for parcel in taken if parcel.context_id <= 2 * proposed]
+        return [parcel for parcel in taken if self._acceptable(parcel, association)], bool(late)
 
     def _acceptable(self, parcel: FileParcel, association: Association) -> bool:
         if parcel.context_id in association.contexts:
@@ -476,15 +590,18 @@ class Shipment:
         summary = self._summary
         plain = summary.report is None
         for parcel in sender.take_done():
-            if parcel.status == 0 and plain:
+            if parcel.error:
+                self._count(parcel.item, parcel, error=_file_error(parcel))
+            elif parcel.status == 0 and plain:
                 summary.stored_plainly(parcel.size)
-            elif parcel.error:
-                self._count(parcel.item, parcel, error=f"cannot be read: {_file_error(parcel)}")
-            elif 0xA700 <= parcel.status <= 0xA7FF and parcel.attempts <= self._options.retries:
+            elif 0xA700 <= parcel.status <= 0xA7FF and self._may_repeat(parcel):
                 self._again(group, parcel, _back_off(parcel.attempts))
             else:
                 self._count(parcel.item, parcel)
         self._senders[sender] = sender.answered
+
+    def _may_repeat(self, parcel: FileParcel) -> bool:
+        return parcel.attempts <= self._options.retries and not self._interrupts
 
     def _again(self, group: Group, parcel: FileParcel, delay: float) -> None:
         self._summary.retried += 1
@@ -529,16 +646,12 @@ class Shipment:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _until(self, true: Callable[[], bool]) -> None:
-        """Wait until it is true, unless an interruption comes first."""
-        while not (true() or self._interrupts):
-            await self._news.wait()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, unless an interruption comes first."""
+    async def _until(self, true: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait until it is true, so long at most, unless an interruption comes first."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
+                while not (true() or self._interrupts):
+                    await self._news.wait()
 
 
 def _back_off(failures: int) -> float:
@@ -546,9 +659,9 @@ def _back_off(failures: int) -> float:
 
 
 def _file_error(parcel: FileParcel) -> str:
-    if parcel.error == errno.EIO:
-        return "it is shorter than it was, or the disk failed"
-    return os.strerror(parcel.error)
+    if parcel.error == errno.ESTALE:
+        return "it changed since it was looked at"
+    return f"cannot be read: {os.strerror(parcel.error)}"
 
 
 def _sent_uid(parcel: FileParcel) -> str:

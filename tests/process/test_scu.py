@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +36,9 @@ from fastscp.scu import (
     jwt_identity,
     password_identity,
 )
+from fastscp.scu import send as sending
 from fastscp.status import StatusClass
+from fastscp_ext import AssociateAC, PresentationContextAC, UserInformation, encode_associate_ac
 from tests.kit import (
     BIG,
     CT,
@@ -896,27 +899,172 @@ def test_send_to_a_peer_that_does_not_read(send: Callable[..., Sent], tmp_path: 
 
 
 def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path) -> None:
-    """Gone or shorter since they were looked at: their own failure, nobody else's."""
-    paths = write_files(tmp_path / "in", 4)
-    long = tmp_path / "in/z"
-    long.write_bytes(part10(data_set(sop="1.2.9", pixels=3_000_000), sop="1.2.9"))
+    """Others than those that were looked at: their own failure, nobody else's."""
+    paths = write_files(tmp_path / "in", 7, pixels=9000)
 
     def script(connection: Connection) -> list[Message]:
         # Files are opened ahead, so it has to be before the first can be sent.
-        paths[1].unlink()
-        os.truncate(paths[2], paths[2].stat().st_size - 10)
-        os.truncate(long, 2_000_000)
+        gone, shorter, longer, modified, pipe = paths[1:6]
+        gone.unlink()
+        os.truncate(shorter, shorter.stat().st_size - 10)
+        longer.write_bytes(longer.read_bytes() + bytes(10))
+        os.utime(modified, ns=(0, modified.stat().st_mtime_ns + 1))
+        pipe.unlink()
+        os.mkfifo(pipe)
         connection.accept()
         return connection.serve()
 
-    with Scp(script, serving()) as scp:
+    with Scp(script) as scp:
         sent = send(scp.address, tmp_path / "in", "--retries", "1")
     assert sent.code == 1
-    assert sent.statuses == ["0000", None, None, "0000", None]
+    assert sent.statuses == ["0000", *[None] * 5, "0000"]
     assert "No such file" in sent.lines["00001.dcm"]["error"]
-    assert "shorter" in sent.lines["00002.dcm"]["error"]
-    assert sent.lines["z"]["error"]
+    for number in range(2, 6):
+        assert sent.lines[f"0000{number}.dcm"]["error"] == "it changed since it was looked at"
     assert scp.connections == 1
+
+
+def sparse(path: Path) -> Path:
+    """Make a file so long that it cannot be out before the peer has read much of it."""
+    os.truncate(path, 20_000_000)
+    return path
+
+
+def test_files_that_fail_while_they_are_sent(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """They cost their associations, but nothing that is the peer's."""
+    paths = write_files(tmp_path / "in", 4)
+
+    def cutting(path: Path) -> Callable[[Connection], None]:
+        def script(connection: Connection) -> None:
+            connection.accept()
+            connection.read_pdu()
+            connection.read_pdu()
+            os.truncate(path, 1_000_000)
+            while (last := connection.read_pdu())[:1] == b"\4":
+                pass
+            assert last == abort(0, 0)
+
+        return script
+
+    scripts = (cutting(sparse(path)) for path in paths[:3])
+    with Scp(*scripts, serving(), receive_buffer=4096) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "0", "--window", "2")
+    assert sent.statuses == [None, None, None, "0000"]
+    assert sent.lines["00002.dcm"]["error"] == "it changed since it was looked at"
+    assert scp.connections == 4
+
+
+@pytest.mark.parametrize("extra", [[], ["--report", "report"]])
+def test_stored_before_it_arrived(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+) -> None:
+    """With a report and without: such a success is none."""
+    monkeypatch.chdir(tmp_path)
+    (path,) = write_files(tmp_path / "in", 1)
+    sparse(path)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        connection.read_pdu()
+        connection.read_pdu()
+        connection.respond(1)
+        connection.until_closed()
+
+    with Scp(script, receive_buffer=4096) as scp:
+        assert cli.main(["send", scp.address, "in", "--json", *extra]) == 1
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert (summary["stored"], summary["failed"]) == (0, 1)
+    assert "answered message 1 with 0000 before it had all of it" in captured.err
+    assert scp.connections == 1
+
+
+@pytest.mark.parametrize("end", [abort(0, 0), RELEASE_RQ])
+def test_associations_that_end_as_they_begin(
+    send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    """The end in one segment with the acceptance: a failure like any other."""
+    monkeypatch.setattr(sending, "_FIRST_BACK_OFF_S", 0.01)
+    write_files(tmp_path / "in", 3)
+
+    def script(connection: Connection) -> None:
+        rq = connection.read_request()
+        contexts = (
+            PresentationContextAC(one.id, 0, one.transfer_syntaxes[0])
+            for one in rq.presentation_contexts
+        )
+        accepted = AssociateAC(
+            rq.called_ae, rq.calling_ae, rq.application_context, tuple(contexts), UserInformation()
+        )
+        connection.socket.sendall(encode_associate_ac(accepted) + end)
+        connection.read_pdu()
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "2")
+    assert scp.connections == 3
+    assert sent.summary["failed"] == 3
+    assert sent.errors.count("trying again") == 2
+
+
+def test_one_association_of_two_for_two_groups(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """Who is given one association sends everything over it, one group after the other."""
+    (tmp_path / "in").mkdir()
+    for number in range(140):
+        sop, sop_class = f"1.2.{number + 1}", f"1.2.3.77.{number}"
+        data = data_set(sop=sop, sop_class=sop_class)
+        (tmp_path / f"in/{number:03}").write_bytes(part10(data, sop=sop, sop_class=sop_class))
+    refused = threading.Event()
+
+    def first(connection: Connection) -> list[Message]:
+        connection.accept()
+        assert refused.wait(10)
+        return connection.serve()
+
+    def second(connection: Connection) -> list[Message]:
+        connection.read_request()
+        connection.socket.sendall(reject(1, 3, 2))
+        connection.until_closed()
+        refused.set()
+        return []
+
+    with Scp(first, second, serving()) as scp:
+        sent = send(scp.address, tmp_path / "in", "--associations", "2")
+    assert sent.code == 0
+    assert sorted(map(len, scp.results)) == [0, 12, 128]
+    assert sent.errors.count("going on with fewer associations") == 1
+
+
+def test_names_that_are_not_utf8(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """In the report, and on the screen, as far as they can be written."""
+    paths = write_files(tmp_path / "in", 2)
+    for name, path in zip((b"\xff.dcm", b"\xfe.dcm"), paths, strict=True):
+        os.rename(path, os.fsencode(path.parent / "") + b"/" + name)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve(0xC000)
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert {name: line["status"] for name, line in sent.lines.items()} == {
+        "\\xfe.dcm": "C000", "\\xff.dcm": "0000",
+    }  # fmt: skip
+    assert ".dcm: C000 cannot understand" in sent.errors
+
+
+def test_a_report_on_a_full_disk(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Found out while it is written, or when it is closed."""
+    for count in (1, 60):
+        write_files(tmp_path / "in", count)
+        with Scp(serving()) as scp:
+            arguments = ["send", scp.address, str(tmp_path / "in"), "--report", "/dev/full"]
+            assert cli.main(arguments) == 1
+        assert capsys.readouterr().err.splitlines() == [
+            "fastscp: cannot write the report /dev/full: No space left on device"
+        ]
 
 
 def test_repeat_with_fresh_uids(send: Callable[..., Sent], tmp_path: Path) -> None:
@@ -1048,11 +1196,18 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted(tmp_path: Path, times: int) -> None:
-    """Once: what is on its way is finished and the association released. Twice: it is cut."""
+    """Once: what is on its way is finished and the association released. Twice: it is cut.
+
+    What was answered counts as such in both cases, and what was not has failed.
+    """
     write_files(tmp_path / "in", 50)
 
     def script(connection: Connection) -> bool:
         connection.accept()
+        for _ in range(3):
+            one = connection.read_message()
+            assert one is not None
+            connection.respond(one)
         one = connection.read_message()
         assert one is not None
         process.send_signal(signal.SIGINT)
@@ -1067,7 +1222,8 @@ def test_interrupted(tmp_path: Path, times: int) -> None:
     errors = tmp_path / "errors"
     with Scp(script) as scp, errors.open("wb") as log:
         process = subprocess.Popen(
-            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json"],
+            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json",
+             "--report", str(tmp_path / "report")],
             env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         out, _ = process.communicate(timeout=20)
@@ -1075,4 +1231,8 @@ def test_interrupted(tmp_path: Path, times: int) -> None:
     assert scp.results == [True]
     summary = json.loads(out)
     assert summary["interrupted"] is True
-    assert summary["stored"] == (1 if times == 1 else 0)
+    assert (summary["stored"], summary["failed"]) == ((4, 0) if times == 1 else (3, 1))
+    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    assert [line.get("error") for line in lines] == [
+        *[None] * 3, None if times == 1 else "interrupted",
+    ]  # fmt: skip

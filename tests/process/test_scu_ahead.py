@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ import pytest
 from fastscp.scu import console
 from fastscp.scu import send as sending
 from fastscp.scu.files import Finder, Found
-from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, data_set, reject
+from fastscp.scu.outcome import Summary
+from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, RELEASE_RQ, abort, data_set, reject
 from tests.process.test_scu import Sent
 from tests.scripted import Connection, Message, Scp, part10, write_files
 
@@ -90,8 +92,9 @@ def test_a_late_context_is_proposed_by_the_next_association(
     assert sent.code == 0
     assert proposed == [[CT], [CT, MR, CT]]
     got = [[one.command.affected_sop_instance_uid for one in each] for each in scp.results]
-    assert got == [names[:4], names[4:]]
-    assert [one.context_id for one in scp.results[1]] == [3, 1, 5, 3]
+    # What the first one still can carry goes before.
+    assert got == [[*names[:4], names[5]], [names[4], *names[6:]]]
+    assert [one.context_id for one in scp.results[1]] == [3, 5, 3]
     assert (sent.summary["stored"], sent.summary["associations"]) == (8, 2)
     assert sent.summary["retried"] == 0
     assert set(sent.attempts) == {1}
@@ -172,16 +175,124 @@ def test_interrupted_while_it_looks(
             got.append(one)
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
-        got += connection.serve()
-        gate.set()
-        return got
+        return got + connection.serve()
 
     with Scp(script) as scp:
         sent = send(scp.address, tmp_path / "in")
+    # The disk has hung all the time.
+    gate.set()
     assert sent.code == 1
     assert sent.summary["interrupted"] is True
     assert len(scp.results[0]) == FIRST
-    assert len(sent.lines) in ((FIRST,) if times == 1 else range(FIRST + 1))
+    assert len(sent.lines) == sent.summary["stored"] == FIRST
+
+
+@pytest.mark.parametrize("end", [b"", abort(2, 0), RELEASE_RQ])
+def test_a_peer_that_leaves_while_nothing_is_found(
+    gate: threading.Event, send: Callable[..., Sent], tmp_path: Path, end: bytes
+) -> None:
+    """As it may: nothing is lost, though nothing may be tried again."""
+    write_files(tmp_path / "in", 40)
+
+    def leaves(connection: Connection) -> None:
+        connection.accept()
+        for _ in range(FIRST):
+            one = connection.read_message()
+            assert one is not None
+            connection.respond(one)
+        connection.socket.sendall(end)
+        connection.socket.shutdown(socket.SHUT_WR)
+        gate.set()
+        connection.until_closed()
+
+    def serves(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve()
+
+    with Scp(leaves, serves) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "0")
+    assert (sent.code, sent.summary["stored"], sent.summary["retried"]) == (0, 40, 0)
+    assert scp.connections == 2
+    assert set(sent.attempts) == {1}
+
+
+def test_what_is_found_does_not_wait_for_what_is_put_off(
+    gate: threading.Event,
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_files(tmp_path / "in", 6)
+    monkeypatch.setattr(sending, "_FIRST_BACK_OFF_S", 1.0)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        got = []
+        for status in (0xA700, 0, 0):
+            one = connection.read_message()
+            assert one is not None
+            connection.respond(one, status)
+            got.append(one)
+        gate.set()
+        return got + connection.serve()
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert (sent.code, scp.connections) == (0, 1)
+    names = [str(one.command.affected_sop_instance_uid)[-2:] for one in scp.results[0]]
+    assert names == [".1", ".2", ".3", ".4", ".5", ".6", ".1"]
+
+
+@pytest.mark.parametrize("associations", [1, 4])
+def test_contexts_that_turn_up_one_by_one(
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gate: threading.Event,
+    associations: int,
+) -> None:
+    """One association for each, however many there may be at a time."""
+    kinds = [(f"1.2.3.77.{number // FIRST}", ELE) for number in range(12 * FIRST)]
+    write(tmp_path / "in", *kinds)
+    served = threading.Semaphore(0)
+    look = Finder.look
+
+    def one_by_one(finder: Finder, found: Found, _most: int, _seconds: float) -> None:
+        if finder.seen >= FIRST:
+            for _ in range(FIRST):
+                assert served.acquire(timeout=DEADLINE_S)
+        look(finder, found, FIRST, DEADLINE_S)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        while (one := connection.read_message()) is not None:
+            connection.respond(one)
+            served.release()
+
+    gate.set()
+    monkeypatch.setattr(console, "_AT_A_TIME", FIRST)
+    monkeypatch.setattr(Finder, "look", one_by_one)
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--associations", associations)
+    assert (sent.code, sent.summary["stored"]) == (0, 12 * FIRST)
+    assert scp.connections == 12
+
+
+def test_no_association_for_what_cannot_be_sent(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """Without fresh UIDs there is nothing to send, and nobody to be asked."""
+    write(tmp_path / "in", (CT, ELE), (MR, ELE))
+    with Scp() as scp:
+        sent = send(scp.address, tmp_path / "in", "--new-uids")
+    assert (sent.code, sent.summary["failed"], scp.connections) == (1, 2, 0)
+
+
+def test_what_was_found_is_not_held_twice(tmp_path: Path) -> None:
+    write_files(tmp_path / "in", 3)
+    finder, found = Finder([str(tmp_path / "in")]), Found()
+    finder.look(found, 10, DEADLINE_S)
+    options = sending.Options(host="", port=1)
+    shipment = sending.Shipment(options, finder, found, Summary(), print)
+    assert (shipment.instances, found) == (3, Found())
 
 
 def test_looking_keeps_its_distance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import struct
@@ -32,6 +33,7 @@ from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
 from tests.scripted import part10, write_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -74,7 +76,10 @@ def test_the_head_may_be_far_in(tmp_path: Path) -> None:
     )
     data = element(0x00080001, b"OB", bytes(100_000)) + data_set()
     (tmp_path / "file").write_bytes(long + data)
-    assert read_head(tmp_path / "file") == Head(CT, SOP, ELE, len(long), len(data))
+    head = read_head(tmp_path / "file")
+    assert head is not None
+    modified_ns = (tmp_path / "file").stat().st_mtime_ns
+    assert head == Head(CT, SOP, ELE, len(long), len(data), modified_ns)
 
 
 def test_what_is_no_instance(tmp_path: Path) -> None:
@@ -100,6 +105,10 @@ def test_what_is_no_instance(tmp_path: Path) -> None:
         (meta((0x0010, b"UI", ELE.encode())) + data_set(sop=""), "no SOP Instance UID"),
         (part10(b""), "no data set"),
         (part10(data_set(sop_class="1.2." + "3" * 70)), "its SOP Class UID is none"),
+        (
+            meta((0x0003, b"UI", b"1" * 65), (0x0010, b"UI", ELE.encode())) + data_set(sop=""),
+            "its SOP Instance UID has more than 64",
+        ),
         (meta((0x0010, b"UI", b"x y")) + data_set(), "its Transfer Syntax UID is none: 'x y'"),
     ],
 )
@@ -189,17 +198,17 @@ def test_uids_that_cannot_be_exchanged(tmp_path: Path) -> None:
 def test_paths(tmp_path: Path) -> None:
     write_files(tmp_path / "b", 2)
     write_files(tmp_path / "a/deep", 1)
-    names = [os.path.relpath(os.fsdecode(path), tmp_path) for path in paths_of([str(tmp_path)])]
+    names = [os.path.relpath(os.fsdecode(path), tmp_path) for path in paths_of([str(tmp_path)], [])]
     assert names == ["a/deep/00000.dcm", "b/00000.dcm", "b/00001.dcm"]
-    pattern = list(paths_of([f"{tmp_path}/**/*1.dcm"]))
+    pattern = list(paths_of([f"{tmp_path}/**/*1.dcm"], []))
     assert pattern == [os.fsencode(tmp_path / "b/00001.dcm")]
     # A file whose name looks like a pattern is that file.
     odd = tmp_path / "[x].dcm"
     odd.write_bytes(b"")
-    assert list(paths_of([str(odd)])) == [os.fsencode(odd)]
+    assert list(paths_of([str(odd)], [])) == [os.fsencode(odd)]
     # Before a file is looked at, wherever among the arguments it stands.
     with pytest.raises(ConfigError, match="there is no"):
-        paths_of([str(odd), str(tmp_path / "*.none")])
+        paths_of([str(odd), str(tmp_path / "*.none")], [])
 
 
 def test_looking(tmp_path: Path) -> None:
@@ -225,6 +234,79 @@ def test_looking(tmp_path: Path) -> None:
     in_no_time = Finder([str(tmp_path)])
     in_no_time.look(found, 1000, 0.0)
     assert (in_no_time.seen, in_no_time.complete) == (0, False)
+
+
+def look_at_all(*arguments: object) -> Found:
+    found = Found()
+    Finder(map(str, arguments)).look(found, 1_000_000, 60.0)
+    return found
+
+
+def test_what_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be read is a failure; so is an argument that may be there."""
+    for name in "abc":
+        write_files(tmp_path / name, 1)
+    locked = os.fsencode(tmp_path / "b")
+    scandir = os.scandir
+
+    def guarded(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+        if folder == locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    too_long = tmp_path / ("x" * 300)
+    found = look_at_all(tmp_path, too_long)
+    assert [path for path, _ in found.files] == [
+        os.fsencode(tmp_path / name / "00000.dcm") for name in "ac"
+    ]
+    assert dict(found.failed) == {
+        locked: "cannot be read: Permission denied",
+        os.fsencode(too_long): "cannot be read: File name too long",
+    }
+
+
+def test_links_and_other_things(tmp_path: Path) -> None:
+    """Links to files are files, those to folders are not followed, and the rest is no DICOM."""
+    path = write_files(tmp_path / "in/a", 1)[0]
+    os.symlink(path, tmp_path / "in/link")
+    os.symlink(".", tmp_path / "in/here")
+    os.symlink("loop", tmp_path / "in/loop")
+    os.mkfifo(tmp_path / "in/pipe")
+    found = look_at_all(tmp_path / "in")
+    assert [os.path.relpath(os.fsdecode(one), tmp_path) for one, _ in found.files] == [
+        "in/link", "in/a/00000.dcm",
+    ]  # fmt: skip
+    assert found.skipped == 1
+    assert [os.path.basename(one) for one, _ in found.failed] == [b"loop"]
+
+
+def test_depths(tmp_path: Path) -> None:
+    """Deeper than any recursion gets."""
+    folders = [f"{tmp_path}{'/a' * depth}" for depth in range(1, 1201)]
+    for folder in folders:
+        os.mkdir(folder)
+    (path,) = write_files(tmp_path / "file", 1)
+    path.rename(f"{folders[-1]}/file")
+    try:
+        assert [one for one, _ in look_at_all(tmp_path).files] == [f"{folders[-1]}/file".encode()]
+    finally:
+        # Who cleans up behind the tests does so by recursion.
+        os.unlink(f"{folders[-1]}/file")
+        for folder in reversed(folders):
+            os.rmdir(folder)
+
+
+def test_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    sop = "1.2.3.4.5.6.7.8.9"
+    path.write_bytes(part10(data_set(sop=sop), sop=sop))
+    head = read_head(path)
+    assert head is not None
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="seek"):
+        uid_places(str(path), head)
 
 
 # Words --------------------------------------------------------------------------------------------

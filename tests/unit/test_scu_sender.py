@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATA = bytes(range(256)) * 40
+# More than any buffer between the two ends takes in.
+MUCH = 20_000_000
+END = 4 + len(DATA)
 
 
 @pytest.fixture
@@ -113,7 +117,7 @@ def test_patches(pair: tuple[socket.socket, socket.socket], file: bytes, fragmen
 def test_window(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
     ours, theirs = pair
     one = sender(ours, window=3)
-    parcels = [Parcel(str(n), file, store_rq(), 1, 4, 50) for n in range(3)]
+    parcels = [Parcel(str(n), file, store_rq(), 1, END - 50, 50) for n in range(3)]
     assert one.run(parcels) == 3
     assert one.unanswered == parcels
     with pytest.raises(ValueError, match="on its way"):
@@ -139,7 +143,7 @@ def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
 ) -> None:
     ours, theirs = pair
     one = sender(ours, window=2)
-    first = Parcel("first", file, store_rq(), 1, 4, 2)
+    first = Parcel("first", file, store_rq(), 1, END - 2, 2)
     assert one.run([first]) == 1
     seen = set()
 
@@ -157,7 +161,8 @@ def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
     thread = threading.Thread(target=answer)
     thread.start()
     # With one outstanding for ever, a window of two is one for the rest.
-    assert one.run([Parcel("again", file, store_rq(), 1, 4, 2) for _ in range(65535)]) == 65535
+    others = [Parcel("again", file, store_rq(), 1, END - 2, 2) for _ in range(65535)]
+    assert one.run(others) == 65535
     thread.join(30)
     # Those that share the low bits of the outstanding one's id are passed over.
     assert seen == set(range(2, 65536, 2))
@@ -225,17 +230,150 @@ def test_files_that_fail(pair: tuple[socket.socket, socket.socket], tmp_path: Pa
     assert one.run([missing, shorter]) == 2
     assert [(done.item, os.strerror(done.error)) for done in one.take_done()] == [
         ("missing", "No such file or directory"),
-        ("short", "Input/output error"),
+        ("short", "Stale file handle"),
     ]
     assert (one.end, one.sent_bytes) == ("", 0)
-    short.write_bytes(bytes(1_000_000))
-    long = Parcel("long", os.fsencode(short), store_rq(), 1, 0, 1_000_001)
-    drain = threading.Thread(target=lambda: [None for _ in iter(lambda: theirs.recv(65536), b"")])
-    drain.start()
+    os.truncate(short, MUCH)
+    long = Parcel("long", os.fsencode(short), store_rq(), 1, 0, MUCH)
+
+    def shorten() -> None:
+        assert theirs.recv(1)
+        os.truncate(short, 1_000_000)
+        while theirs.recv(65536):
+            pass
+
+    peer = threading.Thread(target=shorten)
+    peer.start()
     assert one.run([long]) == 1
     assert (one.end, one.mid_message) == ("file", True)
+    assert os.strerror(long.error) == "Stale file handle"
+    assert one.unanswered == [long]
+    ours.shutdown(socket.SHUT_RDWR)
+    peer.join(10)
+
+
+def test_files_that_are_others_by_now(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, file: bytes
+) -> None:
+    """Grown, modified, or no file any more: nothing of them is sent, and nothing hangs."""
+    ours, theirs = pair
+    one = sender(ours)
+    os.mkfifo(tmp_path / "pipe")
+    modified = os.stat(file).st_mtime_ns
+    wrong = [
+        Parcel("grown", file, store_rq(), 1, 4, len(DATA) - 1),
+        Parcel("shrunk", file, store_rq(), 1, 4, len(DATA) + 1),
+        Parcel("modified", file, store_rq(), 1, 4, len(DATA), (), modified - 1),
+        Parcel("pipe", os.fsencode(tmp_path / "pipe"), store_rq(), 1, 0, 1),
+        Parcel("folder", os.fsencode(tmp_path), store_rq(), 1, 0, tmp_path.stat().st_size),
+    ]
+    assert one.run(wrong) == len(wrong)
+    assert one.take_done() == wrong
+    assert {os.strerror(parcel.error) for parcel in wrong} == {"Stale file handle"}
+    assert (one.end, one.sent_bytes) == ("", 0)
+    right = Parcel("right", file, store_rq(), 1, 4, len(DATA), (), modified)
+    assert one.run([right]) == 1
+    read_message(theirs, len(DATA))
+
+
+@pytest.mark.parametrize("status", [0, 0xB000, 0x0107, 0xA700, 0xC000])
+def test_answers_before_the_data_set_is_out(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, status: int
+) -> None:
+    """Nobody has stored what he has not seen; but he may refuse it."""
+    ours, theirs = pair
+    one = sender(ours)
+    path = tmp_path / "much"
+    path.touch()
+    os.truncate(path, MUCH)
+    parcel = Parcel("much", os.fsencode(path), store_rq(), 1, 0, MUCH)
+    thread = threading.Thread(target=one.run, args=([parcel],))
+    thread.start()
+    assert theirs.recv(1)
+    theirs.sendall(response(1, status))
+    if status not in (0xA700, 0xC000):
+        thread.join(10)
+        assert one.end == "broken"
+        assert one.detail[1] == f"it answered message 1 with {status:04X} before it had all of it"
+        assert (one.unanswered, parcel.status) == ([parcel], -1)
+        return
+    wait_for(lambda: one.answered, "the answer to be taken in")
+    drain = threading.Thread(target=lambda: [None for _ in iter(lambda: theirs.recv(65536), b"")])
+    drain.start()
+    thread.join(10)
+    assert (one.end, parcel.status) == ("", status)
+    assert one.take_done() == [parcel]
     ours.shutdown(socket.SHUT_RDWR)
     drain.join(10)
+
+
+def test_bytes_that_trickle_renew_nothing(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, file: bytes
+) -> None:
+    """Neither while it takes none of our data, nor while its response is due."""
+    path = tmp_path / "much"
+    path.touch()
+    os.truncate(path, MUCH)
+    ours, theirs = pair
+    # A response that brings a data set, of which there is no end.
+    theirs.sendall(encode_pdata([(1, 3, encode_command(
+        {0x0100: 0x8001, 0x0120: 1, 0x0800: 1, 0x0900: 0xA700}
+    ))]))  # fmt: skip
+
+    def trickle(while_alive: threading.Thread) -> None:
+        while_alive.start()
+        while while_alive.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                theirs.send(encode_pdata([(1, 0, b"xx")]), socket.MSG_DONTWAIT)
+            while_alive.join(0.005)
+
+    small = Parcel("small", file, store_rq(), 1, 4, len(DATA))
+    one: Sender[str] = Sender(ours.fileno(), 4096, 1, 0.1, 0.1)
+    assert one.run([small]) == 1
+    one.finish()
+    assert (one.end, small.status) == ("", 0xA700)
+    assert one.run([again := Parcel("again", file, store_rq(), 1, 4, len(DATA))]) == 1
+    trickle(threading.Thread(target=one.finish))
+    assert (one.end, one.unanswered) == ("response timeout", [again])
+    two: Sender[str] = Sender(ours.fileno(), 4096, 1, 0.1, 0.1)
+    theirs.sendall(encode_pdata([(1, 3, encode_command(
+        {0x0100: 0x8001, 0x0120: 1, 0x0800: 1, 0x0900: 0xA700}
+    ))]))  # fmt: skip
+    much = Parcel("much", os.fsencode(path), store_rq(), 1, 0, MUCH)
+    trickle(threading.Thread(target=two.run, args=([much],)))
+    assert two.end == "send timeout"
+
+
+@pytest.mark.parametrize(
+    ("came", "end"), [(b"", "closed"), (abort(0, 0), "pdu"), (response(1), "broken"), (None, "")]
+)
+def test_look(pair: tuple[socket.socket, socket.socket], came: bytes | None, end: str) -> None:
+    """Whether the peer has left while nothing was due: without waiting for anything."""
+    ours, theirs = pair
+    one = sender(ours)
+    if came is not None:
+        theirs.sendall(came)
+        theirs.shutdown(socket.SHUT_WR)
+    one.look()
+    assert one.end == end
+
+
+def test_what_was_lost_is_as_new_for_another_association(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    ours, theirs = pair
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    one, two = sender(ours), sender(ours)
+    parcel = Parcel("item", os.fsencode(path), store_rq(), 1, 0, len(DATA))
+    assert one.run([parcel]) == 1
+    theirs.shutdown(socket.SHUT_WR)
+    one.finish()
+    assert one.unanswered == [parcel]
+    parcel.again()
+    path.unlink()
+    assert two.run([parcel]) == 1
+    assert (two.unanswered, two.take_done()) == ([], [parcel])
 
 
 def test_the_next_file_is_opened_while_a_response_is_awaited(
@@ -248,7 +386,7 @@ def test_the_next_file_is_opened_while_a_response_is_awaited(
     path = tmp_path / "next"
     path.write_bytes(data)
     command = store_rq()
-    parcels = [Parcel("first", file, command, 1, 4, 2)]
+    parcels = [Parcel("first", file, command, 1, END - 2, 2)]
     parcels += [Parcel("next", os.fsencode(path), command, 1, 0, len(data)) for _ in range(2)]
     begun: list[int] = []
     thread = threading.Thread(target=lambda: begun.append(one.run(parcels)))
@@ -280,7 +418,7 @@ def test_the_next_file_is_opened_while_a_response_is_awaited(
 def test_stop_and_break_off(pair: tuple[socket.socket, socket.socket], file: bytes) -> None:
     ours, _theirs = pair
     one = sender(ours)
-    parcels = [Parcel(str(n), file, store_rq(), 1, 4, 2) for n in range(3)]
+    parcels = [Parcel(str(n), file, store_rq(), 1, END - 2, 2) for n in range(3)]
     begun: list[int] = []
     thread = threading.Thread(target=lambda: begun.append(one.run(parcels)))
     thread.start()
