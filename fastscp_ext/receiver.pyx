@@ -149,11 +149,12 @@ cdef class Receiver(Owing):
 
     cdef int _due(self) noexcept:
         # How many bytes must be there before a read is worth while. Where a data set is due, its
-        # PDU's header often comes alone, a moment before the rest: then it would wake us twice.
+        # PDU's header often comes alone, a moment before the rest: then it would wake us twice. But
+        # not from a peer that waits for us to acknowledge it.
         cdef Framer* f = &self.framer
         if (
             f.phase == PHASE_COMMAND or f.in_pdu or f.header_have or f.dead
-            or self.stored < PROMPT_MESSAGES
+            or self.held_up or self.stored < PROMPT_MESSAGES
         ):
             return 1
         return PDATA_HEADERS + 1

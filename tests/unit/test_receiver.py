@@ -800,23 +800,27 @@ def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site, nagle: boo
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         one.plug(one.transport, ours.fileno())
 
-        def prompt(number: int) -> int:
-            """Whether the kernel would acknowledge at once, inside a message."""
-            whole = store(number, sop=f"1.2.{number}")
-            for begin, end in ((0, 300), (300, 400)):
-                peer.sendall(whole[begin:end])
-                site.feed(one, ours.recv(end - begin, socket.MSG_WAITALL))
-            found = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
-            peer.sendall(whole[400:])
-            site.feed(one, ours.recv(len(whole) - 400, socket.MSG_WAITALL))
+        def between(number: int) -> tuple[int, int]:
+            """Between command and data set: acknowledged at once? how many bytes are awaited?"""
+            command, data = split_pdus(store(number, sop=f"1.2.{number}"))
+            for part in (command[:40], command[40:]):
+                peer.sendall(part)
+                site.feed(one, ours.recv(len(part), socket.MSG_WAITALL))
+            found = (
+                ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK),
+                ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT),
+            )
+            peer.sendall(data)
+            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
             peer.recv(65536)
             return found
 
-        assert [prompt(n) for n in range(1, 17)] == [1] * 16
+        assert [between(n) for n in range(1, 17)] == [(1, 1)] * 16
         # It is tried without. The peer that was held up by that is held up once.
         for number in range(17, 21):
-            prompt(number)
-        assert [prompt(n) for n in range(21, 60)] == [int(nagle)] * 39
+            between(number)
+        settled = (1, 1) if nagle else (0, 13)
+        assert [between(n) for n in range(21, 60)] == [settled] * 39
         one.unplug()
 
 
