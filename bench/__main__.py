@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -279,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["tools"]:
         return tools.main(words[1:])
     options = parser().parse_args(words)
+    # Receivers live in sessions of their own: they end only if this does so in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return run(options) if options.command == "run" else show(options)
 
 
