@@ -1,7 +1,7 @@
 """The commit: flush, name, flush the directories, journal, and only then a status of 0000.
 
-One batch holds every instance whose data was flushed when the committer looked. Buffered durability
-takes the same steps in the same order without the flushes.
+A batch is what the committer has gathered, its data flushed. Buffered durability takes the same
+steps in the same order without the flushes.
 
 A final name is never unlinked here. What fails before naming costs its part; what fails after
 leaves the file, which the sender's next try finds and adopts. A failed flush is never repeated as
@@ -377,25 +377,17 @@ cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
     return 0
 
 
-cdef bint _any_named(Instance* i) noexcept nogil:
-    while i != NULL:
-        if i.stage == STAGE_NAMED:
-            return True
-        i = i.next
-    return False
-
-
 cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
     cdef Lines* lines = &c.lines
     cdef Instance* i = batch
     cdef int failed = 0
-    if not _any_named(batch):
-        return
     lines_begin(lines)
     while i != NULL:
         if i.stage == STAGE_NAMED:
             line_stored(lines, site, i)
         i = i.next
+    if lines.size == 0 and not lines.failed:
+        return
     if lines.failed:
         failed = ENOMEM
     elif site.journal_fd < 0:

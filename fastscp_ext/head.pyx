@@ -7,11 +7,11 @@ import os
 
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
-from posix.time cimport timespec
 from posix.types cimport off_t
 
 from fastscp_ext.cursor cimport Cursor, cursor_over, skip, take_span, take_u16_le, take_u32_le
 from fastscp_ext.command cimport trimmed_uid
+from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
 from fastscp_ext.tap cimport (
     KEY_SOP_CLASS_UID,
     KEY_SOP_INSTANCE_UID,
@@ -31,14 +31,6 @@ cdef extern from "<fcntl.h>" nogil:
         O_NONBLOCK
         O_RDONLY
     int open(const char* path, int flags)
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_t "stat":
-        unsigned int st_mode
-        off_t st_size
-        timespec st_mtim
-    int fstat(int fd, stat_t* about)
-    bint S_ISREG(unsigned int mode)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -170,7 +162,7 @@ cdef int _read_first(
         failed = 0
     else:
         size[0] = about.st_size
-        modified_ns[0] = <int64_t>about.st_mtim.tv_sec * 1000000000 + about.st_mtim.tv_nsec
+        modified_ns[0] = mtime_ns(&about)
     close(fd)
     return failed
 

@@ -44,6 +44,7 @@ from fastscp_ext.framing cimport (
     framer_expect,
     framer_next,
 )
+from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
 
 __all__ = ["Parcel", "Sender"]
 
@@ -80,14 +81,6 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_t "stat":
-        unsigned int st_mode
-        off_t st_size
-        timespec st_mtim
-    int fstat(int fd, stat_t* about)
-    bint S_ISREG(unsigned int mode)
 
 cdef extern from "<sys/time.h>" nogil:
     struct timeval:
@@ -535,9 +528,7 @@ cdef class Sender:
             return errno
         if not S_ISREG(about.st_mode) or <uint64_t>about.st_size != job.offset + job.size:
             return ESTALE
-        if job.modified_ns and job.modified_ns != (
-            <int64_t>about.st_mtim.tv_sec * 1000000000 + about.st_mtim.tv_nsec
-        ):
+        if job.modified_ns and job.modified_ns != mtime_ns(&about):
             return ESTALE
         return 0
 

@@ -13,97 +13,37 @@ is so for both. Needs a C compiler; `disk` needs storescp.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
-import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.programs import dcmtk
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from bench.programs import compiled
+from bench.receivers import receiver
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+# The stores are small, and the disk may be nearly full.
+ANY_SPACE = ("--min-free-space", "0")
 
 
-def build(into: Path) -> tuple[Path, Path]:
-    """The load generator and the slow disk, compiled."""
-    cc = ["cc", "-O2", "-Wall", "-Wextra"]
-    load, slow = into / "load", into / "slow.so"
-    subprocess.run([*cc, "-o", load, HERE.parent / "load.c"], check=True)
-    subprocess.run([*cc, "-shared", "-fPIC", "-o", slow, HERE / "slow.c", "-lpthread"], check=True)
-    return load, slow
-
-
-@contextlib.contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def fastscp(folder: Path, *flags: str, **environment: str) -> Iterator[int]:
-    """The service on a store of its own below a folder; gives its port."""
-    log = folder / "fastscp.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fastscp", "serve", "--host", "127.0.0.1", "--port", "0",
-             "--store", folder / "store", "--log-level", "warning", *flags],
-            cwd=ROOT, env=os.environ | environment, stdout=out, stderr=out,
-        )  # fmt: skip
-    with ended(process):
-        while not (found := re.match(r"listening on \S+:(\d+)", log.read_text())):
-            if process.poll() is not None:
-                raise SystemExit(log.read_text())
-            time.sleep(0.02)
-        yield int(found[1])
-
-
-@contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[int]:
-    """DCMTK's receiver, one process per association, data sets as they come."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (folder / "dcmtk").mkdir()
-    # Without TCP_NODELAY its responses wait 40 ms each for the sender's delayed acknowledgement.
-    process = subprocess.Popen(
-        [dcmtk("storescp"), "+B", "--fork", "-pdu", "131072", "-od", folder / "dcmtk", str(port)],
-        env=os.environ | {"TCP_NODELAY": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with ended(process):
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            if process.poll() is not None:
-                raise SystemExit("storescp does not start")
-            time.sleep(0.02)
-        yield port
+def slow_library(into: Path) -> Path:
+    """The slow disk, to be preloaded."""
+    slow = into / "slow.so"
+    cc = ["cc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC"]
+    subprocess.run([*cc, "-o", slow, HERE / "slow.c", "-lpthread"], check=True)
+    return slow
 
 
 class Load:
     """Runs the generator, with UIDs of its own each time."""
 
-    def __init__(self, program: Path) -> None:
-        self._program = program
+    def __init__(self) -> None:
+        self._program = compiled(HERE.parent / "load.c")
         self._tag = int(time.time())
 
     def __call__(self, port: int, associations: int, count: int, window: int, size: int) -> float:
@@ -123,10 +63,11 @@ class Load:
         return rate
 
 
-def slow_disk(folder: Path, load: Load, slow: Path, rounds: int) -> None:
-    with fastscp(
-        folder, "--min-free-space", "0", LD_PRELOAD=str(slow), SLOW_FILE=str(folder / "slow")
-    ) as port:
+def slow_disk(folder: Path, load: Load, rounds: int) -> None:
+    preloaded = {"LD_PRELOAD": str(slow_library(folder)), "SLOW_FILE": str(folder / "slow")}
+    slowed = replace(receiver("fastscp"), environment=preloaded)
+    with slowed.run(folder / "fastscp", *ANY_SPACE) as running:
+        port = running.port
         load(port, 64, 4, 1, 34000)
         one, many, window = [], [], []
         for _ in range(rounds):
@@ -192,14 +133,14 @@ def real_disk(folder: Path, load: Load, rounds: int) -> None:
             os.sync()
             bounds.append(8 / cycle(place, 8, size, count))
             runs = [
-                (ours, fastscp(place, "--min-free-space", "0")),
-                (theirs, storescp(place)),
+                (ours, receiver("fastscp").run(place / "fastscp", *ANY_SPACE)),
+                (theirs, receiver("storescp-best").run(place / "storescp")),
             ]
-            for rates, receiver in runs if number % 2 else reversed(runs):
+            for rates, started in runs if number % 2 else reversed(runs):
                 os.sync()
-                with receiver as port:
-                    load(port, 8, 5, 1, size)
-                    rates.append(load(port, 8, count, 1, size))
+                with started as running:
+                    load(running.port, 8, 5, 1, size)
+                    rates.append(load(running.port, 8, count, 1, size))
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         reach = statistics.median(a / b for a, b in zip(ours, bounds, strict=True))
         asked = statistics.median(
@@ -221,11 +162,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        program, slow = build(folder)
-        if given.what == "slow":
-            slow_disk(folder, Load(program), slow, given.rounds)
-        else:
-            real_disk(folder, Load(program), given.rounds)
+        measure = slow_disk if given.what == "slow" else real_disk
+        measure(folder, Load(), given.rounds)
 
 
 if __name__ == "__main__":
