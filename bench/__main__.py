@@ -18,6 +18,7 @@ from bench.programs import Absent
 from bench.receivers import receiver, receivers
 from bench.scenarios import SCENARIOS
 from bench.senders import FILE_SENDERS
+from bench.warmth import spare_bytes, warm
 from bench.workloads import IMAGES, MIX, SIZES, Material
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
         material = undo.enter_context(Material(folder / "material"))
         with Accounting() as books:
             kind = books.kind
+        kept = undo.enter_context(warm(0 if quick else spare_bytes()))
         made = Bench(
             folder=folder,
             disk=disk,
@@ -210,7 +212,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
             quick=quick,
         )
         made.results.about = {
-            "machine": machine.about(folder, disk),
+            "machine": machine.about(folder, disk) | {"kept_warm_bytes": kept},
             "accounting": kind,
             "options": _options(made),
             "receivers": {one.name: _receiver(one, version) for one, version in found},

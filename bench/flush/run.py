@@ -21,10 +21,12 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 from bench.programs import compiled
 from bench.receivers import receiver
+from bench.warmth import leave_page_cache, spare_bytes, warm
 
 HERE = Path(__file__).resolve().parent
 # The stores are small, and the disk may be nearly full.
@@ -122,25 +124,24 @@ def cycle(folder: Path, outstanding: int, size: int, rounds: int) -> float:
 
 def real_disk(folder: Path, load: Load, rounds: int) -> None:
     for size, count in ((34000, 250), (525000, 60)):
-        ours: list[float] = []
-        theirs: list[float] = []
-        bounds: list[float] = []
+        found: dict[str, list[float]] = {"cycle": [], "fastscp": [], "storescp-best": []}
+        orders = list(permutations(found))
         for number in range(rounds):
             # Stores of their own each round: neither slows down as its folders grow. They are
             # removed at the end: freeing the blocks would keep the disk busy.
             place = folder / f"{size}-{number}"
             place.mkdir()
-            os.sync()
-            bounds.append(8 / cycle(place, 8, size, count))
-            runs = [
-                (ours, receiver("fastscp").run(place / "fastscp", *ANY_SPACE)),
-                (theirs, receiver("storescp-best").run(place / "storescp")),
-            ]
-            for rates, started in runs if number % 2 else reversed(runs):
-                os.sync()
-                with started as running:
-                    load(running.port, 8, 5, 1, size)
-                    rates.append(load(running.port, 8, count, 1, size))
+            for name in orders[number % len(orders)]:
+                if name == "cycle":
+                    rate = 8 / cycle(place, 8, size, count)
+                else:
+                    options = ANY_SPACE if name == "fastscp" else ()
+                    with receiver(name).run(place / name, *options) as running:
+                        load(running.port, 8, 5, 1, size)
+                        rate = load(running.port, 8, count, 1, size)
+                found[name].append(rate)
+                leave_page_cache(place)
+        bounds, ours, theirs = found.values()
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         reach = statistics.median(a / b for a, b in zip(ours, bounds, strict=True))
         asked = statistics.median(
@@ -157,10 +158,13 @@ def real_disk(folder: Path, load: Load, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("slow", "disk"))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--folder", type=Path, help="where the stores are made and removed again")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+    with (
+        tempfile.TemporaryDirectory(dir=given.folder) as name,
+        warm(spare_bytes() if given.what == "disk" else 0),
+    ):
         folder = Path(name)
         measure = slow_disk if given.what == "slow" else real_disk
         measure(folder, Load(), given.rounds)
