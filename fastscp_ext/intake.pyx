@@ -32,10 +32,37 @@ from fastscp_ext.shared cimport SHARED_WORKERS, STORE_SLOW, Shared, shared_get
 
 __all__ = ["Compression", "Duplicate", "Intake", "Owing"]
 
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size)
+
+cdef extern from "sys/mman.h" nogil:
+    int MADV_HUGEPAGE
+    int madvise(void* at, size_t size, int advice)
+
 cdef extern from "sys/eventfd.h" nogil:
     int EFD_CLOEXEC
     int EFD_NONBLOCK
     int eventfd(unsigned int initval, int flags)
+
+cdef enum:
+    RECEIVE_BYTES = 1048576  # most data sets in one read, and one turn of the loop is still short
+    HUGE_PAGE = 2097152
+
+
+cdef uint8_t* _receive_buffer(Py_ssize_t size) except NULL:
+    # Every byte passes through it three times: from the socket, to the digest, to the file. In
+    # pages of 4 KiB looking up addresses is a good part of that.
+    cdef void* memory = NULL
+    if size < RECEIVE_BYTES:
+        memory = malloc(<size_t>size)
+    elif posix_memalign(&memory, HUGE_PAGE, <size_t>(size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)):
+        memory = NULL
+    else:
+        madvise(memory, HUGE_PAGE, MADV_HUGEPAGE)
+    if memory == NULL:
+        raise MemoryError()
+    return <uint8_t*>memory
+
 
 _DIGESTS = {"none": DIGEST_NONE, "crc32c": DIGEST_CRC32C, "sha256": DIGEST_SHA256}
 _DUPLICATES = {
@@ -188,7 +215,7 @@ cdef class Intake:
         Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
         str digest not None, uint64_t max_instance_size, bytes implementation not None,
         bytes version not None, new_journal, on_duplicate, on_error, on_complete=None,
-        bint mixed=False, Py_ssize_t buffer_bytes=262144, uint64_t journal_limit=67108864,
+        bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
         # First of all: an object that is refused below gives back only what it took.
@@ -201,9 +228,7 @@ cdef class Intake:
         if digest not in _DIGESTS:
             raise ValueError(f"unknown digest {digest}")
         memset(&self.site, 0, sizeof(Site))
-        self.buffer = <uint8_t*>malloc(<size_t>buffer_bytes)
-        if self.buffer == NULL:
-            raise MemoryError()
+        self.buffer = _receive_buffer(buffer_bytes)
         self.buffer_size = buffer_bytes
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.done_fd < 0:

@@ -59,12 +59,12 @@ cdef extern from "sys/socket.h" nogil:
     int MSG_NOSIGNAL
     int SOL_SOCKET
     int SO_RCVLOWAT
+    ssize_t recv(int fd, void* buf, size_t len, int flags)
     ssize_t send(int fd, const void* buf, size_t len, int flags)
     int setsockopt(int fd, int level, int name, const void* value, unsigned int len)
 
 cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
-    FULL_READS_MOST = 2          # before the other associations have their turn
     PDATA_HEADERS = 12           # bytes: of a PDU and of its first PDV
     PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
 
@@ -135,10 +135,23 @@ cdef class Receiver(Owing):
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
         self._take_in(nbytes)
+        if nbytes <= PDATA_HEADERS:
+            self._look_again()
         if self.fd >= 0:
             if self.prompt:
                 self._acknowledge()
             self._await_more(self._due())
+
+    cdef int _look_again(self) except -1:
+        # Senders write headers by themselves and the rest a moment later: once woken it is there,
+        # and a look is cheaper than to be woken again.
+        cdef ssize_t got
+        if not self.framer.in_pdu or self.framer.dead or self.fd < 0 or self.holds:
+            return 0
+        got = recv(self.fd, self.intake.buffer, <size_t>self.intake.buffer_size, MSG_DONTWAIT)
+        if got > 0:
+            self._take_in(got)
+        return 0
 
     cdef bint _midway(self) noexcept:
         # Whether a message or a PDU has begun and not ended.
@@ -186,15 +199,10 @@ cdef class Receiver(Owing):
         if not self.intake.allowed(nbytes):
             self.intake.slowed.add(self)
             self._set_hold(HOLD_SLOW, True)
-        if nbytes < self.intake.buffer_size:
-            self.full_reads = 0
-        else:
-            # More is there, and the loop would go on reading here for several megabytes.
-            self.full_reads += 1
-            if self.full_reads == FULL_READS_MOST:
-                self.full_reads = 0
-                self._set_hold(HOLD_TURN, True)
-                self.turn_over()
+        if nbytes == self.intake.buffer_size:
+            # More is there, and the loop would go on reading here: the others' turn first.
+            self._set_hold(HOLD_TURN, True)
+            self.turn_over()
         return 0
 
     cdef int _acknowledge(self) except -1:
