@@ -332,8 +332,10 @@ class Supervisor:
                 stdout=None,
                 stderr=None,
                 pass_fds=descriptors,
-                # A terminal's ^C is for main alone: it drains its workers.
-                start_new_session=True,
+                # A terminal's ^C is for main alone: it drains its workers. Not a session each: the
+                # kernel shares processor time out by sessions, and would break into the senders'
+                # work for each worker.
+                preexec_fn=os.setpgrp,
             )
         except OSError as error:
             ours.close()
