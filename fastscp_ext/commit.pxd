@@ -39,6 +39,7 @@ ctypedef struct Committed:
 cdef void committed_begin(Committed* c) noexcept nogil
 cdef void committed_end(Committed* c) noexcept nogil
 cdef bint journal_is_due(const Site* site) noexcept nogil
+cdef bint journal_is_gone(const Site* site) noexcept nogil
 cdef void part_flushed(Site* site, Instance* i, int failed) noexcept nogil
 cdef void commit_batch(
     Site* site, Committed* c, flusher* threads, Instance* batch) noexcept nogil

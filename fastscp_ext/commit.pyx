@@ -24,6 +24,7 @@ from fastscp_ext.instance cimport (
 )
 from fastscp_ext.line cimport Lines, line_stored, lines_begin, lines_end
 from fastscp_ext.shared cimport COUNTER_INSTANCES, COUNTER_REFUSED, shared_add
+from fastscp_ext.stat cimport fstat, stat_t
 
 __all__ = ["rename_noreplace"]
 
@@ -361,6 +362,12 @@ cdef bint journal_is_due(const Site* site) noexcept nogil:
     return site.journal_fd < 0 or site.journal_bytes >= site.journal_limit
 
 
+cdef bint journal_is_gone(const Site* site) noexcept nogil:
+    # A file that was removed takes its lines with it, however well they were flushed.
+    cdef stat_t about
+    return fstat(site.journal_fd, &about) < 0 or about.st_nlink == 0
+
+
 cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
     cdef ssize_t got
@@ -372,8 +379,11 @@ cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
         elif errno != EINTR:
             return errno
     site.journal_bytes += n
-    if site.durable and fdatasync(site.journal_fd) < 0:
-        return errno
+    if site.durable:
+        if fdatasync(site.journal_fd) < 0:
+            return errno
+        if journal_is_gone(site):
+            return ENOENT
     return 0
 
 

@@ -121,6 +121,9 @@ class Intake:
     def release(self) -> None:
         """Send the responses of what was committed off the loop."""
 
+    def watch_journal(self) -> None:
+        """Have a new journal file opened if the one in use was removed. Call often."""
+
     def refill(self, now: float) -> None:
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
 

@@ -13,7 +13,8 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read
 
 from fastscp_ext.commit cimport (
-    commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
+    commit_batch, committed_begin, committed_end, journal_is_due, journal_is_gone,
+    part_flushed,
 )
 from fastscp_ext.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
@@ -473,6 +474,14 @@ cdef class Intake:
             return True
         self.allowance -= <double>nbytes
         return self.allowance > 0
+
+    def watch_journal(self):
+        """Have a new journal file opened if the one in use was removed. Call often.
+
+        Where instances are flushed the commit looks for itself, before it answers.
+        """
+        if not self.threaded and self.site.journal_fd >= 0 and journal_is_gone(&self.site):
+            self.site.journal_fd = -1
 
     def refill(self, double now):
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""

@@ -1,4 +1,4 @@
-# What the file system says of a file that is to be sent.
+# What the file system says of an open file.
 
 from libc.stdint cimport int64_t
 from posix.time cimport timespec
@@ -8,6 +8,7 @@ from posix.types cimport off_t
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
         unsigned int st_mode
+        unsigned long st_nlink
         off_t st_size
         timespec st_mtim
     int fstat(int fd, stat_t* about)

@@ -107,7 +107,8 @@ class StoreWatch:
             case SpaceState.LOST:
                 return (
                     f"the store is gone: {seen.lost}; instances are answered A700 and new "
-                    f"associations rejected until it is back: mount it again"
+                    f"associations rejected until it is back: mount it again, "
+                    "or restart if a folder was removed"
                 )
             case SpaceState.FULL:
                 return (

@@ -70,7 +70,7 @@ _ADVICE: Final = {
     errno.EMFILE: "raise the limit of open files, or lower --max-associations",
     errno.ENFILE: "the system is out of open files: raise fs.file-max",
     errno.EACCES: "let this user write to the store again",
-    errno.ENOENT: "a folder of the store has vanished: is it still mounted?",
+    errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
 
 
@@ -136,6 +136,8 @@ class Worker:
         self._channel.write_with(loop.add_writer, loop.remove_writer)
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
+        # A line on stderr must not stop it where the terminal stops those in the background.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._drain, self._setup.drain_timeout)
         self._channel.send(Ready())
         self._next_tick = time.monotonic() + self._tick_s
@@ -166,6 +168,7 @@ class Worker:
         loop.call_later(self._tick_s, self._tick)
         self._shared.heartbeat(self._setup.worker, int(now * 1000))
         self._intake.refill(now)
+        self._intake.watch_journal()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):

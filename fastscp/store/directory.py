@@ -202,13 +202,23 @@ class Store:
             if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
                 return f"{self.path} is another directory now"
             identity = _read_identity(self.path, self.dir_fd)
+            missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
         except OSError as error:
             return f"{self.path} cannot be reached ({error.strerror})"
         except StartError as error:
             return str(error)
         if identity is None or identity.id != self.id:
             return f"{self.path} has lost its {IDENTITY}"
+        if missing:
+            return f"{self.path} has lost its folder {missing[0]}"
         return None
+
+    def _has(self, folder: str) -> bool:
+        try:
+            os.stat(folder, dir_fd=self.dir_fd)
+        except FileNotFoundError:
+            return False
+        return True
 
     def stopped_cleanly(self) -> None:
         """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""

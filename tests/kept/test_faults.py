@@ -206,6 +206,29 @@ def test_folders_that_vanish(tmp_path: Path) -> None:
         peer.release()
 
 
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_journal_that_vanishes(tmp_path: Path, durability: str) -> None:
+    first, second, third, fourth = items("1", 4)
+    with (
+        Service(tmp_path, "--durability", durability, workers=1) as service,
+        service.peer() as peer,
+    ):
+        assert put(peer, 1, first) == 0
+        folder = service.store / ".fastscp/journal"
+        shutil.rmtree(folder)
+        # The line would go into a file that nobody will ever read.
+        if durability == "stable":
+            assert put(peer, 2, second) == 0xA700
+            assert ADVICE[errno.ENOENT] in service.in_log("cannot write the journal")
+        assert "has lost its folder .fastscp/journal" in service.in_log("the store is gone")
+        assert put(peer, 3, third) == 0xA700
+        folder.mkdir()
+        service.in_log("receiving without limits again")
+        assert put(peer, 4, fourth) == 0
+        assert [fact["path"] for fact in service.journal()] == [fourth.path]
+        peer.release()
+
+
 def test_a_store_that_is_moved_away_and_comes_back(tmp_path: Path) -> None:
     first, second, third, fourth = items("1", 4)
     with Service(tmp_path) as service, service.peer() as peer:

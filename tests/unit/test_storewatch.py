@@ -97,7 +97,8 @@ def test_what_is_said(watch: StoreWatch) -> None:
         LOST,
         (
             "the store is gone: /x is another directory now; instances are answered A700 and new "
-            "associations rejected until it is back: mount it again"
+            "associations rejected until it is back: mount it again, "
+            "or restart if a folder was removed"
         ),
     )
     assert watch.judge(Look(0, "another reason")) == (LOST, "")
