@@ -38,6 +38,7 @@ cdef class Receiver(Owing):
     cdef int fd
     cdef object transport
     cdef bint backlog
+    cdef uint64_t last_bytes      # of the data set before this one
     cdef int low_water            # bytes the socket holds back until they are there
     cdef bint prompt              # acknowledge what is read at once
     cdef bint held_up             # the peer was seen to need that
@@ -63,7 +64,6 @@ cdef class Receiver(Owing):
     cdef readonly uint64_t refused
     cdef readonly uint64_t ignored_bytes
 
-    cdef int _look_again(self) except -1
     cdef bint _midway(self) noexcept
     cdef int _due(self) noexcept
     cdef void _await_more(self, int due) noexcept

@@ -59,7 +59,6 @@ cdef extern from "sys/socket.h" nogil:
     int MSG_NOSIGNAL
     int SOL_SOCKET
     int SO_RCVLOWAT
-    ssize_t recv(int fd, void* buf, size_t len, int flags)
     ssize_t send(int fd, const void* buf, size_t len, int flags)
     int setsockopt(int fd, int level, int name, const void* value, unsigned int len)
 
@@ -67,6 +66,7 @@ cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
     PDATA_HEADERS = 12           # bytes: of a PDU and of its first PDV
     PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
+    SMALL_BYTES = 131072         # a data set that is mostly read in one go
 
 
 # A silence inside a message from which on it may be the peer that waits for us, in seconds. Delayed
@@ -135,23 +135,10 @@ cdef class Receiver(Owing):
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
         self._take_in(nbytes)
-        if nbytes <= PDATA_HEADERS:
-            self._look_again()
         if self.fd >= 0:
             if self.prompt:
                 self._acknowledge()
             self._await_more(self._due())
-
-    cdef int _look_again(self) except -1:
-        # Senders write headers by themselves and the rest a moment later: once woken it is there,
-        # and a look is cheaper than to be woken again.
-        cdef ssize_t got
-        if not self.framer.in_pdu or self.framer.dead or self.fd < 0 or self.holds:
-            return 0
-        got = recv(self.fd, self.intake.buffer, <size_t>self.intake.buffer_size, MSG_DONTWAIT)
-        if got > 0:
-            self._take_in(got)
-        return 0
 
     cdef bint _midway(self) noexcept:
         # Whether a message or a PDU has begun and not ended.
@@ -163,11 +150,12 @@ cdef class Receiver(Owing):
     cdef int _due(self) noexcept:
         # How many bytes must be there before a read is worth while. Where a data set is due, its
         # PDU's header often comes alone, a moment before the rest: then it would wake us twice. But
-        # not from a peer that waits for us to acknowledge it.
+        # not from a peer that waits for us to acknowledge it; and where data sets are large it
+        # pays to be awake when the rest comes.
         cdef Framer* f = &self.framer
         if (
             f.phase == PHASE_COMMAND or f.in_pdu or f.header_have or f.dead
-            or self.held_up or self.stored < PROMPT_MESSAGES
+            or self.held_up or self.stored < PROMPT_MESSAGES or self.last_bytes > SMALL_BYTES
         ):
             return 1
         return PDATA_HEADERS + 1
@@ -398,6 +386,7 @@ cdef class Receiver(Owing):
         # The last fragment came, or none was due.
         cdef Instance* i = self.current
         self.current = NULL
+        self.last_bytes = i.data_bytes
         if i.reply != NULL or i.no_reply:
             i.stage = STAGE_ANSWERABLE
             return self._owe(i)

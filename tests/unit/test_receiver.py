@@ -865,6 +865,24 @@ def test_the_header_of_a_data_set_alone_wakes_nobody(site: Site) -> None:
         one.unplug()
 
 
+def test_the_header_of_a_large_data_set_wakes_us(site: Site) -> None:
+    one = site.associate()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        one.plug(one.transport, ours.fileno())
+        awaited = []
+        for number in range(1, 21):
+            size = 200_000 if number == 18 else 100
+            data = data_set(sop=f"1.2.{number}") + bytes(size)
+            command, *rest = split_pdus(message(store_rq(number, sop=f"1.2.{number}"), data))
+            site.feed(one, command)
+            awaited.append(ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT))
+            site.feed(one, b"".join(rest))
+        # The one before tells what is to be expected.
+        assert awaited == [1] * 16 + [13, 13, 1, 13]
+        one.unplug()
+
+
 def test_a_large_object_lets_others_be_read(tmp_path: Path) -> None:
     buffer = 65536
     with Site(tmp_path / "store", buffer_bytes=buffer) as site:
@@ -881,41 +899,6 @@ def test_a_large_object_lets_others_be_read(tmp_path: Path) -> None:
             range(0, 7 * buffer, buffer - 2),
         )
         assert one.transport.pauses == len(large) // buffer
-
-
-@pytest.mark.parametrize("headers", [6, 12])
-def test_what_follows_headers_is_looked_for_at_once(site: Site, headers: int) -> None:
-    one = site.associate()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        one.plug(one.transport, ours.fileno())
-        theirs.sendall(store(1)[headers:])
-        site.feed(one, store(1)[:headers])
-        assert len(site.files()) == 1
-        with pytest.raises(BlockingIOError):
-            ours.recv(1, socket.MSG_DONTWAIT)
-        # Nothing is there yet, or ever: both are the loop's to find out.
-        site.feed(one, store(2, sop="1.2.5")[:headers])
-        theirs.close()
-        site.feed(one, store(2, sop="1.2.5")[headers : 2 * headers])
-        assert len(site.files()) == 1
-        assert one.drop_message()
-        one.unplug()
-
-
-def test_a_paused_association_looks_for_nothing(site: Site) -> None:
-    one = site.associate()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        one.plug(one.transport, ours.fileno())
-        theirs.sendall(store(1)[12:])
-        one.hold_reading(4)
-        view = memoryview(one.get_buffer(-1))
-        view[:12] = store(1)[:12]
-        one.buffer_updated(12)
-        assert site.files() == {}
-        assert len(ours.recv(100_000, socket.MSG_DONTWAIT)) == len(store(1)) - 12
-        one.unplug()
 
 
 def test_responses_keep_the_order_of_requests(site: Site) -> None:
