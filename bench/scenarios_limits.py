@@ -13,7 +13,6 @@ from bench.measure import (
     Bench,
     Point,
     figures,
-    load_run,
     measured,
     verified,
     warm_up,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from bench.receiver import Receiver
     from bench.results import Cell
     from bench.senders import Sending
+    from bench.workloads import Workload
 
 # Ours takes 1,000 associations at its defaults.
 UNLIMITED = {
@@ -36,6 +36,8 @@ GROWING = ("fastscp", "fastscp-buffered", "storescp-best", "floor")
 GROWTH_STEPS = 20
 GROWING_OVER = 2
 GROWTH_ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
+# So many for each number of associations that opening a thousand of them is a small part.
+GROWTH_TOTAL = 200_000
 FAIR_ASSOCIATIONS = (8, 64)
 BIG = "400MB"
 TRACED_INSTANCES = 2000
@@ -50,15 +52,29 @@ def growth(bench: Bench) -> None:
     """Rate and cost from the first to the last instance of one store, and by associations."""
     for receiver in bench.chosen(*GROWING):
         _grow(bench, receiver)
+    workload = bench.material.workload("3KB")
+    total = 2000 if bench.quick else min(GROWTH_TOTAL, bench.instances)
     for associations in GROWTH_ASSOCIATIONS[: 3 if bench.quick else None]:
         cells = []
         for receiver in bench.chosen(*GROWING):
-            flags = UNLIMITED.get(receiver.name, ())
-            point = {"workload": "34KB", "associations": associations}
+            point = {"workload": "3KB", "associations": associations}
             cell = bench.results.cell("growth", "associations", receiver.name, point)
-            run = load_run(bench, receiver, Point(associations=associations), flags=flags)
-            cells.append((cell, run))
+            cells.append((cell, _over_run(bench, receiver, workload, associations, total)))
         bench.alternate(cells)
+
+
+def _over_run(
+    bench: Bench, receiver: Receiver, workload: Workload, associations: int, total: int
+) -> Callable[[], dict[str, float]]:
+    return lambda: measured(
+        bench,
+        receiver,
+        workload,
+        lambda port, _: senders.load(
+            port, workload, RUN_TAG, associations=associations, count=total // associations
+        ),
+        flags=UNLIMITED.get(receiver.name, ()),
+    )
 
 
 def _grow(bench: Bench, receiver: Receiver) -> None:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GAP: Final = 1 << 20
-MOST: Final = 7 << 30
+MOST: Final = 12 << 30
 
 
 def spare_bytes() -> int:
-    """How much memory may be kept warm: a third of what is available, 7 GiB at most."""
+    """How much memory may be kept warm: half of what is available, 12 GiB at most."""
     with open("/proc/meminfo", encoding="ascii") as lines:
         for line in lines:
             if line.startswith("MemAvailable:"):
-                return min(MOST, int(line.split()[1]) * 1024 // 3)
+                return min(MOST, int(line.split()[1]) * 1024 // 2)
     return 0
 
 
