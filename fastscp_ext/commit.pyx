@@ -379,11 +379,10 @@ cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
         elif errno != EINTR:
             return errno
     site.journal_bytes += n
-    if site.durable:
-        if fdatasync(site.journal_fd) < 0:
-            return errno
-        if journal_is_gone(site):
-            return ENOENT
+    if site.durable and fdatasync(site.journal_fd) < 0:
+        return errno
+    if site.durable and journal_is_gone(site):
+        return ENOENT
     return 0
 
 
