@@ -109,7 +109,7 @@ class Intake:
         on_error: Callable[[str, int, str], object],
         on_complete: Callable[[Compression], object] | None = None,
         mixed: bool = False,
-        buffer_bytes: int = 262144,
+        buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
     ) -> Self: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

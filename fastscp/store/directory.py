@@ -213,18 +213,16 @@ class Store:
             return f"{self.path} has lost its folder {missing[0]}"
         return None
 
-    def _has(self, folder: str) -> bool:
+    def _has(self, name: str) -> bool:
         try:
-            os.stat(folder, dir_fd=self.dir_fd)
+            os.stat(name, dir_fd=self.dir_fd)
         except FileNotFoundError:
             return False
         return True
 
     def stopped_cleanly(self) -> None:
         """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
-        try:
-            os.stat(BUFFERED, dir_fd=self.dir_fd)
-        except FileNotFoundError:
+        if not self._has(BUFFERED):
             return
         os.sync()
         os.unlink(BUFFERED, dir_fd=self.dir_fd)
