@@ -116,7 +116,7 @@ class Sender(Generic[_T]):
     def finish(self) -> None:
         """Wait for the responses that are due, and for the rest of a PDU that has begun."""
     def look(self) -> None:
-        """Take in what came while nothing was due, without waiting: has the peer left?"""
+        """Take in the responses that are here, without waiting, and see if the peer has left."""
     def take_done(self) -> list[Parcel[_T]]:
         """The parcels that have an outcome since the last call, in the order of their responses."""
     def stop(self) -> None:

@@ -441,10 +441,15 @@ cdef class Sender:
             self._settle(0, True)
 
     def look(self):
-        """Take in what came unasked; does not wait. See sender.pyi."""
+        """Take in all that is here; does not wait. See sender.pyi."""
+        cdef uint64_t answered
         with nogil:
-            if self.end == GOING:
-                self._take_in(True)
+            while self.end == GOING:
+                answered = self.answered
+                # Its end may stand behind the response that was still due. Nothing else is read on
+                # for: who waits is the event loop, and bytes alone may come for ever.
+                if self._take_in(True) != 0 or self.answered == answered:
+                    break
 
     def take_done(self):
         """The parcels that have an outcome since the last call, in the order of their responses."""

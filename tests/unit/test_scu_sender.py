@@ -358,6 +358,26 @@ def test_look(pair: tuple[socket.socket, socket.socket], came: bytes | None, end
     assert one.end == end
 
 
+@pytest.mark.parametrize(("came", "end"), [(b"", "closed"), (abort(0, 0), "pdu"), (None, "")])
+def test_look_sees_the_end_behind_a_response(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, came: bytes | None, end: str
+) -> None:
+    """The last response may come after `run`: whoever leaves with it was not seen to leave."""
+    ours, theirs = pair
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    one = sender(ours)
+    parcel = Parcel("item", os.fsencode(path), store_rq(), 1, 0, len(DATA))
+    assert one.run([parcel]) == 1
+    theirs.sendall(response(1))
+    if came is not None:
+        theirs.sendall(came)
+        theirs.shutdown(socket.SHUT_WR)
+    one.look()
+    assert (one.answered, one.end) == (1, end)
+    assert one.take_done() == [parcel]
+
+
 def test_what_was_lost_is_as_new_for_another_association(
     pair: tuple[socket.socket, socket.socket], tmp_path: Path
 ) -> None:
