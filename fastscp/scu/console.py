@@ -72,7 +72,7 @@ def run_send(
             from fastscp.scu.progress import Bar
 
             display = undo.enter_context(Bar())
-        lines = None if report is None else undo.enter_context(Report(report))
+        lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
         finder = Finder(paths)
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,6 @@ from fastscp_ext import CommandError, decode_command
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from fastscp.scu.heads import Head
 
@@ -99,15 +98,7 @@ class Report:
                 "--report", f"cannot write {path} ({error.strerror}); name another file"
             ) from None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         try:
             self._file.close()
         except OSError as why:
