@@ -198,6 +198,8 @@ def _all_receivers() -> Iterator[Receiver]:
         install="apt-get install orthanc",
         command=_orthanc_command,
         version=programs.orthanc_version,
+        # It takes more, but some of them may then wait for minutes.
+        associations=4,
         rewrites=True,
     )
     yield orthanc
@@ -272,7 +274,8 @@ def _all_receivers() -> Iterator[Receiver]:
         name="dicom-rs-best",
         label="dicom-rs storescp, non-blocking",
         shape="one process, a task per association on a thread per CPU",
-        command=_dicom_storescp("--non-blocking", "--max-pdu-length", "131072"),
+        # Promiscuous, for in this mode it refuses ultrasound images else.
+        command=_dicom_storescp("--non-blocking", "--promiscuous", "--max-pdu-length", "131072"),
     )
 
     floor = Receiver(

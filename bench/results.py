@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.figures import Figure, figure, ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FORMAT = 1
@@ -68,14 +69,19 @@ class Results:
         self.cells.append(made)
         return made
 
-    def ratio(self, what: str, name: str, of: Cell, to: Cell) -> None:
-        """One cell's figure through another's, round by round; nothing if either is incomplete."""
+    def ratio(
+        self, what: str, name: str, of: Cell | Sequence[Cell], to: Cell | Sequence[Cell]
+    ) -> None:
+        """One cell's figure through another's, round by round; nothing if either is incomplete.
+
+        Of several cells it is their mean.
+        """
         try:
-            rounds = ratios([one[name] for one in of.rounds], [one[name] for one in to.rounds])
-            made = figure(rounds)
+            made = figure(ratios(_means(name, of), _means(name, to)))
         except (KeyError, ValueError, ZeroDivisionError):
             return
-        self.ratios.append({"scenario": of.scenario, "what": what, "figure": name, **made})
+        first = of if isinstance(of, Cell) else of[0]
+        self.ratios.append({"scenario": first.scenario, "what": what, "figure": name, **made})
 
     def save(self) -> None:
         document = {
@@ -88,6 +94,13 @@ class Results:
         partial = self.path.with_name(self.path.name + ".part")
         partial.write_text(json.dumps(document, indent=1) + "\n")
         partial.replace(self.path)
+
+
+def _means(name: str, cells: Cell | Sequence[Cell]) -> list[float]:
+    """The mean of the cells' figure, round by round. Raises ValueError: they have not as many."""
+    among = [cells] if isinstance(cells, Cell) else cells
+    rounds = zip(*([one[name] for one in cell.rounds] for cell in among), strict=True)
+    return [statistics.fmean(values) for values in rounds]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -50,8 +50,7 @@ FLUSH_POINTS = (Point(associations=1), Point(associations=8), Point(associations
 
 def growth(bench: Bench) -> None:
     """Rate and cost from the first to the last instance of one store, and by associations."""
-    for receiver in bench.chosen(*GROWING):
-        _grow(bench, receiver)
+    _grow(bench)
     workload = bench.material.workload("3KB")
     total = 2000 if bench.quick else min(GROWTH_TOTAL, bench.instances)
     for associations in GROWTH_ASSOCIATIONS[: 3 if bench.quick else None]:
@@ -77,28 +76,42 @@ def _over_run(
     )
 
 
-def _grow(bench: Bench, receiver: Receiver) -> None:
-    """Fill one store in steps; a cell each."""
+def _grow(bench: Bench) -> None:
+    """Fill one store of each receiver in steps, a cell each; as often as there are rounds."""
     steps = 4 if bench.quick else GROWTH_STEPS
     count = (1000 if bench.quick else bench.instances) // steps // GROWING_OVER
-    cells = [
-        bench.results.cell(
-            "growth",
-            "instances",
-            receiver.name,
-            {"workload": "3KB", "stored": (step + 1) * count * GROWING_OVER},
+    made = [
+        (
+            receiver,
+            [
+                bench.results.cell(
+                    "growth",
+                    "instances",
+                    receiver.name,
+                    {"workload": "3KB", "stored": (step + 1) * count * GROWING_OVER},
+                )
+                for step in range(steps)
+            ],
         )
-        for step in range(steps)
+        for receiver in bench.chosen(*GROWING)
     ]
-    try:
-        _fill(bench, receiver, count, cells)
-    except ERRORS as error:
-        for cell in cells:
-            cell.error = str(error)
-        bench.say(f"growth: {receiver.name}: {error}")
-    for name in ("rate", "cpu_us_per_instance"):
-        what = f"{receiver.name}: last {count * GROWING_OVER} instances to first"
-        bench.results.ratio(what, name, cells[-1], cells[0])
+    for number in range(bench.rounds):
+        for receiver, cells in made if number % 2 == 0 else reversed(made):
+            if cells[0].error:
+                continue
+            try:
+                _fill(bench, receiver, count, cells)
+            except ERRORS as error:
+                for cell in cells:
+                    cell.error = str(error) or type(error).__name__
+                bench.say(f"growth: {receiver.name}: {error}")
+            bench.results.save()
+    # A quarter, for a single step takes a few seconds, and the machine has moods that last longer.
+    quarter = steps // 4
+    for receiver, cells in made:
+        for name in ("rate", "cpu_us_per_instance"):
+            what = f"{receiver.name}: last quarter of {cells[-1].point['stored']} to first"
+            bench.results.ratio(what, name, cells[-quarter:], cells[:quarter])
     bench.results.save()
 
 
@@ -120,7 +133,7 @@ def _fill(bench: Bench, receiver: Receiver, count: int, cells: Sequence[Cell]) -
                 sendings.append(sending)
                 rate = sending.instances / sending.seconds
                 bench.say(f"growth: {receiver.name}: {cell.point['stored']}: {rate:.0f}/s")
-        cells[-1].rounds[0] |= verified(running, sendings)
+        cells[-1].rounds[-1] |= verified(running, sendings)
 
 
 # --- idle ---
