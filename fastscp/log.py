@@ -102,6 +102,9 @@ def configure(
     `json`. stream: stderr if None.
     """
     logging.addLevelName(TRACE, "TRACE")
+    # Neither form names a thread, a process number or a line of code, which are dear to find out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler = _Handler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter(role) if form == "json" else TextFormatter(role))
     root = logging.getLogger()
