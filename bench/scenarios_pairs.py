@@ -25,7 +25,7 @@ OURS = "fastscp-buffered"
 TARGET_COUNTS = {"3KB": 20_000, "34KB": 10_000, "525KB": 1500}
 SEND_COUNTS = {"3KB": 60_000, "34KB": 30_000, "525KB": 4000}
 # An untuned sender gets some ten instances a second into other receivers, thousands into ours.
-UNTUNED_COUNT, UNTUNED_COUNT_OURS = 300, 8000
+UNTUNED_COUNT, UNTUNED_COUNT_OURS = 300, 20_000
 ECHOES = 2000
 LARGE, LARGE_AT_ONCE, LARGE_EACH = "100MB", 4, 2
 
