@@ -1,10 +1,11 @@
 /* The floor: a C-STORE receiver that does what no receiver can do without: floor PORT FOLDER
  *
  * Per instance: recv, openat, writev (one per read, what it brought of the data set; the Part 10
- * head before the first), close, rename, send, epoll_wait; and TCP_QUICKACK after reads. It flushes
- * nothing, keeps no journal, looks into no data set, and a second instance of a name replaces the
- * first. FOLDER/incoming holds what is under way, FOLDER/<SOP Instance UID> what is complete.
- * PORT 0 picks one; the first line on stderr says which. TERM ends it.
+ * head before the first), close, rename, send, epoll_wait; and TCP_QUICKACK after reads from a
+ * sender that was seen to wait for it. It flushes nothing, keeps no journal, looks into no data
+ * set, and a second instance of a name replaces the first. FOLDER/incoming holds what is under way,
+ * FOLDER/<SOP Instance UID> what is complete. PORT 0 picks one; the first line on stderr says
+ * which. TERM ends it.
  *
  * Source: PS3.10 7.1 (File Meta Information); scp.h has the network.
  */

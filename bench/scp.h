@@ -20,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "wire.h"
@@ -34,12 +35,15 @@ enum {
     MOST_CONTEXTS = 128,
     MOST_COMMAND = 1024,
     MOST_UID = 64,
+    HELD_UP_MS = 25,   /* of silence in a message; delayed acknowledgements take 40 */
     LEAST_TAKEN = 512, /* a response goes out in one PDU; who takes less is refused */
 };
 
 struct peer {
     int fd;
     bool established, in_pdu, in_fragment, in_data_set;
+    bool held_up;     /* it waits for acknowledgements, as was seen once */
+    uint64_t read_ms; /* when something last came */
     uint8_t pdu_type, context, control;
     uint32_t pdu_left, fragment_left; /* bytes still to come of what is under way */
     uint8_t *held;                    /* the start of something needed in one piece */
@@ -320,18 +324,30 @@ static void drop(struct peer *p) {
     free(p);
 }
 
+/* To the tick of the kernel's clock. */
+static uint64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 static void receive(struct peer *p) {
     ssize_t got = recv(p->fd, buffer, BUFFER, MSG_DONTWAIT);
+    uint64_t now = now_ms();
     int on = 1;
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if ((p->in_pdu || p->in_data_set || p->held_size) && now - p->read_ms > HELD_UP_MS)
+        p->held_up = true;
+    p->read_ms = now;
     if (got <= 0 || !walk(p, (struct span){buffer, (size_t)got}) || !send_out(p)) {
         drop(p);
         return;
     }
     if (p->in_data_set) data_set_pauses(p);
     /* A sender with Nagle's algorithm on holds the tail of an instance back until it is told that
-     * the rest came: at once, not 40 ms later. The kernel forgets the flag, hence each time. */
-    setsockopt(p->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+     * the rest came: at once, not 40 ms later. The kernel forgets the flag, hence each time; for
+     * other senders it is a packet in vain. */
+    if (p->held_up) setsockopt(p->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 }
 
 static void welcome(int poll, int listener) {
