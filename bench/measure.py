@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench import senders
 from bench.instances import compare
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bench.results import Cell, Results
     from bench.senders import Sending
     from bench.workloads import Material, Workload
+
+_T = TypeVar("_T")
 
 # What a receiver still does once the sender has gone: children that end, files that are closed.
 SETTLE_S = 0.2
@@ -92,25 +94,31 @@ class Bench:
         wanted = max(int(self.seconds / each_s), 4 * associations)
         return max(1, min(wanted, self.budget // size) // associations)
 
-    def alternate(self, cells: Sequence[tuple[Cell, Callable[[], dict[str, float]]]]) -> None:
-        """Measure cells that are compared, round by round, and keep what came out.
+    def turns(self, compared: Sequence[_T]) -> Iterator[_T]:
+        """What is compared, once in every round.
 
-        Every second round goes backwards, so that no cell always runs after the same other one. A
-        cell that failed is not tried again.
+        Every second round goes backwards, so that nothing always runs after the same other one.
         """
         for number in range(self.rounds):
-            for cell, run in cells if number % 2 == 0 else reversed(cells):
-                if cell.error:
-                    continue
-                where = ", ".join(str(value) for value in cell.point.values())
-                head = f"{cell.scenario} {cell.table}: {where}: {cell.receiver}: "
-                try:
-                    cell.rounds.append(run())
-                except ERRORS as error:
-                    cell.error = str(error) or type(error).__name__
-                    self.say(head + cell.error)
-                else:
-                    self.say(head + _short(cell.rounds[-1]))
+            yield from compared if number % 2 == 0 else reversed(compared)
+
+    def alternate(self, cells: Sequence[tuple[Cell, Callable[[], dict[str, float]]]]) -> None:
+        """Measure cells that are compared, in turns, and keep what came out.
+
+        A cell that failed is not tried again.
+        """
+        for cell, run in self.turns(cells):
+            if cell.error:
+                continue
+            where = ", ".join(str(value) for value in cell.point.values())
+            head = f"{cell.scenario} {cell.table}: {where}: {cell.receiver}: "
+            try:
+                cell.rounds.append(run())
+            except ERRORS as error:
+                cell.error = str(error) or type(error).__name__
+                self.say(head + cell.error)
+            else:
+                self.say(head + _short(cell.rounds[-1]))
         self.results.save()
 
 

@@ -95,17 +95,16 @@ def _grow(bench: Bench) -> None:
         )
         for receiver in bench.chosen(*GROWING)
     ]
-    for number in range(bench.rounds):
-        for receiver, cells in made if number % 2 == 0 else reversed(made):
-            if cells[0].error:
-                continue
-            try:
-                _fill(bench, receiver, count, cells)
-            except ERRORS as error:
-                for cell in cells:
-                    cell.error = str(error) or type(error).__name__
-                bench.say(f"growth: {receiver.name}: {error}")
-            bench.results.save()
+    for receiver, cells in bench.turns(made):
+        if cells[0].error:
+            continue
+        try:
+            _fill(bench, receiver, count, cells)
+        except ERRORS as error:
+            for cell in cells:
+                cell.error = str(error) or type(error).__name__
+            bench.say(f"growth: {receiver.name}: {cells[0].error}")
+        bench.results.save()
     # A quarter, for a single step takes a few seconds, and the machine has moods that last longer.
     quarter = steps // 4
     for receiver, cells in made:

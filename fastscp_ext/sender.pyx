@@ -441,7 +441,7 @@ cdef class Sender:
             self._settle(0, True)
 
     def look(self):
-        """Take in all that is here; does not wait. See sender.pyi."""
+        """Take in the responses that are here; does not wait. See sender.pyi."""
         cdef uint64_t answered
         with nogil:
             while self.end == GOING:

@@ -231,6 +231,20 @@ def recorded(path: Path) -> results.Results:
     return made
 
 
+def test_a_ratio_of_several_cells_is_that_of_their_means(tmp_path: Path) -> None:
+    made = results.Results(tmp_path / "r.json", {})
+    cells = [made.cell("growth", "instances", "fastscp", {"stored": step}) for step in range(4)]
+    for cell, costs in zip(cells, [(10, 20), (30, 20), (40, 10), (60, 20)], strict=True):
+        cell.rounds += [{"cpu_us_per_instance": float(cost)} for cost in costs]
+    made.ratio("last half to first", "cpu_us_per_instance", cells[2:], cells[:2])
+    (found,) = made.ratios
+    assert (found["scenario"], found["rounds"]) == ("growth", [2.5, 0.75])
+    # A round that one of them has not had is nothing to compare.
+    cells[0].rounds.pop()
+    made.ratio("incomplete", "cpu_us_per_instance", cells[2:], cells[:2])
+    assert made.ratios == [found]
+
+
 def test_results_survive_the_file(tmp_path: Path) -> None:
     recorded(tmp_path / "r.json").save()
     document = results.read(tmp_path / "r.json")
