@@ -444,7 +444,12 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
             i.offending |= 1
         if not values[<int>KEY_SERIES_UID].left:
             i.offending |= 2
-        instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
+        if i.tap.conflicting:
+            instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
+        elif i.tap.unproved:
+            instance_refuse(i, 0xC000, b"broken sequences: whose Study and Series UIDs, is not sure")
+        else:
+            instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
     elif outcome == LAYOUT_BAD_UID:
         instance_refuse(i, 0x0117, b"UID is not usable as a name")
     elif outcome != LAYOUT_OK:

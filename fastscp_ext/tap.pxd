@@ -2,6 +2,14 @@
 #
 # The state owns nothing: plain bytes, at most 8 KiB, copyable and reusable. Begin, feed, end; the
 # value spans live inside the state and stay valid until the next tap_begin.
+#
+# Theory of operation: values count at the outermost level only, so all depends on knowing the
+# level. Levels are counted, never stored: even depths hold elements, odd ones the items of a
+# sequence. A sequence end between the elements of an item can be read in two ways: it ends nothing
+# (senders put one behind a sequence of defined length), or it ends the item, too (whose own end was
+# left out). The tap then follows both readings, until what comes shows one of them to be wrong. A
+# value that was found meanwhile is given back when the reading that found it falls, and where no
+# reading is proved at the end. A value is never guessed: it is found for sure, or not at all.
 # Source: PS3.5 7.1, 7.5, A.4; 6.2.2 for UN.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -29,11 +37,19 @@ cdef enum TapKey:
     TAP_KEYS = 10
 
 cdef enum:
-    TAP_MAX_DEPTH = 64             # open sequences and items of undefined length
+    TAP_READINGS = 8               # of the level, followed at a time
     TAP_SCAN_LIMIT = 4 << 20       # header bytes read before values are no longer looked for
+    TAP_NEVER = 0xFFFFFFFF
     TAP_UID_BYTES = 256            # a value is cut there; a UID this long is refused anyway
     TAP_TEXT_BYTES = 1024
     TAP_VALUE_BYTES = 4 * 256 + 6 * 1024
+
+# One way to read the levels up to here.
+ctypedef struct TapReading:
+    uint32_t depth          # open sequences and items of undefined length
+    uint32_t implicit_from  # the depth from which on headers are Implicit VR; TAP_NEVER: none
+    uint32_t tag            # of the last element at this depth; 0: none, or not known any more
+    uint32_t outermost      # of the last element at depth 0
 
 ctypedef struct TapState:
     # For the caller to read.
@@ -51,12 +67,29 @@ ctypedef struct TapState:
     uint32_t skip         # bytes of the passing value still to come
     uint32_t scanned      # header bytes, up to TAP_SCAN_LIMIT
     uint32_t last_tag
-    uint32_t depth
+    bint begun            # the first header has passed
+    bint fragments        # inside encapsulated pixel data
+    bint behind           # a sequence ended last, so that a stray end here means nothing
+    bint sequence_passed  # at depth 0
+    bint image_passed     # pixel data, or what describes it, at depth 0
+    bint guessed          # there was more than one reading at some time
+    bint firm             # since the last guess: what only the outermost level holds
+    bint unproved         # after tap_end or a stop: values were given back for want of proof
+    bint comparing        # the passing value, with one of its key that was found before
+    bint differs          # it does
+    uint32_t compared     # bytes of it
+    uint32_t sound        # found before the first sequence at depth 0: nothing takes it back
+    uint32_t proved       # found when there was one reading; meaningful while there are more
+    uint32_t conflicting  # a Study or Series Instance UID with two values: neither is found
+    uint32_t count        # readings, at least one, the deepest first; depths differ
+    TapReading readings[TAP_READINGS]
     uint32_t header_have  # <= header_want <= 12
     uint32_t header_want  # 8 or 12
+    uint8_t front_have    # first bytes of a value that may be items
+    uint8_t front_want
+    uint8_t front[4]
     uint16_t sizes[TAP_KEYS]
     uint8_t header[12]
-    uint8_t levels[TAP_MAX_DEPTH + 1]
     uint8_t values[TAP_VALUE_BYTES]
 
 
@@ -69,5 +102,6 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
 # The last byte was fed: settles `truncated` and `settled`.
 cdef void tap_end(TapState* tap) noexcept nogil
 
-# The first of a key's values without its padding; left == 0: absent, incomplete or empty.
+# The first of a key's values without its padding; left == 0: absent, incomplete, empty, or found
+# in a reading that is not proved yet.
 cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil

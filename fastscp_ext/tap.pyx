@@ -52,12 +52,7 @@ cdef enum:
     DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
     PIXEL_DATA = 0x7FE00010
 
-    # What is read at a level, in TapState.levels; level 0 is the data set itself.
-    LEVEL_ELEMENTS = 1
-    LEVEL_ITEMS = 2      # of a sequence
-    LEVEL_FRAGMENTS = 3  # of encapsulated pixel data: items, never of undefined length
-    LEVEL_KIND = 3
-    LEVEL_IMPLICIT = 4   # Implicit VR Little Endian, whatever the data set is
+    DEEPEST = 0xFFFFFFF0  # no stream comes here: each level has a header of eight bytes
 
     ALL_FOUND = (1 << TAP_KEYS) - 1
 
@@ -208,74 +203,306 @@ cdef int sniff(const uint8_t* header, int negotiated) noexcept nogil:
     return negotiated if negotiated_explicit else TAP_EXPLICIT_LE
 
 
-# Headers --------------------------------------------------------------------------------------
+# Readings of the level ------------------------------------------------------------------------
+
+cdef inline bint at_elements(const TapState* tap) noexcept nogil:
+    # Else in front of an item. All readings agree: their depths differ by even numbers.
+    return tap.readings[0].depth % 2 == 0
+
+
+cdef inline bint reads_implicit(const TapReading* reading) noexcept nogil:
+    return reading.depth >= reading.implicit_from
+
+
+cdef inline TapReading* shallowest(TapState* tap) noexcept nogil:
+    return &tap.readings[tap.count - 1]
+
+
+cdef inline bint outermost(TapState* tap) noexcept nogil:
+    # Whether some reading is at the outermost level; only one can be.
+    return shallowest(tap).depth == 0
+
+
+cdef void settle_if_complete(TapState* tap) noexcept nogil:
+    # Where a guess was made, more than order must prove the level.
+    if tap.found == ALL_FOUND and tap.count == 1 and (tap.image_passed or not tap.guessed):
+        tap.settled = True
+
+
+cdef void give_back_unproved(TapState* tap) noexcept nogil:
+    # For good: nothing that is still to come proves them.
+    tap.unproved = tap.found & ~tap.proved != 0
+    tap.found &= tap.proved
+
+
+cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
+    # It is wrong. Only the shallowest one has values of its own, and they fall with it.
+    if at == tap.count - 1:
+        tap.found &= tap.proved
+    tap.count -= 1
+    while at < tap.count:
+        tap.readings[at] = tap.readings[at + 1]
+        at += 1
+    settle_if_complete(tap)
+
 
 cdef void stop(TapState* tap) noexcept nogil:
+    if tap.count > 1:
+        give_back_unproved(tap)
     tap.stopped = True
     tap.settled = True
 
 
-cdef void push(TapState* tap, uint8_t level) noexcept nogil:
-    if tap.depth == TAP_MAX_DEPTH:
-        stop(tap)
-        return
-    tap.depth += 1
-    tap.levels[tap.depth] = level
+cdef void enter(TapState* tap, bint implicit) noexcept nogil:
+    # One level down, in every reading; implicit: Implicit VR from there on.
+    cdef uint32_t n
+    cdef TapReading* reading
+    for n in range(tap.count):
+        reading = &tap.readings[n]
+        if reading.depth >= DEEPEST:
+            stop(tap)
+            return
+        reading.depth += 1
+        reading.tag = 0
+        if implicit and not reads_implicit(reading):
+            reading.implicit_from = reading.depth
 
+
+cdef void leave(TapReading* reading, uint32_t levels) noexcept nogil:
+    reading.depth -= levels
+    if reading.depth < reading.implicit_from and reading.implicit_from > 0:
+        reading.implicit_from = TAP_NEVER
+    reading.tag = reading.outermost if reading.depth == 0 else 0
+
+
+cdef void add_reading(
+    TapState* tap, TapReading* readings, uint32_t* count, const TapReading* reading
+) noexcept nogil:
+    # Two that came to one depth have one future, and no values but those that both may claim.
+    cdef TapReading* last
+    if count[0] and readings[count[0] - 1].depth == reading.depth:
+        last = &readings[count[0] - 1]
+        if last.implicit_from != reading.implicit_from:
+            stop(tap)
+        last.outermost = min(last.outermost, reading.outermost)
+        last.tag = last.outermost if last.depth == 0 else 0
+        tap.found &= tap.proved
+    elif count[0] == TAP_READINGS:
+        stop(tap)
+    else:
+        readings[count[0]] = reading[0]
+        count[0] += 1
+
+
+cdef void fork(TapState* tap) noexcept nogil:
+    # A sequence end between elements: it ends nothing, or the item and its sequence.
+    cdef TapReading readings[TAP_READINGS]
+    cdef TapReading ended
+    cdef uint32_t count = 0
+    cdef uint32_t n
+    if tap.count == 1:
+        tap.proved = tap.found
+    tap.guessed = tap.guessed or tap.readings[0].depth > 0
+    tap.firm = False
+    for n in range(tap.count):
+        add_reading(tap, readings, &count, &tap.readings[n])
+        if tap.readings[n].depth > 0:
+            ended = tap.readings[n]
+            leave(&ended, 2)
+            add_reading(tap, readings, &count, &ended)
+    if tap.stopped:
+        return
+    for n in range(count):
+        tap.readings[n] = readings[n]
+    tap.count = count
+
+
+cdef void stray_end(TapState* tap) noexcept nogil:
+    # An end at the outermost level that no sequence stands in front of: the level is wrong, and
+    # what was found since a sequence passed may be an item's.
+    if tap.count > 1:
+        drop_reading(tap, tap.count - 1)
+    elif tap.sequence_passed and not tap.image_passed and not tap.settled:
+        tap.found &= tap.sound
+        tap.conflicting = 0
+
+
+cdef void judge_order(TapState* tap, uint32_t tag) noexcept nogil:
+    # Tags ascend in a data set and in an item (PS3.5 7.1). Where they do in one reading and not in
+    # another, the other one is wrong; unsorted data sets are seen, so that alone proves nothing.
+    cdef uint32_t ascending = 0
+    cdef uint32_t n
+    for n in range(tap.count):
+        ascending += tag > tap.readings[n].tag
+    if ascending == 0:
+        return
+    n = tap.count
+    while n > 0:
+        n -= 1
+        if tag <= tap.readings[n].tag:
+            drop_reading(tap, n)
+
+
+cdef void judge_encoding(TapState* tap) noexcept nogil:
+    # Some readings are inside implicit items, others outside: the header tells.
+    cdef Cursor c = cursor_over(tap.header, SNIFF_BYTES)
+    cdef uint16_t group = 0
+    cdef uint16_t element = 0
+    cdef uint32_t length = 0
+    cdef uint8_t first = 0
+    cdef uint8_t second = 0
+    cdef bint implicit
+    cdef uint32_t n
+    cdef VR vr
+    take_u16_le(&c, &group)
+    take_u16_le(&c, &element)
+    peek_u8(&c, 0, &first)
+    peek_u8(&c, 1, &second)
+    take_u32_le(&c, &length)
+    vr = vr_of(first, second)
+    if group == GROUP_DELIMITER:
+        # Little endian: where the data set is, too, both read it alike.
+        if tap.syntax != TAP_EXPLICIT_BE:
+            return
+        implicit = True
+    elif vr != VR_INVALID and vr != VR_UNKNOWN:
+        implicit = False
+    elif reads_as_implicit(group, length):
+        implicit = True
+    else:
+        implicit = False
+    n = tap.count
+    while n > 0:
+        n -= 1
+        if reads_implicit(&tap.readings[n]) != implicit:
+            drop_reading(tap, n)
+
+
+cdef bint readings_disagree(const TapState* tap) noexcept nogil:
+    cdef uint32_t n
+    for n in range(1, tap.count):
+        if reads_implicit(&tap.readings[n]) != reads_implicit(&tap.readings[0]):
+            return True
+    return False
+
+
+# Headers --------------------------------------------------------------------------------------
 
 cdef void value_passed(TapState* tap) noexcept nogil:
-    tap.found |= <uint32_t>1 << tap.key
+    cdef uint32_t bit = <uint32_t>1 << tap.key
     tap.key = -1
-    if tap.found == ALL_FOUND:
-        tap.settled = True
+    if not tap.comparing:
+        tap.found |= bit
+        settle_if_complete(tap)
+        return
+    tap.comparing = False
+    if not tap.differs:
+        return
+    # Two Study or Series Instance UIDs at one level: one of them is not the instance's.
+    if tap.count > 1:
+        drop_reading(tap, tap.count - 1)
+    else:
+        tap.found &= ~bit
+        tap.conflicting |= bit
 
 
 cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept nogil:
     # An item or an end (FFFE,xxxx). The length of an end is 0 and never looked at.
-    cdef uint8_t level = tap.levels[tap.depth]
-    cdef uint8_t kind = level & LEVEL_KIND
-    if tag == ITEM and kind != LEVEL_ELEMENTS:
+    cdef bint elements = at_elements(tap)
+    cdef bint behind = tap.behind
+    cdef uint32_t n
+    tap.behind = tag != ITEM
+    if tag == ITEM and not elements:
         if length != UNDEFINED_LENGTH:
             tap.skip = length
-        elif kind == LEVEL_ITEMS:
-            push(tap, LEVEL_ELEMENTS | (level & LEVEL_IMPLICIT))
-            tap.item_opened = True
-        else:
+        elif tap.fragments:
             stop(tap)
-    elif tag == ITEM_END and kind != LEVEL_FRAGMENTS:
-        # Behind an item of defined length, or at depth 0, it ends nothing: seen, harmless.
-        if kind == LEVEL_ELEMENTS and tap.depth > 0:
-            tap.depth -= 1
+        else:
+            enter(tap, False)
+            tap.item_opened = True
+    elif tag == ITEM_END and not tap.fragments:
+        # Behind an item of defined length it ends nothing: seen, harmless.
+        if not elements:
+            return
+        if outermost(tap) and not (behind and tap.count == 1):
+            stray_end(tap)
+        for n in range(tap.count):
+            if tap.readings[n].depth > 0:
+                leave(&tap.readings[n], 1)
     elif tag == SEQUENCE_END:
-        if kind != LEVEL_ELEMENTS:
-            tap.depth -= 1
-        elif tap.depth > 0:
-            tap.depth -= 2  # the end of the last item was left out
+        if not elements:
+            tap.fragments = False
+            for n in range(tap.count):
+                leave(&tap.readings[n], 1)
+            return
+        if outermost(tap) and not behind:
+            stray_end(tap)
+        fork(tap)
     else:
         stop(tap)
 
 
+cdef void note_sequence(TapState* tap) noexcept nogil:
+    # Were its length wrong, what follows at this level might be an item's.
+    if outermost(tap) and not tap.sequence_passed:
+        tap.sequence_passed = True
+        tap.sound = tap.found
+
+
+cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels) noexcept nogil:
+    cdef TapReading* reading
+    cdef uint32_t group = tag >> 16
+    cdef uint32_t n
+    if tap.count > 1:
+        judge_order(tap, tag)
+    for n in range(tap.count):
+        reading = &tap.readings[n]
+        reading.tag = tag
+        if reading.depth == 0:
+            reading.outermost = tag
+    if outermost(tap):
+        # What the outermost level of an image holds, and no item that refers to another one.
+        if group == 0x0028 or is_pixels:
+            tap.image_passed = tap.firm = True
+            settle_if_complete(tap)
+        elif group == 0x0010:
+            tap.firm = True
+
+
 cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noexcept nogil:
-    cdef uint8_t implicit = tap.levels[tap.depth] & LEVEL_IMPLICIT
     cdef bint is_pixels = (tag == PIXEL_DATA or tag == FLOAT_PIXEL_DATA
                            or tag == DOUBLE_FLOAT_PIXEL_DATA)
+    cdef bint implicit
     cdef int key
+    note_element(tap, tag, is_pixels)
+    implicit = reads_implicit(&tap.readings[0])
     tap.last_tag = tag
-    if tap.depth == 0 and is_pixels:
+    if is_pixels and tap.count == 1 and outermost(tap):
         tap.settled = True
+    # Without a VR only the value shows whether it is items.
+    tap.behind = vr == VR_SEQUENCE or length == 0 and (implicit or vr == VR_UN)
+    tap.front_have = 0
+    tap.front_want = 4 if length >= 8 and (implicit or vr == VR_UN) else 0
+    if vr == VR_SEQUENCE or length == UNDEFINED_LENGTH:
+        note_sequence(tap)
     if length == UNDEFINED_LENGTH:
-        if vr == VR_UN:
-            push(tap, LEVEL_ITEMS | LEVEL_IMPLICIT)
-        elif vr == VR_LONG or is_pixels:
-            push(tap, LEVEL_FRAGMENTS | implicit)
-        else:
-            push(tap, LEVEL_ITEMS | implicit)
+        tap.front_want = 0
+        tap.fragments = is_pixels or vr == VR_LONG
+        enter(tap, vr == VR_UN)
         return
     tap.skip = length
-    if tap.depth > 0 or tap.settled:
+    if tap.settled or not outermost(tap):
         return
     key = key_of(tag)
-    if key < 0 or tap.found & (<uint32_t>1 << key):
+    if key < 0 or tap.conflicting & (<uint32_t>1 << key):
+        return
+    if tap.found & (<uint32_t>1 << key):
+        if length == 0 or key != KEY_STUDY_UID and key != KEY_SERIES_UID:
+            return
+        tap.comparing = True
+        tap.differs = False
+        tap.compared = 0
+        tap.key = key
         return
     tap.key = key
     tap.sizes[key] = 0
@@ -286,8 +513,8 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
 cdef void take_header(TapState* tap) noexcept nogil:
     # The header is as long as it was wanted: asks for 12 bytes, or takes it in and starts anew.
     cdef Cursor c = cursor_over(tap.header, tap.header_have)
-    cdef bint implicit = tap.levels[tap.depth] & LEVEL_IMPLICIT
-    cdef bint big = tap.syntax == TAP_EXPLICIT_BE and not implicit
+    cdef bint implicit
+    cdef bint big
     cdef bint suspect = tap.suspect
     cdef bint item_opened = tap.item_opened
     cdef uint16_t group = 0
@@ -299,6 +526,11 @@ cdef void take_header(TapState* tap) noexcept nogil:
     cdef uint8_t second = 0
     cdef VR vr
     cdef Cursor vr_and_length = c
+    cdef uint32_t n
+    if tap.count > 1 and readings_disagree(tap):
+        judge_encoding(tap)
+    implicit = reads_implicit(&tap.readings[0])
+    big = tap.syntax == TAP_EXPLICIT_BE and not implicit
     if big:
         take_u16_be(&c, &group)
         take_u16_be(&c, &element)
@@ -343,7 +575,7 @@ cdef void take_header(TapState* tap) noexcept nogil:
     if group == GROUP_DELIMITER:
         take_delimiter(tap, tag, length)
         return
-    if tap.levels[tap.depth] & LEVEL_KIND != LEVEL_ELEMENTS:
+    if not at_elements(tap):
         stop(tap)
         return
     if vr == VR_INVALID:
@@ -351,7 +583,8 @@ cdef void take_header(TapState* tap) noexcept nogil:
         if item_opened and not big:
             take_u32_le(&vr_and_length, &length)
             if reads_as_implicit(group, length):
-                tap.levels[tap.depth] |= LEVEL_IMPLICIT
+                for n in range(tap.count):
+                    tap.readings[n].implicit_from = tap.readings[n].depth
                 take_element(tap, tag, VR_UNKNOWN, length)
                 return
             length = short_length
@@ -364,15 +597,54 @@ cdef void take_header(TapState* tap) noexcept nogil:
     take_element(tap, tag, vr, length)
 
 
+cdef bint begins_with_an_item(const TapState* tap) noexcept nogil:
+    # A value in front of which no VR stood, or UN, whose items are implicit (PS3.5 6.2.2).
+    cdef Cursor c = cursor_over(tap.front, 4)
+    cdef uint16_t group = 0
+    cdef uint16_t element = 0
+    take_u16_le(&c, &group)
+    take_u16_le(&c, &element)
+    return group == GROUP_DELIMITER and element == ITEM & 0xFFFF
+
+
+cdef void compare(TapState* tap, Cursor passing) noexcept nogil:
+    # With the value of this key that was found first; padding does not count.
+    cdef Cursor known = trimmed(tap, tap.key)
+    cdef uint8_t ours = 0
+    cdef uint8_t byte = 0
+    while take_u8(&passing, &byte):
+        if peek_u8(&known, tap.compared, &ours):
+            if byte != ours:
+                tap.differs = True
+        elif byte != c" " and byte != 0:
+            tap.differs = True
+        tap.compared += 1
+    if tap.skip == 0 and tap.compared < known.left:
+        tap.differs = True
+
+
 cdef void take_value(TapState* tap, Cursor* c) noexcept nogil:
     # What of the passing value the slice holds; its first bytes are kept if it is wanted.
     cdef uint32_t n = tap.skip if tap.skip < c.left else c.left
     cdef uint32_t have
     cdef uint32_t keep
     cdef Cursor passing = cursor_over(NULL, 0)
+    cdef Cursor front
     take_span(c, n, &passing)
     tap.skip -= n
+    if tap.front_have < tap.front_want:
+        front = passing
+        tap.front_have = <uint8_t>collect(&front, tap.front, tap.front_have, tap.front_want)
+        if tap.front_have == tap.front_want:
+            tap.behind = begins_with_an_item(tap)
+            if tap.behind:
+                note_sequence(tap)
     if tap.key < 0:
+        return
+    if tap.comparing:
+        compare(tap, passing)
+        if tap.skip == 0:
+            value_passed(tap)
         return
     have = tap.sizes[tap.key]
     keep = room_of(tap.key) - have
@@ -400,22 +672,38 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil:
     tap.skip = 0
     tap.scanned = 0
     tap.last_tag = 0
-    tap.depth = 0
+    tap.begun = False
+    tap.fragments = False
+    tap.behind = False
+    tap.sequence_passed = False
+    tap.image_passed = False
+    tap.guessed = False
+    tap.firm = False
+    tap.unproved = False
+    tap.comparing = False
+    tap.sound = 0
+    tap.conflicting = 0
+    tap.count = 1
+    tap.readings[0].depth = 0
+    tap.readings[0].implicit_from = TAP_NEVER
+    tap.readings[0].tag = 0
+    tap.readings[0].outermost = 0
     tap.header_have = 0
     tap.header_want = SNIFF_BYTES
-    tap.levels[0] = 0  # not sniffed yet
+    tap.front_have = 0
+    tap.front_want = 0
 
 
 cdef void begin_reading(TapState* tap) noexcept nogil:
     cdef int syntax = sniff(tap.header, tap.syntax)
-    tap.levels[0] = LEVEL_ELEMENTS
+    tap.begun = True
     if syntax < 0:
         stop(tap)
         return
     tap.sniffed = tap.syntax != TAP_SYNTAX_UNKNOWN and syntax != tap.syntax
     tap.syntax = syntax
     if syntax == TAP_IMPLICIT_LE:
-        tap.levels[0] |= LEVEL_IMPLICIT
+        tap.readings[0].implicit_from = 0
 
 
 cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil:
@@ -427,7 +715,7 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
         tap.header_have = collect(&c, tap.header, tap.header_have, tap.header_want)
         if tap.header_have < tap.header_want:
             return
-        if tap.levels[0] == 0:
+        if not tap.begun:
             begin_reading(tap)
             if tap.stopped:
                 return
@@ -435,18 +723,32 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
 
 
 cdef void tap_end(TapState* tap) noexcept nogil:
+    cdef bint inside = tap.header_have > 0 or tap.skip > 0
     tap.settled = True
-    tap.truncated = not tap.stopped and (
-        tap.header_have > 0 or tap.skip > 0 or tap.depth > 0)
+    if tap.stopped:
+        return
+    if tap.count > 1:
+        # The end proves the one reading in which it stands at the outermost level, if that level
+        # has held what no item does. Else an item was cut, perhaps, and nothing is proved.
+        if inside or not outermost(tap) or not tap.firm:
+            give_back_unproved(tap)
+        tap.readings[0] = shallowest(tap)[0]
+        tap.count = 1
+    tap.truncated = inside or not outermost(tap)
 
 
 cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil:
-    cdef Cursor value = cursor_over(&tap.values[place_of(key)], 0)
+    cdef uint32_t sure = tap.found if tap.count == 1 else tap.found & tap.proved
+    if not sure & (<uint32_t>1 << key):
+        return cursor_over(&tap.values[place_of(key)], 0)
+    return trimmed(tap, key)
+
+
+cdef Cursor trimmed(const TapState* tap, int key) noexcept nogil:
+    # The first of a key's values without its padding.
+    cdef Cursor value = cursor_over(&tap.values[place_of(key)], tap.sizes[key])
     cdef uint8_t byte = 0
     cdef uint32_t n
-    if not tap.found & (<uint32_t>1 << key):
-        return value
-    value.left = tap.sizes[key]
     for n in range(value.left):
         peek_u8(&value, n, &byte)
         if byte == c"\\":

@@ -1,12 +1,12 @@
 """A slow, obvious tap over whole data sets: the oracle for fastscp_ext.tap.
 
-It descends through nested levels by calling itself, on absolute offsets into the whole bytes.
+It works on absolute offsets into the whole bytes, and keeps every level of every reading.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 UNKNOWN, IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE = range(4)
 
@@ -79,110 +79,285 @@ def trimmed(keyword: str, raw: bytes) -> bytes:
     return raw if keyword.endswith("UID") else raw.lstrip(b" ")
 
 
+@dataclass(frozen=True)
+class Level:
+    implicit: bool
+    tag: int = 0  # of its last element; 0: none, or forgotten
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where the reader may be: the data set itself, then a sequence, its item, and so on."""
+
+    levels: tuple[Level, ...]
+
+    @property
+    def implicit(self) -> bool:
+        return self.levels[-1].implicit
+
+    def left(self, count: int) -> Reading:
+        levels = self.levels[:-count]
+        if len(levels) > 1:
+            # Only of the outermost level the last tag is remembered.
+            levels = (*levels[:-1], replace(levels[-1], tag=0))
+        return Reading(levels)
+
+    def at_tag(self, tag: int) -> Reading:
+        return Reading((*self.levels[:-1], replace(self.levels[-1], tag=tag)))
+
+    def turned_implicit(self) -> Reading:
+        return Reading((*self.levels[:-1], replace(self.levels[-1], implicit=True)))
+
+    def merged(self, other: Reading) -> Reading:
+        if [one.implicit for one in self.levels] != [one.implicit for one in other.levels]:
+            raise StoppedError
+        outermost = min(self.levels[0].tag, other.levels[0].tag)
+        first = replace(self.levels[0], tag=outermost)
+        merged = Reading((first, *self.levels[1:]))
+        return merged if len(merged.levels) == 1 else merged.at_tag(0)
+
+
 class _Reader:
-    def __init__(self, data: bytes, outcome: Outcome) -> None:
+    """Reads on one offset; `readings` are the levels it may be at, as in tap.pxd's theory."""
+
+    def __init__(self, data: bytes, outcome: Outcome, order: str, implicit: bool) -> None:
         self.data = data
         self.outcome = outcome
+        self.order = order
+        self.at = 0
         self.raw: dict[str, bytes] = {}
+        self.proved: set[str] = set()
+        self.sound: set[str] | None = None  # before the first sequence at depth 0
+        self.conflicts: set[str] = set()
+        self.readings = [Reading((Level(implicit=implicit),))]
+        self.guessed = self.firm = self.image = False
+        self.fragments = False
+        self.behind = False  # a sequence ended last
+        self.suspect = False
+        self.first = False  # of an item
+        self.previous = 0
+
+    # What is known of the level.
+
+    def shallowest(self) -> Reading:
+        return min(self.readings, key=lambda reading: len(reading.levels))
+
+    def outermost(self) -> bool:
+        return len(self.shallowest().levels) == 1
+
+    def keep(self, names: set[str]) -> None:
+        self.raw = {name: value for name, value in self.raw.items() if name in names}
+
+    def drop(self, wrong: list[Reading]) -> None:
+        for reading in wrong:
+            if reading == self.shallowest():
+                self.keep(self.proved)
+            self.readings.remove(reading)
+        self.settle()
+
+    def settle(self) -> None:
+        complete = len(self.raw) == len(WANTED) and len(self.readings) == 1
+        if complete and (self.image or not self.guessed):
+            self.outcome.settled = True
+
+    def stray_end(self) -> None:
+        if len(self.readings) > 1:
+            self.drop([self.shallowest()])
+        elif self.sound is not None and not self.image and not self.outcome.settled:
+            self.keep(self.sound)
+            self.conflicts = set()
+
+    def enter(self, implicit: bool | None = None) -> None:
+        self.readings = [
+            Reading((*one.levels, Level(implicit=one.implicit if implicit is None else implicit)))
+            for one in self.readings
+        ]
+
+    def fork(self) -> None:
+        if len(self.readings) == 1:
+            self.proved = set(self.raw)
+        self.firm = False
+        forked: list[Reading] = []
+        for reading in self.readings:
+            ways = [reading]
+            if len(reading.levels) > 1:
+                self.guessed = True
+                ways.append(reading.left(2))
+            for way in ways:
+                same = [one for one in forked if len(one.levels) == len(way.levels)]
+                if not same:
+                    forked.append(way)
+                    if len(forked) > 8:
+                        raise StoppedError
+                    continue
+                forked.remove(same[0])
+                forked.append(same[0].merged(way))
+                self.keep(self.proved)
+        self.readings = forked
+
+    # What is read.
 
     def unpack(self, form: str, at: int) -> tuple[int, ...]:
         if at + struct.calcsize(form) > len(self.data):
             raise TruncatedError
         return struct.unpack_from(form, self.data, at)
 
-    def elements(self, at: int, order: str, implicit: bool, depth: int) -> tuple[int, bool]:
-        """Read until the level's end: the offset behind it, and whether it ended the sequence."""
-        suspect = False
-        previous = 0
-        first = True
-        while depth > 0 or at < len(self.data):
-            if at + 8 > len(self.data):
+    def read(self) -> None:
+        while self.at < len(self.data):
+            if self.at + 8 > len(self.data):
                 raise TruncatedError
-            group, element = self.unpack(order + "HH", at)
-            tag = group << 16 | element
+            self.judge_encoding()
+            implicit = self.readings[0].implicit
+            order = "<" if implicit else self.order
+            group, number, length = self.unpack(order + "HHL", self.at)
             if group == 0xFFFE:
-                at += 8
-                if element == 0xE00D:
-                    if depth > 0:
-                        return at, False
-                elif element == 0xE0DD:
-                    if depth > 0:
-                        return at, True
-                else:
-                    raise StoppedError
-                suspect = first = False
-                continue
-            vr = ""
-            bad_vr = False
-            if not implicit:
-                vr = self.data[at + 4 : at + 6].decode("latin-1")
-                bad_vr = not capitals(vr)
-                if bad_vr and first and depth > 0 and order == "<":
-                    (length,) = self.unpack("<L", at + 4)
-                    if implicit_is_likely(group, length):
-                        implicit, bad_vr, vr = True, False, ""
-            known = vr in SHORT or vr in LONG or vr in ("SQ", "UN")
-            if implicit:
-                length, at = self.unpack("<L", at + 4)[0], at + 8
-            elif bad_vr or vr in SHORT:
-                length, at = self.unpack(order + "H", at + 6)[0], at + 8
+                self.at += 8
+                self.suspect = self.first = False
+                self.delimiter(number, length)
             else:
-                length, at = self.unpack(order + "L", at + 8)[0], at + 12
-            next_in_group = tag > previous and tag >> 16 == previous >> 16
-            if suspect and not known and not next_in_group:
-                raise StoppedError
-            suspect, previous, first = bad_vr, tag, False
-            at = self.value(tag, vr, length, at, order, implicit, depth)
-        return at, False
-
-    def value(
-        self, tag: int, vr: str, length: int, at: int, order: str, implicit: bool, depth: int
-    ) -> int:
-        if depth == 0 and tag in PIXELS:
-            self.outcome.settled = True
-        if length == UNDEFINED:
-            if vr == "UN":
-                return self.items(at, "<", True, False, depth + 1)
-            fragments = vr in LONG or tag in PIXELS
-            return self.items(at, order, implicit, fragments, depth + 1)
-        if at + length > len(self.data):
+                self.element(group << 16 | number, order, implicit)
+        if not self.outermost():
             raise TruncatedError
-        keyword = WANTED.get(tag)
-        if depth == 0 and keyword and not self.outcome.settled and keyword not in self.raw:
-            self.raw[keyword] = self.data[at : at + length]
-            if len(self.raw) == len(WANTED):
-                self.outcome.settled = True
-        return at + length
 
-    def items(self, at: int, order: str, implicit: bool, fragments: bool, depth: int) -> int:
-        if depth > 64:
-            raise StoppedError
-        while True:
-            if at + 8 > len(self.data):
-                raise TruncatedError
-            group, element, length = self.unpack(order + "HHL", at)
-            at += 8
-            if (group, element) == (0xFFFE, 0xE0DD):
-                return at
-            if (group, element) == (0xFFFE, 0xE00D) and not fragments:
-                continue
-            if (group, element) != (0xFFFE, 0xE000):
-                # A header of 12 bytes is only judged when it is there.
-                vr = self.data[at - 4 : at - 2].decode("latin-1")
-                long_form = capitals(vr) and vr not in SHORT and not implicit and group != 0xFFFE
-                if long_form and at + 4 > len(self.data):
-                    raise TruncatedError
-                raise StoppedError
+    def judge_encoding(self) -> None:
+        if len({one.implicit for one in self.readings}) == 1:
+            return
+        header = self.data[self.at : self.at + 8]
+        vr = header[4:6].decode("latin-1")
+        group, length = struct.unpack_from("<H2xL", header)
+        if group == 0xFFFE:
+            if self.order == "<":
+                return
+            implicit = True
+        else:
+            known = vr in SHORT | LONG | {"SQ", "UN"}
+            implicit = not known and implicit_is_likely(group, length)
+        self.drop([one for one in self.readings if one.implicit != implicit])
+
+    def delimiter(self, number: int, length: int) -> None:
+        in_items = len(self.readings[0].levels) % 2 == 0
+        behind, self.behind = self.behind, number != 0xE000
+        if number == 0xE000 and in_items:
             if length != UNDEFINED:
-                at += length
-                if at > len(self.data):
-                    raise TruncatedError
-                continue
-            if fragments or depth == 64:
+                self.pass_on(length)
+            elif self.fragments:
                 raise StoppedError
-            at, sequence_ended = self.elements(at, order, implicit, depth + 1)
-            if sequence_ended:
-                return at
+            else:
+                self.enter()
+                self.first = True
+        elif number == 0xE00D and not self.fragments:
+            if in_items:
+                return
+            if self.outermost() and (len(self.readings) > 1 or not behind):
+                self.stray_end()
+            self.readings = [one.left(1) if len(one.levels) > 1 else one for one in self.readings]
+        elif number == 0xE0DD and in_items:
+            self.fragments = False
+            self.readings = [one.left(1) for one in self.readings]
+        elif number == 0xE0DD:
+            if self.outermost() and not behind:
+                self.stray_end()
+            self.fork()
+        else:
+            raise StoppedError
+
+    def pass_on(self, length: int) -> None:
+        self.at += length
+        if self.at > len(self.data):
+            raise TruncatedError
+
+    def element(self, tag: int, order: str, implicit: bool) -> None:
+        at = self.at
+        vr = ""
+        bad_vr = False
+        in_items = len(self.readings[0].levels) % 2 == 0
+        if not implicit:
+            vr = self.data[at + 4 : at + 6].decode("latin-1")
+            bad_vr = not capitals(vr)
+        if in_items:
+            # A header of 12 bytes is only judged when it is there.
+            if not implicit and not bad_vr and vr not in SHORT and at + 12 > len(self.data):
+                raise TruncatedError
+            raise StoppedError
+        if bad_vr and self.first and order == "<":
+            (length,) = self.unpack("<L", at + 4)
+            if implicit_is_likely(tag >> 16, length):
+                implicit, bad_vr, vr = True, False, ""
+                self.readings = [one.turned_implicit() for one in self.readings]
+        known = vr in SHORT or vr in LONG or vr in ("SQ", "UN")
+        if implicit:
+            length, at = self.unpack("<L", at + 4)[0], at + 8
+        elif bad_vr or vr in SHORT:
+            length, at = self.unpack(order + "H", at + 6)[0], at + 8
+        else:
+            length, at = self.unpack(order + "L", at + 8)[0], at + 12
+        next_in_group = tag > self.previous and tag >> 16 == self.previous >> 16
+        if self.suspect and not known and not implicit and not next_in_group:
+            raise StoppedError
+        if self.suspect and implicit and not next_in_group:
+            raise StoppedError
+        self.suspect, self.previous, self.first = bad_vr, tag, False
+        self.at = at
+        self.value(tag, vr, length, implicit)
+
+    def value(self, tag: int, vr: str, length: int, implicit: bool) -> None:
+        if len(self.readings) > 1:
+            descending = [one for one in self.readings if tag <= one.levels[-1].tag]
+            if len(descending) < len(self.readings):
+                self.drop(sorted(descending, key=lambda one: len(one.levels)))
+        self.readings = [one.at_tag(tag) for one in self.readings]
+        if self.outermost():
+            if tag >> 16 == 0x0028 or tag in PIXELS:
+                self.image = self.firm = True
+                self.settle()
+            elif tag >> 16 == 0x0010:
+                self.firm = True
+        if tag in PIXELS and self.outermost() and len(self.readings) == 1:
+            self.outcome.settled = True
+        by_look = implicit or vr == "UN"
+        self.behind = vr == "SQ" or (by_look and length == 0)
+        if vr == "SQ" or length == UNDEFINED:
+            self.sequence_passes()
+        if length == UNDEFINED:
+            self.fragments = vr in LONG or tag in PIXELS
+            self.enter(True if vr == "UN" else None)
+            return
+        start = self.at
+        head = self.data[start : start + min(4, length)]
+        if by_look and length >= 8 and head == b"\xfe\xff\x00\xe0":
+            self.behind = True
+            self.sequence_passes()
+        self.pass_on(length)
+        keyword = WANTED.get(tag)
+        if self.outcome.settled or not self.outermost() or not keyword or keyword in self.conflicts:
+            return
+        raw = self.data[start : start + length]
+        if keyword not in self.raw:
+            self.raw[keyword] = raw
+            self.settle()
+        elif (
+            length
+            and keyword in ("StudyInstanceUID", "SeriesInstanceUID")
+            and self.another_uid(trimmed(keyword, self.raw[keyword]), raw)
+        ):
+            if len(self.readings) > 1:
+                self.drop([self.shallowest()])
+            else:
+                del self.raw[keyword]
+                self.conflicts.add(keyword)
+
+    @staticmethod
+    def another_uid(known: bytes, raw: bytes) -> bool:
+        return not raw.startswith(known) or raw[len(known) :].strip(b" \0") != b""
+
+    def sequence_passes(self) -> None:
+        if self.sound is None and self.outermost():
+            self.sound = set(self.raw)
+
+    def end(self, *, whole: bool) -> None:
+        """Nothing more comes; whole: not inside an element."""
+        if len(self.readings) > 1 and not (whole and self.outermost() and self.firm):
+            self.keep(self.proved)
 
 
 def tap(data: bytes, negotiated: int) -> Outcome:
@@ -197,13 +372,17 @@ def tap(data: bytes, negotiated: int) -> Outcome:
         return outcome
     outcome.syntax = syntax
     outcome.sniffed = negotiated not in (UNKNOWN, syntax)
-    reader = _Reader(data, outcome)
+    order = ">" if syntax == EXPLICIT_BE else "<"
+    reader = _Reader(data, outcome, order, syntax == IMPLICIT_LE)
+    whole = False
     try:
-        reader.elements(0, ">" if syntax == EXPLICIT_BE else "<", syntax == IMPLICIT_LE, 0)
+        reader.read()
+        whole = True
     except StoppedError:
         outcome.stopped = outcome.settled = True
     except TruncatedError:
         outcome.truncated = True
+    reader.end(whole=whole)
     values = {keyword: trimmed(keyword, raw) for keyword, raw in reader.raw.items()}
     outcome.values = {keyword: value for keyword, value in values.items() if value}
     return outcome

@@ -256,13 +256,14 @@ def test_long_texts_leave_room_for_the_uids() -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 31, 32, 33, 5000])
-def test_depth_limit(levels: int) -> None:
+def test_any_depth(levels: int) -> None:
     opening = element(0x00081110, "SQ", delimiter(0xE000, UNDEFINED, 2), EXPLICIT_LE, UNDEFINED)
     closing = delimiter(0xE00D, 0, 2) + delimiter(0xE0DD, 0, 2)
     first = uid(0x00080018, b"1.2", EXPLICIT_LE)
-    outcome = check(first + opening * levels + closing * levels, EXPLICIT_LE)
-    assert outcome.stopped == (levels > 32)
-    assert outcome.values == {"SOPInstanceUID": b"1.2"}
+    last = uid(0x0020000D, b"1.2.3", EXPLICIT_LE)
+    outcome = check(first + opening * levels + closing * levels + last, EXPLICIT_LE)
+    assert not outcome.stopped
+    assert outcome.values == {"SOPInstanceUID": b"1.2", "StudyInstanceUID": b"1.2.3"}
 
 
 def test_scan_limit_counts_headers_not_values() -> None:

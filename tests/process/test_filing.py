@@ -1,0 +1,121 @@
+"""Where the running service files an instance whose sequences are broken: its own study, or none.
+
+Inputs of ../shared/faults are used where they are; the same kinds in bytes of our own always.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.kit import CT, DEFLATED, ELE, ILE, Service, data_set, element, path_of, store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAULTS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "faults"
+SYNTAXES: Final = {ELE: (1, CT, ELE), ILE: (1, CT, ILE), DEFLATED: (1, CT, DEFLATED)}
+OTHER: Final = b"1.9.9.9.9"
+# (FFFE,xxxx) and a length, little endian.
+ITEM: Final = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+ITEM_END: Final = b"\xfe\xff\x0d\xe0\0\0\0\0"
+SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("filing")) as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: Service) -> Iterator[Service]:
+    yield running
+    running.empty()
+
+
+def open_sequence(group_element: bytes, syntax: str) -> bytes:
+    """Of undefined length. Source: PS3.5 7.1."""
+    return group_element + (b"" if syntax == ILE else b"SQ\0\0") + b"\xff\xff\xff\xff"
+
+
+def broken(syntax: str) -> tuple[bytes, bytes]:
+    """A stray sequence end inside an item of (0008,1200), and another study's UIDs behind it.
+
+    Returns it in two parts: up to those UIDs, and the ends that belong behind them.
+    """
+    inner = ELE if syntax == DEFLATED else syntax
+    front = open_sequence(b"\x08\x00\x00\x12", inner) + ITEM
+    front += element(0x00081115, b"SQ", b"", inner) + SEQUENCE_END
+    front += element(0x0020000D, b"UI", OTHER, inner) + element(0x0020000E, b"UI", OTHER, inner)
+    return front, ITEM_END + SEQUENCE_END
+
+
+def sent(service: Service, syntax: str, data: bytes) -> tuple[int, str]:
+    """The status of the one instance, and the Error Comment."""
+    if syntax == DEFLATED:
+        deflate = zlib.compressobj(wbits=-15)
+        data = deflate.compress(data) + deflate.flush()
+        data += bytes(len(data) % 2)
+    with service.peer(SYNTAXES[syntax]) as peer:
+        peer.send(store(1, data))
+        response = peer.read_response()
+        peer.release()
+    return response.status, response.command.error_comment or ""
+
+
+def parts_of(syntax: str) -> tuple[bytes, bytes]:
+    """A whole data set, cut in front of group 0010."""
+    inner = ELE if syntax == DEFLATED else syntax
+    whole = data_set(inner)
+    at = whole.index(b"\x10\x00\x10\x00" + (b"" if inner == ILE else b"PN"))
+    return whole[:at], whole[at:]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_stray_sequence_end_files_nothing_elsewhere(service: Service, syntax: str) -> None:
+    before, behind = parts_of(syntax)
+    front, ends = broken(syntax)
+    assert sent(service, syntax, before + front + ends + behind) == (0, "")
+    assert service.instances() == [path_of()]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_an_item_that_is_cut_is_filed_nowhere(service: Service, syntax: str) -> None:
+    before, _ = parts_of(syntax)
+    front, _ = broken(syntax)
+    status, comment = sent(service, syntax, before + front)
+    assert status == 0xC000
+    assert "not sure" in comment
+    assert service.instances() == []
+
+
+def test_two_studies_at_once_are_none(service: Service) -> None:
+    before, behind = parts_of(ELE)
+    status, comment = sent(service, ELE, before + element(0x0020000D, b"UI", OTHER) + behind)
+    assert (status, comment) == (0xC000, "two different Study or Series Instance UIDs found")
+    assert service.instances() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "syntax"),
+    [
+        ("R1a-stray-seqend-other-study-explicit.bin", ELE),
+        ("R1b-stray-seqend-other-study-implicit.bin", ILE),
+    ],
+)
+def test_inputs_of_the_field(service: Service, name: str, syntax: str) -> None:
+    if not FAULTS.is_dir():
+        pytest.skip(f"{FAULTS} is not here")
+    data = (FAULTS / name).read_bytes()
+    sop = "1.2.826.0.1.3.1" if syntax == ELE else "1.2.826.0.1.3.2"
+    with service.peer(SYNTAXES[syntax]) as peer:
+        peer.send(store(1, data, sop=sop))
+        assert peer.read_response().status == 0
+        peer.release()
+    path = path_of(sop, study="1.2.826.0.1.1", series="1.2.826.0.1.2")
+    assert service.instances() == [path]
+    assert (service.store / path).read_bytes().endswith(data)

@@ -1,0 +1,301 @@
+"""Whose value is it: the tap takes values of the outermost level, however broken the levels are.
+
+The data sets here are made from a tree, so what belongs to the instance is known. Whatever is then
+done to the ends of items and sequences and to their lengths, the tap finds the instance's own UIDs
+or none, never those of an item.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from dataclasses import dataclass, field
+
+import pytest
+
+from fastscp_ext.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
+from tests.reference_tap import UNDEFINED
+from tests.unit.test_tap import check, delimiter, element, outcome_of, uid
+
+FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
+OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}
+FOREIGN = b"1.9.9.9.9"
+
+
+@dataclass
+class Item:
+    """elements: (tag, vr, value) or sequences. defined: with its length instead of an end."""
+
+    elements: list[tuple[int, str, bytes] | Sequence]
+    defined: bool = False
+
+
+@dataclass
+class Sequence:
+    tag: int
+    items: list[Item] = field(default_factory=list)
+    defined: bool = False
+
+
+def write(elements: list[tuple[int, str, bytes] | Sequence], family: int) -> list[bytes]:
+    """The pieces of a data set; each delimiter is a piece of its own, so that it can be broken."""
+    pieces: list[bytes] = []
+    for one in elements:
+        if isinstance(one, tuple):
+            pieces.append(element(*one, family))
+            continue
+        body: list[bytes] = []
+        for item in one.items:
+            inside = write(item.elements, family)
+            if item.defined or one.defined:
+                # A length of items holds whole items only.
+                body.append(delimiter(0xE000, len(b"".join(inside)), family))
+                body += inside
+            else:
+                body += [delimiter(0xE000, UNDEFINED, family), *inside]
+                body.append(delimiter(0xE00D, 0, family))
+        if one.defined:
+            pieces.append(element(one.tag, "SQ", b"".join(body), family))
+        else:
+            pieces.append(element(one.tag, "SQ", b"", family, UNDEFINED))
+            pieces += [*body, delimiter(0xE0DD, 0, family)]
+    return pieces
+
+
+def own(family: int) -> bytes:
+    return b"".join([
+        element(0x00100010, "PN", b"A^B ", family),
+        element(0x00100020, "LO", b"P1", family),
+        uid(0x0020000D, b"1.2.3", family),
+        uid(0x0020000E, b"1.2.3.1", family),
+        element(0x00200013, "IS", b"1 ", family),
+        element(0x00280010, "US", b"\1\0", family),
+        element(0x7FE00010, "OW", bytes(64), family),
+    ])  # fmt: skip
+
+
+def front(family: int) -> bytes:
+    return element(0x00080005, "CS", b"ISO_IR 100", family) + uid(0x00080018, b"1.2", family)
+
+
+def foreign(family: int) -> bytes:
+    return uid(0x0020000D, FOREIGN, family) + uid(0x0020000E, FOREIGN, family)
+
+
+def everything_foreign(family: int) -> bytes:
+    """All that the tap wants, and what an image has, in ascending order."""
+    return b"".join([
+        element(0x00081150, "UI", b"1.2.840.10008.5.1.4.1.1.2\0", family),
+        element(0x00100020, "LO", b"P9", family),
+        foreign(family),
+        element(0x00200011, "IS", b"9 ", family),
+        element(0x00200013, "IS", b"9 ", family),
+    ])  # fmt: skip
+
+
+def open_item(tag: int, family: int) -> bytes:
+    return element(tag, "SQ", delimiter(0xE000, UNDEFINED, family), family, UNDEFINED)
+
+
+def ends(family: int) -> tuple[bytes, bytes]:
+    return delimiter(0xE00D, 0, family), delimiter(0xE0DD, 0, family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("inner", [b"", b"item", b"two"])
+@pytest.mark.parametrize("nested", [foreign, everything_foreign])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_a_stray_end_behind_a_sequence_of_defined_length(
+    family: int, inner: bytes, nested: object, levels: int
+) -> None:
+    assert callable(nested)
+    item_end, sequence_end = ends(family)
+    items = {b"": b"", b"item": delimiter(0xE000, 0, family), b"two": b"" * 2}[inner]
+    if inner == b"two":
+        body = uid(0x0020000E, FOREIGN, family)
+        items = (delimiter(0xE000, len(body), family) + body) * 2
+    stray = element(0x00081115, "SQ", items, family) + sequence_end
+    data = front(family) + b"".join(open_item(0x00081200, family) for _ in range(levels))
+    data += stray + nested(family)
+    data += (item_end + sequence_end) * levels
+    outcome = check(data + own(family), family)
+    assert outcome.values.items() >= OWN.items()
+    assert outcome.values["PatientID"] == b"P1"
+    assert not outcome.truncated
+    # Cut anywhere, an item's value is never taken for the instance's.
+    for end in range(len(front(family)), len(data)):
+        values = outcome_of(data[:end], family).values
+        assert FOREIGN not in values.values()
+        assert values.keys() <= {"SOPInstanceUID"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_item_end_left_out(family: int) -> None:
+    _, sequence_end = ends(family)
+    data = front(family) + open_item(0x00081200, family) + foreign(family) + sequence_end
+    outcome = check(data + own(family), family)
+    assert outcome.values.items() >= OWN.items()
+    # Tags ascend in both readings: only the end of the data set tells.
+    late = front(family) + open_item(0x00081200, family)
+    late += element(0x00081150, "UI", b"1.2", family) + sequence_end
+    assert check(late + own(family), family).values.items() >= OWN.items()
+    tap = Tap(family)
+    tap.feed(late + own(family))
+    assert tap.values() == {"SOPInstanceUID": b"1.2"}, "what is not proved is not told"
+    tap.end()
+    assert tap.values().items() >= OWN.items()
+    # Of an item nothing but its UIDs came behind the end: it may be cut.
+    unsure = check(late + foreign(family), family)
+    assert unsure.values == {"SOPInstanceUID": b"1.2"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sequence_shorter_than_it_says(family: int) -> None:
+    """The rest of its items stands at the outermost level then."""
+    item_end, _ = ends(family)
+    inside = delimiter(0xE000, UNDEFINED, family) + element(0x00081150, "UI", b"1.2", family)
+    cut = element(0x00081200, "SQ", inside, family)
+    data = front(family) + cut + foreign(family) + item_end + own(family)
+    assert check(data, family).values.items() >= OWN.items()
+    # Without any delimiter two Study Instance UIDs contradict each other.
+    data = front(family) + cut + foreign(family) + own(family)
+    outcome = check(data, family)
+    assert not {"StudyInstanceUID", "SeriesInstanceUID"} & outcome.values.keys()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_uid_twice_contradicts_nothing(family: int) -> None:
+    twice = uid(0x0020000D, b"1.2.3", family) + element(0x0020000D, "UI", b"1.2.3   ", family)
+    twice += element(0x0020000D, "UI", b"", family)
+    outcome = check(front(family) + twice + own(family), family)
+    assert outcome.values.items() >= OWN.items()
+    for other in (b"1.2.3.4", b"1.2", b"1.2.4"):
+        data = front(family) + uid(0x0020000D, other, family) + own(family)
+        outcome = check(data, family)
+        assert "StudyInstanceUID" not in outcome.values
+        assert outcome.values["SeriesInstanceUID"] == b"1.2.3.1"
+
+
+def test_more_readings_than_are_followed() -> None:
+    family = EXPLICIT_LE
+    _, sequence_end = ends(family)
+    levels = 20
+    data = front(family) + open_item(0x00081200, family) * levels
+    # One that ends nothing behind each level's end, so that every level may be any other.
+    data += (sequence_end * 2) * levels + own(family)
+    outcome = check(data, family)
+    assert outcome.stopped
+    assert outcome.values == {"SOPInstanceUID": b"1.2"}
+
+
+# Generated ------------------------------------------------------------------------------------
+
+
+def any_items(rng: random.Random, depth: int) -> list[Item]:
+    return [
+        Item(any_elements(rng, depth + 1), rng.random() < 0.2) for _ in range(rng.randrange(1, 4))
+    ]
+
+
+def any_elements(rng: random.Random, depth: int) -> list[tuple[int, str, bytes] | Sequence]:
+    """What an item of a reference may hold, in ascending order."""
+    elements: list[tuple[int, str, bytes] | Sequence] = []
+    for tag in (0x00081115, 0x00081140, 0x00081199):
+        if depth < 4 and rng.random() < 0.45:
+            defined = rng.random() < 0.4
+            elements.append(Sequence(tag, any_items(rng, depth), defined))
+    elements += [
+        (tag, vr, value)
+        for tag, vr, value in (
+            (0x00081150, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
+            (0x00081155, "UI", b"1.9.8\0"),
+            (0x0020000D, "UI", FOREIGN + b"\0"),
+            (0x0020000E, "UI", FOREIGN + b"\0"),
+            (0x00200013, "IS", b"9 "),
+            (0x0040A170, "LO", b"x "),
+        )
+        if rng.random() < 0.6
+    ]
+    return sorted(elements, key=lambda one: one[0] if isinstance(one, tuple) else one.tag)
+
+
+def is_delimiter(piece: bytes) -> bool:
+    return len(piece) == 8 and piece[:2] in (b"\xfe\xff", b"\xff\xfe")
+
+
+def is_end(piece: bytes) -> bool:
+    return is_delimiter(piece) and piece[4:] == bytes(4)
+
+
+def damage(rng: random.Random, pieces: list[bytes], family: int) -> list[bytes]:
+    """One fault of those that are seen."""
+    pieces = list(pieces)
+    item_end, sequence_end = ends(family)
+    places = [at for at, piece in enumerate(pieces) if is_end(piece)]
+    match rng.randrange(6):
+        case 0:
+            at = rng.randrange(1, len(pieces) + 1)
+            pieces.insert(at, rng.choice([item_end, sequence_end]))
+        case 1 if places:
+            del pieces[rng.choice(places)]
+        case 2 if places:
+            pieces[rng.choice(places)] = rng.choice([item_end, sequence_end])
+        case 3 if places:
+            at = rng.choice(places)
+            pieces.insert(at, pieces[at])
+        case 4:
+            # A stray end behind a sequence of defined length, as some senders write it.
+            pieces = [
+                part
+                for piece in pieces
+                for part in ((piece, sequence_end) if b"SQ\0\0" in piece[:8] else (piece,))
+            ]
+        case 5:
+            # A sequence or item of a length that is not its own.
+            lengths = [
+                at
+                for at, piece in enumerate(pieces)
+                if is_delimiter(piece) and not is_end(piece) and piece[4:] != b"\xff" * 4
+            ]
+            if lengths:
+                at = rng.choice(lengths)
+                order = ">L" if family == EXPLICIT_BE else "<L"
+                (length,) = struct.unpack(order, pieces[at][4:])
+                other = max(0, length + rng.choice([-18, -8, 8, 18]))
+                pieces[at] = pieces[at][:4] + struct.pack(order, other)
+    return pieces
+
+
+def never_another(seeds: range) -> tuple[int, int]:
+    """Returns how many data sets there were, and in how many the own UIDs were found."""
+    found = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        family = rng.choice(FAMILIES)
+        sequences: list[tuple[int, str, bytes] | Sequence] = [
+            Sequence(tag, any_items(rng, 0), rng.random() < 0.2)
+            for tag in (0x00081115, 0x00081200, 0x00081250)
+            if rng.random() < 0.7
+        ]
+        pieces = [front(family), *write(sequences, family)]
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            pieces = damage(rng, pieces, family)
+        data = b"".join(pieces) + own(family)
+        if rng.random() < 0.2:
+            data = data[: rng.randrange(len(data))]
+        outcome = check(data, family, [rng.randrange(len(data)) for _ in range(3)] if data else [])
+        for keyword, value in OWN.items():
+            assert outcome.values.get(keyword, value) == value, f"seed {seed}: {data.hex()}"
+        found += outcome.values.items() >= OWN.items()
+    return len(seeds), found
+
+
+def test_never_the_value_of_an_item() -> None:
+    count, found = never_another(range(1500))
+    # Not by refusing everything.
+    assert found > count // 4
+
+
+@pytest.mark.long
+def test_never_the_value_of_an_item_at_length() -> None:
+    never_another(range(10_000, 60_000))
