@@ -23,7 +23,10 @@ from fastscp_ext.instance cimport (
     STAGE_SETTLED, Instance, Site, instance_drop_part, instance_fail,
 )
 from fastscp_ext.line cimport Lines, line_stored, lines_begin, lines_end
-from fastscp_ext.shared cimport COUNTER_INSTANCES, COUNTER_REFUSED, shared_add
+from fastscp_ext.shared cimport (
+    COUNTER_BATCH_BEGUN, COUNTER_BATCH_ENDED, COUNTER_INSTANCES, COUNTER_REFUSED, shared_add,
+    shared_get, shared_set,
+)
 from fastscp_ext.stat cimport fstat, stat_t
 
 __all__ = ["rename_noreplace"]
@@ -427,6 +430,11 @@ cdef void commit_batch(
     # is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody must compare and bring it back
     # as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to be flushed.
     cdef Instance* i = batch
+    cdef uint64_t number = 0
+    if site.counters != NULL:
+        # Whoever finds one of the names that follow waits for the line until this batch has ended.
+        number = shared_get(&site.counters[<int>COUNTER_BATCH_BEGUN]) + 1
+        shared_set(&site.counters[<int>COUNTER_BATCH_BEGUN], number)
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
@@ -438,6 +446,8 @@ cdef void commit_batch(
     if site.durable:
         _flush_directories(site, c, threads, batch)
     _journal(site, c, batch)
+    if site.counters != NULL:
+        shared_set(&site.counters[<int>COUNTER_BATCH_ENDED], number)
     i = batch
     while i != NULL:
         if i.lock_fd >= 0 and i.stage == STAGE_SETTLED:

@@ -35,6 +35,8 @@ cdef enum Counter:
     COUNTER_REFUSED = 2
     COUNTER_HEARTBEAT = 3
     COUNTER_DISK = 4         # since when the loop is inside a file call, ms; 0: it is not
+    COUNTER_BATCH_BEGUN = 5  # number of the batch that was begun last; names follow
+    COUNTER_BATCH_ENDED = 6  # the same number once its lines are in the journal, or never will be
 
 # What main found the store to be in.
 cdef enum StoreState:

@@ -48,5 +48,17 @@ class Shared:
     def heartbeat(self, worker: int, now_ms: int) -> None:
         """Say that the worker's loop was alive at `now_ms` (CLOCK_MONOTONIC, milliseconds)."""
 
+    def batches(self) -> list[tuple[int, int]]:
+        """The batches under way, as (worker, number), to be asked about by `under_way`."""
+
+    def under_way(self, batch: tuple[int, int]) -> bool:
+        """Whether one of `batches` may still write journal lines. Raises IndexError."""
+
+    def end_batches(self, worker: int) -> None:
+        """Say that a worker is gone: what it had begun writes no line any more."""
+
+    def begin_batch(self, worker: int) -> None:
+        """Begin a batch as the commit does; `end_batches` ends it. For tests."""
+
     def clear(self, worker: int) -> None:
         """Zero a worker's counters, before a new worker takes the place."""

@@ -85,6 +85,47 @@ cdef class Shared:
             raise IndexError(worker)
         shared_set(&self.block.workers[worker][<int>COUNTER_HEARTBEAT], now_ms)
 
+    def batches(self):
+        """The batches under way, as (worker, number), to be asked about by `under_way`."""
+        cdef Py_ssize_t worker
+        cdef uint64_t* row
+        cdef uint64_t begun
+        found = []
+        for worker in range(SHARED_WORKERS):
+            row = self.block.workers[worker]
+            # In this order: one that ends in between is taken for one under way, and is soon seen
+            # to be over.
+            begun = shared_get(&row[<int>COUNTER_BATCH_BEGUN])
+            if shared_get(&row[<int>COUNTER_BATCH_ENDED]) != begun:
+                found.append((worker, begun))
+        return found
+
+    def under_way(self, batch):
+        """Whether one of `batches` may still write journal lines."""
+        cdef Py_ssize_t worker = batch[0]
+        cdef uint64_t number = batch[1]
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        cdef uint64_t* row = self.block.workers[worker]
+        return bool(
+            shared_get(&row[<int>COUNTER_BATCH_ENDED]) != number
+            and shared_get(&row[<int>COUNTER_BATCH_BEGUN]) == number
+        )
+
+    def end_batches(self, Py_ssize_t worker):
+        """Say that a worker is gone: what it had begun writes no line any more."""
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        cdef uint64_t* row = self.block.workers[worker]
+        shared_set(
+            &row[<int>COUNTER_BATCH_ENDED], shared_get(&row[<int>COUNTER_BATCH_BEGUN]))
+
+    def begin_batch(self, Py_ssize_t worker):
+        """Begin a batch as the commit does; `end_batches` ends it. For tests."""
+        if not 0 <= worker < SHARED_WORKERS:
+            raise IndexError(worker)
+        shared_add(&self.block.workers[worker][<int>COUNTER_BATCH_BEGUN], 1)
+
     def clear(self, Py_ssize_t worker):
         """Zero a worker's counters, before a new worker takes the place."""
         cdef int i

@@ -400,6 +400,7 @@ class Supervisor:
     def _ended(self, worker: _Worker) -> None:
         """A worker process is over, as planned or not."""
         code = worker.process.get_returncode() if worker.process else None
+        self._shared.end_batches(worker.number)
         before = 0
         while not worker.channel.closed and before < _LAST_WORDS:
             # They may still wait, and the end of the channel is behind them.

@@ -331,7 +331,7 @@ class Worker:
                     durable=self._durable,
                     use_link=self._setup.use_link,
                     mixed=self._setup.mixed,
-                    suspect=self._setup.suspect,
+                    suspect=self._shared if self._setup.suspect else None,
                 ),
             )
         except Exception:

@@ -10,8 +10,9 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import zstandard
 
@@ -22,13 +23,25 @@ from fastscp.store.reading import difference, open_data_set
 from fastscp_ext import crc32c, rename_noreplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Outcome", "resolve", "vouched"]
+__all__ = ["Batches", "Outcome", "resolve", "vouched"]
 
 LOCKS: Final = ".fastscp/locks"
 _LOCKS: Final = 256
 _LAST_VERSION: Final = 9
+# How long a line that is on its way is waited for, and how often somebody looks. A batch lasts as
+# long as its flushes; one that takes longer than this is stuck with its disk.
+_LINE_S: Final = 60.0
+_LOOK_AGAIN_S: Final = 0.002
+
+
+class Batches(Protocol):
+    """The batches of all workers that may still write journal lines; `fastscp_ext.Shared`."""
+
+    def batches(self) -> Sequence[tuple[int, int]]: ...
+
+    def under_way(self, batch: tuple[int, int], /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -58,13 +71,14 @@ def resolve(
     durable: bool,
     use_link: bool = False,
     mixed: bool = False,
-    suspect: bool = False,
+    suspect: Batches | None = None,
 ) -> Outcome:
     """Compare the part with what is at `path` and carry out the policy.
 
     mixed: the store has compressed and uncompressed files; either form of a name takes it.
-    suspect: a file may have lost what was never flushed; one that its journal line does not vouch
-    for is replaced, whatever the policy.
+    suspect: where a file may have lost what was never flushed, the batches under way; a file that
+    no journal line vouches for is replaced, whatever the policy, once none of those is left that
+    may have named it. None: files are what they seem.
     The part is gone afterwards where the outcome is version or replaced. Never raises OSError: a
     failure is an outcome. Blocks on the disk and on other workers.
     """
@@ -95,7 +109,7 @@ def _decide(
     durable: bool,
     give: Callable[..., None],
     mixed: bool,
-    suspect: bool,
+    suspect: Batches | None,
 ) -> Outcome:
     for version in range(1, _LAST_VERSION + 1):
         name = path if version == 1 else f"{path}~{version}"
@@ -109,7 +123,7 @@ def _decide(
                 pass
         if _identical(store_fd, incoming_fd, part, there, durable=durable):
             return Outcome("identical", there)
-        if policy == "replace" or (suspect and not vouched(store_fd, there)):
+        if policy == "replace" or (suspect is not None and not _trusted(store_fd, there, suspect)):
             # A file in the other form stays beside it: it was acknowledged, and the new name is
             # not durable yet. The journal's higher sequence number says which one counts.
             os.rename(part, name, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
@@ -193,6 +207,25 @@ def _same_bytes(ours: Iterator[bytes], theirs: Iterator[bytes]) -> bool:
         if mine[:size] != yours[:size]:
             return False
         mine, yours = mine[size:], yours[size:]
+
+
+def _trusted(store_fd: int, path: str, batches: Batches) -> bool:
+    """Whether a journal line vouches for the file, or one that was on its way does.
+
+    The path's lock is held. It does not keep a commit from giving the free name, whose line comes
+    some flushes later: a file without a line is judged only when every batch that may have named it
+    has ended. A later batch cannot have: the name was taken.
+    Raises OSError: such a batch takes too long.
+    """
+    if vouched(store_fd, path):
+        return True
+    waiting = batches.batches()
+    deadline = time.monotonic() + _LINE_S
+    while waiting := [batch for batch in waiting if batches.under_way(batch)]:
+        if time.monotonic() > deadline:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
+        time.sleep(_LOOK_AGAIN_S)
+    return vouched(store_fd, path)
 
 
 def vouched(store_fd: int, path: str) -> bool:

@@ -62,6 +62,7 @@ enum {
     A_HOLD_BEFORE,
     A_HOLD_AFTER,
     A_SHORT, /* write half and say so */
+    A_COUNT, /* nothing else */
 };
 
 struct rule {

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from fastscp_ext import crc32c
-from tests.kept.kit_kept import FAIL, HOLD_AFTER, RENAME, Interposed, Item, items, send_all
+from tests.kept.kit_kept import (
+    COUNT,
+    FAIL,
+    HOLD_AFTER,
+    LOOK,
+    RENAME,
+    Interposed,
+    Item,
+    items,
+    send_all,
+)
 from tests.kit import data_set, store, wait_for
 
 if TYPE_CHECKING:
@@ -156,3 +167,44 @@ def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
         assert journal_of(service, item)[-1][2] == digest_of(service, item.path)
         two.release()
         one.release()
+
+
+@pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_suspect_store_keeps_what_is_on_its_way_to_the_journal(
+    tmp_path: Path, library: Path, policy: str, durability: str
+) -> None:
+    """After an unclean buffered life a file without a line is replaced, but not one whose line is
+    about to be written: its sender will be told that it is kept.
+    """
+    (item,) = items("1", 1)
+    old, new = others(item, 2)
+    flags = ("--on-duplicate", policy, "--durability", durability)
+    with Interposed(tmp_path, library, *flags, log=False):
+        pass
+    (tmp_path / "disk/store/.fastscp/suspect").touch()
+    with (
+        Interposed(tmp_path, library, *flags, log=False) as service,
+        service.peer() as one,
+        service.peer() as two,
+    ):
+        # The first try finds no folder.
+        held = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", skip=1, left=1)
+        one.send(store(1, old.data, sop=item.sop))
+        wait_for(lambda: service.control.hits(held) == 1, "one worker being held after its naming")
+        looked = service.control.rule([LOOK], COUNT, path=".jsonl")
+        two.send(store(1, new.data, sop=item.sop))
+        wait_for(lambda: service.control.hits(looked) > 0, "the other one's look at the journal")
+        # Whatever it decides without waiting, it has the time to do.
+        answered, _, _ = select.select([two.socket], [], [], 0.3)
+        assert not answered
+        service.control.lift(held)
+        assert one.read_response().status == 0
+        status = two.read_response().status
+        expected = {"version": 0, "keep": 0xB006, "refuse": 0xC000}[policy]
+        assert status == expected
+        two.release()
+        one.release()
+        assert service.data_of(item.path) == old.data
+        if policy == "version":
+            assert service.data_of(f"{item.path}~2") == new.data

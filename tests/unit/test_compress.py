@@ -6,7 +6,7 @@ import io
 import os
 import resource
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
@@ -16,7 +16,7 @@ from fastscp.store.compress import compress_part, level_of, open_part10, twin
 from fastscp.store.directory import Store
 from fastscp.store.duplicates import Outcome, resolve, vouched
 from fastscp.store.journal import append_fact
-from fastscp_ext import build_meta, crc32c
+from fastscp_ext import Shared, build_meta, crc32c
 from tests.kit import CT, ELE, ILE, SOP, data_set
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Mixed:
         (self.incoming / name).unlink()
         return packed_name
 
-    def resolve(self, part: str, path: str, policy: str, **more: bool) -> Outcome:
+    def resolve(self, part: str, path: str, policy: str, **more: Any) -> Outcome:
         outcome = resolve(
             self.store.dir_fd, self.incoming_fd, part, path,
             policy=policy, durable=True, mixed=True, **more,
@@ -358,10 +358,12 @@ def test_after_an_unclean_buffered_life(mixed: Mixed, policy: str, there: str) -
     cut = (mixed.path / there).read_bytes()[:-5]
     mixed.journal(there, OLD)
     assert vouched(mixed.store.dir_fd, there)
-    assert mixed.resolve(mixed.part(NEW), there, policy, suspect=True).kind != "replaced"
+    assert mixed.resolve(mixed.part(NEW), there, policy, suspect=Shared()).kind != "replaced"
     (mixed.path / there).write_bytes(cut)
     assert not vouched(mixed.store.dir_fd, there)
-    outcome = mixed.resolve(mixed.part(OLD, packed=there != "1.dcm"), there, policy, suspect=True)
+    outcome = mixed.resolve(
+        mixed.part(OLD, packed=there != "1.dcm"), there, policy, suspect=Shared()
+    )
     assert (outcome.kind, outcome.path) == ("replaced", there)
     assert mixed.data(there) == OLD
 

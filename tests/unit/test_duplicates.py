@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp import status
-from fastscp.store.duplicates import LOCKS, Outcome, resolve
-from fastscp_ext import build_meta
+from fastscp.store import duplicates
+from fastscp.store.duplicates import LOCKS, Batches, Outcome, resolve
+from fastscp.store.journal import append_fact
+from fastscp_ext import Shared, build_meta, crc32c
 from tests.kit import CT, ELE, ILE, data_set
 
 if TYPE_CHECKING:
@@ -53,11 +56,14 @@ class Site:
         os.close(self.store_fd)
         os.close(self.incoming_fd)
 
-    def resolve(self, content: bytes, policy: str, name: str = "a.part") -> Outcome:
+    def resolve(
+        self, content: bytes, policy: str, name: str = "a.part", suspect: Batches | None = None
+    ) -> Outcome:
         (self.incoming / name).write_bytes(content)
         outcome = resolve(
             self.store_fd, self.incoming_fd, name, PATH,
             policy=policy, durable=self.durable, use_link=self.use_link,
+            suspect=suspect,
         )  # fmt: skip
         assert (outcome.lock_fd >= 0) == (outcome.kind != "refused")
         return outcome
@@ -246,3 +252,101 @@ def test_eight_different_at_once(site: Site, policy: str) -> None:
         assert next(iter(files.values())) in contents
     kept = {"keep": 7, "refuse": 7}.get(policy, 0)
     assert len(site.parts()) == kept
+
+
+# After an unclean buffered life ----------------------------------------------------------------
+
+
+def journal(site: Site, content: bytes) -> None:
+    """Write the line of an instance at PATH."""
+    folder = site.store / ".fastscp" / "journal"
+    folder.mkdir(exist_ok=True)
+    data = content[content.index(b"DICM") + 4 :]
+    header = 12 + int.from_bytes(data[8:12], "little")
+    data = data[header:]
+    fact = {"v": 1, "event": "stored", "seq": 7, "path": PATH, "bytes": len(data)}
+    with (folder / "1-w0-1.jsonl").open("ab") as file:
+        append_fact(file.fileno(), fact | {"digest": f"crc32c:{crc32c(data):08x}"})
+
+
+class Written:
+    """Batches of which one is under way, until it was asked for so often; then its line is there.
+
+    Stands for the commit of another worker, which has named its file and not journaled it yet.
+    """
+
+    def __init__(self, site: Site, content: bytes | None, asked: int = 3) -> None:
+        self._site = site
+        self._content = content
+        self._left = asked
+        (site.store / ".fastscp" / "journal").mkdir(exist_ok=True)
+
+    def batches(self) -> list[tuple[int, int]]:
+        return [(0, 1), (3, 9)]
+
+    def under_way(self, batch: tuple[int, int]) -> bool:
+        assert batch in self.batches()
+        if batch == (3, 9):
+            return False
+        self._left -= 1
+        if self._left == 0 and self._content is not None:
+            journal(self._site, self._content)
+        return self._left > 0
+
+
+@pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
+def test_a_line_on_its_way_vouches_for_its_file(site: Site, policy: str) -> None:
+    old, new = instance(), instance(1)
+    (site.store / PATH).write_bytes(old)
+    outcome = site.resolve(new, policy, suspect=Written(site, old))
+    if outcome.lock_fd >= 0:
+        os.close(outcome.lock_fd)
+    kind = {"version": "version", "keep": "kept", "refuse": "refused"}[policy]
+    assert outcome.kind == kind
+    assert site.files()["3.dcm"] == old
+
+
+@pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
+def test_without_a_line_a_file_is_replaced(site: Site, policy: str) -> None:
+    (site.store / PATH).write_bytes(instance())
+    outcome = site.resolve(instance(1), policy, suspect=Written(site, None))
+    os.close(outcome.lock_fd)
+    assert outcome.kind == "replaced"
+    assert site.files() == {"3.dcm": instance(1)}
+
+
+def test_a_batch_that_does_not_end_costs_only_the_newcomer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_LINE_S", 0.01)
+    (site.store / PATH).write_bytes(instance())
+    outcome = site.resolve(instance(1), "version", suspect=Written(site, None, asked=1 << 30))
+    assert (outcome.kind, outcome.error_no) == ("refused", errno.ETIMEDOUT)
+    assert outcome.status == status.OUT_OF_RESOURCES
+    assert site.files() == {"3.dcm": instance()}
+
+
+def test_batches_of_workers() -> None:
+    shared = Shared()
+    assert shared.batches() == []
+    shared.begin_batch(3)
+    ((worker, number),) = batches = shared.batches()
+    assert (worker, number) == (3, 1)
+    assert shared.under_way(batches[0])
+    # A worker that is gone, and another one in its place.
+    shared.end_batches(3)
+    assert not shared.under_way(batches[0])
+    shared.clear(3)
+    assert not shared.under_way(batches[0])
+    shared.begin_batch(3)
+    shared.end_batches(3)
+    shared.begin_batch(3)
+    assert not shared.under_way(batches[0])
+    assert shared.under_way((3, 2))
+    for outside in (-1, 256):
+        with pytest.raises(IndexError):
+            shared.under_way((outside, 1))
+        with pytest.raises(IndexError):
+            shared.end_batches(outside)
+        with pytest.raises(IndexError):
+            shared.begin_batch(outside)
