@@ -7,6 +7,7 @@ from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.framing import PDUStream
 from fastscp_ext.head import part10_head, part10_head_of_file
 from fastscp_ext.intake import Compression, Duplicate, Intake
+from fastscp_ext.judgement import judge_response
 from fastscp_ext.layout import Layout, LayoutError, valid_uid
 from fastscp_ext.part10 import build_meta, strip_embedded
 from fastscp_ext.pdu import (
@@ -98,6 +99,7 @@ __all__ = [
     "encode_release_rp",
     "encode_release_rq",
     "encoding_of",
+    "judge_response",
     "part10_head",
     "part10_head_of_file",
     "rename_noreplace",

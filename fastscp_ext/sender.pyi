@@ -89,7 +89,8 @@ class Sender(Generic[_T]):
         """What ended the use of the association; "" while it goes on.
 
         closed: the connection is gone. pdu: something else than P-DATA-TF came. broken: the peer
-        broke the protocol. file: a file failed in the middle of its message.
+        broke the protocol, or what it sent is no usable response (see `judge_response`). file: a
+        file failed in the middle of its message.
         """
     @property
     def detail(self) -> tuple[int, str, bytes]:

@@ -22,15 +22,6 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close
 
-from fastscp_ext.command cimport (
-    CMD_HAS_COMMAND_FIELD,
-    CMD_HAS_DATA_SET_TYPE,
-    CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO,
-    CMD_HAS_STATUS,
-    SCAN_OK,
-    CommandScan,
-    scan_command,
-)
 from fastscp_ext.cursor cimport Cursor, cursor_over
 from fastscp_ext.framing cimport (
     FRAME_COMMAND,
@@ -43,6 +34,14 @@ from fastscp_ext.framing cimport (
     framer_end,
     framer_expect,
     framer_next,
+)
+from fastscp_ext.judgement cimport (
+    ANSWER_USABLE,
+    Answer,
+    Asked,
+    answer_judge,
+    answer_read,
+    judgement_text,
 )
 from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
 
@@ -102,7 +101,8 @@ cdef enum:
     HEADERS = 12                # of a P-DATA-TF and its one PDV
     PDATA_CAP = 1048576         # bytes of a P-DATA-TF that brings responses
     LARGEST_FRAGMENT = 1048576
-    RESPONSE_BIT = 0x8000
+    C_STORE_RQ = 0x0001
+    NO_DATA_SET = 0x0101
     CLOCK_CAP_MS = 0x7FFFFFFF
 
 # How the use of an association ended. Python knows these numbers by the strings of `_ENDS`.
@@ -165,14 +165,6 @@ cdef inline int _left_ms(uint64_t since, int allowed_ms) noexcept nogil:
     # Of a time that is allowed from `since` on; 0 once it is over.
     cdef uint64_t gone = (_now() - since) // 1000000
     return 0 if gone >= <uint64_t>allowed_ms else allowed_ms - <int>gone
-
-
-cdef inline bint _kept(uint16_t status) noexcept nogil:
-    # Success or a warning: the instance is stored (PS3.7 Annex C).
-    return (
-        status == 0 or (status & 0xF000) == 0xB000
-        or status == 0x0001 or status == 0x0107 or status == 0x0116
-    )
 
 
 cdef inline void _put_headers(
@@ -737,56 +729,34 @@ cdef class Sender:
 
     cdef void _command(self) noexcept nogil:
         # A response: find its parcel and note the outcome.
-        cdef CommandScan scan
+        cdef Answer answer
+        cdef Asked asked
         cdef Framer* f = &self.framer
         cdef Job* job = NULL
-        if scan_command(f.command, f.command_size, &scan) != SCAN_OK:
+        answer_read(f.command, f.command_size, f.context_id, &answer)
+        if answer.judgement == ANSWER_USABLE:
+            job = self._due(answer.scan.message_id_being_responded_to)
+        if job != NULL:
+            asked.command_field = C_STORE_RQ
+            asked.context_id = job.context_id
+            asked.sent = not (self.mid_message and job.message_id == self.last_id)
+        if not answer_judge(&answer, NULL if job == NULL else &asked):
             with gil:
-                self._broken("it sent an unreadable command set")
-            return
-        if not scan.present & CMD_HAS_COMMAND_FIELD or not scan.command_field & RESPONSE_BIT:
-            with gil:
-                self._broken(
-                    f"it invoked an operation ({scan.command_field:04X}) on our association")
-            return
-        if not scan.present & CMD_HAS_STATUS:
-            with gil:
-                self._broken("it sent a response without a status")
-            return
-        if scan.present & CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO:
-            job = self._due(scan.message_id_being_responded_to)
-        if job == NULL:
-            with gil:
-                self._broken(
-                    f"it answered message {scan.message_id_being_responded_to}, which is not "
-                    "outstanding")
-            return
-        if self.mid_message and job.message_id == self.last_id and _kept(scan.status):
-            # It may refuse what it has not seen, but not store it.
-            with gil:
-                self._broken(
-                    f"it answered message {self.last_id} with {scan.status:04X} before it had all "
-                    "of it")
+                self.text = judgement_text(&answer, NULL if job == NULL else &asked)
+            self.end = END_BROKEN
             return
         self.slots[job.message_id & self.slot_mask] = NULL
         self.outstanding -= 1
         job.nanoseconds = _now() - job.began
-        job.status = scan.status
-        if scan.status:
+        job.status = answer.scan.status
+        if answer.scan.status:
             with gil:
                 (<Parcel>job.parcel).response = f.command[:f.command_size]
         self.answered += 1
         self._done(job)
-        framer_expect(
-            f,
-            (scan.present & CMD_HAS_DATA_SET_TYPE) != 0 and scan.data_set_type != 0x0101,
-        )
+        framer_expect(f, answer.scan.data_set_type != NO_DATA_SET)
 
     cdef Job* _due(self, uint16_t message_id) noexcept nogil:
         # The outstanding one with this id; NULL if there is none.
         cdef Job* job = self.slots[message_id & self.slot_mask]
         return NULL if job == NULL or job.message_id != message_id else job
-
-    cdef void _broken(self, str what) noexcept:
-        self.text = what
-        self.end = END_BROKEN

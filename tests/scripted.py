@@ -139,9 +139,14 @@ class Connection:
     def respond(
         self, to: Message | int, status: int | None = 0, *, split: int = 16000, **more: Any
     ) -> None:
-        """Answer a message. more: elements by `e0902="text"`. split: bytes of a fragment."""
-        context_id, number = (to.context_id, to.id) if isinstance(to, Message) else (1, to)
-        elements: dict[int, Any] = {0x0100: 0x8001, 0x0120: number, 0x0800: 0x0101}
+        """Answer a message. more: elements by `e0902="text"`. split: bytes of a fragment.
+
+        A number stands for a C-STORE-RQ with this id, on context 1.
+        """
+        context_id, number, field = 1, to, 0x0001
+        if isinstance(to, Message):
+            context_id, number, field = to.context_id, to.id, to.command.command_field or 0
+        elements: dict[int, Any] = {0x0100: field | 0x8000, 0x0120: number, 0x0800: 0x0101}
         if status is not None:
             elements[0x0900] = status
         elements |= {int(name[1:], 16): value for name, value in more.items()}

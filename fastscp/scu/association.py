@@ -6,8 +6,8 @@
 
 Theory of operation: `store` and `echo` may be called from many tasks at once; as many operations
 as the peer granted are outstanding, the rest wait. Messages are never interleaved on the wire, and
-responses may come in any order. Whatever ends the association ends every operation with the same
-typed error.
+responses may come in any order. What a response must be, the codec says, for `fastscp send` as well
+(`judge_response`). Whatever ends the association ends every operation with the same typed error.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from fastscp_ext import (
     decode_command,
     encode_command,
     encode_pdata,
+    judge_response,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ _READ_BYTES: Final = 1 << 20
 
 _C_STORE_RQ: Final = 0x0001
 _C_ECHO_RQ: Final = 0x0030
-_RESPONSE: Final = 0x8000
 _NO_DATA_SET: Final = 0x0101
 _DATA_SET: Final = 0x0001
 
@@ -144,10 +144,13 @@ class Response:
 
     @classmethod
     def of(cls, command: CommandSet) -> Self:
-        """From a command set that has a status."""
+        """From the command set of a usable response. Raises ValueError for another."""
+        status, message_id = command.status, command.message_id_being_responded_to
+        if status is None or message_id is None:
+            raise ValueError("a response has a status, and names the message that it answers")
         return cls(
-            0 if command.status is None else command.status,
-            command.message_id_being_responded_to or 0,
+            status,
+            message_id,
             command.error_comment,
             command.error_id,
             command.offending_elements,
@@ -229,6 +232,8 @@ class Association:
         self._link = link
         self._timeouts = timeouts
         self._pending: dict[int, asyncio.Future[Response]] = {}
+        # Message id to Command Field, context and whether all of it is sent: what may be answered.
+        self._due: dict[int, tuple[int, int, bool]] = {}
         self._sending = asyncio.Lock()
         self._next_id = 0
         contexts = _answered(request, answer)
@@ -244,7 +249,6 @@ class Association:
         self.implementation_class_uid = information.implementation_class_uid
         self.implementation_version_name = information.implementation_version_name
         self.identity_response = information.identity_response
-        link.accept(self.contexts)
 
     @property
     def link(self) -> Link:
@@ -264,10 +268,9 @@ class Association:
         context_id = self._context_for(uids.VERIFICATION, None)
         elements: dict[int, int | bytes | str | tuple[int, ...]] = {
             0x0002: uids.VERIFICATION,
-            0x0100: _C_ECHO_RQ,
             0x0800: _NO_DATA_SET,
         }
-        return await self._perform(context_id, message_id, elements, None)
+        return await self._perform(_C_ECHO_RQ, context_id, message_id, elements, None)
 
     async def store(
         self,
@@ -305,14 +308,16 @@ class Association:
                 context_id = self._context_for(head.sop_class, head.transfer_syntax)
             elif context_id not in self.contexts:
                 raise ValueError(f"presentation context {context_id} is not an accepted one")
-            command = store_command(
-                0,
-                head.sop_class if sop_class is None else sop_class,
-                head.sop_instance if sop_instance is None else sop_instance,
-                priority,
-                originator,
+            if sop_class is None:
+                sop_class = head.sop_class
+            if sop_instance is None:
+                sop_instance = head.sop_instance
+            if not sop_class or not sop_instance:
+                raise UnusableInstance(f"it has no SOP {'Instance' if sop_class else 'Class'} UID")
+            command = store_command(0, sop_class, sop_instance, priority, originator)
+            return await self._perform(
+                _C_STORE_RQ, context_id, message_id, command, (body, head.size)
             )
-            return await self._perform(context_id, message_id, command, (body, head.size))
 
     async def release(self) -> None:
         """Release the association and close the connection. Raises PeerError.
@@ -366,6 +371,7 @@ class Association:
 
     async def _perform(
         self,
+        command_field: int,
         context_id: int,
         message_id: int | None,
         elements: dict[int, int | bytes | str | tuple[int, ...]],
@@ -375,6 +381,7 @@ class Association:
             raise ValueError(f"message {message_id} is outstanding")
         async with self._window:
             self._link.check()
+            elements[0x0100] = command_field
             elements[0x0110] = message_id = self._take_id(message_id)
             command = encode_command(elements)
             answer = asyncio.get_running_loop().create_future()
@@ -383,7 +390,8 @@ class Association:
             try:
                 async with self._sending:
                     begun = True
-                    await self._send(context_id, command, body)
+                    self._due[message_id] = command_field, context_id, False
+                    await self._send(message_id, context_id, command, body)
                     begun = False
                 async with asyncio.timeout(self._timeouts.response):
                     response: Response = await answer
@@ -398,19 +406,30 @@ class Association:
                 raise
             finally:
                 del self._pending[message_id]
+                self._due.pop(message_id, None)
                 if answer.done() and not answer.cancelled():
                     answer.exception()
 
     async def _send(
-        self, context_id: int, command: bytes, body: tuple[io.BufferedIOBase, int] | None
+        self,
+        message_id: int,
+        context_id: int,
+        command: bytes,
+        body: tuple[io.BufferedIOBase, int] | None,
     ) -> None:
-        async def fragment(control: int, piece: bytes) -> None:
+        async def fragment(control: int, piece: bytes, *, last: bool) -> None:
             pdu = encode_pdata([(context_id, control, piece)])
+            # Gone, it was refused already.
+            if last and (due := self._due.get(message_id)):
+                # Before it is waited for: the response may come as soon as the peer has it.
+                self._due[message_id] = (*due[:2], True)
             await self._link.send_data(pdu, self._timeouts.send)
 
         size = self.fragment_bytes
         for at in range(0, len(command), size):
-            await fragment(3 if at + size >= len(command) else 1, command[at : at + size])
+            ends = at + size >= len(command)
+            piece = command[at : at + size]
+            await fragment(3 if ends else 1, piece, last=ends and body is None)
         if body is None:
             return
         stream, left = body
@@ -424,7 +443,7 @@ class Association:
                 continue
             piece, chunk = chunk[:size], chunk[size:]
             left -= len(piece)
-            await fragment(0 if left else 2, piece)
+            await fragment(0 if left else 2, piece, last=not left)
 
     def _take_id(self, wanted: int | None) -> int:
         if wanted is not None:
@@ -466,6 +485,8 @@ class Association:
             raise ValueError("a data set alone does not tell its transfer syntax: give context_id")
         if context_id not in self.contexts:
             raise ValueError(f"presentation context {context_id} is not an accepted one")
+        if not data:
+            raise UnusableInstance("it has no data set")
         syntax = self.contexts[context_id].transfer_syntax
         sop_class, sop_instance = tap_identity(lambda at, size: data[at : at + size], syntax)
         return Head(sop_class, sop_instance, syntax, 0, len(data))
@@ -499,31 +520,18 @@ class Association:
         dcmwrite(out, ours, enforce_file_format=True)
         return out.getvalue()
 
-    def responded(self, command: bytes) -> None:
-        """Take a command set from the link."""
+    def responded(self, context_id: int, command: bytes) -> None:
+        """Take a command set from the link, and the presentation context that it came on."""
         try:
-            decoded = decode_command(command)
+            message_id, _status = judge_response(command, context_id, self._due)
         except CommandError as error:
-            self._broken(f"unreadable command set ({error})")
+            self._link.give_up(ProtocolViolation(str(error)))
             return
-        code = decoded.command_field
-        if code is None or not code & _RESPONSE:
-            what = "without a Command Field" if code is None else f"{code:04X}"
-            self._broken(f"it invoked an operation ({what}) on our association")
-            return
-        answer = self._pending.get(decoded.message_id_being_responded_to or 0)
-        if answer is None or decoded.message_id_being_responded_to is None:
-            self._broken(
-                f"it answered message {decoded.message_id_being_responded_to}, which is not "
-                "outstanding"
-            )
-        elif decoded.status is None:
-            self._broken("it sent a response without a status")
-        elif not answer.done():
-            answer.set_result(Response.of(decoded))
-
-    def _broken(self, what: str) -> None:
-        self._link.give_up(ProtocolViolation(what))
+        # Answered once, it is not due any more, even if it is still being sent.
+        del self._due[message_id]
+        answer = self._pending[message_id]
+        if not answer.done():
+            answer.set_result(Response.of(decode_command(command)))
 
     def ended(self, why: PeerError) -> None:
         """Take the end of the association from the link."""
@@ -613,13 +621,13 @@ async def associate(
         ),
     )
     association: Association | None = None
-    early: list[bytes] = []
+    early: list[tuple[int, bytes]] = []
 
-    def on_command(command: bytes) -> None:
+    def on_command(context_id: int, command: bytes) -> None:
         if association is None:
-            early.append(command)
+            early.append((context_id, command))
         else:
-            association.responded(command)
+            association.responded(context_id, command)
 
     def on_failure(why: PeerError) -> None:
         if association is not None:
@@ -646,8 +654,8 @@ async def associate(
         why = link.give_up(ProtocolViolation(f"it {what}"))
         await link.closed()
         raise why
-    for command in early:
-        association.responded(command)
+    for context_id, command in early:
+        association.responded(context_id, command)
     return association
 
 

@@ -41,7 +41,7 @@ from fastscp_ext import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = ["PDU_NAMES", "Link", "SeenPDU"]
 
@@ -91,13 +91,14 @@ class SeenPDU:
 class Link(asyncio.Protocol):
     """The connection of an association; the event loop calls the protocol's methods.
 
-    on_command: takes command sets. on_pdu: sees every PDU, or None.
+    on_command: takes presentation context ids and command sets, whatever they are: who knows what
+    was asked judges them. on_pdu: sees every PDU, or None.
     """
 
     def __init__(
         self,
         request: AssociateRQ,
-        on_command: Callable[[bytes], None],
+        on_command: Callable[[int, bytes], None],
         on_failure: Callable[[PeerError], None],
         on_pdu: Callable[[SeenPDU], object] | None,
     ) -> None:
@@ -155,9 +156,9 @@ class Link(asyncio.Protocol):
                     self._act(self._machine.handle(Event.EVT10), Event.EVT10)
                 case ("pdu", bytes(pdu)):
                     self._pdu_received(pdu)
-                case ("command", int(), bytes(command)):
+                case ("command", int(context_id), bytes(command)):
                     if self.state in (State.STA6, State.STA7):
-                        self._on_command(command)
+                        self._on_command(context_id, command)
                 case ("error", _, int(reason), str(text)):
                     self._act(self._machine.handle(Event.EVT19), Event.EVT19, reason, text)
             if self.state in (State.STA1, State.STA13):
@@ -189,10 +190,6 @@ class Link(asyncio.Protocol):
             self._relay.transport.resume_reading()
 
     # What the association calls ------------------------------------------------------------------
-
-    def accept(self, contexts: Iterable[int]) -> None:
-        """Tell the framer the accepted context ids."""
-        self._stream.accept(contexts)
 
     def check(self) -> None:
         """Raise what has ended the association, if something has."""

@@ -13,7 +13,7 @@ from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.scu.association import Response
 from fastscp.status import StatusClass
-from fastscp_ext import CommandError, decode_command
+from fastscp_ext import decode_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,14 +178,10 @@ class Summary:
         error: str = "",
         sop_instance: str = "",
     ) -> Outcome:
-        """Put an outcome together."""
+        """Put an outcome together. command: of a response that was judged usable."""
         response = None
         if command is not None:
-            try:
-                response = Response.of(decode_command(command))
-            except CommandError:
-                # Its status was read, so it counts; the rest of it cannot be.
-                response = None
+            response = Response.of(decode_command(command))
         return Outcome(
             os.fsdecode(path),
             sop_instance or (head.sop_instance if head else ""),

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ from tests.kit import (
     Service,
     abort,
     data_set,
+    element,
+    message,
     path_of,
     pdu,
     reject,
@@ -301,6 +304,13 @@ def test_what_cannot_be_sent_leaves_the_association_alone(tmp_path: Path) -> Non
             await association.store(tmp_path / "empty")
         with pytest.raises(FileNotFoundError):
             await association.store(tmp_path / "missing")
+        nameless = element(0x00100010, b"PN", b"A^B ")
+        for bare, why in ((b"", "no data set"), (nameless, "no SOP Class UID")):
+            with pytest.raises(UnusableInstance, match=why):
+                await association.store(bare, context_id=1)
+        with pytest.raises(UnusableInstance, match="no SOP Instance UID"):
+            await association.store(nameless, context_id=1, sop_class=CT)
+        assert (await association.store(nameless, context_id=1, sop_class=CT, sop_instance=SOP)).ok
         assert (await association.store(FILE)).ok
 
     with Scp(serving()) as scp:
@@ -464,15 +474,45 @@ def _releases(connection: Connection) -> None:
     assert connection.until_closed().hex() == "06000000000400000000"
 
 
-def _other_context(connection: Connection) -> None:
-    connection.accept(results={3: 3})
-    got = connection.read_message()
-    assert got is not None
-    connection.respond(Message(77, got.command, b""))
-    assert connection.until_closed() in (abort(2, 6), abort(0, 0))
+def _answers_with(context: int = 1, **elements: bytes) -> Callable[[Connection], None]:
+    """Success, with elements of any length, padded by nobody."""
+
+    def script(connection: Connection) -> None:
+        connection.accept(results={3: 3})
+        got = connection.read_message()
+        assert got is not None
+        values = {0x0100: b"\1\x80", 0x0120: struct.pack("<H", got.id), 0x0800: b"\1\1"}
+        values[0x0900] = b"\0\0"
+        values |= {int(name[1:], 16): value for name, value in elements.items()}
+        raw = (struct.pack("<HHL", 0, number, len(v)) + v for number, v in values.items())
+        connection.socket.sendall(message(b"".join(raw), context=context))
+        assert connection.until_closed() == abort(0, 0)
+
+    return script
 
 
+WRONG_LENGTH = "message 1 with a {} that is not of 2 bytes"
 BAD_ENDS = [
+    *(
+        (_answers_with(e0900=value), ProtocolViolation, WRONG_LENGTH.format("Status"))
+        for value in (b"", b"\0", b"\0\0\0", b"\0\0\0\0", b"\0\xa7\0\0")
+    ),
+    (
+        _answers_with(e0800=b"\1"),
+        ProtocolViolation,
+        WRONG_LENGTH.format("Command Data Set Type"),
+    ),
+    (_answers_with(e0120=b"\1"), ProtocolViolation, "a usable Message ID Being Responded To"),
+    (_answers_with(e0100=b"\1"), ProtocolViolation, "without a usable Command Field"),
+    (
+        _answers_with(e0100=b"\x30\x80"),
+        ProtocolViolation,
+        "message 1, a C-STORE-RQ, with a C-ECHO-RSP",
+    ),
+    *(
+        (_answers_with(number), ProtocolViolation, f"context 1, on context {number}")
+        for number in (3, 5, 77, 0)
+    ),
     (_aborts, AssociationAborted, "aborted the association .*invalid PDU parameter value"),
     (_hangs_up, ConnectionLost, "the connection was lost"),
     (_never_answers, PeerTimeout, "did not answer within 0.3 s"),
@@ -484,10 +524,7 @@ BAD_ENDS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("script", "error", "words"),
-    [*BAD_ENDS, (_other_context, ProtocolViolation, "presentation context was not accepted")],
-)
+@pytest.mark.parametrize(("script", "error", "words"), BAD_ENDS)
 def test_bad_ends(script: Callable[[Connection], None], error: type[PeerError], words: str) -> None:
     async def use(association: scu.Association) -> None:
         with pytest.raises(error, match=words):
@@ -499,6 +536,72 @@ def test_bad_ends(script: Callable[[Connection], None], error: type[PeerError], 
 
     with Scp(script) as scp:
         talk(scp, use, timeouts=BRIEF)
+
+
+def _much(sop: str = SOP) -> bytes:
+    """More than the connection and the transport hold while the peer does not read."""
+    return part10(data_set(sop=sop, pixels=20_000_000), sop=sop)
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0x0107])
+def test_kept_before_it_arrived(status: int) -> None:
+    def script(connection: Connection) -> None:
+        connection.accept()
+        connection.read_pdu()
+        connection.read_pdu()
+        connection.respond(1, status)
+        connection.until_closed()
+
+    words = f"answered message 1 with {status:04X} before it had all of it"
+    with Scp(script, receive_buffer=4096) as scp, pytest.raises(ProtocolViolation, match=words):
+        talk(scp, lambda association: association.store(_much()))
+
+
+def test_refused_before_it_arrived() -> None:
+    """That may be; but a second answer to the same message is one to nothing."""
+
+    def once(connection: Connection) -> list[Message]:
+        connection.accept()
+        connection.read_pdu()
+        connection.respond(1, 0xA700)
+        while (pdu := connection.read_pdu())[:1] == b"\4":
+            if pdu[11] == 2:
+                break
+        return connection.serve()
+
+    def twice(connection: Connection) -> None:
+        connection.accept()
+        connection.read_pdu()
+        connection.respond(1, 0xA700)
+        connection.respond(1)
+        connection.until_closed()
+
+    async def use(association: scu.Association) -> list[int]:
+        return [(await association.store(one)).status for one in (_much(), FILE)]
+
+    with Scp(once, twice, receive_buffer=4096) as scp:
+        assert talk(scp, use) == [0xA700, 0]
+        with pytest.raises(ProtocolViolation, match="message 1, which is not outstanding"):
+            talk(scp, use)
+
+
+def test_answered_before_anything_of_it_was_sent() -> None:
+    """An id that we mean to use is not outstanding yet."""
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=2)
+        connection.read_pdu()
+        connection.respond(2)
+        connection.until_closed()
+
+    async def use(association: scu.Association) -> list[scu.Response | BaseException]:
+        stores = (association.store(one) for one in (_much(), FILE))
+        return await asyncio.gather(*stores, return_exceptions=True)
+
+    with Scp(script, receive_buffer=4096) as scp:
+        ends = talk(scp, use, window=2)
+    assert [type(end) for end in ends] == [ProtocolViolation] * 2
+    assert "answered message 2, which is not outstanding" in str(ends[1])
 
 
 def test_a_peer_that_does_not_read() -> None:
@@ -568,7 +671,14 @@ def test_echo(capsys: pytest.CaptureFixture[str]) -> None:
         connection.read_request()
         connection.until_closed()
 
-    with Scp(serving(), refuses, _rejects, silent) as scp:
+    def stores(connection: Connection) -> None:
+        connection.accept()
+        got = connection.read_message()
+        assert got is not None
+        connection.respond(got, e0100=0x8001)
+        connection.until_closed()
+
+    with Scp(serving(), refuses, _rejects, silent, stores) as scp:
         assert cli.main(["echo", scp.address]) == 0
         assert f"{scp.address}: 0000 success in " in capsys.readouterr().out
         assert cli.main(["echo", scp.address]) == 1
@@ -577,6 +687,8 @@ def test_echo(capsys: pytest.CaptureFixture[str]) -> None:
         assert "local limit exceeded" in capsys.readouterr().err
         assert cli.main(["echo", scp.address, "--timeout", "0.2"]) == 1
         assert "within 0.2 s" in capsys.readouterr().err
+        assert cli.main(["echo", scp.address]) == 1
+        assert "message 1, a C-ECHO-RQ, with a C-STORE-RSP" in capsys.readouterr().err
 
 
 # fastscp send -------------------------------------------------------------------------------------
@@ -855,7 +967,7 @@ def test_send_to_bad_peers(
     with Scp(script) as scp:
         sent = send(scp.address, tmp_path / "in", "--retries", "0", "--timeout", "0.3")
     assert sent.code == 1
-    assert sent.summary["failed"] == 3
+    assert (sent.summary["stored"], sent.summary["failed"]) == (0, 3)
     assert sent.statuses == [None] * 3
     assert sent.attempts == [1, 0, 0]
     for line in sent.lines.values():

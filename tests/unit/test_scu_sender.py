@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ DATA = bytes(range(256)) * 40
 # More than any buffer between the two ends takes in.
 MUCH = 20_000_000
 END = 4 + len(DATA)
+LENGTH = "that is not of 2 bytes"
 
 
 @pytest.fixture
@@ -42,13 +44,21 @@ def sender(sock: socket.socket, fragment: int = 16378, window: int = 1) -> Sende
     return Sender(sock.fileno(), fragment, window, 5.0, 5.0)
 
 
-def response(message_id: int, status: int = 0, **more: object) -> bytes:
+def response(message_id: int, status: int = 0, *, context: int = 1, **more: object) -> bytes:
     elements: dict[int, object] = {
         0x0100: 0x8001, 0x0120: message_id, 0x0800: 0x0101, 0x0900: status,
     }  # fmt: skip
     elements |= {int(name[1:], 16): value for name, value in more.items()}
     raw = encode_command({k: v for k, v in elements.items() if v is not None})  # type: ignore[misc]
-    return encode_pdata([(1, 3, raw)])
+    return encode_pdata([(context, 3, raw)])
+
+
+def raw_response(**more: bytes) -> bytes:
+    """A success to message 1 with other values of any length, padded by nobody."""
+    values = {0x0100: b"\1\x80", 0x0120: b"\1\0", 0x0800: b"\1\1", 0x0900: b"\0\0"}
+    values |= {int(name[1:], 16): value for name, value in more.items()}
+    command = (struct.pack("<HHL", 0, number, len(v)) + v for number, v in values.items())
+    return encode_pdata([(1, 3, b"".join(command))])
 
 
 def read_message(sock: socket.socket, size: int) -> tuple[list[tuple[int, int, bytes]], int]:
@@ -79,7 +89,7 @@ def test_fragments(pair: tuple[socket.socket, socket.socket], file: bytes, fragm
     thread = threading.Thread(target=run)
     thread.start()
     pdvs, longest = read_message(theirs, len(DATA))
-    theirs.sendall(response(1))
+    theirs.sendall(response(1, context=5))
     thread.join(10)
     assert {context_id for context_id, _, _ in pdvs} == {5}
     assert b"".join(piece for _, control, piece in pdvs if not control & 1) == DATA
@@ -176,6 +186,35 @@ def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
         (response(1, e0900=None), "broken", "it sent a response without a status"),
         (response(1, e0100=0x0030), "broken", "it invoked an operation (0030) on our association"),
         (encode_pdata([(1, 3, b"abcd")]), "broken", "it sent an unreadable command set"),
+        *(
+            (raw_response(e0900=value), "broken", f"it answered message 1 with a Status {LENGTH}")
+            for value in (b"", b"\0", b"\0\0\0", b"\0\0\0\0", b"\0\xa7\0\0")
+        ),
+        (
+            raw_response(e0800=b"\1\1\0\0"),
+            "broken",
+            f"it answered message 1 with a Command Data Set Type {LENGTH}",
+        ),
+        (
+            raw_response(e0120=b"\1\0\0\0"),
+            "broken",
+            "it sent a response without a usable Message ID Being Responded To",
+        ),
+        (
+            raw_response(e0100=b"\1\x80\0\0"),
+            "broken",
+            "it sent a command set without a usable Command Field",
+        ),
+        (
+            response(1, e0100=0x8030),
+            "broken",
+            "it answered message 1, a C-STORE-RQ, with a C-ECHO-RSP",
+        ),
+        (
+            response(1, context=77),
+            "broken",
+            "it answered message 1, sent on presentation context 1, on context 77",
+        ),
         (b"HTTP/1.1", "broken", "unrecognized PDU type"),
         (b"", "closed", ""),
         (response(1)[:-1], "closed", ""),
@@ -305,6 +344,19 @@ def test_answers_before_the_data_set_is_out(
     assert one.take_done() == [parcel]
     ours.shutdown(socket.SHUT_RDWR)
     drain.join(10)
+
+
+def test_a_response_that_leaves_out_what_nobody_needs(
+    pair: tuple[socket.socket, socket.socket], file: bytes
+) -> None:
+    """Also without a Command Data Set Type, the next message begins right behind it."""
+    ours, theirs = pair
+    one = sender(ours, window=2)
+    parcels = [Parcel(str(n), file, store_rq(), 1, END - 50, 50) for n in range(2)]
+    assert one.run(parcels) == 2
+    theirs.sendall(response(1, e0800=None) + response(2, 0xA700, e0800=None))
+    one.finish()
+    assert (one.end, [parcel.status for parcel in one.take_done()]) == ("", [0, 0xA700])
 
 
 def test_bytes_that_trickle_renew_nothing(
