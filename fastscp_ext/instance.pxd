@@ -95,6 +95,7 @@ ctypedef struct Instance:
     bint owns_id             # its Message ID is marked as outstanding
     bint shrunk              # ends at `path`, which is empty
     bint has_move
+    bint has_move_id
     uint8_t stage
     uint8_t head_stage
     uint8_t duplicate

@@ -122,7 +122,8 @@ cdef void line_stored(Lines* lines, const Site* site, Instance* i) noexcept nogi
     _put(lines, <const char*>i.tag_text.at, i.tag_text.left)
     if i.has_move:
         _put_string(lines, b',"move_originator_ae":"', cursor_over(i.move_ae, i.move_ae_size))
-        _put_number(lines, b',"move_originator_message_id":', i.move_id)
+        if i.has_move_id:
+            _put_number(lines, b',"move_originator_message_id":', i.move_id)
     _put_number(lines, b',"message_id":', i.message_id)
     _put_string(lines, b',"sop_class_uid":"', class_uid(i))
     _put_string(lines, b',"sop_instance_uid":"', name_uid(i))

@@ -346,6 +346,7 @@ cdef class Receiver(Owing):
             memcpy(i.move_ae, ae.at, i.move_ae_size)
             _plain(i.move_ae, i.move_ae_size)
             if scan.present & ~scan.unusable & CMD_HAS_MOVE_ORIGINATOR_MESSAGE_ID:
+                i.has_move_id = True
                 i.move_id = scan.move_originator_message_id
         instance_begin(i, context.tap_syntax, context.deflated)
         if not data_follows:

@@ -395,6 +395,16 @@ def test_the_journal_line(site: Site) -> None:
     }
 
 
+@pytest.mark.parametrize("more", [{}, {0x1031: b"\x4d\0\0\0"}])
+def test_a_move_originator_without_a_message_id(site: Site, more: dict[int, bytes]) -> None:
+    """Absent, or of 4 bytes: none is made up."""
+    one = site.associate()
+    site.feed(one, message(store_rq(5, more={0x1030: "MOVER", **more}), data_set()))
+    (fact,) = site.journal()
+    assert fact["move_originator_ae"] == "MOVER"
+    assert "move_originator_message_id" not in fact
+
+
 @pytest.mark.parametrize("digest", ["none", "crc32c", "sha256"])
 def test_digest(tmp_path: Path, digest: str) -> None:
     data = data_set(pixels=5000)
