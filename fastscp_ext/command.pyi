@@ -33,8 +33,8 @@ class CommandSet:
     @property
     def data_set_type(self) -> int | None: ...
     @property
-    def has_data_set(self) -> bool:
-        """Whether a data set follows: Command Data Set Type is anything but 0101, even absent."""
+    def has_data_set(self) -> bool | None:
+        """Whether a data set follows: Command Data Set Type is anything but 0101."""
     @property
     def priority(self) -> int | None: ...
     @property

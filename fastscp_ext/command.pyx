@@ -213,7 +213,8 @@ cdef class CommandSet:
 
     @property
     def has_data_set(self):
-        return self.us(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+        declared = self.us(COMMAND_DATA_SET_TYPE)
+        return None if declared is None else declared != NO_DATA_SET
 
     @property
     def priority(self):

@@ -76,6 +76,7 @@ MEANINGS: dict[str, dict[str, object]] = {
         "message_id": 1,
         "priority": 2,
         "data_set_type": 1,
+        "has_data_set": True,
         "affected_sop_instance_uid": "1.2.3.4.5.6.7.89",
         "move_originator_ae": "ARCHIVE",
         "move_originator_message_id": 77,
@@ -84,6 +85,7 @@ MEANINGS: dict[str, dict[str, object]] = {
         "command_field": 0x0001,
         "message_id": 0,
         "data_set_type": 0x0202,
+        "has_data_set": True,
         "affected_sop_instance_uid": "1.2.3",
         "requested_sop_instance_uid": "1.9",
         "requested_sop_class_uid": "1.7",
@@ -106,6 +108,7 @@ MEANINGS: dict[str, dict[str, object]] = {
         "command_field": 0x0130,
         "message_id": 3,
         "data_set_type": 1,
+        "has_data_set": True,
         "requested_sop_instance_uid": f"{COMMITMENT}.1",
         "action_type_id": 1,
     },
@@ -114,11 +117,12 @@ MEANINGS: dict[str, dict[str, object]] = {
         "command_field": 0x0100,
         "message_id": 4,
         "data_set_type": 1,
+        "has_data_set": True,
         "affected_sop_instance_uid": f"{COMMITMENT}.1",
         "event_type_id": 2,
     },
 }
-EMPTY = {**dict.fromkeys(PROPERTIES), "offending_elements": (), "has_data_set": True}
+EMPTY = {**dict.fromkeys(PROPERTIES), "offending_elements": ()}
 
 
 def element(number: int, value: bytes, group: int = 0) -> bytes:
@@ -295,6 +299,11 @@ def test_trimming(raw: bytes) -> None:
 def test_any_data_set_type_but_one_means_a_data_set(value: int) -> None:
     assert decode_command(encode_command({0x0800: value})).has_data_set
     assert not decode_command(encode_command({0x0800: 0x0101})).has_data_set
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\1", b"\1\1\0", b"\1\1\0\0"])
+def test_without_a_usable_data_set_type_nobody_knows(value: bytes | None) -> None:
+    assert CommandSet({} if value is None else {0x0800: value}).has_data_set is None
 
 
 def test_offending_elements_leave_a_cut_tag_out() -> None:
