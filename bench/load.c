@@ -194,8 +194,8 @@ static void push(struct association *a) {
 static void take_response(struct association *a) {
     struct outstanding *o = &a->outstanding[a->answered % target.window];
     unsigned id, status;
-    if (!read_response((struct span){a->set, a->set_size}, &id, &status))
-        fail("association %d: a response without status or message ID", a->number);
+    if (!read_response((struct span){a->set, a->set_size}, C_STORE, &id, &status))
+        fail("association %d: no response to C-STORE, or without status or message ID", a->number);
     a->set_size = 0;
     if (a->answered == a->begun || id != message_id(a->answered))
         fail("association %d: response to message %u, which is not due", a->number, id);
@@ -405,7 +405,7 @@ static int echo(void) {
         t1 = now();
         write_whole(&a, a.command, make_command(a.command, templates, C_ECHO, 1, none));
         body = read_pdu(&a, PDU_P_DATA);
-        if (!take(&body, 6, &head) || !read_response(body, &id, &status) || status != 0)
+        if (!take(&body, 6, &head) || !read_response(body, C_ECHO, &id, &status) || status)
             fail("association %d: no success to C-ECHO", a.number);
         t2 = now();
         ask_release(&a);

@@ -214,16 +214,19 @@ static size_t make_command(uint8_t *out, const struct template *t, unsigned fiel
     return (size_t)(p - out);
 }
 
-/* Status and message of a response's command set; false where they are not there. */
-static bool read_response(struct span set, unsigned *id, unsigned *status) {
+/* Status and message of the command set of a response to `field`; false where it is none, or where
+ * they are not there. */
+static bool read_response(struct span set, unsigned field, unsigned *id, unsigned *status) {
     struct span value;
-    int element, found = 0;
+    bool has_id = false, has_status = false, answers = false;
+    int element;
     while ((element = next_element(&set, &value)) >= 0) {
-        if (value.left != 2 || (element != 0x0120 && element != 0x0900)) continue;
-        *(element == 0x0120 ? id : status) = get16_le(value.at);
-        found++;
+        if (value.left != 2) continue;
+        if (element == 0x0100) answers = get16_le(value.at) == (field | RESPONSE);
+        if (element == 0x0120) has_id = true, *id = get16_le(value.at);
+        if (element == 0x0900) has_status = true, *status = get16_le(value.at);
     }
-    return found == 2;
+    return answers && has_id && has_status && set.left == 0;
 }
 
 #endif

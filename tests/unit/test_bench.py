@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,43 @@ def test_percentiles_of_the_generator(tmp_path: Path) -> None:
     subprocess.run(["cc", "-I", ROOT / "bench", "-o", program, source], check=True)
     out = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     assert json.loads(out)["us"] == {"p50": 100.0, "p90": 180.0, "p99": 198.0, "max": 200.0}
+
+
+def test_responses_to_the_generator(tmp_path: Path) -> None:
+    """Status and message id count only in the response that was due."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    source, program = tmp_path / "r.c", tmp_path / "r"
+    source.write_text(
+        '#define _GNU_SOURCE\n#include "requestor.h"\n'
+        "int main(int n, char **words) {\n"
+        "    static uint8_t set[1000];\n    unsigned id = 0, status = 0;\n"
+        "    struct span all = {set, fread(set, 1, sizeof set, stdin)};\n"
+        "    (void)n, (void)words;\n"
+        "    bool read = read_response(all, C_STORE, &id, &status);\n"
+        '    printf("%d %u %04X\\n", read, id, status);\n    return 0;\n}\n'
+    )
+    subprocess.run(
+        ["cc", "-Wno-unused-function", "-I", ROOT / "bench", "-o", program, source], check=True
+    )
+
+    def read(*elements: tuple[int, bytes]) -> str:
+        raw = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
+        done = subprocess.run([program], input=raw, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    rsp, to, status = (0x0100, b"\1\x80"), (0x0120, b"\7\0"), (0x0900, b"\0\xa7")
+    assert read(rsp, to, status) == "1 7 A700"
+    assert read(status, to, (0x0800, b"\1\1"), rsp) == "1 7 A700"
+    for wrong in (
+        (to, status),
+        ((0x0100, b"\x30\x80"), to, status),
+        ((0x0100, b"\1\0"), to, status),
+        (rsp, to, to),
+        (rsp, status),
+        (rsp, to, (0x0900, b"\0\0\0\0")),
+    ):
+        assert read(*wrong).startswith("0 ")
 
 
 def test_the_model_names_what_binds() -> None:
