@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.disks import KINDS, mounted
 from tests.kit import children_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def _children() -> set[int]:
     except ChildProcessError:
         return set()  # the quick answer for nearly all tests
     return set(children_of(os.getpid()))
+
+
+@pytest.fixture(params=KINDS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of each kind, mounted and empty; see tests/disks.py."""
+    with mounted(request.param, tmp_path / "disk") as point:
+        yield point
 
 
 @pytest.fixture(autouse=True)

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 import msgspec
 
 from fastscp.errors import ConfigError, StartError, StoreBusyError
+from fastscp.store.folders import HOME, descriptor, flush_folder, names_in, open_folder
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "HOME",
     "SUSPECT",
     "Facts",
     "Store",
@@ -40,7 +40,6 @@ __all__ = [
     "SweepReport",
     "create_life",
     "existing",
-    "flush_folder",
     "held",
     "remove_life",
     "suspicion",
@@ -49,7 +48,6 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-HOME: Final = ".fastscp"
 INCOMING: Final = f"{HOME}/incoming"
 JOURNAL: Final = f"{HOME}/journal"
 LOCK: Final = f"{HOME}/lock"
@@ -62,7 +60,6 @@ FOLDER_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
-_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY})
 
 
 # Marks by name, each with its inode and its time of change in ns: a new one differs.
@@ -246,7 +243,7 @@ def existing(path: Path) -> Iterator[int]:
                 f"its file system"
             )
         dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with _descriptor(dir_fd):
+    with descriptor(dir_fd):
         _read_identity(path, dir_fd)
         yield dir_fd
 
@@ -259,7 +256,7 @@ def held(path: Path, dir_fd: int) -> Iterator[None]:
     """
     with _explained(path):
         lock_fd = _lock(path, dir_fd)
-    with _descriptor(lock_fd):
+    with descriptor(lock_fd):
         yield
 
 
@@ -286,19 +283,8 @@ def trust(dir_fd: int) -> None:
     for name in (SUSPECT, BUFFERED):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=dir_fd)
-    with _descriptor(_open_folder(HOME, dir_fd)) as home_fd:
+    with descriptor(open_folder(HOME, dir_fd)) as home_fd:
         flush_folder(home_fd)
-
-
-def flush_folder(folder_fd: int) -> bool:
-    """Flush a directory; False where the file system has no such thing. Raises OSError."""
-    try:
-        os.fsync(folder_fd)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
 
 
 def create_life(dir_fd: int, life: str) -> tuple[int, int]:
@@ -308,13 +294,13 @@ def create_life(dir_fd: int, life: str) -> tuple[int, int]:
     this process or one that inherited it, no sweep touches the folder.
     """
     with (
-        _descriptor(_open_folder(INCOMING, dir_fd)) as incoming_fd,
+        descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd,
         contextlib.ExitStack() as undo,
     ):
         # Shared with other lives, against a sweep: it must not see the folder before its lock.
         fcntl.flock(incoming_fd, fcntl.LOCK_SH)
         os.mkdir(life, FOLDER_MODE, dir_fd=incoming_fd)
-        life_fd = _open_folder(life, incoming_fd)
+        life_fd = open_folder(life, incoming_fd)
         undo.callback(os.close, life_fd)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         lock_fd = os.open("lock", flags, FILE_MODE, dir_fd=life_fd)
@@ -328,9 +314,9 @@ def remove_life(dir_fd: int, life: str) -> None:
     """Remove the folder of a life that ends in order. What is left in it, a later sweep removes."""
     with (
         contextlib.suppress(OSError),
-        _descriptor(_open_folder(INCOMING, dir_fd)) as incoming_fd,
+        descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd,
     ):
-        with _descriptor(_open_folder(life, incoming_fd)) as life_fd:
+        with descriptor(open_folder(life, incoming_fd)) as life_fd:
             os.unlink("lock", dir_fd=life_fd)
         os.rmdir(life, dir_fd=incoming_fd)
 
@@ -341,9 +327,9 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
     Parts in them were never acknowledged. Blocks on the disk.
     """
     folders = parts = size = failed = 0
-    with _descriptor(_open_folder(INCOMING, dir_fd)) as incoming_fd:
+    with descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd:
         fcntl.flock(incoming_fd, fcntl.LOCK_EX)
-        for life in sorted(_names(incoming_fd)):
+        for life in sorted(names_in(incoming_fd)):
             try:
                 removed = _sweep_life(incoming_fd, life)
             except FileNotFoundError:
@@ -360,13 +346,13 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
 
 def _sweep_life(incoming_fd: int, life: str) -> tuple[int, int] | None:
     """Remove one folder; returns its number of parts and their bytes, None while it is in use."""
-    with _descriptor(_open_folder(life, incoming_fd)) as life_fd:
-        names = _names(life_fd)
+    with descriptor(open_folder(life, incoming_fd)) as life_fd:
+        names = names_in(life_fd)
         with contextlib.ExitStack() as held:
             # Without a lock file its maker died in between: makers are kept out by our lock.
             if "lock" in names:
                 lock_fd = held.enter_context(
-                    _descriptor(os.open("lock", os.O_RDWR | os.O_CLOEXEC, dir_fd=life_fd))
+                    descriptor(os.open("lock", os.O_RDWR | os.O_CLOEXEC, dir_fd=life_fd))
                 )
                 try:
                     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -437,7 +423,7 @@ def _note_life(dir_fd: int, durability: str, facts: Facts) -> bool:
         with contextlib.suppress(FileExistsError):
             _create(BUFFERED, dir_fd)
     if facts.directory_flush:
-        with _descriptor(_open_folder(HOME, dir_fd)) as home_fd:
+        with descriptor(open_folder(HOME, dir_fd)) as home_fd:
             os.fsync(home_fd)
         os.fsync(dir_fd)
     try:
@@ -463,7 +449,7 @@ def _make_folders(path: Path) -> None:
             if folder in missing:
                 raise
             continue  # not ours, so not made by us
-        with _descriptor(parent_fd):
+        with descriptor(parent_fd):
             flush_folder(parent_fd)
 
 
@@ -527,7 +513,7 @@ def _write_identity(dir_fd: int, identity: _Identity, *, flush_directory: bool) 
         os.fsync(fd)
     os.rename(new, IDENTITY, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     if flush_directory:
-        with _descriptor(_open_folder(HOME, dir_fd)) as home_fd:
+        with descriptor(open_folder(HOME, dir_fd)) as home_fd:
             os.fsync(home_fd)
         os.fsync(dir_fd)
 
@@ -541,7 +527,7 @@ def _probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoR
     folder = f"{HOME}/probe"
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, FOLDER_MODE, dir_fd=dir_fd)
-    with _descriptor(_open_folder(folder, dir_fd)) as probe_fd:
+    with descriptor(open_folder(folder, dir_fd)) as probe_fd:
         try:
             _empty(probe_fd)
             noreplace = _can_noreplace(probe_fd, rename_noreplace)
@@ -590,7 +576,7 @@ def _can_noreplace(probe_fd: int, rename_noreplace: RenameNoReplace) -> bool:
         rename_noreplace("a", "c", src_dir_fd=probe_fd, dst_dir_fd=probe_fd)
     except OSError:
         return False
-    return _names(probe_fd) == {"b", "c"}
+    return names_in(probe_fd) == {"b", "c"}
 
 
 def _can_link(probe_fd: int) -> bool:
@@ -627,23 +613,6 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _open_folder(name: str, dir_fd: int) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-
-
-def _names(dir_fd: int) -> set[str]:
-    with os.scandir(dir_fd) as entries:
-        return {entry.name for entry in entries}
-
-
 def _empty(dir_fd: int) -> None:
-    for name in _names(dir_fd):
+    for name in names_in(dir_fd):
         os.unlink(name, dir_fd=dir_fd)
-
-
-@contextlib.contextmanager
-def _descriptor(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

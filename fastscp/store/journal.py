@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from fastscp.store.folders import names_in
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def segment_names(store_fd: int) -> list[str]:
     """The journal's files, oldest life first."""
     folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store_fd)
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - a descriptor
-        return sorted(name for name in names if name.endswith(SUFFIX))
+        return sorted(name for name in names_in(folder) if name.endswith(SUFFIX))
     finally:
         os.close(folder)
 

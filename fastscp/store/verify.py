@@ -15,15 +15,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastscp.errors import StartError, StoreBusyError
-from fastscp.store.directory import (
-    HOME,
-    SUSPECT,
-    existing,
-    flush_folder,
-    held,
-    suspicion,
-    trust,
-)
+from fastscp.store.directory import SUSPECT, existing, held, suspicion, trust
+from fastscp.store.folders import HOME, flush_folder, read_folder
 from fastscp.store.journal import (
     FOLDER,
     Segments,
@@ -291,15 +284,7 @@ class _Run:
         while folders:
             folder = folders.pop()
             try:
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(folder or ".", flags, dir_fd=self._dir_fd)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                unreachable.append(Finding(Kind.UNREADABLE, folder, _reason(error)))
-                continue
-            try:
-                with os.scandir(fd) as entries:
+                with read_folder(self._dir_fd, folder or ".") as entries:
                     for entry in entries:
                         path = f"{folder}/{entry.name}" if folder else entry.name
                         if path in _NOT_OURS:
@@ -308,10 +293,10 @@ class _Run:
                             folders.append(path)
                         else:
                             yield path
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 unreachable.append(Finding(Kind.UNREADABLE, folder, _reason(error)))
-            finally:
-                os.close(fd)
 
     def _doubt(self, doubts: dict[str, _Doubt], path: str) -> None:
         """Look at one path, and keep or drop a doubt about it."""

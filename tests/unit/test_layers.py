@@ -130,3 +130,14 @@ def test_no_file_mentions_a_machine() -> None:
         if private:
             found.append((str(path.relative_to(ROOT)), private))
     assert not found
+
+
+def test_directory_descriptors_are_read_in_one_place() -> None:
+    """Reading one that is kept goes on where the last reading ended; `read_folder` opens anew."""
+    readers = re.compile(r"\b(?:scandir|listdir|fdopendir|readdir|fwalk|getdents\w*)\s*\(")
+    sources = [*(ROOT / "fastscp").rglob("*.py"), *EXT.glob("*.py"), *CYTHON, *EXT.glob("*.h")]
+    found = {
+        str(path.relative_to(ROOT)) for path in sources if readers.search(path.read_text("utf-8"))
+    }
+    # The sender reads by path, each folder once.
+    assert found == {"fastscp/store/folders.py", "fastscp/scu/files.py"}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from fastscp.store import duplicates, journal
+from fastscp.store.folders import names_in
 from fastscp.store.journal import Segments
 from fastscp_ext import (
     CommandSet,
@@ -305,7 +306,7 @@ class Site:
         }
 
     def parts(self) -> list[str]:
-        return sorted(os.listdir(self.incoming_fd))
+        return sorted(names_in(self.incoming_fd))
 
     def journal(self) -> list[dict[str, Any]]:
         found = []

@@ -1,0 +1,111 @@
+"""Real file systems for tests: made in a file, mounted, and gone afterwards.
+
+    with mounted("btrfs", tmp_path) as point: ...
+
+or the fixture `disk` of conftest.py, which gives a test each of `KINDS` in turn. Another kind takes
+a line in `_KINDS`, and its package one in .ci/run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pytest
+
+from tests.kit import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["KINDS", "mounted", "program"]
+
+
+class _Kind(NamedTuple):
+    """How a file system is made: program and package, and the size below which it refuses."""
+
+    make: tuple[str, ...]
+    package: str
+    size: int
+
+
+_KINDS: Final = {
+    "ext4": _Kind(("mkfs.ext4", "-q", "-F"), "e2fsprogs", 64 << 20),
+    "xfs": _Kind(("mkfs.xfs", "-q", "-f"), "xfsprogs", 320 << 20),
+    # Every block of its own kind once: it is small.
+    "btrfs": _Kind(("mkfs.btrfs", "-q", "-f", "-m", "single"), "btrfs-progs", 144 << 20),
+}
+KINDS: Final = tuple(_KINDS)
+# How long whoever still uses a file system has to leave it.
+_PATIENCE_S = 5.0
+
+
+def program(name: str, package: str) -> str:
+    """The path of an outside program; a missing one skips, but never in continuous integration."""
+    # What only root runs is not on everybody's path.
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if path is None:
+        missing = f"{name} is not there: install the package {package}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@contextlib.contextmanager
+def mounted(kind: str, folder: Path) -> Iterator[Path]:
+    """A new, empty file system; returns where it is mounted, a folder below `folder`.
+
+    Skips, saying so, where this user or this kernel cannot mount it; see `program` for what makes
+    it. Nothing of it stays, whatever happens in the block.
+    """
+    how = _KINDS[kind]
+    make = program(how.make[0], how.package)
+    mount, umount = program("mount", "mount"), program("umount", "mount")
+    if os.geteuid() != 0:
+        pytest.skip(f"mounting {kind} takes root")
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / f"{kind}.image"
+    point = folder / kind
+    point.mkdir()
+    try:
+        with image.open("wb") as file:
+            file.truncate(how.size)
+        made = _run(make, *how.make[1:], image)
+        assert made.returncode == 0, made.stderr
+        # The loop device that `mount` takes is given back by the last unmount.
+        done = _run(mount, "-t", kind, "-o", "loop", image, point)
+        if done.returncode != 0:
+            pytest.skip(f"{kind} cannot be mounted here: {' '.join(done.stderr.split())}")
+        try:
+            yield point
+        finally:
+            _unmount(umount, point)
+    finally:
+        image.unlink(missing_ok=True)
+        point.rmdir()
+
+
+def _unmount(umount: str, point: Path) -> None:
+    """Take it away at once if nobody uses it, else as soon as nobody does, and fail."""
+    problem = ""
+
+    def gone() -> bool:
+        nonlocal problem
+        done = _run(umount, point)
+        problem = done.stderr
+        return done.returncode == 0
+
+    try:
+        wait_for(gone, "the end of the mount", _PATIENCE_S)
+    except AssertionError:
+        _run(umount, "--lazy", point)
+        raise AssertionError(f"still in use at the end of the test: {problem}") from None
