@@ -347,10 +347,9 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
 def _sweep_life(incoming_fd: int, life: str) -> tuple[int, int] | None:
     """Remove one folder; returns its number of parts and their bytes, None while it is in use."""
     with descriptor(open_folder(life, incoming_fd)) as life_fd:
-        names = names_in(life_fd)
         with contextlib.ExitStack() as held:
             # Without a lock file its maker died in between: makers are kept out by our lock.
-            if "lock" in names:
+            with contextlib.suppress(FileNotFoundError):
                 lock_fd = held.enter_context(
                     descriptor(os.open("lock", os.O_RDWR | os.O_CLOEXEC, dir_fd=life_fd))
                 )
@@ -358,6 +357,8 @@ def _sweep_life(incoming_fd: int, life: str) -> tuple[int, int] | None:
                     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return None
+            # Only now: whoever held the lock may have made parts until it died.
+            names = names_in(life_fd)
             size = 0
             for name in sorted(names - {"lock"}):
                 size += os.stat(name, dir_fd=life_fd, follow_symlinks=False).st_size

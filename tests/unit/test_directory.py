@@ -347,6 +347,25 @@ def test_sweep(path: Path, store: Store) -> None:
         os.close(over)
 
 
+def test_sweep_of_a_life_that_ends_meanwhile(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part made right before the lock came free is removed with the others."""
+    life = path / ".fastscp" / "incoming" / "one"
+    for fd in create_life(store.dir_fd, "one"):
+        os.close(fd)
+    real = fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        if operation & fcntl.LOCK_NB:
+            (life / "1.part").write_bytes(bytes(10))
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert sweep_incoming(store.dir_fd) == SweepReport(folders=1, parts=1, bytes=10)
+    assert not life.exists()
+
+
 def test_sweep_follows_no_link(path: Path, store: Store, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
