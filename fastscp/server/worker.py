@@ -70,6 +70,7 @@ _ADVICE: Final = {
     errno.EMFILE: "raise the limit of open files, or lower --max-associations",
     errno.ENFILE: "the system is out of open files: raise fs.file-max",
     errno.EACCES: "let this user write to the store again",
+    errno.EXDEV: "a folder of the store is a mount or a subvolume of its own: put it in its place",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
 

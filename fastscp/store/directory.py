@@ -156,6 +156,7 @@ class Store:
             lock_fd = _lock(path, dir_fd)
             undo.callback(os.close, lock_fd)
 
+            _refuse_another_file_system(path, dir_fd)
             facts = _probe(path, dir_fd, durability, rename_noreplace)
             known = _read_identity(path, dir_fd)
             if known is None:
@@ -556,6 +557,22 @@ def _probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoR
             f"there across a restart of this machine"
         )
     return Facts(file_system, noreplace, link, flush, tuple(warnings))
+
+
+def _refuse_another_file_system(path: Path, dir_fd: int) -> None:
+    """Raise StartError where no part can get its name: a mount or a subvolume lies in between."""
+    # The system looks at the mounts before it looks for the name; subvolumes differ in the device.
+    nothing = str(uuid.uuid4())
+    apart = os.stat(INCOMING, dir_fd=dir_fd).st_dev != os.fstat(dir_fd).st_dev
+    try:
+        os.rename(f"{INCOMING}/{nothing}", nothing, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError as error:
+        apart = apart or error.errno == errno.EXDEV
+    if apart:
+        raise StartError(
+            f"{path / INCOMING} is on another file system, mount or subvolume than {path}, so no "
+            f"instance could be moved from there to its name; let both be on the same one"
+        )
 
 
 def _create(name: str, dir_fd: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.errors import StartError
 from fastscp.store.directory import Store, SweepReport, create_life, sweep_incoming
 from fastscp.store.folders import names_in
 from fastscp.store.journal import Segments, append_fact, segment_names
@@ -231,6 +232,48 @@ def test_subvolumes(tmp_path: Path) -> None:
             assert held.lost() == f"{path} is another directory now"
         with opened(path):
             pass
+
+
+@pytest.mark.parametrize("folder", [".fastscp", ".fastscp/incoming"])
+@pytest.mark.parametrize("apart", ["mount", "bind", "subvolume"])
+def test_parts_on_another_file_system(tmp_path: Path, folder: str, apart: str) -> None:
+    """Every single instance would be refused: the start says so."""
+    kind = "btrfs" if apart == "subvolume" else "ext4"
+    with mounted(kind, tmp_path) as disk, contextlib.ExitStack() as undo:
+        path = disk / "store"
+        place = path / folder
+        place.parent.mkdir(parents=True)
+        if apart == "subvolume":
+            btrfs = program("btrfs", "btrfs-progs")
+            subprocess.run([btrfs, "-q", "subvolume", "create", place], check=True)
+        else:
+            place.mkdir()
+            other = disk / "other"
+            other.mkdir()
+            how = ["--bind", other] if apart == "bind" else ["-t", "tmpfs", "fastscp-test"]
+            subprocess.run(["mount", *how, place], check=True)
+            undo.callback(lambda: subprocess.run(["umount", place], check=True))
+        with pytest.raises(StartError, match="let both be on the same one"):
+            Store.open(path, LAYOUT)
+
+
+def test_a_folder_on_another_file_system(tmp_path: Path) -> None:
+    """What has its path there is refused, with advice; all else is kept."""
+    btrfs = program("btrfs", "btrfs-progs")
+    with mounted("btrfs", tmp_path) as disk:
+        path = disk / "store"
+        path.mkdir()
+        subprocess.run([btrfs, "-q", "subvolume", "create", path / "1.2.7"], check=True)
+        with (
+            Service(tmp_path, "--min-free-space", "0", store=path) as service,
+            service.peer((1, CT, ELE)) as peer,
+        ):
+            for number, (study, status) in enumerate((("1.2.7", 0xA700), ("1.2.6", 0)), 1):
+                sop = f"{study}.1"
+                peer.send(store(number, data_set(study=study, sop=sop), sop=sop, context=1))
+                assert peer.read_response().status == status
+            assert "a subvolume of its own" in service.in_log("Invalid cross-device link")
+            peer.release()
 
 
 # The kit ------------------------------------------------------------------------------------------
