@@ -176,13 +176,16 @@ cdef bint ends_with(const Path* path, uint32_t start, const char* suffix,
     return True
 
 
-cdef void hide_suffix(Path* path, uint32_t start) noexcept nogil:
-    # A folder must not look like a file of the store: its last dot becomes "%2E".
-    cdef uint8_t tail[3]
+cdef void hide_dot(Path* path, uint32_t start) noexcept nogil:
+    # A folder must not look like a file of the store, nor like a store's own folder, where nobody
+    # looks for instances: its last dot becomes "%2E".
+    cdef uint8_t tail[7]
     cdef uint32_t size
     cdef uint32_t i
     if ends_with(path, start, b".dcm", 4) or ends_with(path, start, b".dcm.zst", 8):
         size = 3
+    elif path.at - start == 8 and ends_with(path, start, b".fastscp", 8):
+        size = 7
     else:
         return
     path.at -= size
@@ -263,7 +266,7 @@ cdef class Layout:
                 continue
             if part.key == PART_SLASH:
                 if not path.full:
-                    hide_suffix(&path, start)
+                    hide_dot(&path, start)
                 if path.full or path.at - start > MAX_COMPONENT:
                     return LAYOUT_TOO_LONG
                 start = path.at + 1

@@ -46,6 +46,7 @@ def render(template: str, values: Mapping[str, bytes], suffix: str = ".dcm") -> 
         for component in stem.split("/")
     )
     folders = [re.sub(r"\.(dcm|(?<=\.dcm\.)zst)\Z", r"%2E\1", folder) for folder in folders]
+    folders = [re.sub(r"\A\.fastscp\Z", "%2Efastscp", folder) for folder in folders]
     path = "/".join([*folders, name])
     too_long = any(len(part.encode()) > 255 for part in path.split("/"))
     return None if too_long or len(path.encode()) > 4095 else path

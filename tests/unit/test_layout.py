@@ -186,6 +186,11 @@ def test_composites() -> None:
     hidden = Layout("a/.{Modality}/..{PatientID}/{SOPInstanceUID}.dcm")
     values = {**UIDS, "Modality": b".", "PatientID": b".."}
     assert hidden.render(values) == "a/.%2E/..%2E./1.2.3.4.dcm"
+    # No peer can have an instance put where a store keeps its own.
+    for template in ("a/.{Modality}", "a/.fast{Modality}", "a/.fastscp"):
+        layout = Layout(template + "/.fastscp{SOPInstanceUID}.dcm")
+        values = {**UIDS, "Modality": b"scp" if "fast" in template else b"fastscp"}
+        assert layout.render(values) == "a/%2Efastscp/.fastscp1.2.3.4.dcm"
     folder = Layout("{PatientID}.{Modality}/images.dcm/{SOPInstanceUID}.dcm")
     values = {**UIDS, "PatientID": b"P", "Modality": b"dcm"}
     assert folder.render(values) == "P%2Edcm/images%2Edcm/1.2.3.4.dcm"
@@ -215,7 +220,9 @@ def test_lengths() -> None:
 
 
 keys = st.sampled_from(KEYS).map(lambda key: f"{{{key}}}")
-literals = st.sampled_from(["a", "x.dcm", ".", "..", "-", "%2E", "~", "é", ".dcm.zst", "b" * 90])
+literals = st.sampled_from(
+    ["a", "x.dcm", ".", "..", ".fast", "-", "%2E", "~", "é", ".dcm.zst", "b" * 90]
+)
 folders = st.lists(st.one_of(keys, keys, literals), min_size=1, max_size=4).map("".join)
 templates = st.builds(
     lambda parts, name: "/".join([*parts, name + "{SOPInstanceUID}.dcm"]),
@@ -226,7 +233,9 @@ uids = st.sampled_from([*[b"1.2.3", b"1.dcm", b"a.dcm.zst", b"9" * 64] * 4, b"x.
 texts = st.one_of(
     st.binary(max_size=90),
     st.text(".-_/a\\ ", max_size=5).map(str.encode),
-    st.sampled_from([b"a" * 199 + b".", b"a" * 198 + b"/", b".dcm", b"zst", b"dcm", b"fastscp"]),
+    st.sampled_from(
+        [b"a" * 199 + b".", b"a" * 198 + b"/", b".dcm", b"zst", b"dcm", b"fastscp", b"scp"]
+    ),
 )
 
 
@@ -252,6 +261,7 @@ def test_agrees_with_the_reference(template: str, values: dict[str, bytes], suff
     assert path == expected
     *parts, name = path.split("/")
     assert name.endswith(suffix)
-    assert not any(part in ("", ".", "..") or part.endswith((".dcm", ".dcm.zst")) for part in parts)
+    assert not any(part in ("", ".", "..", ".fastscp") for part in parts)
+    assert not any(part.endswith((".dcm", ".dcm.zst")) for part in parts)
     assert not path.startswith((".", "/"))
     assert "\0" not in path
