@@ -194,7 +194,9 @@ def send(
     *paths: Annotated[
         str,
         Parameter(
-            name="PATH", help="Files, folders (with all below them) or globs; not DICOM is skipped."
+            name="PATH",
+            help="Files, folders (with all below them, .fastscp excepted) or globs; "
+            "not DICOM is skipped.",
         ),
     ],
     called_ae: Annotated[str, Parameter(metavar="TITLE", help="AE title of the peer.")] = "ANY-SCP",

@@ -462,7 +462,10 @@ class Association:
         stream: io.BufferedIOBase
         if isinstance(source, (str, os.PathLike)):
             from fastscp.scu.heads import read_head
+            from fastscp.store.folders import OWN, is_own
 
+            if await asyncio.to_thread(is_own, os.fspath(source)):
+                raise UnusableInstance(f"{os.fspath(source)} {OWN}")
             head = await asyncio.to_thread(read_head, os.fspath(source))
             if head is None:
                 raise UnusableInstance(f"{os.fspath(source)} is not a DICOM Part 10 file")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastscp.errors import ConfigError
+from fastscp.log import printable
 from fastscp.scu.errors import UnusableInstance
 from fastscp.scu.heads import Head, read_head
+from fastscp.store.folders import HOME, OWN, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["File", "Finder", "Found", "paths_of"]
 
+log = logging.getLogger("fastscp.send")
+
 # A DICOMDIR is Part 10, but no instance (PS3.10 8.6).
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
+
+_OWN_NAME: Final = os.fsencode(HOME)
 
 # Its path, as the system takes it, and what its head says.
 File: TypeAlias = "tuple[bytes, Head]"
@@ -68,8 +75,9 @@ class Finder:
 def paths_of(arguments: Iterable[str], unread: list[_Failed]) -> Iterator[bytes]:
     """The files that the arguments name, folders searched to their depths, in a stable order.
 
-    unread: gets the folders that cannot be read. Raises ConfigError at once for an argument that
-    names nothing; folders are read later.
+    unread: gets the folders that cannot be read, and what belongs to a service's own folder. Such a
+    folder below a named one is passed over. Raises ConfigError at once for an argument that names
+    nothing; folders are read later.
     """
     return _files([name for argument in arguments for name in _named(argument)], unread)
 
@@ -92,11 +100,25 @@ def _named(argument: str) -> list[str]:
 
 
 def _files(names: list[str], unread: list[_Failed]) -> Iterator[bytes]:
+    own: dict[str, bool] = {}
     for name in names:
-        if os.path.isdir(name):  # noqa: PTH112 - pathlib's raises where it may not look
+        if _belongs_to_service(name, own):
+            unread.append((os.fsencode(name), OWN))
+        elif os.path.isdir(name):  # noqa: PTH112 - pathlib's raises where it may not look
             yield from _below(os.fsencode(name), unread)
         else:
             yield os.fsencode(name)
+
+
+def _belongs_to_service(name: str, own: dict[str, bool]) -> bool:
+    """Whether a path leads into a service's own folder. own: the folders asked about so far."""
+    folder, base = os.path.split(name)
+    if base in ("", ".", "..", HOME) or os.path.islink(name):  # noqa: PTH114 - as above
+        return is_own(name)
+    # Shells name thousands of files of one folder; to resolve a path takes many calls.
+    if folder not in own:
+        own[folder] = is_own(folder or ".")
+    return own[folder]
 
 
 def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
@@ -105,21 +127,27 @@ def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
     waiting = [top]
     while waiting:
         folder = waiting.pop()
+        # To join each of them costs more than the rest.
+        start = os.path.join(folder, b"")  # noqa: PTH118
         files: list[bytes] = []
         folders: list[bytes] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if not _is_folder(entry):
-                        files.append(entry.name)
+                        if entry.is_symlink() and is_own(start + entry.name):
+                            unread.append((start + entry.name, OWN))
+                        else:
+                            files.append(entry.name)
+                    elif entry.name == _OWN_NAME:
+                        own = printable(os.fsdecode(start + _OWN_NAME))
+                        log.info("%s is passed over: it is a service's own folder", own)
                     elif not entry.is_symlink():
                         folders.append(entry.name)
         except OSError as error:
             unread.append((folder, f"cannot be read: {error.strerror}"))
         files.sort()
         folders.sort(reverse=True)
-        # To join each of them costs more than the rest.
-        start = os.path.join(folder, b"")  # noqa: PTH118
         for name in files:
             yield start + name
         waiting += (start + name for name in folders)

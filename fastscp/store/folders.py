@@ -1,4 +1,4 @@
-"""Folders by descriptor: opened, read and flushed.
+"""Folders by descriptor: opened, read and flushed; and which of them is the service's own.
 
 Nobody reads a directory descriptor that is kept. Its position belongs to everybody who has it, and
 a file system may fix the end of a directory when it is opened, as btrfs does: of what came later a
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOME",
+    "OWN",
     "descriptor",
     "flush_folder",
+    "is_own",
     "names_in",
     "open_folder",
     "read_folder",
@@ -26,6 +28,11 @@ __all__ = [
 
 # The one folder of a store that holds no instances, whatever lies in it.
 HOME: Final = ".fastscp"
+# Why nothing from there is taken for an instance, after the name of what was asked for.
+OWN: Final = (
+    f"belongs to a service's own folder {HOME}: not an instance, or an unfinished one; "
+    f"name the store itself"
+)
 
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY})
 
@@ -70,3 +77,16 @@ def flush_folder(folder_fd: int) -> bool:
             return False
         raise
     return True
+
+
+def is_own(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a path leads to a service's own folder or into it, links followed.
+
+    By name, whether or not the store around it is in use.
+    """
+    try:
+        resolved = os.fsdecode(os.path.realpath(path))
+    except FileNotFoundError:
+        return False  # relative to a folder that was removed: nothing is there
+    *folders, name = resolved.split("/")
+    return HOME in folders or (name == HOME and os.path.isdir(resolved))  # noqa: PTH112

@@ -58,6 +58,7 @@ from tests.kit import (
     path_of,
     pdu,
     reject,
+    store,
     wait_for,
 )
 from tests.scripted import Connection, Message, Scp, part10, write_files
@@ -1215,6 +1216,42 @@ def test_repeat_with_fresh_uids(send: Callable[..., Sent], tmp_path: Path) -> No
     assert len(seen) == 6
     assert studies[0::2] == studies[1::2]
     assert len(set(studies)) == 3
+
+
+def test_what_a_running_service_has_not_finished(
+    send: Callable[..., Sent], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its parts are not sent, whether its store is named or they are."""
+    with Service(tmp_path / "a") as source, Service(tmp_path / "b") as service, source.peer() as p:
+        address = f"{service.host}:{service.port}"
+        whole, cut = data_set(), data_set(sop="1.2.3.9", pixels=100_000)
+        p.send(store(1, whole))
+        assert p.read_response().status == 0
+        p.send(store(2, cut, sop="1.2.3.9")[:-5000])
+        (part,) = wait_for(source.parts, "the part of an unfinished instance")
+        sent = send(address, source.store)
+        assert (sent.code, sent.summary["stored"], sent.summary["failed"]) == (0, 1, 0)
+        assert sent.summary["skipped"] == 0
+        assert service.instances() == [path_of()]
+        sent = send(address, source.store / path_of(), part, f"{source.store}/.fastscp")
+        assert (sent.code, sent.summary["stored"], sent.summary["failed"]) == (1, 1, 2)
+        for name in (part.name, ".fastscp"):
+            assert "belongs to a service's own folder .fastscp" in sent.lines[name]["error"]
+            assert "name the store itself" in sent.lines[name]["error"]
+        assert f"{part}: belongs to a service's own folder" in sent.errors
+        sent = send(address, f"{source.store}/.fastscp/incoming/*/*.part")
+        assert (sent.code, sent.summary["failed"]) == (1, 1)
+        assert cli.main(["send", address, str(source.store), "-v"]) == 0
+        assert f"{source.store}/.fastscp is passed over" in capsys.readouterr().err
+
+        async def use(association: scu.Association) -> None:
+            with pytest.raises(UnusableInstance, match="belongs to a service's own folder"):
+                await association.store(part)
+
+        talk(service, use)
+        assert service.instances() == [path_of()]
+        p.close()
+        wait_for(lambda: not source.parts(), "the end of the unfinished instance")
 
 
 def test_nothing_to_send(send: Callable[..., Sent], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.store.folders import names_in, read_folder
+from fastscp.store.folders import is_own, names_in, read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,3 +58,19 @@ def test_a_folder_below(tmp_path: Path) -> None:
             pass
     finally:
         os.close(fd)
+
+
+def test_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a/.fastscp/b").mkdir(parents=True)
+    (tmp_path / "a/.fastscpx").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    for path, own in {
+        "a": False, "a/.fastscp": True, "a/.fastscp/b": True, "a/.fastscp/none/none": True,
+        "a/.fastscpx": False, "a/.fastscp/..": False, "none/.fastscp": False, "loop": False,
+    }.items():  # fmt: skip
+        assert is_own(tmp_path / path) is own, path
+        assert is_own(os.fsencode(tmp_path / path)) is own, path
+    monkeypatch.chdir(tmp_path / "a/.fastscp/b")
+    assert is_own(".")
+    (tmp_path / "a/.fastscp/b").rmdir()
+    assert not is_own(".")

@@ -27,6 +27,7 @@ from fastscp.scu import (
 from fastscp.scu.files import Finder, Found, paths_of
 from fastscp.scu.fresh import fresh_uid, uid_places
 from fastscp.scu.heads import Head, read_head, read_head_of
+from fastscp.store.folders import OWN
 from fastscp.values import read_move_originator
 from fastscp_ext import part10_head
 from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
@@ -279,6 +280,102 @@ def test_links_and_other_things(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found.skipped == 1
     assert [os.path.basename(one) for one, _ in found.failed] == [b"loop"]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A store with an instance, an unfinished one, and a folder beside it."""
+    write_files(tmp_path / "store/study", 1)
+    (part,) = write_files(tmp_path / "store/.fastscp/incoming/life", 1)
+    part.rename(part.with_name("0000.part"))
+    write_files(tmp_path / "beside/inner", 1)
+    return tmp_path / "store"
+
+
+def names(found: Found) -> list[str]:
+    return [os.fsdecode(path) for path, _ in found.files]
+
+
+def test_a_stores_own_folder_is_passed_over(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever it lies below what is named; of a store around the store, too."""
+    write_files(kept / "inner/.fastscp/incoming/x", 3)
+    (kept / "link").symlink_to(".fastscp/incoming")
+    with caplog.at_level("INFO", "fastscp.send"):
+        found = look_at_all(kept)
+    assert names(found) == [f"{kept}/study/00000.dcm"]
+    assert (found.skipped, found.failed) == (0, [])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{kept}/{folder}.fastscp is passed over: it is a service's own folder"
+        for folder in ("", "inner/")
+    ]
+    monkeypatch.chdir(kept)
+    # A glob finds files more than once, and the link as if it were named.
+    for argument in (".", "../store", "../store/", "*", "**", "../*", ".fastscp/../study"):
+        found = look_at_all(argument)
+        assert {os.path.realpath(name) for name in names(found)} - {
+            f"{kept.parent}/beside/inner/00000.dcm"
+        } == {f"{kept}/study/00000.dcm"}
+        assert {path.rpartition(b"link")[1] for path, _ in found.failed} <= {b"link"}
+
+
+def test_what_is_named_inside_a_stores_own_folder(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directly, by glob, by `..`, by links, relative or not: a failure with its name."""
+    beside = kept.parent / "beside"
+    part = ".fastscp/incoming/life/0000.part"
+    (beside / "file").symlink_to(kept / part)
+    (beside / "folder").symlink_to(kept / ".fastscp/incoming")
+    (beside / "twice").symlink_to("folder/life")
+    monkeypatch.chdir(kept / "study")
+    for argument, name in {
+        kept / ".fastscp": None,
+        f"{kept}/.fastscp/": None,
+        f"{kept}/.fastscp/incoming/life/..": None,
+        kept / part: None,
+        f"{kept}/.fastscp/incoming/*/*.part": kept / part,
+        f"{kept}/.*": kept / ".fastscp",
+        f"{kept}/study/../{part}": None,
+        f"../{part}": None,
+        beside / "file": None,
+        beside / "folder": None,
+        beside / "folder/life/0000.part": None,
+        f"{beside}/twice/*": beside / "twice/0000.part",
+        beside / "inner/../twice": None,
+    }.items():
+        found = look_at_all(argument)
+        assert (found.files, found.skipped) == ([], 0), argument
+        assert found.failed == [(str(name or argument).encode(), OWN)], argument
+    monkeypatch.chdir(kept / ".fastscp/incoming/life")
+    for argument in ("0000.part", "*.part", ".", "..", "./0000.part"):
+        ((_, why),) = look_at_all(argument).failed
+        assert why == OWN
+    # A link in it that leads out of it is no way in.
+    (kept / ".fastscp/out").symlink_to(beside / "inner")
+    assert names(look_at_all(kept / ".fastscp/out")) == [f"{kept}/.fastscp/out/00000.dcm"]
+
+
+def test_links_into_a_stores_own_folder(kept: Path) -> None:
+    beside = kept.parent / "beside"
+    part = kept / ".fastscp/incoming/life/0000.part"
+    (beside / "direct").symlink_to(part)
+    (beside / "inner/again").symlink_to("../direct")
+    (beside / "fine").symlink_to(kept / "study/00000.dcm")
+    (beside / "gone").symlink_to(part.with_name("0001.part"))
+    found = look_at_all(beside)
+    assert sorted(names(found)) == [f"{beside}/fine", f"{beside}/inner/00000.dcm"]
+    assert dict(found.failed) == {
+        os.fsencode(beside / name): OWN for name in ("direct", "inner/again", "gone")
+    }
+
+
+def test_a_file_that_has_the_name(tmp_path: Path) -> None:
+    (path,) = write_files(tmp_path, 1)
+    path = path.rename(tmp_path / ".fastscp")
+    for argument in (path, tmp_path):
+        assert names(look_at_all(argument)) == [str(path)]
 
 
 def test_depths(tmp_path: Path) -> None:
