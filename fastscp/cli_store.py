@@ -116,6 +116,7 @@ def cat(
     import zstandard
 
     from fastscp.store.compress import open_part10
+    from fastscp.store.folders import OWN, is_own
 
     if sys.stdout.isatty():
         raise ConfigError(
@@ -131,6 +132,8 @@ def cat(
             f"store {directory} nor by itself; name it as the journal's `path` does, and the "
             f"store with --store"
         )
+    if is_own(found):
+        raise FastscpError(f"{printable(path)} {OWN}, and the instance as its journal does")
     found = found.resolve()
     with _os_errors():
         folder_fd = os.open(found.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

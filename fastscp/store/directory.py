@@ -137,10 +137,17 @@ class Store:
         must_exist: refuse a directory that is no store yet. layout_change: let `layout` and
         `suffix` differ from those the store was made with. durability: as in the settings; what
         it promises must be possible here.
-        Raises ConfigError for another layout, StoreBusyError if the store is in use, StartError if
-        it cannot be used. Nothing stays open then. Blocks on the disk.
+        Raises ConfigError for another layout and for a path inside a service's own folder,
+        StoreBusyError if the store is in use, StartError if it cannot be used. Nothing stays open
+        then. Blocks on the disk.
         """
         with contextlib.ExitStack() as undo, _explained(path):
+            if HOME in Path(os.path.realpath(path)).parts:
+                raise ConfigError(
+                    "--store",
+                    f"{path} lies in a service's own folder {HOME}, where nothing is taken for an "
+                    f"instance and much is removed; name another directory",
+                )
             if must_exist and not (path / IDENTITY).is_file():
                 raise StartError(
                     f"{path} is not a store (it has no {IDENTITY}), and --store-must-exist is on; "

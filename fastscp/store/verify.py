@@ -290,7 +290,9 @@ class _Run:
                         if path in _NOT_OURS:
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            folders.append(path)
+                            # A store below this one keeps its own there, as this one does.
+                            if entry.name != HOME:
+                                folders.append(path)
                         else:
                             yield path
             except FileNotFoundError:

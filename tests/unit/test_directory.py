@@ -185,6 +185,23 @@ def test_unusable_identity(path: Path, content: bytes, why: str) -> None:
         Store.open(path, LAYOUT)
 
 
+def test_no_store_in_a_stores_own_folder(path: Path, tmp_path: Path) -> None:
+    """The sweep of the one around it would remove its instances."""
+    with opened(path):
+        pass
+    (tmp_path / "link").symlink_to(path / ".fastscp/incoming")
+    before = sorted((path / ".fastscp").rglob("*"))
+    for inside in (
+        path / ".fastscp",
+        path / ".fastscp/incoming/x",
+        tmp_path / "link/x/y",
+        tmp_path / ".fastscp",
+    ):
+        with pytest.raises(ConfigError, match=r"--store: .* lies in a service's own folder"):
+            Store.open(inside, LAYOUT)
+    assert sorted((path / ".fastscp").rglob("*")) == before
+
+
 def test_a_path_through_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match=r"Not a directory; a part of the path is a file"):

@@ -221,6 +221,17 @@ def test_everything_to_find(shelf: Shelf) -> None:
     assert "file header" in why["a/headless.dcm"]
 
 
+@pytest.mark.parametrize("options", [{}, {"adopt": True}, {"repair_journal": True}])
+def test_what_a_store_has_of_its_own(shelf: Shelf, options: dict[str, bool]) -> None:
+    """No folder of that name is looked into; a store inside the store has one as well."""
+    inner = Shelf(shelf.path / "inner")
+    for one in (shelf, inner):
+        one.file(".fastscp/incoming/life/0.part", part10(data_set()))
+        one.file(".fastscp/journal/x.jsonl.damaged", b"")
+    report = look(shelf, **options)
+    assert (report.findings, report.files) == ((), 0)
+
+
 @pytest.mark.parametrize("cut", [-1, -6, 20])
 def test_a_cut_compressed_file(shelf: Shelf, cut: int) -> None:
     data = data_set(pixels=100_000)
@@ -890,6 +901,24 @@ def test_cat(shelf: Shelf, tmp_path: Path) -> None:
 def test_cat_needs_no_store(tmp_path: Path) -> None:
     (tmp_path / "1.dcm").write_bytes(b"anything")
     assert command("cat", "1.dcm", cwd=tmp_path).stdout == b"anything"
+
+
+def test_cat_of_what_is_the_services_own(shelf: Shelf, tmp_path: Path) -> None:
+    """However it is named: below the store, by itself, or through a link."""
+    part = shelf.file(".fastscp/incoming/life/0.part", part10(data_set()))
+    fine = shelf.file("1.dcm", part10(data_set()))
+    (shelf.path / "link").symlink_to(part)
+    (tmp_path / "folder").symlink_to(part.parent)
+    for path in (
+        ".fastscp/incoming/life/0.part", "1/../.fastscp/store.toml", str(part), "link",
+        "folder/0.part", str(shelf.journal), "store/.fastscp",
+    ):  # fmt: skip
+        done = command("cat", path, "--store", str(shelf.path), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, b""), path
+    said = command("cat", ".fastscp/store.toml", "--store", str(shelf.path)).stderr
+    assert b".fastscp/store.toml belongs to a service's own folder .fastscp" in said
+    done = command("cat", ".fastscp/../1.dcm", "--store", str(shelf.path))
+    assert done.stdout == fine.read_bytes()
 
 
 def test_cat_what_cannot_be_read(shelf: Shelf) -> None:
