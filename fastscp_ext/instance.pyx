@@ -447,7 +447,7 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
         if i.tap.conflicting:
             instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
         elif i.tap.unproved:
-            instance_refuse(i, 0xC000, b"broken sequences: whose Study and Series UIDs, is not sure")
+            instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
         else:
             instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
     elif outcome == LAYOUT_BAD_UID:
