@@ -66,17 +66,17 @@ if switch("TRACE"):
 if switch("DEBUG"):
     compile_args += ["-O0", "-g3"]
 
-modules = sorted(path.stem for path in Path("fastscp_ext").glob("*.pyx"))
+modules = sorted(path.with_suffix("") for path in Path("fastscp_ext").rglob("*.pyx"))
 extensions = [
     Extension(
-        f"fastscp_ext.{name}",
-        [f"fastscp_ext/{name}.pyx"],
+        ".".join(path.parts),
+        [f"{path}.pyx"],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         define_macros=macros,
-        depends=["fastscp_ext/crc32c.h", "fastscp_ext/flusher.h"],
+        depends=[str(header) for header in Path("fastscp_ext").rglob("*.h")],
     )
-    for name in modules
+    for path in modules
 ]
 
 setup(ext_modules=cythonize(extensions, compiler_directives=directives, build_dir="build"))

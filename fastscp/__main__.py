@@ -1,6 +1,6 @@
 """`python -m fastscp`: the same program as the `fastscp` command."""
 
-from fastscp.cli import main
+from fastscp.cli.app import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

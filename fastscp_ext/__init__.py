@@ -1,16 +1,21 @@
 """The codec core: the only door to it. Nothing in here knows the package around it."""
 
-from fastscp_ext.command import CommandSet, decode_command, encode_command
-from fastscp_ext.commit import rename_noreplace
-from fastscp_ext.digest import crc32c
+from fastscp_ext.commit.commit import rename_noreplace
+from fastscp_ext.dataset.digest import crc32c
+from fastscp_ext.dataset.head import part10_head, part10_head_of_file
+from fastscp_ext.dataset.layout import Layout, LayoutError, valid_uid
+from fastscp_ext.dataset.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.syntaxes import encoding_of
+from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.errors import CodecError, CommandError, PDUError
-from fastscp_ext.framing import PDUStream
-from fastscp_ext.head import part10_head, part10_head_of_file
-from fastscp_ext.intake import Compression, Duplicate, Intake
-from fastscp_ext.judgement import judge_response
-from fastscp_ext.layout import Layout, LayoutError, valid_uid
-from fastscp_ext.part10 import build_meta, strip_embedded
-from fastscp_ext.pdu import (
+from fastscp_ext.receive.intake import Compression, Duplicate, Intake
+from fastscp_ext.receive.receiver import Receiver
+from fastscp_ext.send.sender import Parcel, Sender
+from fastscp_ext.shared.rows import Shared
+from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
+from fastscp_ext.wire.framing import PDUStream
+from fastscp_ext.wire.judgement import judge_response
+from fastscp_ext.wire.pdu import (
     decode_abort,
     decode_associate_ac,
     decode_associate_rj,
@@ -25,7 +30,7 @@ from fastscp_ext.pdu import (
     encode_release_rp,
     encode_release_rq,
 )
-from fastscp_ext.pdus import (
+from fastscp_ext.wire.pdus import (
     PDU,
     Abort,
     AssociateAC,
@@ -43,11 +48,6 @@ from fastscp_ext.pdus import (
     UserInformation,
     ae_title,
 )
-from fastscp_ext.receiver import Receiver
-from fastscp_ext.sender import Parcel, Sender
-from fastscp_ext.shared import Shared
-from fastscp_ext.syntaxes import encoding_of
-from fastscp_ext.tap import Tap
 
 __all__ = [
     "PDU",

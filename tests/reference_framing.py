@@ -1,4 +1,4 @@
-"""PDU and PDV framing over a whole stream, slow and plain: the oracle for fastscp_ext.framing.
+"""PDU and PDV framing over a whole stream, slow and plain: the oracle for fastscp_ext.wire.framing.
 
 Where the codec keeps a state between slices, this has every byte at hand and reads the stream from
 its start; where the bytes end, reading ends.

@@ -1,4 +1,4 @@
-"""A slow, obvious rendering of layouts: the oracle for fastscp_ext.layout."""
+"""A slow, obvious rendering of layouts: the oracle for fastscp_ext.dataset.layout."""
 
 from __future__ import annotations
 

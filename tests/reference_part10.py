@@ -1,4 +1,4 @@
-"""A Part 10 header inside a data set, found slowly: the oracle for fastscp_ext.part10."""
+"""A Part 10 header inside a data set, found slowly: the oracle for fastscp_ext.dataset.part10."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastscp_ext.pdus import (
+from fastscp_ext.wire.pdus import (
     PDU,
     Abort,
     AssociateAC,
@@ -233,7 +233,7 @@ BODIES: dict[int, Callable[[bytes], PDU | list[tuple[int, int, bytes]]]] = {
 
 
 def pdu(data: bytes) -> PDU | list[tuple[int, int, bytes]]:
-    """What `fastscp_ext.pdu.decode_pdu` returns for the same bytes; raises Refused."""
+    """What `fastscp_ext.wire.pdu.decode_pdu` returns for the same bytes; raises Refused."""
     need(len(data) >= 6)
     kind, size = struct.unpack(">BxL", data[:6])
     need(kind in BODIES and size == len(data) - 6)

@@ -1,4 +1,4 @@
-"""A slow, obvious tap over whole data sets: the oracle for fastscp_ext.tap.
+"""A slow, obvious tap over whole data sets: the oracle for fastscp_ext.dataset.tap.
 
 It works on absolute offsets into the whole bytes, and keeps every level of every reading.
 """
@@ -361,7 +361,7 @@ class _Reader:
 
 
 def tap(data: bytes, negotiated: int) -> Outcome:
-    """What fastscp_ext.tap must say about `data`."""
+    """What fastscp_ext.dataset.tap must say about `data`."""
     outcome = Outcome(negotiated)
     if len(data) < 8:
         outcome.truncated = len(data) > 0

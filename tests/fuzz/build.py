@@ -136,7 +136,7 @@ def weakened(base: Build, folder: Path, module: str, name: str, before: str, aft
     if text.count(before) != 1:
         raise ValueError(f"{name}: {before!r} is there {text.count(before)} times")
     (sources / name).write_text(text.replace(before, after))
-    for path in (*sources.glob("*.pyx"), folder / "tests" / "fuzz" / "exact.pyx"):
+    for path in (*sources.rglob("*.pyx"), folder / "tests" / "fuzz" / "exact.pyx"):
         if path.stem != module:
             path.unlink()
     setup = folder / "setup.py"
@@ -178,7 +178,7 @@ def copy(folder: Path, modules: Sequence[str] | None) -> None:
     if modules is not None:
         # Without the door, which imports them all; what the checks need they take by name.
         (folder / "fastscp_ext" / "__init__.py").write_text("")
-        for path in (folder / "fastscp_ext").glob("*.pyx"):
+        for path in (folder / "fastscp_ext").rglob("*.pyx"):
             if path.stem not in modules:
                 path.unlink()
 

@@ -11,12 +11,13 @@ import random
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fastscp_ext.command import decode_command, encode_command, scan
+from fastscp_ext.dataset.layout import Layout, LayoutError, valid_uid
+from fastscp_ext.dataset.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.errors import CodecError, CommandError, PDUError
-from fastscp_ext.framing import PDUStream
-from fastscp_ext.layout import Layout, LayoutError, valid_uid
-from fastscp_ext.part10 import build_meta, strip_embedded
-from fastscp_ext.pdu import (
+from fastscp_ext.wire.command import decode_command, encode_command, scan
+from fastscp_ext.wire.framing import PDUStream
+from fastscp_ext.wire.pdu import (
     decode_abort,
     decode_associate_ac,
     decode_associate_rj,
@@ -33,7 +34,6 @@ from fastscp_ext.pdu import (
     encode_release_rp,
     encode_release_rq,
 )
-from fastscp_ext.tap import Tap
 from tests import (
     reference_framing,
     reference_layout,
@@ -333,7 +333,7 @@ def receiver(given: Input) -> None:
 
 
 TARGETS: tuple[Callable[[Input], None], ...] = (framing, pdu, command, tap, part10, layout)
-if find_spec("fastscp_ext.receiver") is not None:
+if find_spec("fastscp_ext.receive.receiver") is not None:
     TARGETS += (receiver,)
 
 

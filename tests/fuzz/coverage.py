@@ -35,8 +35,9 @@ PARTS: Final = (
     "receiver",
     "instance",
 )
-_FUNCTION: Final = re.compile(r"(?:[\w.]+:)?__pyx_f_11fastscp_ext_(\d+)(\w+)")
-_PLACE: Final = re.compile(r' ?/\* "fastscp_ext/(\w+\.p[yx][xd])":(\d+)')
+# Each part of a dotted name stands behind its length.
+_FUNCTION: Final = re.compile(r"(?:[\w.]+:)?__pyx_f_11fastscp_ext_(\d+\w+)")
+_PLACE: Final = re.compile(r' ?/\* "fastscp_ext/(?:\w+/)?(\w+\.p[yx][xd])":(\d+)')
 _GLUE: Final = re.compile(
     r"__PYX_ERR|__Pyx_Raise(TooMany|NeedMore)|__pyx_temp\) break;|exc_type|PyMethod_Check|CYTHON_"
     r"|__pyx_optional_args"
@@ -86,9 +87,10 @@ def measure(built: Build, corpus: Path) -> dict[str, Part]:
     profiles = [str(path) for path in raw.iterdir()]
     subprocess.run([tool("llvm-profdata"), "merge", "-o", profile, *profiles], check=True)
     parts = {name: Part() for name in PARTS}
-    for module in sorted((built.folder / "fastscp_ext").glob("*.so")):
+    for module in sorted((built.folder / "fastscp_ext").rglob("*.so")):
         name = module.name.split(".")[0]
-        source = built.folder / "build" / "fastscp_ext" / f"{name}.c"
+        place = module.parent.relative_to(built.folder)
+        source = built.folder / "build" / place / f"{name}.c"
         exported = subprocess.run(
             [
                 tool("llvm-cov"), "export", "-format=text", "-skip-expansions",
@@ -106,8 +108,7 @@ def add(parts: dict[str, Part], exported: dict[str, list[dict[str, object]]], so
         found = _FUNCTION.fullmatch(function["name"])
         if found is None:
             continue
-        size = int(found[1])
-        module, name = found[2][:size], found[2][size:]
+        module, name = parted(found[1])
         if module not in parts or (module == "pdu" and _ENCODERS.match(name.lstrip("_"))):
             continue
         if module == "command" and _ENCODERS.match(name.lstrip("_")):
@@ -122,6 +123,15 @@ def add(parts: dict[str, Part], exported: dict[str, list[dict[str, object]]], so
                 edge = (place, ordinal, outcome)
                 edges = parts[module].edges
                 edges[edge] = edges.get(edge, False) or count > 0
+
+
+def parted(mangled: str) -> tuple[str, str]:
+    """The module and the function of a name as Cython makes it: 4wire_6cursor_take_u8."""
+    module = ""
+    while (part := re.match(r"(\d+)", mangled)) is not None:
+        end = part.end() + int(part[1])
+        module, mangled = mangled[part.end() : end], mangled[end:].removeprefix("_")
+    return module, mangled
 
 
 def origin(lines: list[str], line: int) -> str:

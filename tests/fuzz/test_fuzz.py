@@ -99,7 +99,7 @@ def test_sanitizers_short(codec: build.Build, tmp_path: Path) -> None:
 )
 def test_a_seeded_bounds_bug_is_found(codec: build.Build, tmp_path: Path, check: str) -> None:
     """The weakened check is in a copy, made here; it starts from nothing but sound PDUs."""
-    built = build.weakened(codec, tmp_path / "build", "pdu", "cursor.pxd", *SEEDED[check])
+    built = build.weakened(codec, tmp_path / "build", "pdu", "wire/cursor.pxd", *SEEDED[check])
     dictionary = tmp_path / "dictionary"
     dictionary.write_text(seeds.dictionary())
     corpus = tmp_path / "corpus"

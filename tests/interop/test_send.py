@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp import cli
+from fastscp.cli import app as cli
 from tests.conftest import shared
 from tests.interop.material import data_set_at, dcmtk, instances_below, made_up
 from tests.kit import CT, DEADLINE_S, ELE, Service, wait_for

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fastscp_ext.pdus import AssociateAC
+from fastscp_ext.wire.pdus import AssociateAC
 from tests.kit import DEADLINE_S
 from tests.reference_pdu import command_elements, pdu, split_stream, uid
 

@@ -64,8 +64,8 @@ def test_buffered_durability_is_told_apart(tmp_path: Path, library: Path) -> Non
 
 # Mutants ------------------------------------------------------------------------------------------
 
-COMMIT: Final = "fastscp_ext/commit.pyx"
-COMMITTER: Final = "fastscp_ext/committer.pyx"
+COMMIT: Final = "fastscp_ext/commit/commit.pyx"
+COMMITTER: Final = "fastscp_ext/commit/committer.pyx"
 
 _NAMING: Final = """    while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
@@ -222,7 +222,7 @@ def _again(text: str) -> str:
 
 def build(source: Path) -> None:
     """Compile one extension module in place, quickly rather than well."""
-    root = source.parents[1]
+    root = source.parents[2]
     subprocess.run(
         [sys.executable, "-m", "cython", "-3", "-X", "wraparound=False", "-X", "cdivision=True",
          "-X", "auto_pickle=False", "-o", source.with_suffix(".c"), source.relative_to(root)],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp import cli
+from fastscp.cli import app as cli
 from tests.kit import DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:

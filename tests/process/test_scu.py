@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydicom import dcmread
 
-from fastscp import cli, scu
+from fastscp.cli import app as cli
 from fastscp.scu import (
     AssociationAborted,
     AssociationRejected,
@@ -66,6 +66,8 @@ from tests.scripted import Connection, Message, Scp, part10, write_files
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from fastscp import scu
 
 BRIEF = Timeouts(connect=5.0, associate=0.3, send=0.3, response=0.3, release=0.3)
 CONTEXTS = [(CT, [ELE]), (VERIFICATION, [ILE])]

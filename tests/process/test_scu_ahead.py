@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.scu import console
+from fastscp.cli import console
 from fastscp.scu import send as sending
 from fastscp.scu.files import Finder, Found
 from fastscp.scu.outcome import Summary

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.server.admission import Admission, Limits
-from fastscp.values import read_allow_rule
+from fastscp.config.values import read_allow_rule
+from fastscp.main.admission import Admission, Limits
 
 if TYPE_CHECKING:
-    from fastscp.server.channel import Verdict
+    from fastscp.messages.channel import Verdict
 
 NONE = Limits(0, 0, 0, 1000)
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from fastscp.association.negotiation import Policy
-from fastscp.server.channel import (
+from fastscp.messages.channel import (
     Abandon,
     Ask,
     Channel,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fastscp
-from fastscp import cli
-from fastscp.config import SETTINGS, ServeConfig
+from fastscp.cli import app as cli
+from fastscp.config.settings import SETTINGS, ServeConfig
+from fastscp.config.values import Switch
 from fastscp.errors import FastscpError, StartError, StoreBusyError
-from fastscp.values import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
     """Configurations that reached the supervisor."""
-    import fastscp.server
+    import fastscp.main
 
     seen: list[ServeConfig] = []
 
@@ -50,7 +50,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
         return 0
 
     stand_in = SimpleNamespace(run=run)
-    monkeypatch.setattr(fastscp.server, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
     return seen
 
 
@@ -126,7 +126,7 @@ def test_every_setting_is_an_option(
 def test_help_has_groups_and_is_light() -> None:
     # In a process of its own: this one has imported everything already.
     code = (
-        "import sys; from fastscp.cli import main; main(['serve', '--help']);"
+        "import sys; from fastscp.cli.app import main; main(['serve', '--help']);"
         "heavy = {'pydicom', 'uvloop', 'fastscp_ext', 'rich.progress'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -222,22 +222,22 @@ def test_errors_of_a_command(
     monkeypatch: pytest.MonkeyPatch,
     error: Callable[[], str],
 ) -> None:
-    import fastscp.server
+    import fastscp.main
 
     def run(_: ServeConfig) -> int:
         raise raised
 
     stand_in = SimpleNamespace(run=run)
-    monkeypatch.setattr(fastscp.server, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
     assert cli.main(["serve"]) == code
     assert error().startswith(message)
 
 
 def test_the_code_of_a_command_is_the_code_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fastscp.server
+    import fastscp.main
 
     stand_in = SimpleNamespace(run=lambda _: 3)
-    monkeypatch.setattr(fastscp.server, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
     assert cli.main(["serve"]) == 3
 
 
@@ -274,7 +274,7 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((config.port, once, keep))
         return 0
 
-    monkeypatch.setattr(fastscp, "demo", SimpleNamespace(run=run), raising=False)
+    monkeypatch.setattr(fastscp.cli, "demo", SimpleNamespace(run=run), raising=False)
     assert cli.main(["demo", "--port", "0", "--once"]) == 0
     assert cli.main(["demo", "--store", "here"]) == 0
     assert calls == [(0, True, False), (11112, False, True)]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastscp_ext.command import CommandSet, decode_command, encode_command, scan
 from fastscp_ext.errors import CodecError, CommandError
-from fastscp_ext.pdu import decode_pdata
+from fastscp_ext.wire.command import CommandSet, decode_command, encode_command, scan
+from fastscp_ext.wire.pdu import decode_pdata
 from tests import reference_pdu, wire
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.config import SETTINGS, Loaded, ServeConfig, load, options_table
+from fastscp.config.settings import SETTINGS, Loaded, ServeConfig, load, options_table
+from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
-from fastscp.values import AllowRule, allows, read_allow_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastscp_ext.digest import crc32c, crc32c_by_steps, crc32c_portable
+from fastscp_ext.dataset.digest import crc32c, crc32c_by_steps, crc32c_portable
 
 Checksum = Callable[..., int]
 

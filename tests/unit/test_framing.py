@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastscp_ext.command import decode_command, scan
-from fastscp_ext.framing import PDUStream
+from fastscp_ext.wire.command import decode_command, scan
+from fastscp_ext.wire.framing import PDUStream
 from tests import reference_framing, reference_pdu, wire
 from tests.reference_framing import Frame, merged
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXT = ROOT / "fastscp_ext"
-CYTHON = sorted((*EXT.glob("*.pyx"), *EXT.glob("*.pxd")))
+CYTHON = sorted((*EXT.rglob("*.pyx"), *EXT.rglob("*.pxd")))
 
 # Hosts that may stand in a URL: nobody's own.
 PUBLIC = frozenset(
@@ -52,7 +52,7 @@ def test_fastscp_goes_through_the_door() -> None:
 
 def test_the_codec_knows_nothing_of_the_package() -> None:
     assert len(CYTHON) > 15
-    for path in sorted((*CYTHON, *EXT.glob("*.py"), *EXT.glob("*.pyi"))):
+    for path in sorted((*CYTHON, *EXT.rglob("*.py"), *EXT.rglob("*.pyi"))):
         text = path.read_text("utf-8")
         found = re.findall(r"^\s*(?:from|c?import)\s+(?:fastscp|tests)\b.*", text, re.MULTILINE)
         assert not found, f"{path}: {found}"
@@ -60,8 +60,8 @@ def test_the_codec_knows_nothing_of_the_package() -> None:
 
 def test_cimports_name_what_exists() -> None:
     for path in CYTHON:
-        for name in re.findall(r"from fastscp_ext\.(\w+) cimport", path.read_text("utf-8")):
-            assert (EXT / f"{name}.pxd").is_file(), f"{path}: {name}"
+        for name in re.findall(r"from fastscp_ext\.([\w.]+) cimport", path.read_text("utf-8")):
+            assert (EXT / f"{name.replace('.', '/')}.pxd").is_file(), f"{path}: {name}"
 
 
 def code(path: Path) -> str:
@@ -135,7 +135,7 @@ def test_no_file_mentions_a_machine() -> None:
 def test_directory_descriptors_are_read_in_one_place() -> None:
     """Reading one that is kept goes on where the last reading ended; `read_folder` opens anew."""
     readers = re.compile(r"\b(?:scandir|listdir|fdopendir|readdir|fwalk|getdents\w*)\s*\(")
-    sources = [*(ROOT / "fastscp").rglob("*.py"), *EXT.glob("*.py"), *CYTHON, *EXT.glob("*.h")]
+    sources = [*(ROOT / "fastscp").rglob("*.py"), *EXT.rglob("*.py"), *CYTHON, *EXT.rglob("*.h")]
     found = {
         str(path.relative_to(ROOT)) for path in sources if readers.search(path.read_text("utf-8"))
     }

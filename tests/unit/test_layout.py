@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastscp_ext.layout import KEYS, Layout, LayoutError, valid_uid
+from fastscp_ext.dataset.layout import KEYS, Layout, LayoutError, valid_uid
 from tests import reference_layout
 
 DEFAULT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"

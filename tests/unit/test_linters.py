@@ -15,8 +15,8 @@ import pytest
 import fastscp_ext
 
 if TYPE_CHECKING:
-    from fastscp.server.transport import Association
-    from fastscp_ext.receiver import Hooks
+    from fastscp.worker.association import Association
+    from fastscp_ext.receive.receiver import Hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = ROOT / "pyproject.toml"
@@ -74,7 +74,8 @@ def test_stubs_match_the_built_modules(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     # The buffer interface has these names from Python 3.12 on.
     names = ("__buffer__", "__release_buffer__") if sys.version_info < (3, 12) else ()
-    allowed.write_text("".join(rf"fastscp_ext\.intake\.Intake\.{name}" + "\n" for name in names))
+    intake = r"fastscp_ext\.receive\.intake\.Intake"
+    allowed.write_text("".join(rf"{intake}\.{name}" + "\n" for name in names))
     clean(
         sys.executable, "-m", "mypy.stubtest", "fastscp_ext", "--allowlist", allowed,
         "--mypy-config-file", PYPROJECT, cwd=Path(fastscp_ext.__file__).parents[1],
@@ -82,9 +83,9 @@ def test_stubs_match_the_built_modules(tmp_path: Path) -> None:
 
 
 def test_every_extension_module_has_its_stub() -> None:
-    sources = {path.stem for path in (ROOT / "fastscp_ext").glob("*.pyx")}
+    sources = {path.with_suffix("") for path in (ROOT / "fastscp_ext").rglob("*.pyx")}
     assert sources
-    assert {path.stem for path in (ROOT / "fastscp_ext").glob("*.pyi")} == sources
+    assert {path.with_suffix("") for path in (ROOT / "fastscp_ext").rglob("*.pyi")} == sources
 
 
 def _association_has_the_hooks(association: Association) -> Hooks:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from pydicom.dataset import FileMetaDataset
 
-from fastscp_ext.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.part10 import build_meta, strip_embedded
 from tests import reference_part10
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastscp_ext.errors import CodecError, PDUError
-from fastscp_ext.pdu import (
+from fastscp_ext.wire.pdu import (
     decode_abort,
     decode_associate_ac,
     decode_associate_rj,
@@ -31,7 +31,7 @@ from fastscp_ext.pdu import (
     encode_release_rp,
     encode_release_rq,
 )
-from fastscp_ext.pdus import (
+from fastscp_ext.wire.pdus import (
     Abort,
     AssociateAC,
     AssociateRJ,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from fastscp import __version__, status, uids
-from fastscp.config import SETTINGS, options_table
-from fastscp.server.admission import PENDING_MOST
+from fastscp.config.settings import SETTINGS, options_table
+from fastscp.main.admission import PENDING_MOST
 from tests.unit.test_linters import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,7 +28,7 @@ def rows(title: str) -> list[list[str]]:
 def test_the_options_are_current() -> None:
     found = re.search(r"<!-- options: .*? -->\n(.*?)<!-- end of options -->", README, re.DOTALL)
     assert found is not None
-    assert found[1] == options_table(), "write what fastscp.config.options_table() returns"
+    assert found[1] == options_table(), "write what fastscp.config.settings.options_table() returns"
 
 
 def test_every_option_it_mentions_exists() -> None:
@@ -45,10 +45,10 @@ def test_every_field_of_the_journal_is_described() -> None:
     documented = {
         name for cells in rows("The journal") for name in re.findall(r"`(\w+)`", cells[0])
     }
-    line = re.sub("#.*", "", (ROOT / "fastscp_ext/line.pyx").read_text("utf-8"))
+    line = re.sub("#.*", "", (ROOT / "fastscp_ext/commit/journal_line.pyx").read_text("utf-8"))
     written = set(re.findall(r'[,{]"(\w+)":', line))
-    transport = (ROOT / "fastscp/server/transport.py").read_text("utf-8")
-    members = re.search(r"members = \{(.*?)\n        \}", transport, re.DOTALL)
+    association = (ROOT / "fastscp/worker/association.py").read_text("utf-8")
+    members = re.search(r"members = \{(.*?)\n        \}", association, re.DOTALL)
     assert members is not None
     written |= set(re.findall(r'"(\w+)":', members[1]))
     assert documented == written
@@ -72,8 +72,8 @@ def test_statuses_and_rejections() -> None:
         (ROOT / name).read_text("utf-8")
         for name in (
             "fastscp/association/negotiation.py",
-            "fastscp/server/admission.py",
-            "fastscp/server/transport.py",
+            "fastscp/main/admission.py",
+            "fastscp/worker/association.py",
         )
     )
     sent = re.findall(r"(?:Rejected\(|Verdict\(\s*(?:self\.)?number,)\s*(\d), (\d), (\d)", source)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastscp.config.values import read_move_originator
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.scu import (
     AssociationAborted,
@@ -28,7 +29,6 @@ from fastscp.scu.files import Finder, Found, paths_of
 from fastscp.scu.fresh import fresh_uid, uid_places
 from fastscp.scu.heads import Head, read_head, read_head_of
 from fastscp.store.folders import OWN
-from fastscp.values import read_move_originator
 from fastscp_ext import part10_head
 from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
 from tests.scripted import part10, write_files

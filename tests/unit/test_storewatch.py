@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.server.storewatch import Look, SpaceState, StoreWatch, look
+from fastscp.main.storewatch import Look, SpaceState, StoreWatch, look
 from fastscp.store.directory import Store
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastscp_ext.tap import (
+from fastscp_ext.dataset.tap import (
     EXPLICIT_BE,
     EXPLICIT_LE,
     IMPLICIT_LE,

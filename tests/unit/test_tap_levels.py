@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fastscp_ext.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
+from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
 from tests.reference_tap import UNDEFINED
 from tests.unit.test_tap import check, delimiter, element, outcome_of, uid
 

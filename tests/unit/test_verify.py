@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from fastscp import cli
+from fastscp.cli import app as cli
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store import verify as verifying
 from fastscp.store.directory import Store, held

@@ -1,0 +1,147 @@
+"""`fastscp send` as a program: finds the files, shows progress, writes the report, sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from fastscp.errors import FastscpError
+from fastscp.scu.files import Finder, Found
+from fastscp.scu.outcome import Report, Summary
+from fastscp.scu.send import Options, Shipment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Options", "run_send", "summary_lines"]
+
+log = logging.getLogger("fastscp.send")
+
+_REFRESH_S = 0.1
+# What is looked at before the first association is asked for, the larger of both: so that whatever
+# is found soon goes over one association, and nobody waits for the last of a million files.
+_FIRST_FILES = 2000
+_FIRST_S = 0.2
+_AT_A_TIME = 64
+
+
+class _Display(Protocol):
+    """What is shown while it goes on."""
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+
+    def looking(self, seen: int) -> None:
+        """So many files were looked at."""
+
+    def sending(self, shipment: Shipment, summary: Summary) -> None:
+        """How far it has come."""
+
+
+class _Quiet:
+    """Lines only, as log messages."""
+
+    def say(self, line: str) -> None:
+        log.warning("%s", line)
+
+    def looking(self, seen: int) -> None:
+        pass
+
+    def sending(self, shipment: Shipment, summary: Summary) -> None:
+        pass
+
+
+def run_send(
+    options: Options, paths: Sequence[str], report: Path | None, *, progress: bool
+) -> Summary:
+    """Send what the paths name; returns what became of it.
+
+    report: gets a line of JSON per instance. progress: show a bar on stderr.
+    Raises ConfigError for a path that names nothing and a report that cannot be made, FastscpError
+    if there is no DICOM file to send, or for a report that cannot be written to its end.
+    """
+    with contextlib.ExitStack() as undo:
+        display: _Display = _Quiet()
+        if progress:
+            from fastscp.cli.progress import Bar
+
+            display = undo.enter_context(Bar())
+        lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
+        finder = Finder(paths)
+        found = _first_found(finder, options, display)
+        if not found.files and not found.failed:
+            raise FastscpError(f"there is no DICOM file to send ({found.skipped} others skipped)")
+        summary = Summary(report=lines)
+        asyncio.run(_run(options, finder, found, summary, display))
+        return summary
+
+
+def _first_found(finder: Finder, options: Options, display: _Display) -> Found:
+    """Everything, of a small collection; of a large one enough to begin with."""
+    found = Found()
+    began = time.monotonic()
+    # Who sends them more than once has to keep them all anyway.
+    while not finder.complete and (
+        options.repeat > 1 or len(found.files) < _FIRST_FILES or time.monotonic() - began < _FIRST_S
+    ):
+        finder.look(found, _AT_A_TIME, _FIRST_S)
+        display.looking(finder.seen)
+    # No collection need ever look at them again.
+    gc.freeze()
+    return found
+
+
+async def _run(
+    options: Options, finder: Finder, found: Found, summary: Summary, display: _Display
+) -> None:
+    loop = asyncio.get_running_loop()
+    shipment = Shipment(options, finder, found, summary, display.say)
+    work = asyncio.ensure_future(shipment.run())
+    asked = 0
+
+    def interrupted() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            display.say("interrupted: finishing what is on its way; once more to break off")
+        shipment.interrupt()
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, interrupted)
+    try:
+        while not work.done():
+            await asyncio.wait([work], timeout=_REFRESH_S)
+            display.sending(shipment, summary)
+        await work
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+
+
+def summary_lines(summary: Summary) -> list[tuple[str, str]]:
+    """The summary as rows of a table: what, and how much."""
+    seconds = max(summary.seconds, 1e-9)
+    arrived = summary.stored + summary.warned
+    rows = [("stored", str(summary.stored))]
+    if summary.warned:
+        rows.append(("stored with a warning", str(summary.warned)))
+    rows.append(("failed", str(summary.failed)))
+    if summary.retried:
+        rows.append(("tried again", str(summary.retried)))
+    if summary.skipped:
+        rows.append(("skipped, not DICOM", str(summary.skipped)))
+    rows += [
+        ("associations", str(summary.associations)),
+        ("time", f"{summary.seconds:.3f} s"),
+        ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
+    ]
+    if summary.interrupted:
+        rows.append(("interrupted", "not everything was sent"))
+    rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
+    return rows

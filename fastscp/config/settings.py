@@ -1,0 +1,486 @@
+"""The settings of `fastscp serve`: declared once each, read from four places, checked once.
+
+A field of `ServeConfig` is the declaration: its name is the flag, the TOML key and, behind
+`FASTSCP_`, the environment variable. Help, the table of the README and what `fastscp config` prints
+come from the same place. A flag beats the environment, which beats the file, which beats the
+default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastscp import uids
+from fastscp.config.values import (
+    AllowRule,
+    Choice,
+    Duration,
+    ExplainedError,
+    Kind,
+    Many,
+    Parsed,
+    Size,
+    Switch,
+    Whole,
+    allows,
+    read_allow_rule,
+    read_compress,
+    read_host,
+    read_path,
+    read_text,
+    read_title,
+)
+from fastscp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "SETTINGS",
+    "SUFFIX",
+    "AllowRule",
+    "Group",
+    "Loaded",
+    "ServeConfig",
+    "Setting",
+    "allows",
+    "load",
+    "options_table",
+    "read_value",
+]
+
+ENVIRONMENT_PREFIX: Final = "FASTSCP_"
+SUFFIX: Final = ".dcm"
+DEFAULT_LAYOUT: Final = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}" + SUFFIX
+
+# Read by setup.py; an installation built and run in one shell must not stumble over them.
+_BUILD_SWITCHES: Final = ("SANITIZE", "COVERAGE", "TRACE", "DEBUG")
+_FILE_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
+_OTHER_VARIABLES: Final = frozenset(
+    {_FILE_VARIABLE} | {ENVIRONMENT_PREFIX + name for name in _BUILD_SWITCHES}
+)
+
+
+class Group(Enum):
+    """The headings of the help, in its order."""
+
+    NETWORK = "Network"
+    ASSOCIATION = "Association"
+    STORE = "Store"
+    LIMITS = "Limits and timers"
+    LOGGING = "Logging"
+
+
+def _layout(raw: object) -> str:
+    from fastscp_ext import Layout
+
+    template = read_text(raw)
+    try:
+        Layout(template, SUFFIX.encode())
+    except ValueError as error:
+        raise ExplainedError(str(error)) from None
+    return template
+
+
+# The settings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as declared by a field of `ServeConfig`.
+
+    default_text: the default for people, where the value depends on the machine or says too little.
+    flag_only: a consent to be given by hand each time, never left behind in a file.
+    """
+
+    name: str
+    kind: Kind
+    group: Group
+    help: str
+    default_text: str
+    flag_only: bool
+
+    @property
+    def field(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def environment(self) -> str:
+        return ENVIRONMENT_PREFIX + self.field.upper()
+
+    @property
+    def text(self) -> str:
+        """The sentence of help and README, with the limits."""
+        return f"{self.help} ({self.kind.limits})" if self.kind.limits else self.help
+
+
+def _setting(
+    kind: Kind,
+    group: Group,
+    help: str,  # noqa: A002 - what it is called everywhere else
+    *,
+    default: Any = dataclasses.MISSING,
+    factory: Any = dataclasses.MISSING,
+    default_text: str = "",
+    flag_only: bool = False,
+) -> Any:
+    metadata = {
+        "kind": kind,
+        "group": group,
+        "help": help,
+        "default_text": default_text or kind.show(default),
+        "flag_only": flag_only,
+    }
+    if factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_AE_TITLE: Final = Parsed(read_title, "TITLE", "1 to 16 ASCII characters without a backslash")
+_DAY_S: Final = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """The effective configuration of a receiver. Immutable, picklable, given to every worker."""
+
+    host: tuple[str, ...] = _setting(
+        Many(Parsed(read_host, "HOST", "an address or a host name")),
+        Group.NETWORK,
+        "Address to listen on, IPv4 or IPv6; repeatable.",
+        default=("0.0.0.0",),  # noqa: S104 - a receiver is there to be reached
+    )
+    port: int = _setting(
+        Whole(0, 65535, metavar="PORT"),
+        Group.NETWORK,
+        "TCP port to listen on; 0 lets the system pick one.",
+        default=11112,
+    )
+    workers: int = _setting(
+        Whole(1, 256),
+        Group.NETWORK,
+        "Worker processes that receive.",
+        factory=lambda: min(256, len(os.sched_getaffinity(0))),
+        default_text="the CPUs this process may use",
+    )
+    allow: tuple[AllowRule, ...] = _setting(
+        Many(
+            Parsed(
+                read_allow_rule,
+                "AE@NETWORK",
+                "AE@NETWORK, such as CT1@10.1.2.0/24, *@::1 or PACS@*",
+            )
+        ),
+        Group.NETWORK,
+        "Who may associate: a calling AE title (* = any) from a network (* = any); repeatable.",
+        default=(),
+        default_text="anyone",
+    )
+    ae_title: str = _setting(
+        _AE_TITLE, Group.ASSOCIATION, "AE title of the receiver.", default="FASTSCP"
+    )
+    check_called_ae: bool = _setting(
+        Switch(),
+        Group.ASSOCIATION,
+        "Reject an association that calls another AE title.",
+        default=False,
+    )
+    max_pdu_length: int = _setting(
+        Whole(4096, 16777216, even=True),
+        Group.ASSOCIATION,
+        "Largest P-DATA-TF to announce, in bytes without its header.",
+        default=131072,
+    )
+    max_async_operations: int = _setting(
+        Whole(1, 65535),
+        Group.ASSOCIATION,
+        "Most operations a sender may have outstanding, where it asks for more than one.",
+        default=64,
+    )
+    sop_classes: tuple[str, ...] = _setting(
+        Many(
+            Parsed(
+                read_text,
+                "LIST",
+                "any, storage, keywords or UIDs, with * as wildcard, comma separated",
+            ),
+            uids.sop_class_rule,
+        ),
+        Group.ASSOCIATION,
+        "SOP classes to accept: keywords or UIDs, comma separated, * as wildcard; storage = the "
+        "known storage classes; any = also private and unknown ones. Verification is always "
+        "accepted.",
+        default=("any",),
+    )
+    transfer_syntaxes: tuple[str, ...] = _setting(
+        Many(
+            Parsed(read_text, "LIST", "any, keywords or UIDs, with * as wildcard, comma separated"),
+            uids.transfer_syntax_rule,
+        ),
+        Group.ASSOCIATION,
+        "Transfer syntaxes to accept: keywords or UIDs, comma separated, * as wildcard. Implicit "
+        "VR Little Endian is always accepted.",
+        default=("any",),
+    )
+    strict: bool = _setting(
+        Switch(),
+        Group.ASSOCIATION,
+        "Refuse harmless violations of the standard that are otherwise tolerated.",
+        default=False,
+    )
+    store: Path = _setting(  # noqa: RUF009 - a path is immutable
+        Parsed(read_path, "DIR", "a directory"),
+        Group.STORE,
+        "Directory the instances are kept in.",
+        default=Path("dicom-store"),
+        default_text="./dicom-store",
+    )
+    store_must_exist: bool = _setting(
+        Switch(),
+        Group.STORE,
+        "Refuse a directory that is not a store already, such as a mount point without its mount.",
+        default=False,
+    )
+    durability: str = _setting(
+        Choice(("stable", "buffered")),
+        Group.STORE,
+        "When success is answered: stable = once the instance survives a power cut, buffered = "
+        "once it has its name.",
+        default="stable",
+    )
+    layout: str = _setting(
+        Parsed(_layout, "TEMPLATE", f"a template such as {DEFAULT_LAYOUT}"),
+        Group.STORE,
+        "Path of an instance below the store; it contains {SOPInstanceUID} and ends in .dcm.",
+        default=DEFAULT_LAYOUT,
+    )
+    layout_change: bool = _setting(
+        Switch(),
+        Group.STORE,
+        "Consent to a layout other than the one the store was made with. Flag only.",
+        default=False,
+        flag_only=True,
+    )
+    on_duplicate: str = _setting(
+        Choice(("version", "replace", "keep", "refuse")),
+        Group.STORE,
+        "What becomes of an instance that differs from the one already stored under its path.",
+        default="version",
+    )
+    digest: str = _setting(
+        Choice(("crc32c", "sha256", "none")),
+        Group.STORE,
+        "Digest of the data set as received, kept in the journal.",
+        default="crc32c",
+    )
+    compress: str = _setting(
+        Parsed(read_compress, "FORM", "none, zstd or zstd:LEVEL with a level of 1 to 19"),
+        Group.STORE,
+        "Compression of the files: none, zstd or zstd:LEVEL (1 to 19); files then end in .dcm.zst.",
+        default="none",
+    )
+    max_associations: int = _setting(
+        Whole(0, 1_000_000), Group.LIMITS, "Associations at a time; 0 = no limit.", default=1000
+    )
+    max_associations_per_host: int = _setting(
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "Associations at a time from one address; 0 = no limit.",
+        default=0,
+    )
+    max_associations_per_ae: int = _setting(
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "Associations at a time from one calling AE title; 0 = no limit.",
+        default=0,
+    )
+    max_instance_size: int = _setting(
+        Size(), Group.LIMITS, "Largest data set to store; 0 = no limit.", default=0
+    )
+    min_free_space: int = _setting(
+        Size(),
+        Group.LIMITS,
+        "Free space below which nothing is stored; below twice that, reading slows; 0 = no limit.",
+        default=1 << 30,
+    )
+    artim_timeout: float = _setting(
+        Duration(0.1, 3600.0),
+        Group.LIMITS,
+        "How long a connection may take to complete its association request.",
+        default=30.0,
+    )
+    message_timeout: float = _setting(
+        Duration(0.1, _DAY_S),
+        Group.LIMITS,
+        "How long a sender may make no progress inside a message.",
+        default=60.0,
+    )
+    idle_timeout: float = _setting(
+        Duration(0.0, 7 * _DAY_S),
+        Group.LIMITS,
+        "How long an association may rest between messages; 0 = for ever.",
+        default=600.0,
+    )
+    min_rate: int = _setting(
+        Size(metavar="RATE"),
+        Group.LIMITS,
+        "Bytes per second a sender must keep up inside a message; 0 = any.",
+        default=1024,
+    )
+    drain_timeout: float = _setting(
+        Duration(0.0, _DAY_S),
+        Group.LIMITS,
+        "How long associations may go on after SIGTERM.",
+        default=30.0,
+    )
+    log_format: str = _setting(
+        Choice(("text", "json")), Group.LOGGING, "Form of the log on stderr.", default="text"
+    )
+    log_level: str = _setting(
+        Choice(("trace", "debug", "info", "warning", "error")),
+        Group.LOGGING,
+        "Least severe message to log.",
+        default="info",
+    )
+
+    @property
+    def suffix(self) -> str:
+        """What the names of stored files end in."""
+        return SUFFIX if self.compress == "none" else SUFFIX + ".zst"
+
+
+SETTINGS: Final[tuple[Setting, ...]] = tuple(
+    Setting(name=field.name.replace("_", "-"), **field.metadata)
+    for field in dataclasses.fields(ServeConfig)
+)
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+_BY_VARIABLE: Final = {setting.environment: setting for setting in SETTINGS}
+
+
+# Layering ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration and, per field, where its value comes from."""
+
+    config: ServeConfig
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[tuple[Setting, str, str]]:
+        """Setting, value as text, and source, in the order of the help."""
+        return [
+            (
+                setting,
+                setting.kind.show(getattr(self.config, setting.field)),
+                self.sources[setting.field],
+            )
+            for setting in SETTINGS
+        ]
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    spelled: Mapping[str, str] | None = None,
+) -> Loaded:
+    """The effective configuration.
+
+    flags: field name to text, list of texts or bool; None is "not given". environ: the process's
+    own if None. file: what `--config` names; FASTSCP_CONFIG stands in for it. spelled: fields
+    whose flag was given in another spelling, as `-v` for `--log-level debug`.
+    Raises ConfigError for the first thing that is unknown or cannot be used.
+    """
+    if environ is None:
+        environ = os.environ
+    values: dict[str, Any] = {}
+    sources = {setting.field: "default" for setting in SETTINGS}
+
+    def take(setting: Setting, raw: object, option: str, source: str) -> None:
+        values[setting.field] = read_value(option, raw, setting.kind)
+        sources[setting.field] = source
+
+    # Weakest first; every layer is read in full, so a mistake shows even where it is overridden.
+    if file is not None:
+        keys = _read_file(file, "--config")
+    elif variable := environ.get(_FILE_VARIABLE):
+        file = Path(variable)
+        keys = _read_file(file, _FILE_VARIABLE)
+    else:
+        keys = {}
+    for key, raw in keys.items():
+        option = f"{file}: {key}"
+        take(_known(key, option, _BY_NAME, "setting"), raw, option, str(file))
+    for variable, raw in sorted(environ.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in _OTHER_VARIABLES:
+            take(_known(variable, variable, _BY_VARIABLE, "variable"), raw, variable, variable)
+    for field, raw in (flags or {}).items():
+        if raw is not None:
+            setting = _BY_NAME[field.replace("_", "-")]
+            flag = (spelled or {}).get(field, setting.flag)
+            take(setting, raw, flag, f"flag {flag}")
+    return Loaded(ServeConfig(**values), sources)
+
+
+def _read_file(file: Path, option: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            option, f"cannot read {file} ({error.strerror}); give a readable TOML file"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(option, f"{file} is not UTF-8 text; give a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(option, f"{file} is not TOML: {error}") from None
+
+
+def _known(name: str, option: str, known: Mapping[str, Setting], what: str) -> Setting:
+    setting = known.get(name)
+    if setting is not None:
+        if setting.flag_only:
+            raise ConfigError(option, f"is accepted as the flag {setting.flag} only; take it out")
+        return setting
+    # A key written with underscores, or in the wrong case, is as close as one gets.
+    folded = {word.replace("_", "-").lower(): word for word in known}
+    close = difflib.get_close_matches(name.replace("_", "-").lower(), folded, n=1, cutoff=0.7)
+    hint = (
+        f"did you mean {folded[close[0]]}?"
+        if close
+        else "take it out, or see `fastscp serve --help`"
+    )
+    raise ConfigError(option, f"no such {what}; {hint}")
+
+
+def read_value(option: str, raw: object, kind: Kind) -> Any:
+    """A value given as `option`, read by its kind. Raises ConfigError."""
+    try:
+        return kind.read(raw)
+    except ExplainedError as error:
+        raise ConfigError(option, str(error)) from None
+    except ValueError as error:
+        shown = ", ".join(map(str, raw)) if isinstance(raw, list) else raw
+        raise ConfigError(option, f"{shown!r} {error}; give {kind.accepts}") from None
+
+
+def options_table() -> str:
+    """The settings as a Markdown table, in the words of `fastscp serve --help`."""
+    lines = ["| option | default | what it does |", "| --- | --- | --- |"]
+    for setting in SETTINGS:
+        usage = f"{setting.flag} {setting.kind.metavar}".strip()
+        cells = (f"`{usage}`", setting.default_text, setting.text)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The main process: start, workers, connections, the store's watch."""

@@ -1,0 +1,1 @@
+"""What main and its workers tell each other."""

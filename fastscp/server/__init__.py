@@ -1,1 +1,0 @@
-"""Processes and sockets: the supervisor with its acceptor, and the workers."""

@@ -1,0 +1,535 @@
+"""One association on its socket: events to the machine, its actions to the wire, and the timers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from fastscp import status as codes
+from fastscp import uids
+from fastscp.association import service
+from fastscp.association.machine import Action, Event, Machine, State, abort_for
+from fastscp.association.negotiation import Accepted, Rejected, negotiate
+from fastscp.log import TRACE, printable
+from fastscp.messages.channel import Verdict
+from fastscp_ext import (
+    Abort,
+    AssociateRJ,
+    AssociateRQ,
+    CommandError,
+    Intake,
+    PDUError,
+    Receiver,
+    ae_title,
+    decode_abort,
+    decode_associate_rq,
+    decode_command,
+    decode_pdu,
+    encode_abort,
+    encode_associate_ac,
+    encode_associate_rj,
+    encode_command,
+    encode_release_rp,
+    encoding_of,
+)
+
+if TYPE_CHECKING:
+    from fastscp.association.negotiation import Policy
+
+__all__ = ["Association", "Reception", "Timeouts"]
+
+log = logging.getLogger("fastscp.association")
+
+# Holds on reading, as the receiver counts them.
+_ADMISSION: Final = 1
+_SENDING: Final = 4
+_TURN: Final = 32
+
+# How long, and for how many bytes, a peer that was told the end may take to hang up (Sta13).
+_HANG_UP_S: Final = 5.0
+_HANG_UP_BYTES: Final = 16 << 20
+# How long main may take to say whether an association is admitted.
+_DECISION_S: Final = 20.0
+# How long a peer may leave our PDUs unread.
+_SEND_S: Final = 60.0
+# Messages that are no request and answer none, tolerated per association.
+_STRAY_RESPONSES: Final = 8
+# Refused instances named in the log per association; the rest is in its last line.
+_REFUSALS_SHOWN: Final = 20
+
+_EVENTS: Final = {
+    0x01: Event.EVT6,
+    0x02: Event.EVT3,
+    0x03: Event.EVT4,
+    0x04: Event.EVT10,
+    0x05: Event.EVT12,
+    0x06: Event.EVT13,
+    0x07: Event.EVT16,
+}
+_PDU_NAMES: Final = {
+    0x01: "A-ASSOCIATE-RQ",
+    0x02: "A-ASSOCIATE-AC",
+    0x03: "A-ASSOCIATE-RJ",
+    0x04: "P-DATA-TF",
+    0x05: "A-RELEASE-RQ",
+    0x06: "A-RELEASE-RP",
+    0x07: "A-ABORT",
+}
+# First bytes of other protocols, for the log: somebody has the wrong port.
+_OTHER_PROTOCOLS: Final = {
+    0x16: "a TLS client on the plain port",
+    0x47: "an HTTP client",
+    0x48: "an HTTP client",
+    0x50: "an HTTP client, or a PROXY header nobody expects",
+    0x0B: "an HL7 client",
+}
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds; min_rate in bytes per second. See the settings of the same names."""
+
+    artim: float
+    message: float
+    idle: float
+    min_rate: int
+
+
+class Reception(Protocol):
+    """What an association needs of the worker it lives in."""
+
+    policy: Policy
+    timeouts: Timeouts
+    run: str
+    ending: bool
+
+    def ask(self, association: Association, calling_ae: str, called_ae: str) -> None: ...
+    def gone(self, association: Association) -> None: ...
+
+
+class Association(Receiver):
+    """An association from its connection to its end, as its acceptor.
+
+    number: main's. host, port: the peer's address. The event loop owns the transport; this object
+    is done with it when `connection_lost` has been called.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,  # noqa: ARG002 - taken by the receiver
+        number: int,  # noqa: ARG002
+        reception: Reception,
+        host: str,
+        port: int,
+        *,
+        max_pdu_length: int,  # noqa: ARG002
+    ) -> None:
+        self._reception = reception
+        self._machine = Machine()
+        self._transport: asyncio.Transport | None = None
+        self.host = host
+        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.name = f"#{self.number} {self.peer}"
+        self._began = time.monotonic()
+        self._deadline: float | None = None
+        self._unread_since: float | None = None
+        # The request and our answer, while main decides; dropped then, they are large.
+        self._deciding: tuple[AssociateRQ, Accepted] | None = None
+        self._was_associated = False
+        self._half_closed = False
+        self._stray = 0
+        self._refusals = 0
+        self._ending = ""
+        self._said_why = False
+        self.trace = log.isEnabledFor(TRACE)
+        self.verbose = log.isEnabledFor(logging.DEBUG)
+
+    @property
+    def state(self) -> State:
+        return self._machine.state
+
+    # What the event loop calls -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._machine.handle(Event.EVT5)
+        # ARTIM runs from the accept, not from the last byte.
+        self._deadline = self._began + self._reception.timeouts.artim
+        self.plug(transport, transport.get_extra_info("socket").fileno())
+        log.debug("%s: connected", self.name)
+
+    def eof_received(self) -> bool:
+        """The peer will send no more. What it completed is still committed and answered."""
+        self.drop_message()
+        if self.owed and self.state in (State.STA6, State.STA8):
+            self._half_closed = self.wind_up = True
+            return True
+        # The loop closes once all is sent, which a peer that does not read can put off for ever.
+        self._deadline = time.monotonic() + _HANG_UP_S
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        unfinished = self.mid_message
+        before = self.state
+        self._machine.handle(Event.EVT17)
+        self.forget()
+        self.unplug()
+        self._transport = None
+        if before is State.STA6 and not self._ending:
+            why = f" ({error})" if error else ""
+            self._ending = "connection lost inside a message" if unfinished else "connection closed"
+            self._ending += why
+        self._tell_end()
+        self._reception.gone(self)
+
+    def pause_writing(self) -> None:
+        self._unread_since = time.monotonic()
+        self.hold_reading(_SENDING)
+
+    def resume_writing(self) -> None:
+        self._unread_since = None
+        self.go_on_reading(_SENDING)
+
+    # What the receiver calls ---------------------------------------------------------------------
+
+    def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
+        event = _EVENTS[pdu_type]
+        if event is Event.EVT6 and self.state is State.STA2:
+            self._associate(pdu)
+            return
+        if event is Event.EVT16:
+            self._aborted(pdu)
+            return
+        if event is Event.EVT12 and self.state is State.STA6:
+            self._release_requested()
+            return
+        self._out_of_place(event, f"{_PDU_NAMES[pdu_type]} in {self.state}")
+
+    def framing_failed(self, source: int, reason: int, text: str, pdu_type: int) -> None:
+        if pdu_type == 0x07:
+            # An A-ABORT of impossible length is still an abort.
+            self._aborted(b"")
+            return
+        if self.state is State.STA2 and pdu_type in _OTHER_PROTOCOLS:
+            text = f"{text} {pdu_type:02X}: {_OTHER_PROTOCOLS[pdu_type]}?"
+        if source == 0:
+            self._abort(text)
+        else:
+            self._out_of_place(Event.EVT19, text, reason)
+
+    def command_received(self, context_id: int, command: bytes) -> bytes | None:
+        try:
+            request = decode_command(command)
+            elements = service.answer(request)
+        except (CommandError, service.Unanswerable) as error:
+            self._abort(str(error))
+            return None
+        field = request.command_field or 0
+        if elements is None:
+            if field != service.C_CANCEL_RQ:
+                self._stray += 1
+                if self._stray > _STRAY_RESPONSES:
+                    self._abort("responses to nothing")
+            return None
+        outcome = elements[0x0900]
+        log.debug(
+            "%s: command %04X on context %d answered %04X", self.name, field, context_id, outcome
+        )
+        return encode_command(elements)
+
+    def class_judged(self, context_id: int, sop_class: bytes) -> int:
+        """The status for an instance whose class its presentation context does not name."""
+        uid = sop_class.decode("latin-1")
+        policy = self._reception.policy
+        if policy.strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
+            return codes.SOP_CLASS_NOT_SUPPORTED
+        log.debug("%s: class %s on context %d for another one", self.name, uid, context_id)
+        return codes.SUCCESS
+
+    def long_pdu(self, length: int) -> bool:
+        """The first P-DATA-TF above what we announced; whether to put up with it."""
+        if self._reception.policy.strict:
+            return False
+        log.info(
+            "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
+            self.name, length, self._reception.policy.max_pdu_length,
+        )  # fmt: skip
+        return True
+
+    def turn_over(self) -> None:
+        asyncio.get_running_loop().call_soon(self.go_on_reading, _TURN)
+
+    def responses_sent(self) -> None:
+        if self.state is State.STA8:
+            self._release()
+        elif self._half_closed:
+            self._close("connection closed")
+        elif self._reception.ending and not self.mid_message:
+            # The message in hand was the last one.
+            self.end_now("shutting down")
+
+    def instance_settled(
+        self, instance: str, status: int, path: str, size: int, comment: str
+    ) -> None:
+        if status == codes.SUCCESS:
+            log.debug("%s: stored %s, %d bytes", self.name, printable(path), size)
+            return
+        self._refusals += 1
+        if self._refusals <= _REFUSALS_SHOWN or self.verbose:
+            log.warning(
+                "%s: instance %s answered %04X (%s)",
+                self.name, printable(instance), status, comment,
+            )  # fmt: skip
+
+    def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
+        log.log(
+            TRACE, "%s: %s %s, %d bytes", self.name, "sent" if sent else "received",
+            _PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length,
+        )  # fmt: skip
+
+    # Associating ---------------------------------------------------------------------------------
+
+    def _associate(self, pdu: bytes) -> None:
+        self.expect_associate(False)
+        try:
+            rq = decode_associate_rq(pdu)
+        except PDUError as error:
+            self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
+            return
+        self.name = f"#{self.number} {printable(ae_title(rq.calling_ae))}@{self.peer}"
+        if self.trace:
+            self._trace_items("received", pdu)
+        outcome = negotiate(rq, self._reception.policy)
+        if isinstance(outcome, Rejected):
+            self._machine.handle(Event.EVT6, acceptable=False)
+            self._reject(outcome.result, outcome.source, outcome.reason, outcome.why)
+            return
+        self._machine.handle(Event.EVT6)
+        self._deadline = time.monotonic() + _DECISION_S
+        self._deciding = (rq, outcome)
+        # Nothing is parsed ahead of a request that is still being decided (Sta3).
+        self.hold_reading(_ADMISSION)
+        self._reception.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
+
+    def admitted(self, verdict: Verdict) -> None:
+        """Main's word on the request that was asked about."""
+        if self.state is not State.STA3 or self._deciding is None:
+            return
+        (rq, accepted), self._deciding = self._deciding, None
+        self._deadline = None
+        if verdict.result:
+            self._machine.handle(Event.EVT8)
+            self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
+            return
+        self._machine.handle(Event.EVT7)
+        self._was_associated = True
+        self._establish(rq, accepted)
+        for note in accepted.notes:
+            log.info("%s: %s", self.name, note)
+        log.info(
+            "%s: associated with '%s', %d of %d presentation contexts, window %d, "
+            "peer takes %s bytes%s",
+            self.name, printable(ae_title(rq.called_ae)), len(accepted.contexts),
+            len(accepted.ac.presentation_contexts), accepted.window,
+            accepted.peer_max_pdu_length or "any number of", self._implementation(rq),
+        )  # fmt: skip
+        ac = encode_associate_ac(accepted.ac)
+        if self.trace:
+            self._trace_items("sent", ac)
+        self.send_pdu(ac)
+        self.go_on_reading(_ADMISSION)
+
+    def _establish(self, rq: AssociateRQ, accepted: Accepted) -> None:
+        calling, called = (_plain_title(title) for title in (rq.calling_ae, rq.called_ae))
+        # Members of a journal line, each behind a comma: how the codec puts them in.
+        members = {
+            "association": f"{self._reception.run}.{self.number}",
+            "calling_ae": ae_title(rq.calling_ae),
+            "called_ae": ae_title(rq.called_ae),
+            "peer": self.peer,
+        }
+        contexts = []
+        for context_id, context in accepted.contexts.items():
+            transfer_syntax = context.transfer_syntax.encode("ascii")
+            storage = context.abstract_syntax != uids.VERIFICATION
+            contexts.append(
+                (
+                    context_id,
+                    context.abstract_syntax.encode("ascii"),
+                    transfer_syntax,
+                    *encoding_of(transfer_syntax),
+                    storage,
+                )
+            )
+        self.establish(
+            contexts,
+            peer_max_pdu_length=accepted.peer_max_pdu_length,
+            unique_ids=accepted.window > 1,
+            tag=b"," + msgspec.json.encode(members)[1:-1],
+            calling=calling,
+            called=called,
+        )
+
+    @staticmethod
+    def _implementation(rq: AssociateRQ) -> str:
+        information = rq.user_information
+        name = information.implementation_version_name if information else None
+        return f" ({printable(name)})" if name else ""
+
+    def _trace_items(self, direction: str, pdu: bytes) -> None:
+        log.log(TRACE, "%s: %s %s", self.name, direction, printable(repr(decode_pdu(pdu))))
+
+    def _reject(self, result: int, source: int, reason: int, why: str) -> None:
+        self._ending = f"rejected ({result},{source},{reason}): {why}"
+        self.send_pdu(encode_associate_rj(AssociateRJ(result, source, reason)))
+        self._await_close()
+
+    # Ending --------------------------------------------------------------------------------------
+
+    def _release_requested(self) -> None:
+        self._machine.handle(Event.EVT12)
+        if self.drop_message():
+            log.warning("%s: asks for release inside a message, which is dropped", self.name)
+        self.end_transfer()
+        # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
+        self.wind_up = True
+        if not self.owed:
+            self._release()
+
+    def _release(self) -> None:
+        self._machine.handle(Event.EVT14)
+        self._ending = "released"
+        self.send_pdu(encode_release_rp())
+        self._await_close()
+
+    def _aborted(self, pdu: bytes) -> None:
+        try:
+            abort = decode_abort(pdu)
+            self._ending = f"aborted by the peer ({abort.source},{abort.reason})"
+        except PDUError:
+            self._ending = "aborted by the peer"
+        self._machine.handle(Event.EVT16)
+        self.stop()
+        self._close(self._ending)
+
+    def _out_of_place(self, event: Event, why: str, reason: int = 1) -> None:
+        action = self._machine.handle(event)
+        if action in (Action.AA_1, Action.AA_7, Action.AA_8):
+            source, code = abort_for(action, event, reason)
+            self._send_abort(source, code, why)
+
+    def _abort(self, why: str) -> None:
+        """Abort in the name of the service user (Evt15)."""
+        if self.state in (State.STA1, State.STA13):
+            return
+        if self.state is State.STA2:
+            self._out_of_place(Event.EVT19, why)
+            return
+        self._machine.handle(Event.EVT15)
+        self._send_abort(0, 0, why)
+
+    def _send_abort(self, source: int, reason: int, why: str) -> None:
+        self._ending = f"aborted ({source},{reason}): {why}"
+        self.stop()
+        self.send_pdu(encode_abort(Abort(source, reason)))
+        self._await_close()
+
+    def _await_close(self) -> None:
+        """Sta13: our last PDU is out; the peer is to hang up, and what it still sends is dropped.
+
+        Closing at once could make the kernel answer unread input with RST, which may overtake the
+        PDU just sent.
+        """
+        self.stop()
+        self._deadline = time.monotonic() + _HANG_UP_S
+        self._tell_end()
+        self.go_on_reading(_ADMISSION)
+        if self._transport is None:
+            return
+        if self._half_closed:
+            self._close(self._ending)
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self, why: str) -> None:
+        self._ending = self._ending or why
+        if self._transport is not None:
+            self.unplug()
+            self._transport.close()
+            # That waits for what is not sent yet; a peer that does not read ends here, too.
+            self._deadline = time.monotonic() + _HANG_UP_S
+
+    def _tell_end(self) -> None:
+        if self._said_why:
+            return
+        self._said_why = True
+        seconds = time.monotonic() - self._began
+        if not self._ending:
+            # A probe, or a port scan: not worth a line of an ordinary log.
+            log.debug("%s: closed before a request", self.name)
+        elif not self._was_associated:
+            log.info("%s: %s", self.name, self._ending)
+        else:
+            log.info(
+                "%s: %s; stored %d, refused %d, %d bytes received in %.3f s",
+                self.name, self._ending, self.stored, self.refused, self.bytes_received, seconds,
+            )  # fmt: skip
+
+    # Timers --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look at the timers; `now` of the monotonic clock."""
+        timeouts = self._reception.timeouts
+        if self._unread_since is not None and now - self._unread_since > _SEND_S:
+            self._drop_connection("the peer does not read what we send")
+        elif self._deadline is not None:
+            if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
+                if self.state is State.STA3:
+                    self.admitted(Verdict(self.number, 2, 3, 1, "main does not answer"))
+                    return
+                waiting = self.state is State.STA2
+                if self.state in (State.STA2, State.STA13):
+                    self._machine.handle(Event.EVT18)
+                self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")
+        elif self.state is State.STA6:
+            why = self.overdue(now, timeouts.message, timeouts.min_rate, timeouts.idle)
+            if why:
+                self._abort(why)
+
+    def finish(self) -> None:
+        """End the association as soon as the message in hand, if any, is answered."""
+        self.wind_up = True
+        if not self.mid_message and not self.owed:
+            self.end_now("shutting down")
+
+    def end_now(self, why: str) -> None:
+        """End the association whatever it does: A-ABORT where there is one, else close."""
+        if self.state in (State.STA3, State.STA6, State.STA8):
+            self._abort(why)
+        elif self.state is State.STA2:
+            self._drop_connection(why)
+
+    def _drop_connection(self, why: str) -> None:
+        self._ending = self._ending or why
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            self.unplug()
+            # With RST: the kernel would otherwise keep what the peer does not read for minutes.
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            transport.abort()
+
+
+def _plain_title(raw: bytes) -> bytes:
+    """An AE title fit for File Meta Information: printable ASCII without backslash, at most 16.
+
+    Source: PS3.5 6.2 (AE), PS3.10 7.1.
+    """
+    title = ae_title(raw).encode("latin-1")
+    return bytes(b if 32 <= b <= 126 and b != 92 else 95 for b in title)

@@ -1,0 +1,1 @@
+"""From part files to acknowledged instances."""

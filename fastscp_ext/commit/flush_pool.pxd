@@ -1,0 +1,18 @@
+# Threads that flush files side by side.
+
+cdef extern from "flush_pool.h" nogil:
+    ctypedef struct flush_job:
+        int fd
+        int large            # it may take long
+        int whole            # a directory: fsync
+        int error            # out: errno, or 0
+        void* of             # the caller's
+
+    ctypedef struct flusher:
+        pass
+
+    void flusher_begin(
+        flusher* f, void (*flushed)(void* owner, flush_job* job) noexcept nogil, void* owner)
+    void flusher_post(flusher* f, flush_job* job)
+    void flusher_run(flusher* f, flush_job* jobs, int count)
+    void flusher_end(flusher* f)

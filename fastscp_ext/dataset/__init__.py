@@ -1,0 +1,1 @@
+"""Data sets: values, headers, paths, digests."""

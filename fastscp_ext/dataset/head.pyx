@@ -1,0 +1,216 @@
+"""The head of a Part 10 file: what its sender must know, out of the file's first bytes.
+
+Sources: PS3.10 7.1; PS3.5 7.1.
+"""
+
+import os
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from posix.types cimport off_t
+
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span, take_u16_le, take_u32_le
+from fastscp_ext.wire.command cimport trimmed_uid
+from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
+from fastscp_ext.dataset.tap cimport (
+    KEY_SOP_CLASS_UID,
+    KEY_SOP_INSTANCE_UID,
+    TapState,
+    tap_begin,
+    tap_feed,
+    tap_value,
+)
+
+from fastscp_ext.dataset.syntaxes import encoding_of
+
+__all__ = ["part10_head", "part10_head_of_file"]
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        O_CLOEXEC
+        O_NONBLOCK
+        O_RDONLY
+    int open(const char* path, int flags)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+    ssize_t pread(int fd, void* data, size_t size, off_t offset)
+
+cdef enum:
+    FIRST_READ = 4096            # bytes; nearly always all that is needed
+
+cdef enum:
+    PREAMBLE = 128
+    PREFIX = 4
+    GROUP_META = 0x0002
+    MEDIA_STORAGE_SOP_CLASS_UID = 0x0002
+    MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
+    TRANSFER_SYNTAX_UID = 0x0010
+
+cdef enum:
+    META_OK = 0
+    META_MORE = 1
+
+ctypedef struct Meta:
+    Cursor sop_class
+    Cursor sop_instance
+    Cursor transfer_syntax
+
+# A few syntaxes and classes stand for all files: one text each is enough.
+# Transfer syntax as in the file to (itself as text, encoding, deflated).
+cdef dict _syntaxes = {}
+cdef dict _classes = {}
+cdef enum:
+    MOST_KNOWN = 1024
+
+
+cdef bint _is_long(uint16_t vr) noexcept nogil:
+    # VRs with two reserved bytes and a length of four, as little endian numbers.
+    return (
+        vr == 0x424F or vr == 0x444F or vr == 0x464F or vr == 0x4C4F         # OB OD OF OL
+        or vr == 0x564F or vr == 0x574F or vr == 0x5153 or vr == 0x5653      # OV OW SQ SV
+        or vr == 0x4355 or vr == 0x4E55 or vr == 0x5255 or vr == 0x5455      # UC UN UR UT
+        or vr == 0x5655                                                      # UV
+    )
+
+
+cdef int _scan_meta(Cursor* c, Meta* meta) noexcept nogil:
+    # Leaves the cursor at the first element of another group. The group length is not believed: it
+    # is often wrong, and the group shows where it ends.
+    cdef Cursor at
+    cdef Cursor value
+    cdef uint16_t group = 0
+    cdef uint16_t element = 0
+    cdef uint16_t vr = 0
+    cdef uint16_t short_length = 0
+    cdef uint32_t length = 0
+    while True:
+        at = c[0]
+        if not take_u16_le(&at, &group):
+            return META_MORE
+        if group != GROUP_META:
+            return META_OK
+        if not (take_u16_le(&at, &element) and take_u16_le(&at, &vr)
+                and take_u16_le(&at, &short_length)):
+            return META_MORE
+        length = short_length
+        if _is_long(vr) and not take_u32_le(&at, &length):
+            return META_MORE
+        if not take_span(&at, length, &value):
+            return META_MORE
+        if element == MEDIA_STORAGE_SOP_CLASS_UID:
+            meta.sop_class = trimmed_uid(value)
+        elif element == MEDIA_STORAGE_SOP_INSTANCE_UID:
+            meta.sop_instance = trimmed_uid(value)
+        elif element == TRANSFER_SYNTAX_UID:
+            meta.transfer_syntax = trimmed_uid(value)
+        c[0] = at
+
+
+cdef bytes _raw(Cursor c):
+    return c.at[:c.left] if c.left else b""
+
+
+def part10_head(const uint8_t[::1] data not None):
+    """SOP class, SOP instance, transfer syntax and where the data set begins. See head.pyi."""
+    if data.shape[0] < PREAMBLE + PREFIX or data.shape[0] > 0x7FFFFFFF:
+        return None
+    return _head(cursor_over(&data[0], <uint32_t>data.shape[0]))
+
+
+def part10_head_of_file(bytes path not None):
+    """What `part10_head` finds in the first 4 KiB of a file, size and time of it. See head.pyi."""
+    cdef uint8_t data[FIRST_READ]
+    cdef const char* name = path
+    cdef off_t size = 0
+    cdef int64_t modified_ns = 0
+    cdef int failed = 0
+    with nogil:
+        failed = _read_first(name, data, &size, &modified_ns)
+    if failed:
+        raise OSError(failed, os.strerror(failed), os.fsdecode(path))
+    if size < PREAMBLE + PREFIX:
+        return None
+    head = _head(cursor_over(data, <uint32_t>min(size, FIRST_READ)))
+    return None if head is None else (head, size, modified_ns)
+
+
+cdef int _read_first(
+    const char* name, uint8_t* data, off_t* size, int64_t* modified_ns
+) noexcept nogil:
+    # The first of a file, and its size: 0 for what is no regular file. Returns 0 or an errno.
+    cdef stat_t about
+    cdef ssize_t got
+    cdef int failed = 0
+    # A pipe without a writer must not hold us up.
+    cdef int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    if fd < 0:
+        return errno
+    got = pread(fd, data, FIRST_READ, 0)
+    while got < 0 and errno == EINTR:
+        got = pread(fd, data, FIRST_READ, 0)
+    if got < 0:
+        failed = errno
+    # A short read is the whole of a file, so its size is known, and its time is not worth a call.
+    # Else both are asked for: there is more of it, or it may be something that cannot be read at
+    # all, such as a folder.
+    if 0 <= got < FIRST_READ:
+        size[0] = got
+    elif fstat(fd, &about) < 0:
+        failed = errno
+    elif not S_ISREG(about.st_mode):
+        failed = 0
+    else:
+        size[0] = about.st_size
+        modified_ns[0] = mtime_ns(&about)
+    close(fd)
+    return failed
+
+
+cdef tuple _head(Cursor c):
+    cdef Cursor prefix
+    cdef Cursor found
+    cdef Meta meta
+    cdef TapState tap
+    cdef uint32_t size = c.left
+    cdef tuple known
+    cdef bytes raw
+    cdef bint complete
+    skip(&c, PREAMBLE)
+    prefix = cursor_over(NULL, 0)
+    take_span(&c, PREFIX, &prefix)
+    if _raw(prefix) != b"DICM":
+        return None
+    meta.sop_class = meta.sop_instance = meta.transfer_syntax = cursor_over(NULL, 0)
+    # At the very end nothing is cut: a file may end with its header.
+    if _scan_meta(&c, &meta) == META_MORE and c.left:
+        return "", "", "", size, False
+    raw = _raw(meta.transfer_syntax)
+    known = _syntaxes.get(raw)
+    if known is None:
+        known = (raw.decode("latin-1"), *encoding_of(raw))
+        if len(_syntaxes) < MOST_KNOWN:
+            _syntaxes[raw] = known
+    syntax, encoding, deflated = known
+    complete = deflated and c.left != 0
+    if not deflated:
+        # The command has to agree with the data set, whatever the file's own header says.
+        tap_begin(&tap, encoding)
+        tap_feed(&tap, c.at, c.left)
+        found = tap_value(&tap, KEY_SOP_CLASS_UID)
+        complete = found.left != 0
+        if found.left:
+            meta.sop_class = found
+        found = tap_value(&tap, KEY_SOP_INSTANCE_UID)
+        complete = (complete and found.left != 0) or tap.settled or tap.stopped
+        if found.left:
+            meta.sop_instance = found
+    raw = _raw(meta.sop_class)
+    sop_class = _classes.get(raw)
+    if sop_class is None:
+        sop_class = raw.decode("latin-1")
+        if len(_classes) < MOST_KNOWN:
+            _classes[raw] = sop_class
+    return (
+        sop_class, _raw(meta.sop_instance).decode("latin-1"), syntax, size - c.left, complete
+    )

@@ -1,0 +1,107 @@
+# The few wanted values out of a data set that passes in slices.
+#
+# The state owns nothing: plain bytes, at most 8 KiB, copyable and reusable. Begin, feed, end; the
+# value spans live inside the state and stay valid until the next tap_begin.
+#
+# Theory of operation: values count at the outermost level only, so all depends on knowing the
+# level. Levels are counted, never stored: even depths hold elements, odd ones the items of a
+# sequence. A sequence end between the elements of an item can be read in two ways: it ends nothing
+# (senders put one behind a sequence of defined length), or it ends the item, too (whose own end was
+# left out). The tap then follows both readings, until what comes shows one of them to be wrong. A
+# value that was found meanwhile is given back when the reading that found it falls, and where no
+# reading is proved at the end. A value is never guessed: it is found for sure, or not at all.
+# Source: PS3.5 7.1, 7.5, A.4; 6.2.2 for UN.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from fastscp_ext.wire.cursor cimport Cursor
+
+
+cdef enum:
+    TAP_SYNTAX_UNKNOWN = 0
+    TAP_IMPLICIT_LE = 1
+    TAP_EXPLICIT_LE = 2
+    TAP_EXPLICIT_BE = 3
+
+cdef enum TapKey:
+    KEY_SOP_CLASS_UID = 0     # (0008,0016)
+    KEY_SOP_INSTANCE_UID = 1  # (0008,0018)
+    KEY_STUDY_DATE = 2        # (0008,0020)
+    KEY_ACCESSION_NUMBER = 3  # (0008,0050)
+    KEY_MODALITY = 4          # (0008,0060)
+    KEY_PATIENT_ID = 5        # (0010,0020)
+    KEY_STUDY_UID = 6         # (0020,000D)
+    KEY_SERIES_UID = 7        # (0020,000E)
+    KEY_SERIES_NUMBER = 8     # (0020,0011)
+    KEY_INSTANCE_NUMBER = 9   # (0020,0013)
+    TAP_KEYS = 10
+
+cdef enum:
+    TAP_READINGS = 8               # of the level, followed at a time
+    TAP_SCAN_LIMIT = 4 << 20       # header bytes read before values are no longer looked for
+    TAP_NEVER = 0xFFFFFFFF
+    TAP_UID_BYTES = 256            # a value is cut there; a UID this long is refused anyway
+    TAP_TEXT_BYTES = 1024
+    TAP_VALUE_BYTES = 4 * 256 + 6 * 1024
+
+# One way to read the levels up to here.
+ctypedef struct TapReading:
+    uint32_t depth          # open sequences and items of undefined length
+    uint32_t implicit_from  # the depth from which on headers are Implicit VR; TAP_NEVER: none
+    uint32_t tag            # of the last element at this depth; 0: none, or not known any more
+    uint32_t outermost      # of the last element at depth 0
+
+ctypedef struct TapState:
+    # For the caller to read.
+    int syntax            # the one in use; the negotiated one until 8 bytes have passed
+    bint sniffed          # it contradicts the negotiated one
+    bint stopped          # gave up: not readable any further, what was found stands
+    bint truncated        # after tap_end: the data set ends inside an element or a sequence
+    bint settled          # no later byte changes the values
+    uint32_t found        # 1 << key: the element has passed completely, perhaps empty
+
+    # The tap's own.
+    bint suspect          # the last VR was invalid: the next header decides
+    bint item_opened      # the next header is the first of an item of undefined length
+    int key               # whose value is passing, or -1
+    uint32_t skip         # bytes of the passing value still to come
+    uint32_t scanned      # header bytes, up to TAP_SCAN_LIMIT
+    uint32_t last_tag
+    bint begun            # the first header has passed
+    bint fragments        # inside encapsulated pixel data
+    bint behind           # a sequence ended last, so that a stray end here means nothing
+    bint sequence_passed  # at depth 0
+    bint image_passed     # pixel data, or what describes it, at depth 0
+    bint guessed          # there was more than one reading at some time
+    bint firm             # since the last guess: what only the outermost level holds
+    bint unproved         # after tap_end or a stop: values were given back for want of proof
+    bint comparing        # the passing value, with one of its key that was found before
+    bint differs          # it does
+    uint32_t compared     # bytes of it
+    uint32_t sound        # found before the first sequence at depth 0: nothing takes it back
+    uint32_t proved       # found when there was one reading; meaningful while there are more
+    uint32_t conflicting  # a Study or Series Instance UID with two values: neither is found
+    uint32_t count        # readings, at least one, the deepest first; depths differ
+    TapReading readings[TAP_READINGS]
+    uint32_t header_have  # <= header_want <= 12
+    uint32_t header_want  # 8 or 12
+    uint8_t front_have    # first bytes of a value that may be items
+    uint8_t front_want
+    uint8_t front[4]
+    uint16_t sizes[TAP_KEYS]
+    uint8_t header[12]
+    uint8_t values[TAP_VALUE_BYTES]
+
+
+# negotiated: one of TAP_*. It decides only where the first 8 bytes can be read in two ways.
+cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil
+
+# The next n bytes of the data set, cut anywhere; nothing of `data` is kept.
+cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil
+
+# The last byte was fed: settles `truncated` and `settled`.
+cdef void tap_end(TapState* tap) noexcept nogil
+
+# The first of a key's values without its padding; left == 0: absent, incomplete, empty, or found
+# in a reading that is not proved yet.
+cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil

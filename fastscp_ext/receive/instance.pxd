@@ -1,0 +1,157 @@
+# One instance on its way from the wire to its final name.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from posix.uio cimport iovec
+
+from fastscp_ext.wire.cursor cimport Cursor
+from fastscp_ext.commit.flush_pool cimport flush_job
+from fastscp_ext.dataset.layout cimport LAYOUT_KEYS, Layout
+from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
+from fastscp_ext.dataset.tap cimport TapState
+
+
+cdef enum:
+    RAW_UID_ROOM = 128       # bytes of a UID of the command kept to be echoed in the response
+    PATH_ROOM = 2048
+    PART_ROOM = 16
+    COMMENT_ROOM = 65        # Error Comment: 64 characters and NUL
+    HEAD_ROOM = 144
+    IOV_ROOM = 512
+
+cdef enum DigestKind:
+    DIGEST_NONE = 0
+    DIGEST_CRC32C = 1
+    DIGEST_SHA256 = 2
+
+cdef enum Stage:
+    STAGE_RECEIVING = 0
+    STAGE_COMPLETE = 1       # every byte is written to the part; waits for the commit
+    STAGE_FLUSHED = 2
+    STAGE_NAMED = 3          # has its final name; directory and journal are due
+    STAGE_DUPLICATE = 4      # the final name exists: somebody must compare
+    STAGE_SETTLED = 5        # `status` is final
+    STAGE_COMPRESSING = 6    # complete, on its way to a compressed part
+    STAGE_ANSWERABLE = 7     # settled and no longer the committer's: the response may leave
+
+cdef enum Head:
+    HEAD_LOOK = 0            # too few bytes yet to tell whether a Part 10 header is embedded
+    HEAD_STRIP = 1           # one is, and passes
+    HEAD_PAST = 2            # data set bytes
+
+cdef enum DuplicateKind:
+    DUPLICATE_NO = 0
+    DUPLICATE_IDENTICAL = 1  # the bytes were there already: no second file
+    DUPLICATE_VERSION = 2    # kept beside the other one
+    DUPLICATE_REPLACED = 3   # took the other one's place
+    DUPLICATE_KEPT = 4       # the other one stays, this one is dropped
+
+# What the instances of one worker share. Descriptors are borrowed; -1: none.
+ctypedef struct Site:
+    int store_fd
+    int incoming_fd
+    int journal_fd
+    bint durable
+    bint strict
+    bint mixed               # a name is taken by its form with or without .zst, too
+    bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
+    uint8_t digest
+    uint32_t parts           # part files named so far
+    uint64_t max_instance_size   # bytes of data set; 0: no limit
+    uint64_t* counters       # this worker's row of the shared block
+    uint64_t* sequence
+    uint64_t* store_state
+    uint64_t journal_bytes   # in the present journal file
+    uint64_t journal_limit   # from which on it is full
+    int journal_errno        # of the failure that closed it, or 0
+    char worker[24]
+    int iov_used
+    iovec iov[IOV_ROOM]
+
+# `next` belongs to the list of the commit, `next_owed` to the association's queue of responses.
+# Python references are owned and only touched with the GIL.
+ctypedef struct Instance:
+    Instance* next
+    Instance* next_owed
+    Instance* younger        # the association's next one with this path, which waits for it
+    PyObject* receiver       # who owes the response; NULL once the peer is gone
+    PyObject* tag            # bytes: the association's members of the journal line
+    PyObject* hasher
+    PyObject* inflater
+    PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
+    flush_job flush          # this and the next two while it is the committer's
+    uint64_t ticket
+    int gathering
+    Cursor tag_text          # the bytes of `tag`
+    int64_t received_s       # arrival of the command, seconds since 1970
+    int fd
+    bint has_part
+    bint discarding          # the rest of its data set is read and dropped
+    bint peer_gone
+    bint truncated
+    bint sniffed
+    bint odd_uid             # letters or the like in a UID
+    bint no_reply
+    bint owns_id             # its Message ID is marked as outstanding
+    bint shrunk              # ends at `path`, which is empty
+    bint has_move
+    bint has_move_id
+    uint8_t stage
+    uint8_t head_stage
+    uint8_t duplicate
+    uint8_t context_id
+    uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
+    bint deflated
+    uint16_t message_id
+    uint16_t status
+    uint16_t move_id
+    int error_no             # errno behind `status`, or 0
+    int lock_fd              # held until the journal line is written, or -1
+    const char* error_step   # what was tried when error_no came
+    uint64_t sequence        # number of its journal line
+    uint64_t data_bytes      # of data set, as stored
+    uint64_t drained
+    uint32_t stripped        # bytes of embedded header taken off
+    uint32_t inflated
+    uint32_t inflate_calls
+    uint32_t crc
+    Cursor implementation    # for the File Meta Information; borrowed from the receiver
+    Cursor version
+    Cursor sender
+    Cursor addressee
+    uint32_t meta_size
+    bint meta_due
+    uint8_t head_have
+    uint32_t path_size
+    uint32_t path_hash       # of the path it was judged to have
+    uint16_t class_size
+    uint16_t name_size
+    uint16_t move_ae_size
+    uint16_t syntax_size
+    uint8_t class_raw[RAW_UID_ROOM]     # Affected SOP Class UID as sent, padding included
+    uint8_t name_raw[RAW_UID_ROOM]      # Affected SOP Instance UID likewise
+    uint8_t move_ae[16]
+    uint8_t syntax[64]       # transfer syntax of the data set
+    char part[PART_ROOM]
+    char comment[COMMENT_ROOM]
+    char path[PATH_ROOM]     # below the store, with its NUL
+    char digest[72]          # "crc32c:..." or "sha256:...", or empty
+    uint8_t head[HEAD_ROOM]
+    uint8_t meta[META_ROOM]
+    Embedded embedded
+    TapState tap
+
+
+cdef void disk_begin(Site* site) noexcept nogil
+cdef void disk_end(Site* site) noexcept nogil
+cdef Cursor class_uid(Instance* i) noexcept nogil
+cdef Cursor name_uid(Instance* i) noexcept nogil
+cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil
+cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
+cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
+cdef int instance_flush(Site* site, Instance* i) noexcept nogil
+cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil
+cdef void instance_append(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept
+cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept
+cdef void hold(PyObject** place, object value) noexcept
+cdef void drop(PyObject** place) noexcept

@@ -1,0 +1,474 @@
+"""One instance on its way from the wire to its part file: tapped, digested, written.
+
+Nothing here is seen from Python; `receiver` drives it, `commit` takes over when it is complete.
+Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
+"""
+
+import zlib
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, strlen
+from libc.time cimport gmtime_r, time_t, tm
+from posix.fcntl cimport O_CREAT, O_EXCL, O_WRONLY
+from posix.time cimport clock_gettime, clockid_t, timespec
+from posix.uio cimport iovec, writev
+from posix.unistd cimport close
+
+from fastscp_ext.wire.command cimport trimmed_uid
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over
+from fastscp_ext.dataset.digest cimport crc32c
+from fastscp_ext.dataset.layout cimport (
+    KEY_CALLED_AE, KEY_CALLING_AE, KEY_RECEIVED_DATE, LAYOUT_BAD_UID, LAYOUT_KEYS,
+    LAYOUT_MISSING_UID, LAYOUT_OK, Layout, uid_is_strict,
+)
+from fastscp_ext.dataset.part10 cimport (
+    EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
+    embedded_prefix, meta_build,
+)
+from fastscp_ext.shared.rows cimport COUNTER_DISK, shared_set
+from fastscp_ext.dataset.tap cimport (
+    KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
+    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_value,
+)
+from fastscp_ext.text cimport put_hex8, put_padded
+
+from fastscp_ext.dataset.syntaxes import encoding_of
+
+__all__ = []
+
+cdef extern from "time.h" nogil:
+    clockid_t CLOCK_MONOTONIC_COARSE
+
+cdef extern from "fcntl.h" nogil:
+    int O_CLOEXEC
+    int O_NOFOLLOW
+    int openat(int dirfd, const char* path, int flags, ...)
+
+cdef extern from "unistd.h" nogil:
+    int unlinkat(int dirfd, const char* path, int flags)
+
+cdef enum:
+    INFLATE_CAP = 1048576       # bytes inflated for the tap, at most
+    INFLATE_STEP = 65536
+    INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
+    VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
+
+
+cdef void disk_begin(Site* site) noexcept nogil:
+    # A disk may block inside the call that follows; main sees since when.
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now)  # to some milliseconds, at a third of the cost
+    shared_set(
+        &site.counters[<int>COUNTER_DISK],
+        <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000 + 1,
+    )
+
+
+cdef void disk_end(Site* site) noexcept nogil:
+    shared_set(&site.counters[<int>COUNTER_DISK], 0)
+
+
+cdef Cursor class_uid(Instance* i) noexcept nogil:
+    return trimmed_uid(cursor_over(i.class_raw, i.class_size))
+
+
+cdef Cursor name_uid(Instance* i) noexcept nogil:
+    return trimmed_uid(cursor_over(i.name_raw, i.name_size))
+
+
+cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
+    # Everything up to `syntax` was set by the caller, the rest was zeroed.
+    i.fd = -1
+    i.lock_fd = -1
+    i.deflated = deflated
+    i.stage = STAGE_RECEIVING
+    i.head_stage = HEAD_LOOK
+    tap_begin(&i.tap, TAP_EXPLICIT_LE if deflated else tap_syntax)
+
+
+cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil:
+    # The first refusal stands; what is still to come of the data set is drained.
+    cdef size_t n = strlen(comment)
+    i.discarding = True
+    if i.status:
+        return
+    i.status = status
+    if n >= COMMENT_ROOM:
+        n = COMMENT_ROOM - 1
+    memcpy(i.comment, comment, n)
+    i.comment[n] = 0
+
+
+cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil:
+    if not i.error_no:
+        i.error_no = error_no
+        i.error_step = step
+    instance_refuse(i, 0xA700, b"cannot store now")
+
+
+cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil:
+    if i.fd >= 0:
+        close(i.fd)
+        i.fd = -1
+    if i.has_part:
+        unlinkat(site.incoming_fd, i.part, 0)
+        i.has_part = False
+
+
+cdef int instance_flush(Site* site, Instance* i) noexcept nogil:
+    # Write the fragments collected so far; the iovecs point into the receive buffer and the
+    # instance, so this must come before either is used again. 0, or -1 after instance_fail.
+    cdef int used = site.iov_used
+    cdef int got
+    site.iov_used = 0
+    if i.discarding or used == 0:
+        return 0
+    disk_begin(site)
+    got = _write_out(site, i, used)
+    disk_end(site)
+    return got
+
+
+cdef int _write_out(Site* site, Instance* i, int used) noexcept nogil:
+    cdef iovec* at = site.iov
+    cdef ssize_t n
+    if i.fd < 0:
+        site.parts += 1
+        memcpy(put_hex8(i.part, site.parts), b".part", 6)
+        i.fd = openat(
+            site.incoming_fd, i.part,
+            O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
+        )
+        if i.fd < 0:
+            instance_fail(i, errno, b"create a part file")
+            return -1
+        i.has_part = True
+    while used:
+        n = writev(i.fd, at, used)
+        if n < 0:
+            if errno == EINTR:
+                continue
+            instance_fail(i, errno, b"write a part file")
+            instance_drop_part(site, i)
+            return -1
+        while used and <size_t>n >= at.iov_len:
+            n -= <ssize_t>at.iov_len
+            at += 1
+            used -= 1
+        if used:
+            at.iov_base = <uint8_t*>at.iov_base + n
+            at.iov_len -= <size_t>n
+    return 0
+
+
+cdef inline int _push(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept nogil:
+    if site.iov_used == IOV_ROOM and instance_flush(site, i) < 0:
+        return -1
+    site.iov[site.iov_used].iov_base = <void*>data
+    site.iov[site.iov_used].iov_len = n
+    site.iov_used += 1
+    return 0
+
+
+cdef void _tap_output(Instance* i, bytes out) noexcept:
+    cdef const uint8_t* at = out
+    i.inflated += <uint32_t>len(out)
+    tap_feed(&i.tap, at, <uint32_t>len(out))
+
+
+cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
+    # A copy of the deflated stream is inflated until the tap has what it wants (PS3.5 A.5).
+    # Bounded: a stream that expands for ever ends at INFLATE_CAP.
+    cdef object inflater
+    cdef object before
+    cdef bytes out
+    cdef bint first = i.inflater == NULL
+    if first:
+        if i.inflated:
+            return
+        inflater = zlib.decompressobj(-15)
+        hold(&i.inflater, inflater)
+    inflater = <object>i.inflater
+    pending = data[:n]
+    i.inflate_calls += 1
+    if i.inflate_calls > INFLATE_CALLS:
+        i.tap.stopped = True
+        i.inflated = INFLATE_CAP
+    while pending and not i.tap.settled and i.inflated < INFLATE_CAP:
+        before = inflater.copy()
+        try:
+            out = inflater.decompress(
+                pending, min(<uint32_t>INFLATE_STEP, <uint32_t>INFLATE_CAP - i.inflated))
+        except zlib.error:
+            if _tap_to_fault(i, before, pending) < EMBEDDED_LOOK and first and not i.inflated:
+                # Labelled deflated, sent plain. Plain elements fail that early, and a first slice
+                # holds that much.
+                i.deflated = False
+                i.sniffed = True
+                tap_feed(&i.tap, data, n)
+            else:
+                i.tap.stopped = True
+            drop(&i.inflater)
+            i.inflated = INFLATE_CAP
+            return
+        if not out:
+            return
+        _tap_output(i, out)
+        pending = inflater.unconsumed_tail
+
+
+cdef Py_ssize_t _tap_to_fault(Instance* i, object inflater, bytes pending) noexcept:
+    # A failed call keeps what it had inflated to itself. Again in halves, down to the byte, so that
+    # what is found in front of the fault does not depend on how the stream was cut. Returns the
+    # fault's place.
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t step = len(pending)
+    while step and at < len(pending) and i.inflated < INFLATE_CAP:
+        attempt = inflater.copy()
+        try:
+            out = attempt.decompress(pending[at:at + step], INFLATE_CAP - i.inflated)
+        except zlib.error:
+            step //= 2
+            continue
+        inflater = attempt
+        at += step
+        _tap_output(i, out)
+    return at
+
+
+cdef void hold(PyObject** place, object value) noexcept:
+    # Own a reference from C memory.
+    Py_INCREF(value)
+    place[0] = <PyObject*>value
+
+
+cdef void drop(PyObject** place) noexcept:
+    cdef object value
+    if place[0] != NULL:
+        value = <object>place[0]
+        place[0] = NULL
+        Py_DECREF(value)
+
+
+cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+    # Bytes that will be stored, exactly as they came.
+    i.data_bytes += n
+    if site.max_instance_size and i.data_bytes > site.max_instance_size:
+        instance_refuse(i, 0xA700, b"data set above the size limit")
+        site.iov_used = 0
+        instance_drop_part(site, i)
+        return
+    if i.deflated:
+        if not i.tap.settled:
+            _tap_inflated(i, data, n)
+    else:
+        tap_feed(&i.tap, data, n)
+    if site.digest == DIGEST_CRC32C:
+        i.crc = crc32c(i.crc, data, n)
+    elif site.digest == DIGEST_SHA256 and i.hasher != NULL:
+        (<object>i.hasher).update(<const uint8_t[:n]>data)
+    if i.meta_due:
+        i.meta_due = False
+        if _push(site, i, i.meta, i.meta_size) < 0:
+            return
+    _push(site, i, data, n)
+
+
+cdef void _begin_file(Instance* i) noexcept nogil:
+    # What the data set is encoded in is known: the header can be built.
+    i.meta_size = meta_build(
+        i.meta, class_uid(i), name_uid(i), cursor_over(i.syntax, i.syntax_size),
+        i.implementation, i.version, i.sender, i.addressee,
+    )
+    i.meta_due = True
+    i.head_stage = HEAD_PAST
+
+
+cdef void _embedded_done(Site* site, Instance* i) noexcept:
+    # The embedded header has passed; what it says of the data set holds from here.
+    cdef Cursor syntax = i.embedded.transfer_syntax
+    cdef object known
+    i.stripped = i.stripped + i.embedded.at
+    if syntax.left == 0 or syntax.left > 64:
+        instance_refuse(i, 0xC000, b"embedded file header without transfer syntax")
+        return
+    known = encoding_of(syntax.at[:syntax.left])
+    if known[0] == TAP_SYNTAX_UNKNOWN:
+        instance_refuse(i, 0xC000, b"embedded file header, unknown transfer syntax")
+        return
+    memcpy(i.syntax, syntax.at, syntax.left)
+    i.syntax_size = <uint16_t>syntax.left
+    i.deflated = known[1]
+    tap_begin(&i.tap, TAP_EXPLICIT_LE if i.deflated else <int>known[0])
+    # The eight bytes read too far start the data set; they must outlive this call.
+    memcpy(i.head, i.embedded.bytes + i.embedded.at, 8)
+    embedded_end(&i.embedded)
+    _begin_file(i)
+
+
+cdef void _strip(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+    cdef Cursor c = cursor_over(data, n)
+    cdef int outcome = embedded_feed(&i.embedded, &c)
+    if outcome == STRIP_MORE:
+        return
+    if outcome == STRIP_BAD:
+        instance_refuse(i, 0xC000, b"unreadable file header in the data set")
+        embedded_end(&i.embedded)
+        return
+    _embedded_done(site, i)
+    if i.discarding:
+        embedded_end(&i.embedded)
+        return
+    _data_set(site, i, i.head, 8)
+    if c.left and not i.discarding:
+        _data_set(site, i, c.at, c.left)
+
+
+cdef void _look(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+    # `data` starts the data set and is long enough to tell, or all there is.
+    cdef uint32_t prefix = embedded_prefix(data, n)
+    if prefix == 0xFFFFFFFF:
+        _begin_file(i)
+        if n:
+            _data_set(site, i, data, n)
+        return
+    if site.strict:
+        instance_refuse(i, 0xC000, b"file header in the data set")
+        return
+    i.head_stage = HEAD_STRIP
+    i.stripped = prefix
+    embedded_begin(&i.embedded)
+    _strip(site, i, data + prefix, n - prefix)
+
+
+cdef void instance_append(
+    Site* site, Instance* i, const uint8_t* data, uint32_t n
+) noexcept:
+    # The next bytes of the data set as sent. They must stay until instance_flush.
+    cdef uint32_t take
+    if i.discarding:
+        i.drained += n
+        return
+    if i.head_stage == HEAD_PAST:
+        _data_set(site, i, data, n)
+    elif i.head_stage == HEAD_STRIP:
+        _strip(site, i, data, n)
+    elif i.head_have == 0 and n >= EMBEDDED_LOOK:
+        _look(site, i, data, n)
+    else:
+        take = EMBEDDED_LOOK - i.head_have
+        if take > n:
+            take = n
+        if take:
+            memcpy(i.head + i.head_have, data, take)
+        i.head_have += <uint8_t>take
+        if i.head_have < EMBEDDED_LOOK:
+            return
+        _look(site, i, i.head, EMBEDDED_LOOK)
+        if n > take and not i.discarding:
+            instance_append(site, i, data + take, n - take)
+
+
+cdef bint _same(Cursor a, Cursor b) noexcept nogil:
+    return a.left == b.left and memcmp(a.at, b.at, a.left) == 0
+
+
+cdef void _digest(Site* site, Instance* i) noexcept:
+    cdef bytes text
+    i.digest[0] = 0
+    if site.digest == DIGEST_CRC32C:
+        memcpy(i.digest, b"crc32c:", 7)
+        put_hex8(i.digest + 7, i.crc)[0] = 0
+    elif site.digest == DIGEST_SHA256 and i.hasher != NULL:
+        text = b"sha256:" + (<object>i.hasher).hexdigest().encode()
+        memcpy(i.digest, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text) + 1)
+
+
+cdef void _received_date(Instance* i, char* out) noexcept nogil:
+    cdef tm day
+    cdef time_t when = <time_t>i.received_s
+    gmtime_r(&when, &day)
+    out = put_padded(out, <uint32_t>(day.tm_year + 1900), 4)
+    out = put_padded(out, <uint32_t>(day.tm_mon + 1), 2)
+    put_padded(out, <uint32_t>day.tm_mday, 2)
+
+
+cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
+    # The last byte has come: every check that may refuse the instance, and its path.
+    # Leaves STAGE_COMPLETE, or a status and no part.
+    cdef Cursor values[LAYOUT_KEYS]
+    cdef Cursor found
+    cdef char date[8]
+    cdef uint32_t size = 0
+    cdef int bad_key = -1
+    cdef int outcome
+    cdef int k
+    if not i.discarding and i.head_stage == HEAD_LOOK:
+        _look(site, i, i.head, i.head_have)
+    if not i.discarding and i.head_stage == HEAD_STRIP:
+        instance_refuse(i, 0xC000, b"data set ends inside a file header")
+    if not i.discarding and i.data_bytes == 0:
+        instance_refuse(i, 0xC000, b"empty data set")
+    if i.discarding:
+        site.iov_used = 0
+        instance_drop_part(site, i)
+        return
+    tap_end(&i.tap)
+    i.sniffed = i.sniffed or i.tap.sniffed
+    i.truncated = not i.deflated and i.tap.truncated
+    for k in range(<int>TAP_KEYS):
+        values[k] = tap_value(&i.tap, k)
+    if i.stripped and i.sniffed:
+        instance_refuse(i, 0xC000, b"data set does not match its embedded header")
+    found = values[<int>KEY_SOP_INSTANCE_UID]
+    if found.left and not _same(found, name_uid(i)):
+        instance_refuse(i, 0xA900, b"SOP Instance UID differs from the data set's")
+    found = values[<int>KEY_SOP_CLASS_UID]
+    if found.left and not _same(found, class_uid(i)):
+        instance_refuse(i, 0xA900, b"SOP Class UID differs from the data set's")
+    values[<int>KEY_SOP_INSTANCE_UID] = name_uid(i)
+    values[<int>KEY_SOP_CLASS_UID] = class_uid(i)
+    values[<int>KEY_CALLING_AE] = i.sender
+    values[<int>KEY_CALLED_AE] = i.addressee
+    values[<int>KEY_RECEIVED_DATE] = cursor_over(NULL, 0)
+    if layout.dated:
+        _received_date(i, date)
+        values[<int>KEY_RECEIVED_DATE] = cursor_over(<uint8_t*>date, 8)
+    outcome = layout.render_into(
+        values, <uint8_t*>i.path, PATH_ROOM - VERSION_ROOM, &size, &bad_key)
+    if outcome == LAYOUT_MISSING_UID:
+        if not values[<int>KEY_STUDY_UID].left:
+            i.offending |= 1
+        if not values[<int>KEY_SERIES_UID].left:
+            i.offending |= 2
+        if i.tap.conflicting:
+            instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
+        elif i.tap.unproved:
+            instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
+        else:
+            instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
+    elif outcome == LAYOUT_BAD_UID:
+        instance_refuse(i, 0x0117, b"UID is not usable as a name")
+    elif outcome != LAYOUT_OK:
+        instance_refuse(i, 0xC000, b"path too long for the layout")
+    else:
+        i.path_size = size
+        i.path_hash = crc32c(0, <const uint8_t*>i.path, size)
+    for k in (KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
+        if not uid_is_strict(values[k]):
+            i.odd_uid = True
+    if site.strict and i.truncated:
+        instance_refuse(i, 0xC000, b"data set ends inside an element")
+    if site.strict and i.odd_uid:
+        instance_refuse(i, 0x0117, b"UID is not made of digits and dots")
+    if not i.discarding:
+        instance_flush(site, i)
+    if i.discarding:
+        site.iov_used = 0
+        instance_drop_part(site, i)
+        return
+    _digest(site, i)
+    i.stage = STAGE_COMPLETE

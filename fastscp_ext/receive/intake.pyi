@@ -1,0 +1,132 @@
+"""What the associations of one worker share: the receive buffer, the part folder, the commit."""
+
+from collections.abc import Callable
+from typing import Literal, Self, final
+
+from typing_extensions import disjoint_base
+
+from fastscp_ext.dataset.layout import Layout
+from fastscp_ext.shared.rows import Shared
+
+__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
+
+@disjoint_base
+class Owing:
+    """Somebody who owes responses; the receiver of an association."""
+
+    @property
+    def owed(self) -> int:
+        """Responses not yet sent."""
+
+@final
+class Duplicate:
+    """An instance whose final name was taken when the commit wanted to give it.
+
+    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
+    thread. The part file stays where it is until then. After that ValueError meets every further
+    call of either.
+    """
+
+    @property
+    def part(self) -> str:
+        """Name of the part file in the incoming folder."""
+
+    @property
+    def path(self) -> str:
+        """The path that was taken, below the store."""
+
+    def settle(
+        self,
+        kind: Literal["named", "identical", "version", "replaced", "kept"],
+        path: str,
+        lock_fd: int = -1,
+    ) -> None:
+        """Go on to directory flush, journal and response.
+
+        kind: named, where the path was free after all. path: where the instance is now. lock_fd:
+        closed once the journal line is written. The part is unlinked unless it is gone already.
+        """
+
+    def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
+        """Drop the part and answer with `status`; error_no says why, for the log."""
+
+@final
+class Compression:
+    """A complete instance whose part is to be compressed before the commit.
+
+    Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
+    After that ValueError meets every further call of either.
+    """
+
+    @property
+    def part(self) -> str:
+        """Name of the uncompressed part file in the incoming folder."""
+
+    def done(self, part: str, fd: int) -> None:
+        """Go on to the commit with another part, whose descriptor the intake owns from now on.
+
+        The uncompressed part is removed.
+        """
+
+    def failed(self, error_no: int) -> None:
+        """Drop the instance: its part cannot be compressed. The peer gets A700."""
+
+@final
+class Intake:
+    """What the associations of one worker share.
+
+    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
+    layout: where instances go. shared, worker: counters and this worker's row of them.
+    name: of the worker, in journal lines (at most 23 bytes).
+    durable: flush before every acknowledgement, off the loop; `release` must then be called when
+    `done_fd` is readable. Wait until `uncommitted` is 0 before the object goes.
+    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
+    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
+    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
+    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
+    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
+    Raises ValueError for a worker, name or digest it cannot have, OSError, MemoryError.
+    """
+
+    def __new__(
+        cls,
+        *,
+        store_fd: int,
+        incoming_fd: int,
+        layout: Layout,
+        shared: Shared,
+        worker: int,
+        name: str,
+        durable: bool,
+        strict: bool,
+        use_link: bool,
+        digest: str,
+        max_instance_size: int,
+        implementation: bytes,
+        version: bytes,
+        new_journal: Callable[[], tuple[int, int]],
+        on_duplicate: Callable[[Duplicate], object],
+        on_error: Callable[[str, int, str], object],
+        on_complete: Callable[[Compression], object] | None = None,
+        mixed: bool = False,
+        buffer_bytes: int = 1048576,
+        journal_limit: int = 67108864,
+    ) -> Self: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    @property
+    def done_fd(self) -> int:
+        """Readable when `release` is due. Owned by the object."""
+
+    def release(self) -> None:
+        """Send the responses of what was committed off the loop."""
+
+    def watch_journal(self) -> None:
+        """Have a new journal file opened if the one in use was removed. Call often."""
+
+    def refill(self, now: float) -> None:
+        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+
+    @property
+    def uncommitted(self) -> int:
+        """Instances that are complete and not yet settled."""

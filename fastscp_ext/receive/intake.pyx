@@ -1,0 +1,498 @@
+"""What the associations of one worker share: the receive buffer, the part folder, the commit."""
+
+import os
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.ref cimport PyObject
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+from posix.unistd cimport close, read
+
+from fastscp_ext.commit.commit cimport (
+    commit_batch, committed_begin, committed_end, journal_is_due, journal_is_gone,
+    part_flushed,
+)
+from fastscp_ext.commit.committer cimport (
+    committer_begin, committer_done, committer_end, committer_take,
+)
+from fastscp_ext.receive.instance cimport (
+    DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
+    DUPLICATE_REPLACED, DUPLICATE_VERSION, PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE,
+    STAGE_COMPLETE,
+    STAGE_COMPRESSING, STAGE_DUPLICATE, STAGE_NAMED,
+    STAGE_SETTLED, Instance, Site, disk_begin, disk_end, drop, instance_drop_part,
+    instance_fail, instance_refuse,
+)
+from fastscp_ext.dataset.layout cimport Layout
+from fastscp_ext.dataset.part10 cimport embedded_end
+from fastscp_ext.shared.rows cimport SHARED_WORKERS, STORE_SLOW, Shared, shared_get
+
+__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size)
+
+cdef extern from "sys/mman.h" nogil:
+    int MADV_HUGEPAGE
+    int madvise(void* at, size_t size, int advice)
+
+cdef extern from "sys/eventfd.h" nogil:
+    int EFD_CLOEXEC
+    int EFD_NONBLOCK
+    int eventfd(unsigned int initval, int flags)
+
+cdef enum:
+    RECEIVE_BYTES = 1048576  # most data sets in one read, and one turn of the loop is still short
+    HUGE_PAGE = 2097152
+
+
+cdef uint8_t* _receive_buffer(Py_ssize_t size) except NULL:
+    # Every byte passes through it three times: from the socket, to the digest, to the file. In
+    # pages of 4 KiB looking up addresses is a good part of that.
+    cdef void* memory = NULL
+    if size < RECEIVE_BYTES:
+        memory = malloc(<size_t>size)
+    elif posix_memalign(&memory, HUGE_PAGE, <size_t>(size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)):
+        memory = NULL
+    else:
+        madvise(memory, HUGE_PAGE, MADV_HUGEPAGE)
+    if memory == NULL:
+        raise MemoryError()
+    return <uint8_t*>memory
+
+
+_DIGESTS = {"none": DIGEST_NONE, "crc32c": DIGEST_CRC32C, "sha256": DIGEST_SHA256}
+_DUPLICATES = {
+    "named": DUPLICATE_NO, "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
+    "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
+}
+
+
+cdef void _open_journal(void* intake) noexcept with gil:
+    # On the thread that leads the commit.
+    (<Intake>intake)._journal_ready()
+
+
+cdef class Owing:
+    """Somebody who owes responses; the receiver of an association."""
+
+    cdef int answer(self) except -1:
+        raise NotImplementedError
+
+    cdef int go_on(self) except -1:
+        raise NotImplementedError
+
+    cdef int speed_up(self) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+cdef class Duplicate:
+    """An instance whose final name was taken when the commit wanted to give it.
+
+    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
+    thread. The part file stays where it is until then.
+    """
+
+    cdef Intake intake
+    cdef Instance* instance
+
+    @property
+    def part(self):
+        """Name of the part file in the incoming folder."""
+        return self.instance.part.decode()
+
+    @property
+    def path(self):
+        """The path that was taken, below the store."""
+        return self.instance.path.decode()
+
+    def settle(self, str kind not None, str path not None, int lock_fd=-1):
+        """Go on to directory flush, journal and response.
+
+        kind: named, identical, version, replaced or kept. path: where the instance is now. lock_fd:
+        closed once the journal line is written. The part is unlinked unless it is gone already.
+        """
+        cdef bytes raw = os.fsencode(path)
+        if self.instance == NULL:
+            raise ValueError("settled already")
+        if len(raw) >= PATH_ROOM:
+            raise ValueError("path too long")
+        cdef Instance* i = self.instance
+        self.instance = NULL
+        i.duplicate = _DUPLICATES[kind]
+        memcpy(i.path, PyBytes_AS_STRING(raw), len(raw) + 1)
+        i.path_size = <uint32_t>len(raw)
+        i.lock_fd = lock_fd
+        if kind in ("named", "version", "replaced"):
+            i.has_part = False
+        instance_drop_part(&self.intake.site, i)
+        i.stage = STAGE_NAMED
+        self.intake.enqueue(i)
+        self.intake.commit()
+
+    def refuse(self, int status, bytes comment not None, int error_no=0):
+        """Drop the part and answer with `status`; error_no says why, for the log."""
+        if self.instance == NULL:
+            raise ValueError("settled already")
+        cdef Instance* i = self.instance
+        self.instance = NULL
+        instance_refuse(i, <uint16_t>status, comment)
+        if error_no:
+            i.error_no = error_no
+            i.error_step = b"compare with the existing instance"
+        self.intake.settle_dropped(i)
+
+
+@cython.final
+cdef class Compression:
+    """A complete instance whose part is to be compressed before the commit.
+
+    Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
+    """
+
+    cdef Intake intake
+    cdef Instance* instance
+
+    @property
+    def part(self):
+        """Name of the uncompressed part file in the incoming folder."""
+        return self.instance.part.decode()
+
+    def done(self, str part not None, int fd):
+        """Go on to the commit with another part, whose descriptor the intake owns from now on.
+
+        The uncompressed part is removed.
+        """
+        cdef bytes raw = os.fsencode(part)
+        if len(raw) >= PART_ROOM:
+            raise ValueError("part name too long")
+        cdef Instance* i = self._taken()
+        instance_drop_part(&self.intake.site, i)
+        memcpy(i.part, PyBytes_AS_STRING(raw), len(raw) + 1)
+        i.has_part = True
+        i.fd = fd
+        i.stage = STAGE_COMPLETE
+        self.intake.enqueue(i)
+        self.intake.commit()
+
+    def failed(self, int error_no):
+        """Drop the instance: its part cannot be compressed. The peer gets A700."""
+        cdef Instance* i = self._taken()
+        instance_fail(i, error_no, b"compress a part file")
+        self.intake.settle_dropped(i)
+
+    cdef Instance* _taken(self) except NULL:
+        cdef Instance* i = self.instance
+        if i == NULL:
+            raise ValueError("settled already")
+        self.instance = NULL
+        return i
+
+
+@cython.final
+cdef class Intake:
+    """What the associations of one worker share.
+
+    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
+    layout: where instances go. shared, worker: counters and this worker's row of them.
+    name: of the worker, in journal lines (at most 23 bytes).
+    durable: flush before every acknowledgement, off the loop; `release` must then be called when
+    `done_fd` is readable. uncommitted: instances that are complete and not yet settled; wait for 0
+    before the object goes.
+    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
+    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
+    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
+    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
+    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
+    """
+
+    def __cinit__(
+        self, *, int store_fd, int incoming_fd, Layout layout not None, Shared shared not None,
+        Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
+        str digest not None, uint64_t max_instance_size, bytes implementation not None,
+        bytes version not None, new_journal, on_duplicate, on_error, on_complete=None,
+        bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
+    ):
+        cdef bytes raw = name.encode()
+        # First of all: an object that is refused below gives back only what it took.
+        self.done_fd = -1
+        committed_begin(&self.committed)
+        if not 0 <= worker < SHARED_WORKERS:
+            raise ValueError("worker number out of range")
+        if len(raw) > 23:
+            raise ValueError("worker name too long")
+        if digest not in _DIGESTS:
+            raise ValueError(f"unknown digest {digest}")
+        memset(&self.site, 0, sizeof(Site))
+        self.buffer = _receive_buffer(buffer_bytes)
+        self.buffer_size = buffer_bytes
+        self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.done_fd < 0:
+            raise OSError(errno, "cannot make an eventfd")
+        self.layout = layout
+        self.shared = shared
+        self.site.store_fd = store_fd
+        self.site.incoming_fd = incoming_fd
+        self.site.journal_fd = -1
+        self.site.durable = durable
+        self.site.strict = strict
+        self.site.use_link = use_link
+        self.site.digest = _DIGESTS[digest]
+        self.site.max_instance_size = max_instance_size
+        self.site.counters = shared.block.workers[worker]
+        self.site.sequence = &shared.block.journal_seq
+        self.site.store_state = &shared.block.store_state
+        memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
+        self.implementation = implementation
+        self.version = version
+        self.new_journal = new_journal
+        self.on_duplicate = on_duplicate
+        self.on_error = on_error
+        self.on_complete = on_complete
+        self.site.mixed = mixed
+        self.site.journal_limit = journal_limit
+        self.held = set()
+        self.slowed = set()
+        if durable:
+            committer_begin(
+                &self.committer, &self.committed, &self.site, _open_journal, <void*>self,
+                self.done_fd,
+            )
+            self.threaded = True
+
+    def __dealloc__(self):
+        cdef Instance* i = self.spare
+        cdef Instance* after
+        while i != NULL:
+            after = i.next
+            free(i)
+            i = after
+        if self.threaded:
+            # Not while holding what a thread may need to come to its end.
+            with nogil:
+                committer_end(&self.committer)
+        committed_end(&self.committed)
+        free(self.buffer)
+        if self.done_fd >= 0:
+            close(self.done_fd)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        # One read at a time uses it, and nothing else keeps a view across calls.
+        PyBuffer_FillInfo(view, self, self.buffer, self.buffer_size, 0, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+    cdef Instance* take(self) except NULL:
+        cdef Instance* i = self.spare
+        if i != NULL:
+            self.spare = i.next
+            self.spares -= 1
+            # Only the small fields in front; the rest is written before it is read.
+            memset(i, 0, <size_t>(<uint8_t*>i.class_raw - <uint8_t*>i))
+        else:
+            i = <Instance*>malloc(sizeof(Instance))
+            if i == NULL:
+                raise MemoryError()
+            memset(i, 0, sizeof(Instance))
+        i.embedded.bytes = NULL
+        i.comment[0] = 0
+        i.part[0] = 0
+        i.path[0] = 0
+        i.fd = -1
+        i.lock_fd = -1
+        return i
+
+    cdef Instance* shrink(self, Instance* i) noexcept:
+        # Only its response is still to come, behind others: thousands of such fit one read.
+        cdef Instance* got
+        embedded_end(&i.embedded)
+        i.path[0] = 0
+        i.shrunk = True
+        got = <Instance*>realloc(i, <size_t>(<uint8_t*>i.path - <uint8_t*>i) + 1)
+        return i if got == NULL else got
+
+    cdef void give_back(self, Instance* i) noexcept:
+        drop(&i.receiver)
+        drop(&i.tag)
+        drop(&i.hasher)
+        drop(&i.inflater)
+        drop(&i.reply)
+        if not i.shrunk:
+            embedded_end(&i.embedded)
+        if i.lock_fd >= 0:
+            close(i.lock_fd)
+        if self.spares < FREE_INSTANCES and not i.shrunk:
+            i.next = self.spare
+            self.spare = i
+            self.spares += 1
+        else:
+            free(i)
+
+    cdef void enqueue(self, Instance* i) noexcept:
+        i.next = NULL
+        if self.waiting_last == NULL:
+            self.waiting = i
+        else:
+            self.waiting_last.next = i
+        self.waiting_last = i
+        self.uncommitted += 1
+
+    cdef int _journal_ready(self) except -1:
+        # A journal file to append to, new where the last one failed or is full.
+        if not journal_is_due(&self.site):
+            return 0
+        try:
+            fd, size = self.new_journal()
+        except OSError as error:
+            if self.site.journal_fd < 0:
+                self.site.journal_errno = error.errno or 0
+            return 0
+        self.site.journal_fd = fd
+        self.site.journal_bytes = size
+        self.site.journal_errno = 0
+        return 0
+
+    cdef int complete(self, Instance* i) except -1:
+        # An instance whose last byte is written: to the commit, through compression where asked.
+        cdef Compression compression
+        if self.on_complete is None:
+            self.enqueue(i)
+            return 0
+        i.stage = STAGE_COMPRESSING
+        compression = Compression.__new__(Compression)
+        compression.intake = self
+        compression.instance = i
+        self.on_complete(compression)
+        return 0
+
+    cdef int commit(self) except -1:
+        # Take everything that waits through the commit: here and now, or off the loop.
+        cdef Instance* batch = self.waiting
+        cdef Instance* i = batch
+        cdef Instance* after
+        if batch == NULL:
+            return 0
+        self.waiting = self.waiting_last = NULL
+        if self.threaded:
+            while i != NULL:
+                after = i.next
+                committer_take(&self.committer, i)
+                i = after
+            return 0
+        while i != NULL:
+            if i.stage == STAGE_COMPLETE:
+                part_flushed(&self.site, i, 0)
+            i = i.next
+        self._journal_ready()
+        disk_begin(&self.site)
+        commit_batch(&self.site, &self.committed, NULL, batch)
+        disk_end(&self.site)
+        return self._settle(self._taken(batch))
+
+    cdef Instance* _taken(self, Instance* batch) noexcept:
+        # The batch, which the loop has back.
+        cdef Instance* i = batch
+        while i != NULL:
+            self.uncommitted -= 1
+            i = i.next
+        return batch
+
+    def release(self):
+        """Send the responses of what was committed off the loop."""
+        cdef uint64_t count = 0
+        read(self.done_fd, &count, 8)
+        self._settle(self._taken(committer_done(&self.committer)))
+
+    cdef int settle_dropped(self, Instance* i) except -1:
+        # A refused instance that is in nobody's batch: its part goes, its response may leave.
+        instance_drop_part(&self.site, i)
+        i.stage = STAGE_SETTLED
+        i.next = NULL
+        return self._settle(i)
+
+    cdef int _settle(self, Instance* batch) except -1:
+        # First look at every instance, then answer: answering gives instances back.
+        cdef Instance* i = batch
+        cdef Instance* after
+        cdef Owing receiver
+        cdef Duplicate duplicate
+        cdef list receivers = []
+        cdef list duplicates = []
+        cdef PyObject* last = NULL
+        while i != NULL:
+            after = i.next
+            i.next = NULL
+            if i.stage == STAGE_DUPLICATE:
+                duplicate = Duplicate.__new__(Duplicate)
+                duplicate.intake = self
+                duplicate.instance = i
+                duplicates.append(duplicate)
+            else:
+                # Only here: until now the committer's thread walked through its batch.
+                i.stage = STAGE_ANSWERABLE
+                if i.younger != NULL:
+                    self.complete(i.younger)
+                    i.younger = NULL
+                if i.error_no:
+                    self.on_error(
+                        (<const char*>i.error_step).decode(), i.error_no,
+                        i.path.decode() if i.path[0] else i.part.decode(),
+                    )
+                if i.receiver == NULL:
+                    self.give_back(i)
+                elif i.receiver != last:
+                    last = i.receiver
+                    receivers.append(<object>last)
+            i = after
+        for receiver in receivers:
+            receiver.answer()
+        for duplicate in duplicates:
+            self.on_duplicate(duplicate)
+        if self.held:
+            self._let_go()
+        return self.commit()
+
+    cdef int _let_go(self) except -1:
+        cdef Owing receiver
+        if self.uncommitted >= UNCOMMITTED_MOST:
+            return 0
+        for receiver in list(self.held):
+            if receiver.owed <= OWED_MOST // 2:
+                self.held.discard(receiver)
+                receiver.go_on()
+        return 0
+
+    cdef bint allowed(self, Py_ssize_t nbytes) noexcept:
+        # Whether reading may go on after so many bytes more.
+        if shared_get(self.site.store_state) != STORE_SLOW:
+            return True
+        self.allowance -= <double>nbytes
+        return self.allowance > 0
+
+    def watch_journal(self):
+        """Have a new journal file opened if the one in use was removed. Call often.
+
+        Where instances are flushed the commit looks for itself, before it answers.
+        """
+        if not self.threaded and self.site.journal_fd >= 0 and journal_is_gone(&self.site):
+            self.site.journal_fd = -1
+
+    def refill(self, double now):
+        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+        cdef Owing receiver
+        cdef double rate = <double>shared_get(&self.shared.block.slow_rate)
+        cdef double past = now - self.refilled_at
+        self.refilled_at = now
+        if shared_get(self.site.store_state) == STORE_SLOW:
+            self.allowance = min(self.allowance + rate * past, rate)
+            if self.allowance <= 0:
+                return
+        for receiver in list(self.slowed):
+            self.slowed.discard(receiver)
+            receiver.speed_up()

@@ -1,0 +1,167 @@
+"""One association's receive path: from bytes read to instances complete and responses sent."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self, type_check_only
+
+from typing_extensions import disjoint_base
+
+from fastscp_ext.receive.intake import Intake, Owing
+
+__all__ = ["Receiver"]
+
+@type_check_only
+class Transport(Protocol):
+    """What a receiver uses of the event loop's transport."""
+
+    def is_closing(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def write(self, data: bytes, /) -> object: ...
+    def get_write_buffer_size(self) -> int: ...
+
+@type_check_only
+class Hooks(Protocol):
+    """What a subclass of Receiver has to define; called by `buffer_updated` and the commit."""
+
+    def pdu_received(self, pdu_type: int, pdu: bytes, /) -> None:
+        """A whole PDU other than P-DATA-TF, header included; b"" if its header is out of place."""
+
+    def framing_failed(self, source: int, reason: int, text: str, pdu_type: int, /) -> None:
+        """The stream cannot be used any further; source and reason of the A-ABORT that is due."""
+
+    def command_received(self, context_id: int, command: bytes, /) -> bytes | None:
+        """The response's command set to any command but C-STORE-RQ, None for no response.
+
+        It is sent after the data set, if one follows, was dropped.
+        """
+
+    def class_judged(self, context_id: int, sop_class: bytes, /) -> int:
+        """Status for an instance whose class is not the context's; 0 to store it."""
+
+    def long_pdu(self, length: int, /) -> bool:
+        """First P-DATA-TF above what we announced; whether to go on."""
+
+    def turn_over(self) -> None:
+        """Others are to be read first: call `go_on_reading(32)` in the loop's next turn."""
+
+    def responses_sent(self) -> None:
+        """Nothing is owed any more; called only while `wind_up`."""
+
+    def instance_settled(
+        self, instance: str, status: int, path: str, size: int, comment: str, /
+    ) -> None:
+        """An instance is answered; called only while `verbose`, and for statuses but 0000."""
+
+    def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
+        """A PDU came or went; called only while `trace`. length: bytes of body."""
+
+@disjoint_base
+class Receiver(Owing):
+    """One association as the event loop's protocol object; subclass it with the methods of Hooks.
+
+    The loop calls `get_buffer` and `buffer_updated`. The class leaves the rest of the arguments to
+    the subclass.
+
+    intake: shared with the worker's other associations. number: the association's.
+    max_pdu_length: as announced. pdata_cap: bytes of P-DATA-TF body tolerated.
+    """
+
+    trace: bool
+    verbose: bool
+    wind_up: bool
+
+    def __new__(
+        cls,
+        intake: Intake,
+        number: int,
+        *_args: object,
+        max_pdu_length: int = 131072,
+        pdata_cap: int = 16777216,
+        **_options: object,
+    ) -> Self: ...
+    @property
+    def intake(self) -> Intake: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def bytes_received(self) -> int: ...
+    @property
+    def stored(self) -> int:
+        """Instances answered with 0000 or B006."""
+
+    @property
+    def refused(self) -> int:
+        """Instances answered with anything else."""
+
+    @property
+    def ignored_bytes(self) -> int:
+        """Bytes that came after the end of interpretation."""
+
+    def get_buffer(self, sizehint: int) -> Intake:
+        """The space the next read goes to: the intake's buffer."""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what was just read. Nothing of it is needed afterwards."""
+
+    def plug(self, transport: Transport, fd: int) -> None:
+        """Bind the transport; fd: its socket, for direct writes, or -1 to go through it."""
+
+    def unplug(self) -> None:
+        """The socket must not be touched any more."""
+
+    def establish(
+        self,
+        contexts: Sequence[tuple[int, bytes, bytes, int, bool, bool]],
+        *,
+        peer_max_pdu_length: int,
+        unique_ids: bool,
+        tag: bytes,
+        calling: bytes,
+        called: bytes,
+    ) -> None:
+        """Enter data transfer (Sta6).
+
+        contexts: (id, abstract syntax, transfer syntax, tap syntax, deflated, storage) each.
+        peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
+        unique_ids: refuse a Message ID that is still outstanding with 0210.
+        tag: the association's members of its journal lines, each led by a comma.
+        calling, called: AE titles for files and paths.
+        Raises ValueError.
+        """
+
+    def end_transfer(self) -> None:
+        """Leave data transfer (Sta6): a P-DATA-TF is out of place from now on."""
+
+    def expect_associate(self, awaited: bool) -> None:
+        """Whether an A-ASSOCIATE-RQ is in its place now."""
+
+    def send_pdu(self, pdu: bytes) -> None:
+        """Send an encoded PDU, behind the responses already on their way."""
+
+    def stop(self) -> None:
+        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`."""
+
+    def drop_message(self) -> bool:
+        """Discard the unfinished message, if any; whether there was one."""
+
+    def forget(self) -> None:
+        """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
+
+    def hold_reading(self, why: int) -> None:
+        """Stop reading for one more reason: 1 admission, 4 the peer does not read, 32 its turn."""
+
+    def go_on_reading(self, why: int) -> None:
+        """Take one reason back; reading goes on when none is left."""
+
+    def overdue(
+        self, now: float, message_timeout: float, min_rate: float, idle_timeout: float
+    ) -> str:
+        """What the peer has let pass, at `now` of the monotonic clock, seconds; "" for nothing.
+
+        "silent inside a message", "slower than the minimum rate" (bytes/s over message_timeout)
+        or "idle". Nothing is overdue while we do not read or owe a response.
+        """
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun and not ended."""

@@ -1,0 +1,1 @@
+"""PDUs, command sets and what is said of them."""
