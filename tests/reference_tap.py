@@ -74,8 +74,16 @@ def sniff(header: bytes, negotiated: int) -> int | None:
     return IMPLICIT_LE if implicit_is_likely(group, length) else None
 
 
+def room(keyword: str, raw: bytes) -> bytes:
+    return raw[: 256 if keyword.endswith("UID") else 1024]
+
+
+def first_value(keyword: str, raw: bytes) -> bytes:
+    return room(keyword, raw).split(b"\\")[0].rstrip(b" \0")
+
+
 def trimmed(keyword: str, raw: bytes) -> bytes:
-    raw = raw[: 256 if keyword.endswith("UID") else 1024].split(b"\\")[0].rstrip(b" \0")
+    raw = first_value(keyword, raw)
     return raw if keyword.endswith("UID") else raw.lstrip(b" ")
 
 
@@ -126,11 +134,12 @@ class _Reader:
         self.order = order
         self.at = 0
         self.raw: dict[str, bytes] = {}
-        self.proved: set[str] = set()
-        self.sound: set[str] | None = None  # before the first sequence at depth 0
+        self.before_guess: set[str] = set()
+        self.before_sequence: dict[str, bytes] | None = None  # the first one at depth 0
         self.conflicts: set[str] = set()
         self.readings = [Reading((Level(implicit=implicit),))]
-        self.guessed = self.firm = self.image = False
+        self.guessed = False
+        self.image: set[str] = set()  # what of one passed at depth 0 since the last guess
         self.fragments = False
         self.behind = False  # a sequence ended last
         self.suspect = False
@@ -151,20 +160,21 @@ class _Reader:
     def drop(self, wrong: list[Reading]) -> None:
         for reading in wrong:
             if reading == self.shallowest():
-                self.keep(self.proved)
+                self.keep(self.before_guess)
+                self.image = set()
             self.readings.remove(reading)
         self.settle()
 
     def settle(self) -> None:
         complete = len(self.raw) == len(WANTED) and len(self.readings) == 1
-        if complete and (self.image or not self.guessed):
+        if complete and not self.guessed:
             self.outcome.settled = True
 
     def stray_end(self) -> None:
         if len(self.readings) > 1:
             self.drop([self.shallowest()])
-        elif self.sound is not None and not self.image and not self.outcome.settled:
-            self.keep(self.sound)
+        elif self.before_sequence is not None and not self.outcome.settled:
+            self.raw = dict(self.before_sequence)
             self.conflicts = set()
 
     def enter(self, implicit: bool | None = None) -> None:
@@ -175,8 +185,8 @@ class _Reader:
 
     def fork(self) -> None:
         if len(self.readings) == 1:
-            self.proved = set(self.raw)
-        self.firm = False
+            self.before_guess = set(self.raw)
+        self.image = set()
         forked: list[Reading] = []
         for reading in self.readings:
             ways = [reading]
@@ -192,7 +202,7 @@ class _Reader:
                     continue
                 forked.remove(same[0])
                 forked.append(same[0].merged(way))
-                self.keep(self.proved)
+                self.keep(self.before_guess)
         self.readings = forked
 
     # What is read.
@@ -307,11 +317,10 @@ class _Reader:
                 self.drop(sorted(descending, key=lambda one: len(one.levels)))
         self.readings = [one.at_tag(tag) for one in self.readings]
         if self.outermost():
-            if tag >> 16 == 0x0028 or tag in PIXELS:
-                self.image = self.firm = True
-                self.settle()
-            elif tag >> 16 == 0x0010:
-                self.firm = True
+            if tag >> 16 == 0x0028:
+                self.image.add("description")
+            elif tag in PIXELS:
+                self.image.add("pixels")
         if tag in PIXELS and self.outermost() and len(self.readings) == 1:
             self.outcome.settled = True
         by_look = implicit or vr == "UN"
@@ -337,8 +346,8 @@ class _Reader:
             self.settle()
         elif (
             length
-            and keyword in ("StudyInstanceUID", "SeriesInstanceUID")
-            and self.another_uid(trimmed(keyword, self.raw[keyword]), raw)
+            and not keyword.startswith("SOP")
+            and self.another(first_value(keyword, self.raw[keyword]), room(keyword, raw))
         ):
             if len(self.readings) > 1:
                 self.drop([self.shallowest()])
@@ -347,17 +356,20 @@ class _Reader:
                 self.conflicts.add(keyword)
 
     @staticmethod
-    def another_uid(known: bytes, raw: bytes) -> bool:
-        return not raw.startswith(known) or raw[len(known) :].strip(b" \0") != b""
+    def another(known: bytes, raw: bytes) -> bool:
+        rest = raw[len(known) :]
+        several = rest.lstrip(b" \0").startswith(b"\\")
+        return not raw.startswith(known) or (not several and rest.strip(b" \0") != b"")
 
     def sequence_passes(self) -> None:
-        if self.sound is None and self.outermost():
-            self.sound = set(self.raw)
+        if self.before_sequence is None and self.outermost():
+            self.before_sequence = dict(self.raw)
 
     def end(self, *, whole: bool) -> None:
         """Nothing more comes; whole: not inside an element."""
-        if len(self.readings) > 1 and not (whole and self.outermost() and self.firm):
-            self.keep(self.proved)
+        proved = whole and self.outermost() and self.image == {"description", "pixels"}
+        if len(self.readings) > 1 and not proved:
+            self.keep(self.before_guess)
 
 
 def tap(data: bytes, negotiated: int) -> Outcome:

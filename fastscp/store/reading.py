@@ -124,7 +124,6 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
     for chunk in feed(tap, data.chunks):
         size += len(chunk)
         crc = crc32c(chunk, crc)
-    tap.end()
     values = tap.values()
     uids = {
         "sop_class_uid": meta.get(0x0002) or values.get("SOPClassUID", b""),
@@ -155,10 +154,11 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
 
 
 def _pass_on(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Show every chunk to the tap."""
+    """Show every chunk to the tap, and the end."""
     for chunk in chunks:
         tap.feed(chunk)
         yield chunk
+    tap.end()
 
 
 def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -181,6 +181,7 @@ def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
         else:
             tap.feed(out)
             left -= len(out)
+    tap.end(whole=inflater.eof)
 
 
 def _meta(header: bytes) -> dict[int, bytes]:

@@ -9,7 +9,9 @@
 # (senders put one behind a sequence of defined length), or it ends the item, too (whose own end was
 # left out). The tap then follows both readings, until what comes shows one of them to be wrong. A
 # value that was found meanwhile is given back when the reading that found it falls, and where no
-# reading is proved at the end. A value is never guessed: it is found for sure, or not at all.
+# reading is proved at the end. Two values of one key at the outermost level are none, for one of
+# them is an item's, except SOP Class and SOP Instance UID, which the command tells as well. So a
+# value is never guessed: it is found for sure, or not at all.
 # Source: PS3.5 7.1, 7.5, A.4; 6.2.2 for UN.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -59,6 +61,8 @@ ctypedef struct TapState:
     bint truncated        # after tap_end: the data set ends inside an element or a sequence
     bint settled          # no later byte changes the values
     uint32_t found        # 1 << key: the element has passed completely, perhaps empty
+    uint32_t conflicting  # 1 << key: it has passed with two values, neither of which is found
+    uint32_t unproved     # 1 << key: a value was given back, and none has come since
 
     # The tap's own.
     bint suspect          # the last VR was invalid: the next header decides
@@ -69,18 +73,16 @@ ctypedef struct TapState:
     uint32_t last_tag
     bint begun            # the first header has passed
     bint fragments        # inside encapsulated pixel data
-    bint behind           # a sequence ended last, so that a stray end here means nothing
+    bint behind_sequence  # a sequence ended last, so that a stray end here means nothing
     bint sequence_passed  # at depth 0
-    bint image_passed     # pixel data, or what describes it, at depth 0
     bint guessed          # there was more than one reading at some time
-    bint firm             # since the last guess: what only the outermost level holds
-    bint unproved         # after tap_end or a stop: values were given back for want of proof
+    bint image_described  # group 0028 at depth 0 of the shallowest reading, since the last guess
+    bint image_passed     # pixel data likewise
     bint comparing        # the passing value, with one of its key that was found before
     bint differs          # it does
     uint32_t compared     # bytes of it
-    uint32_t sound        # found before the first sequence at depth 0: nothing takes it back
-    uint32_t proved       # found when there was one reading; meaningful while there are more
-    uint32_t conflicting  # a Study or Series Instance UID with two values: neither is found
+    uint32_t before_sequence  # found before the first sequence at depth 0
+    uint32_t before_guess     # found when there was one reading, while there are more
     uint32_t count        # readings, at least one, the deepest first; depths differ
     TapReading readings[TAP_READINGS]
     uint32_t header_have  # <= header_want <= 12
@@ -99,8 +101,11 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil
 # The next n bytes of the data set, cut anywhere; nothing of `data` is kept.
 cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil
 
-# The last byte was fed: settles `truncated` and `settled`.
-cdef void tap_end(TapState* tap) noexcept nogil
+# The last byte was fed: settles `truncated` and `settled`. whole: it is the data set's last one.
+cdef void tap_end(TapState* tap, bint whole) noexcept nogil
+
+# Nothing more can be read; what was found for sure stands.
+cdef void tap_stop(TapState* tap) noexcept nogil
 
 # The first of a key's values without its padding; left == 0: absent, incomplete, empty, or found
 # in a reading that is not proved yet.

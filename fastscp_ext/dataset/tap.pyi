@@ -25,8 +25,8 @@ class Tap:
     def feed(self, data: Buffer) -> None:
         """Take in the next bytes of the data set, cut anywhere."""
 
-    def end(self) -> None:
-        """Say that the last byte was fed."""
+    def end(self, whole: bool = True) -> None:
+        """Say that the last byte was fed. whole: it is the data set's last one."""
 
     def values(self) -> dict[str, bytes]:
         """The values found that are not empty, by keyword, without their padding."""

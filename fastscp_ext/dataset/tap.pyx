@@ -224,21 +224,21 @@ cdef inline bint outermost(TapState* tap) noexcept nogil:
 
 
 cdef void settle_if_complete(TapState* tap) noexcept nogil:
-    # Where a guess was made, more than order must prove the level.
-    if tap.found == ALL_FOUND and tap.count == 1 and (tap.image_passed or not tap.guessed):
+    # Where a guess was made, an item end may still show that the reading which is left is wrong.
+    if tap.found == ALL_FOUND and tap.count == 1 and not tap.guessed:
         tap.settled = True
 
 
-cdef void give_back_unproved(TapState* tap) noexcept nogil:
-    # For good: nothing that is still to come proves them.
-    tap.unproved = tap.found & ~tap.proved != 0
-    tap.found &= tap.proved
+cdef void give_back(TapState* tap, uint32_t keep) noexcept nogil:
+    tap.unproved |= tap.found & ~keep
+    tap.found &= keep
 
 
 cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
     # It is wrong. Only the shallowest one has values of its own, and they fall with it.
     if at == tap.count - 1:
-        tap.found &= tap.proved
+        give_back(tap, tap.before_guess)
+        tap.image_described = tap.image_passed = False
     tap.count -= 1
     while at < tap.count:
         tap.readings[at] = tap.readings[at + 1]
@@ -246,9 +246,9 @@ cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
     settle_if_complete(tap)
 
 
-cdef void stop(TapState* tap) noexcept nogil:
+cdef void tap_stop(TapState* tap) noexcept nogil:
     if tap.count > 1:
-        give_back_unproved(tap)
+        give_back(tap, tap.before_guess)
     tap.stopped = True
     tap.settled = True
 
@@ -260,7 +260,7 @@ cdef void enter(TapState* tap, bint implicit) noexcept nogil:
     for n in range(tap.count):
         reading = &tap.readings[n]
         if reading.depth >= DEEPEST:
-            stop(tap)
+            tap_stop(tap)
             return
         reading.depth += 1
         reading.tag = 0
@@ -283,12 +283,12 @@ cdef void add_reading(
     if count[0] and readings[count[0] - 1].depth == reading.depth:
         last = &readings[count[0] - 1]
         if last.implicit_from != reading.implicit_from:
-            stop(tap)
+            tap_stop(tap)
         last.outermost = min(last.outermost, reading.outermost)
         last.tag = last.outermost if last.depth == 0 else 0
-        tap.found &= tap.proved
+        give_back(tap, tap.before_guess)
     elif count[0] == TAP_READINGS:
-        stop(tap)
+        tap_stop(tap)
     else:
         readings[count[0]] = reading[0]
         count[0] += 1
@@ -301,9 +301,9 @@ cdef void fork(TapState* tap) noexcept nogil:
     cdef uint32_t count = 0
     cdef uint32_t n
     if tap.count == 1:
-        tap.proved = tap.found
+        tap.before_guess = tap.found
     tap.guessed = tap.guessed or tap.readings[0].depth > 0
-    tap.firm = False
+    tap.image_described = tap.image_passed = False
     for n in range(tap.count):
         add_reading(tap, readings, &count, &tap.readings[n])
         if tap.readings[n].depth > 0:
@@ -322,8 +322,10 @@ cdef void stray_end(TapState* tap) noexcept nogil:
     # what was found since a sequence passed may be an item's.
     if tap.count > 1:
         drop_reading(tap, tap.count - 1)
-    elif tap.sequence_passed and not tap.image_passed and not tap.settled:
-        tap.found &= tap.sound
+    elif tap.sequence_passed and not tap.settled:
+        # A value that was found before and met another one since is there still.
+        give_back(tap, tap.before_sequence)
+        tap.found = tap.before_sequence
         tap.conflicting = 0
 
 
@@ -393,12 +395,13 @@ cdef void value_passed(TapState* tap) noexcept nogil:
     tap.key = -1
     if not tap.comparing:
         tap.found |= bit
+        tap.unproved &= ~bit
         settle_if_complete(tap)
         return
     tap.comparing = False
     if not tap.differs:
         return
-    # Two Study or Series Instance UIDs at one level: one of them is not the instance's.
+    # Two values of a key at one level: one of them is not the instance's.
     if tap.count > 1:
         drop_reading(tap, tap.count - 1)
     else:
@@ -409,14 +412,14 @@ cdef void value_passed(TapState* tap) noexcept nogil:
 cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept nogil:
     # An item or an end (FFFE,xxxx). The length of an end is 0 and never looked at.
     cdef bint elements = at_elements(tap)
-    cdef bint behind = tap.behind
+    cdef bint behind = tap.behind_sequence
     cdef uint32_t n
-    tap.behind = tag != ITEM
+    tap.behind_sequence = tag != ITEM
     if tag == ITEM and not elements:
         if length != UNDEFINED_LENGTH:
             tap.skip = length
         elif tap.fragments:
-            stop(tap)
+            tap_stop(tap)
         else:
             enter(tap, False)
             tap.item_opened = True
@@ -439,14 +442,14 @@ cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept 
             stray_end(tap)
         fork(tap)
     else:
-        stop(tap)
+        tap_stop(tap)
 
 
 cdef void note_sequence(TapState* tap) noexcept nogil:
-    # Were its length wrong, what follows at this level might be an item's.
+    # If its length is wrong, what follows at this level may be an item's.
     if outermost(tap) and not tap.sequence_passed:
         tap.sequence_passed = True
-        tap.sound = tap.found
+        tap.before_sequence = tap.found
 
 
 cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels) noexcept nogil:
@@ -461,12 +464,10 @@ cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels) noexcept nog
         if reading.depth == 0:
             reading.outermost = tag
     if outermost(tap):
-        # What the outermost level of an image holds, and no item that refers to another one.
-        if group == 0x0028 or is_pixels:
-            tap.image_passed = tap.firm = True
-            settle_if_complete(tap)
-        elif group == 0x0010:
-            tap.firm = True
+        if group == 0x0028:
+            tap.image_described = True
+        elif is_pixels:
+            tap.image_passed = True
 
 
 cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noexcept nogil:
@@ -480,7 +481,7 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
     if is_pixels and tap.count == 1 and outermost(tap):
         tap.settled = True
     # Without a VR only the value shows whether it is items.
-    tap.behind = vr == VR_SEQUENCE or length == 0 and (implicit or vr == VR_UN)
+    tap.behind_sequence = vr == VR_SEQUENCE or length == 0 and (implicit or vr == VR_UN)
     tap.front_have = 0
     tap.front_want = 4 if length >= 8 and (implicit or vr == VR_UN) else 0
     if vr == VR_SEQUENCE or length == UNDEFINED_LENGTH:
@@ -497,7 +498,7 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
     if key < 0 or tap.conflicting & (<uint32_t>1 << key):
         return
     if tap.found & (<uint32_t>1 << key):
-        if length == 0 or key != KEY_STUDY_UID and key != KEY_SERIES_UID:
+        if length == 0 or key == KEY_SOP_CLASS_UID or key == KEY_SOP_INSTANCE_UID:
             return
         tap.comparing = True
         tap.differs = False
@@ -567,6 +568,9 @@ cdef void take_header(TapState* tap) noexcept nogil:
     tap.scanned += tap.header_have
     if tap.scanned >= TAP_SCAN_LIMIT:
         tap.scanned = TAP_SCAN_LIMIT
+        if tap.count > 1:
+            give_back(tap, tap.before_guess)
+            tap.count = 1
         tap.settled = True
     tap.header_have = 0
     tap.header_want = 8
@@ -576,7 +580,7 @@ cdef void take_header(TapState* tap) noexcept nogil:
         take_delimiter(tap, tag, length)
         return
     if not at_elements(tap):
-        stop(tap)
+        tap_stop(tap)
         return
     if vr == VR_INVALID:
         # Private sequences with implicit items inside explicit data sets are seen.
@@ -592,7 +596,7 @@ cdef void take_header(TapState* tap) noexcept nogil:
     if (suspect and (vr == VR_INVALID or vr == VR_UNKNOWN)
             and (tag <= tap.last_tag or tag >> 16 != tap.last_tag >> 16)):
         # The 16-bit length taken on trust has led to something that is no header.
-        stop(tap)
+        tap_stop(tap)
         return
     take_element(tap, tag, vr, length)
 
@@ -609,13 +613,17 @@ cdef bint begins_with_an_item(const TapState* tap) noexcept nogil:
 
 cdef void compare(TapState* tap, Cursor passing) noexcept nogil:
     # With the value of this key that was found first; padding does not count.
-    cdef Cursor known = trimmed(tap, tap.key)
+    cdef Cursor known = first_value(tap, tap.key)
     cdef uint8_t ours = 0
     cdef uint8_t byte = 0
-    while take_u8(&passing, &byte):
+    cdef uint32_t room = room_of(tap.key)
+    while tap.compared < room and take_u8(&passing, &byte):
         if peek_u8(&known, tap.compared, &ours):
             if byte != ours:
                 tap.differs = True
+        elif byte == c"\\":
+            tap.compared = room  # of several values the first one counts
+            return
         elif byte != c" " and byte != 0:
             tap.differs = True
         tap.compared += 1
@@ -636,8 +644,8 @@ cdef void take_value(TapState* tap, Cursor* c) noexcept nogil:
         front = passing
         tap.front_have = <uint8_t>collect(&front, tap.front, tap.front_have, tap.front_want)
         if tap.front_have == tap.front_want:
-            tap.behind = begins_with_an_item(tap)
-            if tap.behind:
+            tap.behind_sequence = begins_with_an_item(tap)
+            if tap.behind_sequence:
                 note_sequence(tap)
     if tap.key < 0:
         return
@@ -674,14 +682,15 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil:
     tap.last_tag = 0
     tap.begun = False
     tap.fragments = False
-    tap.behind = False
+    tap.behind_sequence = False
     tap.sequence_passed = False
     tap.image_passed = False
     tap.guessed = False
-    tap.firm = False
-    tap.unproved = False
+    tap.image_described = False
+    tap.unproved = 0
     tap.comparing = False
-    tap.sound = 0
+    tap.before_sequence = 0
+    tap.before_guess = 0
     tap.conflicting = 0
     tap.count = 1
     tap.readings[0].depth = 0
@@ -698,7 +707,7 @@ cdef void begin_reading(TapState* tap) noexcept nogil:
     cdef int syntax = sniff(tap.header, tap.syntax)
     tap.begun = True
     if syntax < 0:
-        stop(tap)
+        tap_stop(tap)
         return
     tap.sniffed = tap.syntax != TAP_SYNTAX_UNKNOWN and syntax != tap.syntax
     tap.syntax = syntax
@@ -722,30 +731,36 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
         take_header(tap)
 
 
-cdef void tap_end(TapState* tap) noexcept nogil:
-    cdef bint inside = tap.header_have > 0 or tap.skip > 0
+cdef void tap_end(TapState* tap, bint whole) noexcept nogil:
+    cdef bint inside = not whole or tap.header_have > 0 or tap.skip > 0
     tap.settled = True
     if tap.stopped:
         return
     if tap.count > 1:
         # The end proves the one reading in which it stands at the outermost level, if that level
-        # has held what no item does. Else an item was cut, perhaps, and nothing is proved.
-        if inside or not outermost(tap) or not tap.firm:
-            give_back_unproved(tap)
+        # has held a whole image. Else an item was cut, perhaps, and nothing is proved.
+        if inside or not outermost(tap) or not (tap.image_described and tap.image_passed):
+            give_back(tap, tap.before_guess)
         tap.readings[0] = shallowest(tap)[0]
         tap.count = 1
     tap.truncated = inside or not outermost(tap)
 
 
 cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil:
-    cdef uint32_t sure = tap.found if tap.count == 1 else tap.found & tap.proved
+    cdef Cursor value
+    cdef uint8_t byte = 0
+    cdef uint32_t sure = tap.found if tap.count == 1 else tap.found & tap.before_guess
     if not sure & (<uint32_t>1 << key):
         return cursor_over(&tap.values[place_of(key)], 0)
-    return trimmed(tap, key)
+    value = first_value(tap, key)
+    if not is_uid(key):
+        while peek_u8(&value, 0, &byte) and byte == c" ":
+            skip(&value, 1)
+    return value
 
 
-cdef Cursor trimmed(const TapState* tap, int key) noexcept nogil:
-    # The first of a key's values without its padding.
+cdef Cursor first_value(const TapState* tap, int key) noexcept nogil:
+    # Of an element that has passed, without the padding behind it.
     cdef Cursor value = cursor_over(&tap.values[place_of(key)], tap.sizes[key])
     cdef uint8_t byte = 0
     cdef uint32_t n
@@ -757,9 +772,6 @@ cdef Cursor trimmed(const TapState* tap, int key) noexcept nogil:
     while (value.left > 0 and peek_u8(&value, value.left - 1, &byte)
            and (byte == c" " or byte == 0)):
         value.left -= 1
-    if not is_uid(key):
-        while peek_u8(&value, 0, &byte) and byte == c" ":
-            skip(&value, 1)
     return value
 
 
@@ -786,9 +798,9 @@ cdef class Tap:
         if size > 0:
             tap_feed(&self.state, &data[0], <uint32_t>size)
 
-    def end(self):
-        """Say that the last byte was fed."""
-        tap_end(&self.state)
+    def end(self, bint whole=True):
+        """Say that the last byte was fed. whole: it is the data set's last one."""
+        tap_end(&self.state, whole)
 
     def values(self):
         """The values found that are not empty, by keyword, without their padding."""

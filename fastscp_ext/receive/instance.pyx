@@ -31,7 +31,7 @@ from fastscp_ext.dataset.part10 cimport (
 from fastscp_ext.shared.rows cimport COUNTER_DISK, shared_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
-    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_value,
+    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_stop, tap_value,
 )
 from fastscp_ext.text cimport put_hex8, put_padded
 
@@ -54,6 +54,7 @@ cdef enum:
     INFLATE_CAP = 1048576       # bytes inflated for the tap, at most
     INFLATE_STEP = 65536
     INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
+    _FILING = (1 << KEY_STUDY_UID) | (1 << KEY_SERIES_UID)
     VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
 
 
@@ -195,7 +196,7 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
     pending = data[:n]
     i.inflate_calls += 1
     if i.inflate_calls > INFLATE_CALLS:
-        i.tap.stopped = True
+        tap_stop(&i.tap)
         i.inflated = INFLATE_CAP
     while pending and not i.tap.settled and i.inflated < INFLATE_CAP:
         before = inflater.copy()
@@ -210,7 +211,7 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
                 i.sniffed = True
                 tap_feed(&i.tap, data, n)
             else:
-                i.tap.stopped = True
+                tap_stop(&i.tap)
             drop(&i.inflater)
             i.inflated = INFLATE_CAP
             return
@@ -416,7 +417,8 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
         site.iov_used = 0
         instance_drop_part(site, i)
         return
-    tap_end(&i.tap)
+    # Of a deflated data set the tap has seen all only if the stream came to its end.
+    tap_end(&i.tap, not i.deflated or i.inflater != NULL and (<object>i.inflater).eof)
     i.sniffed = i.sniffed or i.tap.sniffed
     i.truncated = not i.deflated and i.tap.truncated
     for k in range(<int>TAP_KEYS):
@@ -444,9 +446,9 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
             i.offending |= 1
         if not values[<int>KEY_SERIES_UID].left:
             i.offending |= 2
-        if i.tap.conflicting:
+        if i.tap.conflicting & _FILING:
             instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
-        elif i.tap.unproved:
+        elif i.tap.unproved & _FILING:
             instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
         else:
             instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")

@@ -34,7 +34,10 @@ class CommandSet:
     def data_set_type(self) -> int | None: ...
     @property
     def has_data_set(self) -> bool | None:
-        """Whether a data set follows: Command Data Set Type is anything but 0101."""
+        """Whether a data set follows: Command Data Set Type is anything but 0101.
+
+        None: it is absent, or not of 2 bytes.
+        """
     @property
     def priority(self) -> int | None: ...
     @property

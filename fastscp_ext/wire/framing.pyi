@@ -27,7 +27,7 @@ class PDUStream:
         | ("data", context id, bytes, last) | ("error", source, reason, text)
 
         What follows a command set that cannot be read, or whose Command Data Set Type is not of 2
-        bytes, is a guess: who judges the command set has to end the association there.
+        bytes, is a guess: whoever judges the command set has to end the association there.
         Raises ValueError for 4 GiB or more at a time.
         """
 

@@ -27,8 +27,8 @@ ctypedef struct Asked:
     uint8_t context_id
     bint sent                       # all of the message is out of our hands
 
-# If usable: `scan.message_id_being_responded_to` may be looked up; once judged, `scan.status` and
-# `scan.data_set_type`, which is 0101 where it is absent, hold as well.
+# `scan.message_id_being_responded_to` may be looked up if the answer is usable. `scan.status` and
+# `scan.data_set_type` may be used after the judgement; an absent data set type is 0101 then.
 ctypedef struct Answer:
     CommandScan scan
     uint8_t context_id

@@ -93,6 +93,17 @@ def test_an_item_that_is_cut_is_filed_nowhere(service: Service, syntax: str) -> 
     assert service.instances() == []
 
 
+def test_what_is_not_inflated_proves_nothing(service: Service) -> None:
+    """A whole image in an item, up to the last byte that is inflated for the tap."""
+    before, behind = parts_of(DEFLATED)
+    front, ends = broken(DEFLATED)
+    front = before + front + element(0x00280010, b"US", b"\1\0")
+    image = element(0x7FE00010, b"OW", bytes((1 << 20) - len(front) - 12))
+    assert len(front + image) == 1 << 20
+    status, _ = sent(service, DEFLATED, front + image + ends + behind)
+    assert (status, service.instances()) in [(0xC000, []), (0, [path_of()])]
+
+
 def test_two_studies_at_once_are_none(service: Service) -> None:
     before, behind = parts_of(ELE)
     status, comment = sent(service, ELE, before + element(0x0020000D, b"UI", OTHER) + behind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,8 +18,12 @@ from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
 from tests.reference_tap import UNDEFINED
 from tests.unit.test_tap import check, delimiter, element, outcome_of, uid
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
 OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}
+LAYOUT = OWN | {"PatientID": b"P1", "SeriesNumber": b"", "InstanceNumber": b"1"}
 FOREIGN = b"1.9.9.9.9"
 
 
@@ -102,18 +107,19 @@ def ends(family: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("inner", [b"", b"item", b"two"])
+@pytest.mark.parametrize("inner", ["", "empty", "two"])
 @pytest.mark.parametrize("nested", [foreign, everything_foreign])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_a_stray_end_behind_a_sequence_of_defined_length(
-    family: int, inner: bytes, nested: object, levels: int
+    family: int, inner: str, nested: Callable[[int], bytes], levels: int
 ) -> None:
-    assert callable(nested)
     item_end, sequence_end = ends(family)
-    items = {b"": b"", b"item": delimiter(0xE000, 0, family), b"two": b"" * 2}[inner]
-    if inner == b"two":
-        body = uid(0x0020000E, FOREIGN, family)
-        items = (delimiter(0xE000, len(body), family) + body) * 2
+    body = uid(0x0020000E, FOREIGN, family)
+    items = {
+        "": b"",
+        "empty": delimiter(0xE000, 0, family),
+        "two": (delimiter(0xE000, len(body), family) + body) * 2,
+    }[inner]
     stray = element(0x00081115, "SQ", items, family) + sequence_end
     data = front(family) + b"".join(open_item(0x00081200, family) for _ in range(levels))
     data += stray + nested(family)
@@ -158,9 +164,26 @@ def test_a_sequence_shorter_than_it_says(family: int) -> None:
     data = front(family) + cut + foreign(family) + item_end + own(family)
     assert check(data, family).values.items() >= OWN.items()
     # Without any delimiter two Study Instance UIDs contradict each other.
-    data = front(family) + cut + foreign(family) + own(family)
+    other = element(0x00100020, "LO", b"P9", family)
+    data = front(family) + cut + other + foreign(family) + own(family)
     outcome = check(data, family)
-    assert not {"StudyInstanceUID", "SeriesInstanceUID"} & outcome.values.keys()
+    assert outcome.values == {"SOPInstanceUID": b"1.2", "InstanceNumber": b"1"}
+    # Nor does an item end undo the contradiction of what stood in front of all sequences.
+    before = front(family) + uid(0x0020000D, b"1.2.3", family)
+    data = before + cut + foreign(family) + item_end
+    assert check(data, family).values["StudyInstanceUID"] == b"1.2.3"
+    assert "StudyInstanceUID" not in check(data + foreign(family), family).values
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_wrong_reading_saw_proves_nothing(family: int) -> None:
+    """Group 0010 and 0028 in an item, behind ends that end nothing; then another item is cut."""
+    item_end, sequence_end = ends(family)
+    shown = element(0x00100010, "PN", b"X^Y ", family) + element(0x00280010, "US", b"\1\0", family)
+    shown += element(0x7FE00010, "OW", b"ab", family)
+    data = front(family) + open_item(0x00081115, family) + open_item(0x00081199, family)
+    data += uid(0x00081155, b"1.9", family) + sequence_end * 2 + shown + item_end + sequence_end
+    assert check(data + foreign(family), family).values == {"SOPInstanceUID": b"1.2"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -209,9 +232,13 @@ def any_elements(rng: random.Random, depth: int) -> list[tuple[int, str, bytes] 
         for tag, vr, value in (
             (0x00081150, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
             (0x00081155, "UI", b"1.9.8\0"),
+            (0x00100010, "PN", b"X^Y "),
+            (0x00100020, "LO", b"P9"),
             (0x0020000D, "UI", FOREIGN + b"\0"),
             (0x0020000E, "UI", FOREIGN + b"\0"),
+            (0x00200011, "IS", b"9 "),
             (0x00200013, "IS", b"9 "),
+            (0x00280010, "US", b"\2\0"),
             (0x0040A170, "LO", b"x "),
         )
         if rng.random() < 0.6
@@ -280,11 +307,15 @@ def never_another(seeds: range) -> tuple[int, int]:
         pieces = [front(family), *write(sequences, family)]
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
             pieces = damage(rng, pieces, family)
-        data = b"".join(pieces) + own(family)
         if rng.random() < 0.2:
-            data = data[: rng.randrange(len(data))]
+            # In front of an element, where nothing looks cut.
+            data = b"".join(pieces[: rng.randrange(len(pieces))])
+        else:
+            data = b"".join(pieces) + own(family)
+            if rng.random() < 0.1:
+                data = data[: rng.randrange(len(data))]
         outcome = check(data, family, [rng.randrange(len(data)) for _ in range(3)] if data else [])
-        for keyword, value in OWN.items():
+        for keyword, value in LAYOUT.items():
             assert outcome.values.get(keyword, value) == value, f"seed {seed}: {data.hex()}"
         found += outcome.values.items() >= OWN.items()
     return len(seeds), found
