@@ -138,7 +138,6 @@ class _Reader:
         self.before_sequence: dict[str, bytes] | None = None  # the first one at depth 0
         self.conflicts: set[str] = set()
         self.readings = [Reading((Level(implicit=implicit),))]
-        self.guessed = False
         self.image: set[str] = set()  # what of one passed at depth 0 since the last guess
         self.fragments = False
         self.behind = False  # a sequence ended last
@@ -166,14 +165,13 @@ class _Reader:
         self.settle()
 
     def settle(self) -> None:
-        complete = len(self.raw) == len(WANTED) and len(self.readings) == 1
-        if complete and not self.guessed:
+        if len(self.raw) == len(WANTED) and self.before_sequence is None:
             self.outcome.settled = True
 
     def stray_end(self) -> None:
         if len(self.readings) > 1:
             self.drop([self.shallowest()])
-        elif self.before_sequence is not None and not self.outcome.settled:
+        elif self.before_sequence is not None:
             self.raw = dict(self.before_sequence)
             self.conflicts = set()
 
@@ -191,7 +189,6 @@ class _Reader:
         for reading in self.readings:
             ways = [reading]
             if len(reading.levels) > 1:
-                self.guessed = True
                 ways.append(reading.left(2))
             for way in ways:
                 same = [one for one in forked if len(one.levels) == len(way.levels)]
@@ -266,9 +263,13 @@ class _Reader:
             self.readings = [one.left(1) for one in self.readings]
         elif number == 0xE0DD:
             if self.outermost() and not behind:
-                self.stray_end()
+                self.behind = False
+                if self.previous not in PIXELS:
+                    self.stray_end()
             self.fork()
         else:
+            if not in_items and self.outermost() and not behind:
+                self.stray_end()
             raise StoppedError
 
     def pass_on(self, length: int) -> None:
@@ -321,8 +322,6 @@ class _Reader:
                 self.image.add("description")
             elif tag in PIXELS:
                 self.image.add("pixels")
-        if tag in PIXELS and self.outermost() and len(self.readings) == 1:
-            self.outcome.settled = True
         by_look = implicit or vr == "UN"
         self.behind = vr == "SQ" or (by_look and length == 0)
         if vr == "SQ" or length == UNDEFINED:

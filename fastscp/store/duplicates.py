@@ -32,7 +32,7 @@ _LOCKS: Final = 256
 _LAST_VERSION: Final = 9
 # How long a line that is on its way is waited for, and how often somebody looks. A batch lasts as
 # long as its flushes; one that takes longer than this is stuck with its disk.
-_LINE_S: Final = 60.0
+_LINE_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.002
 
 

@@ -167,7 +167,7 @@ def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
     left = _INFLATED
     for chunk in chunks:
         yield chunk
-        if not left or tap.settled:
+        if not left or tap.settled or inflater.eof:
             continue
         try:
             out = inflater.decompress(chunk, left)

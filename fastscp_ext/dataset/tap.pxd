@@ -74,8 +74,8 @@ ctypedef struct TapState:
     bint begun            # the first header has passed
     bint fragments        # inside encapsulated pixel data
     bint behind_sequence  # a sequence ended last, so that a stray end here means nothing
+    bint behind_pixels    # the last element was pixel data
     bint sequence_passed  # at depth 0
-    bint guessed          # there was more than one reading at some time
     bint image_described  # group 0028 at depth 0 of the shallowest reading, since the last guess
     bint image_passed     # pixel data likewise
     bint comparing        # the passing value, with one of its key that was found before

@@ -224,8 +224,8 @@ cdef inline bint outermost(TapState* tap) noexcept nogil:
 
 
 cdef void settle_if_complete(TapState* tap) noexcept nogil:
-    # Where a guess was made, an item end may still show that the reading which is left is wrong.
-    if tap.found == ALL_FOUND and tap.count == 1 and not tap.guessed:
+    # Behind a sequence an item end may still show that the level is wrong.
+    if tap.found == ALL_FOUND and not tap.sequence_passed:
         tap.settled = True
 
 
@@ -302,7 +302,6 @@ cdef void fork(TapState* tap) noexcept nogil:
     cdef uint32_t n
     if tap.count == 1:
         tap.before_guess = tap.found
-    tap.guessed = tap.guessed or tap.readings[0].depth > 0
     tap.image_described = tap.image_passed = False
     for n in range(tap.count):
         add_reading(tap, readings, &count, &tap.readings[n])
@@ -318,11 +317,11 @@ cdef void fork(TapState* tap) noexcept nogil:
 
 
 cdef void stray_end(TapState* tap) noexcept nogil:
-    # An end at the outermost level that no sequence stands in front of: the level is wrong, and
-    # what was found since a sequence passed may be an item's.
+    # A delimiter came at the outermost level, and no sequence in front of it: the level is wrong.
+    # What was found since a sequence passed may be an item's.
     if tap.count > 1:
         drop_reading(tap, tap.count - 1)
-    elif tap.sequence_passed and not tap.settled:
+    elif tap.sequence_passed:
         # A value that was found before and met another one since is there still.
         give_back(tap, tap.before_sequence)
         tap.found = tap.before_sequence
@@ -438,10 +437,15 @@ cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept 
             for n in range(tap.count):
                 leave(&tap.readings[n], 1)
             return
+        # Behind native pixel data it stands where the end of encapsulated ones would.
         if outermost(tap) and not behind:
-            stray_end(tap)
+            tap.behind_sequence = False
+            if not tap.behind_pixels:
+                stray_end(tap)
         fork(tap)
     else:
+        if elements and outermost(tap) and not behind:
+            stray_end(tap)
         tap_stop(tap)
 
 
@@ -478,10 +482,9 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
     note_element(tap, tag, is_pixels)
     implicit = reads_implicit(&tap.readings[0])
     tap.last_tag = tag
-    if is_pixels and tap.count == 1 and outermost(tap):
-        tap.settled = True
     # Without a VR only the value shows whether it is items.
     tap.behind_sequence = vr == VR_SEQUENCE or length == 0 and (implicit or vr == VR_UN)
+    tap.behind_pixels = is_pixels
     tap.front_have = 0
     tap.front_want = 4 if length >= 8 and (implicit or vr == VR_UN) else 0
     if vr == VR_SEQUENCE or length == UNDEFINED_LENGTH:
@@ -683,9 +686,9 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil:
     tap.begun = False
     tap.fragments = False
     tap.behind_sequence = False
+    tap.behind_pixels = False
     tap.sequence_passed = False
     tap.image_passed = False
-    tap.guessed = False
     tap.image_described = False
     tap.unproved = 0
     tap.comparing = False

@@ -193,6 +193,9 @@ cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
         inflater = zlib.decompressobj(-15)
         hold(&i.inflater, inflater)
     inflater = <object>i.inflater
+    if inflater.eof:
+        # It would keep what stands behind the end, all of it, and copy that with every slice.
+        return
     pending = data[:n]
     i.inflate_calls += 1
     if i.inflate_calls > INFLATE_CALLS:

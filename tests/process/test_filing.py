@@ -104,6 +104,27 @@ def test_what_is_not_inflated_proves_nothing(service: Service) -> None:
     assert (status, service.instances()) in [(0xC000, []), (0, [path_of()])]
 
 
+def test_what_stands_behind_a_deflated_stream_is_not_kept(service: Service) -> None:
+    before, _ = parts_of(DEFLATED)
+    deflate = zlib.compressobj(wbits=-15)
+    data = deflate.compress(before) + deflate.flush() + bytes(24 << 20)
+    highest = [_highest_memory(pid) for pid in service.worker_pids()]
+    with service.peer(SYNTAXES[DEFLATED]) as peer:
+        peer.send(store(1, data, fragment=65536))
+        assert peer.read_response().status == 0xC000
+        peer.release()
+    for pid, was in zip(service.worker_pids(), highest, strict=True):
+        assert _highest_memory(pid) - was < 8 << 20
+
+
+def _highest_memory(pid: int) -> int:
+    """Bytes that a process had in memory at most."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    return next(
+        int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM")
+    )
+
+
 def test_two_studies_at_once_are_none(service: Service) -> None:
     before, behind = parts_of(ELE)
     status, comment = sent(service, ELE, before + element(0x0020000D, b"UI", OTHER) + behind)

@@ -199,6 +199,43 @@ def test_the_same_uid_twice_contradicts_nothing(family: int) -> None:
         assert outcome.values["SeriesInstanceUID"] == b"1.2.3.1"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("shape", "own_found"),
+    [
+        ("short icon IE SE own", True),
+        ("short foreign I IE IE SE own", False),
+        ("short foreign image IE SE", False),
+        ("open image SE foreign icon IE SE own", True),
+        ("open IE SE foreign icon IE SE own", True),
+        ("open IE SE foreign image IE I IE SE own", False),
+        ("open SE pid foreign", False),
+        ("open SE foreign image", False),
+    ],
+)
+def test_what_looks_like_the_outermost_level(family: int, shape: str, own_found: bool) -> None:
+    """A level left too early, and in it what the outermost one of an image has."""
+    item_end, sequence_end = ends(family)
+    item = delimiter(0xE000, UNDEFINED, family)
+    pieces = {
+        "short": element(0x00081115, "SQ", item, family),
+        "open": open_item(0x00081115, family),
+        "I": item,
+        "IE": item_end,
+        "SE": sequence_end,
+        "foreign": foreign(family),
+        "pid": element(0x00100020, "LO", b"P9", family),
+        "image": element(0x00280010, "US", b"\1\0", family),
+        "icon": foreign(family) + element(0x7FE00010, "OW", b"icon", family),
+        "own": own(family),
+    }
+    outcome = check(front(family) + b"".join(pieces[name] for name in shape.split()), family)
+    if own_found:
+        assert outcome.values.items() >= OWN.items()
+    else:
+        assert not OWN.keys() & outcome.values.keys()
+
+
 def test_more_readings_than_are_followed() -> None:
     family = EXPLICIT_LE
     _, sequence_end = ends(family)
@@ -240,6 +277,7 @@ def any_elements(rng: random.Random, depth: int) -> list[tuple[int, str, bytes] 
             (0x00200013, "IS", b"9 "),
             (0x00280010, "US", b"\2\0"),
             (0x0040A170, "LO", b"x "),
+            (0x7FE00010, "OW", b"icon"),
         )
         if rng.random() < 0.6
     ]
@@ -254,12 +292,16 @@ def is_end(piece: bytes) -> bool:
     return is_delimiter(piece) and piece[4:] == bytes(4)
 
 
-def damage(rng: random.Random, pieces: list[bytes], family: int) -> list[bytes]:
-    """One fault of those that are seen."""
+def damage(rng: random.Random, pieces: list[bytes], family: int, *, cut: bool) -> list[bytes]:
+    """One fault of those that are seen.
+
+    cut: the data set will end early. Behind both ends of a level in one place, or a length that is
+    too short, it would end like any other: nobody can tell.
+    """
     pieces = list(pieces)
     item_end, sequence_end = ends(family)
     places = [at for at, piece in enumerate(pieces) if is_end(piece)]
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:
             at = rng.randrange(1, len(pieces) + 1)
             pieces.insert(at, rng.choice([item_end, sequence_end]))
@@ -277,7 +319,10 @@ def damage(rng: random.Random, pieces: list[bytes], family: int) -> list[bytes]:
                 for piece in pieces
                 for part in ((piece, sequence_end) if b"SQ\0\0" in piece[:8] else (piece,))
             ]
-        case 5:
+        case 5 if not cut:
+            at = rng.randrange(1, len(pieces) + 1)
+            pieces[at:at] = [item_end, sequence_end]
+        case 6 if not cut:
             # A sequence or item of a length that is not its own.
             lengths = [
                 at
@@ -305,18 +350,23 @@ def never_another(seeds: range) -> tuple[int, int]:
             if rng.random() < 0.7
         ]
         pieces = [front(family), *write(sequences, family)]
-        for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            pieces = damage(rng, pieces, family)
-        if rng.random() < 0.2:
-            # In front of an element, where nothing looks cut.
-            data = b"".join(pieces[: rng.randrange(len(pieces))])
+        cut = rng.random() < 0.2
+        faults = rng.choice([1, 1, 1, 2, 3])
+        for _ in range(faults):
+            pieces = damage(rng, pieces, family, cut=cut)
+        if cut:
+            # In front of an element, where nothing looks cut; an image that is whole looks so, too.
+            end = rng.randrange(len(pieces))
+            while end and pieces[end - 1].endswith(b"icon"):
+                end -= 1
+            data = b"".join(pieces[:end])
+            if rng.random() < 0.3:
+                data = data[: rng.randrange(len(data) + 1)]
         else:
             data = b"".join(pieces) + own(family)
-            if rng.random() < 0.1:
-                data = data[: rng.randrange(len(data))]
         outcome = check(data, family, [rng.randrange(len(data)) for _ in range(3)] if data else [])
-        for keyword, value in LAYOUT.items():
-            assert outcome.values.get(keyword, value) == value, f"seed {seed}: {data.hex()}"
+        for keyword, value in (LAYOUT if faults == 1 else OWN).items():
+            assert outcome.values.get(keyword, value) == value, f"seed {seed}"
         found += outcome.values.items() >= OWN.items()
     return len(seeds), found
 
