@@ -1,21 +1,22 @@
 """The settings of `fastscp serve`: declared once each, read from four places, checked once.
 
-A field of `ServeConfig` is the declaration: its name is the flag, the TOML key and, behind
-`FASTSCP_`, the environment variable. Help, the table of the README and what `fastscp config` prints
-come from the same place. A flag beats the environment, which beats the file, which beats the
-default.
+A field of `WorkerConfig` or `ServeConfig` is the declaration: its name is the flag, the TOML key
+and, behind `FASTSCP_`, the environment variable. Help, the table of the README, what `fastscp
+config` prints and what a worker is told come from the same place. A flag beats the environment,
+which beats the file, which beats the default.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import tomllib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from fastscp import uids
 from fastscp.config.values import (
@@ -51,6 +52,7 @@ __all__ = [
     "Loaded",
     "ServeConfig",
     "Setting",
+    "WorkerConfig",
     "allows",
     "load",
     "options_table",
@@ -95,7 +97,7 @@ def _layout(raw: object) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as declared by a field of `ServeConfig`.
+    """A setting as declared by a field of `ServeConfig` or of its base.
 
     default_text: the default for people, where the value depends on the machine or says too little.
     flag_only: a consent to be given by hand each time, never left behind in a file.
@@ -153,41 +155,13 @@ _DAY_S: Final = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeConfig:
-    """The effective configuration of a receiver. Immutable, picklable, given to every worker."""
+class WorkerConfig:
+    """What a worker is told of the configuration: how to treat what arrives. Immutable.
 
-    host: tuple[str, ...] = _setting(
-        Many(Parsed(read_host, "HOST", "an address or a host name")),
-        Group.NETWORK,
-        "Address to listen on, IPv4 or IPv6; repeatable.",
-        default=("0.0.0.0",),  # noqa: S104 - a receiver is there to be reached
-    )
-    port: int = _setting(
-        Whole(0, 65535, metavar="PORT"),
-        Group.NETWORK,
-        "TCP port to listen on; 0 lets the system pick one.",
-        default=11112,
-    )
-    workers: int = _setting(
-        Whole(1, 256),
-        Group.NETWORK,
-        "Worker processes that receive.",
-        factory=lambda: min(256, len(os.sched_getaffinity(0))),
-        default_text="the CPUs this process may use",
-    )
-    allow: tuple[AllowRule, ...] = _setting(
-        Many(
-            Parsed(
-                read_allow_rule,
-                "AE@NETWORK",
-                "AE@NETWORK, such as CT1@10.1.2.0/24, *@::1 or PACS@*",
-            )
-        ),
-        Group.NETWORK,
-        "Who may associate: a calling AE title (* = any) from a network (* = any); repeatable.",
-        default=(),
-        default_text="anyone",
-    )
+    Main sends the object itself: a setting that stands here needs no other way to a worker.
+    layout_change and min_free_space are main's to act on, and stand beside what they are about.
+    """
+
     ae_title: str = _setting(
         _AE_TITLE, Group.ASSOCIATION, "AE title of the receiver.", default="FASTSCP"
     )
@@ -240,19 +214,6 @@ class ServeConfig:
         "Refuse harmless violations of the standard that are otherwise tolerated.",
         default=False,
     )
-    store: Path = _setting(  # noqa: RUF009 - a path is immutable
-        Parsed(read_path, "DIR", "a directory"),
-        Group.STORE,
-        "Directory the instances are kept in.",
-        default=Path("dicom-store"),
-        default_text="./dicom-store",
-    )
-    store_must_exist: bool = _setting(
-        Switch(),
-        Group.STORE,
-        "Refuse a directory that is not a store already, such as a mount point without its mount.",
-        default=False,
-    )
     durability: str = _setting(
         Choice(("stable", "buffered")),
         Group.STORE,
@@ -290,21 +251,6 @@ class ServeConfig:
         Group.STORE,
         "Compression of the files: none, zstd or zstd:LEVEL (1 to 19); files then end in .dcm.zst.",
         default="none",
-    )
-    max_associations: int = _setting(
-        Whole(0, 1_000_000), Group.LIMITS, "Associations at a time; 0 = no limit.", default=1000
-    )
-    max_associations_per_host: int = _setting(
-        Whole(0, 1_000_000),
-        Group.LIMITS,
-        "Associations at a time from one address; 0 = no limit.",
-        default=0,
-    )
-    max_associations_per_ae: int = _setting(
-        Whole(0, 1_000_000),
-        Group.LIMITS,
-        "Associations at a time from one calling AE title; 0 = no limit.",
-        default=0,
     )
     max_instance_size: int = _setting(
         Size(), Group.LIMITS, "Largest data set to store; 0 = no limit.", default=0
@@ -356,14 +302,101 @@ class ServeConfig:
     )
 
     @property
+    def durable(self) -> bool:
+        """Whether an instance survives a power cut once success is answered."""
+        return self.durability == "stable"
+
+    @property
     def suffix(self) -> str:
         """What the names of stored files end in."""
         return SUFFIX if self.compress == "none" else SUFFIX + ".zst"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig(WorkerConfig):
+    """The effective configuration of a receiver. Immutable, picklable.
+
+    What stands here is for main alone.
+    """
+
+    host: tuple[str, ...] = _setting(
+        Many(Parsed(read_host, "HOST", "an address or a host name")),
+        Group.NETWORK,
+        "Address to listen on, IPv4 or IPv6; repeatable.",
+        default=("0.0.0.0",),  # noqa: S104 - a receiver is there to be reached
+    )
+    port: int = _setting(
+        Whole(0, 65535, metavar="PORT"),
+        Group.NETWORK,
+        "TCP port to listen on; 0 lets the system pick one.",
+        default=11112,
+    )
+    workers: int = _setting(
+        Whole(1, 256),
+        Group.NETWORK,
+        "Worker processes that receive.",
+        factory=lambda: min(256, len(os.sched_getaffinity(0))),
+        default_text="the CPUs this process may use",
+    )
+    allow: tuple[AllowRule, ...] = _setting(
+        Many(
+            Parsed(
+                read_allow_rule,
+                "AE@NETWORK",
+                "AE@NETWORK, such as CT1@10.1.2.0/24, *@::1 or PACS@*",
+            )
+        ),
+        Group.NETWORK,
+        "Who may associate: a calling AE title (* = any) from a network (* = any); repeatable.",
+        default=(),
+        default_text="anyone",
+    )
+    store: Path = _setting(  # noqa: RUF009 - a path is immutable
+        Parsed(read_path, "DIR", "a directory"),
+        Group.STORE,
+        "Directory the instances are kept in.",
+        default=Path("dicom-store"),
+        default_text="./dicom-store",
+    )
+    store_must_exist: bool = _setting(
+        Switch(),
+        Group.STORE,
+        "Refuse a directory that is not a store already, such as a mount point without its mount.",
+        default=False,
+    )
+    max_associations: int = _setting(
+        Whole(0, 1_000_000), Group.LIMITS, "Associations at a time; 0 = no limit.", default=1000
+    )
+    max_associations_per_host: int = _setting(
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "Associations at a time from one address; 0 = no limit.",
+        default=0,
+    )
+    max_associations_per_ae: int = _setting(
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "Associations at a time from one calling AE title; 0 = no limit.",
+        default=0,
+    )
+
+    def for_workers(self) -> WorkerConfig:
+        """The part that workers are told, without a list of its fields."""
+        return msgspec.convert(self, WorkerConfig, from_attributes=True)
+
+
+def _declared() -> list[dataclasses.Field[Any]]:
+    """The fields of `ServeConfig` in the order of help: by heading, those of main alone first."""
+    told = {field.name for field in dataclasses.fields(WorkerConfig)}
+    headings = list(Group)
+    return sorted(
+        dataclasses.fields(ServeConfig),
+        key=lambda field: (headings.index(field.metadata["group"]), field.name in told),
+    )
+
+
 SETTINGS: Final[tuple[Setting, ...]] = tuple(
-    Setting(name=field.name.replace("_", "-"), **field.metadata)
-    for field in dataclasses.fields(ServeConfig)
+    Setting(name=field.name.replace("_", "-"), **field.metadata) for field in _declared()
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 _BY_VARIABLE: Final = {setting.environment: setting for setting in SETTINGS}
@@ -454,6 +487,9 @@ def _known(name: str, option: str, known: Mapping[str, Setting], what: str) -> S
         if setting.flag_only:
             raise ConfigError(option, f"is accepted as the flag {setting.flag} only; take it out")
         return setting
+    # Not above: workers import this module, too, and have no use for it.
+    import difflib
+
     # A key written with underscores, or in the wrong case, is as close as one gets.
     folded = {word.replace("_", "-").lower(): word for word in known}
     close = difflib.get_close_matches(name.replace("_", "-").lower(), folded, n=1, cutoff=0.7)

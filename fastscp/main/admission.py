@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastscp.config.values import allows
 from fastscp.log import printable
-from fastscp.messages.channel import Verdict
+from fastscp.messages.worker import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

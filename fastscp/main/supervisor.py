@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvloop
 from setproctitle import setproctitle
@@ -29,10 +29,10 @@ from fastscp.errors import BootError, ConfigError, FastscpError, StoreBusyError
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.storewatch import SpaceState, StoreWatch, look
-from fastscp.messages.channel import (
+from fastscp.messages.channel import Channel
+from fastscp.messages.worker import (
     Abandon,
     Ask,
-    Channel,
     Drain,
     Failed,
     FromWorker,
@@ -43,7 +43,6 @@ from fastscp.messages.channel import (
     Stop,
     Taken,
 )
-from fastscp.store.compress import level_of
 from fastscp.store.directory import Store, sweep_incoming
 from fastscp.store.journal import last_sequence
 from fastscp_ext import AssociateRJ, Shared, encode_associate_rj, rename_noreplace
@@ -51,9 +50,9 @@ from fastscp_ext import AssociateRJ, Shared, encode_associate_rj, rename_norepla
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastscp.config.settings import ServeConfig
+    from fastscp.config.settings import ServeConfig, WorkerConfig
 
-__all__ = ["Supervisor", "run"]
+__all__ = ["Supervisor", "policy_of", "run"]
 
 log = logging.getLogger("fastscp.main")
 
@@ -120,6 +119,17 @@ class _Exit(asyncio.SubprocessProtocol):
         self._ended()
 
 
+def policy_of(config: WorkerConfig) -> Policy:
+    """The settings that decide over a request, with the names in them looked up.
+
+    Each has the name it has in the configuration. Cost: imports pydicom.
+    """
+    values: dict[str, Any] = {name: getattr(config, name) for name in Policy.__struct_fields__}
+    values["sop_classes"] = uids.sop_class_rule(config.sop_classes)
+    values["transfer_syntaxes"] = uids.transfer_syntax_rule(config.transfer_syntaxes)
+    return Policy(**values)
+
+
 class Supervisor:
     """The service, from its start to its end; `serve` runs it."""
 
@@ -165,7 +175,7 @@ class Supervisor:
             self._shared.begin_sequence(
                 await self._in_executor(lambda: last_sequence(store.dir_fd))
             )
-            self._policy = await self._in_executor(self._make_policy)
+            self._policy = await self._in_executor(lambda: policy_of(config))
             self._acceptors = [
                 Acceptor(
                     sock,
@@ -250,18 +260,6 @@ class Supervisor:
 
     async def _in_executor(self, work: Callable[[], _T]) -> _T:
         return await self._loop.run_in_executor(None, work)
-
-    def _make_policy(self) -> Policy:
-        config = self._config
-        return Policy(
-            ae_title=config.ae_title,
-            check_called_ae=config.check_called_ae,
-            max_pdu_length=config.max_pdu_length,
-            max_async_operations=config.max_async_operations,
-            strict=config.strict,
-            sop_classes=uids.sop_class_rule(config.sop_classes),
-            transfer_syntaxes=uids.transfer_syntax_rule(config.transfer_syntaxes),
-        )
 
     def _say_start(self, store: Store, folders: int, parts: int, size: int) -> None:
         facts = store.facts
@@ -351,24 +349,11 @@ class Supervisor:
                 worker=number,
                 life=worker.life,
                 run=self._run,
+                config=config.for_workers(),
                 policy=self._policy,
-                layout=config.layout,
-                suffix=config.suffix,
-                durability=config.durability,
                 use_link=not store.facts.noreplace,
                 mixed=store.mixed,
                 suspect=store.suspect,
-                compress_level=level_of(config.compress),
-                on_duplicate=config.on_duplicate,
-                digest=config.digest,
-                max_instance_size=config.max_instance_size,
-                artim_timeout=config.artim_timeout,
-                message_timeout=config.message_timeout,
-                idle_timeout=config.idle_timeout,
-                min_rate=config.min_rate,
-                drain_timeout=config.drain_timeout,
-                log_format=config.log_format,
-                log_level=config.log_level,
             )
         )
         return worker

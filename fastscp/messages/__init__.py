@@ -1,1 +1,1 @@
-"""What main and its workers tell each other."""
+"""What main and its workers tell each other, and the way it goes."""

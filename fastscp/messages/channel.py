@@ -1,7 +1,6 @@
-"""What main and a worker say to each other, over one socket pair.
+"""The socket pair between main and a worker: messages framed, descriptors owned.
 
-Messages keep their boundaries (SOCK_SEQPACKET). A connection travels with its `Offer` as a
-descriptor; main keeps its own copy until `Taken` came back.
+Messages keep their boundaries (SOCK_SEQPACKET), and one may carry a descriptor.
 """
 
 from __future__ import annotations
@@ -9,133 +8,17 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-
-from fastscp.association.negotiation import Policy  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = [
-    "Abandon",
-    "Ask",
-    "Channel",
-    "Drain",
-    "Failed",
-    "FromWorker",
-    "Gone",
-    "Offer",
-    "Ready",
-    "Setup",
-    "Stop",
-    "Taken",
-    "ToWorker",
-    "Verdict",
-]
+__all__ = ["Channel"]
 
-# A Setup carries the lists of SOP classes; everything else is a few hundred bytes.
+# A worker's first message carries the lists of SOP classes; the others are a few hundred bytes.
 _LONGEST: Final = 196608
-
-
-class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """First message to a worker: all it needs to know, besides the descriptors it inherits.
-
-    worker: its number, also of its row of the shared counters. life: name of its part folder.
-    run: names this run of the service in association ids. compress_level:
-    0 for none. Times in seconds, sizes in bytes.
-    """
-
-    worker: int
-    life: str
-    run: str
-    policy: Policy
-    layout: str
-    suffix: str
-    durability: str
-    use_link: bool
-    mixed: bool
-    suspect: bool
-    on_duplicate: str
-    digest: str
-    compress_level: int
-    max_instance_size: int
-    artim_timeout: float
-    message_timeout: float
-    idle_timeout: float
-    min_rate: int
-    drain_timeout: float
-    log_format: str
-    log_level: str
-
-
-class Offer(msgspec.Struct, tag=True, frozen=True):
-    """A connection, its descriptor attached. `number` is its association's from now on."""
-
-    number: int
-    host: str
-    port: int
-
-
-class Verdict(msgspec.Struct, tag=True, frozen=True):
-    """The answer to `Ask`: admitted where `result` is 0, else what to reject with."""
-
-    number: int
-    result: int = 0
-    source: int = 0
-    reason: int = 0
-    why: str = ""
-
-
-class Abandon(msgspec.Struct, tag=True, frozen=True):
-    """Close this connection, which has not become an association."""
-
-    number: int
-
-
-class Drain(msgspec.Struct, tag=True, frozen=True):
-    """Let associations go on for `seconds`, then end them, then exit."""
-
-    seconds: float
-
-
-class Stop(msgspec.Struct, tag=True, frozen=True):
-    """End every association now and exit."""
-
-
-class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The worker is up."""
-
-
-class Failed(msgspec.Struct, tag=True, frozen=True):
-    """The worker cannot begin to work, and exits."""
-
-    why: str
-
-
-class Taken(msgspec.Struct, tag=True, frozen=True):
-    """The worker has the connection; main may close its copy."""
-
-    number: int
-
-
-class Ask(msgspec.Struct, tag=True, frozen=True):
-    """May this association be admitted?"""
-
-    number: int
-    calling_ae: str
-    called_ae: str
-
-
-class Gone(msgspec.Struct, tag=True, frozen=True):
-    """The connection is over."""
-
-    number: int
-
-
-ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | Drain | Stop
-FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Gone
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

@@ -17,7 +17,7 @@ from fastscp.association import service
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
 from fastscp.log import TRACE, printable
-from fastscp.messages.channel import Verdict
+from fastscp.messages.worker import Verdict
 from fastscp_ext import (
     Abort,
     AssociateRJ,
@@ -41,8 +41,9 @@ from fastscp_ext import (
 
 if TYPE_CHECKING:
     from fastscp.association.negotiation import Policy
+    from fastscp.config.settings import WorkerConfig
 
-__all__ = ["Association", "Reception", "Timeouts"]
+__all__ = ["Association", "Reception"]
 
 log = logging.getLogger("fastscp.association")
 
@@ -91,20 +92,11 @@ _OTHER_PROTOCOLS: Final = {
 }
 
 
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds; min_rate in bytes per second. See the settings of the same names."""
-
-    artim: float
-    message: float
-    idle: float
-    min_rate: int
-
-
 class Reception(Protocol):
     """What an association needs of the worker it lives in."""
 
     policy: Policy
-    timeouts: Timeouts
+    config: WorkerConfig
     run: str
     ending: bool
 
@@ -159,7 +151,7 @@ class Association(Receiver):
         self._transport = transport
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
-        self._deadline = self._began + self._reception.timeouts.artim
+        self._deadline = self._began + self._reception.config.artim_timeout
         self.plug(transport, transport.get_extra_info("socket").fileno())
         log.debug("%s: connected", self.name)
 
@@ -484,7 +476,7 @@ class Association(Receiver):
 
     def tick(self, now: float) -> None:
         """Look at the timers; `now` of the monotonic clock."""
-        timeouts = self._reception.timeouts
+        config = self._reception.config
         if self._unread_since is not None and now - self._unread_since > _SEND_S:
             self._drop_connection("the peer does not read what we send")
         elif self._deadline is not None:
@@ -497,7 +489,7 @@ class Association(Receiver):
                     self._machine.handle(Event.EVT18)
                 self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")
         elif self.state is State.STA6:
-            why = self.overdue(now, timeouts.message, timeouts.min_rate, timeouts.idle)
+            why = self.overdue(now, config.message_timeout, config.min_rate, config.idle_timeout)
             if why:
                 self._abort(why)
 

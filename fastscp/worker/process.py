@@ -1,6 +1,6 @@
-"""A worker process: its loop, its associations, its commit.
+"""A worker process: its life, its loop, and what main tells it.
 
-Started by the supervisor with three descriptors, it takes everything else from the first message.
+Main starts it with four descriptors; it takes everything else from the first message.
 It lives until it is told to drain or stop, or until main is gone.
 """
 
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from setproctitle import setproctitle
@@ -24,10 +22,10 @@ from setproctitle import setproctitle
 from fastscp import log as logs
 from fastscp import uids
 from fastscp.association.machine import State
-from fastscp.messages.channel import (
+from fastscp.messages.channel import Channel
+from fastscp.messages.worker import (
     Abandon,
     Ask,
-    Channel,
     Drain,
     Failed,
     Gone,
@@ -39,90 +37,73 @@ from fastscp.messages.channel import (
     ToWorker,
     Verdict,
 )
-from fastscp.status import OUT_OF_RESOURCES
-from fastscp.store import duplicates
-from fastscp.store.compress import compress_part
 from fastscp.store.directory import create_life, remove_life
 from fastscp.store.journal import Segments
-from fastscp.worker.association import Association, Timeouts
-from fastscp_ext import Compression, Duplicate, Intake, Layout, Shared
+from fastscp.worker.association import Association
+from fastscp.worker.jobs import Jobs
+from fastscp_ext import Intake, Layout, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
+
+    from fastscp.config.settings import WorkerConfig
 
 __all__ = ["Worker", "main"]
 
 log = logging.getLogger("fastscp.worker")
 
-# Threads that compare duplicates and compress parts; few, for the receivers need the disk and the
-# processors, too.
-_HELPERS: Final = 2
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
-# The same file error again, from every instance in flight, is one line per this many seconds.
-_ERROR_EVERY_S: Final = 5.0
-
-_ADVICE: Final = {
-    errno.ENOSPC: "free some space on the store's file system",
-    errno.EDQUOT: "raise the quota of this user, or free some space",
-    errno.EROFS: "the file system went read-only: check the disk, then remount it",
-    errno.EIO: "the disk reports errors: check it and the kernel's log",
-    errno.EMFILE: "raise the limit of open files, or lower --max-associations",
-    errno.ENFILE: "the system is out of open files: raise fs.file-max",
-    errno.EACCES: "let this user write to the store again",
-    errno.EXDEV: "a folder of the store is a mount or a subvolume of its own: put it in its place",
-    errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
-}
 
 
 class Worker:
-    """The process's one object. All methods run on the loop but where they say otherwise."""
+    """The process's one object. All methods run on its loop."""
 
     def __init__(self, setup: Setup, channel: Channel, store_fd: int, shared: Shared) -> None:
         self._setup = setup
         self._channel = channel
         self._shared = shared
         self._store_fd = store_fd
+        self.config = setup.config
         self.policy = setup.policy
         self.run = setup.run
-        self.timeouts = Timeouts(
-            setup.artim_timeout, setup.message_timeout, setup.idle_timeout, setup.min_rate
-        )
-        self._durable = setup.durability == "stable"
         self._associations: dict[int, Association] = {}
-        self._helpers = ThreadPoolExecutor(_HELPERS, "helper")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._elsewhere = 0
         self._draining = False
         self.ending = False
         self._finished: asyncio.Event = asyncio.Event()
         self._next_tick = 0.0
-        self._tick_s = min(1.0, max(0.02, min(setup.artim_timeout, setup.message_timeout) / 4))
-        if setup.idle_timeout:
-            self._tick_s = min(self._tick_s, max(0.02, setup.idle_timeout / 4))
-        self._last_errors: dict[tuple[str, int], float] = {}
+        self._tick_s = _tick_of(self.config)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
         self._segments = Segments(
-            store_fd, setup.run, setup.life.removeprefix(f"{setup.run}-"), durable=self._durable
+            store_fd,
+            setup.run,
+            setup.life.removeprefix(f"{setup.run}-"),
+            durable=self.config.durable,
         )
-        self._intake = Intake(
-            store_fd=store_fd,
+        self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
+        self._intake = self._make_intake()
+
+    def _make_intake(self) -> Intake:
+        setup, config = self._setup, self.config
+        return Intake(
+            store_fd=self._store_fd,
             incoming_fd=self._life_fd,
-            layout=Layout(setup.layout, setup.suffix.encode()),
-            shared=shared,
+            layout=Layout(config.layout, config.suffix.encode()),
+            shared=self._shared,
             worker=setup.worker,
             name=f"w{setup.worker}",
-            durable=self._durable,
-            strict=setup.policy.strict,
+            durable=config.durable,
+            strict=config.strict,
             use_link=setup.use_link,
-            digest=setup.digest,
-            max_instance_size=setup.max_instance_size,
+            digest=config.digest,
+            max_instance_size=config.max_instance_size,
             implementation=uids.IMPLEMENTATION_CLASS_UID.encode(),
             version=uids.IMPLEMENTATION_VERSION_NAME.encode(),
             new_journal=self._segments.next,
-            on_duplicate=self._duplicate,
-            on_error=self._file_error,
-            on_complete=self._complete if setup.compress_level else None,
+            on_duplicate=self._jobs.compare,
+            on_error=self._jobs.file_error,
+            on_complete=self._jobs.compress if self._jobs.level else None,
             mixed=setup.mixed,
         )
 
@@ -131,7 +112,7 @@ class Worker:
     async def live(self) -> None:
         """Work until drained or stopped."""
         loop = asyncio.get_running_loop()
-        if self._durable:
+        if self.config.durable:
             loop.add_reader(self._intake.done_fd, self._intake.release)
         loop.add_reader(self._channel.fileno(), self._messages)
         self._channel.write_with(loop.add_writer, loop.remove_writer)
@@ -139,7 +120,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         # A line on stderr must not stop it where the terminal stops those in the background.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        loop.add_signal_handler(signal.SIGTERM, self._drain, self._setup.drain_timeout)
+        loop.add_signal_handler(signal.SIGTERM, self._drain, self.config.drain_timeout)
         self._channel.send(Ready())
         self._next_tick = time.monotonic() + self._tick_s
         loop.call_later(self._tick_s, self._tick)
@@ -149,12 +130,12 @@ class Worker:
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         # Both finish by way of threads; a look now and then is simpler than an event for each.
-        while self._intake.uncommitted or self._elsewhere:  # noqa: ASYNC110
+        while self._intake.uncommitted or self._jobs.under_way:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        if self._durable:
+        if self.config.durable:
             loop.remove_reader(self._intake.done_fd)
         loop.remove_reader(self._channel.fileno())
-        self._helpers.shutdown()
+        self._jobs.close()
         self._segments.close()
         os.close(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
@@ -248,7 +229,7 @@ class Worker:
             self,
             offer.host,
             offer.port,
-            max_pdu_length=self.policy.max_pdu_length,
+            max_pdu_length=self.config.max_pdu_length,
         )
         # One that comes when the drain time is over ends like those that were there.
         association.wind_up = self.ending
@@ -282,83 +263,13 @@ class Worker:
             self._channel.send(Gone(association.number))
         self._maybe_finished()
 
-    # What the intake asks for --------------------------------------------------------------------
 
-    def _duplicate(self, duplicate: Duplicate) -> None:
-        self._work(self._compare(duplicate))
-
-    def _complete(self, compression: Compression) -> None:
-        self._work(self._compress(compression))
-
-    def _work(self, work: Coroutine[object, object, None]) -> None:
-        """Do something for an instance that is neither in the intake nor through the commit."""
-        self._elsewhere += 1
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._worked)
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._elsewhere -= 1
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("an instance was lost to a bug", exc_info=task.exception())
-
-    async def _compress(self, compression: Compression) -> None:
-        part = compression.part
-        try:
-            name, fd = await asyncio.get_running_loop().run_in_executor(
-                self._helpers, compress_part, self._life_fd, part, self._setup.compress_level
-            )
-        except OSError as error:
-            compression.failed(error.errno or errno.EIO)
-        except Exception:
-            # As below: a bug must not leave a sender without an answer.
-            log.exception("cannot compress %s", part)
-            compression.failed(errno.EIO)
-        else:
-            compression.done(name, fd)
-
-    async def _compare(self, duplicate: Duplicate) -> None:
-        part, path = duplicate.part, duplicate.path
-        try:
-            outcome = await asyncio.get_running_loop().run_in_executor(
-                self._helpers,
-                lambda: duplicates.resolve(
-                    self._store_fd,
-                    self._life_fd,
-                    part,
-                    path,
-                    policy=self._setup.on_duplicate,
-                    durable=self._durable,
-                    use_link=self._setup.use_link,
-                    mixed=self._setup.mixed,
-                    suspect=self._shared if self._setup.suspect else None,
-                ),
-            )
-        except Exception:
-            # A bug; the sender is answered all the same, and what is there already stays.
-            log.exception("cannot compare %s", logs.printable(path))
-            outcome = duplicates.Outcome(
-                "refused", path, status=OUT_OF_RESOURCES, comment=b"cannot store now"
-            )
-        log.debug("%s is taken: %s", logs.printable(path), outcome.kind)
-        if outcome.kind == "refused":
-            duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
-        else:
-            kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
-            duplicate.settle(kind, outcome.path, outcome.lock_fd)
-
-    def _file_error(self, step: str, error_no: int, path: str) -> None:
-        """A file call failed and cost an instance; its sender got A700."""
-        now = time.monotonic()
-        if now - self._last_errors.get((step, error_no), -_ERROR_EVERY_S) < _ERROR_EVERY_S:
-            return
-        self._last_errors[step, error_no] = now
-        log.error(
-            "cannot %s (%s): %s; answered A700; %s",
-            step, logs.printable(path), os.strerror(error_no),
-            _ADVICE.get(error_no, "check the store's file system"),
-        )  # fmt: skip
+def _tick_of(config: WorkerConfig) -> float:
+    """Seconds between looks at the timers: a quarter of the shortest, within reason."""
+    shortest = min(config.artim_timeout, config.message_timeout)
+    if config.idle_timeout:
+        shortest = min(shortest, config.idle_timeout)
+    return min(1.0, max(0.02, shortest / 4))
 
 
 async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -> None:
@@ -385,7 +296,7 @@ def main(arguments: Sequence[str]) -> None:
         # Main went away before it said what to do.
         return
     setproctitle(f"fastscp: worker {setup.worker}")
-    logs.configure(f"worker-{setup.worker}", setup.log_level, setup.log_format)
+    logs.configure(f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format)
     shared = Shared(shared_fd)
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -12,7 +12,7 @@ from fastscp.config.values import read_allow_rule
 from fastscp.main.admission import Admission, Limits
 
 if TYPE_CHECKING:
-    from fastscp.messages.channel import Verdict
+    from fastscp.messages.worker import Verdict
 
 NONE = Limits(0, 0, 0, 1000)
 

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from fastscp.association.negotiation import Policy
-from fastscp.messages.channel import (
+from fastscp.config.settings import WorkerConfig
+from fastscp.messages.channel import Channel
+from fastscp.messages.worker import (
     Abandon,
     Ask,
-    Channel,
     Drain,
     Failed,
     FromWorker,
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SETUP = Setup(
-    worker=3, life="1-w3-1", run="1", policy=Policy(), layout="{SOPInstanceUID}.dcm", suffix=".dcm",
-    durability="stable", use_link=False, mixed=False, suspect=False, on_duplicate="version",
-    digest="crc32c", compress_level=0, max_instance_size=0, artim_timeout=30.0,
-    message_timeout=60.0, idle_timeout=600.0, min_rate=1024, drain_timeout=30.0,
-    log_format="text", log_level="info",
+    worker=3, life="1-w3-1", run="1", config=WorkerConfig(layout="{SOPInstanceUID}.dcm"),
+    policy=Policy(), use_link=False, mixed=False, suspect=False,
 )  # fmt: skip
 
 TO_WORKER = [
@@ -110,7 +108,7 @@ def test_the_longest_setup(pair: tuple[Channel, Channel]) -> None:
     policy = Policy(
         sop_classes=sop_class_rule(["storage"]), transfer_syntaxes=transfer_syntax_rule(["any"])
     )
-    setup = msgspec.structs.replace(SETUP, policy=policy, layout="x" * 2000)
+    setup = msgspec.structs.replace(SETUP, policy=policy, config=WorkerConfig(layout="x" * 2000))
     main.send(setup)
     assert worker.wait() == setup
 

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.config.settings import SETTINGS, Loaded, ServeConfig, load, options_table
+from fastscp.config.settings import (
+    SETTINGS,
+    Loaded,
+    ServeConfig,
+    WorkerConfig,
+    load,
+    options_table,
+)
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
+from fastscp.main.supervisor import policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +90,31 @@ def test_what_is_shown_can_be_read_again() -> None:
 def test_pickle() -> None:
     config = load({"allow": ["CT1@10.1.2.0/24,*@::/0", "PACS@*"]}, {}).config
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_what_workers_are_told() -> None:
+    config = load({"message_timeout": "5s", "compress": "zstd", "allow": ["CT1@*"]}, {}).config
+    told = config.for_workers()
+    assert type(told) is WorkerConfig
+    assert (told.message_timeout, told.suffix, told.durable) == (5.0, ".dcm.zst", True)
+    fields = {field.name for field in dataclasses.fields(WorkerConfig)}
+    assert dataclasses.asdict(told) == {
+        name: value for name, value in dataclasses.asdict(config).items() if name in fields
+    }
+    # Who may associate, and how many, is decided where the counts are.
+    assert not fields & {"allow", "max_associations", "host", "store"}
+
+
+def test_what_decides_over_a_request() -> None:
+    flags = {"ae_title": "US", "strict": True, "check_called_ae": True, "max_pdu_length": "4096",
+             "max_async_operations": "2", "sop_classes": ["CTImageStorage"],
+             "transfer_syntaxes": ["1.2.840.10008.1.2.1"]}  # fmt: skip
+    policy = policy_of(load(flags, {}).config)
+    assert (policy.ae_title, policy.strict, policy.check_called_ae) == ("US", True, True)
+    assert (policy.max_pdu_length, policy.max_async_operations) == (4096, 2)
+    assert policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.2")
+    assert not policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.4")
+    assert not policy.transfer_syntaxes.accepts("1.2.840.10008.1.2.4.70")
 
 
 def test_frozen() -> None:
