@@ -152,9 +152,9 @@ def serve(
     """
     settings = _load(given, config, verbose, quiet).config
     log.configure("main", settings.log_level, settings.log_format)
-    from fastscp.main import supervisor
+    from fastscp.main import serve as service
 
-    code: int = supervisor.run(settings)
+    code: int = service.run(settings)
     return code
 
 

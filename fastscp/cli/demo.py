@@ -65,9 +65,9 @@ class _Demonstration:
         self._failed = False
 
     def run(self) -> int:
-        from fastscp.main import supervisor
+        from fastscp.main import serve
 
-        code: int = supervisor.run(self._config, ready=self._ready)
+        code: int = serve.run(self._config, ready=self._ready)
         if self._sender is not None:
             self._sender.join()
         return code or int(self._failed)

@@ -1,4 +1,4 @@
-"""Listening sockets, and which worker gets a connection."""
+"""Listening sockets, and the connections accepted on them."""
 
 from __future__ import annotations
 

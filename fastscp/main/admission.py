@@ -77,13 +77,6 @@ class Admission:
         self._no_longer_pending(oldest, self._all[oldest])
         return oldest, self._all[oldest].worker
 
-    def moved(self, number: int, worker: int) -> None:
-        """Book that another worker has the connection."""
-        connection = self._all[number]
-        self._by_worker[connection.worker] -= 1
-        self._by_worker[worker] += 1
-        connection.worker = worker
-
     def ask(self, number: int, calling_ae: str, called_ae: str) -> Verdict:  # noqa: ARG002
         """Decide over a complete request, and count it if it is admitted.
 

@@ -158,16 +158,6 @@ def test_a_worker_dies() -> None:
     assert (books.admitted, books.connections) == (2, 3)
 
 
-def test_a_connection_moves() -> None:
-    books = Admission(NONE)
-    books.opened(1, "10.0.0.1", 0)
-    books.moved(1, 1)
-    assert (books.load(0), books.load(1)) == (0, 1)
-    assert books.died(0) == (0, 0)
-    books.closed(1)
-    assert books.load(1) == 0
-
-
 def test_counts_stay_exact_and_nothing_is_kept() -> None:
     random_ = random.Random(5)
     books = Admission(Limits(40, 12, 9, 15))

@@ -40,7 +40,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
-    """Configurations that reached the supervisor."""
+    """Configurations that reached main."""
     import fastscp.main
 
     seen: list[ServeConfig] = []
@@ -50,7 +50,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
         return 0
 
     stand_in = SimpleNamespace(run=run)
-    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "serve", stand_in, raising=False)
     return seen
 
 
@@ -228,7 +228,7 @@ def test_errors_of_a_command(
         raise raised
 
     stand_in = SimpleNamespace(run=run)
-    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "serve", stand_in, raising=False)
     assert cli.main(["serve"]) == code
     assert error().startswith(message)
 
@@ -237,7 +237,7 @@ def test_the_code_of_a_command_is_the_code_of_the_program(monkeypatch: pytest.Mo
     import fastscp.main
 
     stand_in = SimpleNamespace(run=lambda _: 3)
-    monkeypatch.setattr(fastscp.main, "supervisor", stand_in, raising=False)
+    monkeypatch.setattr(fastscp.main, "serve", stand_in, raising=False)
     assert cli.main(["serve"]) == 3
 
 

@@ -19,7 +19,7 @@ from fastscp.config.settings import (
 )
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
-from fastscp.main.supervisor import policy_of
+from fastscp.main.workers import policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
