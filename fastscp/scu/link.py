@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
+from fastscp.association.names import P_DATA_TF, PDU_EVENTS, PDU_NAMES, PDU_NAMES_OF_EVENTS
 from fastscp.scu.errors import (
     AssociationAborted,
     AssociationRejected,
@@ -43,31 +44,10 @@ from fastscp_ext import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["PDU_NAMES", "Link", "SeenPDU"]
+__all__ = ["Link", "SeenPDU"]
 
-PDU_NAMES: Final = {
-    0x01: "A-ASSOCIATE-RQ",
-    0x02: "A-ASSOCIATE-AC",
-    0x03: "A-ASSOCIATE-RJ",
-    0x04: "P-DATA-TF",
-    0x05: "A-RELEASE-RQ",
-    0x06: "A-RELEASE-RP",
-    0x07: "A-ABORT",
-}
-_P_DATA_TF: Final = 0x04
-_EVENTS: Final = {
-    0x01: Event.EVT6,
-    0x02: Event.EVT3,
-    0x03: Event.EVT4,
-    0x05: Event.EVT12,
-    0x06: Event.EVT13,
-    0x07: Event.EVT16,
-}
-_PDU_OF: Final = {event: PDU_NAMES[pdu_type] for pdu_type, event in _EVENTS.items()} | {
-    Event.EVT10: PDU_NAMES[_P_DATA_TF]
-}
 # How long a peer that was told the end may take to hang up (Sta13). Nothing more is expected of it;
-# but who closes at once may destroy the A-ABORT on its way.
+# but whoever closes at once may destroy the A-ABORT on its way.
 _ARTIM_S: Final = 1.0
 
 
@@ -91,8 +71,8 @@ class SeenPDU:
 class Link(asyncio.Protocol):
     """The connection of an association; the event loop calls the protocol's methods.
 
-    on_command: takes presentation context ids and command sets, whatever they are: who knows what
-    was asked judges them. on_pdu: sees every PDU, or None.
+    on_command: takes presentation context ids and command sets, whatever they are: whoever knows
+    what was asked judges them. on_pdu: sees every PDU, or None.
     """
 
     def __init__(
@@ -151,7 +131,7 @@ class Link(asyncio.Protocol):
         for frame in self._stream.feed(data):
             match frame:
                 case ("header", 0x04, int(length)):
-                    self._saw(False, _P_DATA_TF, length)
+                    self._saw(False, P_DATA_TF, length)
                     # Tells P-DATA where none belongs; elsewhere it is delivered (DT-2, AR-6).
                     self._act(self._machine.handle(Event.EVT10), Event.EVT10)
                 case ("pdu", bytes(pdu)):
@@ -281,7 +261,7 @@ class Link(asyncio.Protocol):
     # PDUs and actions ----------------------------------------------------------------------------
 
     def _pdu_received(self, pdu: bytes) -> None:
-        event = _EVENTS[pdu[0]]
+        event = PDU_EVENTS[pdu[0]]
         try:
             value = decode_pdu(pdu)
         except PDUError as error:
@@ -326,7 +306,8 @@ class Link(asyncio.Protocol):
                 self._send(encode_release_rp(), None)
             case Action.AA_1 | Action.AA_8:
                 if action is Action.AA_8:
-                    self._fail(ProtocolViolation(text or f"unexpected {_PDU_OF[event]}"))
+                    text = text or f"unexpected {PDU_NAMES_OF_EVENTS[event]}"
+                    self._fail(ProtocolViolation(text))
                 abort = Abort(*abort_for(action, event, reason))
                 self._send(encode_abort(abort), abort)
                 self._start_artim()

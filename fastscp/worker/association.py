@@ -15,6 +15,7 @@ from fastscp import status as codes
 from fastscp import uids
 from fastscp.association import service
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
+from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
 from fastscp.log import TRACE, printable
 from fastscp.messages.worker import Verdict
@@ -64,24 +65,6 @@ _STRAY_RESPONSES: Final = 8
 # Refused instances named in the log per association; the rest is in its last line.
 _REFUSALS_SHOWN: Final = 20
 
-_EVENTS: Final = {
-    0x01: Event.EVT6,
-    0x02: Event.EVT3,
-    0x03: Event.EVT4,
-    0x04: Event.EVT10,
-    0x05: Event.EVT12,
-    0x06: Event.EVT13,
-    0x07: Event.EVT16,
-}
-_PDU_NAMES: Final = {
-    0x01: "A-ASSOCIATE-RQ",
-    0x02: "A-ASSOCIATE-AC",
-    0x03: "A-ASSOCIATE-RJ",
-    0x04: "P-DATA-TF",
-    0x05: "A-RELEASE-RQ",
-    0x06: "A-RELEASE-RP",
-    0x07: "A-ABORT",
-}
 # First bytes of other protocols, for the log: somebody has the wrong port.
 _OTHER_PROTOCOLS: Final = {
     0x16: "a TLS client on the plain port",
@@ -190,7 +173,7 @@ class Association(Receiver):
     # What the receiver calls ---------------------------------------------------------------------
 
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
-        event = _EVENTS[pdu_type]
+        event = PDU_EVENTS[pdu_type]
         if event is Event.EVT6 and self.state is State.STA2:
             self._associate(pdu)
             return
@@ -200,7 +183,7 @@ class Association(Receiver):
         if event is Event.EVT12 and self.state is State.STA6:
             self._release_requested()
             return
-        self._out_of_place(event, f"{_PDU_NAMES[pdu_type]} in {self.state}")
+        self._out_of_place(event, f"{PDU_NAMES[pdu_type]} in {self.state}")
 
     def framing_failed(self, source: int, reason: int, text: str, pdu_type: int) -> None:
         if pdu_type == 0x07:
@@ -281,7 +264,7 @@ class Association(Receiver):
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         log.log(
             TRACE, "%s: %s %s, %d bytes", self.name, "sent" if sent else "received",
-            _PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length,
+            PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length,
         )  # fmt: skip
 
     # Associating ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from fastscp.association.machine import (
     State,
     abort_for,
 )
+from fastscp.association.names import PDU_EVENTS, PDU_NAMES, PDU_NAMES_OF_EVENTS
 
 # Columns: Sta1 to Sta13. A dot is a blank cell.
 GRID = """
@@ -167,3 +168,18 @@ def test_abort_parameters_of_an_invalid_pdu() -> None:
     assert abort_for(Action.AA_8, Event.EVT10, reason=6) == (2, 2)
     with pytest.raises(ValueError, match="AA-3 sends no A-ABORT"):
         abort_for(Action.AA_3, Event.EVT16)
+
+
+def test_every_pdu_has_a_name_and_an_event() -> None:
+    assert PDU_NAMES.keys() == PDU_EVENTS.keys() == set(range(1, 8))
+    # Table 9-10 names them in its first column; the rest are not the arrival of a PDU.
+    assert set(PDU_EVENTS.values()) == REMOTE_EVENTS - {Event.EVT17, Event.EVT19}
+    assert {PDU_NAMES_OF_EVENTS[event]: event for event in PDU_EVENTS.values()} == {
+        "A-ASSOCIATE-AC": Event.EVT3,
+        "A-ASSOCIATE-RJ": Event.EVT4,
+        "A-ASSOCIATE-RQ": Event.EVT6,
+        "P-DATA-TF": Event.EVT10,
+        "A-RELEASE-RQ": Event.EVT12,
+        "A-RELEASE-RP": Event.EVT13,
+        "A-ABORT": Event.EVT16,
+    }
