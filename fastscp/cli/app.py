@@ -278,7 +278,7 @@ def send(
     log.configure("send", ("warning", "info", "debug")[min(verbose, 2)])
     from fastscp.cli import console
     from fastscp.cli import send_options as options
-    from fastscp.scu.association import Priority, Timeouts
+    from fastscp.scu import Priority, Timeouts
 
     chosen = console.Options(
         host=host,

@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from fastscp.errors import FastscpError
-from fastscp.scu.files import Finder, Found
-from fastscp.scu.outcome import Report, Summary
-from fastscp.scu.send import Options, Shipment
+from fastscp.scu.send.files import Finder, Found
+from fastscp.scu.send.options import Options
+from fastscp.scu.send.outcomes import Report, Summary
+from fastscp.scu.send.shipment import Shipment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

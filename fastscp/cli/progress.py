@@ -11,8 +11,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fastscp.scu.outcome import Summary
-    from fastscp.scu.send import Shipment
+    from fastscp.scu.send.outcomes import Summary
+    from fastscp.scu.send.shipment import Shipment
 
 __all__ = ["Bar"]
 
@@ -56,11 +56,12 @@ class Bar:
         rate = shipment.sent_bytes / max(task.elapsed or 0.0, 1e-3) / 1e6
         failed = f", {summary.failed} failed" if summary.failed else ""
         # While files are still being looked for, how much there is to do is not known.
-        more = "" if shipment.complete else "+"
+        source = shipment.source
+        more = "" if source.complete else "+"
         self._progress.update(
             self._task,
             description="sending",
-            total=shipment.instances if shipment.complete else None,
+            total=source.instances if source.complete else None,
             completed=shipment.answered,
-            counts=f"{shipment.answered}/{shipment.instances}{more}, {rate:.1f} MB/s{failed}",
+            counts=f"{shipment.answered}/{source.instances}{more}, {rate:.1f} MB/s{failed}",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastscp.errors import ConfigError
-from fastscp.scu.association import jwt_identity, password_identity
+from fastscp.scu import jwt_identity, password_identity
 
 if TYPE_CHECKING:
     from fastscp_ext import UserIdentity

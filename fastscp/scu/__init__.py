@@ -1,15 +1,9 @@
 """The requestor's side: the Python API, and what `fastscp send` and `fastscp echo` do."""
 
-from fastscp.scu.association import (
-    Association,
-    Context,
-    Priority,
-    Response,
-    Timeouts,
-    associate,
-    jwt_identity,
-    password_identity,
-)
+from fastscp.scu.association import Association
+from fastscp.scu.commands import Priority
+from fastscp.scu.connect import associate, jwt_identity, password_identity
+from fastscp.scu.contexts import Context
 from fastscp.scu.echo import run_echo
 from fastscp.scu.errors import (
     AssociationAborted,
@@ -24,6 +18,8 @@ from fastscp.scu.errors import (
     UnusableInstance,
 )
 from fastscp.scu.link import SeenPDU
+from fastscp.scu.response import Response
+from fastscp.scu.timeouts import Timeouts
 
 __all__ = [
     "Association",

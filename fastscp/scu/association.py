@@ -1,8 +1,4 @@
-"""The Python API of the sending side: open an association, echo, store, release.
-
-    async with await associate("pacs", 104, [(CT, [EXPLICIT])], called_ae="PACS") as association:
-        response = await association.store("image.dcm")
-        print(response)
+"""An established association: echo, store, release, abort.
 
 Theory of operation: `store` and `echo` may be called from many tasks at once; as many operations
 as the peer granted are outstanding, the rest wait. Messages are never interleaved on the wire, and
@@ -14,210 +10,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
-import io
-import os
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
-from fastscp import status as codes
 from fastscp import uids
+from fastscp.scu.commands import C_ECHO_RQ, C_STORE_RQ, Priority, Request
+from fastscp.scu.contexts import answered, context_for
 from fastscp.scu.errors import (
     AssociationReleased,
-    ConnectionFailed,
-    ContextRefused,
     PeerError,
     PeerTimeout,
     ProtocolViolation,
     UnusableInstance,
 )
-from fastscp.scu.heads import Head, is_part10, read_head_of, tap_identity
-from fastscp.scu.link import Link, SeenPDU
-from fastscp.status import StatusClass
+from fastscp.scu.opening import Source, open_instance
+from fastscp.scu.response import Response
 from fastscp_ext import (
     AssociateAC,
     AssociateRQ,
-    AsyncWindow,
     CommandError,
-    CommandSet,
-    PresentationContextRQ,
-    UserIdentity,
     UserInformation,
     decode_command,
-    encode_command,
     encode_pdata,
     judge_response,
 )
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    import io
     from types import TracebackType
 
-    from pydicom.dataset import Dataset
+    from fastscp.scu.link import Link
+    from fastscp.scu.timeouts import Timeouts
 
-__all__ = [
-    "Association",
-    "Context",
-    "Priority",
-    "Response",
-    "Timeouts",
-    "associate",
-    "jwt_identity",
-    "password_identity",
-    "store_command",
-]
+__all__ = ["Association"]
 
-MAX_CONTEXTS: Final = 128
 # Larger PDUs than this gain nothing, whatever a peer may be able to take.
-LARGEST_PDU: Final = 262144
+_LARGEST_PDU: Final = 262144
 # What a peer takes that does not say (PS3.8 D.1 knows no default; every implementation takes it).
 _UNSAID_PDU: Final = 16384
 # A PDV's own six bytes; and no fragment is odd (PS3.8 Annex E), so the least room is for two more.
 _PDV_HEADER: Final = 6
 _READ_BYTES: Final = 1 << 20
 
-_C_STORE_RQ: Final = 0x0001
-_C_ECHO_RQ: Final = 0x0030
-_NO_DATA_SET: Final = 0x0101
-_DATA_SET: Final = 0x0001
-
-Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Dataset"
-
-
-class Priority(IntEnum):
-    """Source: PS3.7 9.3.1.1 (0000,0700)."""
-
-    MEDIUM = 0
-    HIGH = 1
-    LOW = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """How long to wait for a peer, in seconds.
-
-    connect: for TCP and TLS. associate: for the answer to the request. send: while it takes none
-    of our data. response: for the response to a message that is sent. release: for its
-    confirmation.
-    """
-
-    connect: float = 10.0
-    associate: float = 30.0
-    send: float = 60.0
-    response: float = 60.0
-    release: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A presentation context as the peer answered it. result: 0 is accepted.
-
-    transfer_syntaxes: as proposed; of an accepted one, `transfer_syntax` is the peer's choice.
-    Source: PS3.8 9.3.3.2.
-    """
-
-    id: int
-    abstract_syntax: str
-    transfer_syntaxes: tuple[str, ...]
-    result: int
-    transfer_syntax: str
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a peer answered. Elements that it did not send are None or ().
-
-    elements: all of them by element number of group 0000, as received.
-    Source: PS3.7 9.1.1, Annex C.
-    """
-
-    status: int
-    message_id: int
-    error_comment: str | None = None
-    error_id: int | None = None
-    offending_elements: tuple[int, ...] = ()
-    affected_sop_class_uid: str | None = None
-    affected_sop_instance_uid: str | None = None
-    elements: Mapping[int, bytes] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, command: CommandSet) -> Self:
-        """From the command set of a usable response. Raises ValueError for another."""
-        status, message_id = command.status, command.message_id_being_responded_to
-        if status is None or message_id is None:
-            raise ValueError("a response has a status, and names the message that it answers")
-        return cls(
-            status,
-            message_id,
-            command.error_comment,
-            command.error_id,
-            command.offending_elements,
-            command.affected_sop_class_uid,
-            command.affected_sop_instance_uid,
-            command.elements,
-        )
-
-    @property
-    def status_class(self) -> StatusClass:
-        return codes.classify(self.status)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the operation was done: success, or a warning."""
-        return self.status_class in (StatusClass.SUCCESS, StatusClass.WARNING)
-
-    @property
-    def meaning(self) -> str:
-        """The status in words."""
-        return codes.describe(self.status).partition(" ")[2]
-
-    def __str__(self) -> str:
-        from fastscp.log import printable
-
-        parts = [codes.describe(self.status)]
-        if self.error_comment:
-            parts.append(f"'{printable(self.error_comment)}'")
-        if self.error_id is not None:
-            parts.append(f"error id {self.error_id}")
-        parts += [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in self.offending_elements]
-        return ", ".join(parts)
-
-
-def password_identity(user: str, password: str | None = None) -> UserIdentity:
-    """A user name, with a passcode if there is one. In clear text unless TLS hides it.
-
-    Source: PS3.7 D.3.3.7.
-    """
-    secret = None if password is None else password.encode()
-    return UserIdentity(1 if secret is None else 2, False, user.encode(), secret or b"")
-
-
-def jwt_identity(token: str) -> UserIdentity:
-    """A JSON Web Token. In clear text unless TLS hides it. Source: PS3.7 D.3.3.7."""
-    return UserIdentity(5, False, token.encode(), b"")
-
-
-def store_command(
-    message_id: int,
-    sop_class: str,
-    sop_instance: str,
-    priority: int = Priority.MEDIUM,
-    move_originator: tuple[str, int] | None = None,
-) -> dict[int, int | bytes | str | tuple[int, ...]]:
-    """The elements of a C-STORE-RQ. Source: PS3.7 9.3.1.1."""
-    elements: dict[int, int | bytes | str | tuple[int, ...]] = {
-        0x0002: sop_class,
-        0x0100: _C_STORE_RQ,
-        0x0110: message_id,
-        0x0700: int(priority),
-        0x0800: _DATA_SET,
-        0x1000: sop_instance,
-    }
-    if move_originator is not None:
-        elements[0x1030], elements[0x1031] = move_originator
-    return elements
+# The data set of a message: a stream that stands at its beginning, and its bytes.
+_Body: TypeAlias = "tuple[io.BufferedIOBase, int]"
 
 
 class Association:
@@ -236,13 +71,13 @@ class Association:
         self._due: dict[int, tuple[int, int, bool]] = {}
         self._sending = asyncio.Lock()
         self._next_id = 0
-        contexts = _answered(request, answer)
+        contexts = answered(request, answer)
         self.contexts = {one.id: one for one in contexts if one.result == 0}
         self.refused = tuple(one for one in contexts if one.result != 0)
         said = information.max_pdu_length
         self.max_pdu_length = _UNSAID_PDU if said is None else said
         self.fragment_bytes = (
-            min(self.max_pdu_length or LARGEST_PDU, LARGEST_PDU) - _PDV_HEADER
+            min(self.max_pdu_length or _LARGEST_PDU, _LARGEST_PDU) - _PDV_HEADER
         ) & ~1
         self.window = _granted(request, information)
         self._window = asyncio.Semaphore(self.window)
@@ -265,12 +100,10 @@ class Association:
 
         Source: PS3.7 9.3.5.
         """
-        context_id = self._context_for(uids.VERIFICATION, None)
-        elements: dict[int, int | bytes | str | tuple[int, ...]] = {
-            0x0002: uids.VERIFICATION,
-            0x0800: _NO_DATA_SET,
-        }
-        return await self._perform(_C_ECHO_RQ, context_id, message_id, elements, None)
+        context_id = context_for(self.contexts.values(), self.refused, uids.VERIFICATION, None)
+        return await self._perform(
+            Request(C_ECHO_RQ, uids.VERIFICATION), context_id, message_id, None
+        )
 
     async def store(
         self,
@@ -303,9 +136,11 @@ class Association:
             else (move_originator_ae, move_originator_message_id)
         )
         with contextlib.ExitStack() as undo:
-            head, body = await self._open(source, context_id, undo)
+            head, stream = await open_instance(source, self.contexts, context_id, undo)
             if context_id is None:
-                context_id = self._context_for(head.sop_class, head.transfer_syntax)
+                context_id = context_for(
+                    self.contexts.values(), self.refused, head.sop_class, head.transfer_syntax
+                )
             elif context_id not in self.contexts:
                 raise ValueError(f"presentation context {context_id} is not an accepted one")
             if sop_class is None:
@@ -314,10 +149,8 @@ class Association:
                 sop_instance = head.sop_instance
             if not sop_class or not sop_instance:
                 raise UnusableInstance(f"it has no SOP {'Instance' if sop_class else 'Class'} UID")
-            command = store_command(0, sop_class, sop_instance, priority, originator)
-            return await self._perform(
-                _C_STORE_RQ, context_id, message_id, command, (body, head.size)
-            )
+            request = Request(C_STORE_RQ, sop_class, sop_instance, priority, originator)
+            return await self._perform(request, context_id, message_id, (stream, head.size))
 
     async def release(self) -> None:
         """Release the association and close the connection. Raises PeerError.
@@ -352,45 +185,27 @@ class Association:
 
     # Operations ----------------------------------------------------------------------------------
 
-    def _context_for(self, abstract_syntax: str, transfer_syntax: str | None) -> int:
-        """An accepted context for these. Raises ContextRefused."""
-        for context in self.contexts.values():
-            if context.abstract_syntax == abstract_syntax and (
-                transfer_syntax in (None, context.transfer_syntax)
-            ):
-                return context.id
-        proposed = [
-            context.result
-            for context in (*self.refused, *self.contexts.values())
-            if context.abstract_syntax == abstract_syntax
-            and (transfer_syntax is None or transfer_syntax in context.transfer_syntaxes)
-        ]
-        # Accepted, but with another of the proposed transfer syntaxes, refuses this one.
-        result = (proposed[0] or 4) if proposed else None
-        raise ContextRefused(abstract_syntax, transfer_syntax or "", result)
-
     async def _perform(
         self,
-        command_field: int,
+        request: Request,
         context_id: int,
         message_id: int | None,
-        elements: dict[int, int | bytes | str | tuple[int, ...]],
-        body: tuple[io.BufferedIOBase, int] | None,
+        body: _Body | None,
     ) -> Response:
+        """Send a message once the window allows, and wait for its response."""
         if message_id is not None and message_id in self._pending:
             raise ValueError(f"message {message_id} is outstanding")
         async with self._window:
             self._link.check()
-            elements[0x0100] = command_field
-            elements[0x0110] = message_id = self._take_id(message_id)
-            command = encode_command(elements)
+            message_id = self._take_id(message_id)
+            command = request.encode(message_id)
             answer = asyncio.get_running_loop().create_future()
             self._pending[message_id] = answer
             begun = False
             try:
                 async with self._sending:
                     begun = True
-                    self._due[message_id] = command_field, context_id, False
+                    self._due[message_id] = request.command_field, context_id, False
                     await self._send(message_id, context_id, command, body)
                     begun = False
                 async with asyncio.timeout(self._timeouts.response):
@@ -415,7 +230,7 @@ class Association:
         message_id: int,
         context_id: int,
         command: bytes,
-        body: tuple[io.BufferedIOBase, int] | None,
+        body: _Body | None,
     ) -> None:
         async def fragment(control: int, piece: bytes, *, last: bool) -> None:
             pdu = encode_pdata([(context_id, control, piece)])
@@ -455,74 +270,6 @@ class Association:
             if self._next_id not in self._pending:
                 return self._next_id
 
-    async def _open(
-        self, source: Source, context_id: int | None, undo: contextlib.ExitStack
-    ) -> tuple[Head, io.BufferedIOBase]:
-        """The instance's head, and a stream that stands at its data set."""
-        stream: io.BufferedIOBase
-        if isinstance(source, (str, os.PathLike)):
-            from fastscp.scu.heads import read_head
-            from fastscp.store.folders import OWN, is_own
-
-            if await asyncio.to_thread(is_own, os.fspath(source)):
-                raise UnusableInstance(f"{os.fspath(source)} {OWN}")
-            head = await asyncio.to_thread(read_head, os.fspath(source))
-            if head is None:
-                raise UnusableInstance(f"{os.fspath(source)} is not a DICOM Part 10 file")
-            stream = await asyncio.to_thread(open, os.fspath(source), "rb")
-            undo.callback(stream.close)
-        else:
-            if not isinstance(source, (bytes, bytearray, memoryview)):
-                source = self._encoded(source, context_id)
-            data = bytes(source)
-            head = read_head_of(data) if is_part10(data[:132]) else self._bare(data, context_id)
-            if head is None:
-                raise UnusableInstance("the bytes are not a DICOM Part 10 file")
-            stream = io.BytesIO(data)
-        stream.seek(head.offset)
-        return head, stream
-
-    def _bare(self, data: bytes, context_id: int | None) -> Head:
-        """The head of a data set without a file around it."""
-        if context_id is None:
-            raise ValueError("a data set alone does not tell its transfer syntax: give context_id")
-        if context_id not in self.contexts:
-            raise ValueError(f"presentation context {context_id} is not an accepted one")
-        if not data:
-            raise UnusableInstance("it has no data set")
-        syntax = self.contexts[context_id].transfer_syntax
-        sop_class, sop_instance = tap_identity(lambda at, size: data[at : at + size], syntax)
-        return Head(sop_class, sop_instance, syntax, 0, len(data))
-
-    def _encoded(self, dataset: Any, context_id: int | None) -> bytes:
-        """A pydicom Dataset as Part 10, in its own transfer syntax or the context's."""
-        from pydicom import dcmwrite
-        from pydicom.dataset import FileMetaDataset
-        from pydicom.uid import UID
-
-        meta = getattr(dataset, "file_meta", None)
-        syntax = getattr(meta, "TransferSyntaxUID", None)
-        if syntax is None:
-            syntaxes = (
-                one.transfer_syntax
-                for one in self.contexts.values()
-                if one.id == context_id
-                or (context_id is None and one.abstract_syntax == dataset.SOPClassUID)
-            )
-            syntax = UID(next(syntaxes, ""))
-            if not syntax:
-                raise ContextRefused(str(dataset.SOPClassUID), "", None)
-        whole = FileMetaDataset()
-        whole.TransferSyntaxUID = syntax
-        whole.MediaStorageSOPClassUID = dataset.SOPClassUID
-        whole.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        out = io.BytesIO()
-        # Shallow: only the copy gets another header.
-        ours = copy.copy(dataset)
-        ours.file_meta = whole
-        dcmwrite(out, ours, enforce_file_format=True)
-        return out.getvalue()
-
     def responded(self, context_id: int, command: bytes) -> None:
         """Take a command set from the link, and the presentation context that it came on."""
         try:
@@ -543,25 +290,6 @@ class Association:
                 answer.set_exception(why)
 
 
-def _answered(request: AssociateRQ, answer: AssociateAC) -> list[Context]:
-    """The proposed contexts with their results; one that was not answered counts as refused."""
-    results = {one.id: one for one in reversed(answer.presentation_contexts)}
-    contexts = []
-    for proposed in request.presentation_contexts:
-        found = results.get(proposed.id)
-        result = 2 if found is None else found.result
-        syntax = found.transfer_syntax if found is not None and result == 0 else ""
-        if result == 0 and syntax not in proposed.transfer_syntaxes:
-            # Accepted in a transfer syntax that nobody proposed: of no use.
-            result, syntax = 4, ""
-        contexts.append(
-            Context(
-                proposed.id, proposed.abstract_syntax, proposed.transfer_syntaxes, result, syntax
-            )
-        )
-    return contexts
-
-
 def _granted(request: AssociateRQ, information: UserInformation) -> int:
     """Operations that may be outstanding. Source: PS3.7 D.3.3.3."""
     asked = request.user_information.async_window if request.user_information else None
@@ -569,120 +297,3 @@ def _granted(request: AssociateRQ, information: UserInformation) -> int:
         return 1
     # 0 is without limit, which does not lift our own.
     return min(asked.max_invoked, information.async_window.max_invoked or asked.max_invoked)
-
-
-def _title(title: str) -> bytes:
-    raw = title.encode("latin-1")
-    if not 1 <= len(raw) <= 16:
-        raise ValueError(f"an AE title has 1 to 16 characters: {title!r}")
-    return raw.ljust(16)
-
-
-async def associate(
-    host: str,
-    port: int,
-    contexts: Iterable[tuple[str, Sequence[str]]] = (),
-    *,
-    calling_ae: str = "FASTSCP",
-    called_ae: str = "ANY-SCP",
-    max_pdu_length: int = 131072,
-    window: int = 1,
-    timeouts: Timeouts | None = None,
-    on_pdu: Callable[[SeenPDU], object] | None = None,
-    tls: ssl.SSLContext | None = None,
-    identity: UserIdentity | None = None,
-) -> Association:
-    """Connect and negotiate. Raises PeerError.
-
-    contexts: SOP class and transfer syntaxes of each presentation context, at most 128; their ids
-    are 1, 3, 5 and so on. Verification alone if there are none. window: outstanding operations to
-    ask for. on_pdu: called with every PDU sent and received. identity: see `password_identity`,
-    `jwt_identity`.
-    Source: PS3.8 7.1.
-    """
-    timeouts = timeouts or Timeouts()
-    proposed = list(contexts) or [(uids.VERIFICATION, [uids.IMPLICIT_VR_LITTLE_ENDIAN])]
-    if len(proposed) > MAX_CONTEXTS:
-        raise ValueError(f"an association has at most {MAX_CONTEXTS} presentation contexts")
-    if window < 1:
-        raise ValueError("at least one operation is outstanding")
-    request = AssociateRQ(
-        _title(called_ae),
-        _title(calling_ae),
-        uids.APPLICATION_CONTEXT,
-        tuple(
-            PresentationContextRQ(2 * number + 1, str(abstract), tuple(map(str, syntaxes)))
-            for number, (abstract, syntaxes) in enumerate(proposed)
-        ),
-        UserInformation(
-            max_pdu_length=max_pdu_length,
-            implementation_class_uid=uids.IMPLEMENTATION_CLASS_UID,
-            implementation_version_name=uids.IMPLEMENTATION_VERSION_NAME,
-            # Unasked, it makes some peers hang up: only who wants more than one offers it.
-            async_window=AsyncWindow(window, 1) if window > 1 else None,
-            identity=identity,
-        ),
-    )
-    association: Association | None = None
-    early: list[tuple[int, bytes]] = []
-
-    def on_command(context_id: int, command: bytes) -> None:
-        if association is None:
-            early.append((context_id, command))
-        else:
-            association.responded(context_id, command)
-
-    def on_failure(why: PeerError) -> None:
-        if association is not None:
-            association.ended(why)
-
-    link = await _connect(
-        host, port, lambda: Link(request, on_command, on_failure, on_pdu), tls, timeouts.connect
-    )
-    try:
-        async with asyncio.timeout(timeouts.associate):
-            answer = await link.answer
-    except TimeoutError:
-        why = link.give_up(PeerTimeout("answer the association request", timeouts.associate))
-        await link.closed()
-        raise why from None
-    except BaseException:
-        if link.state.name != "STA1":
-            link.transport.abort()
-        await asyncio.shield(link.closed())
-        raise
-    association = Association(link, request, answer, timeouts)
-    if association.fragment_bytes < 2:
-        what = f"takes P-DATA-TF of at most {association.max_pdu_length} bytes: none can be sent"
-        why = link.give_up(ProtocolViolation(f"it {what}"))
-        await link.closed()
-        raise why
-    for context_id, command in early:
-        association.responded(context_id, command)
-    return association
-
-
-async def _connect(
-    host: str,
-    port: int,
-    make: Callable[[], Link],
-    tls: ssl.SSLContext | None,
-    timeout_s: float,
-) -> Link:
-    peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout_s):
-            _transport, link = await loop.create_connection(
-                make, host, port, ssl=tls, server_hostname=host if tls is not None else None
-            )
-    except TimeoutError:
-        raise ConnectionFailed(peer, f"no answer within {timeout_s:g} s") from None
-    except OSError as error:
-        # ssl.SSLError is an OSError too; its text says what did not agree.
-        # What asyncio makes of a refused connection has no words for it, only the number. Resolvers
-        # and TLS have words, and numbers of their own.
-        plain = type(error).__module__ == "builtins" and error.errno is not None
-        why = os.strerror(error.errno or 0) if plain else error.strerror or str(error)
-        raise ConnectionFailed(peer, why, transient=plain) from None
-    return link

@@ -7,8 +7,9 @@ import time
 
 from fastscp.errors import FastscpError
 from fastscp.log import printable
-from fastscp.scu.association import Timeouts, associate
+from fastscp.scu.connect import associate
 from fastscp.scu.errors import PeerTimeout
+from fastscp.scu.timeouts import Timeouts
 from fastscp.status import StatusClass
 
 __all__ = ["run_echo"]

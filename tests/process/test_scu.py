@@ -37,7 +37,7 @@ from fastscp.scu import (
     jwt_identity,
     password_identity,
 )
-from fastscp.scu import send as sending
+from fastscp.scu.send import carrier
 from fastscp.status import StatusClass
 from fastscp_ext import AssociateAC, PresentationContextAC, UserInformation, encode_associate_ac
 from tests.kit import (
@@ -1102,7 +1102,7 @@ def test_associations_that_end_as_they_begin(
     send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
     """The end in one segment with the acceptance: a failure like any other."""
-    monkeypatch.setattr(sending, "_FIRST_BACK_OFF_S", 0.01)
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 0.01)
     write_files(tmp_path / "in", 3)
 
     def script(connection: Connection) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.cli import console
-from fastscp.scu import send as sending
-from fastscp.scu.files import Finder, Found
-from fastscp.scu.outcome import Summary
+from fastscp.scu.send import carrier, source
+from fastscp.scu.send.files import Finder, Found
+from fastscp.scu.send.options import Options
+from fastscp.scu.send.outcomes import Summary
+from fastscp.scu.send.shipment import Shipment
 from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, RELEASE_RQ, abort, data_set, reject
 from tests.process.test_scu import Sent
 from tests.scripted import Connection, Message, Scp, part10, write_files
@@ -141,7 +143,7 @@ def test_what_is_found_after_all_hope_is_lost_fails_as_well(
     ahead: int,
 ) -> None:
     write(tmp_path / "in", *[(CT, ELE)] * 4, (MR, ELE))
-    monkeypatch.setattr(sending, "_LOOK_AHEAD", ahead)
+    monkeypatch.setattr(source, "_LOOK_AHEAD", ahead)
 
     def script(connection: Connection) -> None:
         connection.read_request()
@@ -223,7 +225,7 @@ def test_what_is_found_does_not_wait_for_what_is_put_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_files(tmp_path / "in", 6)
-    monkeypatch.setattr(sending, "_FIRST_BACK_OFF_S", 1.0)
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 1.0)
 
     def script(connection: Connection) -> list[Message]:
         connection.accept()
@@ -290,9 +292,9 @@ def test_what_was_found_is_not_held_twice(tmp_path: Path) -> None:
     write_files(tmp_path / "in", 3)
     finder, found = Finder([str(tmp_path / "in")]), Found()
     finder.look(found, 10, DEADLINE_S)
-    options = sending.Options(host="", port=1)
-    shipment = sending.Shipment(options, finder, found, Summary(), print)
-    assert (shipment.instances, found) == (3, Found())
+    options = Options(host="", port=1)
+    shipment = Shipment(options, finder, found, Summary(), print)
+    assert (shipment.source.instances, found) == (3, Found())
 
 
 def test_looking_keeps_its_distance(
@@ -303,9 +305,9 @@ def test_looking_keeps_its_distance(
 ) -> None:
     """However many files there are, only so many of them wait in memory."""
     paths = write_files(tmp_path / "in", 60)
-    monkeypatch.setattr(sending, "_LOOK_AHEAD", 5)
-    monkeypatch.setattr(sending, "_LOOK_FILES", 2)
-    monkeypatch.setattr(sending, "_LARGEST_BATCH", 1)
+    monkeypatch.setattr(source, "_LOOK_AHEAD", 5)
+    monkeypatch.setattr(source, "_LOOK_FILES", 2)
+    monkeypatch.setattr(carrier, "_LARGEST_BATCH", 1)
     ahead = []
     served = 0
     look = Finder.look

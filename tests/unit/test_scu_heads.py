@@ -25,9 +25,9 @@ from fastscp.scu import (
     ProtocolViolation,
     UnusableInstance,
 )
-from fastscp.scu.files import Finder, Found, paths_of
-from fastscp.scu.fresh import fresh_uid, uid_places
 from fastscp.scu.heads import Head, read_head, read_head_of
+from fastscp.scu.send.files import Finder, Found, paths_of
+from fastscp.scu.send.fresh import fresh_uid, uid_places
 from fastscp.store.folders import OWN
 from fastscp_ext import part10_head
 from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element

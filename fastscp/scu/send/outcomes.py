@@ -1,26 +1,35 @@
-"""What became of the instances: counts for the summary, a line each for the report."""
+"""What became of the instances: counts for the summary, lines for the report and for people."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.scu.association import Response
+from fastscp.log import printable
+from fastscp.scu.errors import ContextRefused, PeerError
+from fastscp.scu.response import Response
 from fastscp.status import StatusClass
 from fastscp_ext import decode_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from fastscp.scu.contexts import Context
     from fastscp.scu.heads import Head
+    from fastscp.scu.send.files import File
+    from fastscp.scu.send.group import FileParcel
 
-__all__ = ["Outcome", "Report", "Summary"]
+__all__ = ["INTERRUPTED", "Outcome", "Outcomes", "Report", "Summary", "file_error"]
+
+INTERRUPTED: Final = "interrupted"
 
 # Failures named one by one; the rest is in the counts, and in the report.
 _SHOWN: Final = 20
@@ -38,6 +47,30 @@ class Outcome:
     attempts: int
     response: Response | None = None
     error: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        path: bytes,
+        head: Head | None,
+        parcel: FileParcel | None,
+        error: str,
+    ) -> Self:
+        """Put an outcome together. parcel: what was made of the file, if it came so far."""
+        response = None
+        if parcel is not None and parcel.response is not None:
+            response = Response.of(decode_command(parcel.response))
+        answered = parcel is not None and parcel.status >= 0
+        return cls(
+            os.fsdecode(path),
+            _sent_uid(parcel) or (head.sop_instance if head else ""),
+            head.size if head else 0,
+            parcel.status if parcel is not None and answered else None,
+            round(parcel.nanoseconds / 1e6, 3) if parcel is not None and answered else None,
+            parcel.attempts if parcel is not None else 0,
+            response,
+            error,
+        )
 
     @property
     def kind(self) -> str:
@@ -166,33 +199,6 @@ class Summary:
             self.report.write(outcome)
         return said
 
-    def outcome(
-        self,
-        path: str | bytes,
-        head: Head | None,
-        *,
-        status: int | None = None,
-        command: bytes | None = None,
-        nanoseconds: int = 0,
-        attempts: int = 0,
-        error: str = "",
-        sop_instance: str = "",
-    ) -> Outcome:
-        """Put an outcome together. command: of a response that was judged usable."""
-        response = None
-        if command is not None:
-            response = Response.of(decode_command(command))
-        return Outcome(
-            os.fsdecode(path),
-            sop_instance or (head.sop_instance if head else ""),
-            head.size if head else 0,
-            status,
-            None if status is None else round(nanoseconds / 1e6, 3),
-            attempts,
-            response,
-            error,
-        )
-
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
@@ -210,3 +216,67 @@ class Summary:
             | ({"0000": self.stored} if self.stored else {}),
             "reasons": dict(self.reasons.most_common(_SHOWN)),
         }
+
+
+class Outcomes:
+    """Counts what becomes of the instances, and says what people should know at once.
+
+    summary: takes every outcome. say: a line for people.
+    """
+
+    def __init__(self, summary: Summary, say: Callable[[str], None]) -> None:
+        self.summary = summary
+        self._say = say
+        self._said: set[str] = set()
+        self._lost: Counter[str] = Counter()
+
+    def skipped(self, files: int) -> None:
+        """Count files that are not DICOM."""
+        self.summary.skipped += files
+
+    def unreadable(self, path: bytes, why: str) -> None:
+        """Count what should be an instance, and has no head."""
+        self._add(Outcome.of(path, None, None, why))
+
+    def count(self, file: File, parcel: FileParcel | None = None, *, error: str = "") -> None:
+        """Count an instance. error: why it failed, where that is not the peer's response."""
+        self._add(Outcome.of(*file, parcel, error))
+
+    def lose(self, file: File, parcel: FileParcel | None, why: PeerError) -> None:
+        """Count an instance that no association can be had for; `say_lost` says how many."""
+        self.summary.add(Outcome.of(*file, parcel, str(why)))
+        self._lost[str(why)] += 1
+
+    def refuse(self, parcel: FileParcel, context: Context) -> None:
+        """Count an instance whose presentation context the peer refused."""
+        syntax = context.transfer_syntaxes[0]
+        why = str(ContextRefused(context.abstract_syntax, syntax, context.result))
+        self.summary.add(Outcome.of(*parcel.item, parcel, why))
+        if why not in self._said:
+            # Once: it is the same for every instance of the kind.
+            self._said.add(why)
+            self._say(why)
+
+    def say_lost(self) -> None:
+        """Say how many instances could not be sent, and why."""
+        for why, lost in self._lost.items():
+            self._say(f"{lost} instances were not sent: {why}")
+
+    def _add(self, outcome: Outcome) -> None:
+        said = self.summary.add(outcome)
+        if said is not None:
+            self._say(printable(said))
+
+
+def file_error(parcel: FileParcel) -> str:
+    """Why the file of a parcel could not be sent."""
+    if parcel.error == errno.ESTALE:
+        return "it changed since it was looked at"
+    return f"cannot be read: {os.strerror(parcel.error)}"
+
+
+def _sent_uid(parcel: FileParcel | None) -> str:
+    """The SOP Instance UID that was sent: under --new-uids not that of the file."""
+    if parcel is None:
+        return ""
+    return decode_command(parcel.command).affected_sop_instance_uid or ""

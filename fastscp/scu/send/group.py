@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fastscp.scu.errors import PeerError
-    from fastscp.scu.files import File
+    from fastscp.scu.send.files import File
     from fastscp_ext import Parcel
 
 __all__ = ["FileParcel", "Group"]
 
 FileParcel: TypeAlias = "Parcel[File]"
 
-# Parcels made at a time for who gives up on them.
+# Parcels made at a time for whoever gives up on them.
 _AT_A_TIME: Final = 512
 
 
@@ -105,7 +105,7 @@ class Group:
         return [parcel for parcel in waiting if parcel.attempts]
 
     def clear(self) -> Iterator[FileParcel]:
-        """All that is left, for who gives up on it."""
+        """All that is left, for whoever gives up on it."""
         while self._later:
             yield heapq.heappop(self._later)[2]
         while batch := self.take(_AT_A_TIME):

@@ -88,7 +88,7 @@ def _named(argument: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
-        # It may be there: who reads it will say what is wrong.
+        # It may be there: whoever reads it will say what is wrong.
         return [argument]
     else:
         return [argument]

@@ -1,0 +1,75 @@
+"""What a peer answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from fastscp import status as codes
+from fastscp.log import printable
+from fastscp.status import StatusClass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastscp_ext import CommandSet
+
+__all__ = ["Response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a peer answered. Elements that it did not send are None or ().
+
+    elements: all of them by element number of group 0000, as received.
+    Source: PS3.7 9.1.1, Annex C.
+    """
+
+    status: int
+    message_id: int
+    error_comment: str | None = None
+    error_id: int | None = None
+    offending_elements: tuple[int, ...] = ()
+    affected_sop_class_uid: str | None = None
+    affected_sop_instance_uid: str | None = None
+    elements: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, command: CommandSet) -> Self:
+        """From the command set of a usable response. Raises ValueError for another."""
+        status, message_id = command.status, command.message_id_being_responded_to
+        if status is None or message_id is None:
+            raise ValueError("a response has a status, and names the message that it answers")
+        return cls(
+            status,
+            message_id,
+            command.error_comment,
+            command.error_id,
+            command.offending_elements,
+            command.affected_sop_class_uid,
+            command.affected_sop_instance_uid,
+            command.elements,
+        )
+
+    @property
+    def status_class(self) -> StatusClass:
+        return codes.classify(self.status)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the operation was done: success, or a warning."""
+        return self.status_class in (StatusClass.SUCCESS, StatusClass.WARNING)
+
+    @property
+    def meaning(self) -> str:
+        """The status in words."""
+        return codes.describe(self.status).partition(" ")[2]
+
+    def __str__(self) -> str:
+        parts = [codes.describe(self.status)]
+        if self.error_comment:
+            parts.append(f"'{printable(self.error_comment)}'")
+        if self.error_id is not None:
+            parts.append(f"error id {self.error_id}")
+        parts += [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in self.offending_elements]
+        return ", ".join(parts)

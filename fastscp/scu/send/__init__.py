@@ -1,0 +1,1 @@
+"""Many instances over several associations: what `fastscp send` does."""

@@ -1,0 +1,199 @@
+"""A run as a whole: how many associations, which group each works on, and how it is interrupted.
+
+Theory of operation: every association works on one group's queue at a time (`Carrier`), while the
+rest of the files is looked for (`Source`). A worker whose association cannot be had gives up,
+unless it is the last: then the instances that are left fail with what stopped it.
+Interrupted, nothing more is begun; interrupted again, connections are cut, and whatever has been
+sent and not answered fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from fastscp.scu.connect import associate
+from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError
+from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, back_off
+from fastscp.scu.send.news import News
+from fastscp.scu.send.outcomes import INTERRUPTED, Outcomes
+from fastscp.scu.send.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastscp.scu.send.files import Finder, Found
+    from fastscp.scu.send.group import FileParcel, Group
+    from fastscp.scu.send.options import Options
+    from fastscp.scu.send.outcomes import Summary
+
+__all__ = ["Shipment"]
+
+log = logging.getLogger("fastscp.send")
+
+
+class Shipment:
+    """One run of `fastscp send`.
+
+    found: what `finder` has found so far; the rest is looked for while sending. summary: takes
+    every outcome. say: a line for people. source: what is to be sent.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        finder: Finder,
+        found: Found,
+        summary: Summary,
+        say: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._summary = summary
+        self._say = say
+        self._news = News()
+        self._outcomes = Outcomes(summary, say)
+        self.source = Source(options, finder, found, self._outcomes, self._news)
+        self._workers = options.associations
+        # One thread per association: the default pool is smaller than some wish to test with.
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="send")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._carriers: set[Carrier] = set()
+        self._sent_before = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes handed to the system so far, by all associations."""
+        return self._sent_before + sum(carrier.sent_bytes for carrier in self._carriers)
+
+    @property
+    def answered(self) -> int:
+        """Instances with an outcome, those that are not yet counted included."""
+        summary = self._summary
+        waiting = sum(carrier.uncounted for carrier in self._carriers)
+        return summary.stored + summary.warned + summary.failed + waiting
+
+    def interrupt(self) -> None:
+        """Finish what is on its way and release; asked again, break off."""
+        self._news.interrupts += 1
+        self._summary.interrupted = True
+        self._news.tell()
+        for carrier in self._carriers:
+            carrier.stop()
+        if self._news.interrupts > 1:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """Cut every connection, and leave off whatever else is waited for."""
+        self._news.interrupts = max(2, self._news.interrupts)
+        for carrier in self._carriers:
+            carrier.break_off()
+        for task in self._tasks:
+            task.cancel()
+
+    async def run(self) -> None:
+        """Send everything; returns when every instance has its outcome, or after `interrupt`."""
+        began = time.monotonic()
+        works = (self.source.look_ahead(), *(self._work() for _ in range(self._workers)))
+        self._tasks += map(asyncio.ensure_future, works)
+        try:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            # Where one of them failed, the others have to end as well.
+            self._break_off()
+            ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._pool.shutdown()
+            self._summary.seconds = time.monotonic() - began
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        for parcel in self.source.tried():
+            self._outcomes.count(parcel.item, parcel, error=INTERRUPTED)
+        self._outcomes.say_lost()
+
+    async def _work(self) -> None:
+        """One association after the other, as long as there is anything to send."""
+        failures = 0
+        while (group := await self.source.choose()) is not None:
+            # Taken before the association is there, or others would open theirs for the same.
+            batch = group.take(FIRST_BATCH)
+            self._news.tell()
+            if not batch:
+                continue
+            group.workers += 1
+            try:
+                why, useful = await self._associate(group, batch)
+            finally:
+                group.workers -= 1
+                self._news.tell()
+            if useful:
+                failures = 0
+            if why is None or group.finished or self._news.interrupts:
+                continue
+            failures += 1
+            if why.transient and failures <= self._options.retries:
+                delay = back_off(failures)
+                self._say(f"{why}; trying again in {delay:g} s")
+                await self._news.until(self.source.over, delay)
+            elif self._workers > 1:
+                # The others have the association that this one was not given, or will be the last.
+                self._workers -= 1
+                self._say(f"going on with fewer associations: {why}")
+                return
+            else:
+                if isinstance(why, (ConnectionFailed, AssociationRejected)):
+                    self.source.abandon_all(why)
+                else:
+                    self.source.abandon(group, why)
+                failures = 0
+
+    async def _associate(
+        self, group: Group, batch: list[FileParcel]
+    ) -> tuple[PeerError | None, bool]:
+        """One association's life; returns what ended it before its time, and if it was of use.
+
+        batch: what is sent first.
+        """
+        options = self._options
+        try:
+            association = await associate(
+                options.host,
+                options.port,
+                group.contexts,
+                calling_ae=options.calling_ae,
+                called_ae=options.called_ae,
+                max_pdu_length=options.max_pdu_length,
+                window=options.window,
+                timeouts=options.timeouts,
+                tls=options.tls,
+                identity=options.identity,
+            )
+        except BaseException as error:
+            group.give_back(batch)
+            if isinstance(error, PeerError):
+                return error, False
+            raise
+        self._summary.associations += 1
+        if association.window < options.window:
+            log.info("the peer allows %d outstanding operations", association.window)
+        carrier = Carrier(
+            association, group, options, self.source, self._outcomes, self._news, self._pool
+        )
+        try:
+            self._carriers.add(carrier)
+            try:
+                failure, answered = await carrier.carry(batch)
+            finally:
+                self._carriers.remove(carrier)
+                self._sent_before += carrier.sent_bytes
+            if association.failure is None:
+                try:
+                    await association.release()
+                except PeerError as error:
+                    # Every instance has its response: how it ends matters to nobody.
+                    log.info("at the end of an association: %s", error)
+            return failure, answered > 0
+        finally:
+            await association.abort()
