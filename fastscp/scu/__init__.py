@@ -1,10 +1,9 @@
-"""The requestor's side: the Python API, and what `fastscp send` and `fastscp echo` do."""
+"""The requestor's side: the Python API, and what `fastscp send` does."""
 
 from fastscp.scu.association import Association
 from fastscp.scu.commands import Priority
 from fastscp.scu.connect import associate, jwt_identity, password_identity
 from fastscp.scu.contexts import Context
-from fastscp.scu.echo import run_echo
 from fastscp.scu.errors import (
     AssociationAborted,
     AssociationRejected,
@@ -41,5 +40,4 @@ __all__ = [
     "associate",
     "jwt_identity",
     "password_identity",
-    "run_echo",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.cli import console
+from fastscp.cli import send_run
 from fastscp.scu.send import carrier, source
 from fastscp.scu.send.files import Finder, Found
 from fastscp.scu.send.options import Options
@@ -38,9 +38,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             assert opened.wait(DEADLINE_S)
         look(finder, found, most, DEADLINE_S)
 
-    monkeypatch.setattr(console, "_FIRST_FILES", FIRST)
-    monkeypatch.setattr(console, "_FIRST_S", 1e-9)
-    monkeypatch.setattr(console, "_AT_A_TIME", 1)
+    monkeypatch.setattr(send_run, "_FIRST_FILES", FIRST)
+    monkeypatch.setattr(send_run, "_FIRST_S", 1e-9)
+    monkeypatch.setattr(send_run, "_AT_A_TIME", 1)
     monkeypatch.setattr(Finder, "look", gated)
     return opened
 
@@ -272,7 +272,7 @@ def test_contexts_that_turn_up_one_by_one(
             served.release()
 
     gate.set()
-    monkeypatch.setattr(console, "_AT_A_TIME", FIRST)
+    monkeypatch.setattr(send_run, "_AT_A_TIME", FIRST)
     monkeypatch.setattr(Finder, "look", one_by_one)
     with Scp(script) as scp:
         sent = send(scp.address, tmp_path / "in", "--associations", associations)

@@ -242,15 +242,13 @@ def test_the_code_of_a_command_is_the_code_of_the_program(monkeypatch: pytest.Mo
 
 
 def test_echo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import fastscp.scu
-
     calls: list[tuple[object, ...]] = []
 
     def run_echo(host: str, port: int, **options: object) -> str:
         calls.append((host, port, options))
         return "0000 success"
 
-    monkeypatch.setattr(fastscp.scu, "run_echo", run_echo, raising=False)
+    monkeypatch.setattr("fastscp.cli.echo.run_echo", run_echo)
     assert cli.main(["echo", "[::1]:104", "--timeout", "500ms", "--calling-ae", "ME"]) == 0
     assert capsys.readouterr().out == "0000 success\n"
     assert calls == [
@@ -274,7 +272,7 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((config.port, once, keep))
         return 0
 
-    monkeypatch.setattr(fastscp.cli, "demo", SimpleNamespace(run=run), raising=False)
+    monkeypatch.setattr(fastscp.cli, "demonstration", SimpleNamespace(run=run), raising=False)
     assert cli.main(["demo", "--port", "0", "--once"]) == 0
     assert cli.main(["demo", "--store", "here"]) == 0
     assert calls == [(0, True, False), (11112, False, True)]

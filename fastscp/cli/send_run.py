@@ -1,4 +1,4 @@
-"""`fastscp send` as a program: finds the files, shows progress, writes the report, sums up."""
+"""`fastscp send` at work: finds the files, shows how far it has come, writes the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from fastscp.errors import FastscpError
 from fastscp.scu.send.files import Finder, Found
-from fastscp.scu.send.options import Options
 from fastscp.scu.send.outcomes import Report, Summary
 from fastscp.scu.send.shipment import Shipment
 
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Options", "run_send", "summary_lines"]
+    from fastscp.scu.send.options import Options
+
+__all__ = ["run_send"]
 
 log = logging.getLogger("fastscp.send")
 
@@ -70,7 +71,7 @@ def run_send(
     with contextlib.ExitStack() as undo:
         display: _Display = _Quiet()
         if progress:
-            from fastscp.cli.progress import Bar
+            from fastscp.cli.send_progress import Bar
 
             display = undo.enter_context(Bar())
         lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
@@ -87,7 +88,7 @@ def _first_found(finder: Finder, options: Options, display: _Display) -> Found:
     """Everything, of a small collection; of a large one enough to begin with."""
     found = Found()
     began = time.monotonic()
-    # Who sends them more than once has to keep them all anyway.
+    # Whoever sends them more than once has to keep them all anyway.
     while not finder.complete and (
         options.repeat > 1 or len(found.files) < _FIRST_FILES or time.monotonic() - began < _FIRST_S
     ):
@@ -123,26 +124,3 @@ async def _run(
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(name)
-
-
-def summary_lines(summary: Summary) -> list[tuple[str, str]]:
-    """The summary as rows of a table: what, and how much."""
-    seconds = max(summary.seconds, 1e-9)
-    arrived = summary.stored + summary.warned
-    rows = [("stored", str(summary.stored))]
-    if summary.warned:
-        rows.append(("stored with a warning", str(summary.warned)))
-    rows.append(("failed", str(summary.failed)))
-    if summary.retried:
-        rows.append(("tried again", str(summary.retried)))
-    if summary.skipped:
-        rows.append(("skipped, not DICOM", str(summary.skipped)))
-    rows += [
-        ("associations", str(summary.associations)),
-        ("time", f"{summary.seconds:.3f} s"),
-        ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
-    ]
-    if summary.interrupted:
-        rows.append(("interrupted", "not everything was sent"))
-    rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
-    return rows

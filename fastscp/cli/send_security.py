@@ -12,7 +12,7 @@ from fastscp.scu import jwt_identity, password_identity
 if TYPE_CHECKING:
     from fastscp_ext import UserIdentity
 
-__all__ = ["identity", "tls_context"]
+__all__ = ["tls_context", "user_identity"]
 
 
 def tls_context(
@@ -43,7 +43,7 @@ def _unusable(path: str, error: OSError) -> str:
     return f"cannot use {path} ({error.strerror or error}); give a readable PEM file"
 
 
-def identity(
+def user_identity(
     user: str | None, password_file: str | None, jwt_file: str | None
 ) -> UserIdentity | None:
     """The user identity to offer; None if none was asked for. Raises ConfigError.

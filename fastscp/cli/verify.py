@@ -1,7 +1,4 @@
-"""The commands that look into a store: `verify` and `cat`.
-
-Plain functions; `cli` makes commands of them. As there, results go to stdout, all else to stderr.
-"""
+"""`fastscp verify`: the files of a store against its journal."""
 
 from __future__ import annotations
 
@@ -9,45 +6,22 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastscp.config.settings import read_value
-from fastscp.config.values import Parsed, read_path
-from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
+from fastscp.cli.options import Store, store_directory
+from fastscp.cli.output import os_errors, plain_table, print_json, table_console
+from fastscp.errors import StartError, StoreBusyError
 from fastscp.log import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO
-
-    from cyclopts import App
+    from pathlib import Path
 
     from fastscp.store.verify import Report, Watcher
 
-__all__ = ["cat", "register", "verify"]
-
-_DIRECTORY: Final = Parsed(read_path, "DIR", "a directory")
-_CHUNK: Final = 1 << 20
-
-Store = Annotated[
-    str,
-    Parameter(
-        name="--store",
-        metavar="DIR",
-        env_var="FASTSCP_STORE",
-        help="Directory of the store. Default: ./dicom-store",
-        show_default=False,
-    ),
-]
-
-
-def register(app: App) -> None:
-    """Make the functions of this module commands of an app."""
-    app.command(verify)
-    app.command(cat)
+__all__ = ["verify"]
 
 
 def verify(
@@ -82,8 +56,8 @@ def verify(
     """
     from fastscp.store import verify as verifying
 
-    path = read_value("--store", store, _DIRECTORY)
-    with _os_errors(), _progress() as watcher:
+    path = store_directory(store)
+    with os_errors(), _progress() as watcher:
         try:
             report = verifying.verify(
                 path, adopt=adopt, repair_journal=repair_journal, watcher=watcher
@@ -99,74 +73,6 @@ def verify(
     else:
         _print_table(path, report)
     return 0 if report.clean else 1
-
-
-def cat(
-    path: Annotated[
-        str,
-        Parameter(
-            name="PATH", help="A file below the store, as the journal names it; or any other file."
-        ),
-    ],
-    /,
-    *,
-    store: Store = "dicom-store",
-) -> int:
-    """Write a stored instance to stdout as a DICOM file, decompressed where it is compressed."""
-    import zstandard
-
-    from fastscp.store.compress import open_part10
-    from fastscp.store.folders import OWN, is_own
-
-    if sys.stdout.isatty():
-        raise ConfigError(
-            "cat", "would write binary data to the terminal; redirect it, as in `> instance.dcm`"
-        )
-    directory = read_value("--store", store, _DIRECTORY)
-    found = directory / path
-    if not found.is_file():
-        found = Path(path)
-    if not found.exists():
-        raise FastscpError(
-            f"cannot write out {printable(path)}: No such file or directory, neither below the "
-            f"store {directory} nor by itself; name it as the journal's `path` does, and the "
-            f"store with --store"
-        )
-    if is_own(found):
-        raise FastscpError(f"{printable(path)} {OWN}, and the instance as its journal does")
-    found = found.resolve()
-    with _os_errors():
-        folder_fd = os.open(found.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with open_part10(found.name, folder_fd) as file:
-                _copy(file)
-        except zstandard.ZstdError as error:
-            raise FastscpError(f"{printable(path)} is damaged: {error}") from error
-        finally:
-            os.close(folder_fd)
-    return 0
-
-
-def _copy(file: IO[bytes]) -> None:
-    while data := file.read(_CHUNK):
-        sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-@contextlib.contextmanager
-def _os_errors() -> Iterator[None]:
-    """A failure of the system, in one line. A broken pipe is left to who handles it."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        where = f"{printable(os.fsdecode(error.filename))}: " if _is_name(error.filename) else ""
-        raise FastscpError(f"{where}{error.strerror or error}") from error
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, (str, bytes))
 
 
 @contextlib.contextmanager
@@ -195,12 +101,7 @@ def _progress() -> Iterator[Watcher | None]:
         yield watch
 
 
-# Results ----------------------------------------------------------------------------------------
-
-
 def _print_json(path: Path, report: Report) -> None:
-    import msgspec
-
     shown = {
         "store": str(path),
         "clean": report.clean,
@@ -219,7 +120,7 @@ def _print_json(path: Path, report: Report) -> None:
             for finding in report.findings
         ],
     }
-    print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode("utf-8"))  # noqa: T201
+    print_json(shown)
 
 
 def _encodable(path: str) -> str:
@@ -228,14 +129,11 @@ def _encodable(path: str) -> str:
 
 
 def _print_table(path: Path, report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    # Lines are cut to a terminal only: another program gets each finding on one line.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    console = table_console()
     if report.findings:
-        table = Table("finding", "path", "why", box=None, pad_edge=False, header_style="bold")
+        table = plain_table("finding", "path", "why")
         for finding in report.findings:
             why = f"{finding.why}: {finding.settled}" if finding.settled else finding.why
             # Text, not str: nothing in a name is markup.

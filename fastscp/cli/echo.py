@@ -1,18 +1,51 @@
-"""C-ECHO from the command line."""
+"""`fastscp echo`: C-ECHO."""
 
 from __future__ import annotations
 
-import asyncio
-import time
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from fastscp import log
+from fastscp.cli.options import (
+    MAX_PDU_LENGTH,
+    PEER,
+    TIMEOUT,
+    TITLE,
+    CalledAE,
+    CallingAE,
+    MaxPDULength,
+    Verbose,
+)
+from fastscp.config.settings import read_value
 from fastscp.errors import FastscpError
-from fastscp.log import printable
-from fastscp.scu.connect import associate
-from fastscp.scu.errors import PeerTimeout
-from fastscp.scu.timeouts import Timeouts
-from fastscp.status import StatusClass
 
-__all__ = ["run_echo"]
+__all__ = ["echo", "run_echo"]
+
+
+def echo(
+    peer: Annotated[str, Parameter(name="HOST:PORT", help="Who to ask.")],
+    /,
+    *,
+    called_ae: CalledAE = "ANY-SCP",
+    calling_ae: CallingAE = "FASTSCP",
+    timeout: Annotated[
+        str, Parameter(metavar="TIME", help="How long the whole exchange may take.")
+    ] = "10s",
+    max_pdu_length: MaxPDULength = "131072",
+    verbose: Verbose = 0,
+) -> int:
+    """Ask a peer whether it is there (C-ECHO)."""
+    host, port = read_value("HOST:PORT", peer, PEER)
+    options = {
+        "called_ae": read_value("--called-ae", called_ae, TITLE),
+        "calling_ae": read_value("--calling-ae", calling_ae, TITLE),
+        "timeout_s": read_value("--timeout", timeout, TIMEOUT),
+        "max_pdu_length": read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
+    }
+    log.configure("echo", ("warning", "debug", "trace")[min(verbose, 2)])
+    print(run_echo(host, port, **options))
+    return 0
 
 
 def run_echo(
@@ -22,6 +55,11 @@ def run_echo(
 
     timeout_s: for the whole exchange. Raises FastscpError if the answer is anything but success.
     """
+    import asyncio
+    import time
+
+    from fastscp.scu import PeerTimeout, Timeouts, associate
+    from fastscp.status import StatusClass
 
     async def ask() -> str:
         began = time.perf_counter()
@@ -42,7 +80,7 @@ def run_echo(
             if response.status_class is not StatusClass.SUCCESS:
                 raise FastscpError(f"the peer answered {response}")
         name = association.implementation_version_name
-        who = f" ({printable(name)})" if name else ""
+        who = f" ({log.printable(name)})" if name else ""
         milliseconds = (time.perf_counter() - began) * 1000
         return f"{host}:{port}{who}: {response} in {milliseconds:.1f} ms"
 

@@ -1,0 +1,52 @@
+"""How results are printed: as JSON, or as a table; and failures of the system, in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from fastscp.errors import FastscpError
+from fastscp.log import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["os_errors", "plain_table", "print_json", "table_console"]
+
+
+def print_json(shown: dict[str, object]) -> None:
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode("utf-8"))
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without lines."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+
+
+def table_console() -> Console:
+    """A console on stdout that cuts lines to a terminal only: a program gets each row whole."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 10_000)
+
+
+@contextlib.contextmanager
+def os_errors() -> Iterator[None]:
+    """A failure of the system, in one line. A broken pipe is left to whoever handles it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = isinstance(error.filename, (str, bytes))
+        where = f"{printable(os.fsdecode(error.filename))}: " if named else ""
+        raise FastscpError(f"{where}{error.strerror or error}") from error

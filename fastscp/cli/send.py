@@ -1,0 +1,189 @@
+"""`fastscp send`: C-STORE."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from fastscp import log
+from fastscp.cli.options import (
+    MAX_PDU_LENGTH,
+    PEER,
+    TIMEOUT,
+    TITLE,
+    CalledAE,
+    CallingAE,
+    MaxPDULength,
+    Verbose,
+)
+from fastscp.config.settings import read_value
+from fastscp.config.values import Choice, Parsed, Whole, read_move_originator
+from fastscp.errors import ConfigError, FastscpError
+
+if TYPE_CHECKING:
+    from fastscp.scu.send.outcomes import Summary
+
+__all__ = ["send"]
+
+_PRIORITY: Final = Choice(("low", "medium", "high"))
+_MOVE_ORIGINATOR: Final = Parsed(read_move_originator, "AE:ID", "AE:ID, the id from 0 to 65535")
+
+
+# Longer than a screen: most of it is the options.
+def send(
+    peer: Annotated[str, Parameter(name="HOST:PORT", help="Who to send to.")],
+    /,
+    *paths: Annotated[
+        str,
+        Parameter(
+            name="PATH",
+            help="Files, folders (with all below them, .fastscp excepted) or globs; "
+            "not DICOM is skipped.",
+        ),
+    ],
+    called_ae: CalledAE = "ANY-SCP",
+    calling_ae: CallingAE = "FASTSCP",
+    associations: Annotated[
+        str, Parameter(metavar="N", help="Associations in parallel. (1 to 1000)")
+    ] = "1",
+    window: Annotated[
+        str,
+        Parameter(
+            metavar="N",
+            help="Operations outstanding on each, as far as the peer allows. (1 to 65535)",
+        ),
+    ] = "1",
+    max_pdu_length: MaxPDULength = "131072",
+    priority: Annotated[
+        str, Parameter(metavar="low|medium|high", help="Priority of the operations.")
+    ] = "medium",
+    move_originator: Annotated[
+        str | None,
+        Parameter(metavar="AE:ID", help="Move originator and its message id, to be passed on."),
+    ] = None,
+    retries: Annotated[
+        str,
+        Parameter(metavar="N", help="Further attempts after a lost connection or A7xx. (0 to 100)"),
+    ] = "3",
+    timeout: Annotated[
+        str, Parameter(metavar="TIME", help="How long the peer may be silent.")
+    ] = "60s",
+    repeat: Annotated[
+        str, Parameter(metavar="N", help="Send everything N times. (1 to 1000000000)")
+    ] = "1",
+    new_uids: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Study, series and SOP UIDs fresh each time."
+        ),
+    ] = False,
+    tls: Annotated[bool, Parameter(negative="", show_default=False, help="Use TLS.")] = False,
+    tls_ca: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="Certificates to trust, instead of the system's."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, Parameter(metavar="FILE", help="Certificate to show to the peer.")
+    ] = None,
+    tls_key: Annotated[str | None, Parameter(metavar="FILE", help="Its key.")] = None,
+    tls_no_verify: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Trust whoever answers. For tests only."),
+    ] = False,
+    user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
+    password_file: Annotated[
+        str | None, Parameter(metavar="FILE", help="User identity: file with the password.")
+    ] = None,
+    jwt_file: Annotated[
+        str | None, Parameter(metavar="FILE", help="User identity: file with a JSON Web Token.")
+    ] = None,
+    report: Annotated[
+        str | None, Parameter(metavar="FILE.jsonl", help="Write a line of JSON per instance.")
+    ] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print the summary as JSON.")
+    ] = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Send DICOM files (C-STORE), their data sets byte for byte as they are.
+
+    Exit code 0 only if everything arrived.
+    """
+    host, port = read_value("HOST:PORT", peer, PEER)
+    if not paths:
+        raise ConfigError("PATH", "nothing to send; give files, folders or globs")
+    secure = tls or bool(tls_ca or tls_cert or tls_key or tls_no_verify)
+    allowed = read_value("--timeout", timeout, TIMEOUT)
+    log.configure("send", ("warning", "info", "debug")[min(verbose, 2)])
+    from fastscp.cli.send_run import run_send
+    from fastscp.cli.send_security import tls_context, user_identity
+    from fastscp.scu import Priority, Timeouts
+    from fastscp.scu.send.options import Options
+
+    options = Options(
+        host=host,
+        port=port,
+        called_ae=read_value("--called-ae", called_ae, TITLE),
+        calling_ae=read_value("--calling-ae", calling_ae, TITLE),
+        associations=read_value("--associations", associations, Whole(1, 1000)),
+        window=read_value("--window", window, Whole(1, 65535)),
+        max_pdu_length=read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
+        priority=Priority[read_value("--priority", priority, _PRIORITY).upper()],
+        move_originator=(
+            None
+            if move_originator is None
+            else read_value("--move-originator", move_originator, _MOVE_ORIGINATOR)
+        ),
+        retries=read_value("--retries", retries, Whole(0, 100)),
+        repeat=read_value("--repeat", repeat, Whole(1, 1_000_000_000)),
+        new_uids=new_uids,
+        timeouts=Timeouts(associate=min(allowed, 30.0), send=allowed, response=allowed),
+        tls=tls_context(tls_ca, tls_cert, tls_key, tls_no_verify) if secure else None,
+        identity=user_identity(user, password_file, jwt_file),
+    )
+    summary = run_send(
+        options,
+        paths,
+        None if report is None else Path(report),
+        progress=sys.stderr.isatty() and not verbose,
+    )
+    _print_summary(summary, json)
+    return 0 if summary.ok else FastscpError.exit_code
+
+
+def _print_summary(summary: Summary, json: bool) -> None:
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(summary.as_json()).decode("utf-8"))
+        return
+    rows = _summary_rows(summary)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
+    """The summary as rows of a table: what, and how much."""
+    seconds = max(summary.seconds, 1e-9)
+    arrived = summary.stored + summary.warned
+    rows = [("stored", str(summary.stored))]
+    if summary.warned:
+        rows.append(("stored with a warning", str(summary.warned)))
+    rows.append(("failed", str(summary.failed)))
+    if summary.retried:
+        rows.append(("tried again", str(summary.retried)))
+    if summary.skipped:
+        rows.append(("skipped, not DICOM", str(summary.skipped)))
+    rows += [
+        ("associations", str(summary.associations)),
+        ("time", f"{summary.seconds:.3f} s"),
+        ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
+    ]
+    if summary.interrupted:
+        rows.append(("interrupted", "not everything was sent"))
+    rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
+    return rows

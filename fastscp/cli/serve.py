@@ -1,0 +1,31 @@
+"""`fastscp serve`: the receiver."""
+
+from __future__ import annotations
+
+from fastscp import log
+from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
+
+__all__ = ["serve"]
+
+
+@takes_settings
+def serve(
+    *,
+    config: ConfigFile | None = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+    **given: object,
+) -> int:
+    """Run the receiver.
+
+    Every option below may also be given in the environment (--max-pdu-length as
+    FASTSCP_MAX_PDU_LENGTH) or in a TOML file (max-pdu-length = 16384). A flag beats the
+    environment, the environment beats the file. Times are seconds or 30s, 5m, 1h; sizes are bytes
+    or KiB, MiB, GiB. Lists repeat the option or use commas.
+    """
+    settings = load_settings(given, config, verbose, quiet).config
+    log.configure("main", settings.log_level, settings.log_format)
+    from fastscp.main import serve as service
+
+    code: int = service.run(settings)
+    return code
