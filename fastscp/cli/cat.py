@@ -37,7 +37,7 @@ def cat(
     import zstandard
 
     from fastscp.store.compress import open_part10
-    from fastscp.store.folders import OWN, is_own
+    from fastscp.store.names import OWN, is_own
 
     if sys.stdout.isatty():
         raise ConfigError(

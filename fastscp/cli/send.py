@@ -22,6 +22,7 @@ from fastscp.cli.options import (
 from fastscp.config.settings import read_value
 from fastscp.config.values import Choice, Parsed, Whole, read_move_originator
 from fastscp.errors import ConfigError, FastscpError
+from fastscp.store.names import HOME
 
 if TYPE_CHECKING:
     from fastscp.scu.send.outcomes import Summary
@@ -40,7 +41,7 @@ def send(
         str,
         Parameter(
             name="PATH",
-            help="Files, folders (with all below them, .fastscp excepted) or globs; "
+            help=f"Files, folders (with all below them, {HOME} excepted) or globs; "
             "not DICOM is skipped.",
         ),
     ],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fastscp.store.verify import Report, Watcher
+    from fastscp.store.findings import Report, Watcher
 
 __all__ = ["verify"]
 

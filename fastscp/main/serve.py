@@ -27,15 +27,16 @@ from fastscp.main.admission import Admission, Limits
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.storewatch import SpaceState, StoreWatch, look
 from fastscp.main.workers import Workers, policy_of
-from fastscp.store.directory import Store, sweep_incoming
 from fastscp.store.journal import last_sequence
+from fastscp.store.lives import sweep_incoming
+from fastscp.store.store import Store
 from fastscp_ext import Shared, rename_noreplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from fastscp.config.settings import ServeConfig
-    from fastscp.store.directory import SweepReport
+    from fastscp.store.lives import SweepReport
 
 __all__ = ["Service", "run"]
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fastscp.store.directory import Store
+    from fastscp.store.store import Store
 
 __all__ = ["Look", "SpaceState", "StoreWatch", "look"]
 

@@ -18,13 +18,13 @@ from fastscp.association.negotiation import Policy
 from fastscp.errors import BootError, FastscpError
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
-from fastscp.store.directory import sweep_incoming
+from fastscp.store.lives import sweep_incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from fastscp.config.settings import WorkerConfig
-    from fastscp.store.directory import Store
+    from fastscp.store.store import Store
     from fastscp_ext import Shared
 
 __all__ = ["Listener", "Worker", "Workers", "policy_of"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastscp.scu.errors import ContextRefused, UnusableInstance
 from fastscp.scu.heads import Head, is_part10, read_head, read_head_of, tap_identity
-from fastscp.store.folders import OWN, is_own
+from fastscp.store.names import OWN, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

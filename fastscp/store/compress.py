@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 import zstandard
 
+from fastscp.store.names import FILE_MODE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,7 +54,7 @@ def compress_part(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
     with os.fdopen(
         os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=incoming_fd), "rb", buffering=0
     ) as source:
-        fd = os.open(name, flags, 0o640, dir_fd=incoming_fd)
+        fd = os.open(name, flags, FILE_MODE, dir_fd=incoming_fd)
         try:
             size = os.fstat(source.fileno()).st_size
             compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)

@@ -19,6 +19,7 @@ import zstandard
 from fastscp import status
 from fastscp.store.compress import twin
 from fastscp.store.journal import find_path
+from fastscp.store.names import FILE_MODE, PATH_LOCKS
 from fastscp.store.reading import difference, open_data_set
 from fastscp_ext import crc32c, rename_noreplace
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches", "Outcome", "resolve", "vouched"]
 
-LOCKS: Final = ".fastscp/locks"
 _LOCKS: Final = 256
 _LAST_VERSION: Final = 9
 # How long a line that is on its way is waited for, and how often somebody looks. A batch lasts as
@@ -156,7 +156,7 @@ def _lock(store_fd: int, path: str) -> int:
 
     Locks of the open file description: they hold between the threads of a process, too.
     """
-    fd = os.open(LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=store_fd)
+    fd = os.open(PATH_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE, dir_fd=store_fd)
     place = crc32c(os.fsencode(path)) % _LOCKS
     try:
         # struct flock: type, whence, start, length, pid.

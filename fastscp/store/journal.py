@@ -3,8 +3,8 @@
     STORE/.fastscp/journal/<start>-<writer>-<n>.jsonl
 
 A line is an object whose last member, `crc`, is the CRC-32C (eight hex digits) of the bytes before
-`,"crc"`. Files are only ever appended to. A line that is torn, or does not match its checksum, was
-never acknowledged; readers pass over it.
+`,"crc"`. Segments, the files, are only ever appended to. A line that is torn, or does not match its
+checksum, was never acknowledged; readers pass over it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from fastscp.store.folders import names_in
+from fastscp.store.names import FILE_MODE, JOURNAL, descriptor, names_in
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 __all__ = [
-    "FOLDER",
+    "Line",
+    "Place",
     "Segments",
+    "Tail",
     "append_fact",
     "describes_file",
     "find_path",
@@ -34,10 +37,12 @@ __all__ = [
     "segment_names",
 ]
 
-FOLDER: Final = ".fastscp/journal"
 SUFFIX: Final = ".jsonl"
 _MARK: Final = b',"crc":"'
-_TAIL: Final = len(b'01234567"}')
+_CRC_END: Final = len(b'01234567"}')
+
+
+# Writing ----------------------------------------------------------------------------------------
 
 
 class Segments:
@@ -60,22 +65,16 @@ class Segments:
         Raises OSError, and the file before it stays.
         """
         self._number += 1
-        folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._store_fd)
-        try:
-            fd = os.open(
-                f"{self._stem}-{self._number}{SUFFIX}",
-                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                0o640,
-                dir_fd=folder,
-            )
+        name = f"{self._stem}-{self._number}{SUFFIX}"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with _folder(self._store_fd) as folder_fd:
+            fd = os.open(name, flags, FILE_MODE, dir_fd=folder_fd)
             try:
                 if self._durable:
-                    os.fsync(folder)
+                    os.fsync(folder_fd)
             except OSError:
                 os.close(fd)
                 raise
-        finally:
-            os.close(folder)
         self.close()
         self._fd = fd
         return fd, 0
@@ -99,6 +98,9 @@ def append_fact(fd: int, fact: Mapping[str, Any]) -> int:
     return written
 
 
+# Reading ----------------------------------------------------------------------------------------
+
+
 def describes_file(fact: Mapping[str, Any]) -> bool:
     """Whether a fact says what the file at its path holds.
 
@@ -113,16 +115,18 @@ def describes_file(fact: Mapping[str, Any]) -> bool:
 
 def segment_names(store_fd: int) -> list[str]:
     """The journal's files, oldest life first."""
-    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store_fd)
-    try:
-        return sorted(name for name in names_in(folder) if name.endswith(SUFFIX))
-    finally:
-        os.close(folder)
+    with _folder(store_fd) as folder_fd:
+        return sorted(name for name in names_in(folder_fd) if name.endswith(SUFFIX))
+
+
+def _folder(store_fd: int) -> AbstractContextManager[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return descriptor(os.open(JOURNAL, flags, dir_fd=store_fd))
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """The object of a line without its newline; None where the checksum says it is not whole."""
-    end = len(line) - _TAIL - len(_MARK)
+    end = len(line) - _CRC_END - len(_MARK)
     if end < 1 or line[end : end + len(_MARK)] != _MARK or not line.endswith(b'"}'):
         return None
     try:
@@ -134,14 +138,16 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return fact if isinstance(fact, dict) else None
 
 
-def read_segment(store_fd: int, name: str) -> Iterator[dict[str, Any]]:
-    """The facts of one file, in order; lines that are not whole are passed over.
+def read_segment(store_fd: int, name: str, containing: bytes = b"") -> Iterator[dict[str, Any]]:
+    """The facts of one segment, in order; lines that are not whole are passed over.
 
-    The file may be written meanwhile. Raises OSError.
+    containing: pass over lines without these bytes, before the costly look into them.
+    The segment may be written meanwhile. Raises OSError.
     """
-    fd = os.open(f"{FOLDER}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
-    with os.fdopen(fd, "rb") as file:
+    with _open_segment(store_fd, name) as file:
         for line in file:
+            if containing not in line:
+                continue
             fact = parse_line(line.rstrip(b"\n"))
             if fact is not None:
                 yield fact
@@ -153,38 +159,124 @@ def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
     Cost: reads the whole journal.
     """
     found: dict[str, Any] | None = None
-    # A quick look before the slow one; what JSON escapes is not found by it.
+    # What JSON escapes does not stand in the line as it is.
     needle = b"" if re.search(r'[\x00-\x1f"\\\x7f]', path) else path.encode("utf-8")
     for name in segment_names(store_fd):
-        fd = os.open(f"{FOLDER}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
-        with os.fdopen(fd, "rb") as file:
-            for line in file:
-                if needle not in line:
-                    continue
-                fact = parse_line(line.rstrip(b"\n"))
-                if fact is None or fact.get("path") != path or not describes_file(fact):
-                    continue
-                if found is None or fact["seq"] > found["seq"]:
-                    found = fact
+        for fact in read_segment(store_fd, name, needle):
+            if fact.get("path") != path or not describes_file(fact):
+                continue
+            if found is None or fact["seq"] > found["seq"]:
+                found = fact
     return found
 
 
 def last_sequence(store_fd: int) -> int:
     """The highest `seq` ever given, 0 for a new store.
 
-    Cost: reads the last 64 KiB of every file; within one the numbers only rise.
+    Cost: reads the last 64 KiB of every segment; within one the numbers only rise.
     """
     highest = 0
     for name in segment_names(store_fd):
-        fd = os.open(f"{FOLDER}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
-        try:
-            size = os.fstat(fd).st_size
-            tail = os.pread(fd, 65536, max(0, size - 65536))
-        finally:
-            os.close(fd)
-        for line in reversed(tail.splitlines()):
+        with _open_segment(store_fd, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            end = os.pread(file.fileno(), 65536, max(0, size - 65536))
+        for line in reversed(end.splitlines()):
             fact = parse_line(line)
             if fact is not None:
                 highest = max(highest, int(fact.get("seq", 0)))
                 break
     return highest
+
+
+def _open_segment(store_fd: int, name: str) -> IO[bytes]:
+    fd = os.open(f"{JOURNAL}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
+    return os.fdopen(fd, "rb")
+
+
+class Place(NamedTuple):
+    """Where a line of the journal begins: bytes into a segment, and its number there, from 1."""
+
+    segment: str
+    offset: int
+    number: int
+
+
+class Line(NamedTuple):
+    """A line of the journal.
+
+    fact: None where the checksum says that it is not whole. ended: it has its newline; without one
+    its writer is at it, or died at it, and the next reading gives it again, as long as it is then.
+    """
+
+    place: Place
+    fact: dict[str, Any] | None
+    ended: bool
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it is not whole and never will be."""
+        return self.fact is None and self.ended
+
+    @property
+    def torn(self) -> bool:
+        """Whether it stops in the middle; the rest may come."""
+        return self.fact is None and not self.ended
+
+
+class Tail:
+    """Reads a journal that grows, each line that has its newline once, from a cursor on.
+
+    store_fd: borrowed. cursor: of an earlier tail, perhaps of another process; a segment that it
+    does not name is read from its beginning.
+
+    A segment that is shorter than the cursor, or has no line's beginning there, is read from its
+    beginning again: after a power cut it may have lost what was read, and a repair leaves out
+    damaged lines. So a fact may be given twice; readers know it by its `seq`. A repaired segment
+    whose lines moved so that one begins where the cursor stands cannot be told from the old one:
+    whoever repairs the journal has to make its readers start anew.
+    """
+
+    def __init__(self, store_fd: int, cursor: Iterable[Place] = ()) -> None:
+        self._store_fd = store_fd
+        self._places = {place.segment: place for place in cursor}
+
+    @property
+    def cursor(self) -> tuple[Place, ...]:
+        """Where the next line of each segment begins, behind those already given."""
+        return tuple(self._places.values())
+
+    def read(self) -> Iterator[Line]:
+        """The lines that are new, segment by segment.
+
+        A segment that is gone is passed over, and forgotten. Raises OSError.
+        """
+        names = segment_names(self._store_fd)
+        for name in self._places.keys() - set(names):
+            del self._places[name]
+        for name in names:
+            try:
+                file = _open_segment(self._store_fd, name)
+            except FileNotFoundError:  # compacted away meanwhile
+                self._places.pop(name, None)
+                continue
+            with file:
+                yield from self._read_on(name, file)
+
+    def _read_on(self, name: str, file: IO[bytes]) -> Iterator[Line]:
+        place = self._places.get(name, Place(name, 0, 1))
+        if place.offset:
+            # The newline in front of it tells that a line begins there.
+            file.seek(place.offset - 1)
+            if file.read(1) != b"\n":
+                place = Place(name, 0, 1)
+                file.seek(0)
+        self._places[name] = place
+        for data in file:
+            ended = data.endswith(b"\n")
+            line = Line(place, parse_line(data.rstrip(b"\n")), ended)
+            if ended:
+                place = Place(name, place.offset + len(data), place.number + 1)
+                self._places[name] = place
+            yield line
+            if not ended:
+                return

@@ -37,8 +37,8 @@ from fastscp.messages.worker import (
     ToWorker,
     Verdict,
 )
-from fastscp.store.directory import create_life, remove_life
 from fastscp.store.journal import Segments
+from fastscp.store.lives import create_life, remove_life
 from fastscp.worker.association import Association
 from fastscp.worker.jobs import Jobs
 from fastscp_ext import Intake, Layout, Shared

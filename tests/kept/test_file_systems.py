@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.errors import StartError
-from fastscp.store.directory import Store, SweepReport, create_life, sweep_incoming
-from fastscp.store.folders import names_in
+from fastscp.store.findings import Kind
 from fastscp.store.journal import Segments, append_fact, segment_names
-from fastscp.store.verify import Kind, verify
+from fastscp.store.lives import SweepReport, create_life, sweep_incoming
+from fastscp.store.names import names_in
+from fastscp.store.store import Store
+from fastscp.store.verify import verify
 from fastscp_ext import crc32c
 from tests import disks
 from tests.disks import mounted, program

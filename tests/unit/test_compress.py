@@ -13,9 +13,9 @@ import zstandard
 
 from fastscp import status
 from fastscp.store.compress import compress_part, level_of, open_part10, twin
-from fastscp.store.directory import Store
 from fastscp.store.duplicates import Outcome, resolve, vouched
 from fastscp.store.journal import append_fact
+from fastscp.store.store import Store
 from fastscp_ext import Shared, build_meta, crc32c
 from tests.kit import CT, ELE, ILE, SOP, data_set
 

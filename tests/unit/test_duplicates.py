@@ -11,8 +11,9 @@ import pytest
 
 from fastscp import status
 from fastscp.store import duplicates
-from fastscp.store.duplicates import LOCKS, Batches, Outcome, resolve
+from fastscp.store.duplicates import Batches, Outcome, resolve
 from fastscp.store.journal import append_fact
+from fastscp.store.names import PATH_LOCKS
 from fastscp_ext import Shared, build_meta, crc32c
 from tests.kit import CT, ELE, ILE, data_set
 
@@ -197,7 +198,7 @@ def test_failures_are_outcomes(site: Site, tmp_path: Path) -> None:
 def test_the_lock_is_held_until_it_is_closed(site: Site) -> None:
     (site.store / PATH).write_bytes(instance())
     first = site.resolve(instance(1), "version")
-    (site.store / LOCKS).stat()
+    (site.store / PATH_LOCKS).stat()
     waiting = threading.Thread(target=site.done, args=(instance(2), "version", "b.part"))
     waiting.start()
     waiting.join(0.2)

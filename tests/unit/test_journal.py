@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from fastscp.store import journal
 from fastscp.store.journal import (
+    Place,
     Segments,
+    Tail,
     last_sequence,
     parse_line,
     read_segment,
     segment_names,
 )
+from fastscp.store.names import JOURNAL
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
@@ -30,15 +33,8 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
 @pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / journal.FOLDER
+    made = tmp_path / JOURNAL
     made.mkdir(parents=True)
     return made
 
@@ -196,6 +192,153 @@ def test_without_a_folder_the_last_file_stays(folder: Path, store_fd: int) -> No
     assert caught.value.errno == errno.ENOENT
     assert os.write(fd, b"still open\n")
     segments.close()
+
+
+# The tail ----------------------------------------------------------------------------------------
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(line(seq=number, path="x" * number) + b"\n" for number in numbers)
+
+
+def read(tail: Tail) -> list[int | str]:
+    """The numbers of what is new, and what is wrong with the other lines."""
+    said: list[int | str] = []
+    for found in tail.read():
+        assert found.damaged + found.torn == (found.fact is None)
+        if found.fact is not None:
+            said.append(found.fact["seq"] if found.ended else f"{found.fact['seq']} so far")
+        else:
+            said.append("damaged" if found.damaged else "torn")
+    return said
+
+
+def test_a_tail_gives_each_line_once(folder: Path, store_fd: int) -> None:
+    tail = Tail(store_fd)
+    assert read(tail) == []
+    (folder / "a.jsonl").write_bytes(lines(1, 3))
+    (folder / "b.jsonl").write_bytes(lines(2))
+    assert read(tail) == [1, 3, 2]
+    assert read(tail) == []
+    with (folder / "a.jsonl").open("ab") as file:
+        file.write(lines(4))
+    (folder / "c.jsonl").write_bytes(lines(5, 6))
+    assert read(tail) == [4, 5, 6]
+
+
+def test_places(folder: Path, store_fd: int) -> None:
+    (folder / "a.jsonl").write_bytes(lines(1, 2)[:-1])
+    first, second = Tail(store_fd).read()
+    assert first.place == Place("a.jsonl", 0, 1)
+    assert second.place == Place("a.jsonl", len(lines(1)), 2)
+    assert (first.ended, second.ended) == (True, False)
+    assert second.fact is not None
+
+
+def test_a_tail_resumes_at_a_cursor(folder: Path, store_fd: int) -> None:
+    """Wherever it was taken: in the middle, too."""
+    (folder / "a.jsonl").write_bytes(lines(1, 2, 3))
+    (folder / "b.jsonl").write_bytes(lines(4, 5))
+    ends = {Place("a.jsonl", len(lines(1, 2, 3)), 4), Place("b.jsonl", len(lines(4, 5)), 3)}
+    everything = [1, 2, 3, 4, 5]
+    for taken in range(6):
+        tail = Tail(store_fd)
+        reading = tail.read()
+        for _ in range(taken):
+            next(reading)
+        del reading
+        resumed = Tail(store_fd, tail.cursor)
+        assert read(resumed) == everything[taken:]
+        assert set(resumed.cursor) == ends
+        # The first goes on by itself.
+        assert read(tail) == everything[taken:]
+
+
+def test_a_half_written_line_is_completed_later(folder: Path, store_fd: int) -> None:
+    segment = folder / "a.jsonl"
+    content = lines(1, 2)
+    first = len(lines(1))
+    tail = Tail(store_fd)
+    for size in range(1, len(content) + 1):
+        segment.write_bytes(content[:size])
+        known = {
+            first - 1: "1 so far", first: 1, len(content) - 1: "2 so far", len(content): 2,
+        }  # fmt: skip
+        assert read(tail) == [known.get(size, "torn")], size
+        number = 1 + (size >= first) + (size == len(content))
+        assert tail.cursor == (Place("a.jsonl", (0, first, size)[number - 1], number),)
+
+
+def test_a_torn_line_stays_torn(folder: Path, store_fd: int) -> None:
+    """What a crash leaves: every reading finds it, and goes on with the next segment."""
+    (folder / "a.jsonl").write_bytes(lines(1) + line(seq=2)[:-5])
+    (folder / "b.jsonl").write_bytes(lines(3))
+    tail = Tail(store_fd)
+    assert read(tail) == [1, "torn", 3]
+    assert read(tail) == ["torn"]
+    assert read(Tail(store_fd, tail.cursor)) == ["torn"]
+
+
+def test_damaged_lines(folder: Path, store_fd: int) -> None:
+    bad = lines(2).replace(b"stored", b"st0red")
+    (folder / "a.jsonl").write_bytes(lines(1) + bad + b"\n" + lines(3))
+    tail = Tail(store_fd)
+    found = list(tail.read())
+    assert [one.damaged for one in found] == [False, True, True, False]
+    assert [one.place.number for one in found] == [1, 2, 3, 4]
+    assert [one.place.offset for one in found[1:3]] == [len(lines(1)), len(lines(1) + bad)]
+    # Once, too: nothing makes them whole.
+    assert read(tail) == []
+    with (folder / "a.jsonl").open("ab") as file:
+        file.write(bad)
+    (again,) = Tail(store_fd, tail.cursor).read()
+    assert (again.damaged, again.place.number) == (True, 5)
+
+
+def test_a_segment_that_vanishes(
+    folder: Path, store_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("a", 1), ("b", 2), ("c", 3)):
+        (folder / f"{name}.jsonl").write_bytes(lines(number))
+    tail = Tail(store_fd)
+    assert read(tail) == [1, 2, 3]
+    (folder / "b.jsonl").unlink()
+    (folder / "a.jsonl").write_bytes(lines(1, 4))
+    assert read(tail) == [4]
+    assert [place.segment for place in tail.cursor] == ["a.jsonl", "c.jsonl"]
+    # Between the look at the names and the look into the file.
+    names = segment_names(store_fd)
+    (folder / "a.jsonl").unlink()
+    with monkeypatch.context() as late:
+        late.setattr(journal, "segment_names", lambda _: names)
+        assert read(tail) == []
+    assert [place.segment for place in tail.cursor] == ["c.jsonl"]
+    # Should the name come back, it is read from its beginning.
+    (folder / "b.jsonl").write_bytes(lines(2))
+    assert read(tail) == [2]
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_segment_shorter_than_the_cursor(folder: Path, store_fd: int, left: int) -> None:
+    """A power cut took its end, or all of it. It is started over: `seq` says what is known."""
+    numbers = (10, 11, 12)
+    (folder / "a.jsonl").write_bytes(lines(*numbers))
+    tail = Tail(store_fd)
+    assert read(tail) == [10, 11, 12]
+    rest = lines(*numbers[:left])
+    (folder / "a.jsonl").write_bytes(rest)
+    for reader in (Tail(store_fd, tail.cursor), tail):
+        assert read(reader) == list(numbers[:left])
+        assert reader.cursor == (Place("a.jsonl", len(rest), left + 1),)
+
+
+def test_a_cursor_inside_a_line(folder: Path, store_fd: int) -> None:
+    """A repair left a line out: what stands there now is no line's beginning."""
+    (folder / "a.jsonl").write_bytes(b"damaged\n" + lines(1, 2))
+    tail = Tail(store_fd)
+    assert read(tail) == ["damaged", 1, 2]
+    (folder / "a.jsonl").write_bytes(lines(1, 2, 3))
+    assert read(tail) == [1, 2, 3]
 
 
 # The sequence ------------------------------------------------------------------------------------

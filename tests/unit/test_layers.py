@@ -140,4 +140,4 @@ def test_directory_descriptors_are_read_in_one_place() -> None:
         str(path.relative_to(ROOT)) for path in sources if readers.search(path.read_text("utf-8"))
     }
     # The sender reads by path, each folder once.
-    assert found == {"fastscp/store/folders.py", "fastscp/scu/send/files.py"}
+    assert found == {"fastscp/store/names.py", "fastscp/scu/send/files.py"}

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from fastscp.store import duplicates, journal
-from fastscp.store.folders import names_in
 from fastscp.store.journal import Segments
+from fastscp.store.names import JOURNAL, names_in
 from fastscp_ext import (
     CommandSet,
     Duplicate,
@@ -191,7 +191,7 @@ class Site:
         self.store = folder
         self.incoming = folder / ".fastscp" / "incoming" / "life"
         self.incoming.mkdir(parents=True)
-        (folder / journal.FOLDER).mkdir()
+        (folder / JOURNAL).mkdir()
         self.policy = policy
         self.durable = durable
         self.store_fd = os.open(folder, os.O_RDONLY)
@@ -311,7 +311,7 @@ class Site:
     def journal(self) -> list[dict[str, Any]]:
         found = []
         for name in journal.segment_names(self.store_fd):
-            for line in (self.store / journal.FOLDER / name).read_bytes().splitlines():
+            for line in (self.store / JOURNAL / name).read_bytes().splitlines():
                 fact = journal.parse_line(line)
                 assert fact is not None, line
                 found.append(fact)

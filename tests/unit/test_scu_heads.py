@@ -28,7 +28,7 @@ from fastscp.scu import (
 from fastscp.scu.heads import Head, read_head, read_head_of
 from fastscp.scu.send.files import Finder, Found, paths_of
 from fastscp.scu.send.fresh import fresh_uid, uid_places
-from fastscp.store.folders import OWN
+from fastscp.store.names import OWN
 from fastscp_ext import part10_head
 from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
 from tests.scripted import part10, write_files

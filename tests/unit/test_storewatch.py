@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.main.storewatch import Look, SpaceState, StoreWatch, look
-from fastscp.store.directory import Store
+from fastscp.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,10 @@ import zstandard
 
 from fastscp.cli import app as cli
 from fastscp.errors import StartError, StoreBusyError
-from fastscp.store import verify as verifying
-from fastscp.store.directory import Store, held
+from fastscp.store import adopt
+from fastscp.store.access import held
+from fastscp.store.compare import Comparison
+from fastscp.store.findings import Finding, Kind, Mark, Report
 from fastscp.store.journal import (
     Segments,
     append_fact,
@@ -31,7 +33,8 @@ from fastscp.store.journal import (
     segment_names,
 )
 from fastscp.store.reading import difference
-from fastscp.store.verify import Finding, Kind, Mark, Report, verify
+from fastscp.store.store import Store
+from fastscp.store.verify import verify
 from fastscp_ext import build_meta, crc32c
 from tests.kit import (
     BIG,
@@ -49,17 +52,13 @@ from tests.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
 
-@pytest.fixture(autouse=True)
-def no_descriptor_left() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
 def part10(
@@ -312,7 +311,7 @@ def test_a_file_replaced_after_the_journal_was_read(shelf: Shelf) -> None:
 def test_a_file_that_comes_after_the_walk(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was not seen, though the journal has its line: looked at again, not reported missing."""
     shelf.put("1.dcm", data_set())
-    monkeypatch.setattr(verifying._Run, "_walk", lambda *_: iter(()))
+    monkeypatch.setattr(Comparison, "_walk", lambda *_: iter(()))
     assert look(shelf).clean
 
 
@@ -438,6 +437,14 @@ def test_damaged_lines(shelf: Shelf) -> None:
         f"{number}.dcm": Kind.UNJOURNALED for number in (1, 2, 4)
     }
     assert (report.torn, report.lines) == (1, 2)
+
+
+def test_a_journal_made_anew_meanwhile(shelf: Shelf) -> None:
+    """What was wrong with the old file is no finding any more, and no line counts twice."""
+    segment, lines = damaged(shelf)
+    report = look(shelf, watcher=lambda **_: segment.write_bytes(lines[0] + lines[3]))
+    assert {finding.kind for finding in report.findings} == {Kind.UNJOURNALED}
+    assert (report.torn, report.lines) == (0, 2)
 
 
 def test_a_torn_end_is_no_finding(shelf: Shelf) -> None:
@@ -602,7 +609,7 @@ def test_what_is_not_adopted(shelf: Shelf) -> None:
 
 def test_adopt_flushes_first(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """File, then the directories on its way, then the line; each directory once."""
-    monkeypatch.setattr(verifying, "_BATCH", 2)
+    monkeypatch.setattr(adopt, "_BATCH", 2)
     for name in ("a/b/1.dcm", "a/b/2.dcm", "a/3.dcm"):
         shelf.file(name, part10(data_set()))
     steps: list[str] = []
@@ -621,7 +628,7 @@ def test_adopt_flushes_first(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(os, "fsync", record(os.fsync, "flush"))
     monkeypatch.setattr(os, "fdatasync", record(os.fdatasync, "flush"))
-    monkeypatch.setattr(verifying, "append_fact", record(append_fact, "write"))
+    monkeypatch.setattr(adopt, "append_fact", record(append_fact, "write"))
     assert look(shelf, adopt=True).clean
     assert steps[0] == "flush .fastscp/journal"  # can this file system?
     assert steps[1:] == [
@@ -633,8 +640,8 @@ def test_adopt_flushes_first(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_adopt_fills_journal_files(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "_BATCH", 1)
-    monkeypatch.setattr(verifying, "_SEGMENT_BYTES", 600)
+    monkeypatch.setattr(adopt, "_BATCH", 1)
+    monkeypatch.setattr(adopt, "_SEGMENT_BYTES", 600)
     for number in range(5):
         shelf.file(f"{number}.dcm", part10(data_set()))
     assert look(shelf, adopt=True).clean

@@ -13,7 +13,7 @@ from fastscp.errors import ConfigError
 from fastscp.log import printable
 from fastscp.scu.errors import UnusableInstance
 from fastscp.scu.heads import Head, read_head
-from fastscp.store.folders import HOME, OWN, is_own
+from fastscp.store.names import HOME, OWN, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

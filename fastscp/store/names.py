@@ -1,4 +1,13 @@
-"""Folders by descriptor: opened, read and flushed; and which of them is the service's own.
+"""What a store calls its own, and folders by descriptor: opened, read and flushed.
+
+    STORE/.fastscp/store.toml        id, format, layout, suffix
+    STORE/.fastscp/lock              held by the one service that uses the store
+    STORE/.fastscp/locks             locks between workers that meet at one path
+    STORE/.fastscp/incoming/<life>/  parts of one worker life, beside the `lock` it holds
+    STORE/.fastscp/journal/          what was stored, one JSON line per fact
+    STORE/.fastscp/buffered          while a life with buffered durability lasts
+    STORE/.fastscp/suspect           after one that did not end cleanly
+    STORE/.fastscp/probe/            while the start finds out what the file system can do
 
 Nobody reads a directory descriptor that is kept. Its position belongs to everybody who has it, and
 a file system may fix the end of a directory when it is opened, as btrfs does: of what came later a
@@ -16,10 +25,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "BUFFERED",
+    "FILE_MODE",
+    "FOLDER_MODE",
     "HOME",
+    "IDENTITY",
+    "INCOMING",
+    "JOURNAL",
+    "LIFE_LOCK",
+    "LOCK",
     "OWN",
+    "PATH_LOCKS",
+    "PROBE",
+    "SUSPECT",
     "descriptor",
     "flush_folder",
+    "flush_folder_at",
     "is_own",
     "names_in",
     "open_folder",
@@ -28,6 +49,21 @@ __all__ = [
 
 # The one folder of a store that holds no instances, whatever lies in it.
 HOME: Final = ".fastscp"
+IDENTITY: Final = f"{HOME}/store.toml"
+LOCK: Final = f"{HOME}/lock"
+PATH_LOCKS: Final = f"{HOME}/locks"
+INCOMING: Final = f"{HOME}/incoming"
+JOURNAL: Final = f"{HOME}/journal"
+# There while a buffered life lasts; a life that finds it there found an unclean end.
+BUFFERED: Final = f"{HOME}/buffered"
+SUSPECT: Final = f"{HOME}/suspect"
+PROBE: Final = f"{HOME}/probe"
+# In the folder of a worker life.
+LIFE_LOCK: Final = "lock"
+
+FOLDER_MODE: Final = 0o750
+FILE_MODE: Final = 0o640
+
 # Why nothing from there is taken for an instance, after the name of what was asked for.
 OWN: Final = (
     f"belongs to a service's own folder {HOME}: not an instance, or an unfinished one; "
@@ -77,6 +113,13 @@ def flush_folder(folder_fd: int) -> bool:
             return False
         raise
     return True
+
+
+def flush_folder_at(dir_fd: int, folder: str) -> bool:
+    """Flush a directory below a descriptor, "" for that one itself; else as `flush_folder`."""
+    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    with descriptor(fd):
+        return flush_folder(fd)
 
 
 def is_own(path: str | bytes | os.PathLike[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.store.folders import is_own, names_in, read_folder
+from fastscp.store.names import is_own, names_in, read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

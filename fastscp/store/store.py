@@ -1,0 +1,173 @@
+"""A store held by this process: taken, watched, and given back.
+
+Everything is reached from one directory descriptor: were the file system to vanish under its mount
+point, no call could write into the directory that comes to light there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fastscp.errors import ConfigError, StartError
+from fastscp.store.access import explained, is_store, make_folders, open_store, take_lock
+from fastscp.store.identity import FORMAT, Identity, read_identity, write_identity
+from fastscp.store.marks import begin_life, end_life
+from fastscp.store.names import FOLDER_MODE, HOME, IDENTITY, INCOMING, JOURNAL
+from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_file_system
+from fastscp_ext import rename_noreplace as system_rename_noreplace
+
+__all__ = ["Store"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store held by this process.
+
+    dir_fd: the store directory, for every `*at` call. lock_fd: the lock, inheritable so that a
+    successor started by exec keeps it. created: it did not exist before. previous_layout: what
+    the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
+    suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
+    """
+
+    path: Path
+    id: str
+    layout: str
+    suffix: str
+    dir_fd: int
+    lock_fd: int
+    created: bool
+    previous_layout: str | None
+    facts: Facts
+    mixed: bool
+    suspect: bool
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        layout: str,
+        suffix: str = ".dcm",
+        must_exist: bool = False,
+        layout_change: bool = False,
+        *,
+        durability: str = "stable",
+        rename_noreplace: RenameNoReplace = system_rename_noreplace,
+    ) -> Store:
+        """Take the store at `path`, made if it is not there, and find out what it can do.
+
+        must_exist: refuse a directory that is no store yet. layout_change: let `layout` and
+        `suffix` differ from those the store was made with. durability: as in the settings; what
+        it promises must be possible here.
+        Raises ConfigError for another layout and for a path inside a service's own folder,
+        StoreBusyError if the store is in use, StartError if it cannot be used. Nothing stays open
+        then. Blocks on the disk.
+        """
+        with contextlib.ExitStack() as undo, explained(path):
+            _refuse_path(path, must_exist)
+            if not is_store(path):
+                make_folders(path)
+            dir_fd = open_store(path)
+            undo.callback(os.close, dir_fd)
+            for folder in (HOME, INCOMING, JOURNAL):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, FOLDER_MODE, dir_fd=dir_fd)
+            lock_fd = take_lock(path, dir_fd)
+            undo.callback(os.close, lock_fd)
+
+            refuse_another_file_system(path, dir_fd)
+            facts = probe(path, dir_fd, durability, rename_noreplace)
+            flush = facts.directory_flush
+            known = read_identity(path, dir_fd)
+            identity = _next_identity(path, known, layout, suffix, layout_change)
+            if identity != known:
+                write_identity(dir_fd, identity, flush_directory=flush)
+            suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
+            undo.pop_all()
+        return cls(
+            path=path,
+            id=identity.id,
+            layout=layout,
+            suffix=suffix,
+            dir_fd=dir_fd,
+            lock_fd=lock_fd,
+            created=known is None,
+            previous_layout=known.layout if known is not None and known != identity else None,
+            facts=facts,
+            mixed=len(identity.suffixes) > 1,
+            suspect=suspect,
+        )
+
+    def lost(self) -> str | None:
+        """Why the path no longer leads to this store, or None while it does. Blocks on the disk."""
+        try:
+            ours = os.fstat(self.dir_fd)
+            there = self.path.stat()
+            if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+                return f"{self.path} is another directory now"
+            identity = read_identity(self.path, self.dir_fd)
+            missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
+        except OSError as error:
+            return f"{self.path} cannot be reached ({error.strerror})"
+        except StartError as error:
+            return str(error)
+        if identity is None or identity.id != self.id:
+            return f"{self.path} has lost its {IDENTITY}"
+        if missing:
+            return f"{self.path} has lost its folder {missing[0]}"
+        return None
+
+    def _has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.dir_fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def stopped_cleanly(self) -> None:
+        """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
+        end_life(self.dir_fd)
+
+    def close(self) -> None:
+        """Give the store back. A descriptor that a successor inherited keeps it locked."""
+        os.close(self.lock_fd)
+        os.close(self.dir_fd)
+
+
+def _refuse_path(path: Path, must_exist: bool) -> None:
+    """Raise ConfigError or StartError where no store can be, or where one should be and is not."""
+    if HOME in Path(os.path.realpath(path)).parts:
+        raise ConfigError(
+            "--store",
+            f"{path} lies in a service's own folder {HOME}, where nothing is taken for an "
+            f"instance and much is removed; name another directory",
+        )
+    if must_exist and not is_store(path):
+        raise StartError(
+            f"{path} is not a store (it has no {IDENTITY}), and --store-must-exist is on; "
+            f"mount the file system, or start once without that option to make a store"
+        )
+
+
+def _next_identity(
+    path: Path, known: Identity | None, layout: str, suffix: str, layout_change: bool
+) -> Identity:
+    """What store.toml is to hold from now on. Raises ConfigError for a change without consent."""
+    if known is None:
+        return Identity(str(uuid.uuid4()), FORMAT, layout, suffix, (suffix,))
+    suffixes = tuple(sorted({*known.suffixes, known.suffix, suffix}))
+    identity = msgspec.structs.replace(known, layout=layout, suffix=suffix, suffixes=suffixes)
+    if identity != known and not layout_change:
+        raise ConfigError(
+            "--layout",
+            f"the store {path} was made with {known.layout!r} and suffix "
+            f"{known.suffix!r}, not {layout!r} and {suffix!r}: an instance it holds "
+            f"already would be stored a second time; restore the layout, or add "
+            f"--layout-change",
+        )
+    return identity
