@@ -24,19 +24,22 @@ __all__ = [
     "IMPLEMENTATION_VERSION_NAME",
     "IMPLICIT_VR_LITTLE_ENDIAN",
     "JPIP_TRANSFER_SYNTAXES",
+    "LONGEST_UID",
     "STORAGE_SERVICE_CLASS",
     "VERIFICATION",
     "SopClassRule",
     "TransferSyntaxRule",
     "UidSelectionError",
     "is_uid",
-    "is_usable_uid",
     "known_non_storage_sop_classes",
     "sop_class_rule",
     "storage_sop_classes",
     "transfer_syntax_rule",
     "transfer_syntaxes",
 ]
+
+# Characters, without padding (PS3.5 9.1).
+LONGEST_UID: Final = 64
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -68,7 +71,6 @@ _SERVICE_KINDS: Final = frozenset({"SOP Class", "Meta SOP Class", "Service Class
 
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _UID_PATTERN: Final = re.compile(r"[0-9.*]*[0-9.][0-9.*]*")
-_USABLE: Final = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?")
 
 
 class UidSelectionError(ValueError):
@@ -78,17 +80,10 @@ class UidSelectionError(ValueError):
 def is_uid(text: str) -> bool:
     """Whether this is a UID to be written down: components of digits, at most 64 characters.
 
+    What a received UID is good for, the codec's `uid_grade` says.
     Source: PS3.5 9.1.
     """
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
-
-
-def is_usable_uid(text: str) -> bool:
-    """Whether a received UID can be worked with: 1 to 64 letters, digits, `.`, `_` and `-`.
-
-    Wider than the standard by letters, `_` and `-`, which occur and do no harm.
-    """
-    return _USABLE.fullmatch(text) is not None
+    return len(text) <= LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 class SopClassRule(msgspec.Struct, frozen=True):

@@ -3,10 +3,11 @@
 from fastscp_ext.commit.commit import rename_noreplace
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
-from fastscp_ext.dataset.layout import Layout, LayoutError, valid_uid
-from fastscp_ext.dataset.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.layout import Layout, LayoutError
+from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
+from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABLE, uid_grade
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.receive.intake import Compression, Duplicate, Intake
 from fastscp_ext.receive.receiver import Receiver
@@ -51,6 +52,10 @@ from fastscp_ext.wire.pdus import (
 
 __all__ = [
     "PDU",
+    "UID_AS_NAME",
+    "UID_NONE",
+    "UID_STRICT",
+    "UID_USABLE",
     "Abort",
     "AssociateAC",
     "AssociateRJ",
@@ -100,9 +105,10 @@ __all__ = [
     "encode_release_rq",
     "encoding_of",
     "judge_response",
+    "meta_values",
     "part10_head",
     "part10_head_of_file",
     "rename_noreplace",
     "strip_embedded",
-    "valid_uid",
+    "uid_grade",
 ]

@@ -12,8 +12,12 @@ UID = re.compile(rb"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,62}[0-9A-Za-z])?")
 STRICT_UID = re.compile(rb"[0-9]+(?:\.[0-9]+)*")
 
 
+def usable_uid(uid: bytes) -> bool:
+    return UID.fullmatch(uid) is not None
+
+
 def valid_uid(uid: bytes) -> bool:
-    return UID.fullmatch(uid) is not None and b".." not in uid
+    return usable_uid(uid) and b".." not in uid
 
 
 def strict_uid(uid: bytes) -> bool:

@@ -14,6 +14,7 @@ from fastscp import uids
 from fastscp.log import printable
 from fastscp.uids import SopClassRule, TransferSyntaxRule
 from fastscp_ext import (
+    UID_USABLE,
     AssociateAC,
     AssociateRQ,
     AsyncWindow,
@@ -23,6 +24,7 @@ from fastscp_ext import (
     RoleSelection,
     UserInformation,
     ae_title,
+    uid_grade,
 )
 
 __all__ = ["Accepted", "AcceptedContext", "Policy", "Rejected", "negotiate"]
@@ -213,12 +215,12 @@ def _judge(
     A refused context gets a transfer syntax too, though it means nothing: some requestors cannot
     read the answer without one.
     """
-    usable = [uid for uid in context.transfer_syntaxes if uids.is_usable_uid(uid)]
+    usable = [uid for uid in context.transfer_syntaxes if uid_grade(uid) >= UID_USABLE]
     refused_with = usable[0] if usable else uids.IMPLICIT_VR_LITTLE_ENDIAN
     abstract_syntax = context.abstract_syntax
     if policy.strict and context.id % 2 == 0:
         return NO_REASON, refused_with
-    if not uids.is_usable_uid(abstract_syntax) or not policy.sop_classes.accepts(
+    if uid_grade(abstract_syntax) < UID_USABLE or not policy.sop_classes.accepts(
         abstract_syntax, declared_storage=abstract_syntax in declared_storage
     ):
         return ABSTRACT_SYNTAX_NOT_SUPPORTED, refused_with
@@ -263,7 +265,7 @@ def _answer_roles(
     """
     answers: dict[str, RoleSelection] = {}
     for role in asked:
-        if role.sop_class not in proposed or not uids.is_usable_uid(role.sop_class):
+        if role.sop_class not in proposed or uid_grade(role.sop_class) < UID_USABLE:
             continue
         if role.scp_role and role.sop_class not in answers:
             notes.append(f"asks for the SCP role of {_shown(role.sop_class)}: refused")

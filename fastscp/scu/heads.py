@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.log import printable
 from fastscp.scu.errors import UnusableInstance
-from fastscp.uids import is_usable_uid
-from fastscp_ext import Tap, encoding_of, part10_head, part10_head_of_file
+from fastscp.uids import LONGEST_UID
+from fastscp_ext import (
+    UID_USABLE,
+    Tap,
+    encoding_of,
+    part10_head,
+    part10_head_of_file,
+    uid_grade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +35,6 @@ _IDENTITY: Final = frozenset({"SOPClassUID", "SOPInstanceUID"})
 # SOP classes with transfer syntaxes that were judged well before: a few stand for all files.
 _good: Final[set[tuple[str, str]]] = set()
 _MOST_GOOD: Final = 1024
-# PS3.5 9.1.
-_LONGEST_UID: Final = 64
 
 
 class Head(NamedTuple):
@@ -96,14 +101,14 @@ def _judged(head: tuple[str, str, str, int, bool], total: int, modified_ns: int)
     if not sop_class or not sop_instance:
         missing = "SOP Class UID" if not sop_class else "SOP Instance UID"
         raise UnusableInstance(f"it has no {missing}")
-    if len(sop_instance) > _LONGEST_UID:
+    if len(sop_instance) > LONGEST_UID:
         # Any other oddity the peer may judge; no command can hold this one.
-        raise UnusableInstance(f"its SOP Instance UID has more than {_LONGEST_UID} characters")
+        raise UnusableInstance(f"its SOP Instance UID has more than {LONGEST_UID} characters")
     pair = (sop_class, transfer_syntax)
     if pair not in _good:
         # These two go into a presentation context, which holds nothing but UIDs.
         for uid, what in zip(pair, ("SOP Class", "Transfer Syntax"), strict=True):
-            if not is_usable_uid(uid):
+            if uid_grade(uid) < UID_USABLE:
                 raise UnusableInstance(f"its {what} UID is none: '{printable(uid)}'")
         if len(_good) < _MOST_GOOD:
             _good.add(pair)

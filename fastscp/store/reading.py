@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import struct
 import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -13,7 +12,16 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import zstandard
 
 from fastscp.store.compress import open_part10
-from fastscp_ext import Tap, crc32c, encoding_of, strip_embedded, valid_uid
+from fastscp_ext import (
+    UID_AS_NAME,
+    UID_STRICT,
+    Tap,
+    crc32c,
+    encoding_of,
+    meta_values,
+    strip_embedded,
+    uid_grade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +33,6 @@ _CHUNK: Final = 1 << 20
 _HEADER: Final = 65536
 # Of a deflated data set, inflated for the tap: as much as a receiver does.
 _INFLATED: Final = 1 << 20
-_LONG_FORM: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
 _VERSION: Final = re.compile(r"~[2-9]\Z")
 
 
@@ -116,7 +121,7 @@ def describe(store_fd: int, path: str) -> dict[str, Any]:
 
 
 def _describe(path: str, data: DataSet) -> dict[str, Any]:
-    meta = _meta(data.header)
+    meta = meta_values(data.header)
     syntax, deflated = encoding_of(data.transfer_syntax)
     tap = Tap(syntax)
     feed = _inflate if deflated else _pass_on
@@ -133,7 +138,7 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
         "transfer_syntax_uid": data.transfer_syntax,
     }
     for member, uid in uids.items():
-        if not valid_uid(uid):
+        if uid_grade(uid) < UID_AS_NAME:
             raise NoInstanceError(f"has no usable {member.replace('_', ' ')}")
     fact: dict[str, Any] = {}
     for member, element in (("calling_ae", 0x0016), ("called_ae", 0x0018)):
@@ -148,7 +153,7 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
     if tap.sniffed:
         fact["syntax_mismatch"] = True
     names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid")
-    if not all(valid_uid(uids[name], strict=True) for name in names):
+    if not all(uid_grade(uids[name]) == UID_STRICT for name in names):
         fact["odd_uid"] = True
     return fact
 
@@ -182,22 +187,3 @@ def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
             tap.feed(out)
             left -= len(out)
     tap.end(whole=inflater.eof)
-
-
-def _meta(header: bytes) -> dict[int, bytes]:
-    """The values of the File Meta Information without padding, by element number.
-
-    header: one that `strip_embedded` took off, so its lengths hold.
-    Source: PS3.10 7.1, PS3.5 7.1.2.
-    """
-    values = {}
-    at = 132 if header[128:132] == b"DICM" else 0
-    while at + 8 <= len(header):
-        element, vr, length = struct.unpack_from("<2xH2sH", header, at)
-        at += 8
-        if vr in _LONG_FORM:
-            (length,) = struct.unpack_from("<I", header, at)
-            at += 4
-        values[element] = header[at : at + length].rstrip(b" \0")
-        at += length
-    return values

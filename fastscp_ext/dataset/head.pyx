@@ -6,12 +6,13 @@ Sources: PS3.10 7.1; PS3.5 7.1.
 import os
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from posix.types cimport off_t
 
-from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span, take_u16_le, take_u32_le
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
+from fastscp_ext.dataset.part10 cimport META_ELEMENT, META_END, MetaElement, take_meta
 from fastscp_ext.dataset.tap cimport (
     KEY_SOP_CLASS_UID,
     KEY_SOP_INSTANCE_UID,
@@ -42,14 +43,9 @@ cdef enum:
 cdef enum:
     PREAMBLE = 128
     PREFIX = 4
-    GROUP_META = 0x0002
     MEDIA_STORAGE_SOP_CLASS_UID = 0x0002
     MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
     TRANSFER_SYNTAX_UID = 0x0010
-
-cdef enum:
-    META_OK = 0
-    META_MORE = 1
 
 ctypedef struct Meta:
     Cursor sop_class
@@ -64,47 +60,20 @@ cdef enum:
     MOST_KNOWN = 1024
 
 
-cdef bint _is_long(uint16_t vr) noexcept nogil:
-    # VRs with two reserved bytes and a length of four, as little endian numbers.
-    return (
-        vr == 0x424F or vr == 0x444F or vr == 0x464F or vr == 0x4C4F         # OB OD OF OL
-        or vr == 0x564F or vr == 0x574F or vr == 0x5153 or vr == 0x5653      # OV OW SQ SV
-        or vr == 0x4355 or vr == 0x4E55 or vr == 0x5255 or vr == 0x5455      # UC UN UR UT
-        or vr == 0x5655                                                      # UV
-    )
-
-
-cdef int _scan_meta(Cursor* c, Meta* meta) noexcept nogil:
-    # Leaves the cursor at the first element of another group. The group length is not believed: it
-    # is often wrong, and the group shows where it ends.
-    cdef Cursor at
-    cdef Cursor value
-    cdef uint16_t group = 0
-    cdef uint16_t element = 0
-    cdef uint16_t vr = 0
-    cdef uint16_t short_length = 0
-    cdef uint32_t length = 0
-    while True:
-        at = c[0]
-        if not take_u16_le(&at, &group):
-            return META_MORE
-        if group != GROUP_META:
-            return META_OK
-        if not (take_u16_le(&at, &element) and take_u16_le(&at, &vr)
-                and take_u16_le(&at, &short_length)):
-            return META_MORE
-        length = short_length
-        if _is_long(vr) and not take_u32_le(&at, &length):
-            return META_MORE
-        if not take_span(&at, length, &value):
-            return META_MORE
-        if element == MEDIA_STORAGE_SOP_CLASS_UID:
-            meta.sop_class = trimmed_uid(value)
-        elif element == MEDIA_STORAGE_SOP_INSTANCE_UID:
-            meta.sop_instance = trimmed_uid(value)
-        elif element == TRANSFER_SYNTAX_UID:
-            meta.transfer_syntax = trimmed_uid(value)
-        c[0] = at
+cdef bint _scan_meta(Cursor* c, Meta* meta) noexcept nogil:
+    # Leaves the cursor at the first element of another group; False: at one that is cut. The group
+    # length is not believed: it is often wrong, and the group shows where it ends.
+    cdef MetaElement found
+    cdef int outcome = take_meta(c, &found)
+    while outcome == META_ELEMENT:
+        if found.number == MEDIA_STORAGE_SOP_CLASS_UID:
+            meta.sop_class = trimmed_uid(found.value)
+        elif found.number == MEDIA_STORAGE_SOP_INSTANCE_UID:
+            meta.sop_instance = trimmed_uid(found.value)
+        elif found.number == TRANSFER_SYNTAX_UID:
+            meta.transfer_syntax = trimmed_uid(found.value)
+        outcome = take_meta(c, &found)
+    return outcome == META_END
 
 
 cdef bytes _raw(Cursor c):
@@ -183,7 +152,7 @@ cdef tuple _head(Cursor c):
         return None
     meta.sop_class = meta.sop_instance = meta.transfer_syntax = cursor_over(NULL, 0)
     # At the very end nothing is cut: a file may end with its header.
-    if _scan_meta(&c, &meta) == META_MORE and c.left:
+    if not _scan_meta(&c, &meta) and c.left:
         return "", "", "", size, False
     raw = _raw(meta.transfer_syntax)
     known = _syntaxes.get(raw)

@@ -43,10 +43,3 @@ cdef class Layout:
     # *bad_key: the key at fault, or -1. `out` is undefined unless LAYOUT_OK.
     cdef int render_into(self, const Cursor* values, uint8_t* out, uint32_t cap,
                          uint32_t* length, int* bad_key) noexcept nogil
-
-
-# 1-64 of [0-9A-Za-z._-], first and last alphanumeric, no "..".
-cdef bint uid_ok(Cursor uid) noexcept nogil
-
-# Digits in non-empty components between single dots, at most 64; leading zeros tolerated.
-cdef bint uid_is_strict(Cursor uid) noexcept nogil

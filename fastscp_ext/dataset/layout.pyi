@@ -5,7 +5,7 @@ from typing import Final, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["KEYS", "Layout", "LayoutError", "valid_uid"]
+__all__ = ["KEYS", "Layout", "LayoutError"]
 
 KEYS: Final[tuple[str, ...]]
 
@@ -37,6 +37,3 @@ class Layout:
         Raises LayoutError: a UID unfit as a name, Study or Series Instance UID empty, or a path
         too long. ValueError: a key this knows nothing of.
         """
-
-def valid_uid(uid: bytes, *, strict: bool = False) -> bool:
-    """Whether `uid`, without its padding, may be a name; strict: and is digits and dots only."""

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u8
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, take_u8
 from fastscp_ext.dataset.tap cimport (
     KEY_ACCESSION_NUMBER,
     KEY_INSTANCE_NUMBER,
@@ -17,8 +17,9 @@ from fastscp_ext.dataset.tap cimport (
     KEY_STUDY_DATE,
     KEY_STUDY_UID,
 )
+from fastscp_ext.dataset.uid cimport is_alphanumeric, uid_ok
 
-__all__ = ["KEYS", "Layout", "LayoutError", "valid_uid"]
+__all__ = ["KEYS", "Layout", "LayoutError"]
 
 # A key's number is its place among the values of render_into().
 _NUMBERS = {
@@ -46,7 +47,6 @@ cdef enum:
     PART_SUFFIX = -3  # ends the file name, and the template
 
     MAX_COMPONENT = 255  # NAME_MAX
-    MAX_UID = 64
     MAX_VALUE = 200      # of an encoded value; a longer one is cut and gets a hash
     CUT_VALUE = 150
 
@@ -58,45 +58,6 @@ class LayoutError(ValueError):
         super().__init__(f"{key}: {why}" if key else why)
         self.key = key
         self.why = why
-
-
-# Names ----------------------------------------------------------------------------------------
-
-cdef inline bint is_alphanumeric(uint8_t byte) noexcept nogil:
-    return c"0" <= byte <= c"9" or c"A" <= byte <= c"Z" or c"a" <= byte <= c"z"
-
-
-cdef bint uid_ok(Cursor uid) noexcept nogil:
-    cdef uint8_t byte = 0
-    cdef uint8_t before = c"."
-    if not 1 <= uid.left <= MAX_UID:
-        return False
-    # Neither a "." nor a "_" or "-" begins or ends it; two "." never meet.
-    if peek_u8(&uid, 0, &byte) and not is_alphanumeric(byte):
-        return False
-    while take_u8(&uid, &byte):
-        if byte == c".":
-            if before == c".":
-                return False
-        elif not is_alphanumeric(byte) and byte != c"_" and byte != c"-":
-            return False
-        before = byte
-    return is_alphanumeric(before)
-
-
-cdef bint uid_is_strict(Cursor uid) noexcept nogil:
-    cdef uint8_t byte = 0
-    cdef uint8_t before = c"."
-    if not 1 <= uid.left <= MAX_UID:
-        return False
-    while take_u8(&uid, &byte):
-        if byte == c".":
-            if before == c".":
-                return False
-        elif not c"0" <= byte <= c"9":
-            return False
-        before = byte
-    return before != c"."
 
 
 # Rendering ------------------------------------------------------------------------------------
@@ -310,13 +271,6 @@ cdef class Layout:
             raise LayoutError(None, f"a name over {MAX_COMPONENT} bytes or a path over "
                               f"{LAYOUT_MAX_PATH - 1}")
         return (<bytes>out[:length]).decode()
-
-
-def valid_uid(bytes uid not None, *, bint strict=False):
-    """Whether `uid`, without its padding, may be a name; strict: and is digits and dots only."""
-    cdef Cursor c = cursor_over(
-        <const uint8_t*><const char*>uid, <uint32_t>min(len(uid), MAX_UID + 1))
-    return bool(uid_is_strict(c) if strict else uid_ok(c))
 
 
 # Templates ------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 # The head of a Part 10 file: written in front of a data set, or found in front of one.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastscp_ext.wire.cursor cimport Cursor
+from fastscp_ext.dataset.vr cimport VR
 
 
 cdef enum:
@@ -10,6 +11,19 @@ cdef enum:
     META_PREFIX = 132        # preamble and DICM
     EMBEDDED_LOOK = 138      # bytes needed to tell an embedded header from a data set
     EMBEDDED_CAP = 65536     # bytes of an embedded header tolerated
+    NO_META = 0xFFFFFFFF     # in place of a number of bytes: no File Meta Information here
+
+cdef enum:
+    META_ELEMENT = 0
+    META_END = 1             # an element of another group begins here
+    META_CUT = 2             # the element is not all there
+
+# An element of group 0002.
+ctypedef struct MetaElement:
+    uint16_t number
+    VR vr
+    Cursor value
+    uint32_t size            # bytes, header and value; META_CUT: so many at least are needed
 
 cdef enum Strip:
     STRIP_MORE = 0
@@ -30,6 +44,12 @@ cdef uint32_t meta_build(
     uint8_t* out, Cursor sop_class, Cursor sop_instance, Cursor transfer_syntax,
     Cursor implementation, Cursor version, Cursor sender, Cursor receiver
 ) noexcept nogil
+
+# The element at the cursor, in Explicit VR Little Endian whatever the data set is in (PS3.10 7.1).
+# A VR that is not known has a 16-bit length here. The cursor moves for META_ELEMENT only.
+cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil
+
+# How many bytes precede the group 0002 that `data` begins with: META_PREFIX, 0 or NO_META.
 cdef uint32_t embedded_prefix(const uint8_t* data, uint32_t n) noexcept nogil
 cdef void embedded_begin(Embedded* e) noexcept nogil
 cdef void embedded_end(Embedded* e) noexcept nogil

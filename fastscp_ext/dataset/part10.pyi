@@ -2,7 +2,7 @@
 
 from typing_extensions import Buffer
 
-__all__ = ["build_meta", "strip_embedded"]
+__all__ = ["build_meta", "meta_values", "strip_embedded"]
 
 def build_meta(
     sop_class: bytes,
@@ -25,4 +25,13 @@ def strip_embedded(data: Buffer, step: int = 0) -> tuple[int, bytes] | None:
 
     Returns (header bytes taken off, its transfer syntax or b"") or None where `data` does not
     begin with a header, or with an unreadable or unfinished one.
+    """
+
+def meta_values(data: Buffer) -> dict[int, bytes]:
+    """The values of the File Meta Information that `data` begins with, by element number.
+
+    With or without preamble and prefix in front. Trailing spaces and NULs are taken off; of an
+    element that is there twice the last one counts. It ends where another group begins, or with
+    the last element that is all there; empty where `data` does not begin with group 0002.
+    Source: PS3.10 7.1.
     """

@@ -12,8 +12,16 @@ from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport (
     Cursor, collect, cursor_over, skip, take_span, take_u8, take_u16_le, take_u32_le,
 )
+from fastscp_ext.dataset.vr cimport VR_INVALID, VR_UNKNOWN, is_long, vr_of
 
-__all__ = ["build_meta", "strip_embedded"]
+__all__ = ["build_meta", "meta_values", "strip_embedded"]
+
+cdef enum:
+    GROUP_META = 0x0002
+    TRANSFER_SYNTAX_UID = 0x0010
+
+    SHORT_HEADER = 8    # bytes of an element's header, its length of 16 bits included
+    LONG_HEADER = 12
 
 
 cdef inline uint32_t _head(
@@ -78,37 +86,61 @@ cdef uint32_t meta_build(
     return at
 
 
-cdef inline bint _capital(uint8_t b) noexcept nogil:
-    return 65 <= b <= 90
-
-
-cdef bint _meta_element(Cursor c) noexcept nogil:
+cdef inline bint _meta_element(Cursor c) noexcept nogil:
     # Whether an explicit VR little endian element of group 0002 begins here.
     cdef uint16_t group = 0
     cdef uint16_t element = 0
     cdef uint8_t vr0 = 0
     cdef uint8_t vr1 = 0
     return (
-        take_u16_le(&c, &group) and group == 0x0002 and take_u16_le(&c, &element)
-        and element < 0x0200 and take_u8(&c, &vr0) and _capital(vr0)
-        and take_u8(&c, &vr1) and _capital(vr1)
+        take_u16_le(&c, &group) and group == GROUP_META and take_u16_le(&c, &element)
+        and element < 0x0200 and take_u8(&c, &vr0) and take_u8(&c, &vr1)
+        and vr_of(vr0, vr1) != VR_INVALID
     )
 
 
+cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil:
+    cdef Cursor at = c[0]
+    cdef uint16_t group = 0
+    cdef uint8_t vr0 = 0
+    cdef uint8_t vr1 = 0
+    cdef uint16_t short_length = 0
+    cdef uint32_t length = 0
+    found.vr = VR_UNKNOWN
+    found.size = SHORT_HEADER
+    if not take_u16_le(&at, &group):
+        return META_CUT
+    if group != GROUP_META:
+        return META_END
+    if not (take_u16_le(&at, &found.number) and take_u8(&at, &vr0) and take_u8(&at, &vr1)
+            and take_u16_le(&at, &short_length)):
+        return META_CUT
+    found.vr = vr_of(vr0, vr1)
+    length = short_length
+    if is_long(found.vr):
+        found.size = LONG_HEADER
+        if not take_u32_le(&at, &length):
+            return META_CUT
+    found.size = found.size + length if length <= NO_META - LONG_HEADER else NO_META
+    if not take_span(&at, length, &found.value):
+        return META_CUT
+    c[0] = at
+    return META_ELEMENT
+
+
 cdef uint32_t embedded_prefix(const uint8_t* data, uint32_t n) noexcept nogil:
-    # How many bytes precede an embedded group 0002: 132 or 0; 0xFFFFFFFF when there is none.
     cdef Cursor c = cursor_over(data, n)
     cdef uint32_t magic = 0
     if _meta_element(c):
         return 0
     if skip(&c, 128) and take_u32_le(&c, &magic) and magic == 0x4D434944 and _meta_element(c):
         return META_PREFIX
-    return 0xFFFFFFFF
+    return NO_META
 
 
 cdef void embedded_begin(Embedded* e) noexcept nogil:
     memset(e, 0, sizeof(Embedded))
-    e.want = 8
+    e.want = SHORT_HEADER
 
 
 cdef void embedded_end(Embedded* e) noexcept nogil:
@@ -116,70 +148,48 @@ cdef void embedded_end(Embedded* e) noexcept nogil:
     e.bytes = NULL
 
 
-cdef bint _long_form(uint8_t vr0, uint8_t vr1) noexcept nogil:
-    # OB OD OF OL OV OW, SQ SV, UC UN UR UT UV (PS3.5 7.1.2).
-    if vr0 == 79:
-        return vr1 in (66, 68, 70, 76, 86, 87)
-    if vr0 == 83:
-        return vr1 in (81, 86)
-    return vr0 == 85 and vr1 in (67, 78, 82, 84, 86)
+cdef bint _make_room(Embedded* e) noexcept nogil:
+    cdef uint8_t* got
+    cdef uint32_t room = e.room * 2 if e.room * 2 > 1024 else 1024
+    if room < e.want:
+        room = e.want
+    got = <uint8_t*>realloc(e.bytes, room)
+    if got == NULL:
+        return False
+    if e.transfer_syntax.left:
+        e.transfer_syntax.at = got + (e.transfer_syntax.at - e.bytes)
+    e.bytes = got
+    e.room = room
+    return True
 
 
 cdef int embedded_feed(Embedded* e, Cursor* c) noexcept nogil:
     # Take group 0002 off the cursor. STRIP_DONE: `bytes + at`, 8 bytes, begin the data set and
     # the cursor goes on with it. STRIP_BAD: no readable group 0002, or above the cap.
     cdef Cursor head
-    cdef Cursor value
-    cdef uint8_t* got
-    cdef uint32_t room
-    cdef uint16_t group = 0
-    cdef uint16_t element = 0
-    cdef uint8_t vr0 = 0
-    cdef uint8_t vr1 = 0
-    cdef uint16_t short_length = 0
-    cdef uint32_t length = 0
+    cdef MetaElement found
+    cdef int outcome
     while True:
         if e.want > EMBEDDED_CAP:
             return STRIP_BAD
-        if e.want > e.room:
-            room = e.room * 2 if e.room * 2 > 1024 else 1024
-            if room < e.want:
-                room = e.want
-            got = <uint8_t*>realloc(e.bytes, room)
-            if got == NULL:
-                return STRIP_BAD
-            if e.transfer_syntax.left:
-                e.transfer_syntax.at = got + (e.transfer_syntax.at - e.bytes)
-            e.bytes = got
-            e.room = room
+        if e.want > e.room and not _make_room(e):
+            return STRIP_BAD
         e.have = collect(c, e.bytes, e.have, e.want)
         if e.have < e.want:
             return STRIP_MORE
         head = cursor_over(e.bytes + e.at, e.have - e.at)
-        take_u16_le(&head, &group)
-        if group != 0x0002:
+        outcome = take_meta(&head, &found)
+        if outcome == META_END:
             return STRIP_DONE
-        take_u16_le(&head, &element)
-        take_u8(&head, &vr0)
-        take_u8(&head, &vr1)
-        take_u16_le(&head, &short_length)
-        length = short_length
-        if _long_form(vr0, vr1):
-            if e.have - e.at < 12:
-                e.want = e.at + 12
-                continue
-            take_u32_le(&head, &length)
-            if length > EMBEDDED_CAP:
-                return STRIP_BAD
-        elif not (_capital(vr0) and _capital(vr1)):
+        if found.vr == VR_INVALID or found.size > EMBEDDED_CAP:
             return STRIP_BAD
-        if not take_span(&head, length, &value):
-            e.want = e.have + (length - head.left)
+        if outcome == META_CUT:
+            e.want = e.at + found.size
             continue
-        if element == 0x0010 and not e.transfer_syntax.left:
-            e.transfer_syntax = trimmed_uid(value)
+        if found.number == TRANSFER_SYNTAX_UID and not e.transfer_syntax.left:
+            e.transfer_syntax = trimmed_uid(found.value)
         e.at = e.have - head.left
-        e.want = e.at + 8
+        e.want = e.at + SHORT_HEADER
 
 
 def build_meta(
@@ -187,12 +197,7 @@ def build_meta(
     bytes implementation not None, bytes version not None, bytes sender not None,
     bytes receiver not None,
 ):
-    """Preamble, prefix and File Meta Information for a data set, as bytes.
-
-    All values without padding; UIDs are cut at 64 bytes, titles and version at 16. `sender` is
-    written as source and sending AE title. Empty titles are left out.
-    Source: PS3.10 7.1.
-    """
+    """Preamble, prefix and File Meta Information for a data set. See part10.pyi."""
     cdef uint8_t out[META_ROOM]
     cdef uint32_t n = meta_build(
         out, _over(sop_class), _over(sop_instance), _over(transfer_syntax),
@@ -206,11 +211,7 @@ cdef inline Cursor _over(bytes value):
 
 
 def strip_embedded(data not None, Py_ssize_t step=0):
-    """Take a Part 10 header off the front of `data`, fed in slices of `step` bytes (0: whole).
-
-    Returns (header bytes taken off, its transfer syntax or b"") or None where `data` does not
-    begin with a header, or with an unreadable or unfinished one.
-    """
+    """How much of a Part 10 header `data` begins with. See part10.pyi."""
     cdef bytes held = bytes(data)
     cdef const uint8_t* base = held
     cdef uint32_t size = <uint32_t>len(held)
@@ -219,7 +220,7 @@ def strip_embedded(data not None, Py_ssize_t step=0):
     cdef Embedded e
     cdef Cursor c
     cdef int outcome = STRIP_MORE
-    if prefix == 0xFFFFFFFF:
+    if prefix == NO_META:
         return None
     embedded_begin(&e)
     try:
@@ -237,3 +238,19 @@ def strip_embedded(data not None, Py_ssize_t step=0):
         return prefix - 8, syntax
     finally:
         embedded_end(&e)
+
+
+def meta_values(data not None):
+    """The values of the File Meta Information that `data` begins with. See part10.pyi."""
+    cdef bytes held = bytes(data)
+    cdef Cursor c = _over(held)
+    cdef uint32_t prefix = embedded_prefix(c.at, c.left)
+    cdef MetaElement found
+    cdef Cursor value
+    values = {}
+    if prefix == NO_META or not skip(&c, prefix):
+        return values
+    while take_meta(&c, &found) == META_ELEMENT:
+        value = trimmed_uid(found.value)
+        values[found.number] = value.at[:value.left] if value.left else b""
+    return values

@@ -17,6 +17,9 @@ from fastscp_ext.wire.cursor cimport (
     take_u32_be,
     take_u32_le,
 )
+from fastscp_ext.dataset.vr cimport (
+    VR, VR_INVALID, VR_LONG, VR_SEQUENCE, VR_SHORT, VR_UN, VR_UNKNOWN, vr_of,
+)
 
 __all__ = ["EXPLICIT_BE", "EXPLICIT_LE", "IMPLICIT_LE", "KEYWORDS", "SYNTAX_UNKNOWN", "Tap"]
 
@@ -55,67 +58,6 @@ cdef enum:
     DEEPEST = 0xFFFFFFF0  # no stream comes here: each level has a header of eight bytes
 
     ALL_FOUND = (1 << TAP_KEYS) - 1
-
-
-cdef enum VR:
-    VR_INVALID     # not two capitals
-    VR_UNKNOWN     # two capitals: read like VR_LONG (PS3.5 7.1.2)
-    VR_SHORT       # 16-bit length
-    VR_LONG        # two reserved bytes, 32-bit length
-    VR_SEQUENCE    # VR_LONG, holds items
-    VR_UN          # VR_LONG, holds implicit items when its length is undefined
-
-
-cdef inline uint32_t pair(uint8_t first, uint8_t second) noexcept nogil:
-    return (<uint32_t>first << 8) | second
-
-
-cdef VR vr_of(uint8_t first, uint8_t second) noexcept nogil:
-    # PS3.5 7.1.2 Tables 7.1-1 and 7.1-2, 6.2.
-    if first < c"A" or first > c"Z" or second < c"A" or second > c"Z":
-        return VR_INVALID
-    if first == c"S" and second == c"Q":
-        return VR_SEQUENCE
-    if first == c"U" and second == c"N":
-        return VR_UN
-    if first == c"O":
-        if second in (c"B", c"D", c"F", c"L", c"V", c"W"):
-            return VR_LONG
-    elif first == c"U":
-        if second in (c"C", c"R", c"T", c"V"):
-            return VR_LONG
-        if second in (c"I", c"L", c"S"):
-            return VR_SHORT
-    elif first == c"S":
-        if second == c"V":
-            return VR_LONG
-        if second in (c"H", c"L", c"S", c"T"):
-            return VR_SHORT
-    elif first == c"A":
-        if second in (c"E", c"S", c"T"):
-            return VR_SHORT
-    elif first == c"D":
-        if second in (c"A", c"S", c"T"):
-            return VR_SHORT
-    elif first == c"L":
-        if second in (c"O", c"T"):
-            return VR_SHORT
-    elif first == c"F":
-        if second in (c"D", c"L"):
-            return VR_SHORT
-    elif first == c"C":
-        if second == c"S":
-            return VR_SHORT
-    elif first == c"I":
-        if second == c"S":
-            return VR_SHORT
-    elif first == c"P":
-        if second == c"N":
-            return VR_SHORT
-    elif first == c"T":
-        if second == c"M":
-            return VR_SHORT
-    return VR_UNKNOWN
 
 
 cdef int key_of(uint32_t tag) noexcept nogil:

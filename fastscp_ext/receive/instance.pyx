@@ -22,7 +22,7 @@ from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.dataset.layout cimport (
     KEY_CALLED_AE, KEY_CALLING_AE, KEY_RECEIVED_DATE, LAYOUT_BAD_UID, LAYOUT_KEYS,
-    LAYOUT_MISSING_UID, LAYOUT_OK, Layout, uid_is_strict,
+    LAYOUT_MISSING_UID, LAYOUT_OK, Layout,
 )
 from fastscp_ext.dataset.part10 cimport (
     EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
@@ -33,6 +33,7 @@ from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_stop, tap_value,
 )
+from fastscp_ext.dataset.uid cimport uid_is_strict
 from fastscp_ext.text cimport put_hex8, put_padded
 
 from fastscp_ext.dataset.syntaxes import encoding_of

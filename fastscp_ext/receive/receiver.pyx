@@ -33,7 +33,7 @@ from fastscp_ext.receive.instance cimport (
     instance_refuse, name_uid,
 )
 from fastscp_ext.receive.intake cimport OUT_ROOM, OWED_MOST, UNCOMMITTED_MOST, Intake, Owing
-from fastscp_ext.dataset.layout cimport uid_ok
+from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.wire.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
 )

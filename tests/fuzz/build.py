@@ -24,7 +24,7 @@ __all__ = ["CODEC", "Build", "build", "memory", "missing", "weakened"]
 
 TREE: Final = Path(__file__).resolve().parents[2]
 # The modules that read what a peer sends, and need none of the others.
-CODEC: Final = ("command", "framing", "layout", "part10", "pdu", "tap")
+CODEC: Final = ("command", "framing", "layout", "part10", "pdu", "tap", "uid")
 EXACT: Final = "tests.fuzz.exact"
 CLANG: Final = os.environ.get("FUZZ_CC", "clang")
 

@@ -11,9 +11,10 @@ import random
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fastscp_ext.dataset.layout import Layout, LayoutError, valid_uid
-from fastscp_ext.dataset.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.layout import Layout, LayoutError
+from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.tap import Tap
+from fastscp_ext.dataset.uid import UID_AS_NAME, UID_STRICT, UID_USABLE, uid_grade
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.wire.command import decode_command, encode_command, scan
 from fastscp_ext.wire.framing import PDUStream
@@ -283,6 +284,9 @@ def part10(given: Input) -> None:
     assert strip_embedded(given.data) == expected
     for step in (1, 2 + given.cut % 150):
         assert strip_embedded(given.data, step) == expected
+    values = meta_values(given.data)
+    if expected is not None:
+        assert meta_values(given.data[: expected[0]]) == values
     parts = (given.data.split(b"|", 6) + [b""] * 7)[:7]
     meta = build_meta(*parts)
     assert len(meta) <= 768
@@ -318,8 +322,10 @@ def layout(given: Input) -> None:
     else:
         assert path == expected
     for uid in values.values():
-        assert valid_uid(uid) == reference_layout.valid_uid(uid)
-        assert valid_uid(uid, strict=True) == reference_layout.strict_uid(uid)
+        grade = uid_grade(uid)
+        assert (grade >= UID_USABLE) == reference_layout.usable_uid(uid)
+        assert (grade >= UID_AS_NAME) == reference_layout.valid_uid(uid)
+        assert (grade == UID_STRICT) == reference_layout.strict_uid(uid)
 
 
 # The whole receiver --------------------------------------------------------------------------

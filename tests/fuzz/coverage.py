@@ -3,8 +3,8 @@
 An edge is one outcome, true or false, of one condition. Counted are the conditions of the functions
 Cython made of the `cdef` functions of the codec. Left out are those Cython adds on its own: checks
 whether a Python call failed (they end in `__PYX_ERR` or unpack a sequence) and the two ways through
-a loop over a Python sequence or a method call. A function of cursor.pxd is compiled into every
-module that uses it; it counts once, with the outcomes of all its copies.
+a loop over a Python sequence or a method call. A function of cursor.pxd or vr.pxd is compiled into
+every module that uses it; it counts once, with the outcomes of all its copies.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ PARTS: Final = (
     "pdu",
     "command",
     "tap",
+    "vr",
     "part10",
     "layout",
+    "uid",
     "receiver",
     "instance",
 )

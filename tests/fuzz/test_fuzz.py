@@ -130,5 +130,5 @@ def test_edges(tmp_path: Path) -> None:
     corpus, _ = begin(tmp_path, 4000)
     built = build.build(tmp_path / "build", modules=build.CODEC, coverage=True)
     parts = coverage.measure(built, corpus)
-    for name in ("cursor", "framing", "pdu", "command", "tap", "part10", "layout"):
+    for name in ("cursor", "framing", "pdu", "command", "tap", "vr", "part10", "layout", "uid"):
         assert parts[name].share >= 0.95, "\n".join([coverage.table(parts), *parts[name].missed()])

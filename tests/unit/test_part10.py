@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from pydicom.dataset import FileMetaDataset
 
-from fastscp_ext.dataset.part10 import build_meta, strip_embedded
+from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from tests import reference_part10
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
@@ -252,6 +252,59 @@ def test_any_elements(preamble: bytes, listed: list[bytes], tail: bytes) -> None
 def test_random_bytes(data: bytes) -> None:
     check(data)
     check(b"\2\0\0\0UL" + data)
+
+
+# The values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preamble", [b"", bytes(128) + b"DICM"])
+def test_values(preamble: bytes) -> None:
+    assert meta_values(preamble + meta()[132:]) == {
+        0x0000: struct.pack("<L", len(meta()) - 144).rstrip(b"\0"),
+        0x0001: b"\0\1",
+        0x0002: CT,
+        0x0003: b"1.2.3.4",
+        0x0010: EXPLICIT_LE,
+        0x0012: b"1.2.3",
+        0x0013: b"NAME_1",
+        0x0016: b"SENDER",
+        0x0017: b"SENDER",
+        0x0018: b"RECEIVER",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        (b"", {}),
+        (DATA_SETS[0], {}),
+        (bytes(128) + b"DICM" + DATA_SETS[0], {}),
+        (element(0x0010, b"UI", b""), {0x0010: b""}),
+        (element(0x0010, b"UI", b"1.2") + element(0x0010, b"UI", b"1.3 \0"), {0x0010: b"1.3"}),
+        (element(0x0102, b"OB", bytes(9000) + b"1") + DATA_SETS[1], {0x0102: bytes(9000) + b"1"}),
+        (element(0x0010, b"UI", b"1.2") + element(0x0002, b"UN", b"1")[:-1], {0x0010: b"1.2"}),
+    ],
+)
+def test_values_of(data: bytes, values: dict[int, bytes]) -> None:
+    assert meta_values(data) == values
+
+
+@many
+@given(st.sampled_from([b"", bytes(128) + b"DICM"]), st.lists(elements, max_size=5))
+def test_values_cover_what_is_taken_off(preamble: bytes, listed: list[bytes]) -> None:
+    data = preamble + b"".join(listed) + DATA_SETS[0]
+    taken = strip_embedded(data)
+    if taken is not None:
+        values = meta_values(data[: taken[0]])
+        assert values == meta_values(data)
+        assert bool(taken[1]) >= bool(values.get(0x0010))
+
+
+@many
+@given(st.binary(max_size=300))
+def test_values_of_anything(data: bytes) -> None:
+    meta_values(data)
+    meta_values(b"\2\0\0\0UL" + data)
 
 
 @needs_shared

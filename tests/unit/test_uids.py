@@ -158,13 +158,3 @@ def test_storage_names_no_transfer_syntax() -> None:
 def test_many_stars_stay_cheap() -> None:
     rule = sop_class_rule(("*" * 5000 + "1",))
     assert not rule.accepts("2" * 64)
-
-
-@pytest.mark.parametrize("uid", ["1", "1.2.3", "a", "1.2_3-b", "1" * 64, "01.2"])
-def test_usable(uid: str) -> None:
-    assert uids.is_usable_uid(uid)
-
-
-@pytest.mark.parametrize("uid", ["", ".1", "1.", "1 2", "1/2", "1\n", "\x001", "1" * 65, "1é2"])
-def test_unusable(uid: str) -> None:
-    assert not uids.is_usable_uid(uid)
