@@ -179,12 +179,7 @@ cdef int check_uids(const Cursor* values, int* bad_key) noexcept nogil:
 
 @cython.final
 cdef class Layout:
-    """A compiled template of paths below the store.
-
-    template: components between `/`, keys in braces, e.g. `{Modality}/{SOPInstanceUID}.dcm`.
-    suffix: `.dcm` or `.dcm.zst`, what the files end in; it takes the place of the template's
-    `.dcm`. Raises ValueError, saying what is wrong with the template.
-    """
+    """A compiled template of paths below the store. See layout.pyi."""
 
     def __cinit__(self, str template not None, bytes suffix not None=b".dcm"):
         self.template = template
@@ -240,12 +235,7 @@ cdef class Layout:
         return LAYOUT_OK
 
     def render(self, values):
-        """The path of an instance, relative to the store.
-
-        values: the raw bytes of each key without padding, by name; a key left out is empty.
-        Raises LayoutError: a UID unfit as a name, Study or Series Instance UID empty, or a path
-        too long. ValueError: a key this knows nothing of.
-        """
+        """The path of an instance, relative to the store. See layout.pyi."""
         cdef Cursor cursors[LAYOUT_KEYS]
         cdef uint8_t out[LAYOUT_MAX_PATH]
         cdef uint32_t length = 0

@@ -722,11 +722,7 @@ cdef Cursor first_value(const TapState* tap, int key) noexcept nogil:
 
 @cython.final
 cdef class Tap:
-    """The tap as Python sees it: for tests and tools, not for the receiving path.
-
-    negotiated: SYNTAX_UNKNOWN, IMPLICIT_LE, EXPLICIT_LE or EXPLICIT_BE; else ValueError.
-    Source: PS3.5 7.1, 7.5, A.4.
-    """
+    """The tap as Python sees it. See tap.pyi."""
 
     cdef TapState state
 
