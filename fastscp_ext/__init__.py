@@ -11,7 +11,8 @@ from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABL
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.receive.intake import Compression, Duplicate, Intake
 from fastscp_ext.receive.receiver import Receiver
-from fastscp_ext.send.sender import Parcel, Sender
+from fastscp_ext.send.parcel import Parcel
+from fastscp_ext.send.sender import Sender
 from fastscp_ext.shared.rows import Shared
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
 from fastscp_ext.wire.framing import PDUStream

@@ -107,6 +107,23 @@ def test_fragments(pair: tuple[socket.socket, socket.socket], file: bytes, fragm
     assert one.answered == 1
 
 
+def test_the_longest_command_fits_in_the_smallest_fragments(
+    pair: tuple[socket.socket, socket.socket], file: bytes
+) -> None:
+    ours, theirs = pair
+    one = sender(ours, 2)
+    rest = 32768 - len(store_rq())
+    longest = store_rq(more={0x1031: b"1" * (rest - 8)})
+    assert len(longest) == 32768
+    thread = threading.Thread(target=one.run, args=([Parcel("", file, longest, 1, END - 2, 2)],))
+    thread.start()
+    pdvs, _ = read_message(theirs, 2)
+    thread.join(10)
+    assert b"".join(piece for _, control, piece in pdvs if control & 1) == longest
+    with pytest.raises(ValueError, match="too long"):
+        Parcel("", file, longest + b"..", 1, END - 2, 2)
+
+
 @pytest.mark.parametrize("fragment", [2, 10, 64, 4096])
 def test_patches(pair: tuple[socket.socket, socket.socket], file: bytes, fragment: int) -> None:
     """Anywhere, over the edges of fragments and of reads."""
