@@ -97,7 +97,7 @@ cdef class Parcel:
         return self.job.nanoseconds
 
     def again(self):
-        """Forget the outcome, to be sent once more. See parcel.pyi."""
+        """Forget the outcome, to be sent once more."""
         self.job.status = -1
         self.job.error = 0
         self.job.message_id = 0

@@ -200,7 +200,7 @@ cdef class Sender:
 
     @property
     def detail(self):
-        """(number of an OSError or 0, text, PDU) of the end."""
+        """Of the end: number of the OSError or 0, what was broken, the PDU."""
         return self.errno_of_end, self.text, self.pdu
 
     @property
@@ -213,11 +213,11 @@ cdef class Sender:
         self.stopping = True
 
     def break_off(self):
-        """Cut the connection under a blocked `run`. For another thread."""
+        """Cut the connection under a blocked `run` or `finish`. For another thread."""
         shutdown(self.fd, SHUT_RDWR)
 
     def run(self, list parcels not None):
-        """Send parcels; returns how many were begun. See sender.pyi."""
+        """Send parcels as the window allows; returns how many were begun. See sender.pyi."""
         cdef Py_ssize_t begun = 0
         cdef Parcel parcel
         cdef Job* first = NULL
