@@ -594,15 +594,23 @@ int ftruncate64(int fd, off_t size) { return do_truncate(fd, size); }
 int close(int fd) {
     char path[ROOM];
     struct record r = {.kind = K_CLOSE, .fd = fd};
+    struct rule *after = NULL;
     struct stat st;
+    int got = 0, error = 0;
     if (control != NULL && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
         (fd_path(fd, path), inside(path))) {
+        got = judge(K_CLOSE, path, &after);
+        error = errno;
         r.ino = st.st_ino;
         lock();
         add(&r, NULL, NULL, NULL, 0, 0);
         unlock();
     }
-    return (int)CALL(SYS_close, fd, 0, 0, 0, 0);
+    /* One that fails gives the descriptor back all the same. */
+    if (CALL(SYS_close, fd, 0, 0, 0, 0) < 0) return -1;
+    then(after);
+    if (got < 0) errno = error;
+    return got < 0 ? -1 : 0;
 }
 
 static int do_space(int fd, struct statvfs *out) {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.kept.kit_kept import (
+    CLOSE,
     FAIL,
     FLUSH,
     HOLD_BEFORE,
@@ -61,6 +62,7 @@ CASES: Final = [
     for error in errors
 ] + [
     # The same step to the operator, another call.
+    ("flush a part file", CLOSE, ".part", False, errno.EFBIG),
     ("flush a directory", LOOK, "/store/1.2.", True, errno.EMFILE),
     ("write the journal", FLUSH, ".jsonl", True, errno.ENOLCK),
 ]
@@ -95,7 +97,7 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             rule = service.control.rule([kind], FAIL, error=error, path=path, skip=skip, left=1)
             assert put(peer, 1, failing) == 0xA700, (step, error)
             assert service.control.hits(rule) == 1
-            subject = "0000" if path == ".part" and kind != FLUSH else failing.path
+            subject = "0000" if path == ".part" and kind in (OPEN, WRITE) else failing.path
             line = service.in_log(f"cannot {step} ({subject}")
             assert "answered A700" in line
             text = f"{os.strerror(error)}; answered A700; "
@@ -112,6 +114,28 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             assert fact.get("duplicate") == ("identical" if named else None)
             # A journal file that failed is left alone from then on.
             assert segments(service) == before + (step == "write the journal")
+        peer.release()
+
+
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_part_that_cannot_be_closed_is_not_stored(
+    tmp_path: Path, library: Path, durability: str
+) -> None:
+    """Some file systems tell only then that they have no room; a mere signal tells nothing."""
+    lost, interrupted = items("1", 2)
+    flags = ("--durability", durability)
+    with (
+        Interposed(tmp_path, library, *flags, log=False, workers=1) as service,
+        service.peer() as peer,
+    ):
+        control = service.control
+        control.rule([CLOSE], FAIL, error=errno.EDQUOT, path=".part", left=1)
+        assert put(peer, 1, lost) == 0xA700
+        assert "raise the quota" in service.in_log(f"cannot flush a part file ({lost.path})")
+        assert (service.instances(), service.parts()) == ([], [])
+        control.rule([CLOSE], FAIL, error=errno.EINTR, path=".part", left=1)
+        assert put(peer, 2, interrupted) == 0
+        assert put(peer, 3, lost) == 0
         peer.release()
 
 

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import fastscp
-from tests.kept.kit_kept import FAIL, RENAME, Interposed, items, send_all, violations
+from tests.kept.kit_kept import (
+    CLOSE,
+    FAIL,
+    FLUSH,
+    HOLD_BEFORE,
+    OPEN,
+    RENAME,
+    Interposed,
+    items,
+    send_all,
+    violations,
+)
+from tests.kit import store, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +72,60 @@ def test_the_order_holds_where_names_are_given_by_link(tmp_path: Path, library: 
 def test_buffered_durability_is_told_apart(tmp_path: Path, library: Path) -> None:
     _count, bad = scenario(tmp_path, library, "--durability", "buffered")
     assert len(bad) > 182
+
+
+def test_a_batch_leaves_what_is_younger_than_one_still_being_flushed(
+    tmp_path: Path, library: Path
+) -> None:
+    """Names and lines are given in the order of completion, however the flushes end."""
+    what = items("1", 5)
+    with Interposed(tmp_path, library, workers=1) as service, service.peer(window=5) as peer:
+        control = service.control
+
+        def hold(path: str) -> int:
+            return control.rule([FLUSH], HOLD_BEFORE, path=path, left=1)
+
+        def put(number: int) -> None:
+            peer.send(store(number, what[number - 1].data, sop=what[number - 1].sop))
+
+        def held(rule: int) -> None:
+            wait_for(lambda: control.hits(rule) == 1, "a flush being held")
+
+        def is_closed(number: int) -> bool:
+            """Whether a part is flushed: it is closed right afterwards."""
+            made = [e.ino for e in service.events() if (e.kind, e.name) == (OPEN, part(number))]
+            return any(e.kind == CLOSE and e.ino in made for e in service.events())
+
+        def lines() -> list[int]:
+            return [fact["message_id"] for fact in service.journal()]
+
+        second, fourth, journal = hold(part(2)), hold(part(4)), hold(".jsonl")
+        # While the first one's line is flushed, two more come. The next batch is theirs.
+        put(1)
+        held(journal)
+        put(2)
+        put(3)
+        held(second)
+        wait_for(lambda: is_closed(3), "the third being flushed")
+        control.lift(journal)
+        assert peer.read_statuses(1) == [(1, 0)]
+        # Two more for the one after that, of which the younger is flushed first.
+        put(4)
+        put(5)
+        held(fourth)
+        wait_for(lambda: is_closed(5), "the fifth being flushed")
+        control.lift(second)
+        assert peer.read_statuses(2) == [(2, 0), (3, 0)]
+        assert lines() == [1, 2, 3]
+        control.lift(fourth)
+        assert peer.read_statuses(2) == [(4, 0), (5, 0)]
+        assert lines() == [1, 2, 3, 4, 5]
+        peer.release()
+
+
+def part(number: int) -> str:
+    """What a worker calls its part files."""
+    return f"{number:08x}.part"
 
 
 # Mutants ------------------------------------------------------------------------------------------

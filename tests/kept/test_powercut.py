@@ -14,6 +14,7 @@ from tests.kept.kit_kept import (
     MKDIR,
     RENAME,
     SEND,
+    UNLINK,
     Disk,
     Event,
     Interposed,
@@ -74,6 +75,20 @@ def test_buffered_loses(tmp_path: Path, library: Path) -> None:
     assert len(losses(events, root, sent, [len(events)], 0.0, 1)) >= len(sent)
     # Not for want of looking: with all the luck in the world nothing is lost.
     assert losses(events, root, sent, [len(events)], 1.0, 1) == []
+
+
+def test_all_is_flushed_before_the_mark_of_a_buffered_life_goes(
+    tmp_path: Path, library: Path
+) -> None:
+    """Without the mark every file is trusted, so nothing may be left that a cut could take."""
+    with Interposed(tmp_path, library, "--durability", "buffered") as service:
+        root = service.root.stat().st_ino
+        sent = workload(service)
+        assert (service.store / ".fastscp/buffered").exists()
+    events = service.events()
+    gone = [n for n, event in enumerate(events) if (event.kind, event.name) == (UNLINK, "buffered")]
+    assert len(gone) == 1
+    assert losses(events, root, sent, [gone[0] + 1], 0.0, 1) == []
 
 
 def test_the_service_starts_on_what_a_cut_leaves(tmp_path: Path, library: Path) -> None:

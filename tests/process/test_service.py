@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -388,6 +389,28 @@ def test_connections_go_round_a_worker_that_is_silent(tmp_path: Path, then: sign
         wait_for(lambda: len(service.worker_pids()) == 2, "two workers")
         for _ in range(4):
             service.echoes()
+
+
+def test_what_came_while_a_worker_was_stalled_is_not_late(tmp_path: Path) -> None:
+    """It is read before anybody's time is judged."""
+    whole = store(1)
+    with (
+        Service(tmp_path, "--message-timeout", "2s", workers=1) as service,
+        contextlib.ExitStack() as closed,
+        service.peer() as peer,
+    ):
+        (worker,) = service.worker_pids()
+        peer.send(whole[:-50])
+        wait_for(service.parts, "the part")
+        os.kill(worker, signal.SIGSTOP)
+        closed.callback(_signal, worker, signal.SIGCONT)
+        stalled = time.monotonic()
+        peer.send(whole[-50:])
+        # Time is what has to pass here.
+        wait_for(lambda: time.monotonic() - stalled > 3, "the end of the stall")
+        os.kill(worker, signal.SIGCONT)
+        assert peer.read_statuses(1) == [(1, 0)]
+        peer.release()
 
 
 def _signal(pid: int, name: signal.Signals) -> None:

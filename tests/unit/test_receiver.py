@@ -67,6 +67,8 @@ PRIVATE_SYNTAX = "1.2.3.4.5"
 IMPLEMENTATION = b"1.2.3.77"
 VERSION = b"UNIT_TEST"
 CONTEXTS = ((1, CT, ELE), (3, CT, ILE), (5, CT, BIG), (7, CT, DEFLATED), (9, CT, PRIVATE_SYNTAX))
+# Of the clock in <linux/time.h>; Python has no name for it.
+MONOTONIC_COARSE = 6
 ECHO_RSP = encode_command({0x0100: 0x8030, 0x0120: 99, 0x0800: 0x0101, 0x0900: 0})
 ECHO_RQ = encode_command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: 99, 0x0800: 0x0101})
 
@@ -316,6 +318,18 @@ class Site:
                 assert fact is not None, line
                 found.append(fact)
         return found
+
+
+def clock() -> float:
+    """The receiver's, in seconds; it stands still for milliseconds at a time."""
+    return time.clock_gettime(MONOTONIC_COARSE)
+
+
+def next_tick() -> None:
+    """Wait until the receiver's clock has gone on."""
+    began = clock()
+    while clock() == began:
+        select.select([], [], [], 0.001)
 
 
 @pytest.fixture
@@ -782,21 +796,45 @@ def test_what_a_new_journal_raises_is_told_and_does_not_stop_the_commit(
     assert told == ["no idea"]
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_instance_that_a_file_error_cost_counts_as_refused(
+    tmp_path: Path, durable: bool
+) -> None:
+    working: list[Segments] = []
+
+    def new_journal() -> tuple[int, int]:
+        if not working:
+            raise OSError(errno.ENOSPC, "no journal")
+        return working[0].next()
+
+    with Site(tmp_path / "store", durable=durable, new_journal=new_journal) as site:
+        one = site.associate()
+        site.feed(one, store(1))
+        site.settle(one)
+        # It has its name, and is not stored: nobody relies on it.
+        assert site.shared.counters(3)[1:3] == (0, 1)
+        working.append(site.segments)
+        site.feed(one, store(2, sop="1.2.2") + store(3, sop="1.2.3"))
+        site.settle(one)
+        assert site.shared.counters(3)[1:3] == (2, 1)
+        assert one.statuses() == [0xA700, 0, 0]
+
+
 def test_the_rate_is_judged_over_turns(site: Site) -> None:
+    """Neither a turn nor the end of one begins the time anew that the rate is averaged over."""
     one = site.associate()
     buffer = len(memoryview(one.get_buffer(-1)))
-    data = message(store_rq(1), data_set() + bytes(400 * buffer), fragment=120_000)
-    said, at = "", 0
-    while not said and at < 398 * buffer:
-        site.feed(one, data[at : at + 2 * buffer])
-        at += 2 * buffer
+    data = message(store_rq(1), data_set() + bytes(10 * buffer), fragment=120_000)
+    for at in range(0, 8 * buffer, buffer):
+        next_tick()
+        before = clock()
+        site.feed(one, data[at : at + buffer])
         assert one.turns
+        assert one.overdue(before, 60, 1e12, 0) == ""
         one.turns = 0
         one.go_on_reading(32)
-        # Time is what passes here: some 0.5 s until the first judgement.
-        select.select([], [], [], 0.01)
-        said = one.overdue(time.monotonic(), 0.5, 1e12, 0)
-    assert said == "slower than the minimum rate"
+    # More than the time since the first byte, and less than that since the last.
+    assert one.overdue(before + 60, 60, 1e12, 0) == "slower than the minimum rate"
     one.forget()
 
 
@@ -1114,39 +1152,78 @@ def test_reading_goes_on_when_no_reason_is_left(site: Site) -> None:
     assert one.transport.pauses == 1
 
 
-def test_overdue(site: Site) -> None:
-    now = time.monotonic()
+def test_reading_slows_while_space_is_short(site: Site) -> None:
     one = site.associate()
+    data = message(store_rq(), data_set(pixels=10_000))
+    at = 0
 
-    def overdue(seconds: float, rate: float = 0) -> str:
-        return one.overdue(now + seconds, 60, rate, 600)
+    def read(nbytes: int) -> bool:
+        """Whether reading goes on after so many bytes more."""
+        nonlocal at
+        site.feed(one, data[at : at + nbytes])
+        at += nbytes
+        return not one.transport.paused
 
-    assert overdue(599) == ""
-    assert overdue(700) == "idle"
-    assert one.overdue(now + 1e6, 60, 0, 0) == ""
+    def refill(now: float) -> bool:
+        site.intake.refill(now)
+        return not one.transport.paused
+
+    assert refill(100.0)
+    assert read(5000)
+    site.shared.set_store(1, slow_rate=1000)
+    # Nothing is allowed yet, and what is read in one piece is read; then the time pays for it.
+    assert not read(600)
+    assert not refill(100.5)
+    assert refill(100.75)
+    assert read(149)
+    assert not read(1)
+    # However long nothing came, it is a second's worth at most.
+    assert refill(200.0)
+    assert read(999)
+    assert not read(12)
+    assert not refill(200.001)
+    # Space is found: at once, and without limits.
+    site.shared.set_store(0)
+    assert refill(200.001)
+    assert read(5000)
+    one.forget()
+
+
+def test_overdue(site: Site) -> None:
+    before = clock()
+    one = site.associate()
+    after = clock()
+
+    def overdue(now: float) -> str:
+        return one.overdue(now, 60, 0, 600)
+
+    assert overdue(before + 600) == ""
+    assert overdue(after + 600.1) == "idle"
+    assert one.overdue(after + 1e6, 60, 0, 0) == ""
+    before = clock()
     site.feed(one, store(1)[:200])
-    now = time.monotonic()
-    assert overdue(59) == ""
-    assert overdue(62) == "silent inside a message"
+    after = clock()
+    assert overdue(before + 60) == ""
+    assert overdue(after + 60.1) == "silent inside a message"
     one.hold_reading(1)
-    assert overdue(1000) == ""
+    assert overdue(after + 1000) == ""
+    before = clock()
     one.go_on_reading(1)
-    assert overdue(59) == ""
+    assert overdue(before + 60) == ""
 
 
 @pytest.mark.parametrize(("rate", "why"), [(1, ""), (1e12, "slower than the minimum rate")])
 def test_overdue_by_rate(site: Site, rate: float, why: str) -> None:
     one = site.associate()
-    data = message(store_rq(), data_set(pixels=4_000_000))
-    begun = time.monotonic()
-    # Never silent, byte by byte for longer than the time that the rate is averaged over.
-    for at in range(len(data)):
+    data = message(store_rq(), data_set())
+    for at in range(200):
+        if at % 50 == 49:
+            next_tick()
+        before = clock()
         site.feed(one, data[at : at + 1])
-        now = time.monotonic()
-        said = one.overdue(now, 0.2, rate, 0)
-        if said or now - begun > 0.5:
-            break
-    assert said == why
+        assert one.overdue(before, 60, rate, 0) == ""
+    # Longer than the time that the rate is averaged over, and never silent for as long.
+    assert one.overdue(before + 60, 60, rate, 0) == why
     one.forget()
 
 
