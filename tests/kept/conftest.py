@@ -9,22 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiled import compile_c
+
 HERE = Path(__file__).resolve().parent
-
-
-def compile_c(source: Path, into: Path, *flags: str) -> Path:
-    """Compile one C file; skips without a compiler, but never in continuous integration."""
-    cc = shutil.which("cc")
-    if cc is None:
-        if os.environ.get("CI"):
-            pytest.fail("no C compiler: these tests must run here")
-        pytest.skip("no C compiler for the interposed library")
-    out = into / source.stem
-    subprocess.run(
-        [cc, "-O1", "-Wall", "-Wextra", "-Werror", *flags, "-o", out, source, "-ldl", "-lpthread"],
-        check=True,
-    )
-    return out
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A disk of 5 ms per flush: instances that wait for it together share its flushes."""
+"""A slow disk: instances that wait for it together share its flushes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def flushes_per_instance(
 ) -> float:
     shared = tmp_path / "shared"
     shared.touch()
-    env = {"LD_PRELOAD": str(library), "SLOW_FILE": str(shared)}
+    # Long enough that a sender comes back while it goes on, where the machine is busy, too.
+    delay_us = "50000" if associations * window > 1 else "5000"
+    env = {"LD_PRELOAD": str(library), "SLOW_FILE": str(shared), "SLOW_US": delay_us}
     what = items("1", n, studies=1, series=1, pixels=1000)
     with Service(tmp_path, env=env, workers=1) as service:
         before = flushes(shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -58,6 +59,7 @@ from tests.kit import (
     store,
     store_rq,
 )
+from tests.unit.still import Clock, still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -838,8 +840,29 @@ def test_the_rate_is_judged_over_turns(site: Site) -> None:
     one.forget()
 
 
-@pytest.mark.parametrize("nagle", [True, False])
-def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site, nagle: bool) -> None:
+@dataclass
+class Wire:
+    """Both ends of a connection, of which the receiver has one."""
+
+    site: Site
+    one: Association
+    peer: socket.socket
+    ours: socket.socket
+
+    def move(self, data: bytes) -> None:
+        self.peer.sendall(data)
+        self.site.feed(self.one, self.ours.recv(len(data), socket.MSG_WAITALL))
+
+    def awaited(self) -> int:
+        """How many bytes must be there before the receiver is woken."""
+        return self.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+    def readable(self, seconds: float = 0.0) -> bool:
+        return bool(select.select([self.ours], [], [], seconds)[0])
+
+
+@contextlib.contextmanager
+def wire(site: Site, *, nagle: bool = False) -> Iterator[Wire]:
     one = site.associate()
     with socket.create_server(("127.0.0.1", 0)) as server:
         peer = socket.create_connection(server.getsockname())
@@ -848,73 +871,101 @@ def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site, nagle: boo
         if not nagle:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         one.plug(one.transport, ours.fileno())
+        yield Wire(site, one, peer, ours)
+        one.unplug()
 
-        def between(number: int) -> tuple[int, int]:
-            """Between command and data set: acknowledged at once? how many bytes are awaited?"""
-            command, data = split_pdus(store(number, sop=f"1.2.{number}"))
-            for part in (command[:40], command[40:]):
-                peer.sendall(part)
-                site.feed(one, ours.recv(len(part), socket.MSG_WAITALL))
-            found = (
-                ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK),
-                ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT),
-            )
-            peer.sendall(data)
-            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
-            peer.recv(65536)
-            return found
 
-        assert [between(n) for n in range(1, 17)] == [(1, 1)] * 16
+def between(wire: Wire, number: int) -> Iterator[None]:
+    """Store one; stops between its command, which comes in two pieces, and its data set."""
+    command, data = split_pdus(store(number, sop=f"1.2.{number}"))
+    wire.move(command[:40])
+    wire.move(command[40:])
+    yield
+    wire.move(data)
+    wire.peer.recv(65536)
+    yield
+
+
+def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site) -> None:
+    """The kernel puts off what Nagle's algorithm there waits for."""
+
+    def found(number: int) -> tuple[int, int]:
+        """Between command and data set: acknowledged at once? how many bytes are awaited?"""
+        message = between(on, number)
+        next(message)
+        quick = on.ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+        awaited = on.awaited()
+        next(message)
+        return quick, awaited
+
+    with wire(site, nagle=True) as on:
+        assert [found(n) for n in range(1, 17)] == [(1, 1)] * 16
         # It is tried without. The peer that was held up by that is held up once.
         for number in range(17, 21):
-            between(number)
-        settled = (1, 1) if nagle else (0, 13)
-        assert [between(n) for n in range(21, 60)] == [settled] * 39
-        one.unplug()
+            found(number)
+        assert [found(n) for n in range(21, 60)] == [(1, 1)] * 39
 
 
+@still
+def test_a_peer_that_waits_for_nothing_is_not_acknowledged_at_once(site: Site) -> None:
+    clock = Clock()
+
+    def found(number: int, pause: float = 0.0) -> tuple[int, int]:
+        """Between command and data set: acknowledged how often? how many bytes are awaited?"""
+        message = between(on, number)
+        clock.acknowledgements()
+        next(message)
+        seen = clock.acknowledgements(), on.awaited()
+        clock.goes_on(pause)
+        next(message)
+        return seen
+
+    with wire(site) as on:
+        assert [found(n) for n in range(1, 17)] == [(2, 1)] * 16
+        assert found(17) == (2, 13)
+        assert [found(n) for n in range(18, 60)] == [(0, 13)] * 42
+        # Between two messages it may rest, and inside of one for a moment.
+        clock.goes_on(10.0)
+        assert found(60, pause=0.02) == (0, 13)
+        # The rest of this one comes as late as if it had waited for us.
+        assert found(61, pause=0.03) == (0, 13)
+        assert [found(n) for n in range(62, 99)] == [(2, 1)] * 37
+
+
+@still
 def test_the_header_of_a_data_set_alone_wakes_nobody(site: Site) -> None:
-    one = site.associate()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        peer = socket.create_connection(server.getsockname())
-        ours, _ = server.accept()
-    with peer, ours:
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        one.plug(one.transport, ours.fileno())
-
-        def readable() -> bool:
-            return bool(select.select([ours], [], [], 0)[0])
-
-        def move(data: bytes) -> None:
-            peer.sendall(data)
-            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
-
+    Clock()
+    with wire(site) as on:
         for number in range(1, 18):
             command, data = split_pdus(store(number, sop=f"1.2.{number}"))
-            peer.sendall(command[:1])
+            on.peer.sendall(command[:1])
             # Between messages every byte counts.
-            assert readable()
-            site.feed(one, ours.recv(1))
-            move(command[1:])
-            peer.sendall(data[:12])
+            assert on.readable(20)
+            site.feed(on.one, on.ours.recv(1))
+            on.move(command[1:])
+            on.peer.sendall(data[:12])
             # Not before it is known what kind of sender this is.
-            assert readable() == (number < 17)
-            peer.sendall(data[12:])
-            assert readable()
-            site.feed(one, ours.recv(len(data), socket.MSG_WAITALL))
+            if number < 17:
+                assert on.readable(20)
+            else:
+                assert not on.readable()
+            on.peer.sendall(data[12:])
+            assert on.readable(20)
+            site.feed(on.one, on.ours.recv(len(data), socket.MSG_WAITALL))
         command, data = split_pdus(store(18, sop="1.2.18"))
-        move(command)
+        on.move(command)
         # What is as short as that and comes alone is read at the next look at the timers.
-        peer.sendall(abort(0, 0))
-        assert not readable()
-        assert one.overdue(time.monotonic(), 60, 0, 0) == ""
-        assert readable()
-        site.feed(one, ours.recv(10))
-        assert one.pdus[-1] == (7, abort(0, 0))
-        one.unplug()
+        on.peer.sendall(abort(0, 0))
+        assert not on.readable()
+        assert on.one.overdue(1000.0, 60, 0, 0) == ""
+        assert on.readable(20)
+        site.feed(on.one, on.ours.recv(10))
+        assert on.one.pdus[-1] == (7, abort(0, 0))
 
 
+@still
 def test_the_header_of_a_large_data_set_wakes_us(site: Site) -> None:
+    Clock()
     one = site.associate()
     ours, theirs = socket.socketpair()
     with ours, theirs:
