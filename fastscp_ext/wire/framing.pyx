@@ -276,12 +276,7 @@ cdef int framer_next(Framer* f, Cursor* c) noexcept nogil:
 
 @cython.final
 cdef class PDUStream:
-    """Frames out of a byte stream, as Python objects. For requestors and tests, not the hot path.
-
-    contexts: the accepted presentation context ids, or None to accept every id.
-    pdata_cap: longest P-DATA-TF body tolerated, bytes.
-    Source: PS3.8 9.3.1, 9.3.5, Annex E.
-    """
+    """Frames out of a byte stream, as Python objects. See framing.pyi."""
 
     cdef Framer framer
     cdef uint8_t accepted[256]
@@ -303,11 +298,7 @@ cdef class PDUStream:
         self.framer.contexts = self.accepted
 
     def feed(self, const uint8_t[::1] data not None):
-        """The frames that `data` completes, as tuples; an `error` is the last one ever.
-
-        ("header", type, length) | ("pdu", bytes) | ("command", context id, bytes)
-        | ("data", context id, bytes, last) | ("error", source, reason, text)
-        """
+        """The frames that `data` completes. See framing.pyi."""
         cdef Framer* f = &self.framer
         cdef Cursor c
         cdef CommandScan scan
