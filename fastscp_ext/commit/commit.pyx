@@ -78,10 +78,7 @@ cdef extern from *:
 
 
 def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
-    """Give `old` the name `new` unless something has it; both relative to their directories.
-
-    Raises FileExistsError, or OSError as the system says; EINVAL where the file system cannot.
-    """
+    """Give `old` the name `new` unless something has it. See commit.pyi."""
     cdef bytes old_name = os.fsencode(old)
     cdef bytes new_name = os.fsencode(new)
     if _rename_noreplace(src_dir_fd, old_name, dst_dir_fd, new_name) < 0:

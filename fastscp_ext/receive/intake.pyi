@@ -122,7 +122,10 @@ class Intake:
         """Send the responses of what was committed off the loop."""
 
     def watch_journal(self) -> None:
-        """Have a new journal file opened if the one in use was removed. Call often."""
+        """Have a new journal file opened if the one in use was removed. Call often.
+
+        Where instances are flushed the commit looks for itself, before it answers.
+        """
 
     def refill(self, now: float) -> None:
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""

@@ -92,11 +92,7 @@ cdef class Owing:
 
 @cython.final
 cdef class Duplicate:
-    """An instance whose final name was taken when the commit wanted to give it.
-
-    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
-    thread. The part file stays where it is until then.
-    """
+    """An instance whose final name was taken when the commit wanted to give it. See intake.pyi."""
 
     cdef Intake intake
     cdef Instance* instance
@@ -112,11 +108,7 @@ cdef class Duplicate:
         return self.instance.path.decode()
 
     def settle(self, str kind not None, str path not None, int lock_fd=-1):
-        """Go on to directory flush, journal and response.
-
-        kind: named, identical, version, replaced or kept. path: where the instance is now. lock_fd:
-        closed once the journal line is written. The part is unlinked unless it is gone already.
-        """
+        """Go on to directory flush, journal and response. See intake.pyi."""
         cdef bytes raw = os.fsencode(path)
         if self.instance == NULL:
             raise ValueError("settled already")
@@ -150,10 +142,7 @@ cdef class Duplicate:
 
 @cython.final
 cdef class Compression:
-    """A complete instance whose part is to be compressed before the commit.
-
-    Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
-    """
+    """A complete instance whose part is to be compressed before the commit. See intake.pyi."""
 
     cdef Intake intake
     cdef Instance* instance
@@ -164,10 +153,7 @@ cdef class Compression:
         return self.instance.part.decode()
 
     def done(self, str part not None, int fd):
-        """Go on to the commit with another part, whose descriptor the intake owns from now on.
-
-        The uncompressed part is removed.
-        """
+        """Go on to the commit with another part. See intake.pyi."""
         cdef bytes raw = os.fsencode(part)
         if len(raw) >= PART_ROOM:
             raise ValueError("part name too long")
@@ -196,20 +182,7 @@ cdef class Compression:
 
 @cython.final
 cdef class Intake:
-    """What the associations of one worker share.
-
-    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
-    layout: where instances go. shared, worker: counters and this worker's row of them.
-    name: of the worker, in journal lines (at most 23 bytes).
-    durable: flush before every acknowledgement, off the loop; `release` must then be called when
-    `done_fd` is readable. uncommitted: instances that are complete and not yet settled; wait for 0
-    before the object goes.
-    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
-    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
-    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
-    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
-    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
-    """
+    """What the associations of one worker share. See intake.pyi."""
 
     def __cinit__(
         self, *, int store_fd, int incoming_fd, Layout layout not None, Shared shared not None,
@@ -476,10 +449,7 @@ cdef class Intake:
         return self.allowance > 0
 
     def watch_journal(self):
-        """Have a new journal file opened if the one in use was removed. Call often.
-
-        Where instances are flushed the commit looks for itself, before it answers.
-        """
+        """Have a new journal file opened if the one in use was removed. See intake.pyi."""
         if not self.threaded and self.site.journal_fd >= 0 and journal_is_gone(&self.site):
             self.site.journal_fd = -1
 

@@ -139,7 +139,11 @@ class Receiver(Owing):
         """Send an encoded PDU, behind the responses already on their way."""
 
     def stop(self) -> None:
-        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`."""
+        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
+
+        Complete messages are finished and not answered: the last PDU is being sent.
+        Source: PS3.8 9.2.3 (Sta13).
+        """
 
     def drop_message(self) -> bool:
         """Discard the unfinished message, if any; whether there was one."""

@@ -87,25 +87,7 @@ cdef inline Cursor _bytes_cursor(bytes value):
 
 
 cdef class Receiver(Owing):
-    """One association as the event loop's protocol object; subclass it.
-
-    The loop calls `get_buffer` and `buffer_updated`. The subclass has these methods:
-
-    pdu_received(type, pdu): a whole PDU other than P-DATA-TF, header included; or b"" for one
-        whose header alone says that it is out of place.
-    framing_failed(source, reason, text, type): the stream cannot be used any further.
-    command_received(context id, command set) -> bytes | None: the response's command set to
-        any command but C-STORE-RQ, sent after the data set, if one follows, was dropped.
-    class_judged(context id, SOP class) -> int: status for a class that is not the context's.
-    long_pdu(length) -> bool: first P-DATA-TF above what we announced; whether to go on.
-    turn_over(): others are to be read first; call go_on_reading(32) in the loop's next turn.
-    responses_sent(): only while `wind_up`: nothing is owed any more.
-    instance_settled(instance, status, path, bytes): only while `verbose`, and for refusals.
-    pdu_traced(sent, type, length): only while `trace`.
-
-    intake: shared with the worker's other associations. number: the association's.
-    max_pdu_length: as announced. pdata_cap: bytes of P-DATA-TF body tolerated.
-    """
+    """One association as the event loop's protocol object; subclass it. See receiver.pyi."""
 
     def __cinit__(
         self, Intake intake not None, uint64_t number, *_args,
@@ -521,15 +503,7 @@ cdef class Receiver(Owing):
         self, contexts not None, *, uint32_t peer_max_pdu_length, bint unique_ids,
         bytes tag not None, bytes calling not None, bytes called not None,
     ):
-        """Enter data transfer (Sta6).
-
-        contexts: (id, abstract syntax, transfer syntax, tap syntax, deflated, storage) each.
-        peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
-        unique_ids: refuse a Message ID that is still outstanding with 0210.
-        tag: the association's members of its journal lines, each led by a comma.
-        calling, called: AE titles for files and paths.
-        Raises ValueError.
-        """
+        """Enter data transfer (Sta6). See receiver.pyi."""
         cdef int used = 0
         cdef int context_id
         cdef Context* context
@@ -593,11 +567,7 @@ cdef class Receiver(Owing):
         self._write(<const uint8_t*>PyBytes_AS_STRING(pdu), PyBytes_GET_SIZE(pdu))
 
     def stop(self):
-        """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
-
-        Complete messages are finished and not answered: the last PDU is being sent.
-        Source: PS3.8 9.2.3 (Sta13).
-        """
+        """Interpret nothing any more. See receiver.pyi."""
         cdef Instance* i = self.owed_first
         self.holds |= HOLD_STOPPED
         self.established = False
@@ -647,11 +617,7 @@ cdef class Receiver(Owing):
         self._set_hold(why, False)
 
     def overdue(self, double now, double message_timeout, double min_rate, double idle_timeout):
-        """What the peer has let pass, at `now` of the monotonic clock, seconds; "" for nothing.
-
-        "silent inside a message", "slower than the minimum rate" (bytes/s over message_timeout)
-        or "idle". Nothing is overdue while we do not read or owe a response.
-        """
+        """What the peer has let pass. See receiver.pyi."""
         cdef double past
         cdef bint midway = self._midway()
         if self.fd >= 0:

@@ -11,12 +11,7 @@ __all__ = ["Shared"]
 
 @cython.final
 cdef class Shared:
-    """One mapping of the shared block.
-
-    fd: a descriptor of the block as another process made it, or -1 to make a new one. The
-    descriptor is owned by the object and closed with it; it is inheritable only on request.
-    Raises OSError.
-    """
+    """One mapping of the shared block. See rows.pyi."""
 
     def __cinit__(self, int fd=-1):
         cdef void* at
@@ -54,10 +49,7 @@ cdef class Shared:
         return shared_add(&self.block.journal_seq, 1)
 
     def set_store(self, uint64_t state, uint64_t slow_rate=0):
-        """Tell the workers of the store: 0 fine, 1 short of space, 2 out of space, 3 not there.
-
-        slow_rate: bytes per second that a worker may read in state 1.
-        """
+        """Tell the workers of the store. See rows.pyi."""
         shared_set(&self.block.slow_rate, slow_rate)
         shared_set(&self.block.store_state, state)
 
@@ -68,7 +60,7 @@ cdef class Shared:
         return shared_get(&self.block.workers[worker][<int>COUNTER_DISK])
 
     def counters(self, Py_ssize_t worker):
-        """(bytes received, instances stored, instances refused, heartbeat in ms) of a worker."""
+        """A worker's counters. See rows.pyi."""
         if not 0 <= worker < SHARED_WORKERS:
             raise IndexError(worker)
         cdef uint64_t* row = self.block.workers[worker]
@@ -101,7 +93,7 @@ cdef class Shared:
         return found
 
     def under_way(self, batch):
-        """Whether one of `batches` may still write journal lines."""
+        """Whether one of `batches` may still write journal lines. See rows.pyi."""
         cdef Py_ssize_t worker = batch[0]
         cdef uint64_t number = batch[1]
         if not 0 <= worker < SHARED_WORKERS:
