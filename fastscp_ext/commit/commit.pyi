@@ -1,4 +1,12 @@
-"""The commit: flush, name, flush the directories, journal, and only then a status of 0000."""
+"""The commit: flush, name, flush the directories, journal, and only then a status of 0000.
+
+A batch is what the committer has gathered, its data flushed. Buffered durability takes the same
+steps in the same order without the flushes.
+
+A final name is never unlinked here. What fails before naming costs its part; what fails after
+leaves the file, which the sender's next try finds and adopts. A failed flush is never repeated as
+if it might succeed: the kernel may have dropped the pages with the error.
+"""
 
 __all__ = ["rename_noreplace"]
 

@@ -1,14 +1,4 @@
-"""The commit off the loop, for stable durability.
-
-Theory of operation: an instance is flushed by a thread of its own as soon as it is complete, beside
-whatever else is being flushed. When a flush ends and nobody commits, those that are under way at
-that moment still join: the disk is busy with them anyway, and what it merges should be answered
-together. The thread that ends the last of these leads: it takes them through the rest of the commit
-as one batch. Instances that came in the meantime are the next one.
-Nobody waits for instances that are still to come, nor for the flush of a large one; and no thread
-waits for another. But for the large ones, instances are named and journaled in the order in which
-they became complete, however their flushes ended.
-"""
+"""The commit off the loop, for stable durability. See committer.pyi."""
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset

@@ -1,7 +1,4 @@
-"""The journal's lines: one JSON object an instance, its checksum last.
-
-What the members mean is told where the journal is documented; here only how they are written.
-"""
+"""The journal's lines: one JSON object an instance. See journal_line.pyi."""
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, realloc

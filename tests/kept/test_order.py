@@ -132,6 +132,7 @@ def part(number: int) -> str:
 
 COMMIT: Final = "fastscp_ext/commit/commit.pyx"
 COMMITTER: Final = "fastscp_ext/commit/committer.pyx"
+DIRECTORIES: Final = "fastscp_ext/commit/directories.pyx"
 
 _NAMING: Final = """    while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
@@ -143,7 +144,12 @@ _NAMING: Final = """    while i != NULL:
         i = i.next
 """
 _FLUSHING: Final = """    if site.durable:
-        _flush_directories(site, c, threads, batch)
+        flush_directories(site, &c.directories, threads, batch)
+"""
+_AGAIN: Final = "cdef void flush_directories("
+_CIMPORT: Final = "from fastscp_ext.commit.directories cimport flush_settled\n"
+_DECLARED: Final = """cdef void flush_directories(
+    Site* site, Directories* c, flusher* threads, Instance* batch) noexcept nogil
 """
 _JOURNALING: Final = "    _journal(site, c, batch)\n"
 _APPENDING: Final = """    while done < n:
@@ -198,17 +204,17 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             1,
         ),
     ],
-    "no directory flush": [(COMMIT, "    flusher_run(threads, c.jobs, c.used)\n", "", 1)],
+    "no directory flush": [(DIRECTORIES, "    flusher_run(threads, c.jobs, c.used)\n", "", 1)],
     "no flush of the named directory": [
         (
-            COMMIT,
-            "    cdef uint32_t size = _parent(i.path, i.path_size)\n",
-            "    cdef uint32_t size = _parent(i.path, _parent(i.path, i.path_size))\n",
+            DIRECTORIES,
+            "    cdef uint32_t size = parent_of(i.path, i.path_size)\n",
+            "    cdef uint32_t size = parent_of(i.path, parent_of(i.path, i.path_size))\n",
             2,
         )
     ],
     "no flush of new parents": [
-        (COMMIT, "        if _is_durable(c, ", "        if True or _is_durable(c, ", 2)
+        (DIRECTORIES, "        if _is_durable(c, ", "        if True or _is_durable(c, ", 2)
     ],
     "directory flush before the name": [
         (
@@ -231,10 +237,22 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
         (
             COMMIT,
             _FLUSHING + _JOURNALING,
-            _JOURNALING + _FLUSHING.replace("_flush_directories", "_flush_settled"),
+            _JOURNALING + _FLUSHING.replace("flush_directories", "flush_settled"),
             1,
         ),
-        (COMMIT, "cdef void commit_batch(", "@FLUSH_SETTLED@cdef void commit_batch(", 1),
+        (
+            COMMIT,
+            "from fastscp_ext.commit.flush_pool ",
+            f"{_CIMPORT}from fastscp_ext.commit.flush_pool ",
+            1,
+        ),
+        (DIRECTORIES, _AGAIN, f"@FLUSH_SETTLED@{_AGAIN}", 1),
+        (
+            "fastscp_ext/commit/directories.pxd",
+            _DECLARED,
+            _DECLARED + _DECLARED.replace("flush_directories", "flush_settled"),
+            1,
+        ),
     ],
     "no journal line": [(COMMIT, _APPENDING, _APPENDING.replace("done < n", "False"), 1)],
     "no journal flush": [(COMMIT, _JOURNAL_FLUSH, "", 1)],
@@ -272,6 +290,7 @@ def mutate(name: str, into: Path) -> Path:
         changed[source] = text.replace(old, replacement.replace("@FLUSH_SETTLED@", _again(text)))
     for source, text in changed.items():
         source.write_text(text)
+    for source in changed:
         if source.suffix == ".pyx":
             build(source)
     return into
@@ -279,9 +298,8 @@ def mutate(name: str, into: Path) -> Path:
 
 def _again(text: str) -> str:
     """The commit's function that flushes directories, for the stage that the journal leaves."""
-    begin = text.find("cdef void _flush_directories(")
-    again = text[begin : text.find("# ---- journal", begin)]
-    return again.replace("_flush_directories", "_flush_settled").replace(
+    again = text[max(0, text.find(_AGAIN)) :]
+    return f"{again}\n\n".replace("flush_directories", "flush_settled").replace(
         "STAGE_NAMED", "STAGE_SETTLED and not i.error_no"
     )
 
