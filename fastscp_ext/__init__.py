@@ -13,7 +13,10 @@ from fastscp_ext.receive.intake import Compression, Duplicate, Intake
 from fastscp_ext.receive.receiver import Receiver
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
-from fastscp_ext.shared.rows import Shared
+from fastscp_ext.shared.counts import Counts, Times
+from fastscp_ext.shared.liveness import Liveness
+from fastscp_ext.shared.rows import Rows
+from fastscp_ext.shared.shared import Shared
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
 from fastscp_ext.wire.framing import PDUStream
 from fastscp_ext.wire.judgement import judge_response
@@ -67,11 +70,13 @@ __all__ = [
     "CommandSet",
     "CommonExtendedNegotiation",
     "Compression",
+    "Counts",
     "Duplicate",
     "ExtendedNegotiation",
     "Intake",
     "Layout",
     "LayoutError",
+    "Liveness",
     "PDUError",
     "PDUStream",
     "Parcel",
@@ -81,9 +86,11 @@ __all__ = [
     "ReleaseRP",
     "ReleaseRQ",
     "RoleSelection",
+    "Rows",
     "Sender",
     "Shared",
     "Tap",
+    "Times",
     "UserIdentity",
     "UserInformation",
     "ae_title",

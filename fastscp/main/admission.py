@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastscp.config.values import AllowRule
+    from fastscp_ext import Rows
 
 __all__ = ["Admission", "Limits"]
 
@@ -43,12 +44,19 @@ class _Connection:
 class Admission:
     """The books of main: every connection from its accept to its end.
 
-    `draining` and `congested` say why new associations are put off, or are empty.
+    rows: where instances are counted; without it every title has row 0. `draining` and `congested`
+    say why new associations are put off, or are empty.
     """
 
-    def __init__(self, limits: Limits, allow: Sequence[AllowRule] = ()) -> None:
+    def __init__(
+        self, limits: Limits, allow: Sequence[AllowRule] = (), rows: Rows | None = None
+    ) -> None:
         self._limits = limits
         self._allow = tuple(allow)
+        self._rows = rows
+        for rule in self._allow:
+            if rule.ae != "*":
+                self._ae_row(rule.ae, named=True)
         self._all: dict[int, _Connection] = {}
         self._pending: OrderedDict[int, None] = OrderedDict()
         self._by_host: Counter[str] = Counter()
@@ -108,7 +116,7 @@ class Admission:
         self.admitted += 1
         self._by_host[host] += 1
         self._by_ae[calling_ae] += 1
-        return Verdict(number)
+        return Verdict(number, ae_row=self._ae_row(calling_ae))
 
     def closed(self, number: int) -> None:
         """Forget a connection."""
@@ -137,6 +145,12 @@ class Admission:
     @property
     def connections(self) -> int:
         return len(self._all)
+
+    def _ae_row(self, calling_ae: str, *, named: bool = False) -> int:
+        # Only of who is admitted: titles are the peers' to invent.
+        if self._rows is None:
+            return 0
+        return self._rows.ae_row(calling_ae.encode("latin-1", "replace"), named)
 
     def _no_longer_pending(self, number: int, connection: _Connection) -> None:
         if number in self._pending:

@@ -95,7 +95,9 @@ class Dispatch:
     # What is told of workers ---------------------------------------------------------------------
 
     def joined(self, worker: Worker) -> None:
-        self._targets[worker.number] = _Target(worker)
+        # It goes on counting where the one before it ended.
+        received = self._shared.rows.received(worker.number)
+        self._targets[worker.number] = _Target(worker, last_bytes=received)
 
     def came_up(self, worker: Worker) -> None:  # noqa: ARG002 - whoever waits, waits for any
         self._hand_over_waiting()
@@ -124,7 +126,7 @@ class Dispatch:
             del self._targets[worker.number]
             for number, (connection, _when) in target.offered.items():
                 # Claimed or not: a dead worker serves nobody.
-                self._shared.claim(number)
+                self._shared.claims.claim(number)
                 self._admission.closed(number)
                 self._hand_over(connection)
         associations, _connections = self._admission.died(worker.number)
@@ -156,7 +158,7 @@ class Dispatch:
         """Offer a connection to a worker; whether the offer is on its way."""
         sock, host, port = connection
         worker = target.worker
-        self._shared.offer(number)
+        self._shared.claims.offer(number)
         if not worker.channel.offer(Offer(number, host, port), sock.fileno()):
             return False
         target.offered[number] = (connection, time.monotonic())
@@ -197,7 +199,7 @@ class Dispatch:
     def _is_blocked(self, target: _Target) -> bool:
         """Whether the worker's loop waits for the disk: nothing is sent there, nobody kills it."""
         number = target.worker.number
-        since = self._shared.disk_since(number)
+        since = self._shared.liveness.disk_since(number)
         blocked = since > 0 and time.monotonic() * 1000 - since > _BLOCKED_MS
         if blocked != target.is_blocked:
             target.is_blocked = blocked
@@ -214,7 +216,7 @@ class Dispatch:
     def _load(self, target: _Target) -> tuple[bool, float]:
         """For sorting: whether its loop stands still, then what it has to do."""
         number = target.worker.number
-        alive = max(target.worker.started, self._shared.counters(number)[3] / 1000)
+        alive = max(target.worker.started, self._shared.liveness.alive_ms(number) / 1000)
         silent = time.monotonic() - alive > _CLAIM_S
         return silent, self._admission.load(number) + target.rate / _BYTES_PER_LOAD
 
@@ -225,11 +227,11 @@ class Dispatch:
         self._hand_over_waiting()
         for target in list(self._targets.values()):
             self._is_blocked(target)
-            received = self._shared.counters(target.worker.number)[0]
+            received = self._shared.rows.received(target.worker.number)
             target.rate = (target.rate + (received - target.last_bytes) / _LOAD_EVERY_S) / 2
             target.last_bytes = received
             for number, (connection, when) in list(target.offered.items()):
-                if now - when > _CLAIM_S and self._shared.claim(number):
+                if now - when > _CLAIM_S and self._shared.claims.claim(number):
                     self._take_back(target, number, connection)
 
     def _take_back(self, target: _Target, number: int, connection: _Connection) -> None:

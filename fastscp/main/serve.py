@@ -69,6 +69,7 @@ class Service:
                 config.max_associations_per_ae,
             ),
             config.allow,
+            self._shared.rows,
         )
         self._dispatch = Dispatch(self._admission, self._shared, self._background)
         self._store_watch = StoreWatch(config.min_free_space)
@@ -82,7 +83,8 @@ class Service:
             undo.callback(store.close)
             acceptors = self._bind(undo)
             swept = await asyncio.to_thread(sweep_incoming, store.dir_fd)
-            self._shared.begin_sequence(await asyncio.to_thread(last_sequence, store.dir_fd))
+            last = await asyncio.to_thread(last_sequence, store.dir_fd)
+            self._shared.store.begin_sequence(last)
             workers = await self._make_workers(store)
             undo.callback(workers.kill)
             for name in (signal.SIGTERM, signal.SIGINT):
@@ -142,14 +144,12 @@ class Service:
         workers = self._config.workers
         while not self._done.done():
             started = time.monotonic()
-            self._store_watch.received(
-                sum(self._shared.counters(number)[0] for number in range(workers))
-            )
+            self._store_watch.received(self._shared.rows.received())
             seen = await asyncio.to_thread(look, store)
             state, said = self._store_watch.judge(seen)
             if said:
                 log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
-                self._shared.set_store(state, self._store_watch.slow_rate // workers)
+                self._shared.store.set_state(state, self._store_watch.slow_rate // workers)
             self._admission.congested = _CONGESTED.get(state, "")
             await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
 

@@ -69,7 +69,7 @@ class StoreWatch:
     def received(self, total: int) -> None:
         """Tell, once a second, how many bytes all workers have received since the start."""
         if self._received and total < self._received[-1]:
-            # A worker was replaced and its counter began anew.
+            # Counters that begin anew say nothing of the rate.
             self._received.clear()
         self._received.append(total)
 

@@ -189,7 +189,7 @@ class Workers:
             self._loop.create_future(),
             time.monotonic(),
         )
-        self._shared.clear(number)
+        self._shared.liveness.clear(number)
         try:
             worker.process = await self._execute(worker, theirs)
         except OSError as error:
@@ -259,7 +259,7 @@ class Workers:
     def _ended(self, worker: Worker) -> None:
         """A worker process is over, as planned or not."""
         code = worker.process.get_returncode() if worker.process else None
-        self._shared.end_batches(worker.number)
+        self._shared.liveness.end_batches(worker.number)
         self._hear_out(worker)
         if worker.process is not None:
             worker.process.close()

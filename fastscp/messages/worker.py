@@ -33,7 +33,7 @@ __all__ = [
 class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     """First message to a worker: all it needs to know, besides the descriptors it inherits.
 
-    worker: its number, also of its row of the shared counters. life: name of its part folder.
+    worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids. config: the settings, as they are
     declared. policy: those among them that decide over a request, with their names looked up.
     use_link, mixed, suspect: what main found out about the store.
@@ -58,13 +58,17 @@ class Offer(msgspec.Struct, tag=True, frozen=True):
 
 
 class Verdict(msgspec.Struct, tag=True, frozen=True):
-    """The answer to `Ask`: admitted where `result` is 0, else what to reject with."""
+    """The answer to `Ask`: admitted where `result` is 0, else what to reject with.
+
+    ae_row: of the calling AE title, among the counters.
+    """
 
     number: int
     result: int = 0
     source: int = 0
     reason: int = 0
     why: str = ""
+    ae_row: int = 0
 
 
 class Abandon(msgspec.Struct, tag=True, frozen=True):

@@ -37,7 +37,7 @@ _LOOK_AGAIN_S: Final = 0.002
 
 
 class Batches(Protocol):
-    """The batches of all workers that may still write journal lines; `fastscp_ext.Shared`."""
+    """The batches of all workers that may still write journal lines; `fastscp_ext.Liveness`."""
 
     def batches(self) -> Sequence[tuple[int, int]]: ...
 

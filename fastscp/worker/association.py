@@ -303,7 +303,7 @@ class Association(Receiver):
             return
         self._machine.handle(Event.EVT7)
         self._was_associated = True
-        self._establish(rq, accepted)
+        self._establish(rq, accepted, verdict.ae_row)
         for note in accepted.notes:
             log.info("%s: %s", self.name, note)
         log.info(
@@ -319,7 +319,7 @@ class Association(Receiver):
         self.send_pdu(ac)
         self.go_on_reading(_ADMISSION)
 
-    def _establish(self, rq: AssociateRQ, accepted: Accepted) -> None:
+    def _establish(self, rq: AssociateRQ, accepted: Accepted, ae_row: int) -> None:
         calling, called = (_plain_title(title) for title in (rq.calling_ae, rq.called_ae))
         # Members of a journal line, each behind a comma: how the codec puts them in.
         members = {
@@ -348,6 +348,7 @@ class Association(Receiver):
             tag=b"," + msgspec.json.encode(members)[1:-1],
             calling=calling,
             called=called,
+            ae_row=ae_row,
         )
 
     @staticmethod

@@ -57,7 +57,7 @@ class Jobs:
         self._setup = setup
         self._store_fd = store_fd
         self._life_fd = life_fd
-        self._suspect = shared if setup.suspect else None
+        self._suspect = shared.liveness if setup.suspect else None
         self._helpers = ThreadPoolExecutor(_HELPERS, "helper")
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_errors: dict[tuple[str, int], float] = {}

@@ -148,7 +148,7 @@ class Worker:
         late = now - self._next_tick
         self._next_tick = now + self._tick_s
         loop.call_later(self._tick_s, self._tick)
-        self._shared.heartbeat(self._setup.worker, int(now * 1000))
+        self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
         self._intake.refill(now)
         self._intake.watch_journal()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
@@ -212,7 +212,7 @@ class Worker:
             self._drain(0.0)
 
     def _offered(self, offer: Offer, fd: int) -> None:
-        if not self._shared.claim(offer.number):
+        if not self._shared.claims.claim(offer.number):
             # Main has given it to somebody else meanwhile.
             os.close(fd)
             return
@@ -285,7 +285,7 @@ async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a worker; arguments: the descriptors of channel, shared counters, store and its lock.
+    """Run a worker; arguments: the descriptors of channel, shared block, store and its lock.
 
     The lock is only held, by being open, until the process ends.
     """
@@ -297,7 +297,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     setproctitle(f"fastscp: worker {setup.worker}")
     logs.configure(f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format)
-    shared = Shared(shared_fd)
+    try:
+        shared = Shared(shared_fd)
+    except (OSError, ValueError) as error:
+        channel.send(Failed(f"worker {setup.worker}: {error}"))
+        raise SystemExit(3) from error
     with (
         contextlib.suppress(KeyboardInterrupt),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

@@ -17,10 +17,9 @@ from fastscp_ext.receive.instance cimport (
     DUPLICATE_KEPT, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED,
     Instance, Site, instance_drop_part, instance_fail,
 )
-from fastscp_ext.shared.rows cimport (
-    COUNTER_BATCH_BEGUN, COUNTER_BATCH_ENDED, COUNTER_INSTANCES, COUNTER_REFUSED, shared_add,
-    shared_get, shared_set,
-)
+from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
+from fastscp_ext.shared.block cimport STAMP_DURABLE
+from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.stat cimport fstat, stat_t
 
 __all__ = ["rename_noreplace"]
@@ -213,28 +212,28 @@ cdef void commit_batch(
     # as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to be flushed.
     cdef Instance* i = batch
     # Whoever finds one of the names that follow waits for the line until this batch has ended.
-    cdef uint64_t number = shared_get(&site.counters[<int>COUNTER_BATCH_BEGUN]) + 1
-    shared_set(&site.counters[<int>COUNTER_BATCH_BEGUN], number)
+    cdef uint64_t number = word_get(&site.live.batch_begun) + 1
+    cdef uint64_t now_ns
+    word_set(&site.live.batch_begun, number)
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = shared_add(site.sequence, 1)
+            i.sequence = word_add(site.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(site, c, i)
         i = i.next
     if site.durable:
         flush_directories(site, &c.directories, threads, batch)
     _journal(site, c, batch)
-    shared_set(&site.counters[<int>COUNTER_BATCH_ENDED], number)
+    word_set(&site.live.batch_ended, number)
+    now_ns = monotonic_ns()
     i = batch
     while i != NULL:
         if i.stage == STAGE_SETTLED:
             if i.lock_fd >= 0:
                 close(i.lock_fd)
                 i.lock_fd = -1
-            if i.error_no:
-                shared_add(&site.counters[<int>COUNTER_REFUSED], 1)
-            else:
-                shared_add(&site.counters[<int>COUNTER_INSTANCES], 1)
+            if not i.error_no:
+                i.stamps[<int>STAMP_DURABLE] = now_ns
         i = i.next

@@ -9,6 +9,7 @@ from fastscp_ext.commit.flush_pool cimport flush_job
 from fastscp_ext.dataset.layout cimport LAYOUT_KEYS, Layout
 from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
 from fastscp_ext.dataset.tap cimport TapState
+from fastscp_ext.shared.block cimport STAMPS, Live, WorkerRows
 
 
 cdef enum:
@@ -58,9 +59,11 @@ ctypedef struct Site:
     uint8_t digest
     uint32_t parts           # part files named so far
     uint64_t max_instance_size   # bytes of data set; 0: no limit
-    uint64_t* counters       # this worker's row of the shared block
+    Live* live               # of this worker, in the shared block
+    WorkerRows* rows         # likewise
     uint64_t* sequence
     uint64_t* store_state
+    uint64_t read_ns         # when the last read from a connection returned, CLOCK_MONOTONIC
     uint64_t journal_bytes   # in the present journal file
     uint64_t journal_limit   # from which on it is full
     int journal_errno        # of the failure that closed it, or 0
@@ -81,6 +84,8 @@ ctypedef struct Instance:
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
     flush_job flush          # this and the next two while it is the committer's
     uint64_t ticket
+    uint64_t stamps[STAMPS]
+    int ae_row               # of its calling AE title
     int gathering
     Cursor tag_text          # the bytes of `tag`
     int64_t received_s       # arrival of the command, seconds since 1970

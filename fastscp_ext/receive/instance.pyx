@@ -28,7 +28,7 @@ from fastscp_ext.dataset.part10 cimport (
     EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
     embedded_prefix, meta_build,
 )
-from fastscp_ext.shared.rows cimport COUNTER_DISK, shared_set
+from fastscp_ext.shared.atomic cimport word_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_stop, tap_value,
@@ -63,14 +63,14 @@ cdef void disk_begin(Site* site) noexcept nogil:
     # A disk may block inside the call that follows; main sees since when.
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now)  # to some milliseconds, at a third of the cost
-    shared_set(
-        &site.counters[<int>COUNTER_DISK],
+    word_set(
+        &site.live.disk,
         <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000 + 1,
     )
 
 
 cdef void disk_end(Site* site) noexcept nogil:
-    shared_set(&site.counters[<int>COUNTER_DISK], 0)
+    word_set(&site.live.disk, 0)
 
 
 cdef Cursor class_uid(Instance* i) noexcept nogil:

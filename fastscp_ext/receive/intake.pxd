@@ -6,7 +6,7 @@ from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
 from fastscp_ext.receive.instance cimport Instance, Site
 from fastscp_ext.dataset.layout cimport Layout
-from fastscp_ext.shared.rows cimport Shared
+from fastscp_ext.shared.shared cimport Shared
 
 
 cdef enum:

@@ -6,7 +6,7 @@ from typing import Literal, Self, final
 from typing_extensions import disjoint_base
 
 from fastscp_ext.dataset.layout import Layout
-from fastscp_ext.shared.rows import Shared
+from fastscp_ext.shared.shared import Shared
 
 __all__ = ["Compression", "Duplicate", "Intake", "Owing"]
 
@@ -76,7 +76,7 @@ class Intake:
     """What the associations of one worker share.
 
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
-    layout: where instances go. shared, worker: counters and this worker's row of them.
+    layout: where instances go. shared, worker: what is shared, and this worker's place in it.
     name: of the worker, in journal lines (at most 23 bytes).
     durable: flush before every acknowledgement, off the loop; `release` must then be called when
     `done_fd` is readable. Wait until `uncommitted` is 0 before the object goes.

@@ -29,7 +29,11 @@ from fastscp_ext.receive.instance cimport (
 )
 from fastscp_ext.dataset.layout cimport Layout
 from fastscp_ext.dataset.part10 cimport embedded_end
-from fastscp_ext.shared.rows cimport SHARED_WORKERS, STORE_SLOW, Shared, shared_get
+from fastscp_ext.receive.settled cimport settled
+from fastscp_ext.shared.atomic cimport word_get
+from fastscp_ext.shared.block cimport BLOCK_WORKERS
+from fastscp_ext.shared.shared cimport Shared
+from fastscp_ext.shared.storewide cimport STORE_SLOW
 
 __all__ = ["Compression", "Duplicate", "Intake", "Owing"]
 
@@ -195,7 +199,7 @@ cdef class Intake:
         # First of all: an object that is refused below gives back only what it took.
         self.done_fd = -1
         committed_begin(&self.committed)
-        if not 0 <= worker < SHARED_WORKERS:
+        if not 0 <= worker < BLOCK_WORKERS:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
             raise ValueError("worker name too long")
@@ -217,9 +221,10 @@ cdef class Intake:
         self.site.use_link = use_link
         self.site.digest = _DIGESTS[digest]
         self.site.max_instance_size = max_instance_size
-        self.site.counters = shared.block.workers[worker]
-        self.site.sequence = &shared.block.journal_seq
-        self.site.store_state = &shared.block.store_state
+        self.site.live = shared.liveness.of(worker)
+        self.site.rows = shared.rows.of(worker)
+        self.site.sequence = &shared.block.at.store.journal_seq
+        self.site.store_state = &shared.block.at.store.state
         memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
         self.implementation = implementation
         self.version = version
@@ -291,6 +296,7 @@ cdef class Intake:
         return i if got == NULL else got
 
     cdef void give_back(self, Instance* i) noexcept:
+        settled(&self.site, i)
         drop(&i.receiver)
         drop(&i.tag)
         drop(&i.hasher)
@@ -443,7 +449,7 @@ cdef class Intake:
 
     cdef bint allowed(self, Py_ssize_t nbytes) noexcept:
         # Whether reading may go on after so many bytes more.
-        if shared_get(self.site.store_state) != STORE_SLOW:
+        if word_get(self.site.store_state) != STORE_SLOW:
             return True
         self.allowance -= <double>nbytes
         return self.allowance > 0
@@ -456,10 +462,10 @@ cdef class Intake:
     def refill(self, double now):
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
         cdef Owing receiver
-        cdef double rate = <double>shared_get(&self.shared.block.slow_rate)
+        cdef double rate = <double>word_get(&self.shared.block.at.store.slow_rate)
         cdef double past = now - self.refilled_at
         self.refilled_at = now
-        if shared_get(self.site.store_state) == STORE_SLOW:
+        if word_get(self.site.store_state) == STORE_SLOW:
             self.allowance = min(self.allowance + rate * past, rate)
             if self.allowance <= 0:
                 return

@@ -52,6 +52,7 @@ cdef class Receiver(Owing):
     cdef bytes tag
     cdef bytes calling
     cdef bytes called
+    cdef int ae_row
     cdef double progress_at
     cdef double rate_at
     cdef uint64_t rate_bytes

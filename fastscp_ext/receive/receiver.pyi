@@ -118,6 +118,7 @@ class Receiver(Owing):
         tag: bytes,
         calling: bytes,
         called: bytes,
+        ae_row: int = 0,
     ) -> None:
         """Enter data transfer (Sta6).
 
@@ -125,7 +126,7 @@ class Receiver(Owing):
         peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
         unique_ids: refuse a Message ID that is still outstanding with 0210.
         tag: the association's members of its journal lines, each led by a comma.
-        calling, called: AE titles for files and paths.
+        calling, called: AE titles for files and paths. ae_row: the calling one's, for counters.
         Raises ValueError.
         """
 

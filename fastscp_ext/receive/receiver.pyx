@@ -37,9 +37,10 @@ from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.wire.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
 )
-from fastscp_ext.shared.rows cimport (
-    COUNTER_BYTES, COUNTER_REFUSED, STORE_FULL, STORE_LOST, shared_add, shared_get,
-)
+from fastscp_ext.shared.atomic cimport word_count, word_get
+from fastscp_ext.shared.block cimport AE_ROWS, STAMP_ANSWERED, STAMP_COMMAND, STAMP_LAST_BYTE
+from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST
 
 __all__ = ["Receiver"]
 
@@ -157,7 +158,8 @@ cdef class Receiver(Owing):
         self.bytes_received += <uint64_t>nbytes
         self.rate_bytes += <uint64_t>nbytes
         self.progress_at = now
-        shared_add(&self.intake.site.counters[<int>COUNTER_BYTES], <uint64_t>nbytes)
+        self.intake.site.read_ns = monotonic_ns()
+        word_count(&self.intake.site.rows.received, <uint64_t>nbytes)
         if self.framer.dead or self.holds & HOLD_STOPPED:
             self.ignored_bytes += <uint64_t>nbytes
             return 0
@@ -308,6 +310,8 @@ cdef class Receiver(Owing):
         i.message_id = scan.message_id
         clock_gettime(CLOCK_REALTIME_COARSE, &now)
         i.received_s = now.tv_sec
+        i.stamps[<int>STAMP_COMMAND] = intake.site.read_ns
+        i.ae_row = self.ae_row
         if scan.present & CMD_HAS_AFFECTED_SOP_INSTANCE and scan.sop_instance.left <= RAW_UID_ROOM:
             i.name_size = <uint16_t>scan.sop_instance.left
             memcpy(i.name_raw, scan.sop_instance.at, scan.sop_instance.left)
@@ -335,7 +339,7 @@ cdef class Receiver(Owing):
             instance_refuse(i, 0xC000, b"no data set")
             return self._complete()
         sop_class = class_uid(i)
-        state = shared_get(intake.site.store_state)
+        state = word_get(intake.site.store_state)
         if state == STORE_FULL:
             instance_refuse(i, 0xA700, b"out of disk space")
         elif state == STORE_LOST:
@@ -370,6 +374,7 @@ cdef class Receiver(Owing):
         cdef Instance* i = self.current
         self.current = NULL
         self.last_bytes = i.data_bytes
+        i.stamps[<int>STAMP_LAST_BYTE] = self.intake.site.read_ns
         if i.reply != NULL or i.no_reply:
             i.stage = STAGE_ANSWERABLE
             return self._owe(i)
@@ -380,7 +385,6 @@ cdef class Receiver(Owing):
                 self.intake.complete(i)
         else:
             i.stage = STAGE_ANSWERABLE
-            shared_add(&self.intake.site.counters[<int>COUNTER_REFUSED], 1)
             if i.error_no:
                 self.intake.on_error(
                     (<const char*>i.error_step).decode(), i.error_no, i.part.decode()
@@ -427,6 +431,8 @@ cdef class Receiver(Owing):
         cdef uint32_t n
         cdef uint32_t got
         cdef int sent = 0
+        # For all that leave together.
+        cdef uint64_t now_ns = monotonic_ns()
         while self.owed_first != NULL and self.owed_first.stage == STAGE_ANSWERABLE:
             i = self.owed_first
             self.owed_first = i.next_owed
@@ -453,6 +459,7 @@ cdef class Receiver(Owing):
                         self._tell(i)
                 got = 0
                 if not i.peer_gone:
+                    i.stamps[<int>STAMP_ANSWERED] = now_ns
                     got = pack_command(
                         intake.out + used, OUT_ROOM - used, i.context_id, reply.at, reply.left,
                         self.peer_max_pdu_length,
@@ -501,7 +508,7 @@ cdef class Receiver(Owing):
 
     def establish(
         self, contexts not None, *, uint32_t peer_max_pdu_length, bint unique_ids,
-        bytes tag not None, bytes calling not None, bytes called not None,
+        bytes tag not None, bytes calling not None, bytes called not None, int ae_row=0,
     ):
         """Enter data transfer (Sta6). See receiver.pyi."""
         cdef int used = 0
@@ -514,6 +521,8 @@ cdef class Receiver(Owing):
             raise ValueError("more than 256 accepted contexts")
         if peer_max_pdu_length and peer_max_pdu_length < 8:
             raise ValueError("peer takes no PDV")
+        if not 0 <= ae_row < AE_ROWS:
+            raise ValueError("no such row")
         free(self.accepted)
         self.accepted = <Context*>calloc(len(contexts) + 1, sizeof(Context))
         if self.accepted == NULL:
@@ -548,6 +557,7 @@ cdef class Receiver(Owing):
         self.tag = tag
         self.calling = calling
         self.called = called
+        self.ae_row = ae_row
         self.established = True
         self.progress_at = self.rate_at = _now()
         self.rate_bytes = 0

@@ -1,127 +1,195 @@
-"""Counters that main and its workers share: the journal's sequence, claims, load figures."""
-
-import os
+"""What is counted, by calling AE title, transfer syntax, status and reason. See rows.pyi."""
 
 cimport cython
 from libc.stdint cimport uint64_t
-from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from libc.string cimport memcmp, memcpy
 
-__all__ = ["Shared"]
+from fastscp_ext.shared.atomic cimport word_count, word_get, word_set, word_swap
+from fastscp_ext.shared.block cimport (
+    AE_ROWS, BUCKETS, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE, STAMP_LAST_BYTE,
+    STATUS_ROWS, STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_WHOLE, STRETCHES,
+    SYNTAX_ROWS, TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows, worker_in_range,
+)
+from fastscp_ext.shared.tables cimport status_name, syntax_name
+
+from fastscp_ext.shared.counts import Counts, Times
+
+__all__ = ["Rows"]
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    /* Bits of a number: 0 for 0, 1 for 1, 2 for 2 and 3, and so on. */
+    static inline int bits_of(uint64_t n) { return n ? 64 - __builtin_clzll(n) : 0; }
+    """
+    int bits_of(uint64_t n) noexcept nogil
+
+cdef enum:
+    OTHERS_MOST = 100        # AE titles that no configuration names and that have a row
+
+# In the order of Stretch.
+_STRETCHES = ("receive", "commit", "answer", "whole")
+
+
+cdef inline void _count(Row* row, const Ended* ended) noexcept nogil:
+    if ended.outcome == OUTCOME_STORED:
+        word_count(&row.instances, 1)
+        word_count(&row.bytes, ended.bytes)
+    elif ended.outcome == OUTCOME_REFUSED:
+        word_count(&row.refused, 1)
+    else:
+        word_count(&row.unfinished, 1)
+
+
+cdef inline void _time(Histogram* at, uint64_t begin, uint64_t end) noexcept nogil:
+    cdef uint64_t us
+    cdef int bucket
+    # It may not have come to either.
+    if not begin or end < begin:
+        return
+    us = (end - begin) // 1000
+    bucket = bits_of(us)
+    if bucket >= BUCKETS:
+        bucket = BUCKETS - 1
+    word_count(&at.total_us, us)
+    word_count(&at.buckets[bucket], 1)
+
+
+cdef void count_ended(WorkerRows* rows, const Ended* ended) noexcept nogil:
+    # Called once for each instance, on the loop's thread.
+    cdef const uint64_t* at = ended.stamps
+    _count(&rows.by_ae[ended.ae], ended)
+    _count(&rows.by_syntax[ended.syntax], ended)
+    _count(&rows.by_status[ended.status], ended)
+    _time(
+        &rows.times[<int>STRETCH_RECEIVE], at[<int>STAMP_COMMAND], at[<int>STAMP_LAST_BYTE])
+    _time(
+        &rows.times[<int>STRETCH_COMMIT], at[<int>STAMP_LAST_BYTE], at[<int>STAMP_DURABLE])
+    _time(
+        &rows.times[<int>STRETCH_ANSWER], at[<int>STAMP_DURABLE], at[<int>STAMP_ANSWERED])
+    _time(
+        &rows.times[<int>STRETCH_WHOLE], at[<int>STAMP_COMMAND], at[<int>STAMP_ANSWERED])
 
 
 @cython.final
-cdef class Shared:
-    """One mapping of the shared block. See rows.pyi."""
+cdef class Rows:
+    """The counters of all workers. See rows.pyi."""
 
-    def __cinit__(self, int fd=-1):
-        cdef void* at
-        self.block = NULL
-        self.fd = -1
-        if fd < 0:
-            fd = os.memfd_create("fastscp")
-            os.ftruncate(fd, sizeof(SharedBlock))
-        self.fd = fd
-        at = mmap(NULL, sizeof(SharedBlock), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-        if at == MAP_FAILED:
-            raise OSError("cannot map the shared counters")
-        self.block = <SharedBlock*>at
+    def __cinit__(self, Block block not None):
+        self.block = block
 
-    def __dealloc__(self):
-        if self.block != NULL:
-            munmap(self.block, sizeof(SharedBlock))
-        if self.fd >= 0:
-            os.close(self.fd)
+    cdef WorkerRows* of(self, Py_ssize_t worker) except NULL:
+        # The rows of a worker, to be counted in: from now on they are read, too.
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef uint64_t known
+        worker_in_range(worker)
+        while True:
+            known = word_get(&rows.workers)
+            if known > <uint64_t>worker or word_swap(&rows.workers, known, <uint64_t>worker + 1):
+                return &rows.worker[worker]
 
-    def offer(self, uint64_t ticket):
-        """Mark `ticket` as free for the taking. Tickets 4096 apart share a place."""
-        shared_set(&self.block.claims[ticket % SHARED_CLAIMS], ticket)
+    def ae_row(self, bytes title not None, bint named=False):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef uint64_t used = word_get(&rows.titles_used)
+        cdef const char* text = title
+        cdef Title* at
+        cdef uint64_t row
+        if len(title) > TITLE_ROOM:
+            return 0
+        for row in range(1, used + 1):
+            at = &rows.titles[row]
+            if at.size == len(title) and memcmp(at.text, text, at.size) == 0:
+                return row
+        if used + 1 == AE_ROWS or (not named and rows.others == OTHERS_MOST):
+            return 0
+        at = &rows.titles[used + 1]
+        memcpy(at.text, text, <size_t>len(title))
+        at.size = <unsigned char>len(title)
+        word_set(&rows.titles_used, used + 1)
+        if not named:
+            rows.others += 1
+        return used + 1
 
-    def claim(self, uint64_t ticket):
-        """Take `ticket`; whether it was still free. Exactly one taker ever gets True."""
-        return bool(shared_swap(&self.block.claims[ticket % SHARED_CLAIMS], ticket, 0))
+    def received(self, worker=None):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t number
+        cdef uint64_t total = 0
+        if worker is not None:
+            number = worker
+            worker_in_range(number)
+            return word_get(&rows.worker[number].received)
+        for number in range(<Py_ssize_t>word_get(&rows.workers)):
+            total += word_get(&rows.worker[number].received)
+        return total
 
-    def begin_sequence(self, uint64_t last):
-        """Let the journal's sequence go on after `last`."""
-        shared_set(&self.block.journal_seq, last)
+    cdef object _sum(self, const Row* first):
+        # The counts of one row of all workers, given that of the first; None where nothing was
+        # counted.
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t offset = <const char*>first - <const char*>&rows.worker[0]
+        cdef uint64_t sums[4]
+        cdef Py_ssize_t number
+        cdef Row* row
+        sums[:] = [0, 0, 0, 0]
+        for number in range(<Py_ssize_t>word_get(&rows.workers)):
+            row = <Row*>(<char*>&rows.worker[number] + offset)
+            sums[0] += word_get(&row.instances)
+            sums[1] += word_get(&row.bytes)
+            sums[2] += word_get(&row.refused)
+            sums[3] += word_get(&row.unfinished)
+        if not (sums[0] or sums[2] or sums[3]):
+            return None
+        return Counts(sums[0], sums[1], sums[2], sums[3])
 
-    def next_sequence(self):
-        """The next number of the journal's sequence; each is given once, store-wide."""
-        return shared_add(&self.block.journal_seq, 1)
-
-    def set_store(self, uint64_t state, uint64_t slow_rate=0):
-        """Tell the workers of the store. See rows.pyi."""
-        shared_set(&self.block.slow_rate, slow_rate)
-        shared_set(&self.block.store_state, state)
-
-    def disk_since(self, Py_ssize_t worker):
-        """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        return shared_get(&self.block.workers[worker][<int>COUNTER_DISK])
-
-    def counters(self, Py_ssize_t worker):
-        """A worker's counters. See rows.pyi."""
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        cdef uint64_t* row = self.block.workers[worker]
-        return (
-            shared_get(&row[<int>COUNTER_BYTES]),
-            shared_get(&row[<int>COUNTER_INSTANCES]),
-            shared_get(&row[<int>COUNTER_REFUSED]),
-            shared_get(&row[<int>COUNTER_HEARTBEAT]),
-        )
-
-    def heartbeat(self, Py_ssize_t worker, uint64_t now_ms):
-        """Say that the worker's loop was alive at `now_ms` (CLOCK_MONOTONIC, milliseconds)."""
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        shared_set(&self.block.workers[worker][<int>COUNTER_HEARTBEAT], now_ms)
-
-    def batches(self):
-        """The batches under way, as (worker, number), to be asked about by `under_way`."""
-        cdef Py_ssize_t worker
-        cdef uint64_t* row
-        cdef uint64_t begun
-        found = []
-        for worker in range(SHARED_WORKERS):
-            row = self.block.workers[worker]
-            # In this order: one that ends in between is taken for one under way, and is soon seen
-            # to be over.
-            begun = shared_get(&row[<int>COUNTER_BATCH_BEGUN])
-            if shared_get(&row[<int>COUNTER_BATCH_ENDED]) != begun:
-                found.append((worker, begun))
+    def by_ae(self):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef uint64_t row
+        found = {}
+        for row in range(word_get(&rows.titles_used) + 1):
+            counts = self._sum(&self.block.at.rows.worker[0].by_ae[row])
+            if counts is not None:
+                title = rows.titles[row].text[:rows.titles[row].size].decode("latin-1")
+                found[title if row else None] = counts
         return found
 
-    def under_way(self, batch):
-        """Whether one of `batches` may still write journal lines. See rows.pyi."""
-        cdef Py_ssize_t worker = batch[0]
-        cdef uint64_t number = batch[1]
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        cdef uint64_t* row = self.block.workers[worker]
-        return bool(
-            shared_get(&row[<int>COUNTER_BATCH_ENDED]) != number
-            and shared_get(&row[<int>COUNTER_BATCH_BEGUN]) == number
-        )
+    def by_transfer_syntax(self):
+        """See rows.pyi."""
+        cdef int row
+        found = {}
+        for row in range(SYNTAX_ROWS):
+            counts = self._sum(&self.block.at.rows.worker[0].by_syntax[row])
+            if counts is not None:
+                found[syntax_name(row)] = counts
+        return found
 
-    def end_batches(self, Py_ssize_t worker):
-        """Say that a worker is gone: what it had begun writes no line any more."""
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        cdef uint64_t* row = self.block.workers[worker]
-        shared_set(
-            &row[<int>COUNTER_BATCH_ENDED], shared_get(&row[<int>COUNTER_BATCH_BEGUN]))
+    def by_status(self):
+        """See rows.pyi."""
+        cdef int row
+        found = {}
+        for row in range(STATUS_ROWS):
+            counts = self._sum(&self.block.at.rows.worker[0].by_status[row])
+            if counts is not None:
+                found[status_name(row)] = counts
+        return found
 
-    def begin_batch(self, Py_ssize_t worker):
-        """Begin a batch as the commit does; `end_batches` ends it. For tests."""
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        shared_add(&self.block.workers[worker][<int>COUNTER_BATCH_BEGUN], 1)
-
-    def clear(self, Py_ssize_t worker):
-        """Zero a worker's counters, before a new worker takes the place."""
-        cdef int i
-        if not 0 <= worker < SHARED_WORKERS:
-            raise IndexError(worker)
-        for i in range(SHARED_COUNTERS):
-            shared_set(&self.block.workers[worker][i], 0)
+    def times(self):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t number
+        cdef uint64_t total
+        cdef int stretch
+        cdef int bucket
+        found = {}
+        for stretch in range(<int>STRETCHES):
+            total = 0
+            buckets = [0] * BUCKETS
+            for number in range(<Py_ssize_t>word_get(&rows.workers)):
+                total += word_get(&rows.worker[number].times[stretch].total_us)
+                for bucket in range(BUCKETS):
+                    buckets[bucket] += word_get(&rows.worker[number].times[stretch].buckets[bucket])
+            found[_STRETCHES[stretch]] = Times(tuple(buckets), total)
+        return found

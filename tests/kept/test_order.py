@@ -138,7 +138,7 @@ _NAMING: Final = """    while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = shared_add(site.sequence, 1)
+            i.sequence = word_add(site.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(site, c, i)
         i = i.next

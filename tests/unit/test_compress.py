@@ -358,11 +358,13 @@ def test_after_an_unclean_buffered_life(mixed: Mixed, policy: str, there: str) -
     cut = (mixed.path / there).read_bytes()[:-5]
     mixed.journal(there, OLD)
     assert vouched(mixed.store.dir_fd, there)
-    assert mixed.resolve(mixed.part(NEW), there, policy, suspect=Shared()).kind != "replaced"
+    assert (
+        mixed.resolve(mixed.part(NEW), there, policy, suspect=Shared().liveness).kind != "replaced"
+    )
     (mixed.path / there).write_bytes(cut)
     assert not vouched(mixed.store.dir_fd, there)
     outcome = mixed.resolve(
-        mixed.part(OLD, packed=there != "1.dcm"), there, policy, suspect=Shared()
+        mixed.part(OLD, packed=there != "1.dcm"), there, policy, suspect=Shared().liveness
     )
     assert (outcome.kind, outcome.path) == ("replaced", there)
     assert mixed.data(there) == OLD

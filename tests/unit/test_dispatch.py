@@ -163,7 +163,7 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     _second, other = played.worker(1)
     assert played.dispatch.left(first) == 1
     assert numbers(other) == [3]
-    assert not played.shared.claim(2)
+    assert not played.shared.claims.claim(2)
     assert (played.admission.load(0), played.admission.load(1)) == (0, 1)
     # Its place is free for another life.
     played.worker(0)
@@ -178,7 +178,7 @@ def test_what_a_silent_worker_leaves_lying_goes_on(
     _first, one = played.worker(0)
     played.connect()
     played.connect()
-    assert played.shared.claim(1)
+    assert played.shared.claims.claim(1)
     _second, other = played.worker(1)
     played.dispatch.start()
     later = time.monotonic() + 3.0
@@ -193,7 +193,8 @@ def test_what_a_silent_worker_leaves_lying_goes_on(
 
 def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     _worker, end = played.worker(0)
-    blocked: Any = SimpleNamespace(disk_since=lambda _number: 1)
+    liveness = SimpleNamespace(disk_since=lambda _number: 1)
+    blocked: Any = SimpleNamespace(liveness=liveness)
     monkeypatch.setattr(played.dispatch, "_shared", blocked)
     played.connect()
     assert (len(played.turned_away), numbers(end)) == (1, [])

@@ -15,6 +15,7 @@ from fastscp.store.duplicates import Batches, Outcome, resolve
 from fastscp.store.journal import append_fact
 from fastscp.store.names import PATH_LOCKS
 from fastscp_ext import Shared, build_meta, crc32c
+from tests.block import begin_batch
 from tests.kit import CT, ELE, ILE, data_set
 
 if TYPE_CHECKING:
@@ -329,25 +330,26 @@ def test_a_batch_that_does_not_end_costs_only_the_newcomer(
 
 def test_batches_of_workers() -> None:
     shared = Shared()
-    assert shared.batches() == []
-    shared.begin_batch(3)
-    ((worker, number),) = batches = shared.batches()
+    liveness = shared.liveness
+    assert liveness.batches() == []
+    begin_batch(shared, 3)
+    ((worker, number),) = batches = liveness.batches()
     assert (worker, number) == (3, 1)
-    assert shared.under_way(batches[0])
+    assert liveness.under_way(batches[0])
     # A worker that is gone, and another one in its place.
-    shared.end_batches(3)
-    assert not shared.under_way(batches[0])
-    shared.clear(3)
-    assert not shared.under_way(batches[0])
-    shared.begin_batch(3)
-    shared.end_batches(3)
-    shared.begin_batch(3)
-    assert not shared.under_way(batches[0])
-    assert shared.under_way((3, 2))
+    liveness.end_batches(3)
+    assert not liveness.under_way(batches[0])
+    liveness.clear(3)
+    assert not liveness.under_way(batches[0])
+    begin_batch(shared, 3)
+    liveness.end_batches(3)
+    begin_batch(shared, 3)
+    assert not liveness.under_way(batches[0])
+    assert liveness.under_way((3, 2))
     for outside in (-1, 256):
         with pytest.raises(IndexError):
-            shared.under_way((outside, 1))
+            liveness.under_way((outside, 1))
         with pytest.raises(IndexError):
-            shared.end_batches(outside)
+            liveness.end_batches(outside)
         with pytest.raises(IndexError):
-            shared.begin_batch(outside)
+            liveness.clear(outside)

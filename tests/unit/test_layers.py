@@ -64,6 +64,14 @@ def test_cimports_name_what_exists() -> None:
             assert (EXT / f"{name.replace('.', '/')}.pxd").is_file(), f"{path}: {name}"
 
 
+def test_what_is_shared_knows_no_other_room() -> None:
+    sources = [path for path in CYTHON if path.parent.name == "shared"]
+    assert len(sources) > 10
+    for path in sources:
+        rooms = re.findall(r"from fastscp_ext\.(\w+)\.\w+ c?import", path.read_text("utf-8"))
+        assert set(rooms) <= {"shared"}, f"{path}: {rooms}"
+
+
 def code(path: Path) -> str:
     """A Cython file without comments and texts, its lines kept."""
     text = path.read_text("utf-8")

@@ -1,0 +1,112 @@
+# The block of memory that main and its workers share: its layout, and one mapping of it.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+# Every change of a struct, of a number or of a table in tables.pyx is another version.
+cdef enum:
+    BLOCK_VERSION = 1
+    BLOCK_WORKERS = 256
+    BLOCK_CLAIMS = 4096
+    BLOCK_REGIONS = 4
+    AE_ROWS = 256
+    SYNTAX_ROWS = 80
+    STATUS_ROWS = 64
+    TITLE_ROOM = 31          # bytes of an AE title; PS3.5 6.2 allows 16
+    BUCKETS = 31
+
+# The four moments of an instance, ns of CLOCK_MONOTONIC; 0: it did not come to that.
+cdef enum Stamp:
+    STAMP_COMMAND = 0        # the read that held the end of its command returned
+    STAMP_LAST_BYTE = 1      # the read that held the end of its data set returned
+    STAMP_DURABLE = 2        # its journal line was flushed or, with buffered durability, written
+    STAMP_ANSWERED = 3       # its response was handed to the socket
+    STAMPS = 4
+
+# What is timed: from one stamp to another.
+cdef enum Stretch:
+    STRETCH_RECEIVE = 0      # command to last byte
+    STRETCH_COMMIT = 1       # last byte to durable
+    STRETCH_ANSWER = 2       # durable to answered
+    STRETCH_WHOLE = 3        # command to answered
+    STRETCHES = 4
+
+ctypedef struct Region:
+    uint64_t offset          # from the start of the block, bytes
+    uint64_t size
+
+ctypedef struct Header:
+    char magic[8]
+    uint32_t version
+    uint32_t regions
+    uint64_t size            # of the whole block, bytes
+    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows
+    uint64_t padding[5]
+
+# What holds for the whole store. One cache line, as every group of words that is written together.
+ctypedef struct StoreWords:
+    uint64_t journal_seq
+    uint64_t state
+    uint64_t slow_rate       # bytes/s that one worker may read while STORE_SLOW
+    uint64_t padding[5]
+
+# What is known of a worker that lives; cleared when another one takes its place.
+ctypedef struct Live:
+    uint64_t heartbeat       # ms of CLOCK_MONOTONIC
+    uint64_t disk            # since when the loop is inside a file call, ms; 0: it is not
+    uint64_t padding[6]
+    uint64_t batch_begun     # number of the batch that was begun last; names follow
+    uint64_t batch_ended     # the same number once its lines are in the journal, or never will be
+    uint64_t more_padding[6]
+
+# Monotonic, as all that follows. Each instance is counted in one of `instances`, `refused` and
+# `unfinished`.
+ctypedef struct Row:
+    uint64_t instances       # stored, or there already
+    uint64_t bytes           # of the data sets of these
+    uint64_t refused
+    uint64_t unfinished      # the association ended before the data set
+    uint64_t padding[4]
+
+# Bucket k counts times below 2^k us that bucket k - 1 does not, the last one all others.
+ctypedef struct Histogram:
+    uint64_t total_us
+    uint64_t buckets[BUCKETS]
+
+# Written by the worker's loop alone.
+ctypedef struct WorkerRows:
+    uint64_t received        # bytes read from connections
+    uint64_t padding[7]
+    Histogram times[STRETCHES]
+    Row by_ae[AE_ROWS]       # row 0 of each family: all that has no row of its own
+    Row by_syntax[SYNTAX_ROWS]
+    Row by_status[STATUS_ROWS]
+
+ctypedef struct Title:
+    uint8_t size
+    char text[TITLE_ROOM]
+
+# The titles are written by main alone.
+ctypedef struct RowsRegion:
+    uint64_t workers         # how many, from the first, ever had rows
+    uint64_t titles_used     # AE rows that have a title, from row 1
+    uint64_t others          # of these, the ones that no configuration names
+    uint64_t padding[5]
+    Title titles[AE_ROWS]
+    WorkerRows worker[BLOCK_WORKERS]
+
+ctypedef struct BlockLayout:
+    Header header
+    StoreWords store
+    uint64_t claims[BLOCK_CLAIMS]
+    Live live[BLOCK_WORKERS]
+    RowsRegion rows
+
+
+cdef class Block:
+    cdef BlockLayout* at
+    cdef readonly int fd
+
+    cdef int _check(self, uint64_t size) except -1
+
+cdef int worker_in_range(Py_ssize_t worker) except -1

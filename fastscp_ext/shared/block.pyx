@@ -1,0 +1,88 @@
+"""The block of memory that main and its workers share. See block.pyi."""
+
+import os
+
+cimport cython
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp, memcpy, memset
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close
+
+__all__ = ["Block"]
+
+
+cdef void _region(Region* region, const void* block, const void* at, size_t size) noexcept nogil:
+    region.offset = <uint64_t>(<const char*>at - <const char*>block)
+    region.size = size
+
+
+cdef void _describe(Header* header, const BlockLayout* block) noexcept nogil:
+    # The header of a block as this version makes it.
+    memset(header, 0, sizeof(Header))
+    memcpy(header.magic, b"fastscp", 8)
+    header.version = BLOCK_VERSION
+    header.regions = BLOCK_REGIONS
+    header.size = sizeof(BlockLayout)
+    _region(&header.region[0], block, &block.store, sizeof(block.store))
+    _region(&header.region[1], block, &block.claims, sizeof(block.claims))
+    _region(&header.region[2], block, &block.live, sizeof(block.live))
+    _region(&header.region[3], block, &block.rows, sizeof(block.rows))
+
+
+cdef int worker_in_range(Py_ssize_t worker) except -1:
+    if not 0 <= worker < BLOCK_WORKERS:
+        raise IndexError(worker)
+    return 0
+
+
+@cython.final
+cdef class Block:
+    """One mapping of the shared block. See block.pyi."""
+
+    def __cinit__(self, int fd=-1):
+        cdef void* at
+        cdef bint made = fd < 0
+        self.at = NULL
+        self.fd = -1
+        if made:
+            fd = os.memfd_create("fastscp")
+        self.fd = fd
+        if made:
+            os.ftruncate(fd, sizeof(BlockLayout))
+        elif os.fstat(fd).st_size < <Py_ssize_t>sizeof(Header):
+            # Touching what is not there would end the process.
+            raise ValueError("the shared block is too short to be one")
+        at = mmap(NULL, sizeof(BlockLayout), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if at == MAP_FAILED:
+            raise OSError("cannot map the shared block")
+        self.at = <BlockLayout*>at
+        if made:
+            _describe(&self.at.header, self.at)
+        else:
+            self._check(os.fstat(fd).st_size)
+
+    cdef int _check(self, uint64_t size) except -1:
+        cdef Header* found = &self.at.header
+        cdef Header known
+        _describe(&known, self.at)
+        if memcmp(found.magic, known.magic, sizeof(known.magic)) != 0:
+            raise ValueError("the shared block is not one of fastscp")
+        if found.version != known.version:
+            raise ValueError(
+                f"the shared block has version {found.version}, "
+                f"this program knows version {known.version}"
+            )
+        if found.size != known.size or size != known.size:
+            raise ValueError(
+                f"the shared block has {size} bytes and says {found.size}, "
+                f"version {known.version} has {known.size}"
+            )
+        if memcmp(found, &known, sizeof(Header)) != 0:
+            raise ValueError("the shared block has its regions in other places")
+        return 0
+
+    def __dealloc__(self):
+        if self.at != NULL:
+            munmap(self.at, sizeof(BlockLayout))
+        if self.fd >= 0:
+            close(self.fd)

@@ -1,0 +1,33 @@
+"""What is known of the workers that live: heartbeat, disk, batches under way."""
+
+from typing import Self, final
+
+from fastscp_ext.shared.block import Block
+
+__all__ = ["Liveness"]
+
+@final
+class Liveness:
+    """What each worker says of itself while it lives. Workers out of range raise IndexError."""
+
+    def __new__(cls, block: Block) -> Self: ...
+    def heartbeat(self, worker: int, now_ms: int) -> None:
+        """Say that the worker's loop was alive at `now_ms` (CLOCK_MONOTONIC, milliseconds)."""
+
+    def alive_ms(self, worker: int) -> int:
+        """When the worker's loop was last known to be alive, as `heartbeat` said; 0: never."""
+
+    def disk_since(self, worker: int) -> int:
+        """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
+
+    def batches(self) -> list[tuple[int, int]]:
+        """The batches under way, as (worker, number), to be asked about by `under_way`."""
+
+    def under_way(self, batch: tuple[int, int]) -> bool:
+        """Whether one of `batches` may still write journal lines."""
+
+    def end_batches(self, worker: int) -> None:
+        """Say that a worker is gone: what it had begun writes no line any more."""
+
+    def clear(self, worker: int) -> None:
+        """Forget a worker, before a new one takes its place."""

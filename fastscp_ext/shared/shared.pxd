@@ -1,0 +1,15 @@
+# What main and its workers share.
+
+from fastscp_ext.shared.block cimport Block
+from fastscp_ext.shared.claims cimport Claims
+from fastscp_ext.shared.liveness cimport Liveness
+from fastscp_ext.shared.rows cimport Rows
+from fastscp_ext.shared.storewide cimport StoreWide
+
+
+cdef class Shared:
+    cdef Block block
+    cdef readonly StoreWide store
+    cdef readonly Claims claims
+    cdef readonly Liveness liveness
+    cdef readonly Rows rows

@@ -1,0 +1,28 @@
+"""What main and its workers share. See shared.pyi."""
+
+cimport cython
+
+from fastscp_ext.shared.block cimport Block
+from fastscp_ext.shared.claims cimport Claims
+from fastscp_ext.shared.liveness cimport Liveness
+from fastscp_ext.shared.rows cimport Rows
+from fastscp_ext.shared.storewide cimport StoreWide
+
+__all__ = ["Shared"]
+
+
+@cython.final
+cdef class Shared:
+    """One mapping of the shared block, and what stands in it. See shared.pyi."""
+
+    def __cinit__(self, int fd=-1):
+        self.block = Block(fd)
+        self.store = StoreWide(self.block)
+        self.claims = Claims(self.block)
+        self.liveness = Liveness(self.block)
+        self.rows = Rows(self.block)
+
+    @property
+    def fd(self):
+        """See shared.pyi."""
+        return self.block.fd

@@ -1,0 +1,24 @@
+"""What holds for the whole store: the journal's sequence, and what main found the store to be."""
+
+from typing import Self, final
+
+from fastscp_ext.shared.block import Block
+
+__all__ = ["StoreWide"]
+
+@final
+class StoreWide:
+    """The words of the shared block that hold for the whole store."""
+
+    def __new__(cls, block: Block) -> Self: ...
+    def begin_sequence(self, last: int) -> None:
+        """Let the journal's sequence go on after `last`."""
+
+    def next_sequence(self) -> int:
+        """The next number of the journal's sequence; each is given once, store-wide."""
+
+    def set_state(self, state: int, slow_rate: int = 0) -> None:
+        """Tell the workers of the store: 0 fine, 1 short of space, 2 out of space, 3 not there.
+
+        slow_rate: bytes per second that a worker may read in state 1.
+        """

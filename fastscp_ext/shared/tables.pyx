@@ -1,0 +1,168 @@
+"""The fixed tables of rows: transfer syntaxes, statuses and reasons. See tables.pyi.
+
+A row's number is its place: whoever changes an order here makes another version of the block.
+"""
+
+import errno
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy, strcmp
+
+from fastscp_ext.shared.block cimport STATUS_ROWS, SYNTAX_ROWS
+
+__all__ = ["status_name", "syntax_name"]
+
+cdef enum:
+    UID_ROOM = 64
+    REASON_ROOM = 65         # the Error Comment's 64 and a NUL
+    NO_STATUS = 0x10000
+
+ctypedef struct Syntax:
+    uint32_t size
+    char text[UID_ROOM]
+
+ctypedef struct Reason:
+    uint32_t status
+    int error_no             # a refusal for this error alone, or 0
+    char text[REASON_ROOM]
+
+cdef Syntax _syntaxes[SYNTAX_ROWS]
+cdef Reason _reasons[STATUS_ROWS]
+
+# Those met most first. Source: PS3.6 Table A-1, retired ones included.
+_SYNTAXES = (
+    b"",
+    b"1.2.840.10008.1.2.1",
+    b"1.2.840.10008.1.2",
+    *(b"1.2.840.10008.1.2.4.%d" % n for n in (70, 50, 90, 91, 80, 81, 57, 51)),
+    b"1.2.840.10008.1.2.5",
+    b"1.2.840.10008.1.2.2",
+    b"1.2.840.10008.1.2.1.98",
+    b"1.2.840.10008.1.2.1.99",
+    b"1.2.840.10008.1.2.8.1",
+    b"1.2.840.10008.1.2.6.1",
+    b"1.2.840.10008.1.2.6.2",
+    *(b"1.2.840.10008.1.2.7.%d" % n for n in (1, 2, 3)),
+    *(b"1.2.840.10008.1.2.4.%d" % n for n in (201, 202, 203, 204, 205, 92, 93, 94, 95)),
+    *(b"1.2.840.10008.1.2.4.%d" % n for n in (*range(100, 109), *range(110, 113))),
+    *(b"1.2.840.10008.1.2.4.%d.1" % n for n in range(100, 107)),
+    *(b"1.2.840.10008.1.2.4.%d" % n for n in (*range(52, 57), *range(58, 67))),
+    # Private, in wide use.
+    b"1.2.840.113619.5.2",
+)
+
+# In the order of StatusRow, then what refusals say in the Error Comment. What the comment leaves
+# open the error number tells.
+_REASONS = (
+    (NO_STATUS, None, 0),
+    (0x0000, b"stored", 0),
+    (0x0000, b"identical", 0),
+    (0x0000, b"version", 0),
+    (0x0000, b"replaced", 0),
+    (0xB006, b"existing instance kept", 0),
+    (0x0000, b"stored, not answered", 0),
+    (NO_STATUS, b"unfinished", 0),
+    (0x0117, b"SOP Instance UID is not usable", 0),
+    (0x0117, b"UID is not usable as a name", 0),
+    (0x0117, b"UID is not made of digits and dots", 0),
+    (0x0122, b"SOP Class UID is not usable", 0),
+    (0x0122, b"SOP class is not accepted here", 0),
+    (0x0210, b"Message ID is still outstanding", 0),
+    (0xA700, b"out of disk space", 0),
+    (0xA700, b"store is not there", 0),
+    (0xA700, b"data set above the size limit", 0),
+    (0xA700, b"disk full", errno.ENOSPC),
+    (0xA700, b"quota exceeded", errno.EDQUOT),
+    (0xA700, b"I/O error", errno.EIO),
+    (0xA700, b"read-only file system", errno.EROFS),
+    (0xA700, b"too many open files", errno.EMFILE),
+    (0xA700, b"too many open files in the system", errno.ENFILE),
+    (0xA700, b"out of memory", errno.ENOMEM),
+    (0xA700, b"folder or journal not there", errno.ENOENT),
+    (0xA700, b"timed out", errno.ETIMEDOUT),
+    (0xA700, b"cannot store now", 0),
+    (0xA900, b"SOP Instance UID differs from the data set's", 0),
+    (0xA900, b"SOP Class UID differs from the data set's", 0),
+    (0xC000, b"no data set", 0),
+    (0xC000, b"empty data set", 0),
+    (0xC000, b"data set ends inside an element", 0),
+    (0xC000, b"no Study or Series Instance UID found", 0),
+    (0xC000, b"two different Study or Series Instance UIDs found", 0),
+    (0xC000, b"broken sequences: Study or Series Instance UID not sure", 0),
+    (0xC000, b"path too long for the layout", 0),
+    (0xC000, b"another instance has this UID", 0),
+    (0xC000, b"too many versions of this UID", 0),
+    (0xC000, b"file header in the data set", 0),
+    (0xC000, b"data set ends inside a file header", 0),
+    (0xC000, b"unreadable file header in the data set", 0),
+    (0xC000, b"embedded file header without transfer syntax", 0),
+    (0xC000, b"embedded file header, unknown transfer syntax", 0),
+    (0xC000, b"data set does not match its embedded header", 0),
+    *((status, None, 0) for status in (0x0117, 0x0122, 0x0210, 0xA700, 0xA900, 0xC000)),
+)
+
+
+cdef int _fill() except -1:
+    cdef int row
+    cdef const char* text
+    if len(_SYNTAXES) > SYNTAX_ROWS or len(_REASONS) > STATUS_ROWS:
+        raise ValueError("a table has more rows than there are")
+    for row, uid in enumerate(_SYNTAXES):
+        text = uid
+        _syntaxes[row].size = len(uid)
+        memcpy(_syntaxes[row].text, text, _syntaxes[row].size)
+    for row, (status, reason, error_no) in enumerate(_REASONS):
+        reason = reason or b""
+        text = reason
+        _reasons[row].status = status
+        _reasons[row].error_no = error_no
+        memcpy(_reasons[row].text, text, <size_t>len(reason) + 1)
+    return 0
+
+
+_fill()
+cdef int _syntax_rows = len(_SYNTAXES)
+cdef int _status_rows = len(_REASONS)
+
+
+cdef int syntax_row(const uint8_t* uid, uint32_t size) noexcept nogil:
+    # The row of a transfer syntax, or 0.
+    cdef int row
+    for row in range(1, _syntax_rows):
+        if _syntaxes[row].size == size and memcmp(_syntaxes[row].text, uid, size) == 0:
+            return row
+    return 0
+
+
+cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept nogil:
+    # The row of a refusal: of its error where the table knows that, else of its Error Comment, else
+    # the one of its status.
+    cdef Reason* at
+    cdef int row
+    for row in range(<int>STATUS_ROW_UNFINISHED + 1, _status_rows):
+        at = &_reasons[row]
+        if error_no and at.error_no == error_no and at.status == status:
+            return row
+    for row in range(<int>STATUS_ROW_UNFINISHED + 1, _status_rows):
+        at = &_reasons[row]
+        # The row without a text is the last one of its status.
+        if not at.error_no and at.status == status and (
+            at.text[0] == 0 or strcmp(at.text, comment) == 0
+        ):
+            return row
+    return STATUS_ROW_OTHER
+
+
+cpdef object syntax_name(int row):
+    """See tables.pyi."""
+    if not 0 < row < _syntax_rows:
+        return None
+    return _SYNTAXES[row].decode()
+
+
+cpdef object status_name(int row):
+    """See tables.pyi."""
+    if not 0 <= row < _status_rows:
+        return None, None
+    status, reason = _REASONS[row][:2]
+    return None if status == NO_STATUS else status, reason.decode() if reason else None

@@ -1,0 +1,35 @@
+"""The shared block, read and written by its layout alone; see block.pyi and block.pxd."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from fastscp_ext import Shared
+
+__all__ = ["HEADER", "begin_batch", "regions"]
+
+# Magic, version, number of regions, size of the whole; then offset and size of each region.
+HEADER: Final = struct.Struct("=8sIIQ8Q")
+_NAMES: Final = ("store", "claims", "liveness", "rows")
+# Words of a worker in the region liveness, and which of them counts the batches begun.
+_WORDS: Final = 16
+_BEGUN: Final = 8
+
+
+def regions(fd: int) -> dict[str, tuple[int, int]]:
+    """Offset and size of each region, by name."""
+    _magic, _version, count, _size, *places = HEADER.unpack(os.pread(fd, HEADER.size, 0))
+    assert count == len(_NAMES)
+    return dict(zip(_NAMES, zip(places[::2], places[1::2], strict=True), strict=True))
+
+
+def begin_batch(shared: Shared, worker: int) -> None:
+    """Begin a batch as a worker's commit does."""
+    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _BEGUN) * 8
+    with mmap.mmap(shared.fd, 0) as block:
+        (begun,) = struct.unpack_from("=Q", block, at)
+        struct.pack_into("=Q", block, at, begun + 1)
