@@ -831,11 +831,11 @@ def test_an_instance_that_a_file_error_cost_counts_as_refused(
         site.feed(one, store(1))
         site.settle(one)
         # It has its name, and is not stored: nobody relies on it.
-        assert site.shared.counters(3)[1:3] == (0, 1)
+        assert site.counted() == (0, 1)
         working.append(site.segments)
         site.feed(one, store(2, sop="1.2.2") + store(3, sop="1.2.3"))
         site.settle(one)
-        assert site.shared.counters(3)[1:3] == (2, 1)
+        assert site.counted() == (2, 1)
         assert one.statuses() == [0xA700, 0, 0]
 
 
@@ -1238,7 +1238,7 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
 
     assert refill(100.0)
     assert read(5000)
-    site.shared.set_store(1, slow_rate=1000)
+    site.shared.store.set_state(1, slow_rate=1000)
     # Nothing is allowed yet, and what is read in one piece is read; then the time pays for it.
     assert not read(600)
     assert not refill(100.5)
@@ -1251,7 +1251,7 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
     assert not read(12)
     assert not refill(200.001)
     # Space is found: at once, and without limits.
-    site.shared.set_store(0)
+    site.shared.store.set_state(0)
     assert refill(200.001)
     assert read(5000)
     one.forget()
