@@ -11,6 +11,7 @@ from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABL
 from fastscp_ext.errors import CodecError, CommandError, PDUError
 from fastscp_ext.receive.intake import Compression, Duplicate, Intake
 from fastscp_ext.receive.receiver import Receiver
+from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
 from fastscp_ext.shared.counts import Counts, Times
@@ -87,6 +88,7 @@ __all__ = [
     "ReleaseRQ",
     "RoleSelection",
     "Rows",
+    "Rules",
     "Sender",
     "Shared",
     "Tap",

@@ -27,6 +27,7 @@ from fastscp_ext import (
     Intake,
     PDUError,
     Receiver,
+    Rules,
     ae_title,
     decode_abort,
     decode_associate_rq,
@@ -115,7 +116,6 @@ class Association(Receiver):
         self._unread_since: float | None = None
         # The request and our answer, while main decides; dropped then, they are large.
         self._deciding: tuple[AssociateRQ, Accepted] | None = None
-        self._was_associated = False
         self._half_closed = False
         self._stray = 0
         self._refusals = 0
@@ -127,6 +127,10 @@ class Association(Receiver):
     @property
     def state(self) -> State:
         return self._machine.state
+
+    @property
+    def _strict(self) -> bool:
+        return self.rules is not None and self.rules.strict
 
     # What the event loop calls -------------------------------------------------------------------
 
@@ -221,14 +225,14 @@ class Association(Receiver):
         """The status for an instance whose class its presentation context does not name."""
         uid = sop_class.decode("latin-1")
         policy = self._reception.policy
-        if policy.strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
+        if self._strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
             return codes.SOP_CLASS_NOT_SUPPORTED
         log.debug("%s: class %s on context %d for another one", self.name, uid, context_id)
         return codes.SUCCESS
 
     def long_pdu(self, length: int) -> bool:
         """The first P-DATA-TF above what we announced; whether to put up with it."""
-        if self._reception.policy.strict:
+        if self._strict:
             return False
         log.info(
             "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
@@ -291,19 +295,24 @@ class Association(Receiver):
         self.hold_reading(_ADMISSION)
         self._reception.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
 
-    def admitted(self, verdict: Verdict) -> None:
-        """Main's word on the request that was asked about."""
-        if self.state is not State.STA3 or self._deciding is None:
-            return
-        (rq, accepted), self._deciding = self._deciding, None
-        self._deadline = None
-        if verdict.result:
+    def rejected(self, verdict: Verdict) -> None:
+        """Main's answer to the request that was asked about: no."""
+        if self._decided() is not None:
             self._machine.handle(Event.EVT8)
             self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
+
+    def admitted(self, rules: Rules, ae_row: int) -> None:
+        """Main's answer to the request that was asked about: yes.
+
+        rules: the association's. ae_row: of its calling AE title, among the counters.
+        """
+        decided = self._decided()
+        if decided is None:
             return
+        rq, accepted = decided
         self._machine.handle(Event.EVT7)
         self._was_associated = True
-        self._establish(rq, accepted, verdict.ae_row)
+        self._establish(rq, accepted, rules, ae_row)
         for note in accepted.notes:
             log.info("%s: %s", self.name, note)
         log.info(
@@ -319,7 +328,15 @@ class Association(Receiver):
         self.send_pdu(ac)
         self.go_on_reading(_ADMISSION)
 
-    def _establish(self, rq: AssociateRQ, accepted: Accepted, ae_row: int) -> None:
+    def _decided(self) -> tuple[AssociateRQ, Accepted] | None:
+        """What main was asked about, if it was and the peer still waits for the answer (Sta3)."""
+        if self.state is not State.STA3:
+            return None
+        decided, self._deciding = self._deciding, None
+        self._deadline = None
+        return decided
+
+    def _establish(self, rq: AssociateRQ, accepted: Accepted, rules: Rules, ae_row: int) -> None:
         calling, called = (_plain_title(title) for title in (rq.calling_ae, rq.called_ae))
         # Members of a journal line, each behind a comma: how the codec puts them in.
         members = {
@@ -343,6 +360,7 @@ class Association(Receiver):
             )
         self.establish(
             contexts,
+            rules=rules,
             peer_max_pdu_length=accepted.peer_max_pdu_length,
             unique_ids=accepted.window > 1,
             tag=b"," + msgspec.json.encode(members)[1:-1],
@@ -448,7 +466,7 @@ class Association(Receiver):
         if not self._ending:
             # A probe, or a port scan: not worth a line of an ordinary log.
             log.debug("%s: closed before a request", self.name)
-        elif not self._was_associated:
+        elif self.rules is None:
             log.info("%s: %s", self.name, self._ending)
         else:
             log.info(
@@ -466,7 +484,7 @@ class Association(Receiver):
         elif self._deadline is not None:
             if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
                 if self.state is State.STA3:
-                    self.admitted(Verdict(self.number, 2, 3, 1, "main does not answer"))
+                    self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))
                     return
                 waiting = self.state is State.STA2
                 if self.state in (State.STA2, State.STA13):

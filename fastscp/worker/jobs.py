@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final, Literal
 from fastscp.log import printable
 from fastscp.status import OUT_OF_RESOURCES
 from fastscp.store import duplicates
-from fastscp.store.compress import compress_part, level_of
+from fastscp.store.compress import compress_part
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fastscp.messages.worker import Setup
-    from fastscp_ext import Compression, Duplicate, Shared
+    from fastscp_ext import Compression, Duplicate, Rules, Shared
 
 __all__ = ["Jobs"]
 
@@ -61,8 +61,6 @@ class Jobs:
         self._helpers = ThreadPoolExecutor(_HELPERS, "helper")
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_errors: dict[tuple[str, int], float] = {}
-        # Of the compression; 0 where nothing is compressed.
-        self.level = level_of(setup.config.compress)
 
     @property
     def under_way(self) -> int:
@@ -104,10 +102,10 @@ class Jobs:
             log.error("an instance was lost to a bug", exc_info=task.exception())
 
     async def _compress(self, compression: Compression) -> None:
-        part = compression.part
+        part, level = compression.part, compression.rules.compress_level
         try:
             name, fd = await asyncio.get_running_loop().run_in_executor(
-                self._helpers, compress_part, self._life_fd, part, self.level
+                self._helpers, compress_part, self._life_fd, part, level
             )
         except OSError as error:
             compression.failed(error.errno or errno.EIO)
@@ -119,10 +117,10 @@ class Jobs:
             compression.done(name, fd)
 
     async def _compare(self, duplicate: Duplicate) -> None:
-        part, path = duplicate.part, duplicate.path
+        part, path, rules = duplicate.part, duplicate.path, duplicate.rules
         try:
             outcome = await asyncio.get_running_loop().run_in_executor(
-                self._helpers, self._resolve, part, path
+                self._helpers, self._resolve, part, path, rules
             )
         except Exception:
             # A bug; the sender is answered all the same, and what is there already stays.
@@ -137,15 +135,15 @@ class Jobs:
             kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
             duplicate.settle(kind, outcome.path, outcome.lock_fd)
 
-    def _resolve(self, part: str, path: str) -> duplicates.Outcome:
+    def _resolve(self, part: str, path: str, rules: Rules) -> duplicates.Outcome:
         """In a helper thread."""
         return duplicates.resolve(
             self._store_fd,
             self._life_fd,
             part,
             path,
-            policy=self._setup.config.on_duplicate,
-            durable=self._setup.config.durable,
+            policy=rules.on_duplicate,
+            durable=rules.durable,
             use_link=self._setup.use_link,
             mixed=self._setup.mixed,
             suspect=self._suspect,

@@ -41,7 +41,8 @@ from fastscp.store.journal import Segments
 from fastscp.store.lives import create_life, remove_life
 from fastscp.worker.association import Association
 from fastscp.worker.jobs import Jobs
-from fastscp_ext import Intake, Layout, Shared
+from fastscp.worker.rules import DEFAULT, rules_from
+from fastscp_ext import Intake, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,7 @@ class Worker:
             durable=self.config.durable,
         )
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
+        self._rules = rules_from(self.config)
         self._intake = self._make_intake()
 
     def _make_intake(self) -> Intake:
@@ -89,21 +91,17 @@ class Worker:
         return Intake(
             store_fd=self._store_fd,
             incoming_fd=self._life_fd,
-            layout=Layout(config.layout, config.suffix.encode()),
             shared=self._shared,
             worker=setup.worker,
             name=f"w{setup.worker}",
             durable=config.durable,
-            strict=config.strict,
             use_link=setup.use_link,
-            digest=config.digest,
-            max_instance_size=config.max_instance_size,
             implementation=uids.IMPLEMENTATION_CLASS_UID.encode(),
             version=uids.IMPLEMENTATION_VERSION_NAME.encode(),
             new_journal=self._segments.next,
             on_duplicate=self._jobs.compare,
             on_error=self._jobs.file_error,
-            on_complete=self._jobs.compress if self._jobs.level else None,
+            on_complete=self._jobs.compress,
             mixed=setup.mixed,
         )
 
@@ -194,8 +192,10 @@ class Worker:
                         self._offered(message, fd)
                 case Verdict():
                     association = self._associations.get(message.number)
-                    if association is not None:
-                        association.admitted(message)
+                    if association is not None and message.result:
+                        association.rejected(message)
+                    elif association is not None:
+                        association.admitted(self._rules[DEFAULT], message.ae_row)
                 case Abandon():
                     association = self._associations.get(message.number)
                     # It may have become an association while the message was on its way.

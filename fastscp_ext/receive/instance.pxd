@@ -6,9 +6,9 @@ from posix.uio cimport iovec
 
 from fastscp_ext.wire.cursor cimport Cursor
 from fastscp_ext.commit.flush_pool cimport flush_job
-from fastscp_ext.dataset.layout cimport LAYOUT_KEYS, Layout
 from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
 from fastscp_ext.dataset.tap cimport TapState
+from fastscp_ext.receive.rules cimport Treatment
 from fastscp_ext.shared.block cimport STAMPS, Live, WorkerRows
 
 
@@ -19,11 +19,6 @@ cdef enum:
     COMMENT_ROOM = 65        # Error Comment: 64 characters and NUL
     HEAD_ROOM = 144
     IOV_ROOM = 512
-
-cdef enum DigestKind:
-    DIGEST_NONE = 0
-    DIGEST_CRC32C = 1
-    DIGEST_SHA256 = 2
 
 cdef enum Stage:
     STAGE_RECEIVING = 0
@@ -53,12 +48,9 @@ ctypedef struct Site:
     int incoming_fd
     int journal_fd
     bint durable
-    bint strict
     bint mixed               # a name is taken by its form with or without .zst, too
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
-    uint8_t digest
     uint32_t parts           # part files named so far
-    uint64_t max_instance_size   # bytes of data set; 0: no limit
     Live* live               # of this worker, in the shared block
     WorkerRows* rows         # likewise
     uint64_t* sequence
@@ -79,6 +71,8 @@ ctypedef struct Instance:
     Instance* younger        # the association's next one with this path, which waits for it
     PyObject* receiver       # who owes the response; NULL once the peer is gone
     PyObject* tag            # bytes: the association's members of the journal line
+    PyObject* rules          # its association's Rules when it began
+    const Treatment* treatment   # theirs
     PyObject* hasher
     PyObject* inflater
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
@@ -157,6 +151,6 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
 cdef int instance_flush(Site* site, Instance* i) noexcept nogil
 cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil
 cdef void instance_append(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept
-cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept
+cdef void instance_judge(Site* site, Instance* i) noexcept
 cdef void hold(PyObject** place, object value) noexcept
 cdef void drop(PyObject** place) noexcept

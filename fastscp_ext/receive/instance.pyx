@@ -28,6 +28,7 @@ from fastscp_ext.dataset.part10 cimport (
     EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
     embedded_prefix, meta_build,
 )
+from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
@@ -261,7 +262,7 @@ cdef void drop(PyObject** place) noexcept:
 cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
     # Bytes that will be stored, exactly as they came.
     i.data_bytes += n
-    if site.max_instance_size and i.data_bytes > site.max_instance_size:
+    if i.treatment.max_instance_size and i.data_bytes > i.treatment.max_instance_size:
         instance_refuse(i, 0xA700, b"data set above the size limit")
         site.iov_used = 0
         instance_drop_part(site, i)
@@ -271,9 +272,9 @@ cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) no
             _tap_inflated(i, data, n)
     else:
         tap_feed(&i.tap, data, n)
-    if site.digest == DIGEST_CRC32C:
+    if i.treatment.digest == DIGEST_CRC32C:
         i.crc = crc32c(i.crc, data, n)
-    elif site.digest == DIGEST_SHA256 and i.hasher != NULL:
+    elif i.treatment.digest == DIGEST_SHA256 and i.hasher != NULL:
         (<object>i.hasher).update(<const uint8_t[:n]>data)
     if i.meta_due:
         i.meta_due = False
@@ -340,7 +341,7 @@ cdef void _look(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexce
         if n:
             _data_set(site, i, data, n)
         return
-    if site.strict:
+    if i.treatment.strict:
         instance_refuse(i, 0xC000, b"file header in the data set")
         return
     i.head_stage = HEAD_STRIP
@@ -381,13 +382,13 @@ cdef bint _same(Cursor a, Cursor b) noexcept nogil:
     return a.left == b.left and memcmp(a.at, b.at, a.left) == 0
 
 
-cdef void _digest(Site* site, Instance* i) noexcept:
+cdef void _digest(Instance* i) noexcept:
     cdef bytes text
     i.digest[0] = 0
-    if site.digest == DIGEST_CRC32C:
+    if i.treatment.digest == DIGEST_CRC32C:
         memcpy(i.digest, b"crc32c:", 7)
         put_hex8(i.digest + 7, i.crc)[0] = 0
-    elif site.digest == DIGEST_SHA256 and i.hasher != NULL:
+    elif i.treatment.digest == DIGEST_SHA256 and i.hasher != NULL:
         text = b"sha256:" + (<object>i.hasher).hexdigest().encode()
         memcpy(i.digest, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text) + 1)
 
@@ -401,9 +402,10 @@ cdef void _received_date(Instance* i, char* out) noexcept nogil:
     put_padded(out, <uint32_t>day.tm_mday, 2)
 
 
-cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
+cdef void instance_judge(Site* site, Instance* i) noexcept:
     # The last byte has come: every check that may refuse the instance, and its path.
     # Leaves STAGE_COMPLETE, or a status and no part.
+    cdef Layout layout = (<Rules>i.rules).layout
     cdef Cursor values[LAYOUT_KEYS]
     cdef Cursor found
     cdef char date[8]
@@ -466,9 +468,9 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
     for k in (KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
         if not uid_is_strict(values[k]):
             i.odd_uid = True
-    if site.strict and i.truncated:
+    if i.treatment.strict and i.truncated:
         instance_refuse(i, 0xC000, b"data set ends inside an element")
-    if site.strict and i.odd_uid:
+    if i.treatment.strict and i.odd_uid:
         instance_refuse(i, 0x0117, b"UID is not made of digits and dots")
     if not i.discarding:
         instance_flush(site, i)
@@ -476,5 +478,5 @@ cdef void instance_judge(Site* site, Instance* i, Layout layout) noexcept:
         site.iov_used = 0
         instance_drop_part(site, i)
         return
-    _digest(site, i)
+    _digest(i)
     i.stage = STAGE_COMPLETE

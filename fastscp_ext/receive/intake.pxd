@@ -5,7 +5,6 @@ from libc.stdint cimport uint8_t, uint64_t
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
 from fastscp_ext.receive.instance cimport Instance, Site
-from fastscp_ext.dataset.layout cimport Layout
 from fastscp_ext.shared.shared cimport Shared
 
 
@@ -28,7 +27,6 @@ cdef class Owing:
 cdef class Intake:
     cdef Site site
     cdef Committed committed
-    cdef Layout layout
     cdef Shared shared
     cdef uint8_t* buffer
     cdef Py_ssize_t buffer_size

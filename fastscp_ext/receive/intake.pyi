@@ -5,7 +5,7 @@ from typing import Literal, Self, final
 
 from typing_extensions import disjoint_base
 
-from fastscp_ext.dataset.layout import Layout
+from fastscp_ext.receive.rules import Rules
 from fastscp_ext.shared.shared import Shared
 
 __all__ = ["Compression", "Duplicate", "Intake", "Owing"]
@@ -24,7 +24,7 @@ class Duplicate:
 
     Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
     thread. The part file stays where it is until then. After that ValueError meets every further
-    call of either.
+    use.
     """
 
     @property
@@ -34,6 +34,10 @@ class Duplicate:
     @property
     def path(self) -> str:
         """The path that was taken, below the store."""
+
+    @property
+    def rules(self) -> Rules:
+        """Of its association when it began."""
 
     def settle(
         self,
@@ -55,12 +59,16 @@ class Compression:
     """A complete instance whose part is to be compressed before the commit.
 
     Handed to `on_complete`; exactly one of `done` and `failed` must follow, on the loop's thread.
-    After that ValueError meets every further call of either.
+    After that ValueError meets every further use.
     """
 
     @property
     def part(self) -> str:
         """Name of the uncompressed part file in the incoming folder."""
+
+    @property
+    def rules(self) -> Rules:
+        """Of its association when it began."""
 
     def done(self, part: str, fd: int) -> None:
         """Go on to the commit with another part, whose descriptor the intake owns from now on.
@@ -76,16 +84,16 @@ class Intake:
     """What the associations of one worker share.
 
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
-    layout: where instances go. shared, worker: what is shared, and this worker's place in it.
+    shared, worker: what is shared, and this worker's place in it.
     name: of the worker, in journal lines (at most 23 bytes).
     durable: flush before every acknowledgement, off the loop; `release` must then be called when
     `done_fd` is readable. Wait until `uncommitted` is 0 before the object goes.
     new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
-    path): a file call failed; called on the loop's thread. on_complete(Compression): see there;
-    None commits parts as they are. mixed: a name with or without .zst takes the other, too.
+    path): a file call failed; called on the loop's thread. on_complete(Compression): see there.
+    mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
-    Raises ValueError for a worker, name or digest it cannot have, OSError, MemoryError.
+    Raises ValueError for a worker or name it cannot have, OSError, MemoryError.
     """
 
     def __new__(
@@ -93,21 +101,17 @@ class Intake:
         *,
         store_fd: int,
         incoming_fd: int,
-        layout: Layout,
         shared: Shared,
         worker: int,
         name: str,
         durable: bool,
-        strict: bool,
         use_link: bool,
-        digest: str,
-        max_instance_size: int,
         implementation: bytes,
         version: bytes,
         new_journal: Callable[[], tuple[int, int]],
         on_duplicate: Callable[[Duplicate], object],
         on_error: Callable[[str, int, str], object],
-        on_complete: Callable[[Compression], object] | None = None,
+        on_complete: Callable[[Compression], object],
         mixed: bool = False,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,

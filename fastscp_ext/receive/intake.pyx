@@ -20,15 +20,15 @@ from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
 from fastscp_ext.receive.instance cimport (
-    DIGEST_CRC32C, DIGEST_NONE, DIGEST_SHA256, DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
     DUPLICATE_REPLACED, DUPLICATE_VERSION, PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE,
     STAGE_COMPLETE,
     STAGE_COMPRESSING, STAGE_DUPLICATE, STAGE_NAMED,
     STAGE_SETTLED, Instance, Site, disk_begin, disk_end, drop, instance_drop_part,
     instance_fail, instance_refuse,
 )
-from fastscp_ext.dataset.layout cimport Layout
 from fastscp_ext.dataset.part10 cimport embedded_end
+from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.settled cimport settled
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
@@ -69,7 +69,6 @@ cdef uint8_t* _receive_buffer(Py_ssize_t size) except NULL:
     return <uint8_t*>memory
 
 
-_DIGESTS = {"none": DIGEST_NONE, "crc32c": DIGEST_CRC32C, "sha256": DIGEST_SHA256}
 _DUPLICATES = {
     "named": DUPLICATE_NO, "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
     "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
@@ -94,31 +93,38 @@ cdef class Owing:
         raise NotImplementedError
 
 
+cdef Instance* _unsettled(Instance* i) except NULL:
+    # What a Duplicate or a Compression stands for, until it is settled.
+    if i == NULL:
+        raise ValueError("settled already")
+    return i
+
+
 @cython.final
 cdef class Duplicate:
-    """An instance whose final name was taken when the commit wanted to give it. See intake.pyi."""
+    """An instance whose final name was taken. See intake.pyi."""
 
     cdef Intake intake
     cdef Instance* instance
 
     @property
     def part(self):
-        """Name of the part file in the incoming folder."""
-        return self.instance.part.decode()
+        return _unsettled(self.instance).part.decode()
 
     @property
     def path(self):
-        """The path that was taken, below the store."""
-        return self.instance.path.decode()
+        return _unsettled(self.instance).path.decode()
+
+    @property
+    def rules(self):
+        return <Rules>_unsettled(self.instance).rules
 
     def settle(self, str kind not None, str path not None, int lock_fd=-1):
         """Go on to directory flush, journal and response. See intake.pyi."""
         cdef bytes raw = os.fsencode(path)
-        if self.instance == NULL:
-            raise ValueError("settled already")
+        cdef Instance* i = _unsettled(self.instance)
         if len(raw) >= PATH_ROOM:
             raise ValueError("path too long")
-        cdef Instance* i = self.instance
         self.instance = NULL
         i.duplicate = _DUPLICATES[kind]
         memcpy(i.path, PyBytes_AS_STRING(raw), len(raw) + 1)
@@ -132,10 +138,8 @@ cdef class Duplicate:
         self.intake.commit()
 
     def refuse(self, int status, bytes comment not None, int error_no=0):
-        """Drop the part and answer with `status`; error_no says why, for the log."""
-        if self.instance == NULL:
-            raise ValueError("settled already")
-        cdef Instance* i = self.instance
+        """Drop the part and answer with `status`. See intake.pyi."""
+        cdef Instance* i = _unsettled(self.instance)
         self.instance = NULL
         instance_refuse(i, <uint16_t>status, comment)
         if error_no:
@@ -146,22 +150,26 @@ cdef class Duplicate:
 
 @cython.final
 cdef class Compression:
-    """A complete instance whose part is to be compressed before the commit. See intake.pyi."""
+    """A complete instance whose part is to be compressed. See intake.pyi."""
 
     cdef Intake intake
     cdef Instance* instance
 
     @property
     def part(self):
-        """Name of the uncompressed part file in the incoming folder."""
-        return self.instance.part.decode()
+        return _unsettled(self.instance).part.decode()
+
+    @property
+    def rules(self):
+        return <Rules>_unsettled(self.instance).rules
 
     def done(self, str part not None, int fd):
-        """Go on to the commit with another part. See intake.pyi."""
+        """Go on to the commit with another part, and its descriptor. See intake.pyi."""
         cdef bytes raw = os.fsencode(part)
+        cdef Instance* i = _unsettled(self.instance)
         if len(raw) >= PART_ROOM:
             raise ValueError("part name too long")
-        cdef Instance* i = self._taken()
+        self.instance = NULL
         instance_drop_part(&self.intake.site, i)
         memcpy(i.part, PyBytes_AS_STRING(raw), len(raw) + 1)
         i.has_part = True
@@ -172,16 +180,10 @@ cdef class Compression:
 
     def failed(self, int error_no):
         """Drop the instance: its part cannot be compressed. The peer gets A700."""
-        cdef Instance* i = self._taken()
+        cdef Instance* i = _unsettled(self.instance)
+        self.instance = NULL
         instance_fail(i, error_no, b"compress a part file")
         self.intake.settle_dropped(i)
-
-    cdef Instance* _taken(self) except NULL:
-        cdef Instance* i = self.instance
-        if i == NULL:
-            raise ValueError("settled already")
-        self.instance = NULL
-        return i
 
 
 @cython.final
@@ -189,11 +191,11 @@ cdef class Intake:
     """What the associations of one worker share. See intake.pyi."""
 
     def __cinit__(
-        self, *, int store_fd, int incoming_fd, Layout layout not None, Shared shared not None,
-        Py_ssize_t worker, str name not None, bint durable, bint strict, bint use_link,
-        str digest not None, uint64_t max_instance_size, bytes implementation not None,
-        bytes version not None, new_journal, on_duplicate, on_error, on_complete=None,
-        bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
+        self, *, int store_fd, int incoming_fd, Shared shared not None,
+        Py_ssize_t worker, str name not None, bint durable, bint use_link,
+        bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
+        on_complete, bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES,
+        uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
         # First of all: an object that is refused below gives back only what it took.
@@ -203,24 +205,18 @@ cdef class Intake:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
             raise ValueError("worker name too long")
-        if digest not in _DIGESTS:
-            raise ValueError(f"unknown digest {digest}")
         memset(&self.site, 0, sizeof(Site))
         self.buffer = _receive_buffer(buffer_bytes)
         self.buffer_size = buffer_bytes
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.done_fd < 0:
             raise OSError(errno, "cannot make an eventfd")
-        self.layout = layout
         self.shared = shared
         self.site.store_fd = store_fd
         self.site.incoming_fd = incoming_fd
         self.site.journal_fd = -1
         self.site.durable = durable
-        self.site.strict = strict
         self.site.use_link = use_link
-        self.site.digest = _DIGESTS[digest]
-        self.site.max_instance_size = max_instance_size
         self.site.live = shared.liveness.of(worker)
         self.site.rows = shared.rows.of(worker)
         self.site.sequence = &shared.block.at.store.journal_seq
@@ -299,6 +295,7 @@ cdef class Intake:
         settled(&self.site, i)
         drop(&i.receiver)
         drop(&i.tag)
+        drop(&i.rules)
         drop(&i.hasher)
         drop(&i.inflater)
         drop(&i.reply)
@@ -338,9 +335,10 @@ cdef class Intake:
         return 0
 
     cdef int complete(self, Instance* i) except -1:
-        # An instance whose last byte is written: to the commit, through compression where asked.
+        # An instance whose last byte is written: to the commit, through compression where
+        # its rules ask for that.
         cdef Compression compression
-        if self.on_complete is None:
+        if i.treatment.compress_level == 0:
             self.enqueue(i)
             return 0
         i.stage = STAGE_COMPRESSING

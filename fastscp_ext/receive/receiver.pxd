@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fastscp_ext.wire.framing cimport Framer
 from fastscp_ext.receive.instance cimport Instance
 from fastscp_ext.receive.intake cimport Intake, Owing
+from fastscp_ext.receive.rules cimport Rules
 
 
 cdef enum Hold:
@@ -27,6 +28,7 @@ ctypedef struct Context:
 
 cdef class Receiver(Owing):
     cdef readonly Intake intake
+    cdef readonly Rules rules     # None until `establish`
     cdef Framer framer
     cdef uint8_t in_use[256]      # context id -> accepted or not
     cdef uint8_t places[256]      # context id -> place in `accepted`

@@ -6,6 +6,7 @@ from typing import Protocol, Self, type_check_only
 from typing_extensions import disjoint_base
 
 from fastscp_ext.receive.intake import Intake, Owing
+from fastscp_ext.receive.rules import Rules
 
 __all__ = ["Receiver"]
 
@@ -82,6 +83,10 @@ class Receiver(Owing):
     @property
     def intake(self) -> Intake: ...
     @property
+    def rules(self) -> Rules | None:
+        """How its instances are treated; None before `establish`."""
+
+    @property
     def number(self) -> int: ...
     @property
     def bytes_received(self) -> int: ...
@@ -113,6 +118,7 @@ class Receiver(Owing):
         self,
         contexts: Sequence[tuple[int, bytes, bytes, int, bool, bool]],
         *,
+        rules: Rules,
         peer_max_pdu_length: int,
         unique_ids: bool,
         tag: bytes,
@@ -123,6 +129,7 @@ class Receiver(Owing):
         """Enter data transfer (Sta6).
 
         contexts: (id, abstract syntax, transfer syntax, tap syntax, deflated, storage) each.
+        rules: how its instances are treated; their durability has to be the worker's.
         peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
         unique_ids: refuse a Message ID that is still outstanding with 0210.
         tag: the association's members of its journal lines, each led by a comma.

@@ -28,11 +28,12 @@ from fastscp_ext.wire.framing cimport (
     framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
 )
 from fastscp_ext.receive.instance cimport (
-    DIGEST_SHA256, RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Site, class_uid, drop,
+    RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Site, class_uid, drop,
     hold, instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
     instance_refuse, name_uid,
 )
 from fastscp_ext.receive.intake cimport OUT_ROOM, OWED_MOST, UNCOMMITTED_MOST, Intake, Owing
+from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
 from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.wire.response cimport (
     RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
@@ -304,6 +305,8 @@ cdef class Receiver(Owing):
         cdef uint64_t state
         cdef int status
         self.current = i
+        hold(&i.rules, self.rules)
+        i.treatment = &self.rules.treatment
         hold(&i.tag, self.tag)
         i.tag_text = _bytes_cursor(self.tag)
         i.context_id = self.framer.context_id
@@ -365,7 +368,7 @@ cdef class Receiver(Owing):
             i.version = _bytes_cursor(intake.version)
             i.sender = _bytes_cursor(self.calling)
             i.addressee = _bytes_cursor(self.called)
-            if intake.site.digest == DIGEST_SHA256:
+            if i.treatment.digest == DIGEST_SHA256:
                 hold(&i.hasher, hashlib.sha256())
         return 0
 
@@ -378,7 +381,7 @@ cdef class Receiver(Owing):
         if i.reply != NULL or i.no_reply:
             i.stage = STAGE_ANSWERABLE
             return self._owe(i)
-        instance_judge(&self.intake.site, i, self.intake.layout)
+        instance_judge(&self.intake.site, i)
         if i.stage == STAGE_COMPLETE:
             hold(&i.receiver, self)
             if not self._waits(i):
@@ -507,7 +510,8 @@ cdef class Receiver(Owing):
         self.transport = None
 
     def establish(
-        self, contexts not None, *, uint32_t peer_max_pdu_length, bint unique_ids,
+        self, contexts not None, *, Rules rules not None, uint32_t peer_max_pdu_length,
+        bint unique_ids,
         bytes tag not None, bytes calling not None, bytes called not None, int ae_row=0,
     ):
         """Enter data transfer (Sta6). See receiver.pyi."""
@@ -523,6 +527,8 @@ cdef class Receiver(Owing):
             raise ValueError("peer takes no PDV")
         if not 0 <= ae_row < AE_ROWS:
             raise ValueError("no such row")
+        if rules.treatment.durable != self.intake.site.durable:
+            raise ValueError("durability other than the worker's")
         free(self.accepted)
         self.accepted = <Context*>calloc(len(contexts) + 1, sizeof(Context))
         if self.accepted == NULL:
@@ -554,6 +560,7 @@ cdef class Receiver(Owing):
             self.outstanding = <uint8_t*>calloc(8192, 1)
             if self.outstanding == NULL:
                 raise MemoryError()
+        self.rules = rules
         self.tag = tag
         self.calling = calling
         self.called = called

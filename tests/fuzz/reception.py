@@ -15,6 +15,7 @@ from fastscp_ext import (
     Intake,
     Layout,
     Receiver,
+    Rules,
     Shared,
     crc32c,
     decode_command,
@@ -158,21 +159,27 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     intake = Intake(
         store_fd=store_fd,
         incoming_fd=incoming_fd,
-        layout=Layout(checks.LAYOUTS[0]),
         shared=Shared(),
         worker=0,
         name="w",
         durable=False,
-        strict=bool(option & 1),
         use_link=bool(option & 2),
-        digest="sha256" if option & 4 else "crc32c",
-        max_instance_size=300 if option & 8 else 0,
         implementation=b"1.2.3",
         version=b"FUZZ",
         new_journal=lambda: (journal_fd, 0),
         on_duplicate=taken.append,
         on_error=lambda *_told: None,
+        on_complete=lambda _compression: None,
         buffer_bytes=BUFFER,
+    )
+    rules = Rules(
+        layout=Layout(checks.LAYOUTS[0]),
+        digest="sha256" if option & 4 else "crc32c",
+        on_duplicate="version",
+        strict=bool(option & 1),
+        durable=False,
+        compress_level=0,
+        max_instance_size=300 if option & 8 else 0,
     )
     peer = Peer(
         intake, 1, judgement=0x0122 if option & 16 else 0, max_pdu_length=4096, pdata_cap=1 << 20
@@ -184,6 +191,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     peer.establish(
         [(number, abstract, syntax, *encoding_of(syntax), abstract == CT)
          for number, abstract, syntax in CONTEXTS],
+        rules=rules,
         peer_max_pdu_length=(0, 8, 64, 16384)[option >> 6],
         unique_ids=False,
         tag=b',"association":"x"',

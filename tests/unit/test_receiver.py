@@ -31,6 +31,7 @@ from fastscp_ext import (
     Intake,
     Layout,
     Receiver,
+    Rules,
     Shared,
     build_meta,
     crc32c,
@@ -63,6 +64,8 @@ from tests.unit.still import Clock, still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from fastscp_ext import Compression
 
 LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 PRIVATE_SYNTAX = "1.2.3.4.5"
@@ -179,6 +182,21 @@ class Association(Receiver):
         return [one.status for one in self.responses()]
 
 
+TREATMENT = {"strict", "digest", "max_instance_size", "compress_level"}
+
+
+def rules(**changed: Any) -> Rules:
+    settings: dict[str, Any] = {
+        "layout": Layout(LAYOUT), "digest": "crc32c", "on_duplicate": "version", "strict": False,
+        "durable": False, "compress_level": 0, "max_instance_size": 0,
+    }  # fmt: skip
+    return Rules(**settings | changed)
+
+
+def _nothing_to_compress(_compression: Compression) -> None:
+    pytest.fail("nothing is to be compressed")
+
+
 class Site:
     """A store and an intake over it; nothing may be left undone at the end of a `with` block."""
 
@@ -190,13 +208,13 @@ class Site:
         layout: str = LAYOUT,
         policy: str = "version",
         new_journal: Callable[[], tuple[int, int]] | None = None,
+        on_complete: Callable[[Compression], object] = _nothing_to_compress,
         **options: Any,
     ) -> None:
         self.store = folder
         self.incoming = folder / ".fastscp" / "incoming" / "life"
         self.incoming.mkdir(parents=True)
         (folder / JOURNAL).mkdir()
-        self.policy = policy
         self.durable = durable
         self.store_fd = os.open(folder, os.O_RDONLY)
         self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
@@ -206,20 +224,21 @@ class Site:
         self.waiting: list[Duplicate] = []
         self.resolve_at_once = True
         self.numbers = 0
-        settings: dict[str, Any] = {
-            "strict": False,
-            "use_link": False,
-            "digest": "crc32c",
-            "max_instance_size": 0,
-        } | options
+        self.rules = rules(
+            layout=Layout(layout),
+            on_duplicate=policy,
+            durable=durable,
+            **{name: options.pop(name) for name in TREATMENT & options.keys()},
+        )
+        self.use_link = options.setdefault("use_link", False)
         self.intake = Intake(
-            store_fd=self.store_fd, incoming_fd=self.incoming_fd, layout=Layout(layout),
-            shared=self.shared, worker=3, name="w3", durable=durable,
-            implementation=IMPLEMENTATION, version=VERSION,
+            store_fd=self.store_fd, incoming_fd=self.incoming_fd, shared=self.shared, worker=3,
+            name="w3", durable=durable, implementation=IMPLEMENTATION, version=VERSION,
             new_journal=new_journal or self.segments.next, on_duplicate=self._duplicate,
-            on_error=lambda *error: self.errors.append(error), **settings,
+            on_error=lambda *error: self.errors.append(error),
+            on_complete=on_complete,
+            **options,
         )  # fmt: skip
-        self.use_link = settings["use_link"]
 
     def __enter__(self) -> Site:
         return self
@@ -241,6 +260,7 @@ class Site:
     def associate(
         self,
         *,
+        rules: Rules | None = None,
         peer_max_pdu_length: int = 0,
         unique_ids: bool = False,
         ae_row: int = 0,
@@ -248,6 +268,24 @@ class Site:
     ) -> Association:
         self.numbers += 1
         one = Association(self.intake, self.numbers, **options)
+        self.establish(
+            one,
+            rules=rules,
+            peer_max_pdu_length=peer_max_pdu_length,
+            unique_ids=unique_ids,
+            ae_row=ae_row,
+        )
+        return one
+
+    def establish(
+        self,
+        one: Association,
+        *,
+        rules: Rules | None = None,
+        peer_max_pdu_length: int = 0,
+        unique_ids: bool = False,
+        ae_row: int = 0,
+    ) -> None:
         contexts = [
             (number, abstract.encode(), syntax.encode(), *encoding_of(syntax.encode()), True)
             for number, abstract, syntax in CONTEXTS
@@ -255,14 +293,14 @@ class Site:
         verification = (11, VERIFICATION.encode(), ILE.encode(), 1, False, False)
         one.establish(
             [*contexts, verification],
+            rules=rules or self.rules,
             peer_max_pdu_length=peer_max_pdu_length,
             unique_ids=unique_ids,
-            tag=b',"association":"x.%d"' % self.numbers,
+            tag=b',"association":"x.%d"' % one.number,
             calling=b"SENDER",
             called=b"RECEIVER",
             ae_row=ae_row,
         )
-        return one
 
     def feed(self, one: Association, data: bytes, cuts: Iterable[int] = ()) -> None:
         """Give the receiver bytes as a loop would: in pieces, and none while it is paused."""
@@ -300,7 +338,8 @@ class Site:
     def resolve(self, duplicate: Duplicate) -> None:
         outcome = duplicates.resolve(
             self.store_fd, self.incoming_fd, duplicate.part, duplicate.path,
-            policy=self.policy, durable=self.durable, use_link=self.use_link,
+            policy=duplicate.rules.on_duplicate, durable=duplicate.rules.durable,
+            use_link=self.use_link,
         )  # fmt: skip
         if outcome.kind == "refused":
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
@@ -1524,18 +1563,48 @@ def test_memory_and_descriptors_stay_flat(tmp_path: Path, durable: bool) -> None
 # Construction ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"worker": 256}, {"worker": -1}, {"name": "n" * 24}, {"digest": "md5"}]
-)
+@pytest.mark.parametrize("wrong", [{"worker": 256}, {"worker": -1}, {"name": "n" * 24}])
 def test_an_intake_that_cannot_be(wrong: dict[str, Any]) -> None:
     settings: dict[str, Any] = {
-        "store_fd": -1, "incoming_fd": -1, "layout": Layout(LAYOUT), "shared": Shared(),
-        "worker": 0, "name": "w", "durable": False, "strict": False, "use_link": False,
-        "digest": "none", "max_instance_size": 0, "implementation": b"", "version": b"",
+        "store_fd": -1, "incoming_fd": -1, "shared": Shared(), "worker": 0, "name": "w",
+        "durable": False, "use_link": False, "implementation": b"", "version": b"",
         "new_journal": lambda: (-1, 0), "on_duplicate": print, "on_error": print,
+        "on_complete": print,
     }  # fmt: skip
-    with pytest.raises(ValueError, match=r"out of range|too long|unknown digest"):
+    with pytest.raises(ValueError, match=r"out of range|too long"):
         Intake(**settings | wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"digest": "md5"}, {"on_duplicate": "lose"}])
+def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="unknown"):
+        rules(**wrong)
+
+
+def test_rules_that_the_worker_cannot_follow(site: Site) -> None:
+    with pytest.raises(ValueError, match="durability"):
+        site.associate(rules=rules(durable=True))
+
+
+def test_each_association_has_its_rules(site: Site) -> None:
+    """Of one worker; and an instance keeps those that its association had when it began."""
+    strict = rules(strict=True, layout=Layout("s/{SOPInstanceUID}.dcm"), digest="none")
+    small = rules(max_instance_size=10, on_duplicate="keep")
+    ones = [site.associate(), site.associate(rules=strict), site.associate(rules=small)]
+    for one in ones:
+        site.feed(one, store(1) + store(2, data_set(sop="1.2.a"), sop="1.2.a"))
+    assert [one.statuses() for one in ones] == [[0, 0], [0, 0x0117], [0xA700, 0xA700]]
+    assert set(site.files()) == {path_of(), path_of("1.2.a"), f"s/{SOP}.dcm"}
+    assert ["digest" in fact for fact in site.journal()] == [True, True, False]
+    keeping = site.associate(rules=rules(on_duplicate="keep"))
+    site.feed(keeping, store(1, data_set(seed=1)))
+    assert keeping.statuses() == [0xB006]
+    begun = store(2, data_set(sop="1.2.b"), sop="1.2.b")
+    site.feed(keeping, begun[:-1])
+    site.establish(keeping, rules=strict)
+    site.feed(keeping, begun[-1:] + store(3, data_set(sop="1.2.c"), sop="1.2.c"))
+    assert keeping.statuses() == [0xB006, 0, 0x0117]
+    assert path_of("1.2.b") in site.files()
 
 
 def test_a_peer_that_takes_no_pdv(site: Site) -> None:

@@ -153,7 +153,7 @@ def test_a_comparison_that_fails(site: Site) -> None:
 )
 def test_a_compression_that_fails(tmp_path: Path, error_no: int, reason: str) -> None:
     asked: list[Compression] = []
-    with Site(tmp_path / "store", on_complete=asked.append) as site:
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
         one = site.associate()
         site.feed(one, store(1))
         assert ended(site) == {}
@@ -180,7 +180,7 @@ def test_the_peer_is_gone_before_the_response(
     tmp_path: Path, end: Callable[[Association], None]
 ) -> None:
     asked: list[Compression] = []
-    with Site(tmp_path / "store", on_complete=asked.append) as site:
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
         one = site.associate()
         # The second is refused, and its response waits behind the first.
         site.feed(one, store(1) + message(store_rq(2), data_set(study="")))
@@ -356,7 +356,9 @@ def test_every_refusal_has_a_row() -> None:
 @pytest.mark.parametrize("durable", [False, True])
 def test_how_long_it_took(tmp_path: Path, durable: bool) -> None:
     asked: list[Compression] = []
-    with Site(tmp_path / "store", durable=durable, on_complete=asked.append) as site:
+    with Site(
+        tmp_path / "store", durable=durable, compress_level=1, on_complete=asked.append
+    ) as site:
         one = site.associate()
         rq = message(store_rq(1), DATA, fragment=100)
         begun = time.monotonic_ns()
