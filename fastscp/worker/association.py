@@ -113,7 +113,6 @@ class Association(Receiver):
         self.name = f"#{self.number} {self.peer}"
         self._began = time.monotonic()
         self._deadline: float | None = None
-        self._unread_since: float | None = None
         # The request and our answer, while main decides; dropped then, they are large.
         self._deciding: tuple[AssociateRQ, Accepted] | None = None
         self._half_closed = False
@@ -121,8 +120,8 @@ class Association(Receiver):
         self._refusals = 0
         self._ending = ""
         self._said_why = False
-        self.trace = log.isEnabledFor(TRACE)
-        self.verbose = log.isEnabledFor(logging.DEBUG)
+        self.outbox.trace = log.isEnabledFor(TRACE)
+        self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
     @property
     def state(self) -> State:
@@ -139,14 +138,14 @@ class Association(Receiver):
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
         self._deadline = self._began + self._reception.config.artim_timeout
-        self.plug(transport, transport.get_extra_info("socket").fileno())
+        self.attach(transport, transport.get_extra_info("socket").fileno())
         log.debug("%s: connected", self.name)
 
     def eof_received(self) -> bool:
         """The peer will send no more. What it completed is still committed and answered."""
         self.drop_message()
-        if self.owed and self.state in (State.STA6, State.STA8):
-            self._half_closed = self.wind_up = True
+        if self.outbox.owed and self.state in (State.STA6, State.STA8):
+            self._half_closed = self.outbox.wind_up = True
             return True
         # The loop closes once all is sent, which a peer that does not read can put off for ever.
         self._deadline = time.monotonic() + _HANG_UP_S
@@ -156,8 +155,8 @@ class Association(Receiver):
         unfinished = self.mid_message
         before = self.state
         self._machine.handle(Event.EVT17)
-        self.forget()
-        self.unplug()
+        self.abandon()
+        self.detach()
         self._transport = None
         if before is State.STA6 and not self._ending:
             why = f" ({error})" if error else ""
@@ -167,12 +166,10 @@ class Association(Receiver):
         self._reception.gone(self)
 
     def pause_writing(self) -> None:
-        self._unread_since = time.monotonic()
-        self.hold_reading(_SENDING)
+        self.pace.hold(_SENDING)
 
     def resume_writing(self) -> None:
-        self._unread_since = None
-        self.go_on_reading(_SENDING)
+        self.pace.go_on(_SENDING)
 
     # What the receiver calls ---------------------------------------------------------------------
 
@@ -241,7 +238,7 @@ class Association(Receiver):
         return True
 
     def turn_over(self) -> None:
-        asyncio.get_running_loop().call_soon(self.go_on_reading, _TURN)
+        asyncio.get_running_loop().call_soon(self.pace.go_on, _TURN)
 
     def responses_sent(self) -> None:
         if self.state is State.STA8:
@@ -259,7 +256,7 @@ class Association(Receiver):
             log.debug("%s: stored %s, %d bytes", self.name, printable(path), size)
             return
         self._refusals += 1
-        if self._refusals <= _REFUSALS_SHOWN or self.verbose:
+        if self._refusals <= _REFUSALS_SHOWN or self.outbox.verbose:
             log.warning(
                 "%s: instance %s answered %04X (%s)",
                 self.name, printable(instance), status, comment,
@@ -281,7 +278,7 @@ class Association(Receiver):
             self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
             return
         self.name = f"#{self.number} {printable(ae_title(rq.calling_ae))}@{self.peer}"
-        if self.trace:
+        if self.outbox.trace:
             self._trace_items("received", pdu)
         outcome = negotiate(rq, self._reception.policy)
         if isinstance(outcome, Rejected):
@@ -292,7 +289,7 @@ class Association(Receiver):
         self._deadline = time.monotonic() + _DECISION_S
         self._deciding = (rq, outcome)
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
-        self.hold_reading(_ADMISSION)
+        self.pace.hold(_ADMISSION)
         self._reception.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
 
     def rejected(self, verdict: Verdict) -> None:
@@ -323,10 +320,10 @@ class Association(Receiver):
             accepted.peer_max_pdu_length or "any number of", self._implementation(rq),
         )  # fmt: skip
         ac = encode_associate_ac(accepted.ac)
-        if self.trace:
+        if self.outbox.trace:
             self._trace_items("sent", ac)
-        self.send_pdu(ac)
-        self.go_on_reading(_ADMISSION)
+        self.outbox.send_pdu(ac)
+        self.pace.go_on(_ADMISSION)
 
     def _decided(self) -> tuple[AssociateRQ, Accepted] | None:
         """What main was asked about, if it was and the peer still waits for the answer (Sta3)."""
@@ -380,7 +377,7 @@ class Association(Receiver):
 
     def _reject(self, result: int, source: int, reason: int, why: str) -> None:
         self._ending = f"rejected ({result},{source},{reason}): {why}"
-        self.send_pdu(encode_associate_rj(AssociateRJ(result, source, reason)))
+        self.outbox.send_pdu(encode_associate_rj(AssociateRJ(result, source, reason)))
         self._await_close()
 
     # Ending --------------------------------------------------------------------------------------
@@ -391,14 +388,14 @@ class Association(Receiver):
             log.warning("%s: asks for release inside a message, which is dropped", self.name)
         self.end_transfer()
         # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
-        self.wind_up = True
-        if not self.owed:
+        self.outbox.wind_up = True
+        if not self.outbox.owed:
             self._release()
 
     def _release(self) -> None:
         self._machine.handle(Event.EVT14)
         self._ending = "released"
-        self.send_pdu(encode_release_rp())
+        self.outbox.send_pdu(encode_release_rp())
         self._await_close()
 
     def _aborted(self, pdu: bytes) -> None:
@@ -430,7 +427,7 @@ class Association(Receiver):
     def _send_abort(self, source: int, reason: int, why: str) -> None:
         self._ending = f"aborted ({source},{reason}): {why}"
         self.stop()
-        self.send_pdu(encode_abort(Abort(source, reason)))
+        self.outbox.send_pdu(encode_abort(Abort(source, reason)))
         self._await_close()
 
     def _await_close(self) -> None:
@@ -442,7 +439,7 @@ class Association(Receiver):
         self.stop()
         self._deadline = time.monotonic() + _HANG_UP_S
         self._tell_end()
-        self.go_on_reading(_ADMISSION)
+        self.pace.go_on(_ADMISSION)
         if self._transport is None:
             return
         if self._half_closed:
@@ -453,7 +450,7 @@ class Association(Receiver):
     def _close(self, why: str) -> None:
         self._ending = self._ending or why
         if self._transport is not None:
-            self.unplug()
+            self.detach()
             self._transport.close()
             # That waits for what is not sent yet; a peer that does not read ends here, too.
             self._deadline = time.monotonic() + _HANG_UP_S
@@ -471,7 +468,8 @@ class Association(Receiver):
         else:
             log.info(
                 "%s: %s; stored %d, refused %d, %d bytes received in %.3f s",
-                self.name, self._ending, self.stored, self.refused, self.bytes_received, seconds,
+                self.name, self._ending, self.outbox.stored, self.outbox.refused,
+                self.bytes_received, seconds,
             )  # fmt: skip
 
     # Timers --------------------------------------------------------------------------------------
@@ -479,7 +477,7 @@ class Association(Receiver):
     def tick(self, now: float) -> None:
         """Look at the timers; `now` of the monotonic clock."""
         config = self._reception.config
-        if self._unread_since is not None and now - self._unread_since > _SEND_S:
+        if self.pace.unread(now) > _SEND_S:
             self._drop_connection("the peer does not read what we send")
         elif self._deadline is not None:
             if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
@@ -497,8 +495,8 @@ class Association(Receiver):
 
     def finish(self) -> None:
         """End the association as soon as the message in hand, if any, is answered."""
-        self.wind_up = True
-        if not self.mid_message and not self.owed:
+        self.outbox.wind_up = True
+        if not self.mid_message and not self.outbox.owed:
             self.end_now("shutting down")
 
     def end_now(self, why: str) -> None:
@@ -512,7 +510,7 @@ class Association(Receiver):
         self._ending = self._ending or why
         if self._transport is not None:
             transport, self._transport = self._transport, None
-            self.unplug()
+            self.detach()
             # With RST: the kernel would otherwise keep what the peer does not read for minutes.
             transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

@@ -232,7 +232,7 @@ class Worker:
             max_pdu_length=self.config.max_pdu_length,
         )
         # One that comes when the drain time is over ends like those that were there.
-        association.wind_up = self.ending
+        association.outbox.wind_up = self.ending
         self._associations[offer.number] = association
         try:
             sock.setblocking(False)

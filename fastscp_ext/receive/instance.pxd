@@ -69,7 +69,7 @@ ctypedef struct Instance:
     Instance* next
     Instance* next_owed
     Instance* younger        # the association's next one with this path, which waits for it
-    PyObject* receiver       # who owes the response; NULL once the peer is gone
+    PyObject* outbox         # its response is due there; NULL once the peer is gone
     PyObject* tag            # bytes: the association's members of the journal line
     PyObject* rules          # its association's Rules when it began
     const Treatment* treatment   # theirs

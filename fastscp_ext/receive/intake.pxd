@@ -5,23 +5,15 @@ from libc.stdint cimport uint8_t, uint64_t
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
 from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.outbox cimport Outbox
+from fastscp_ext.receive.pace cimport Pace
+from fastscp_ext.receive.pool cimport Pool
 from fastscp_ext.shared.shared cimport Shared
 
 
 cdef enum:
-    OUT_ROOM = 65536         # bytes of responses collected for one write
-    FREE_INSTANCES = 64      # kept for reuse
     OWED_MOST = 64           # responses owed to one association before its reading pauses
     UNCOMMITTED_MOST = 256   # instances complete and not settled before all reading pauses
-
-
-# Who owes responses for the instances of a batch.
-cdef class Owing:
-    cdef readonly int owed
-
-    cdef int answer(self) except -1
-    cdef int go_on(self) except -1
-    cdef int speed_up(self) except -1
 
 
 cdef class Intake:
@@ -30,8 +22,7 @@ cdef class Intake:
     cdef Shared shared
     cdef uint8_t* buffer
     cdef Py_ssize_t buffer_size
-    cdef Instance* spare
-    cdef int spares
+    cdef Pool pool
     cdef Instance* waiting
     cdef Instance* waiting_last
     cdef readonly int uncommitted
@@ -44,15 +35,11 @@ cdef class Intake:
     cdef object on_duplicate
     cdef object on_error
     cdef object on_complete
-    cdef set held             # receivers whose reading pauses for the commit
-    cdef set slowed           # receivers whose reading pauses for want of space
+    cdef set held             # outboxes of those whose reading pauses for the commit
+    cdef set slowed           # paces of those whose reading pauses for want of space
     cdef double allowance     # bytes that may be read while space is short
     cdef double refilled_at
-    cdef uint8_t out[OUT_ROOM]
 
-    cdef Instance* take(self) except NULL
-    cdef Instance* shrink(self, Instance* i) noexcept
-    cdef void give_back(self, Instance* i) noexcept
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
@@ -61,4 +48,6 @@ cdef class Intake:
     cdef int settle_dropped(self, Instance* i) except -1
     cdef int _settle(self, Instance* batch) except -1
     cdef int _let_go(self) except -1
-    cdef bint allowed(self, Py_ssize_t nbytes) noexcept
+    cdef int hold_back(self, Outbox outbox) except -1
+    cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
+    cdef void leave(self, Outbox outbox) noexcept

@@ -3,20 +3,10 @@
 from collections.abc import Callable
 from typing import Literal, Self, final
 
-from typing_extensions import disjoint_base
-
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.shared.shared import Shared
 
-__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
-
-@disjoint_base
-class Owing:
-    """Somebody who owes responses; the receiver of an association."""
-
-    @property
-    def owed(self) -> int:
-        """Responses not yet sent."""
+__all__ = ["Compression", "Duplicate", "Intake"]
 
 @final
 class Duplicate:

@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read
 
@@ -20,22 +20,21 @@ from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
 from fastscp_ext.receive.instance cimport (
-    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO,
-    DUPLICATE_REPLACED, DUPLICATE_VERSION, PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE,
-    STAGE_COMPLETE,
-    STAGE_COMPRESSING, STAGE_DUPLICATE, STAGE_NAMED,
-    STAGE_SETTLED, Instance, Site, disk_begin, disk_end, drop, instance_drop_part,
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO, DUPLICATE_REPLACED, DUPLICATE_VERSION,
+    PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, STAGE_COMPRESSING, STAGE_DUPLICATE,
+    STAGE_NAMED, STAGE_SETTLED, Instance, Site, disk_begin, disk_end, instance_drop_part,
     instance_fail, instance_refuse,
 )
-from fastscp_ext.dataset.part10 cimport embedded_end
+from fastscp_ext.receive.outbox cimport Outbox
+from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_SLOW, Pace
+from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
-from fastscp_ext.receive.settled cimport settled
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW
 
-__all__ = ["Compression", "Duplicate", "Intake", "Owing"]
+__all__ = ["Compression", "Duplicate", "Intake"]
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -78,19 +77,6 @@ _DUPLICATES = {
 cdef void _open_journal(void* intake) noexcept with gil:
     # On the thread that leads the commit.
     (<Intake>intake)._journal_ready()
-
-
-cdef class Owing:
-    """Somebody who owes responses; the receiver of an association."""
-
-    cdef int answer(self) except -1:
-        raise NotImplementedError
-
-    cdef int go_on(self) except -1:
-        raise NotImplementedError
-
-    cdef int speed_up(self) except -1:
-        raise NotImplementedError
 
 
 cdef Instance* _unsettled(Instance* i) except NULL:
@@ -221,6 +207,7 @@ cdef class Intake:
         self.site.rows = shared.rows.of(worker)
         self.site.sequence = &shared.block.at.store.journal_seq
         self.site.store_state = &shared.block.at.store.state
+        self.pool.site = &self.site
         memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
         self.implementation = implementation
         self.version = version
@@ -240,12 +227,7 @@ cdef class Intake:
             self.threaded = True
 
     def __dealloc__(self):
-        cdef Instance* i = self.spare
-        cdef Instance* after
-        while i != NULL:
-            after = i.next
-            free(i)
-            i = after
+        pool_end(&self.pool)
         if self.threaded:
             # Not while holding what a thread may need to come to its end.
             with nogil:
@@ -261,54 +243,6 @@ cdef class Intake:
 
     def __releasebuffer__(self, Py_buffer* view):
         pass
-
-    cdef Instance* take(self) except NULL:
-        cdef Instance* i = self.spare
-        if i != NULL:
-            self.spare = i.next
-            self.spares -= 1
-            # Only the small fields in front; the rest is written before it is read.
-            memset(i, 0, <size_t>(<uint8_t*>i.class_raw - <uint8_t*>i))
-        else:
-            i = <Instance*>malloc(sizeof(Instance))
-            if i == NULL:
-                raise MemoryError()
-            memset(i, 0, sizeof(Instance))
-        i.embedded.bytes = NULL
-        i.comment[0] = 0
-        i.part[0] = 0
-        i.path[0] = 0
-        i.fd = -1
-        i.lock_fd = -1
-        return i
-
-    cdef Instance* shrink(self, Instance* i) noexcept:
-        # Only its response is still to come, behind others: thousands of such fit one read.
-        cdef Instance* got
-        embedded_end(&i.embedded)
-        i.path[0] = 0
-        i.shrunk = True
-        got = <Instance*>realloc(i, <size_t>(<uint8_t*>i.path - <uint8_t*>i) + 1)
-        return i if got == NULL else got
-
-    cdef void give_back(self, Instance* i) noexcept:
-        settled(&self.site, i)
-        drop(&i.receiver)
-        drop(&i.tag)
-        drop(&i.rules)
-        drop(&i.hasher)
-        drop(&i.inflater)
-        drop(&i.reply)
-        if not i.shrunk:
-            embedded_end(&i.embedded)
-        if i.lock_fd >= 0:
-            close(i.lock_fd)
-        if self.spares < FREE_INSTANCES and not i.shrunk:
-            i.next = self.spare
-            self.spare = i
-            self.spares += 1
-        else:
-            free(i)
 
     cdef void enqueue(self, Instance* i) noexcept:
         i.next = NULL
@@ -394,12 +328,12 @@ cdef class Intake:
         return self._settle(i)
 
     cdef int _settle(self, Instance* batch) except -1:
-        # First look at every instance, then answer: answering gives instances back.
+        # All are taken from the batch before the first is answered: that gives instances back.
         cdef Instance* i = batch
         cdef Instance* after
-        cdef Owing receiver
+        cdef Outbox outbox
         cdef Duplicate duplicate
-        cdef list receivers = []
+        cdef list outboxes = []
         cdef list duplicates = []
         cdef PyObject* last = NULL
         while i != NULL:
@@ -421,45 +355,65 @@ cdef class Intake:
                         (<const char*>i.error_step).decode(), i.error_no,
                         i.path.decode() if i.path[0] else i.part.decode(),
                     )
-                if i.receiver == NULL:
-                    self.give_back(i)
-                elif i.receiver != last:
-                    last = i.receiver
-                    receivers.append(<object>last)
+                if i.outbox == NULL:
+                    pool_give_back(&self.pool, i)
+                elif i.outbox != last:
+                    last = i.outbox
+                    outboxes.append(<object>last)
             i = after
-        for receiver in receivers:
-            receiver.answer()
+        for outbox in outboxes:
+            outbox.answer()
         for duplicate in duplicates:
             self.on_duplicate(duplicate)
         if self.held:
             self._let_go()
         return self.commit()
 
-    cdef int _let_go(self) except -1:
-        cdef Owing receiver
-        if self.uncommitted >= UNCOMMITTED_MOST:
-            return 0
-        for receiver in list(self.held):
-            if receiver.owed <= OWED_MOST // 2:
-                self.held.discard(receiver)
-                receiver.go_on()
+    # -- whose reading pauses
+
+    cdef int hold_back(self, Outbox outbox) except -1:
+        # As many responses are owed as may be, or instances uncommitted: the commit goes first.
+        if outbox.owed >= OWED_MOST or self.uncommitted >= UNCOMMITTED_MOST:
+            self.held.add(outbox)
+            outbox.pace.set_hold(HOLD_COMMIT, True)
         return 0
 
-    cdef bint allowed(self, Py_ssize_t nbytes) noexcept:
-        # Whether reading may go on after so many bytes more.
+    cdef int _let_go(self) except -1:
+        cdef Outbox outbox
+        if self.uncommitted >= UNCOMMITTED_MOST:
+            return 0
+        for outbox in list(self.held):
+            if outbox.owed <= OWED_MOST // 2:
+                self.held.discard(outbox)
+                outbox.pace.set_hold(HOLD_COMMIT, False)
+        return 0
+
+    cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
+        # So many bytes more were read. Where space is short, that may be all for now.
         if word_get(self.site.store_state) != STORE_SLOW:
-            return True
+            return 0
         self.allowance -= <double>nbytes
-        return self.allowance > 0
+        if self.allowance <= 0:
+            self.slowed.add(pace)
+            pace.set_hold(HOLD_SLOW, True)
+        return 0
+
+    cdef void leave(self, Outbox outbox) noexcept:
+        # Of a peer that is gone.
+        self.held.discard(outbox)
+        self.slowed.discard(outbox.pace)
 
     def watch_journal(self):
-        """Have a new journal file opened if the one in use was removed. See intake.pyi."""
+        """Have a new journal file opened if the one in use was removed. Call often.
+
+        Where instances are flushed the commit looks for itself, before it answers.
+        """
         if not self.threaded and self.site.journal_fd >= 0 and journal_is_gone(&self.site):
             self.site.journal_fd = -1
 
     def refill(self, double now):
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
-        cdef Owing receiver
+        cdef Pace pace
         cdef double rate = <double>word_get(&self.shared.block.at.store.slow_rate)
         cdef double past = now - self.refilled_at
         self.refilled_at = now
@@ -467,6 +421,6 @@ cdef class Intake:
             self.allowance = min(self.allowance + rate * past, rate)
             if self.allowance <= 0:
                 return
-        for receiver in list(self.slowed):
-            self.slowed.discard(receiver)
-            receiver.speed_up()
+        for pace in list(self.slowed):
+            self.slowed.discard(pace)
+            pace.set_hold(HOLD_SLOW, False)

@@ -5,7 +5,9 @@ from typing import Protocol, Self, type_check_only
 
 from typing_extensions import disjoint_base
 
-from fastscp_ext.receive.intake import Intake, Owing
+from fastscp_ext.receive.intake import Intake
+from fastscp_ext.receive.outbox import Outbox
+from fastscp_ext.receive.pace import Pace
 from fastscp_ext.receive.rules import Rules
 
 __all__ = ["Receiver"]
@@ -43,21 +45,21 @@ class Hooks(Protocol):
         """First P-DATA-TF above what we announced; whether to go on."""
 
     def turn_over(self) -> None:
-        """Others are to be read first: call `go_on_reading(32)` in the loop's next turn."""
+        """Others are to be read first: call `pace.go_on(32)` in the loop's next turn."""
 
     def responses_sent(self) -> None:
-        """Nothing is owed any more; called only while `wind_up`."""
+        """Nothing is owed any more; called only while `outbox.wind_up`."""
 
     def instance_settled(
         self, instance: str, status: int, path: str, size: int, comment: str, /
     ) -> None:
-        """An instance is answered; called only while `verbose`, and for statuses but 0000."""
+        """An instance is answered; for 0000 only while `outbox.verbose`."""
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
-        """A PDU came or went; called only while `trace`. length: bytes of body."""
+        """A PDU came or went; called only while `outbox.trace`. length: bytes of body."""
 
 @disjoint_base
-class Receiver(Owing):
+class Receiver:
     """One association as the event loop's protocol object; subclass it with the methods of Hooks.
 
     The loop calls `get_buffer` and `buffer_updated`. The class leaves the rest of the arguments to
@@ -66,10 +68,6 @@ class Receiver(Owing):
     intake: shared with the worker's other associations. number: the association's.
     max_pdu_length: as announced. pdata_cap: bytes of P-DATA-TF body tolerated.
     """
-
-    trace: bool
-    verbose: bool
-    wind_up: bool
 
     def __new__(
         cls,
@@ -83,6 +81,10 @@ class Receiver(Owing):
     @property
     def intake(self) -> Intake: ...
     @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def pace(self) -> Pace: ...
+    @property
     def rules(self) -> Rules | None:
         """How its instances are treated; None before `establish`."""
 
@@ -90,14 +92,6 @@ class Receiver(Owing):
     def number(self) -> int: ...
     @property
     def bytes_received(self) -> int: ...
-    @property
-    def stored(self) -> int:
-        """Instances answered with 0000 or B006."""
-
-    @property
-    def refused(self) -> int:
-        """Instances answered with anything else."""
-
     @property
     def ignored_bytes(self) -> int:
         """Bytes that came after the end of interpretation."""
@@ -108,10 +102,10 @@ class Receiver(Owing):
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was just read. Nothing of it is needed afterwards."""
 
-    def plug(self, transport: Transport, fd: int) -> None:
+    def attach(self, transport: Transport, fd: int) -> None:
         """Bind the transport; fd: its socket, for direct writes, or -1 to go through it."""
 
-    def unplug(self) -> None:
+    def detach(self) -> None:
         """The socket must not be touched any more."""
 
     def establish(
@@ -143,9 +137,6 @@ class Receiver(Owing):
     def expect_associate(self, awaited: bool) -> None:
         """Whether an A-ASSOCIATE-RQ is in its place now."""
 
-    def send_pdu(self, pdu: bytes) -> None:
-        """Send an encoded PDU, behind the responses already on their way."""
-
     def stop(self) -> None:
         """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
 
@@ -156,14 +147,8 @@ class Receiver(Owing):
     def drop_message(self) -> bool:
         """Discard the unfinished message, if any; whether there was one."""
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
-
-    def hold_reading(self, why: int) -> None:
-        """Stop reading for one more reason: 1 admission, 4 the peer does not read, 32 its turn."""
-
-    def go_on_reading(self, why: int) -> None:
-        """Take one reason back; reading goes on when none is left."""
 
     def overdue(
         self, now: float, message_timeout: float, min_rate: float, idle_timeout: float

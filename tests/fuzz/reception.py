@@ -81,12 +81,12 @@ class Peer(Receiver):
     """An association that notes what it is told."""
 
     def __init__(self, *_args: Any, judgement: int = 0, **_options: Any) -> None:
-        self.wind_up = True
+        self.outbox.wind_up = True
         self.judgement = judgement
         self.pdus: list[tuple[Any, ...]] = []
         self.commands: list[tuple[int, bytes]] = []
         self.settled: list[tuple[Any, ...]] = []
-        self.verbose = True
+        self.outbox.verbose = True
 
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
         self.pdus.append(("pdu", pdu_type, pdu))
@@ -116,10 +116,10 @@ class Peer(Receiver):
         return self.judgement == 0
 
     def turn_over(self) -> None:
-        self.go_on_reading(32)
+        self.pace.go_on(32)
 
     def responses_sent(self) -> None:
-        assert self.owed == 0
+        assert self.outbox.owed == 0
 
     def instance_settled(
         self, instance: str, status: int, path: str, size: int, comment: str
@@ -184,9 +184,9 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     peer = Peer(
         intake, 1, judgement=0x0122 if option & 16 else 0, max_pdu_length=4096, pdata_cap=1 << 20
     )
-    peer.trace = bool(option & 32)
+    peer.outbox.trace = bool(option & 32)
     transport = Transport()
-    peer.plug(transport, -1)
+    peer.attach(transport, -1)
     peer.expect_associate(False)
     peer.establish(
         [(number, abstract, syntax, *encoding_of(syntax), abstract == CT)
@@ -207,11 +207,11 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     peer.drop_message()
     assert not peer.mid_message
     if not allocation:
-        assert peer.owed == 0
+        assert peer.outbox.owed == 0
         assert intake.uncommitted == 0
         assert not list(incoming.iterdir())
-    peer.forget()
-    peer.unplug()
+    peer.abandon()
+    peer.detach()
     responses = [fragment for pdu in split(transport.written) for *_, fragment in decode_pdata(pdu)]
     journal = [without_time(line) for line in (root / "journal").read_bytes().splitlines()]
     files = contents(store)

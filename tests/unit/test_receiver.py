@@ -127,10 +127,10 @@ class Association(Receiver):
         self.traced: list[tuple[bool, int, int]] = []
         self.all_sent = 0
         self.turns = 0
-        self.wind_up = True
+        self.outbox.wind_up = True
         self.class_status = 0x0122
         self.tolerant = True
-        self.plug(self.transport, -1)
+        self.attach(self.transport, -1)
 
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
         self.pdus.append((pdu_type, pdu))
@@ -311,7 +311,7 @@ class Site:
                 piece = data[at : min(end, at + len(view))]
                 if one.turns:
                     one.turns = 0
-                    one.go_on_reading(32)
+                    one.pace.go_on(32)
                 self.until(lambda: not one.transport.paused)
                 view[: len(piece)] = piece
                 one.buffer_updated(len(piece))
@@ -327,7 +327,7 @@ class Site:
                 self.intake.release()
 
     def settle(self, one: Association) -> None:
-        self.until(lambda: one.owed == 0)
+        self.until(lambda: one.outbox.owed == 0)
 
     def _duplicate(self, duplicate: Duplicate) -> None:
         if self.resolve_at_once:
@@ -432,7 +432,7 @@ def test_every_syntax_is_stored_as_sent(
     assert not response.has_data_set
     assert site.files() == {path_of(): meta(syntax=syntax) + data}
     assert site.parts() == []
-    assert one.stored == 1
+    assert one.outbox.stored == 1
     assert one.all_sent == 1
     assert site.counted() == (1, 0)
 
@@ -650,7 +650,7 @@ def test_refused(tmp_path: Path, name: str, fragment: int) -> None:
             if len(request.elements.get(tag, b"")) <= 128:
                 assert first.elements.get(tag) == request.elements.get(tag)
         assert [entry[1] for entry in one.settled] == [status]
-        assert (one.stored, one.refused) == (1, 1)
+        assert (one.outbox.stored, one.outbox.refused) == (1, 1)
         assert site.counted() == (1, 1)
         assert site.errors == []
 
@@ -890,10 +890,10 @@ def test_the_rate_is_judged_over_turns(site: Site) -> None:
         assert one.turns
         assert one.overdue(before, 60, 1e12, 0) == ""
         one.turns = 0
-        one.go_on_reading(32)
+        one.pace.go_on(32)
     # More than the time since the first byte, and less than that since the last.
     assert one.overdue(before + 60, 60, 1e12, 0) == "slower than the minimum rate"
-    one.forget()
+    one.abandon()
 
 
 @dataclass
@@ -926,9 +926,9 @@ def wire(site: Site, *, nagle: bool = False) -> Iterator[Wire]:
     with peer, ours:
         if not nagle:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        one.plug(one.transport, ours.fileno())
+        one.attach(one.transport, ours.fileno())
         yield Wire(site, one, peer, ours)
-        one.unplug()
+        one.detach()
 
 
 def between(wire: Wire, number: int) -> Iterator[None]:
@@ -1025,7 +1025,7 @@ def test_the_header_of_a_large_data_set_wakes_us(site: Site) -> None:
     one = site.associate()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        one.plug(one.transport, ours.fileno())
+        one.attach(one.transport, ours.fileno())
         awaited = []
         for number in range(1, 21):
             size = 200_000 if number == 18 else 100
@@ -1036,7 +1036,7 @@ def test_the_header_of_a_large_data_set_wakes_us(site: Site) -> None:
             site.feed(one, b"".join(rest))
         # The one before tells what is to be expected.
         assert awaited == [1] * 16 + [13, 13, 1, 13]
-        one.unplug()
+        one.detach()
 
 
 def test_a_large_object_lets_others_be_read(tmp_path: Path) -> None:
@@ -1067,15 +1067,15 @@ def test_responses_keep_the_order_of_requests(site: Site) -> None:
     site.feed(one, store(2) + message(ECHO_RQ, context=11) + store(3, sop="1.2.5"))
     site.feed(one, store(4, sop="../x"))
     assert not one.transport.sent
-    assert one.owed == 4
+    assert one.outbox.owed == 4
     assert path_of("1.2.5") in site.files()
     site.resolve(site.waiting.pop())
     assert [r.message_id_being_responded_to for r in one.responses()] == [2, 99, 3, 4]
     assert one.statuses() == [0, 0, 0, 0x0117]
-    assert one.owed == 0
+    assert one.outbox.owed == 0
     assert one.all_sent == 2
     # Nobody asked to be told: the interpreter is not met for it.
-    one.wind_up = False
+    one.outbox.wind_up = False
     site.feed(one, store(5, sop="1.2.6"))
     assert one.statuses()[-1] == 0
     assert one.all_sent == 2
@@ -1098,23 +1098,23 @@ def test_writes_go_to_the_socket_and_the_rest_to_the_transport(site: Site) -> No
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         theirs.settimeout(20)
         one = site.associate()
-        one.plug(one.transport, ours.fileno())
+        one.attach(one.transport, ours.fileno())
         big = b"\x07" + os.urandom(300_000)
-        one.send_pdu(big)
+        one.outbox.send_pdu(big)
         one.transport.held = len(one.transport.sent)
         assert 0 < one.transport.held < len(big)
         # Behind what the transport holds back, and never before it.
-        one.send_pdu(b"second")
+        one.outbox.send_pdu(b"second")
         assert one.transport.sent.endswith(b"second")
         got = b""
         while len(got) + len(one.transport.sent) < len(big) + 6:
             got += theirs.recv(65536)
         assert got + one.transport.sent == big + b"second"
         one.transport.held = 0
-        one.send_pdu(b"third")
+        one.outbox.send_pdu(b"third")
         assert theirs.recv(100) == b"third"
-        one.unplug()
-        one.send_pdu(b"lost")
+        one.detach()
+        one.outbox.send_pdu(b"lost")
         theirs.setblocking(False)
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
@@ -1124,15 +1124,15 @@ def test_writes_go_to_the_socket_and_the_rest_to_the_transport(site: Site) -> No
 
 
 @pytest.mark.parametrize("at", [20, 150, 300, 700])
-def test_forget_inside_a_message(site: Site, at: int) -> None:
+def test_the_peer_goes_inside_a_message(site: Site, at: int) -> None:
     one = site.associate()
     data = store(2, sop="1.2.5")
     assert at < len(data)
     site.feed(one, store(1) + data[:at])
-    one.forget()
+    one.abandon()
     assert list(site.files()) == [path_of()]
     assert site.parts() == []
-    assert one.owed == 0
+    assert one.outbox.owed == 0
     # Nothing is taken in any more.
     site.feed(one, data[at:])
     assert one.ignored_bytes == len(data) - at
@@ -1148,8 +1148,8 @@ def test_a_complete_message_is_kept_though_the_peer_is_gone(tmp_path: Path) -> N
         one = site.associate()
         site.feed(one, store(1) + store(2, sop="1.2.5")[:-1])
         site.until(lambda: bool(site.waiting))
-        one.forget()
-        one.unplug()
+        one.abandon()
+        one.detach()
         site.resolve(site.waiting.pop())
         site.until(lambda: site.intake.uncommitted == 0)
         assert not one.transport.sent
@@ -1180,7 +1180,7 @@ def test_a_broken_stream_ends_it(site: Site, together: bool) -> None:
     assert one.statuses() == ([] if together else [0])
     assert list(site.files()) == [path_of()]
     assert [fact.get("responded") for fact in site.journal()] == [False if together else None]
-    assert one.owed == 0
+    assert one.outbox.owed == 0
     assert site.parts() == []
     before = one.ignored_bytes
     site.feed(one, store(3))
@@ -1232,7 +1232,7 @@ def test_a_pdu_is_handed_over_whole_or_not_at_all(site: Site) -> None:
 
 def test_tracing(site: Site) -> None:
     one = site.associate()
-    one.trace = one.verbose = True
+    one.outbox.trace = one.outbox.verbose = True
     data = store(1)
     site.feed(one, data)
     received = [(False, 4, len(pdu) - 6) for pdu in split_pdus(data)]
@@ -1248,15 +1248,37 @@ def test_reading_goes_on_when_no_reason_is_left(site: Site) -> None:
     one = site.associate()
     paused = []
     for change, why in (
-        (one.hold_reading, 1),
-        (one.hold_reading, 4),
-        (one.go_on_reading, 1),
-        (one.go_on_reading, 4),
+        (one.pace.hold, 1),
+        (one.pace.hold, 4),
+        (one.pace.go_on, 1),
+        (one.pace.go_on, 4),
     ):
         change(why)
         paused.append(one.transport.paused)
     assert paused == [True, True, True, False]
     assert one.transport.pauses == 1
+
+
+def test_how_long_the_peer_does_not_read(site: Site) -> None:
+    one = site.associate()
+    now = clock()
+    assert one.pace.unread(now + 50) == 0
+    one.pace.hold(4)
+    one.pace.hold(1)
+    assert 49 < one.pace.unread(now + 50) < 51
+    one.pace.go_on(4)
+    assert one.pace.unread(now + 50) == 0
+
+
+def test_an_outbox_outlives_its_receiver(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        one = site.associate()
+        transport, outbox = one.transport, one.outbox
+        outbox.verbose = outbox.trace = True
+        site.feed(one, store(1))
+        del one
+        site.until(lambda: outbox.owed == 0)
+        assert [pdu[0] for pdu in split_pdus(bytes(transport.sent))] == [4]
 
 
 def test_reading_slows_while_space_is_short(site: Site) -> None:
@@ -1293,7 +1315,7 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
     site.shared.store.set_state(0)
     assert refill(200.001)
     assert read(5000)
-    one.forget()
+    one.abandon()
 
 
 def test_overdue(site: Site) -> None:
@@ -1312,10 +1334,10 @@ def test_overdue(site: Site) -> None:
     after = clock()
     assert overdue(before + 60) == ""
     assert overdue(after + 60.1) == "silent inside a message"
-    one.hold_reading(1)
+    one.pace.hold(1)
     assert overdue(after + 1000) == ""
     before = clock()
-    one.go_on_reading(1)
+    one.pace.go_on(1)
     assert overdue(before + 60) == ""
 
 
@@ -1331,17 +1353,17 @@ def test_overdue_by_rate(site: Site, rate: float, why: str) -> None:
         assert one.overdue(before, 60, rate, 0) == ""
     # Longer than the time that the rate is averaged over, and never silent for as long.
     assert one.overdue(before + 60, 60, rate, 0) == why
-    one.forget()
+    one.abandon()
 
 
 def test_nothing_is_overdue_while_we_owe(site: Site) -> None:
     site.resolve_at_once = False
     one = site.associate()
     site.feed(one, store(1) + store(2) + store(3)[:200])
-    assert one.owed == 1
+    assert one.outbox.owed == 1
     assert one.overdue(time.monotonic() + 1e5, 60, 1000, 600) == ""
     site.resolve(site.waiting.pop())
-    assert one.owed == 0
+    assert one.outbox.owed == 0
     assert one.overdue(time.monotonic() + 1e5, 60, 1000, 600) == "silent inside a message"
 
 
@@ -1545,8 +1567,8 @@ def test_memory_and_descriptors_stay_flat(tmp_path: Path, durable: bool) -> None
                 data = b"".join(store(k, sop=f"1.2.{k}") for k in range(18))
                 site.feed(one, data + store(18, sop="../x") + store(19, meta()[:160]))
                 site.settle(one)
-                one.forget()
-                one.unplug()
+                one.abandon()
+                one.detach()
                 shutil.rmtree(site.store / STUDY)
 
         run(300)

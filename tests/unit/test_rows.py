@@ -175,7 +175,7 @@ def test_a_journal_that_fails(tmp_path: Path, durable: bool) -> None:
         assert ended(site) == {(0xA700, "quota exceeded"): 1}
 
 
-@pytest.mark.parametrize("end", [Association.forget, Association.stop])
+@pytest.mark.parametrize("end", [Association.abandon, Association.stop])
 def test_the_peer_is_gone_before_the_response(
     tmp_path: Path, end: Callable[[Association], None]
 ) -> None:
@@ -198,7 +198,7 @@ def test_the_peer_is_gone_before_the_response(
         assert sum(site.shared.rows.times()["whole"].buckets) == 0
 
 
-@pytest.mark.parametrize("end", [Association.forget, Association.stop, Association.drop_message])
+@pytest.mark.parametrize("end", [Association.abandon, Association.stop, Association.drop_message])
 @pytest.mark.parametrize("data", [DATA, data_set(pixels=200)])
 def test_the_peer_is_gone_before_the_last_byte(
     site: Site, end: Callable[[Association], None], data: bytes
@@ -207,7 +207,7 @@ def test_the_peer_is_gone_before_the_last_byte(
     site.feed(one, store(1))
     site.feed(one, message(store_rq(2), data, fragment=100)[:-1])
     end(one)
-    one.forget()
+    one.abandon()
     assert ended(site) == {STORED: 1, UNFINISHED: 1}
     assert site.shared.rows.by_status()[UNFINISHED] == Counts(0, 0, 0, 1)
 
@@ -216,7 +216,7 @@ def test_other_commands_are_no_instances(site: Site) -> None:
     one = site.associate()
     site.feed(one, message(ECHO_RQ, None, context=11))
     site.feed(one, message(ECHO_RQ, DATA, context=11)[:-1])
-    one.forget()
+    one.abandon()
     assert ended(site) == {}
     assert site.shared.rows.times()["whole"].total_us == 0
 

@@ -1,0 +1,35 @@
+"""The responses owed to one peer, and what is sent to it."""
+
+from typing import Self, final
+
+from fastscp_ext.receive.pace import Pace
+
+__all__ = ["Outbox"]
+
+@final
+class Outbox:
+    """The responses owed to one peer, in request order; made by its receiver.
+
+    trace, verbose, wind_up: whether the receiver's methods `pdu_traced`, `instance_settled` (for
+    0000, too) and `responses_sent` are called.
+    """
+
+    trace: bool
+    verbose: bool
+    wind_up: bool
+
+    def __new__(cls, pace: Pace) -> Self: ...
+    @property
+    def owed(self) -> int:
+        """Responses not yet sent."""
+
+    @property
+    def stored(self) -> int:
+        """Instances answered with 0000 or B006."""
+
+    @property
+    def refused(self) -> int:
+        """Instances answered with anything else."""
+
+    def send_pdu(self, pdu: bytes) -> None:
+        """Send an encoded PDU, behind the responses already on their way."""

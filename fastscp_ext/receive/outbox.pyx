@@ -1,0 +1,212 @@
+"""The responses owed to one peer, and what is sent to it. See outbox.pyi.
+
+Sources: PS3.7 9.1.1 and 9.3.1 (C-STORE), PS3.8 9.3.5 (P-DATA-TF).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from fastscp_ext.receive.instance cimport STAGE_ANSWERABLE, Instance, drop, name_uid
+from fastscp_ext.receive.pace cimport Pace
+from fastscp_ext.receive.pool cimport pool_give_back, pool_shrink
+from fastscp_ext.shared.block cimport STAMP_ANSWERED
+from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over
+from fastscp_ext.wire.framing cimport PDU_P_DATA_TF
+from fastscp_ext.wire.response cimport (
+    RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
+)
+
+__all__ = ["Outbox"]
+
+cdef extern from "sys/socket.h" nogil:
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+    ssize_t send(int fd, const void* buf, size_t len, int flags)
+
+cdef enum:
+    OUT_ROOM = 65536         # bytes of responses collected for one write
+
+
+@cython.final
+cdef class Outbox:
+    """The responses owed to one peer. See outbox.pyi."""
+
+    def __cinit__(self, Pace pace not None):
+        self.pace = pace
+
+    def __dealloc__(self):
+        free(self.outstanding)
+
+    # -- Message IDs in use
+
+    cdef int keep_message_ids(self) except -1:
+        if self.outstanding == NULL:
+            self.outstanding = <uint8_t*>calloc(8192, 1)
+            if self.outstanding == NULL:
+                raise MemoryError()
+        return 0
+
+    cdef bint claim_message_id(self, Instance* i) noexcept:
+        # False where the Message ID is another one's, not answered yet.
+        cdef uint8_t bit = <uint8_t>(1 << (i.message_id & 7))
+        if self.outstanding == NULL:
+            return True
+        if self.outstanding[i.message_id >> 3] & bit:
+            return False
+        self.outstanding[i.message_id >> 3] |= bit
+        i.owns_id = True
+        return True
+
+    # -- what is owed
+
+    cdef bint behind_elder(self, Instance* i) noexcept:
+        # Of two with one path the first is committed first: whoever is named first wins. The
+        # committer writes into paths, so hashes are compared; a false match only waits.
+        cdef Instance* elder = self.first
+        cdef Instance* last = NULL
+        while elder != NULL:
+            if elder.stage != STAGE_ANSWERABLE and elder.path_hash == i.path_hash:
+                last = elder
+            elder = elder.next_owed
+        if last != NULL:
+            last.younger = i
+        return last != NULL
+
+    cdef int owe(self, Instance* i) except -1:
+        # Responses leave in request order, so a settled one may have to wait for its elders. `i` is
+        # not the caller's any more.
+        if self.first != NULL and i.stage == STAGE_ANSWERABLE:
+            i = pool_shrink(i)
+        i.next_owed = NULL
+        if self.last == NULL:
+            self.first = i
+        else:
+            self.last.next_owed = i
+        self.last = i
+        self.owed += 1
+        if self.first.stage == STAGE_ANSWERABLE:
+            self.answer()
+        return 0
+
+    cdef int answer(self) except -1:
+        # Send the responses that nothing keeps back any more.
+        cdef uint8_t out[OUT_ROOM]
+        cdef Instance* i
+        cdef uint32_t used = 0
+        cdef int sent = 0
+        # For all that leave together.
+        cdef uint64_t now_ns = monotonic_ns()
+        while self.first != NULL and self.first.stage == STAGE_ANSWERABLE:
+            i = self.first
+            self.first = i.next_owed
+            if self.first == NULL:
+                self.last = NULL
+            self.owed -= 1
+            sent += 1
+            if i.owns_id:
+                self.outstanding[i.message_id >> 3] &= <uint8_t>~(1 << (i.message_id & 7))
+            if not i.no_reply:
+                if OUT_ROOM - used < RESPONSE_ROOM:
+                    self._write(out, used)
+                    used = 0
+                used += self._respond(i, out + used, OUT_ROOM - used)
+                if not i.peer_gone:
+                    i.stamps[<int>STAMP_ANSWERED] = now_ns
+            pool_give_back(self.pool, i)
+        if used:
+            self._write(out, used)
+        if sent and self.owed == 0:
+            self.pace.restart()
+            if self.wind_up and self.association != NULL:
+                (<object>self.association).responses_sent()
+        return 0
+
+    cdef uint32_t _respond(self, Instance* i, uint8_t* out, uint32_t room) except? 0:
+        # Write the response to where it is sent from; how long it is there.
+        cdef uint8_t command[RESPONSE_COMMAND_ROOM]
+        cdef Cursor reply
+        cdef uint32_t got = 0
+        if i.reply != NULL:
+            reply = cursor_over(
+                <const uint8_t*>PyBytes_AS_STRING(<bytes>i.reply),
+                <uint32_t>PyBytes_GET_SIZE(<bytes>i.reply),
+            )
+        else:
+            reply = cursor_over(command, store_response(i, command))
+            if i.status == 0 or i.status == 0xB006:
+                self.stored += 1
+            else:
+                self.refused += 1
+            if self.verbose or i.status:
+                self._tell(i)
+        if not i.peer_gone:
+            got = pack_command(
+                out, room, i.context_id, reply.at, reply.left, self.peer_max_pdu_length
+            )
+        if self.trace and got and self.association != NULL:
+            (<object>self.association).pdu_traced(True, PDU_P_DATA_TF, got - 6)
+        return got
+
+    cdef int _tell(self, Instance* i) except -1:
+        cdef Cursor name = name_uid(i)
+        if self.association != NULL:
+            (<object>self.association).instance_settled(
+                name.at[:name.left].decode("latin-1") if name.left else "", i.status,
+                i.path.decode() if i.path[0] else "", i.data_bytes, i.comment.decode(),
+            )
+        return 0
+
+    cdef void silence(self) noexcept:
+        # What is owed is finished, and not answered.
+        cdef Instance* i = self.first
+        while i != NULL:
+            i.peer_gone = True
+            i = i.next_owed
+
+    cdef void abandon(self) noexcept:
+        # Nobody is there to be answered: what the commit has is its own from here on.
+        cdef Instance* i = self.first
+        cdef Instance* after
+        while i != NULL:
+            after = i.next_owed
+            i.next_owed = NULL
+            i.peer_gone = True
+            if i.stage == STAGE_ANSWERABLE:
+                pool_give_back(self.pool, i)
+            else:
+                drop(&i.outbox)
+            i = after
+        self.first = self.last = NULL
+        self.owed = 0
+
+    # -- sending
+
+    def send_pdu(self, bytes pdu not None):
+        """Send an encoded PDU. See outbox.pyi."""
+        if self.trace and self.association != NULL:
+            (<object>self.association).pdu_traced(True, pdu[0], len(pdu) - 6)
+        self._write(<const uint8_t*>PyBytes_AS_STRING(pdu), PyBytes_GET_SIZE(pdu))
+
+    cdef int _write(self, const uint8_t* data, Py_ssize_t n) except -1:
+        # Straight to the socket while the transport holds nothing back, else through it: the
+        # order is kept either way. A broken connection is learned from reading.
+        cdef ssize_t got = 0
+        cdef object transport = self.pace.transport
+        if transport is None:
+            return 0
+        if self.backlog and transport.get_write_buffer_size() == 0:
+            self.backlog = False
+        if self.pace.fd >= 0 and not self.backlog:
+            got = send(self.pace.fd, data, <size_t>n, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if got < 0:
+                if errno not in (EAGAIN, EINTR):
+                    return 0
+                got = 0
+        if got < n:
+            self.backlog = True
+            transport.write(data[got:n])
+        return 0

@@ -1,0 +1,38 @@
+# What holds reading from one peer back, and whether that peer keeps up.
+
+from libc.stdint cimport uint64_t
+
+
+# Reasons not to read.
+cdef enum Hold:
+    HOLD_ADMISSION = 1       # the request is being decided
+    HOLD_COMMIT = 2          # much is owed or uncommitted
+    HOLD_SENDING = 4         # the peer does not read what we send
+    HOLD_SLOW = 16           # space is short
+    HOLD_TURN = 32           # it has read enough for this turn of the loop
+
+
+cdef class Pace:
+    cdef object transport    # None: none yet, or none any more
+    cdef int fd              # of the transport's socket, or -1
+    cdef int holds
+    cdef double unread_since     # when HOLD_SENDING began
+    cdef int low_water       # bytes the socket holds back until they are there
+    cdef bint prompt         # acknowledge what is read at once
+    cdef bint held_up        # the peer was seen to need that
+    cdef uint64_t last_bytes     # of the last data set
+    cdef double progress_at
+    cdef double rate_at
+    cdef uint64_t rate_bytes     # read since `rate_at`
+
+    cdef int attach(self, transport, int fd) except -1
+    cdef int detach(self) except -1
+    cdef void arrived(self, uint64_t nbytes, bint midway) noexcept
+    cdef void restart(self) noexcept
+    cdef int before_next(self, bint header_due, uint64_t stored, uint64_t refused) except -1
+    cdef int _acknowledge(self, uint64_t answered) except -1
+    cdef void _await_more(self, int due) noexcept
+    cdef int set_hold(self, int bit, bint on) except -1
+    cdef str overdue(
+        self, bint midway, bint busy, double now, double message_timeout, double min_rate,
+        double idle_timeout)

@@ -1,0 +1,177 @@
+"""What holds reading from one peer back, and whether that peer keeps up. See pace.pyi."""
+
+cimport cython
+from libc.stdint cimport uint64_t
+from posix.time cimport clock_gettime, clockid_t, timespec
+
+__all__ = ["Pace"]
+
+# To the tick, which is what timers need, and cheaper than the exact one.
+cdef extern from "time.h" nogil:
+    clockid_t CLOCK_MONOTONIC_COARSE
+
+cdef extern from "netinet/in.h" nogil:
+    int IPPROTO_TCP
+
+cdef extern from "netinet/tcp.h" nogil:
+    int TCP_QUICKACK
+
+cdef extern from "sys/socket.h" nogil:
+    int SOL_SOCKET
+    int SO_RCVLOWAT
+    int setsockopt(int fd, int level, int name, const void* value, unsigned int len)
+
+cdef enum:
+    PDATA_HEADERS = 12           # bytes: of a PDU and of its first PDV
+    PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
+    SMALL_BYTES = 131072         # a data set that is mostly read in one go
+
+# A silence inside a message from which on it may be the peer that waits for us, in seconds. Delayed
+# acknowledgements come after 40 ms; the clock goes in ticks.
+cdef double DELAYED_ACK_S = 0.025
+
+
+cdef inline double _now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
+    return <double>t.tv_sec + <double>t.tv_nsec * 1e-9
+
+
+@cython.final
+cdef class Pace:
+    """What holds reading from one peer back. See pace.pyi."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.low_water = 1
+        self.prompt = True
+
+    cdef int attach(self, transport, int fd) except -1:
+        # fd: the transport's socket, or -1 where nothing may touch it.
+        self.transport = transport
+        self.fd = fd
+        self.progress_at = self.rate_at = _now()
+        if self.holds:
+            transport.pause_reading()
+        return 0
+
+    cdef int detach(self) except -1:
+        self.fd = -1
+        self.transport = None
+        return 0
+
+    # -- reads
+
+    cdef void arrived(self, uint64_t nbytes, bint midway) noexcept:
+        # midway: inside a message or a PDU.
+        cdef double now = _now()
+        if now - self.progress_at > DELAYED_ACK_S and midway:
+            self.held_up = self.prompt = True
+        self.rate_bytes += nbytes
+        self.progress_at = now
+
+    cdef void restart(self) noexcept:
+        # Nothing can be held against the peer: what it does is timed from now on.
+        self.progress_at = self.rate_at = _now()
+        self.rate_bytes = 0
+
+    cdef int before_next(self, bint header_due, uint64_t stored, uint64_t refused) except -1:
+        # What was read is taken in; how should the kernel wake us next? header_due: of a PDU of a
+        # data set, all of it. stored, refused: instances of this peer answered so far.
+        cdef int due = 1
+        if self.fd < 0:
+            return 0
+        if self.prompt:
+            self._acknowledge(stored + refused)
+        # Where a data set is due, its PDU's header often comes alone, a moment before the rest:
+        # then it would wake us twice. But not from a peer that waits for us to acknowledge it; and
+        # where data sets are large it pays to be awake when the rest comes.
+        if header_due and not (
+            self.held_up or stored < PROMPT_MESSAGES or self.last_bytes > SMALL_BYTES
+        ):
+            due = PDATA_HEADERS + 1
+        self._await_more(due)
+        return 0
+
+    cdef int _acknowledge(self, uint64_t answered) except -1:
+        # A peer with Nagle's algorithm on waits for an acknowledgement before it sends the tail of
+        # an instance, and the kernel would put that off for 40 ms. It forgets the flag, hence each
+        # time. Once some messages have passed it is left out, for it costs a packet a read, until
+        # the peer is seen to be held up.
+        cdef int yes = 1
+        if not self.held_up and answered > PROMPT_MESSAGES:
+            self.prompt = False
+            return 0
+        setsockopt(self.fd, IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof(yes))
+        return 0
+
+    cdef void _await_more(self, int due) noexcept:
+        # An A-ABORT is shorter than that, and an empty fragment: `overdue` is called often, and
+        # takes it back.
+        if due != self.low_water and setsockopt(
+            self.fd, SOL_SOCKET, SO_RCVLOWAT, &due, sizeof(due)
+        ) == 0:
+            self.low_water = due
+
+    # -- holds
+
+    def hold(self, int why):
+        """Stop reading for one more reason. See pace.pyi."""
+        self.set_hold(why, True)
+
+    def go_on(self, int why):
+        """Take one reason back. See pace.pyi."""
+        self.set_hold(why, False)
+
+    cdef int set_hold(self, int bit, bint on) except -1:
+        cdef int before = self.holds
+        if on:
+            if bit & ~self.holds & HOLD_SENDING:
+                self.unread_since = _now()
+            self.holds |= bit
+        else:
+            self.holds &= ~bit
+            if bit != HOLD_TURN:
+                self.restart()
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        if before == 0 and self.holds:
+            self.transport.pause_reading()
+        elif before and not self.holds:
+            self.transport.resume_reading()
+        return 0
+
+    # -- timers
+
+    def unread(self, double now):
+        """How long the peer has not read what we send, in seconds. See pace.pyi."""
+        return max(now - self.unread_since, 0.0) if self.holds & HOLD_SENDING else 0.0
+
+    cdef str overdue(
+        self, bint midway, bint busy, double now, double message_timeout, double min_rate,
+        double idle_timeout
+    ):
+        # What the peer has let pass, or "". midway: inside a message or a PDU. busy: it is we that
+        # owe something.
+        cdef double past
+        if self.fd >= 0:
+            self._await_more(1)
+        if busy or self.holds & ~HOLD_TURN:
+            self.progress_at = self.rate_at = now
+            self.rate_bytes = 0
+            return ""
+        if not midway:
+            self.rate_at = now
+            self.rate_bytes = 0
+            if 0 < idle_timeout < now - self.progress_at:
+                return "idle"
+            return ""
+        if 0 < message_timeout < now - self.progress_at:
+            return "silent inside a message"
+        past = now - self.rate_at
+        if 0 < message_timeout < past:
+            if <double>self.rate_bytes < min_rate * past:
+                return "slower than the minimum rate"
+            self.rate_at = now
+            self.rate_bytes = 0
+        return ""
