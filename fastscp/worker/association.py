@@ -9,8 +9,6 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
 from fastscp import status as codes
 from fastscp import uids
 from fastscp.association import service
@@ -19,6 +17,7 @@ from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
 from fastscp.log import TRACE, printable
 from fastscp.messages.worker import Verdict
+from fastscp.worker.establish import establish
 from fastscp_ext import (
     Abort,
     AssociateRJ,
@@ -38,7 +37,6 @@ from fastscp_ext import (
     encode_associate_rj,
     encode_command,
     encode_release_rp,
-    encoding_of,
 )
 
 if TYPE_CHECKING:
@@ -308,8 +306,15 @@ class Association(Receiver):
             return
         rq, accepted = decided
         self._machine.handle(Event.EVT7)
-        self._was_associated = True
-        self._establish(rq, accepted, rules, ae_row)
+        establish(
+            self,
+            rq,
+            accepted,
+            rules,
+            association=f"{self._reception.run}.{self.number}",
+            peer=self.peer,
+            ae_row=ae_row,
+        )
         for note in accepted.notes:
             log.info("%s: %s", self.name, note)
         log.info(
@@ -332,39 +337,6 @@ class Association(Receiver):
         decided, self._deciding = self._deciding, None
         self._deadline = None
         return decided
-
-    def _establish(self, rq: AssociateRQ, accepted: Accepted, rules: Rules, ae_row: int) -> None:
-        calling, called = (_plain_title(title) for title in (rq.calling_ae, rq.called_ae))
-        # Members of a journal line, each behind a comma: how the codec puts them in.
-        members = {
-            "association": f"{self._reception.run}.{self.number}",
-            "calling_ae": ae_title(rq.calling_ae),
-            "called_ae": ae_title(rq.called_ae),
-            "peer": self.peer,
-        }
-        contexts = []
-        for context_id, context in accepted.contexts.items():
-            transfer_syntax = context.transfer_syntax.encode("ascii")
-            storage = context.abstract_syntax != uids.VERIFICATION
-            contexts.append(
-                (
-                    context_id,
-                    context.abstract_syntax.encode("ascii"),
-                    transfer_syntax,
-                    *encoding_of(transfer_syntax),
-                    storage,
-                )
-            )
-        self.establish(
-            contexts,
-            rules=rules,
-            peer_max_pdu_length=accepted.peer_max_pdu_length,
-            unique_ids=accepted.window > 1,
-            tag=b"," + msgspec.json.encode(members)[1:-1],
-            calling=calling,
-            called=called,
-            ae_row=ae_row,
-        )
 
     @staticmethod
     def _implementation(rq: AssociateRQ) -> str:
@@ -516,12 +488,3 @@ class Association(Receiver):
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
             transport.abort()
-
-
-def _plain_title(raw: bytes) -> bytes:
-    """An AE title fit for File Meta Information: printable ASCII without backslash, at most 16.
-
-    Source: PS3.5 6.2 (AE), PS3.10 7.1.
-    """
-    title = ae_title(raw).encode("latin-1")
-    return bytes(b if 32 <= b <= 126 and b != 92 else 95 for b in title)

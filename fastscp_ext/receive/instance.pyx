@@ -402,31 +402,39 @@ cdef void _received_date(Instance* i, char* out) noexcept nogil:
     put_padded(out, <uint32_t>day.tm_mday, 2)
 
 
-cdef void instance_judge(Site* site, Instance* i) noexcept:
-    # The last byte has come: every check that may refuse the instance, and its path.
-    # Leaves STAGE_COMPLETE, or a status and no part.
+cdef void _find_path(Instance* i, const Cursor* values) noexcept:
+    # Its path below the store, or a refusal that says why there is none.
     cdef Layout layout = (<Rules>i.rules).layout
+    cdef uint32_t size = 0
+    cdef int bad_key = -1
+    cdef int outcome = layout.render_into(
+        values, <uint8_t*>i.path, PATH_ROOM - VERSION_ROOM, &size, &bad_key)
+    if outcome == LAYOUT_OK:
+        i.path_size = size
+        i.path_hash = crc32c(0, <const uint8_t*>i.path, size)
+    elif outcome == LAYOUT_MISSING_UID:
+        if not values[<int>KEY_STUDY_UID].left:
+            i.offending |= 1
+        if not values[<int>KEY_SERIES_UID].left:
+            i.offending |= 2
+        if i.tap.conflicting & _FILING:
+            instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
+        elif i.tap.unproved & _FILING:
+            instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
+        else:
+            instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
+    elif outcome == LAYOUT_BAD_UID:
+        instance_refuse(i, 0x0117, b"UID is not usable as a name")
+    else:
+        instance_refuse(i, 0xC000, b"path too long for the layout")
+
+
+cdef void _judge_values(Instance* i) noexcept:
+    # What was tapped against the command set, and the path that it gives.
     cdef Cursor values[LAYOUT_KEYS]
     cdef Cursor found
     cdef char date[8]
-    cdef uint32_t size = 0
-    cdef int bad_key = -1
-    cdef int outcome
     cdef int k
-    if not i.discarding and i.head_stage == HEAD_LOOK:
-        _look(site, i, i.head, i.head_have)
-    if not i.discarding and i.head_stage == HEAD_STRIP:
-        instance_refuse(i, 0xC000, b"data set ends inside a file header")
-    if not i.discarding and i.data_bytes == 0:
-        instance_refuse(i, 0xC000, b"empty data set")
-    if i.discarding:
-        site.iov_used = 0
-        instance_drop_part(site, i)
-        return
-    # Of a deflated data set the tap has seen all only if the stream came to its end.
-    tap_end(&i.tap, not i.deflated or i.inflater != NULL and (<object>i.inflater).eof)
-    i.sniffed = i.sniffed or i.tap.sniffed
-    i.truncated = not i.deflated and i.tap.truncated
     for k in range(<int>TAP_KEYS):
         values[k] = tap_value(&i.tap, k)
     if i.stripped and i.sniffed:
@@ -442,29 +450,10 @@ cdef void instance_judge(Site* site, Instance* i) noexcept:
     values[<int>KEY_CALLING_AE] = i.sender
     values[<int>KEY_CALLED_AE] = i.addressee
     values[<int>KEY_RECEIVED_DATE] = cursor_over(NULL, 0)
-    if layout.dated:
+    if (<Rules>i.rules).layout.dated:
         _received_date(i, date)
         values[<int>KEY_RECEIVED_DATE] = cursor_over(<uint8_t*>date, 8)
-    outcome = layout.render_into(
-        values, <uint8_t*>i.path, PATH_ROOM - VERSION_ROOM, &size, &bad_key)
-    if outcome == LAYOUT_MISSING_UID:
-        if not values[<int>KEY_STUDY_UID].left:
-            i.offending |= 1
-        if not values[<int>KEY_SERIES_UID].left:
-            i.offending |= 2
-        if i.tap.conflicting & _FILING:
-            instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
-        elif i.tap.unproved & _FILING:
-            instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
-        else:
-            instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
-    elif outcome == LAYOUT_BAD_UID:
-        instance_refuse(i, 0x0117, b"UID is not usable as a name")
-    elif outcome != LAYOUT_OK:
-        instance_refuse(i, 0xC000, b"path too long for the layout")
-    else:
-        i.path_size = size
-        i.path_hash = crc32c(0, <const uint8_t*>i.path, size)
+    _find_path(i, values)
     for k in (KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
         if not uid_is_strict(values[k]):
             i.odd_uid = True
@@ -472,6 +461,23 @@ cdef void instance_judge(Site* site, Instance* i) noexcept:
         instance_refuse(i, 0xC000, b"data set ends inside an element")
     if i.treatment.strict and i.odd_uid:
         instance_refuse(i, 0x0117, b"UID is not made of digits and dots")
+
+
+cdef void instance_judge(Site* site, Instance* i) noexcept:
+    # The last byte has come: every check that may refuse the instance, and its path.
+    # Leaves STAGE_COMPLETE, or a status and no part.
+    if not i.discarding and i.head_stage == HEAD_LOOK:
+        _look(site, i, i.head, i.head_have)
+    if not i.discarding and i.head_stage == HEAD_STRIP:
+        instance_refuse(i, 0xC000, b"data set ends inside a file header")
+    if not i.discarding and i.data_bytes == 0:
+        instance_refuse(i, 0xC000, b"empty data set")
+    if not i.discarding:
+        # Of a deflated data set the tap has seen all only if the stream came to its end.
+        tap_end(&i.tap, not i.deflated or i.inflater != NULL and (<object>i.inflater).eof)
+        i.sniffed = i.sniffed or i.tap.sniffed
+        i.truncated = not i.deflated and i.tap.truncated
+        _judge_values(i)
     if not i.discarding:
         instance_flush(site, i)
     if i.discarding:

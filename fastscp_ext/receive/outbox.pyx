@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport strlen
 
 from fastscp_ext.receive.instance cimport STAGE_ANSWERABLE, Instance, drop, name_uid
 from fastscp_ext.receive.pace cimport Pace
@@ -17,7 +18,7 @@ from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.wire.framing cimport PDU_P_DATA_TF
 from fastscp_ext.wire.response cimport (
-    RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, pack_command, store_response,
+    RESPONSE_COMMAND_ROOM, RESPONSE_ROOM, StoreResponse, pack_command, store_response,
 )
 
 __all__ = ["Outbox"]
@@ -29,6 +30,15 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     OUT_ROOM = 65536         # bytes of responses collected for one write
+
+
+cdef inline void _fill(StoreResponse* response, Instance* i) noexcept nogil:
+    response.message_id = i.message_id
+    response.status = i.status
+    response.offending = i.offending
+    response.sop_class_uid = cursor_over(i.class_raw, i.class_size)
+    response.sop_instance_uid = cursor_over(i.name_raw, i.name_size)
+    response.comment = cursor_over(<uint8_t*>i.comment, <uint32_t>strlen(i.comment))
 
 
 @cython.final
@@ -128,6 +138,7 @@ cdef class Outbox:
     cdef uint32_t _respond(self, Instance* i, uint8_t* out, uint32_t room) except? 0:
         # Write the response to where it is sent from; how long it is there.
         cdef uint8_t command[RESPONSE_COMMAND_ROOM]
+        cdef StoreResponse response
         cdef Cursor reply
         cdef uint32_t got = 0
         if i.reply != NULL:
@@ -136,7 +147,8 @@ cdef class Outbox:
                 <uint32_t>PyBytes_GET_SIZE(<bytes>i.reply),
             )
         else:
-            reply = cursor_over(command, store_response(i, command))
+            _fill(&response, i)
+            reply = cursor_over(command, store_response(&response, command))
             if i.status == 0 or i.status == 0xB006:
                 self.stored += 1
             else:

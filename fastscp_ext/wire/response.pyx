@@ -4,9 +4,9 @@ Sources: PS3.7 9.3.1.2 (C-STORE-RSP), PS3.8 9.3.5 (P-DATA-TF) and Annex D.1 (max
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
-from fastscp_ext.receive.instance cimport Instance
+from fastscp_ext.wire.cursor cimport Cursor
 
 __all__ = []
 
@@ -36,31 +36,34 @@ cdef inline uint32_t _value(
     return 8 + padded
 
 
-cdef uint32_t store_response(Instance* i, uint8_t* out) noexcept nogil:
-    # C-STORE-RSP command set, at most 480 bytes (PS3.7 9.3.1.2). The UIDs go back as they came.
+cdef uint32_t store_response(const StoreResponse* response, uint8_t* out) noexcept nogil:
+    # C-STORE-RSP command set, at most 480 bytes (PS3.7 9.3.1.2).
     cdef uint8_t tags[8]
+    cdef Cursor uid = response.sop_class_uid
     cdef uint32_t n = 12
     cdef uint32_t group
     cdef uint32_t offending = 0
-    if i.class_size:
-        n += _value(out + n, 0x0002, i.class_raw, i.class_size, 0)
+    if uid.left:
+        n += _value(out + n, 0x0002, uid.at, uid.left, 0)
     n += _u16(out + n, 0x0100, 0x8001)
-    n += _u16(out + n, 0x0120, i.message_id)
+    n += _u16(out + n, 0x0120, response.message_id)
     n += _u16(out + n, 0x0800, 0x0101)
-    n += _u16(out + n, 0x0900, i.status)
-    if i.status:
+    n += _u16(out + n, 0x0900, response.status)
+    if response.status:
         # (0020,000D) and (0020,000E) as AT: group, element, little endian.
         memcpy(tags, b"\x20\x00\x0d\x00\x20\x00\x0e\x00", 8)
-        if i.offending == 3:
+        if response.offending == 3:
             offending = 8
-        elif i.offending:
+        elif response.offending:
             offending = 4
         if offending:
-            n += _value(out + n, 0x0901, tags + (4 if i.offending == 2 else 0), offending, 0)
-        if i.comment[0]:
-            n += _value(out + n, 0x0902, <uint8_t*>i.comment, <uint32_t>strlen(i.comment), 32)
-    if i.name_size:
-        n += _value(out + n, 0x1000, i.name_raw, i.name_size, 0)
+            n += _value(
+                out + n, 0x0901, tags + (4 if response.offending == 2 else 0), offending, 0)
+        if response.comment.left:
+            n += _value(out + n, 0x0902, response.comment.at, response.comment.left, 32)
+    uid = response.sop_instance_uid
+    if uid.left:
+        n += _value(out + n, 0x1000, uid.at, uid.left, 0)
     group = n - 12
     memset(out, 0, 12)
     out[4] = 4

@@ -47,8 +47,8 @@ def test_every_field_of_the_journal_is_described() -> None:
     }
     line = re.sub("#.*", "", (ROOT / "fastscp_ext/commit/journal_line.pyx").read_text("utf-8"))
     written = set(re.findall(r'[,{]"(\w+)":', line))
-    association = (ROOT / "fastscp/worker/association.py").read_text("utf-8")
-    members = re.search(r"members = \{(.*?)\n        \}", association, re.DOTALL)
+    association = (ROOT / "fastscp/worker/establish.py").read_text("utf-8")
+    members = re.search(r"members = \{(.*?)\n    \}", association, re.DOTALL)
     assert members is not None
     written |= set(re.findall(r'"(\w+)":', members[1]))
     assert documented == written

@@ -1,0 +1,71 @@
+"""From an accepted request to what the receiver needs to know of the association."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fastscp import uids
+from fastscp_ext import ae_title, encoding_of
+
+if TYPE_CHECKING:
+    from fastscp.association.negotiation import Accepted
+    from fastscp_ext import AssociateRQ, Receiver, Rules
+
+__all__ = ["establish"]
+
+
+def establish(
+    receiver: Receiver,
+    rq: AssociateRQ,
+    accepted: Accepted,
+    rules: Rules,
+    *,
+    association: str,
+    peer: str,
+    ae_row: int,
+) -> None:
+    """Let the receiver enter data transfer (Sta6).
+
+    association, peer: the association's id and its peer's address, for the journal. ae_row: of the
+    calling AE title, among the counters.
+    """
+    # Members of a journal line, each behind a comma: how the codec puts them in.
+    members = {
+        "association": association,
+        "calling_ae": ae_title(rq.calling_ae),
+        "called_ae": ae_title(rq.called_ae),
+        "peer": peer,
+    }
+    contexts = []
+    for context_id, context in accepted.contexts.items():
+        transfer_syntax = context.transfer_syntax.encode("ascii")
+        contexts.append(
+            (
+                context_id,
+                context.abstract_syntax.encode("ascii"),
+                transfer_syntax,
+                *encoding_of(transfer_syntax),
+                context.abstract_syntax != uids.VERIFICATION,
+            )
+        )
+    receiver.establish(
+        contexts,
+        rules=rules,
+        peer_max_pdu_length=accepted.peer_max_pdu_length,
+        unique_ids=accepted.window > 1,
+        tag=b"," + msgspec.json.encode(members)[1:-1],
+        calling=_plain_title(rq.calling_ae),
+        called=_plain_title(rq.called_ae),
+        ae_row=ae_row,
+    )
+
+
+def _plain_title(raw: bytes) -> bytes:
+    """An AE title fit for File Meta Information: printable ASCII without backslash, at most 16.
+
+    Source: PS3.5 6.2 (AE), PS3.10 7.1.
+    """
+    title = ae_title(raw).encode("latin-1")
+    return bytes(b if 32 <= b <= 126 and b != 92 else 95 for b in title)
