@@ -9,8 +9,8 @@ from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABLE, uid_grade
 from fastscp_ext.errors import CodecError, CommandError, PDUError
-from fastscp_ext.receive.intake import Compression, Duplicate, Intake
 from fastscp_ext.receive.receiver import Receiver
+from fastscp_ext.receive.reception import Compression, Duplicate, Reception
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
@@ -74,7 +74,6 @@ __all__ = [
     "Counts",
     "Duplicate",
     "ExtendedNegotiation",
-    "Intake",
     "Layout",
     "LayoutError",
     "Liveness",
@@ -84,6 +83,7 @@ __all__ = [
     "PresentationContextAC",
     "PresentationContextRQ",
     "Receiver",
+    "Reception",
     "ReleaseRP",
     "ReleaseRQ",
     "RoleSelection",

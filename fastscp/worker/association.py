@@ -23,9 +23,9 @@ from fastscp_ext import (
     AssociateRJ,
     AssociateRQ,
     CommandError,
-    Intake,
     PDUError,
     Receiver,
+    Reception,
     Rules,
     ae_title,
     decode_abort,
@@ -74,7 +74,7 @@ _OTHER_PROTOCOLS: Final = {
 }
 
 
-class Reception(Protocol):
+class Owner(Protocol):
     """What an association needs of the worker it lives in."""
 
     policy: Policy
@@ -95,15 +95,15 @@ class Association(Receiver):
 
     def __init__(
         self,
-        intake: Intake,  # noqa: ARG002 - taken by the receiver
+        reception: Reception,  # noqa: ARG002 - taken by the receiver
         number: int,  # noqa: ARG002
-        reception: Reception,
+        owner: Owner,
         host: str,
         port: int,
         *,
         max_pdu_length: int,  # noqa: ARG002
     ) -> None:
-        self._reception = reception
+        self._owner = owner
         self._machine = Machine()
         self._transport: asyncio.Transport | None = None
         self.host = host
@@ -135,7 +135,7 @@ class Association(Receiver):
         self._transport = transport
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
-        self._deadline = self._began + self._reception.config.artim_timeout
+        self._deadline = self._began + self._owner.config.artim_timeout
         self.attach(transport, transport.get_extra_info("socket").fileno())
         log.debug("%s: connected", self.name)
 
@@ -143,7 +143,7 @@ class Association(Receiver):
         """The peer will send no more. What it completed is still committed and answered."""
         self.drop_message()
         if self.outbox.owed and self.state in (State.STA6, State.STA8):
-            self._half_closed = self.outbox.wind_up = True
+            self._half_closed = self.outbox.tell_responses_sent = True
             return True
         # The loop closes once all is sent, which a peer that does not read can put off for ever.
         self._deadline = time.monotonic() + _HANG_UP_S
@@ -161,7 +161,7 @@ class Association(Receiver):
             self._ending = "connection lost inside a message" if unfinished else "connection closed"
             self._ending += why
         self._tell_end()
-        self._reception.gone(self)
+        self._owner.gone(self)
 
     def pause_writing(self) -> None:
         self.pace.hold(_SENDING)
@@ -219,7 +219,7 @@ class Association(Receiver):
     def class_judged(self, context_id: int, sop_class: bytes) -> int:
         """The status for an instance whose class its presentation context does not name."""
         uid = sop_class.decode("latin-1")
-        policy = self._reception.policy
+        policy = self._owner.policy
         if self._strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
             return codes.SOP_CLASS_NOT_SUPPORTED
         log.debug("%s: class %s on context %d for another one", self.name, uid, context_id)
@@ -231,11 +231,11 @@ class Association(Receiver):
             return False
         log.info(
             "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
-            self.name, length, self._reception.policy.max_pdu_length,
+            self.name, length, self._owner.policy.max_pdu_length,
         )  # fmt: skip
         return True
 
-    def turn_over(self) -> None:
+    def turn_ended(self) -> None:
         asyncio.get_running_loop().call_soon(self.pace.go_on, _TURN)
 
     def responses_sent(self) -> None:
@@ -243,11 +243,11 @@ class Association(Receiver):
             self._release()
         elif self._half_closed:
             self._close("connection closed")
-        elif self._reception.ending and not self.mid_message:
+        elif self._owner.ending and not self.mid_message:
             # The message in hand was the last one.
             self.end_now("shutting down")
 
-    def instance_settled(
+    def instance_answered(
         self, instance: str, status: int, path: str, size: int, comment: str
     ) -> None:
         if status == codes.SUCCESS:
@@ -278,7 +278,7 @@ class Association(Receiver):
         self.name = f"#{self.number} {printable(ae_title(rq.calling_ae))}@{self.peer}"
         if self.outbox.trace:
             self._trace_items("received", pdu)
-        outcome = negotiate(rq, self._reception.policy)
+        outcome = negotiate(rq, self._owner.policy)
         if isinstance(outcome, Rejected):
             self._machine.handle(Event.EVT6, acceptable=False)
             self._reject(outcome.result, outcome.source, outcome.reason, outcome.why)
@@ -288,7 +288,7 @@ class Association(Receiver):
         self._deciding = (rq, outcome)
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
-        self._reception.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
+        self._owner.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
 
     def rejected(self, verdict: Verdict) -> None:
         """Main's answer to the request that was asked about: no."""
@@ -311,7 +311,7 @@ class Association(Receiver):
             rq,
             accepted,
             rules,
-            association=f"{self._reception.run}.{self.number}",
+            association=f"{self._owner.run}.{self.number}",
             peer=self.peer,
             ae_row=ae_row,
         )
@@ -360,7 +360,7 @@ class Association(Receiver):
             log.warning("%s: asks for release inside a message, which is dropped", self.name)
         self.end_transfer()
         # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
-        self.outbox.wind_up = True
+        self.outbox.tell_responses_sent = True
         if not self.outbox.owed:
             self._release()
 
@@ -448,7 +448,7 @@ class Association(Receiver):
 
     def tick(self, now: float) -> None:
         """Look at the timers; `now` of the monotonic clock."""
-        config = self._reception.config
+        config = self._owner.config
         if self.pace.unread(now) > _SEND_S:
             self._drop_connection("the peer does not read what we send")
         elif self._deadline is not None:
@@ -467,7 +467,7 @@ class Association(Receiver):
 
     def finish(self) -> None:
         """End the association as soon as the message in hand, if any, is answered."""
-        self.outbox.wind_up = True
+        self.outbox.tell_responses_sent = True
         if not self.mid_message and not self.outbox.owed:
             self.end_now("shutting down")
 

@@ -55,9 +55,9 @@ def establish(
         rules=rules,
         peer_max_pdu_length=accepted.peer_max_pdu_length,
         unique_ids=accepted.window > 1,
-        tag=b"," + msgspec.json.encode(members)[1:-1],
-        calling=_plain_title(rq.calling_ae),
-        called=_plain_title(rq.called_ae),
+        journal_members=b"," + msgspec.json.encode(members)[1:-1],
+        calling_ae=_plain_title(rq.calling_ae),
+        called_ae=_plain_title(rq.called_ae),
         ae_row=ae_row,
     )
 

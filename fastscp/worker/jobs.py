@@ -48,7 +48,7 @@ _ADVICE: Final = {
 
 
 class Jobs:
-    """What the intake asks for, one object per worker.
+    """What the reception asks for, one object per worker.
 
     store_fd, life_fd: the store and the folder of unfinished instances, owned by the worker.
     """
@@ -64,7 +64,7 @@ class Jobs:
 
     @property
     def under_way(self) -> int:
-        """Instances that are neither in the intake nor through the commit."""
+        """Instances that are neither in the reception nor through the commit."""
         return len(self._tasks)
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Jobs:
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
         else:
             kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
-            duplicate.settle(kind, outcome.path, outcome.lock_fd)
+            duplicate.accept(kind, outcome.path, outcome.lock_fd)
 
     def _resolve(self, part: str, path: str, rules: Rules) -> duplicates.Outcome:
         """In a helper thread."""

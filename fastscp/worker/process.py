@@ -42,7 +42,7 @@ from fastscp.store.lives import create_life, remove_life
 from fastscp.worker.association import Association
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.rules import DEFAULT, rules_from
-from fastscp_ext import Intake, Shared
+from fastscp_ext import Reception, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,11 +84,11 @@ class Worker:
         )
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
         self._rules = rules_from(self.config)
-        self._intake = self._make_intake()
+        self._reception = self._make_reception()
 
-    def _make_intake(self) -> Intake:
+    def _make_reception(self) -> Reception:
         setup, config = self._setup, self.config
-        return Intake(
+        return Reception(
             store_fd=self._store_fd,
             incoming_fd=self._life_fd,
             shared=self._shared,
@@ -111,7 +111,7 @@ class Worker:
         """Work until drained or stopped."""
         loop = asyncio.get_running_loop()
         if self.config.durable:
-            loop.add_reader(self._intake.done_fd, self._intake.release)
+            loop.add_reader(self._reception.done_fd, self._reception.release)
         loop.add_reader(self._channel.fileno(), self._messages)
         self._channel.write_with(loop.add_writer, loop.remove_writer)
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
@@ -128,10 +128,10 @@ class Worker:
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         # Both finish by way of threads; a look now and then is simpler than an event for each.
-        while self._intake.uncommitted or self._jobs.under_way:  # noqa: ASYNC110
+        while self._reception.uncommitted or self._jobs.under_way:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self.config.durable:
-            loop.remove_reader(self._intake.done_fd)
+            loop.remove_reader(self._reception.done_fd)
         loop.remove_reader(self._channel.fileno())
         self._jobs.close()
         self._segments.close()
@@ -147,8 +147,8 @@ class Worker:
         self._next_tick = now + self._tick_s
         loop.call_later(self._tick_s, self._tick)
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
-        self._intake.refill(now)
-        self._intake.watch_journal()
+        self._reception.refill(now)
+        self._reception.watch_journal()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):
@@ -224,7 +224,7 @@ class Worker:
 
     async def _associate(self, offer: Offer, sock: socket.socket) -> None:
         association = Association(
-            self._intake,
+            self._reception,
             offer.number,
             self,
             offer.host,
@@ -232,7 +232,7 @@ class Worker:
             max_pdu_length=self.config.max_pdu_length,
         )
         # One that comes when the drain time is over ends like those that were there.
-        association.outbox.wind_up = self.ending
+        association.outbox.tell_responses_sent = self.ending
         self._associations[offer.number] = association
         try:
             sock.setblocking(False)

@@ -15,7 +15,7 @@ from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_KEPT, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED,
-    Instance, Site, instance_drop_part, instance_fail,
+    Instance, Worker, instance_drop_part, instance_fail,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport STAMP_DURABLE
@@ -67,7 +67,7 @@ cdef void committed_end(Committed* c) noexcept nogil:
     lines_end(&c.lines)
 
 
-cdef void part_flushed(Site* site, Instance* i, int failed) noexcept nogil:
+cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil:
     # The data is on stable storage (durable), or `failed` says why not. Its descriptor goes before
     # any name is given; the flush went through it, for it is the one that reports its errors.
     if i.fd < 0:
@@ -77,13 +77,13 @@ cdef void part_flushed(Site* site, Instance* i, int failed) noexcept nogil:
     i.fd = -1
     if failed:
         instance_fail(i, failed, b"flush a part file")
-        instance_drop_part(site, i)
+        instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
     else:
         i.stage = STAGE_FLUSHED
 
 
-cdef bint _twin_exists(Site* site, Instance* i) noexcept nogil:
+cdef bint _twin_exists(Worker* worker, Instance* i) noexcept nogil:
     # Whether the store has the instance in its other form, compressed or not.
     cdef uint32_t n = i.path_size
     cdef char kept
@@ -91,43 +91,43 @@ cdef bint _twin_exists(Site* site, Instance* i) noexcept nogil:
     if n > 4 and memcmp(i.path + n - 4, b".zst", 4) == 0:
         kept = i.path[n - 4]
         i.path[n - 4] = 0
-        there = faccessat(site.store_fd, i.path, F_OK, 0) == 0
+        there = faccessat(worker.store_fd, i.path, F_OK, 0) == 0
         i.path[n - 4] = kept
         return there
     if n + 5 > PATH_ROOM:
         return False
     memcpy(i.path + n, b".zst", 5)
-    there = faccessat(site.store_fd, i.path, F_OK, 0) == 0
+    there = faccessat(worker.store_fd, i.path, F_OK, 0) == 0
     i.path[n] = 0
     return there
 
 
-cdef int _give_name(Site* site, Instance* i) noexcept nogil:
+cdef int _give_name(Worker* worker, Instance* i) noexcept nogil:
     # 0, or the errno. Never replaces.
-    if site.mixed and _twin_exists(site, i):
+    if worker.mixed and _twin_exists(worker, i):
         return EEXIST
-    if site.use_link:
-        if linkat(site.incoming_fd, i.part, site.store_fd, i.path, 0) < 0:
+    if worker.use_link:
+        if linkat(worker.incoming_fd, i.part, worker.store_fd, i.path, 0) < 0:
             return errno
-        unlinkat(site.incoming_fd, i.part, 0)
+        unlinkat(worker.incoming_fd, i.part, 0)
         return 0
-    if _rename_noreplace(site.incoming_fd, i.part, site.store_fd, i.path) < 0:
+    if _rename_noreplace(worker.incoming_fd, i.part, worker.store_fd, i.path) < 0:
         return errno
     return 0
 
 
-cdef void _name(Site* site, Committed* c, Instance* i) noexcept nogil:
-    cdef int failed = _give_name(site, i)
+cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
+    cdef int failed = _give_name(worker, i)
     cdef int made
     if failed == ENOENT:
         forget_directories(&c.directories, i.path, parent_of(i.path, i.path_size))
-        made = make_parents(site.store_fd, i.path, i.path_size)
+        made = make_parents(worker.store_fd, i.path, i.path_size)
         if made:
             instance_fail(i, made, b"make the directories of an instance")
-            instance_drop_part(site, i)
+            instance_drop_part(worker, i)
             i.stage = STAGE_SETTLED
             return
-        failed = _give_name(site, i)
+        failed = _give_name(worker, i)
     if failed == 0:
         i.has_part = False
         i.stage = STAGE_NAMED
@@ -135,63 +135,63 @@ cdef void _name(Site* site, Committed* c, Instance* i) noexcept nogil:
         i.stage = STAGE_DUPLICATE
     else:
         instance_fail(i, failed, b"give an instance its final name")
-        instance_drop_part(site, i)
+        instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
 
 
 # ---- journal ---------------------------------------------------------------------------------
 
-cdef bint journal_is_due(const Site* site) noexcept nogil:
+cdef bint journal_is_due(const Worker* worker) noexcept nogil:
     # Whether there is no journal file, or a full one.
-    return site.journal_fd < 0 or site.journal_bytes >= site.journal_limit
+    return worker.journal_fd < 0 or worker.journal_bytes >= worker.journal_limit
 
 
-cdef bint journal_is_gone(const Site* site) noexcept nogil:
+cdef bint journal_is_gone(const Worker* worker) noexcept nogil:
     # A file that was removed takes its lines with it, however well they were flushed.
     cdef stat_t about
-    return fstat(site.journal_fd, &about) < 0 or about.st_nlink == 0
+    return fstat(worker.journal_fd, &about) < 0 or about.st_nlink == 0
 
 
-cdef int _append(Site* site, const char* text, size_t n) noexcept nogil:
+cdef int _append(Worker* worker, const char* text, size_t n) noexcept nogil:
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
     cdef ssize_t got
     cdef size_t done = 0
     while done < n:
-        got = write(site.journal_fd, text + done, n - done)
+        got = write(worker.journal_fd, text + done, n - done)
         if got >= 0:
             done += <size_t>got
         elif errno != EINTR:
             return errno
-    site.journal_bytes += n
-    if site.durable and fdatasync(site.journal_fd) < 0:
+    worker.journal_bytes += n
+    if worker.durable and fdatasync(worker.journal_fd) < 0:
         return errno
-    if site.durable and journal_is_gone(site):
+    if worker.durable and journal_is_gone(worker):
         return ENOENT
     return 0
 
 
-cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
+cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil:
     cdef Lines* lines = &c.lines
     cdef Instance* i = batch
     cdef int failed = 0
     lines_begin(lines)
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            line_stored(lines, site, i)
+            line_stored(lines, worker, i)
         i = i.next
     if lines.size == 0 and not lines.failed:
         return
     if lines.failed:
         failed = ENOMEM
-    elif site.journal_fd < 0:
+    elif worker.journal_fd < 0:
         # No new file could be opened; that failure is the one to tell of.
-        failed = site.journal_errno if site.journal_errno else EIO
+        failed = worker.journal_errno if worker.journal_errno else EIO
     else:
-        failed = _append(site, lines.bytes, lines.size)
+        failed = _append(worker, lines.bytes, lines.size)
         if failed:
             # What this file holds from here on is unknown: it is left alone for a new one.
-            site.journal_errno = failed
-            site.journal_fd = -1
+            worker.journal_errno = failed
+            worker.journal_fd = -1
     i = batch
     while i != NULL:
         if i.stage == STAGE_NAMED:
@@ -205,28 +205,28 @@ cdef void _journal(Site* site, Committed* c, Instance* batch) noexcept nogil:
 
 
 cdef void commit_batch(
-    Site* site, Committed* c, flusher* threads, Instance* batch
+    Worker* worker, Committed* c, flusher* threads, Instance* batch
 ) noexcept nogil:
     # Takes what is STAGE_FLUSHED, STAGE_NAMED or, failed, STAGE_SETTLED. Afterwards every instance
     # is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody must compare and bring it back
     # as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to be flushed.
     cdef Instance* i = batch
     # Whoever finds one of the names that follow waits for the line until this batch has ended.
-    cdef uint64_t number = word_get(&site.live.batch_begun) + 1
+    cdef uint64_t number = word_get(&worker.live.batch_begun) + 1
     cdef uint64_t now_ns
-    word_set(&site.live.batch_begun, number)
+    word_set(&worker.live.batch_begun, number)
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = word_add(site.sequence, 1)
+            i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
-            _name(site, c, i)
+            _name(worker, c, i)
         i = i.next
-    if site.durable:
-        flush_directories(site, &c.directories, threads, batch)
-    _journal(site, c, batch)
-    word_set(&site.live.batch_ended, number)
+    if worker.durable:
+        flush_directories(worker, &c.directories, threads, batch)
+    _journal(worker, c, batch)
+    word_set(&worker.live.batch_ended, number)
     now_ns = monotonic_ns()
     i = batch
     while i != NULL:

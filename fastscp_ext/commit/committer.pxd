@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.flush_pool cimport flusher
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 
 
 cdef extern from "pthread.h" nogil:
@@ -19,13 +19,13 @@ cdef enum CommitState:
     COMMIT_GATHERING = 1     # something is; the flushes under way beside it are to end first
     COMMIT_LEADING = 2       # one of the threads commits
 
-# Gives the site a journal file to append to, if one can be had.
+# Gives the worker a journal file to append to, if one can be had.
 ctypedef void (*OpenJournal)(void* of) noexcept nogil
 
 ctypedef struct Committer:
     flusher threads
     Committed* committed     # borrowed; used by whoever leads
-    Site* site               # borrowed
+    Worker* worker               # borrowed
     OpenJournal open_journal
     void* of                 # what open_journal is called with
     int done_fd              # an eventfd, borrowed: written to when something is done
@@ -40,7 +40,7 @@ ctypedef struct Committer:
 
 
 cdef void committer_begin(
-    Committer* c, Committed* committed, Site* site, OpenJournal open_journal, void* of,
+    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of,
     int done_fd) noexcept nogil
 cdef void committer_end(Committer* c) noexcept nogil
 cdef void committer_take(Committer* c, Instance* i) noexcept nogil

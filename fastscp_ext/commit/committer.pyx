@@ -21,14 +21,14 @@ cdef enum:
 
 
 cdef void committer_begin(
-    Committer* c, Committed* committed, Site* site, OpenJournal open_journal, void* of,
+    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of,
     int done_fd
 ) noexcept nogil:
     memset(c, 0, sizeof(Committer))
     pthread_mutex_init(&c.lock, NULL)
     flusher_begin(&c.threads, _flushed, c)
     c.committed = committed
-    c.site = site
+    c.worker = worker
     c.open_journal = open_journal
     c.of = of
     c.done_fd = done_fd
@@ -85,7 +85,7 @@ cdef void _flushed(void* owner, flush_job* job) noexcept nogil:
     cdef Committer* c = <Committer*>owner
     cdef Instance* i = <Instance*>job.of
     if i.stage == STAGE_COMPLETE:
-        part_flushed(c.site, i, job.error)
+        part_flushed(c.worker, i, job.error)
     pthread_mutex_lock(&c.lock)
     _insert(&c.ready, i)
     c.under_way[i.gathering] -= 1
@@ -117,9 +117,9 @@ cdef void _lead(Committer* c) noexcept nogil:
     last.next = NULL
     c.state = COMMIT_LEADING
     pthread_mutex_unlock(&c.lock)
-    if journal_is_due(c.site):
+    if journal_is_due(c.worker):
         c.open_journal(c.of)
-    commit_batch(c.site, c.committed, &c.threads, batch)
+    commit_batch(c.worker, c.committed, &c.threads, batch)
     pthread_mutex_lock(&c.lock)
     _append(&c.done, batch)
     write(c.done_fd, &one, 8)

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 
 
 cdef enum:
@@ -40,4 +40,4 @@ cdef uint32_t parent_of(const char* path, uint32_t size) noexcept nogil
 cdef int make_parents(int store_fd, char* path, uint32_t size) noexcept nogil
 cdef void forget_directories(Directories* c, const char* path, uint32_t size) noexcept nogil
 cdef void flush_directories(
-    Site* site, Directories* c, flusher* threads, Instance* batch) noexcept nogil
+    Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil

@@ -8,7 +8,9 @@ from posix.unistd cimport close
 
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher, flusher_run
-from fastscp_ext.receive.instance cimport STAGE_NAMED, STAGE_SETTLED, Instance, Site, instance_fail
+from fastscp_ext.receive.instance cimport (
+    STAGE_NAMED, STAGE_SETTLED, Instance, Worker, instance_fail,
+)
 
 __all__ = []
 
@@ -153,7 +155,7 @@ cdef int _listed(Directories* c, char* path, uint32_t size) noexcept nogil:
     return -1
 
 
-cdef void _list_directories(Site* site, Directories* c, Instance* i) noexcept nogil:
+cdef void _list_directories(Worker* worker, Directories* c, Instance* i) noexcept nogil:
     # The directory that got the instance's name, and upwards each one whose own entry this
     # process has not yet flushed into its parent.
     cdef uint32_t size = parent_of(i.path, i.path_size)
@@ -170,7 +172,7 @@ cdef void _list_directories(Site* site, Directories* c, Instance* i) noexcept no
             d.path = i.path
             d.size = size
             c.jobs[k].whole = 1
-            c.jobs[k].fd = _open_directory(site.store_fd, i.path, size)
+            c.jobs[k].fd = _open_directory(worker.store_fd, i.path, size)
             c.jobs[k].error = errno if c.jobs[k].fd < 0 else 0
             identify(c.jobs[k].fd, &d.identity.inode, &d.identity.born)
         if _is_durable(c, &c.listed[k]):
@@ -194,7 +196,7 @@ cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
 
 
 cdef void flush_directories(
-    Site* site, Directories* c, flusher* threads, Instance* batch
+    Worker* worker, Directories* c, flusher* threads, Instance* batch
 ) noexcept nogil:
     # Each touched directory once. A failure refuses all instances that depend on it.
     cdef Instance* i = batch
@@ -204,7 +206,7 @@ cdef void flush_directories(
     c.used = 0
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            _list_directories(site, c, i)
+            _list_directories(worker, c, i)
         i = i.next
     flusher_run(threads, c.jobs, c.used)
     for k in range(c.used):

@@ -2,7 +2,7 @@
 
 from posix.time cimport timespec
 
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 
 
 # Lines under way. `at` is when they are written; its text is made once a second.
@@ -18,4 +18,4 @@ ctypedef struct Lines:
 
 cdef void lines_begin(Lines* lines) noexcept nogil
 cdef void lines_end(Lines* lines) noexcept nogil
-cdef void line_stored(Lines* lines, const Site* site, Instance* i) noexcept nogil
+cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept nogil

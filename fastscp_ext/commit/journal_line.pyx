@@ -9,7 +9,8 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_u8
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.receive.instance cimport (
-    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, class_uid, name_uid,
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, sop_class_uid,
+    sop_instance_uid,
 )
 from fastscp_ext.dataset.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
 from fastscp_ext.text cimport put_decimal, put_hex8, put_padded
@@ -101,11 +102,11 @@ cdef void _put_number(Lines* lines, const char* key, unsigned long long value) n
     _put(lines, text, <size_t>(put_decimal(text, value) - text))
 
 
-cdef void line_stored(Lines* lines, const Site* site, Instance* i) noexcept nogil:
+cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept nogil:
     # The line of an instance that has its final name.
     cdef size_t begin = lines.size
     cdef char text[16]
-    cdef char* worker = <char*>site.worker
+    cdef char* name = <char*>worker.name
     cdef uint32_t crc
     _put_number(lines, b'{"v":1,"event":"stored","seq":', i.sequence)
     _put_text(lines, b',"time":"')
@@ -114,19 +115,21 @@ cdef void line_stored(Lines* lines, const Site* site, Instance* i) noexcept nogi
     put_padded(text + 1, <uint32_t>(lines.at.tv_nsec // 1000), 6)
     _put(lines, text, 7)
     _put_string(
-        lines, b'Z","worker":"', cursor_over(<uint8_t*>worker, <uint32_t>strlen(worker))
+        lines, b'Z","worker":"', cursor_over(<uint8_t*>name, <uint32_t>strlen(name))
     )
-    _put(lines, <const char*>i.tag_text.at, i.tag_text.left)
+    _put(lines, <const char*>i.journal_text.at, i.journal_text.left)
     if i.has_move:
         _put_string(lines, b',"move_originator_ae":"', cursor_over(i.move_ae, i.move_ae_size))
         if i.has_move_id:
             _put_number(lines, b',"move_originator_message_id":', i.move_id)
     _put_number(lines, b',"message_id":', i.message_id)
-    _put_string(lines, b',"sop_class_uid":"', class_uid(i))
-    _put_string(lines, b',"sop_instance_uid":"', name_uid(i))
+    _put_string(lines, b',"sop_class_uid":"', sop_class_uid(i))
+    _put_string(lines, b',"sop_instance_uid":"', sop_instance_uid(i))
     _put_string(lines, b',"study_instance_uid":"', tap_value(&i.tap, KEY_STUDY_UID))
     _put_string(lines, b',"series_instance_uid":"', tap_value(&i.tap, KEY_SERIES_UID))
-    _put_string(lines, b',"transfer_syntax_uid":"', cursor_over(i.syntax, i.syntax_size))
+    _put_string(
+        lines, b',"transfer_syntax_uid":"', cursor_over(i.transfer_syntax, i.transfer_syntax_size)
+    )
     _put_string(lines, b',"path":"', cursor_over(<uint8_t*>i.path, i.path_size))
     _put_number(lines, b',"bytes":', i.data_bytes)
     if i.digest[0]:

@@ -7,9 +7,9 @@ from fastscp_ext.wire.cursor cimport Cursor
 
 ctypedef struct Context:
     uint16_t abstract_at          # places in the association's `uids`
-    uint16_t syntax_at
+    uint16_t transfer_at
     uint8_t abstract_size         # bytes, <= 64
-    uint8_t syntax_size
+    uint8_t transfer_size
     uint8_t tap_syntax
     bint deflated
     bint storage

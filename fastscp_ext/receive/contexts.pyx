@@ -38,8 +38,8 @@ cdef class Contexts:
             context = &self.accepted[used]
             context.abstract_at = at[abstract]
             context.abstract_size = len(abstract)
-            context.syntax_at = at[transfer]
-            context.syntax_size = len(transfer)
+            context.transfer_at = at[transfer]
+            context.transfer_size = len(transfer)
             context.tap_syntax = tap_syntax
             context.deflated = deflated
             context.storage = storage
@@ -63,5 +63,6 @@ cdef class Contexts:
 
     cdef Cursor transfer_syntax(self, Context* context) noexcept:
         return cursor_over(
-            <const uint8_t*>PyBytes_AS_STRING(self.uids) + context.syntax_at, context.syntax_size
+            <const uint8_t*>PyBytes_AS_STRING(self.uids) + context.transfer_at,
+            context.transfer_size,
         )

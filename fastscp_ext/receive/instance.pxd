@@ -17,7 +17,7 @@ cdef enum:
     PATH_ROOM = 2048
     PART_ROOM = 16
     COMMENT_ROOM = 65        # Error Comment: 64 characters and NUL
-    HEAD_ROOM = 144
+    FIRST_ROOM = 144
     IOV_ROOM = 512
 
 cdef enum Stage:
@@ -30,10 +30,10 @@ cdef enum Stage:
     STAGE_COMPRESSING = 6    # complete, on its way to a compressed part
     STAGE_ANSWERABLE = 7     # settled and no longer the committer's: the response may leave
 
-cdef enum Head:
-    HEAD_LOOK = 0            # too few bytes yet to tell whether a Part 10 header is embedded
-    HEAD_STRIP = 1           # one is, and passes
-    HEAD_PAST = 2            # data set bytes
+cdef enum HeaderStage:
+    HEADER_UNKNOWN = 0       # too few bytes yet to tell whether a Part 10 header is embedded
+    HEADER_PASSING = 1       # one is, and passes
+    HEADER_PAST = 2          # data set bytes
 
 cdef enum DuplicateKind:
     DUPLICATE_NO = 0
@@ -43,7 +43,7 @@ cdef enum DuplicateKind:
     DUPLICATE_KEPT = 4       # the other one stays, this one is dropped
 
 # What the instances of one worker share. Descriptors are borrowed; -1: none.
-ctypedef struct Site:
+ctypedef struct Worker:
     int store_fd
     int incoming_fd
     int journal_fd
@@ -59,7 +59,7 @@ ctypedef struct Site:
     uint64_t journal_bytes   # in the present journal file
     uint64_t journal_limit   # from which on it is full
     int journal_errno        # of the failure that closed it, or 0
-    char worker[24]
+    char name[24]
     int iov_used
     iovec iov[IOV_ROOM]
 
@@ -70,7 +70,7 @@ ctypedef struct Instance:
     Instance* next_owed
     Instance* younger        # the association's next one with this path, which waits for it
     PyObject* outbox         # its response is due there; NULL once the peer is gone
-    PyObject* tag            # bytes: the association's members of the journal line
+    PyObject* journal_members    # bytes: those that all lines of the association have
     PyObject* rules          # its association's Rules when it began
     const Treatment* treatment   # theirs
     PyObject* hasher
@@ -81,7 +81,7 @@ ctypedef struct Instance:
     uint64_t stamps[STAMPS]
     int ae_row               # of its calling AE title
     int gathering
-    Cursor tag_text          # the bytes of `tag`
+    Cursor journal_text      # the bytes of `journal_members`
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
     bint has_part
@@ -96,7 +96,7 @@ ctypedef struct Instance:
     bint has_move
     bint has_move_id
     uint8_t stage
-    uint8_t head_stage
+    uint8_t header_stage
     uint8_t duplicate
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
@@ -116,41 +116,41 @@ ctypedef struct Instance:
     uint32_t crc
     Cursor implementation    # for the File Meta Information; borrowed from the receiver
     Cursor version
-    Cursor sender
-    Cursor addressee
+    Cursor calling_ae
+    Cursor called_ae
     uint32_t meta_size
     bint meta_due
-    uint8_t head_have
+    uint8_t first_have
     uint32_t path_size
     uint32_t path_hash       # of the path it was judged to have
-    uint16_t class_size
-    uint16_t name_size
+    uint16_t sop_class_size
+    uint16_t sop_instance_size
     uint16_t move_ae_size
-    uint16_t syntax_size
-    uint8_t class_raw[RAW_UID_ROOM]     # Affected SOP Class UID as sent, padding included
-    uint8_t name_raw[RAW_UID_ROOM]      # Affected SOP Instance UID likewise
+    uint16_t transfer_syntax_size
+    uint8_t sop_class_raw[RAW_UID_ROOM]  # Affected SOP Class UID as sent, padding included
+    uint8_t sop_instance_raw[RAW_UID_ROOM]  # Affected SOP Instance UID likewise
     uint8_t move_ae[16]
-    uint8_t syntax[64]       # transfer syntax of the data set
+    uint8_t transfer_syntax[64]  # of the data set
     char part[PART_ROOM]
     char comment[COMMENT_ROOM]
     char path[PATH_ROOM]     # below the store, with its NUL
     char digest[72]          # "crc32c:..." or "sha256:...", or empty
-    uint8_t head[HEAD_ROOM]
+    uint8_t first[FIRST_ROOM]    # bytes of the data set, until there are enough to know its form
     uint8_t meta[META_ROOM]
     Embedded embedded
     TapState tap
 
 
-cdef void disk_begin(Site* site) noexcept nogil
-cdef void disk_end(Site* site) noexcept nogil
-cdef Cursor class_uid(Instance* i) noexcept nogil
-cdef Cursor name_uid(Instance* i) noexcept nogil
+cdef void disk_begin(Worker* worker) noexcept nogil
+cdef void disk_end(Worker* worker) noexcept nogil
+cdef Cursor sop_class_uid(Instance* i) noexcept nogil
+cdef Cursor sop_instance_uid(Instance* i) noexcept nogil
 cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
-cdef int instance_flush(Site* site, Instance* i) noexcept nogil
-cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil
-cdef void instance_append(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept
-cdef void instance_judge(Site* site, Instance* i) noexcept
+cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil
+cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil
+cdef void instance_append(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept
+cdef void instance_judge(Worker* worker, Instance* i) noexcept
 cdef void hold(PyObject** place, object value) noexcept
 cdef void drop(PyObject** place) noexcept

@@ -60,35 +60,35 @@ cdef enum:
     VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
 
 
-cdef void disk_begin(Site* site) noexcept nogil:
+cdef void disk_begin(Worker* worker) noexcept nogil:
     # A disk may block inside the call that follows; main sees since when.
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now)  # to some milliseconds, at a third of the cost
     word_set(
-        &site.live.disk,
+        &worker.live.disk,
         <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000 + 1,
     )
 
 
-cdef void disk_end(Site* site) noexcept nogil:
-    word_set(&site.live.disk, 0)
+cdef void disk_end(Worker* worker) noexcept nogil:
+    word_set(&worker.live.disk, 0)
 
 
-cdef Cursor class_uid(Instance* i) noexcept nogil:
-    return trimmed_uid(cursor_over(i.class_raw, i.class_size))
+cdef Cursor sop_class_uid(Instance* i) noexcept nogil:
+    return trimmed_uid(cursor_over(i.sop_class_raw, i.sop_class_size))
 
 
-cdef Cursor name_uid(Instance* i) noexcept nogil:
-    return trimmed_uid(cursor_over(i.name_raw, i.name_size))
+cdef Cursor sop_instance_uid(Instance* i) noexcept nogil:
+    return trimmed_uid(cursor_over(i.sop_instance_raw, i.sop_instance_size))
 
 
 cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
-    # Everything up to `syntax` was set by the caller, the rest was zeroed.
+    # Everything up to `transfer_syntax` was set by the caller, the rest was zeroed.
     i.fd = -1
     i.lock_fd = -1
     i.deflated = deflated
     i.stage = STAGE_RECEIVING
-    i.head_stage = HEAD_LOOK
+    i.header_stage = HEADER_UNKNOWN
     tap_begin(&i.tap, TAP_EXPLICIT_LE if deflated else tap_syntax)
 
 
@@ -112,37 +112,37 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
     instance_refuse(i, 0xA700, b"cannot store now")
 
 
-cdef void instance_drop_part(Site* site, Instance* i) noexcept nogil:
+cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:
     if i.fd >= 0:
         close(i.fd)
         i.fd = -1
     if i.has_part:
-        unlinkat(site.incoming_fd, i.part, 0)
+        unlinkat(worker.incoming_fd, i.part, 0)
         i.has_part = False
 
 
-cdef int instance_flush(Site* site, Instance* i) noexcept nogil:
+cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil:
     # Write the fragments collected so far; the iovecs point into the receive buffer and the
     # instance, so this must come before either is used again. 0, or -1 after instance_fail.
-    cdef int used = site.iov_used
+    cdef int used = worker.iov_used
     cdef int got
-    site.iov_used = 0
+    worker.iov_used = 0
     if i.discarding or used == 0:
         return 0
-    disk_begin(site)
-    got = _write_out(site, i, used)
-    disk_end(site)
+    disk_begin(worker)
+    got = _write_out(worker, i, used)
+    disk_end(worker)
     return got
 
 
-cdef int _write_out(Site* site, Instance* i, int used) noexcept nogil:
-    cdef iovec* at = site.iov
+cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
+    cdef iovec* at = worker.iov
     cdef ssize_t n
     if i.fd < 0:
-        site.parts += 1
-        memcpy(put_hex8(i.part, site.parts), b".part", 6)
+        worker.parts += 1
+        memcpy(put_hex8(i.part, worker.parts), b".part", 6)
         i.fd = openat(
-            site.incoming_fd, i.part,
+            worker.incoming_fd, i.part,
             O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
         )
         if i.fd < 0:
@@ -155,7 +155,7 @@ cdef int _write_out(Site* site, Instance* i, int used) noexcept nogil:
             if errno == EINTR:
                 continue
             instance_fail(i, errno, b"write a part file")
-            instance_drop_part(site, i)
+            instance_drop_part(worker, i)
             return -1
         while used and <size_t>n >= at.iov_len:
             n -= <ssize_t>at.iov_len
@@ -167,12 +167,12 @@ cdef int _write_out(Site* site, Instance* i, int used) noexcept nogil:
     return 0
 
 
-cdef inline int _push(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept nogil:
-    if site.iov_used == IOV_ROOM and instance_flush(site, i) < 0:
+cdef inline int _push(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept nogil:
+    if worker.iov_used == IOV_ROOM and instance_flush(worker, i) < 0:
         return -1
-    site.iov[site.iov_used].iov_base = <void*>data
-    site.iov[site.iov_used].iov_len = n
-    site.iov_used += 1
+    worker.iov[worker.iov_used].iov_base = <void*>data
+    worker.iov[worker.iov_used].iov_len = n
+    worker.iov_used += 1
     return 0
 
 
@@ -259,13 +259,13 @@ cdef void drop(PyObject** place) noexcept:
         Py_DECREF(value)
 
 
-cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+cdef void _data_set(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
     # Bytes that will be stored, exactly as they came.
     i.data_bytes += n
     if i.treatment.max_instance_size and i.data_bytes > i.treatment.max_instance_size:
         instance_refuse(i, 0xA700, b"data set above the size limit")
-        site.iov_used = 0
-        instance_drop_part(site, i)
+        worker.iov_used = 0
+        instance_drop_part(worker, i)
         return
     if i.deflated:
         if not i.tap.settled:
@@ -278,44 +278,45 @@ cdef void _data_set(Site* site, Instance* i, const uint8_t* data, uint32_t n) no
         (<object>i.hasher).update(<const uint8_t[:n]>data)
     if i.meta_due:
         i.meta_due = False
-        if _push(site, i, i.meta, i.meta_size) < 0:
+        if _push(worker, i, i.meta, i.meta_size) < 0:
             return
-    _push(site, i, data, n)
+    _push(worker, i, data, n)
 
 
 cdef void _begin_file(Instance* i) noexcept nogil:
     # What the data set is encoded in is known: the header can be built.
     i.meta_size = meta_build(
-        i.meta, class_uid(i), name_uid(i), cursor_over(i.syntax, i.syntax_size),
-        i.implementation, i.version, i.sender, i.addressee,
+        i.meta, sop_class_uid(i), sop_instance_uid(i),
+        cursor_over(i.transfer_syntax, i.transfer_syntax_size),
+        i.implementation, i.version, i.calling_ae, i.called_ae,
     )
     i.meta_due = True
-    i.head_stage = HEAD_PAST
+    i.header_stage = HEADER_PAST
 
 
-cdef void _embedded_done(Site* site, Instance* i) noexcept:
+cdef void _embedded_done(Worker* worker, Instance* i) noexcept:
     # The embedded header has passed; what it says of the data set holds from here.
-    cdef Cursor syntax = i.embedded.transfer_syntax
+    cdef Cursor transfer_syntax = i.embedded.transfer_syntax
     cdef object known
     i.stripped = i.stripped + i.embedded.at
-    if syntax.left == 0 or syntax.left > 64:
+    if transfer_syntax.left == 0 or transfer_syntax.left > 64:
         instance_refuse(i, 0xC000, b"embedded file header without transfer syntax")
         return
-    known = encoding_of(syntax.at[:syntax.left])
+    known = encoding_of(transfer_syntax.at[:transfer_syntax.left])
     if known[0] == TAP_SYNTAX_UNKNOWN:
         instance_refuse(i, 0xC000, b"embedded file header, unknown transfer syntax")
         return
-    memcpy(i.syntax, syntax.at, syntax.left)
-    i.syntax_size = <uint16_t>syntax.left
+    memcpy(i.transfer_syntax, transfer_syntax.at, transfer_syntax.left)
+    i.transfer_syntax_size = <uint16_t>transfer_syntax.left
     i.deflated = known[1]
     tap_begin(&i.tap, TAP_EXPLICIT_LE if i.deflated else <int>known[0])
     # The eight bytes read too far start the data set; they must outlive this call.
-    memcpy(i.head, i.embedded.bytes + i.embedded.at, 8)
+    memcpy(i.first, i.embedded.bytes + i.embedded.at, 8)
     embedded_end(&i.embedded)
     _begin_file(i)
 
 
-cdef void _strip(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+cdef void _strip(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
     cdef Cursor c = cursor_over(data, n)
     cdef int outcome = embedded_feed(&i.embedded, &c)
     if outcome == STRIP_MORE:
@@ -324,58 +325,58 @@ cdef void _strip(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexc
         instance_refuse(i, 0xC000, b"unreadable file header in the data set")
         embedded_end(&i.embedded)
         return
-    _embedded_done(site, i)
+    _embedded_done(worker, i)
     if i.discarding:
         embedded_end(&i.embedded)
         return
-    _data_set(site, i, i.head, 8)
+    _data_set(worker, i, i.first, 8)
     if c.left and not i.discarding:
-        _data_set(site, i, c.at, c.left)
+        _data_set(worker, i, c.at, c.left)
 
 
-cdef void _look(Site* site, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+cdef void _find_header(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
     # `data` starts the data set and is long enough to tell, or all there is.
     cdef uint32_t prefix = embedded_prefix(data, n)
     if prefix == 0xFFFFFFFF:
         _begin_file(i)
         if n:
-            _data_set(site, i, data, n)
+            _data_set(worker, i, data, n)
         return
     if i.treatment.strict:
         instance_refuse(i, 0xC000, b"file header in the data set")
         return
-    i.head_stage = HEAD_STRIP
+    i.header_stage = HEADER_PASSING
     i.stripped = prefix
     embedded_begin(&i.embedded)
-    _strip(site, i, data + prefix, n - prefix)
+    _strip(worker, i, data + prefix, n - prefix)
 
 
 cdef void instance_append(
-    Site* site, Instance* i, const uint8_t* data, uint32_t n
+    Worker* worker, Instance* i, const uint8_t* data, uint32_t n
 ) noexcept:
     # The next bytes of the data set as sent. They must stay until instance_flush.
     cdef uint32_t take
     if i.discarding:
         i.drained += n
         return
-    if i.head_stage == HEAD_PAST:
-        _data_set(site, i, data, n)
-    elif i.head_stage == HEAD_STRIP:
-        _strip(site, i, data, n)
-    elif i.head_have == 0 and n >= EMBEDDED_LOOK:
-        _look(site, i, data, n)
+    if i.header_stage == HEADER_PAST:
+        _data_set(worker, i, data, n)
+    elif i.header_stage == HEADER_PASSING:
+        _strip(worker, i, data, n)
+    elif i.first_have == 0 and n >= EMBEDDED_LOOK:
+        _find_header(worker, i, data, n)
     else:
-        take = EMBEDDED_LOOK - i.head_have
+        take = EMBEDDED_LOOK - i.first_have
         if take > n:
             take = n
         if take:
-            memcpy(i.head + i.head_have, data, take)
-        i.head_have += <uint8_t>take
-        if i.head_have < EMBEDDED_LOOK:
+            memcpy(i.first + i.first_have, data, take)
+        i.first_have += <uint8_t>take
+        if i.first_have < EMBEDDED_LOOK:
             return
-        _look(site, i, i.head, EMBEDDED_LOOK)
+        _find_header(worker, i, i.first, EMBEDDED_LOOK)
         if n > take and not i.discarding:
-            instance_append(site, i, data + take, n - take)
+            instance_append(worker, i, data + take, n - take)
 
 
 cdef bint _same(Cursor a, Cursor b) noexcept nogil:
@@ -440,15 +441,15 @@ cdef void _judge_values(Instance* i) noexcept:
     if i.stripped and i.sniffed:
         instance_refuse(i, 0xC000, b"data set does not match its embedded header")
     found = values[<int>KEY_SOP_INSTANCE_UID]
-    if found.left and not _same(found, name_uid(i)):
+    if found.left and not _same(found, sop_instance_uid(i)):
         instance_refuse(i, 0xA900, b"SOP Instance UID differs from the data set's")
     found = values[<int>KEY_SOP_CLASS_UID]
-    if found.left and not _same(found, class_uid(i)):
+    if found.left and not _same(found, sop_class_uid(i)):
         instance_refuse(i, 0xA900, b"SOP Class UID differs from the data set's")
-    values[<int>KEY_SOP_INSTANCE_UID] = name_uid(i)
-    values[<int>KEY_SOP_CLASS_UID] = class_uid(i)
-    values[<int>KEY_CALLING_AE] = i.sender
-    values[<int>KEY_CALLED_AE] = i.addressee
+    values[<int>KEY_SOP_INSTANCE_UID] = sop_instance_uid(i)
+    values[<int>KEY_SOP_CLASS_UID] = sop_class_uid(i)
+    values[<int>KEY_CALLING_AE] = i.calling_ae
+    values[<int>KEY_CALLED_AE] = i.called_ae
     values[<int>KEY_RECEIVED_DATE] = cursor_over(NULL, 0)
     if (<Rules>i.rules).layout.dated:
         _received_date(i, date)
@@ -463,12 +464,12 @@ cdef void _judge_values(Instance* i) noexcept:
         instance_refuse(i, 0x0117, b"UID is not made of digits and dots")
 
 
-cdef void instance_judge(Site* site, Instance* i) noexcept:
+cdef void instance_judge(Worker* worker, Instance* i) noexcept:
     # The last byte has come: every check that may refuse the instance, and its path.
     # Leaves STAGE_COMPLETE, or a status and no part.
-    if not i.discarding and i.head_stage == HEAD_LOOK:
-        _look(site, i, i.head, i.head_have)
-    if not i.discarding and i.head_stage == HEAD_STRIP:
+    if not i.discarding and i.header_stage == HEADER_UNKNOWN:
+        _find_header(worker, i, i.first, i.first_have)
+    if not i.discarding and i.header_stage == HEADER_PASSING:
         instance_refuse(i, 0xC000, b"data set ends inside a file header")
     if not i.discarding and i.data_bytes == 0:
         instance_refuse(i, 0xC000, b"empty data set")
@@ -479,10 +480,10 @@ cdef void instance_judge(Site* site, Instance* i) noexcept:
         i.truncated = not i.deflated and i.tap.truncated
         _judge_values(i)
     if not i.discarding:
-        instance_flush(site, i)
+        instance_flush(worker, i)
     if i.discarding:
-        site.iov_used = 0
-        instance_drop_part(site, i)
+        worker.iov_used = 0
+        instance_drop_part(worker, i)
         return
     _digest(i)
     i.stage = STAGE_COMPLETE

@@ -20,7 +20,7 @@ cdef class Outbox:
     cdef bint backlog            # the transport may hold something back
     cdef public bint trace
     cdef public bint verbose
-    cdef public bint wind_up     # the association ends once nothing is owed
+    cdef public bint tell_responses_sent  # the association ends once nothing is owed
     cdef readonly int owed
     cdef readonly uint64_t stored
     cdef readonly uint64_t refused

@@ -10,13 +10,13 @@ __all__ = ["Outbox"]
 class Outbox:
     """The responses owed to one peer, in request order; made by its receiver.
 
-    trace, verbose, wind_up: whether the receiver's methods `pdu_traced`, `instance_settled` (for
-    0000, too) and `responses_sent` are called.
+    trace, verbose, tell_responses_sent: whether the receiver's methods `pdu_traced`,
+    `instance_answered` (for 0000, too) and `responses_sent` are called.
     """
 
     trace: bool
     verbose: bool
-    wind_up: bool
+    tell_responses_sent: bool
 
     def __new__(cls, pace: Pace) -> Self: ...
     @property

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
-from fastscp_ext.receive.instance cimport STAGE_ANSWERABLE, Instance, drop, name_uid
+from fastscp_ext.receive.instance cimport STAGE_ANSWERABLE, Instance, drop, sop_instance_uid
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_shrink
 from fastscp_ext.shared.block cimport STAMP_ANSWERED
@@ -36,8 +36,8 @@ cdef inline void _fill(StoreResponse* response, Instance* i) noexcept nogil:
     response.message_id = i.message_id
     response.status = i.status
     response.offending = i.offending
-    response.sop_class_uid = cursor_over(i.class_raw, i.class_size)
-    response.sop_instance_uid = cursor_over(i.name_raw, i.name_size)
+    response.sop_class_uid = cursor_over(i.sop_class_raw, i.sop_class_size)
+    response.sop_instance_uid = cursor_over(i.sop_instance_raw, i.sop_instance_size)
     response.comment = cursor_over(<uint8_t*>i.comment, <uint32_t>strlen(i.comment))
 
 
@@ -131,7 +131,7 @@ cdef class Outbox:
             self._write(out, used)
         if sent and self.owed == 0:
             self.pace.restart()
-            if self.wind_up and self.association != NULL:
+            if self.tell_responses_sent and self.association != NULL:
                 (<object>self.association).responses_sent()
         return 0
 
@@ -164,9 +164,9 @@ cdef class Outbox:
         return got
 
     cdef int _tell(self, Instance* i) except -1:
-        cdef Cursor name = name_uid(i)
+        cdef Cursor name = sop_instance_uid(i)
         if self.association != NULL:
-            (<object>self.association).instance_settled(
+            (<object>self.association).instance_answered(
                 name.at[:name.left].decode("latin-1") if name.left else "", i.status,
                 i.path.decode() if i.path[0] else "", i.data_bytes, i.comment.decode(),
             )

@@ -1,13 +1,13 @@
 # Instances kept for reuse.
 
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 
 
 # Used on the loop's thread alone.
 ctypedef struct Pool:
     Instance* spare
     int spares
-    Site* site               # where an instance is counted that is given back
+    Worker* worker               # where an instance is counted that is given back
 
 
 cdef Instance* pool_take(Pool* pool) except NULL

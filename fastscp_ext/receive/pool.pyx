@@ -21,7 +21,7 @@ cdef Instance* pool_take(Pool* pool) except NULL:
         pool.spare = i.next
         pool.spares -= 1
         # Only the small fields in front; the rest is written before it is read.
-        memset(i, 0, <size_t>(<uint8_t*>i.class_raw - <uint8_t*>i))
+        memset(i, 0, <size_t>(<uint8_t*>i.sop_class_raw - <uint8_t*>i))
     else:
         i = <Instance*>malloc(sizeof(Instance))
         if i == NULL:
@@ -47,9 +47,9 @@ cdef Instance* pool_shrink(Instance* i) noexcept:
 
 
 cdef void pool_give_back(Pool* pool, Instance* i) noexcept:
-    settled(pool.site, i)
+    settled(pool.worker, i)
     drop(&i.outbox)
-    drop(&i.tag)
+    drop(&i.journal_members)
     drop(&i.rules)
     drop(&i.hasher)
     drop(&i.inflater)

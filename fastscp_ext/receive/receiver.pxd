@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport Instance
-from fastscp_ext.receive.intake cimport Intake
+from fastscp_ext.receive.reception cimport Reception
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.rules cimport Rules
@@ -13,7 +13,7 @@ from fastscp_ext.wire.framing cimport Framer
 
 
 cdef class Receiver:
-    cdef readonly Intake intake
+    cdef readonly Reception reception
     cdef readonly Outbox outbox
     cdef readonly Pace pace
     cdef readonly Rules rules     # None until `establish`
@@ -25,9 +25,9 @@ cdef class Receiver:
     cdef bint awaiting_associate
     cdef bint oversize_told
     cdef uint32_t max_pdu_length
-    cdef bytes tag
-    cdef bytes calling
-    cdef bytes called
+    cdef bytes journal_members
+    cdef bytes calling_ae
+    cdef bytes called_ae
     cdef int ae_row               # of the calling AE title, among the counters
     cdef readonly uint64_t number
     cdef readonly uint64_t bytes_received

@@ -5,9 +5,9 @@ from typing import Protocol, Self, type_check_only
 
 from typing_extensions import disjoint_base
 
-from fastscp_ext.receive.intake import Intake
 from fastscp_ext.receive.outbox import Outbox
 from fastscp_ext.receive.pace import Pace
+from fastscp_ext.receive.reception import Reception
 from fastscp_ext.receive.rules import Rules
 
 __all__ = ["Receiver"]
@@ -44,13 +44,13 @@ class Hooks(Protocol):
     def long_pdu(self, length: int, /) -> bool:
         """First P-DATA-TF above what we announced; whether to go on."""
 
-    def turn_over(self) -> None:
+    def turn_ended(self) -> None:
         """Others are to be read first: call `pace.go_on(32)` in the loop's next turn."""
 
     def responses_sent(self) -> None:
-        """Nothing is owed any more; called only while `outbox.wind_up`."""
+        """Nothing is owed any more; called only while `outbox.tell_responses_sent`."""
 
-    def instance_settled(
+    def instance_answered(
         self, instance: str, status: int, path: str, size: int, comment: str, /
     ) -> None:
         """An instance is answered; for 0000 only while `outbox.verbose`."""
@@ -65,13 +65,13 @@ class Receiver:
     The loop calls `get_buffer` and `buffer_updated`. The class leaves the rest of the arguments to
     the subclass.
 
-    intake: shared with the worker's other associations. number: the association's.
+    reception: shared with the worker's other associations. number: the association's.
     max_pdu_length: as announced. pdata_cap: bytes of P-DATA-TF body tolerated.
     """
 
     def __new__(
         cls,
-        intake: Intake,
+        reception: Reception,
         number: int,
         *_args: object,
         max_pdu_length: int = 131072,
@@ -79,7 +79,7 @@ class Receiver:
         **_options: object,
     ) -> Self: ...
     @property
-    def intake(self) -> Intake: ...
+    def reception(self) -> Reception: ...
     @property
     def outbox(self) -> Outbox: ...
     @property
@@ -96,8 +96,8 @@ class Receiver:
     def ignored_bytes(self) -> int:
         """Bytes that came after the end of interpretation."""
 
-    def get_buffer(self, sizehint: int) -> Intake:
-        """The space the next read goes to: the intake's buffer."""
+    def get_buffer(self, sizehint: int) -> Reception:
+        """The space the next read goes to: the reception's buffer."""
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was just read. Nothing of it is needed afterwards."""
@@ -115,9 +115,9 @@ class Receiver:
         rules: Rules,
         peer_max_pdu_length: int,
         unique_ids: bool,
-        tag: bytes,
-        calling: bytes,
-        called: bytes,
+        journal_members: bytes,
+        calling_ae: bytes,
+        called_ae: bytes,
         ae_row: int = 0,
     ) -> None:
         """Enter data transfer (Sta6).
@@ -126,8 +126,9 @@ class Receiver:
         rules: how its instances are treated; their durability has to be the worker's.
         peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
         unique_ids: refuse a Message ID that is still outstanding with 0210.
-        tag: the association's members of its journal lines, each led by a comma.
-        calling, called: AE titles for files and paths. ae_row: the calling one's, for counters.
+        journal_members: what the association's journal lines have in common, each led by a comma.
+        calling_ae, called_ae: AE titles for files and paths. ae_row: the calling one's, for the
+        counters.
         Raises ValueError.
         """
 

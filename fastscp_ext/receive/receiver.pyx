@@ -1,6 +1,6 @@
 """One association's receive path: from bytes read to instances complete and responses sent.
 
-The event loop reads straight into the intake's buffer and calls `buffer_updated`, which frames,
+The event loop reads straight into the reception's buffer and calls `buffer_updated`, which frames,
 taps, digests and writes without the interpreter. A subclass in Python answers what is rare:
 association, echo, errors, the end. See receiver.pyi.
 
@@ -19,11 +19,11 @@ from posix.time cimport clock_gettime, clockid_t, timespec
 from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport (
-    RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Site, class_uid, hold,
+    RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Worker, sop_class_uid, hold,
     instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
-    instance_refuse, name_uid,
+    instance_refuse, sop_instance_uid,
 )
-from fastscp_ext.receive.intake cimport Intake
+from fastscp_ext.receive.reception cimport Reception
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport HOLD_TURN, Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_take
@@ -68,20 +68,20 @@ cdef class Receiver:
     """One association as the event loop's protocol object. See receiver.pyi."""
 
     def __cinit__(
-        self, Intake intake not None, uint64_t number, *_args,
+        self, Reception reception not None, uint64_t number, *_args,
         uint32_t max_pdu_length=131072, uint32_t pdata_cap=16777216, **_options,
     ):
         framer_begin(&self.framer, pdata_cap if pdata_cap > max_pdu_length else max_pdu_length)
-        self.intake = intake
+        self.reception = reception
         self.pace = Pace.__new__(Pace)
         self.outbox = Outbox.__new__(Outbox, self.pace)
         self.outbox.association = <PyObject*>self
-        self.outbox.pool = &intake.pool
-        self.outbox.pool_of = intake
+        self.outbox.pool = &reception.pool
+        self.outbox.pool_of = reception
         self.number = number
         self.max_pdu_length = max_pdu_length
         self.awaiting_associate = True
-        self.tag = self.calling = self.called = b""
+        self.journal_members = self.calling_ae = self.called_ae = b""
 
     def __dealloc__(self):
         framer_end(&self.framer)
@@ -91,8 +91,8 @@ cdef class Receiver:
     # -- what the event loop calls
 
     def get_buffer(self, Py_ssize_t sizehint):
-        """The space the next read goes to: the intake's buffer."""
-        return self.intake
+        """The space the next read goes to: the reception's buffer."""
+        return self.reception
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
@@ -114,8 +114,8 @@ cdef class Receiver:
     cdef int _take_in(self, Py_ssize_t nbytes) except -1:
         self.pace.arrived(<uint64_t>nbytes, self._midway())
         self.bytes_received += <uint64_t>nbytes
-        self.intake.site.read_ns = monotonic_ns()
-        word_count(&self.intake.site.rows.received, <uint64_t>nbytes)
+        self.reception.worker.read_ns = monotonic_ns()
+        word_count(&self.reception.worker.rows.received, <uint64_t>nbytes)
         if self.framer.dead or self.stopped:
             self.ignored_bytes += <uint64_t>nbytes
             return 0
@@ -123,25 +123,25 @@ cdef class Receiver:
             self._frames(nbytes)
         finally:
             # What is complete is committed, whatever a method of the subclass may raise.
-            self.intake.commit()
-        self.intake.ration(self.pace, nbytes)
-        if nbytes == self.intake.buffer_size:
+            self.reception.commit()
+        self.reception.ration(self.pace, nbytes)
+        if nbytes == self.reception.buffer_size:
             # More is there, and the loop would go on reading here: the others' turn first.
             self.pace.set_hold(HOLD_TURN, True)
-            self.turn_over()
+            self.turn_ended()
         return 0
 
     cdef int _frames(self, Py_ssize_t nbytes) except -1:
         cdef Framer* f = &self.framer
-        cdef Cursor c = cursor_over(self.intake.buffer, <uint32_t>nbytes)
-        cdef Site* site = &self.intake.site
+        cdef Cursor c = cursor_over(self.reception.buffer, <uint32_t>nbytes)
+        cdef Worker* worker = &self.reception.worker
         cdef int kind
-        site.iov_used = 0
+        worker.iov_used = 0
         while True:
             kind = framer_next(f, &c)
             if kind == FRAME_DATA:
                 if f.data.left:
-                    instance_append(site, self.current, f.data.at, f.data.left)
+                    instance_append(worker, self.current, f.data.at, f.data.left)
                 if f.last:
                     self._complete()
                 elif self.current.drained > DRAIN_MOST:
@@ -165,7 +165,7 @@ cdef class Receiver:
                 self.ignored_bytes += c.left
                 break
         if self.current != NULL:
-            instance_flush(site, self.current)
+            instance_flush(worker, self.current)
         return 0
 
     cdef int _header(self) except -1:
@@ -222,7 +222,7 @@ cdef class Receiver:
         framer_expect(f, data_follows)
         if reply is None and not data_follows:
             return 0
-        i = pool_take(&self.intake.pool)
+        i = pool_take(&self.reception.pool)
         i.context_id = context_id
         i.discarding = True
         if reply is None:
@@ -238,7 +238,7 @@ cdef class Receiver:
 
     cdef int _store(self, const CommandScan* scan, bint data_follows) except -1:
         # A C-STORE-RQ whose framing, Message ID and Data Set Type are in order (PS3.7 9.3.1.1).
-        cdef Instance* i = pool_take(&self.intake.pool)
+        cdef Instance* i = pool_take(&self.reception.pool)
         cdef Context* context = self.contexts.of(self.framer.context_id)
         self.current = i
         self._begin(i, scan, context)
@@ -249,10 +249,10 @@ cdef class Receiver:
         if not self.outbox.claim_message_id(i):
             instance_refuse(i, 0x0210, b"Message ID is still outstanding")
         if not i.discarding:
-            i.implementation = _bytes_cursor(self.intake.implementation)
-            i.version = _bytes_cursor(self.intake.version)
-            i.sender = _bytes_cursor(self.calling)
-            i.addressee = _bytes_cursor(self.called)
+            i.implementation = _bytes_cursor(self.reception.implementation)
+            i.version = _bytes_cursor(self.reception.version)
+            i.calling_ae = _bytes_cursor(self.calling_ae)
+            i.called_ae = _bytes_cursor(self.called_ae)
             if i.treatment.digest == DIGEST_SHA256:
                 hold(&i.hasher, hashlib.sha256())
         return 0
@@ -264,27 +264,27 @@ cdef class Receiver:
         cdef timespec now
         hold(&i.rules, self.rules)
         i.treatment = &self.rules.treatment
-        hold(&i.tag, self.tag)
-        i.tag_text = _bytes_cursor(self.tag)
+        hold(&i.journal_members, self.journal_members)
+        i.journal_text = _bytes_cursor(self.journal_members)
         i.context_id = self.framer.context_id
         i.message_id = scan.message_id
         i.ae_row = self.ae_row
-        i.stamps[<int>STAMP_COMMAND] = self.intake.site.read_ns
+        i.stamps[<int>STAMP_COMMAND] = self.reception.worker.read_ns
         clock_gettime(CLOCK_REALTIME_COARSE, &now)
         i.received_s = now.tv_sec
         if scan.present & CMD_HAS_AFFECTED_SOP_INSTANCE and scan.sop_instance.left <= RAW_UID_ROOM:
-            i.name_size = <uint16_t>scan.sop_instance.left
-            memcpy(i.name_raw, scan.sop_instance.at, scan.sop_instance.left)
+            i.sop_instance_size = <uint16_t>scan.sop_instance.left
+            memcpy(i.sop_instance_raw, scan.sop_instance.at, scan.sop_instance.left)
         uid = self.contexts.abstract_syntax(context)
         if scan.present & CMD_HAS_AFFECTED_SOP_CLASS and scan.sop_class.left:
             uid = scan.sop_class
         # Left out, it is the context that says what it is.
         if uid.left <= RAW_UID_ROOM:
-            i.class_size = <uint16_t>uid.left
-            memcpy(i.class_raw, uid.at, uid.left)
+            i.sop_class_size = <uint16_t>uid.left
+            memcpy(i.sop_class_raw, uid.at, uid.left)
         uid = self.contexts.transfer_syntax(context)
-        i.syntax_size = <uint16_t>uid.left
-        memcpy(i.syntax, uid.at, uid.left)
+        i.transfer_syntax_size = <uint16_t>uid.left
+        memcpy(i.transfer_syntax, uid.at, uid.left)
         if scan.present & ~scan.unusable & CMD_HAS_MOVE_ORIGINATOR_AE:
             ae = trimmed_ae(scan.move_originator_ae)
             i.has_move = True
@@ -298,15 +298,15 @@ cdef class Receiver:
 
     cdef int _judge(self, Instance* i, Context* context) except -1:
         # Refuse what the command set alone, or the state of the store, rules out.
-        cdef Cursor sop_class = class_uid(i)
+        cdef Cursor sop_class = sop_class_uid(i)
         cdef Cursor abstract = self.contexts.abstract_syntax(context)
-        cdef uint64_t state = word_get(self.intake.site.store_state)
+        cdef uint64_t state = word_get(self.reception.worker.store_state)
         cdef int status
         if state == STORE_FULL:
             instance_refuse(i, 0xA700, b"out of disk space")
         elif state == STORE_LOST:
             instance_refuse(i, 0xA700, b"store is not there")
-        elif not uid_ok(name_uid(i)):
+        elif not uid_ok(sop_instance_uid(i)):
             instance_refuse(i, 0x0117, b"SOP Instance UID is not usable")
         elif not uid_ok(sop_class):
             instance_refuse(i, 0x0122, b"SOP Class UID is not usable")
@@ -323,26 +323,26 @@ cdef class Receiver:
         cdef Instance* i = self.current
         self.current = NULL
         self.pace.last_bytes = i.data_bytes
-        i.stamps[<int>STAMP_LAST_BYTE] = self.intake.site.read_ns
+        i.stamps[<int>STAMP_LAST_BYTE] = self.reception.worker.read_ns
         if i.reply != NULL or i.no_reply:
             i.stage = STAGE_ANSWERABLE
             return self._owe(i)
-        instance_judge(&self.intake.site, i)
+        instance_judge(&self.reception.worker, i)
         if i.stage == STAGE_COMPLETE:
             hold(&i.outbox, self.outbox)
             if not self.outbox.behind_elder(i):
-                self.intake.complete(i)
+                self.reception.complete(i)
         else:
             i.stage = STAGE_ANSWERABLE
             if i.error_no:
-                self.intake.on_error(
+                self.reception.on_error(
                     (<const char*>i.error_step).decode(), i.error_no, i.part.decode()
                 )
         return self._owe(i)
 
     cdef int _owe(self, Instance* i) except -1:
         self.outbox.owe(i)
-        return self.intake.hold_back(self.outbox)
+        return self.reception.hold_back(self.outbox)
 
     # -- what the subclass calls
 
@@ -356,13 +356,14 @@ cdef class Receiver:
 
     def establish(
         self, contexts not None, *, Rules rules not None, uint32_t peer_max_pdu_length,
-        bint unique_ids, bytes tag not None, bytes calling not None, bytes called not None,
+        bint unique_ids, bytes journal_members not None, bytes calling_ae not None,
+        bytes called_ae not None,
         int ae_row=0,
     ):
         """Enter data transfer (Sta6). See receiver.pyi."""
         if peer_max_pdu_length and peer_max_pdu_length < 8:
             raise ValueError("peer takes no PDV")
-        if rules.treatment.durable != self.intake.site.durable:
+        if rules.treatment.durable != self.reception.worker.durable:
             raise ValueError("durability other than the worker's")
         if not 0 <= ae_row < AE_ROWS:
             raise ValueError("no such row")
@@ -372,9 +373,9 @@ cdef class Receiver:
         self.outbox.peer_max_pdu_length = peer_max_pdu_length
         if unique_ids:
             self.outbox.keep_message_ids()
-        self.tag = tag
-        self.calling = calling
-        self.called = called
+        self.journal_members = journal_members
+        self.calling_ae = calling_ae
+        self.called_ae = called_ae
         self.ae_row = ae_row
         self.established = True
         self.pace.restart()
@@ -402,15 +403,15 @@ cdef class Receiver:
         if i == NULL:
             return midway
         self.current = NULL
-        self.intake.site.iov_used = 0
-        instance_drop_part(&self.intake.site, i)
-        pool_give_back(&self.intake.pool, i)
+        self.reception.worker.iov_used = 0
+        instance_drop_part(&self.reception.worker, i)
+        pool_give_back(&self.reception.pool, i)
         return True
 
     def abandon(self):
         """The peer is gone. See receiver.pyi."""
         self.stop()
-        self.intake.leave(self.outbox)
+        self.reception.leave(self.outbox)
         self.outbox.abandon()
 
     def overdue(self, double now, double message_timeout, double min_rate, double idle_timeout):

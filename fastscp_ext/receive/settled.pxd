@@ -1,6 +1,6 @@
 # The end of every instance: it is counted.
 
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 
 
-cdef void settled(Site* site, Instance* i) noexcept nogil
+cdef void settled(Worker* worker, Instance* i) noexcept nogil

@@ -1,7 +1,7 @@
 """The end of every instance: it is counted. See settled.pyi."""
 
 from fastscp_ext.receive.instance cimport (
-    DUPLICATE_IDENTICAL, DUPLICATE_REPLACED, DUPLICATE_VERSION, STAGE_ANSWERABLE, Instance, Site,
+    DUPLICATE_IDENTICAL, DUPLICATE_REPLACED, DUPLICATE_VERSION, STAGE_ANSWERABLE, Instance, Worker,
 )
 from fastscp_ext.shared.rows cimport (
     OUTCOME_REFUSED, OUTCOME_STORED, OUTCOME_UNFINISHED, Ended, count_ended,
@@ -28,7 +28,7 @@ cdef inline int _stored_row(const Instance* i) noexcept nogil:
     return STATUS_ROW_STORED
 
 
-cdef void settled(Site* site, Instance* i) noexcept nogil:
+cdef void settled(Worker* worker, Instance* i) noexcept nogil:
     # Whoever gives an instance back calls this, and nobody else: each is counted once, however it
     # ended. Answers to other commands travel as instances, too.
     cdef Ended ended
@@ -44,7 +44,7 @@ cdef void settled(Site* site, Instance* i) noexcept nogil:
         ended.outcome = OUTCOME_REFUSED
         ended.status = status_row(i.status, i.comment, i.error_no)
     ended.ae = i.ae_row
-    ended.syntax = syntax_row(i.syntax, i.syntax_size)
+    ended.syntax = syntax_row(i.transfer_syntax, i.transfer_syntax_size)
     ended.bytes = i.data_bytes
     ended.stamps = i.stamps
-    count_ended(site.rows, &ended)
+    count_ended(worker.rows, &ended)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastscp_ext import (
     Duplicate,
-    Intake,
     Layout,
     Receiver,
+    Reception,
     Rules,
     Shared,
     crc32c,
@@ -81,7 +81,7 @@ class Peer(Receiver):
     """An association that notes what it is told."""
 
     def __init__(self, *_args: Any, judgement: int = 0, **_options: Any) -> None:
-        self.outbox.wind_up = True
+        self.outbox.tell_responses_sent = True
         self.judgement = judgement
         self.pdus: list[tuple[Any, ...]] = []
         self.commands: list[tuple[int, bytes]] = []
@@ -115,13 +115,13 @@ class Peer(Receiver):
     def long_pdu(self, length: int) -> bool:
         return self.judgement == 0
 
-    def turn_over(self) -> None:
+    def turn_ended(self) -> None:
         self.pace.go_on(32)
 
     def responses_sent(self) -> None:
         assert self.outbox.owed == 0
 
-    def instance_settled(
+    def instance_answered(
         self, instance: str, status: int, path: str, size: int, comment: str
     ) -> None:
         # Of a refused instance, how much was read is for the log and depends on the slices; where
@@ -156,7 +156,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     store_fd, incoming_fd = (os.open(path, os.O_RDONLY) for path in (store, incoming))
     journal_fd = os.open(root / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     taken: list[Duplicate] = []
-    intake = Intake(
+    reception = Reception(
         store_fd=store_fd,
         incoming_fd=incoming_fd,
         shared=Shared(),
@@ -182,7 +182,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
         max_instance_size=300 if option & 8 else 0,
     )
     peer = Peer(
-        intake, 1, judgement=0x0122 if option & 16 else 0, max_pdu_length=4096, pdata_cap=1 << 20
+        reception, 1, judgement=0x0122 if option & 16 else 0, max_pdu_length=4096, pdata_cap=1 << 20
     )
     peer.outbox.trace = bool(option & 32)
     transport = Transport()
@@ -194,12 +194,12 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
         rules=rules,
         peer_max_pdu_length=(0, 8, 64, 16384)[option >> 6],
         unique_ids=False,
-        tag=b',"association":"x"',
-        calling=b"SENDER",
-        called=b"",
+        journal_members=b',"association":"x"',
+        calling_ae=b"SENDER",
+        called_ae=b"",
     )  # fmt: skip
     try:
-        feed(peer, intake, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
+        feed(peer, reception, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
     except MemoryError:
         # Only ever an allocation refused on purpose. The loop would close the connection.
         assert allocation
@@ -208,7 +208,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     assert not peer.mid_message
     if not allocation:
         assert peer.outbox.owed == 0
-        assert intake.uncommitted == 0
+        assert reception.uncommitted == 0
         assert not list(incoming.iterdir())
     peer.abandon()
     peer.detach()
@@ -224,7 +224,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
 
 
 def feed(
-    peer: Peer, intake: Intake, pieces: Iterable[bytes], taken: list[Duplicate], answer: str,
+    peer: Peer, reception: Reception, pieces: Iterable[bytes], taken: list[Duplicate], answer: str,
     allocation: int,
 ) -> None:  # fmt: skip
     """As the event loop would, the buffer guarded behind what was read."""
@@ -234,11 +234,11 @@ def feed(
         for at in range(0, len(piece), BUFFER):
             part = piece[at : at + BUFFER]
             memory[: len(part)] = part
-            checks.guard(intake, len(part))
+            checks.guard(reception, len(part))
             try:
                 peer.buffer_updated(len(part))
             finally:
-                checks.guard(intake, 0)
+                checks.guard(reception, 0)
             while taken:
                 settle(taken.pop(0), answer)
     checks.refuse_allocation(0)
@@ -248,9 +248,9 @@ def settle(duplicate: Duplicate, answer: str) -> None:
     if answer == "refuse":
         duplicate.refuse(0xC000, b"exists")
     elif answer == "identical":
-        duplicate.settle("identical", duplicate.path)
+        duplicate.accept("identical", duplicate.path)
     else:
-        duplicate.settle("kept", duplicate.path)
+        duplicate.accept("kept", duplicate.path)
 
 
 def split(written: bytes) -> Iterable[bytes]:

@@ -138,24 +138,24 @@ _NAMING: Final = """    while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = word_add(site.sequence, 1)
+            i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
-            _name(site, c, i)
+            _name(worker, c, i)
         i = i.next
 """
-_FLUSHING: Final = """    if site.durable:
-        flush_directories(site, &c.directories, threads, batch)
+_FLUSHING: Final = """    if worker.durable:
+        flush_directories(worker, &c.directories, threads, batch)
 """
 _AGAIN: Final = "cdef void flush_directories("
 _CIMPORT: Final = "from fastscp_ext.commit.directories cimport flush_settled\n"
 _DECLARED: Final = """cdef void flush_directories(
-    Site* site, Directories* c, flusher* threads, Instance* batch) noexcept nogil
+    Site* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil
 """
-_JOURNALING: Final = "    _journal(site, c, batch)\n"
+_JOURNALING: Final = "    _journal(worker, c, batch)\n"
 _APPENDING: Final = """    while done < n:
-        got = write(site.journal_fd, text + done, n - done)
+        got = write(worker.journal_fd, text + done, n - done)
 """
-_JOURNAL_FLUSH: Final = """    if site.durable and fdatasync(site.journal_fd) < 0:
+_JOURNAL_FLUSH: Final = """    if worker.durable and fdatasync(worker.journal_fd) < 0:
         return errno
 """
 _DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"
@@ -169,7 +169,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             _DATA_FLUSH,
             "    if i.stage == STAGE_COMPLETE:\n"
             "        close(i.fd)\n"
-            "        i.fd = openat(c.site.incoming_fd, i.part, 0)\n" + _DATA_FLUSH,
+            "        i.fd = openat(c.worker.incoming_fd, i.part, 0)\n" + _DATA_FLUSH,
             1,
         ),
         (
@@ -187,7 +187,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
         (COMMITTER, _DATA_FLUSH, "    i.flush.fd = -1\n", 1),
         (
             COMMITTER,
-            "        part_flushed(c.site, i, job.error)\n",
+            "        part_flushed(c.worker, i, job.error)\n",
             "        i.stage = 2\n",
             1,
         ),
@@ -195,8 +195,8 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             COMMIT,
             _NAMING,
             _NAMING.replace(
-                "            _name(site, c, i)\n",
-                "            _name(site, c, i)\n"
+                "            _name(worker, c, i)\n",
+                "            _name(worker, c, i)\n"
                 "            fdatasync(i.fd)\n"
                 "            close(i.fd)\n"
                 "            i.fd = -1\n",
@@ -222,7 +222,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             _NAMING + _FLUSHING,
             "    while i != NULL:\n"
             "        if i.stage == STAGE_FLUSHED:\n"
-            "            make_parents(site.store_fd, i.path, i.path_size)\n"
+            "            make_parents(worker.store_fd, i.path, i.path_size)\n"
             "            i.stage = STAGE_NAMED\n"
             "        i = i.next\n" + _FLUSHING + "    i = batch\n"
             "    while i != NULL:\n"

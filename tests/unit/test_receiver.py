@@ -28,9 +28,9 @@ from fastscp.store.names import JOURNAL, names_in
 from fastscp_ext import (
     CommandSet,
     Duplicate,
-    Intake,
     Layout,
     Receiver,
+    Reception,
     Rules,
     Shared,
     build_meta,
@@ -118,7 +118,7 @@ class FakeTransport:
 class Association(Receiver):
     """Notes what it is told, and answers every command with the same bytes."""
 
-    def __init__(self, intake: Intake, number: int, **_options: object) -> None:
+    def __init__(self, reception: Reception, number: int, **_options: object) -> None:
         self.transport = FakeTransport()
         self.pdus: list[tuple[int, bytes]] = []
         self.failures: list[tuple[int, int, str]] = []
@@ -127,7 +127,7 @@ class Association(Receiver):
         self.traced: list[tuple[bool, int, int]] = []
         self.all_sent = 0
         self.turns = 0
-        self.outbox.wind_up = True
+        self.outbox.tell_responses_sent = True
         self.class_status = 0x0122
         self.tolerant = True
         self.attach(self.transport, -1)
@@ -150,13 +150,13 @@ class Association(Receiver):
         self.long.append(length)
         return self.tolerant
 
-    def turn_over(self) -> None:
+    def turn_ended(self) -> None:
         self.turns += 1
 
     def responses_sent(self) -> None:
         self.all_sent += 1
 
-    def instance_settled(
+    def instance_answered(
         self, instance: str, status: int, path: str, size: int, comment: str
     ) -> None:
         self.settled.append((instance, status, path, size, comment))
@@ -198,7 +198,7 @@ def _nothing_to_compress(_compression: Compression) -> None:
 
 
 class Site:
-    """A store and an intake over it; nothing may be left undone at the end of a `with` block."""
+    """A store and an reception over it; nothing may be left undone at the end of a `with` block."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class Site:
             **{name: options.pop(name) for name in TREATMENT & options.keys()},
         )
         self.use_link = options.setdefault("use_link", False)
-        self.intake = Intake(
+        self.reception = Reception(
             store_fd=self.store_fd, incoming_fd=self.incoming_fd, shared=self.shared, worker=3,
             name="w3", durable=durable, implementation=IMPLEMENTATION, version=VERSION,
             new_journal=new_journal or self.segments.next, on_duplicate=self._duplicate,
@@ -246,15 +246,15 @@ class Site:
     def __exit__(self, *error: object) -> None:
         try:
             if self.durable:
-                self.until(lambda: self.intake.uncommitted == 0)
+                self.until(lambda: self.reception.uncommitted == 0)
             if error[0] is None:
-                assert self.intake.uncommitted == 0
+                assert self.reception.uncommitted == 0
         finally:
             self.segments.close()
             os.close(self.store_fd)
             os.close(self.incoming_fd)
             # Its descriptors go with it.
-            del self.intake, self.shared
+            del self.reception, self.shared
             self.waiting.clear()
 
     def associate(
@@ -267,7 +267,7 @@ class Site:
         **options: Any,
     ) -> Association:
         self.numbers += 1
-        one = Association(self.intake, self.numbers, **options)
+        one = Association(self.reception, self.numbers, **options)
         self.establish(
             one,
             rules=rules,
@@ -296,9 +296,9 @@ class Site:
             rules=rules or self.rules,
             peer_max_pdu_length=peer_max_pdu_length,
             unique_ids=unique_ids,
-            tag=b',"association":"x.%d"' % one.number,
-            calling=b"SENDER",
-            called=b"RECEIVER",
+            journal_members=b',"association":"x.%d"' % one.number,
+            calling_ae=b"SENDER",
+            called_ae=b"RECEIVER",
             ae_row=ae_row,
         )
 
@@ -323,8 +323,8 @@ class Site:
         while not look():
             assert self.durable, "nothing will change it"
             assert time.monotonic() < end
-            if select.select([self.intake.done_fd], [], [], 0.05)[0]:
-                self.intake.release()
+            if select.select([self.reception.done_fd], [], [], 0.05)[0]:
+                self.reception.release()
 
     def settle(self, one: Association) -> None:
         self.until(lambda: one.outbox.owed == 0)
@@ -345,7 +345,7 @@ class Site:
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
         else:
             kind: Literal["identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
-            duplicate.settle(kind, outcome.path, outcome.lock_fd)
+            duplicate.accept(kind, outcome.path, outcome.lock_fd)
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -1075,7 +1075,7 @@ def test_responses_keep_the_order_of_requests(site: Site) -> None:
     assert one.outbox.owed == 0
     assert one.all_sent == 2
     # Nobody asked to be told: the interpreter is not met for it.
-    one.outbox.wind_up = False
+    one.outbox.tell_responses_sent = False
     site.feed(one, store(5, sop="1.2.6"))
     assert one.statuses()[-1] == 0
     assert one.all_sent == 2
@@ -1151,7 +1151,7 @@ def test_a_complete_message_is_kept_though_the_peer_is_gone(tmp_path: Path) -> N
         one.abandon()
         one.detach()
         site.resolve(site.waiting.pop())
-        site.until(lambda: site.intake.uncommitted == 0)
+        site.until(lambda: site.reception.uncommitted == 0)
         assert not one.transport.sent
         fact = site.journal()[1]
         assert fact["responded"] is False
@@ -1294,7 +1294,7 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
         return not one.transport.paused
 
     def refill(now: float) -> bool:
-        site.intake.refill(now)
+        site.reception.refill(now)
         return not one.transport.paused
 
     assert refill(100.0)
@@ -1548,7 +1548,7 @@ def test_a_duplicate_is_settled_once(site: Site) -> None:
     with pytest.raises(ValueError, match="settled already"):
         duplicate.refuse(0xC000, b"no")
     with pytest.raises(ValueError, match="settled already"):
-        duplicate.settle("identical", path_of())
+        duplicate.accept("identical", path_of())
 
 
 # What it costs -----------------------------------------------------------------------------------
@@ -1588,7 +1588,7 @@ def test_memory_and_descriptors_stay_flat(tmp_path: Path, durable: bool) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"worker": 256}, {"worker": -1}, {"name": "n" * 24}])
-def test_an_intake_that_cannot_be(wrong: dict[str, Any]) -> None:
+def test_a_reception_that_cannot_be(wrong: dict[str, Any]) -> None:
     settings: dict[str, Any] = {
         "store_fd": -1, "incoming_fd": -1, "shared": Shared(), "worker": 0, "name": "w",
         "durable": False, "use_link": False, "implementation": b"", "version": b"",
@@ -1596,7 +1596,7 @@ def test_an_intake_that_cannot_be(wrong: dict[str, Any]) -> None:
         "on_complete": print,
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"out of range|too long"):
-        Intake(**settings | wrong)
+        Reception(**settings | wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"digest": "md5"}, {"on_duplicate": "lose"}])

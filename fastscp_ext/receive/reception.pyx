@@ -22,7 +22,7 @@ from fastscp_ext.commit.committer cimport (
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO, DUPLICATE_REPLACED, DUPLICATE_VERSION,
     PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, STAGE_COMPRESSING, STAGE_DUPLICATE,
-    STAGE_NAMED, STAGE_SETTLED, Instance, Site, disk_begin, disk_end, instance_drop_part,
+    STAGE_NAMED, STAGE_SETTLED, Instance, Worker, disk_begin, disk_end, instance_drop_part,
     instance_fail, instance_refuse,
 )
 from fastscp_ext.receive.outbox cimport Outbox
@@ -34,7 +34,7 @@ from fastscp_ext.shared.block cimport BLOCK_WORKERS
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW
 
-__all__ = ["Compression", "Duplicate", "Intake"]
+__all__ = ["Compression", "Duplicate", "Reception"]
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -74,12 +74,12 @@ _DUPLICATES = {
 }
 
 
-cdef void _open_journal(void* intake) noexcept with gil:
+cdef void _open_journal(void* reception) noexcept with gil:
     # On the thread that leads the commit.
-    (<Intake>intake)._journal_ready()
+    (<Reception>reception)._journal_ready()
 
 
-cdef Instance* _unsettled(Instance* i) except NULL:
+cdef Instance* _pending(Instance* i) except NULL:
     # What a Duplicate or a Compression stands for, until it is settled.
     if i == NULL:
         raise ValueError("settled already")
@@ -88,27 +88,27 @@ cdef Instance* _unsettled(Instance* i) except NULL:
 
 @cython.final
 cdef class Duplicate:
-    """An instance whose final name was taken. See intake.pyi."""
+    """An instance whose final name was taken. See reception.pyi."""
 
-    cdef Intake intake
+    cdef Reception reception
     cdef Instance* instance
 
     @property
     def part(self):
-        return _unsettled(self.instance).part.decode()
+        return _pending(self.instance).part.decode()
 
     @property
     def path(self):
-        return _unsettled(self.instance).path.decode()
+        return _pending(self.instance).path.decode()
 
     @property
     def rules(self):
-        return <Rules>_unsettled(self.instance).rules
+        return <Rules>_pending(self.instance).rules
 
-    def settle(self, str kind not None, str path not None, int lock_fd=-1):
-        """Go on to directory flush, journal and response. See intake.pyi."""
+    def accept(self, str kind not None, str path not None, int lock_fd=-1):
+        """Go on to directory flush, journal and response. See reception.pyi."""
         cdef bytes raw = os.fsencode(path)
-        cdef Instance* i = _unsettled(self.instance)
+        cdef Instance* i = _pending(self.instance)
         if len(raw) >= PATH_ROOM:
             raise ValueError("path too long")
         self.instance = NULL
@@ -118,63 +118,63 @@ cdef class Duplicate:
         i.lock_fd = lock_fd
         if kind in ("named", "version", "replaced"):
             i.has_part = False
-        instance_drop_part(&self.intake.site, i)
+        instance_drop_part(&self.reception.worker, i)
         i.stage = STAGE_NAMED
-        self.intake.enqueue(i)
-        self.intake.commit()
+        self.reception.enqueue(i)
+        self.reception.commit()
 
     def refuse(self, int status, bytes comment not None, int error_no=0):
-        """Drop the part and answer with `status`. See intake.pyi."""
-        cdef Instance* i = _unsettled(self.instance)
+        """Drop the part and answer with `status`. See reception.pyi."""
+        cdef Instance* i = _pending(self.instance)
         self.instance = NULL
         instance_refuse(i, <uint16_t>status, comment)
         if error_no:
             i.error_no = error_no
             i.error_step = b"compare with the existing instance"
-        self.intake.settle_dropped(i)
+        self.reception.finish_refused(i)
 
 
 @cython.final
 cdef class Compression:
-    """A complete instance whose part is to be compressed. See intake.pyi."""
+    """A complete instance whose part is to be compressed. See reception.pyi."""
 
-    cdef Intake intake
+    cdef Reception reception
     cdef Instance* instance
 
     @property
     def part(self):
-        return _unsettled(self.instance).part.decode()
+        return _pending(self.instance).part.decode()
 
     @property
     def rules(self):
-        return <Rules>_unsettled(self.instance).rules
+        return <Rules>_pending(self.instance).rules
 
     def done(self, str part not None, int fd):
-        """Go on to the commit with another part, and its descriptor. See intake.pyi."""
+        """Go on to the commit with another part, and its descriptor. See reception.pyi."""
         cdef bytes raw = os.fsencode(part)
-        cdef Instance* i = _unsettled(self.instance)
+        cdef Instance* i = _pending(self.instance)
         if len(raw) >= PART_ROOM:
             raise ValueError("part name too long")
         self.instance = NULL
-        instance_drop_part(&self.intake.site, i)
+        instance_drop_part(&self.reception.worker, i)
         memcpy(i.part, PyBytes_AS_STRING(raw), len(raw) + 1)
         i.has_part = True
         i.fd = fd
         i.stage = STAGE_COMPLETE
-        self.intake.enqueue(i)
-        self.intake.commit()
+        self.reception.enqueue(i)
+        self.reception.commit()
 
     def failed(self, int error_no):
         """Drop the instance: its part cannot be compressed. The peer gets A700."""
-        cdef Instance* i = _unsettled(self.instance)
+        cdef Instance* i = _pending(self.instance)
         self.instance = NULL
         instance_fail(i, error_no, b"compress a part file")
-        self.intake.settle_dropped(i)
+        self.reception.finish_refused(i)
 
 
 @cython.final
-cdef class Intake:
-    """What the associations of one worker share. See intake.pyi."""
+cdef class Reception:
+    """What the associations of one worker share. See reception.pyi."""
 
     def __cinit__(
         self, *, int store_fd, int incoming_fd, Shared shared not None,
@@ -191,37 +191,37 @@ cdef class Intake:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
             raise ValueError("worker name too long")
-        memset(&self.site, 0, sizeof(Site))
+        memset(&self.worker, 0, sizeof(Worker))
         self.buffer = _receive_buffer(buffer_bytes)
         self.buffer_size = buffer_bytes
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.done_fd < 0:
             raise OSError(errno, "cannot make an eventfd")
         self.shared = shared
-        self.site.store_fd = store_fd
-        self.site.incoming_fd = incoming_fd
-        self.site.journal_fd = -1
-        self.site.durable = durable
-        self.site.use_link = use_link
-        self.site.live = shared.liveness.of(worker)
-        self.site.rows = shared.rows.of(worker)
-        self.site.sequence = &shared.block.at.store.journal_seq
-        self.site.store_state = &shared.block.at.store.state
-        self.pool.site = &self.site
-        memcpy(self.site.worker, PyBytes_AS_STRING(raw), len(raw))
+        self.worker.store_fd = store_fd
+        self.worker.incoming_fd = incoming_fd
+        self.worker.journal_fd = -1
+        self.worker.durable = durable
+        self.worker.use_link = use_link
+        self.worker.live = shared.liveness.of(worker)
+        self.worker.rows = shared.rows.of(worker)
+        self.worker.sequence = &shared.block.at.store.journal_seq
+        self.worker.store_state = &shared.block.at.store.state
+        self.pool.worker = &self.worker
+        memcpy(self.worker.name, PyBytes_AS_STRING(raw), len(raw))
         self.implementation = implementation
         self.version = version
         self.new_journal = new_journal
         self.on_duplicate = on_duplicate
         self.on_error = on_error
         self.on_complete = on_complete
-        self.site.mixed = mixed
-        self.site.journal_limit = journal_limit
+        self.worker.mixed = mixed
+        self.worker.journal_limit = journal_limit
         self.held = set()
         self.slowed = set()
         if durable:
             committer_begin(
-                &self.committer, &self.committed, &self.site, _open_journal, <void*>self,
+                &self.committer, &self.committed, &self.worker, _open_journal, <void*>self,
                 self.done_fd,
             )
             self.threaded = True
@@ -255,17 +255,17 @@ cdef class Intake:
 
     cdef int _journal_ready(self) except -1:
         # A journal file to append to, new where the last one failed or is full.
-        if not journal_is_due(&self.site):
+        if not journal_is_due(&self.worker):
             return 0
         try:
             fd, size = self.new_journal()
         except OSError as error:
-            if self.site.journal_fd < 0:
-                self.site.journal_errno = error.errno or 0
+            if self.worker.journal_fd < 0:
+                self.worker.journal_errno = error.errno or 0
             return 0
-        self.site.journal_fd = fd
-        self.site.journal_bytes = size
-        self.site.journal_errno = 0
+        self.worker.journal_fd = fd
+        self.worker.journal_bytes = size
+        self.worker.journal_errno = 0
         return 0
 
     cdef int complete(self, Instance* i) except -1:
@@ -277,7 +277,7 @@ cdef class Intake:
             return 0
         i.stage = STAGE_COMPRESSING
         compression = Compression.__new__(Compression)
-        compression.intake = self
+        compression.reception = self
         compression.instance = i
         self.on_complete(compression)
         return 0
@@ -298,13 +298,13 @@ cdef class Intake:
             return 0
         while i != NULL:
             if i.stage == STAGE_COMPLETE:
-                part_flushed(&self.site, i, 0)
+                part_flushed(&self.worker, i, 0)
             i = i.next
         self._journal_ready()
-        disk_begin(&self.site)
-        commit_batch(&self.site, &self.committed, NULL, batch)
-        disk_end(&self.site)
-        return self._settle(self._taken(batch))
+        disk_begin(&self.worker)
+        commit_batch(&self.worker, &self.committed, NULL, batch)
+        disk_end(&self.worker)
+        return self._finish(self._taken(batch))
 
     cdef Instance* _taken(self, Instance* batch) noexcept:
         # The batch, which the loop has back.
@@ -318,16 +318,16 @@ cdef class Intake:
         """Send the responses of what was committed off the loop."""
         cdef uint64_t count = 0
         read(self.done_fd, &count, 8)
-        self._settle(self._taken(committer_done(&self.committer)))
+        self._finish(self._taken(committer_done(&self.committer)))
 
-    cdef int settle_dropped(self, Instance* i) except -1:
+    cdef int finish_refused(self, Instance* i) except -1:
         # A refused instance that is in nobody's batch: its part goes, its response may leave.
-        instance_drop_part(&self.site, i)
+        instance_drop_part(&self.worker, i)
         i.stage = STAGE_SETTLED
         i.next = NULL
-        return self._settle(i)
+        return self._finish(i)
 
-    cdef int _settle(self, Instance* batch) except -1:
+    cdef int _finish(self, Instance* batch) except -1:
         # All are taken from the batch before the first is answered: that gives instances back.
         cdef Instance* i = batch
         cdef Instance* after
@@ -341,7 +341,7 @@ cdef class Intake:
             i.next = NULL
             if i.stage == STAGE_DUPLICATE:
                 duplicate = Duplicate.__new__(Duplicate)
-                duplicate.intake = self
+                duplicate.reception = self
                 duplicate.instance = i
                 duplicates.append(duplicate)
             else:
@@ -390,7 +390,7 @@ cdef class Intake:
 
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
         # So many bytes more were read. Where space is short, that may be all for now.
-        if word_get(self.site.store_state) != STORE_SLOW:
+        if word_get(self.worker.store_state) != STORE_SLOW:
             return 0
         self.allowance -= <double>nbytes
         if self.allowance <= 0:
@@ -408,8 +408,8 @@ cdef class Intake:
 
         Where instances are flushed the commit looks for itself, before it answers.
         """
-        if not self.threaded and self.site.journal_fd >= 0 and journal_is_gone(&self.site):
-            self.site.journal_fd = -1
+        if not self.threaded and self.worker.journal_fd >= 0 and journal_is_gone(&self.worker):
+            self.worker.journal_fd = -1
 
     def refill(self, double now):
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
@@ -417,7 +417,7 @@ cdef class Intake:
         cdef double rate = <double>word_get(&self.shared.block.at.store.slow_rate)
         cdef double past = now - self.refilled_at
         self.refilled_at = now
-        if word_get(self.site.store_state) == STORE_SLOW:
+        if word_get(self.worker.store_state) == STORE_SLOW:
             self.allowance = min(self.allowance + rate * past, rate)
             if self.allowance <= 0:
                 return

@@ -6,13 +6,13 @@ from typing import Literal, Self, final
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.shared.shared import Shared
 
-__all__ = ["Compression", "Duplicate", "Intake"]
+__all__ = ["Compression", "Duplicate", "Reception"]
 
 @final
 class Duplicate:
     """An instance whose final name was taken when the commit wanted to give it.
 
-    Handed to `on_duplicate`; exactly one of `settle` and `refuse` must follow, on the loop's
+    Handed to `on_duplicate`; exactly one of `accept` and `refuse` must follow, on the loop's
     thread. The part file stays where it is until then. After that ValueError meets every further
     use.
     """
@@ -29,7 +29,7 @@ class Duplicate:
     def rules(self) -> Rules:
         """Of its association when it began."""
 
-    def settle(
+    def accept(
         self,
         kind: Literal["named", "identical", "version", "replaced", "kept"],
         path: str,
@@ -61,7 +61,7 @@ class Compression:
         """Of its association when it began."""
 
     def done(self, part: str, fd: int) -> None:
-        """Go on to the commit with another part, whose descriptor the intake owns from now on.
+        """Go on to the commit with another part, whose descriptor the reception owns from now on.
 
         The uncompressed part is removed.
         """
@@ -70,7 +70,7 @@ class Compression:
         """Drop the instance: its part cannot be compressed. The peer gets A700."""
 
 @final
-class Intake:
+class Reception:
     """What the associations of one worker share.
 
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.

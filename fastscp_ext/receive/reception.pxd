@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
-from fastscp_ext.receive.instance cimport Instance, Site
+from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport Pool
@@ -16,8 +16,8 @@ cdef enum:
     UNCOMMITTED_MOST = 256   # instances complete and not settled before all reading pauses
 
 
-cdef class Intake:
-    cdef Site site
+cdef class Reception:
+    cdef Worker worker
     cdef Committed committed
     cdef Shared shared
     cdef uint8_t* buffer
@@ -45,8 +45,8 @@ cdef class Intake:
     cdef int commit(self) except -1
     cdef Instance* _taken(self, Instance* batch) noexcept
     cdef int _journal_ready(self) except -1
-    cdef int settle_dropped(self, Instance* i) except -1
-    cdef int _settle(self, Instance* batch) except -1
+    cdef int finish_refused(self, Instance* i) except -1
+    cdef int _finish(self, Instance* batch) except -1
     cdef int _let_go(self) except -1
     cdef int hold_back(self, Outbox outbox) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
