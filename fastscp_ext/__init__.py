@@ -1,6 +1,6 @@
 """The codec core: the only door to it. Nothing in here knows the package around it."""
 
-from fastscp_ext.commit.commit import rename_noreplace
+from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
 from fastscp_ext.dataset.layout import Layout, LayoutError
@@ -114,6 +114,7 @@ __all__ = [
     "encode_release_rp",
     "encode_release_rq",
     "encoding_of",
+    "flush_file_system",
     "judge_response",
     "meta_values",
     "part10_head",

@@ -29,6 +29,7 @@ from fastscp.main.storewatch import SpaceState, StoreWatch, look
 from fastscp.main.workers import Workers, policy_of
 from fastscp.store.journal import last_sequence
 from fastscp.store.lives import sweep_incoming
+from fastscp.store.names import INCOMING
 from fastscp.store.store import Store
 from fastscp_ext import Shared, rename_noreplace
 
@@ -102,11 +103,34 @@ class Service:
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
-            await asyncio.to_thread(sweep_incoming, store.dir_fd)
-            if code == 0 and not workers.lost:
-                await asyncio.to_thread(store.stopped_cleanly)
+            if not await self._leave(store, clean=code == 0 and not workers.lost):
+                code = code or 1
         log.info("stopped")
         return code
+
+    async def _leave(self, store: Store, *, clean: bool) -> bool:
+        """Leave the store in order; returns whether it is, and says so if not."""
+        try:
+            await asyncio.to_thread(sweep_incoming, store.dir_fd)
+        except OSError as error:
+            log.error(
+                "cannot remove unfinished instances (%s: %s); the next start tries again; is the "
+                "store's file system still there?",
+                error.filename or INCOMING, error.strerror,
+            )  # fmt: skip
+            return False
+        if not clean:
+            return True
+        try:
+            await asyncio.to_thread(store.stopped_cleanly)
+        except OSError as error:
+            log.error(
+                "cannot flush %s (%s): instances that were acknowledged may not be on the disk; "
+                "the mark of an unclean end stays; check the disk, then run `fastscp verify`",
+                store.path, error.strerror,
+            )  # fmt: skip
+            return False
+        return True
 
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
         """Listen on every address; nothing is accepted yet."""

@@ -19,6 +19,7 @@ from fastscp.store.names import (
     flush_folder,
     open_folder,
 )
+from fastscp_ext import flush_file_system
 
 __all__ = ["Suspicion", "begin_life", "end_life", "suspicion", "trust"]
 
@@ -49,12 +50,16 @@ def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
 
 
 def end_life(dir_fd: int) -> None:
-    """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
+    """Take the mark of a buffered life away, after flushing all. Blocks on the disk.
+
+    dir_fd: the store's, open since the life began. Raises OSError, and the mark stays, if anything
+    that was written since could not be flushed.
+    """
     try:
         os.stat(BUFFERED, dir_fd=dir_fd)
     except FileNotFoundError:
         return
-    os.sync()
+    flush_file_system(dir_fd)
     os.unlink(BUFFERED, dir_fd=dir_fd)
 
 
@@ -75,9 +80,9 @@ def trust(dir_fd: int) -> None:
     """Take the marks away: every file was compared with its journal line.
 
     The lock must be held. What was read may be in memory only yet, so all is flushed first.
-    Blocks on the disk.
+    Blocks on the disk. Raises OSError, and the marks stay, if it cannot be flushed.
     """
-    os.sync()
+    flush_file_system(dir_fd)
     for name in (SUSPECT, BUFFERED):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=dir_fd)

@@ -8,7 +8,14 @@ leaves the file, which the sender's next try finds and adopts. A failed flush is
 if it might succeed: the kernel may have dropped the pages with the error.
 """
 
-__all__ = ["rename_noreplace"]
+__all__ = ["flush_file_system", "rename_noreplace"]
+
+def flush_file_system(fd: int) -> None:
+    """Flush all of the file system that a descriptor is on. Blocks on the disk.
+
+    Raises OSError, also for what could not be written since the descriptor was opened: unlike
+    sync(2), which tells nobody.
+    """
 
 def rename_noreplace(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
     """Give `old` the name `new` unless something has it; both relative to their directories.

@@ -22,9 +22,10 @@ from fastscp_ext.shared.block cimport STAMP_DURABLE
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.stat cimport fstat, stat_t
 
-__all__ = ["rename_noreplace"]
+__all__ = ["flush_file_system", "rename_noreplace"]
 
 cdef extern from "unistd.h" nogil:
+    int syncfs(int fd)
     int F_OK
     int fdatasync(int fd)
     int faccessat(int dirfd, const char* path, int mode, int flags)
@@ -46,6 +47,15 @@ cdef extern from *:
     """
     int _rename_noreplace "rename_noreplace"(
         int from_dir, const char* old, int to_dir, const char* new) nogil
+
+
+def flush_file_system(int fd):
+    """Flush all of the file system that a descriptor is on. See commit.pyi."""
+    cdef int got
+    with nogil:
+        got = syncfs(fd)
+    if got < 0:
+        raise OSError(errno, os.strerror(errno))
 
 
 def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):

@@ -474,13 +474,20 @@ static int do_flush(long number, int fd) {
 int fsync(int fd) { return do_flush(SYS_fsync, fd); }
 int fdatasync(int fd) { return do_flush(SYS_fdatasync, fd); }
 
-void sync(void) {
-    struct record r = {.kind = K_SYNC};
-    CALL(SYS_sync, 0, 0, 0, 0, 0);
-    if (control == NULL) return;
+int syncfs(int fd) {
+    char path[ROOM];
+    struct record r = {.kind = K_SYNC, .fd = fd};
+    struct rule *after;
+    int got;
+    if (control == NULL || (fd_path(fd, path), !inside(path)))
+        return (int)CALL(SYS_syncfs, fd, 0, 0, 0, 0);
+    if (judge(K_SYNC, path, &after) < 0) return -1;
+    got = (int)CALL(SYS_syncfs, fd, 0, 0, 0, 0);
     lock();
     add(&r, NULL, NULL, NULL, 0, 0);
     unlock();
+    then(after);
+    return got;
 }
 
 static int do_move(int kind, long number, int from, const char *old, int to, const char *new,

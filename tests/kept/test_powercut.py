@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kept.kit_kept import (
+    FAIL,
     HOLD_AFTER,
     KILL_AFTER,
     MKDIR,
     RENAME,
     SEND,
+    SYNC,
     UNLINK,
     Disk,
     Event,
@@ -89,6 +93,28 @@ def test_all_is_flushed_before_the_mark_of_a_buffered_life_goes(
     gone = [n for n, event in enumerate(events) if (event.kind, event.name) == (UNLINK, "buffered")]
     assert len(gone) == 1
     assert losses(events, root, sent, [gone[0] + 1], 0.0, 1) == []
+
+
+def test_a_buffered_life_that_cannot_be_flushed_keeps_its_mark(
+    tmp_path: Path, library: Path
+) -> None:
+    with Interposed(tmp_path, library, "--durability", "buffered", log=False) as service:
+        workload(service)
+        service.control.rule([SYNC], FAIL, error=errno.EIO)
+        service.process.send_signal(signal.SIGTERM)
+        service.ends(1)
+        service.in_log("cannot flush")
+        assert (service.store / ".fastscp/buffered").exists()
+        assert "Traceback" not in service.log()
+
+
+def test_an_end_without_the_folder_of_unfinished_instances(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        (service.store / ".fastscp/incoming").rename(tmp_path / "away")
+        service.process.send_signal(signal.SIGTERM)
+        service.ends(1)
+        service.in_log("cannot remove unfinished instances")
+        assert "Traceback" not in service.log()
 
 
 def test_the_service_starts_on_what_a_cut_leaves(tmp_path: Path, library: Path) -> None:
