@@ -212,7 +212,7 @@ cdef void enter(TapState* tap, bint implicit) noexcept nogil:
 
 cdef void leave(TapReading* reading, uint32_t levels) noexcept nogil:
     reading.depth -= levels
-    if reading.depth < reading.implicit_from and reading.implicit_from > 0:
+    if reading.depth < reading.implicit_from:
         reading.implicit_from = TAP_NEVER
     reading.tag = reading.outermost if reading.depth == 0 else 0
 

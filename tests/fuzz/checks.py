@@ -64,6 +64,7 @@ __all__ = ["HEADER", "LAYOUTS", "TARGETS", "check", "guard", "pack", "refuse_all
 
 HEADER = 4  # bytes in front of the ones under test
 MANY_HEADERS = 0xFF  # the option of target `tap` that puts the tap's limit on headers to work
+MANY_BEHIND = 0xFE  # likewise, behind the bytes under test
 STREAM_CAP = 8192  # the longest P-DATA-TF body in target `framing` with an odd option
 
 
@@ -262,6 +263,10 @@ def tap(given: Input) -> None:
     if given.option == MANY_HEADERS:
         # The oracle knows of no limit: nothing is found behind it, however the bytes are cut.
         assert tapped(negotiated, [PAST_THE_LIMIT, *slices(given.data, given.cut)])[4] == {}
+        return
+    if given.option == MANY_BEHIND:
+        whole = tapped(negotiated, [given.data, PAST_THE_LIMIT])
+        assert tapped(negotiated, [*slices(given.data, given.cut), PAST_THE_LIMIT]) == whole
         return
     whole = tapped(negotiated, [given.data])
     assert tapped(negotiated, slices(given.data, given.cut)) == whole

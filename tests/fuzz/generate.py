@@ -250,12 +250,21 @@ def sequence(rng: random.Random, family: int, depth: int) -> bytes:
         value += data_element(
             rng, outside, 0xFFFEE000, b"", content, UNDEFINED if undefined else None
         )
-        if undefined and not chance(rng, 20):
-            value += data_element(rng, outside, 0xFFFEE00D, b"", b"")
+        if undefined:
+            value += end(rng, outside, 0xFFFEE00D)
     if chance(rng, 2) or vr != b"SQ":
-        end = b"" if chance(rng, 20) else data_element(rng, outside, 0xFFFEE0DD, b"", b"")
-        return data_element(rng, family, tag, vr, value + end, UNDEFINED)
-    return data_element(rng, family, tag, vr, value)
+        return data_element(rng, family, tag, vr, value + end(rng, outside, 0xFFFEE0DD), UNDEFINED)
+    # Some senders write an end here, too.
+    stray = data_element(rng, family, 0xFFFEE0DD, b"", b"") if chance(rng, 4) else b""
+    return data_element(rng, family, tag, vr, value) + stray
+
+
+def end(rng: random.Random, family: int, tag: int) -> bytes:
+    """Of an item or a sequence: mostly the right one, else none, two or another."""
+    if not chance(rng, 8):
+        return data_element(rng, family, tag, b"", b"")
+    others = rng.choices((0xFFFEE00D, 0xFFFEE0DD), k=rng.randrange(4))
+    return b"".join(data_element(rng, family, other, b"", b"") for other in others)
 
 
 def any_data_element(rng: random.Random, family: int, depth: int = 0) -> bytes:

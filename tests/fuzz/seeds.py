@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests import wire
-from tests.fuzz.checks import MANY_HEADERS, TARGETS, pack
+from tests.fuzz.checks import MANY_BEHIND, MANY_HEADERS, TARGETS, pack
 from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
 
 if TYPE_CHECKING:
@@ -117,8 +117,241 @@ def command_seeds() -> Iterator[bytes]:
         yield (struct.pack("<HHL", 0, 0x1030, len(value)) + value) * 2
 
 
+def level_words(family: int) -> dict[str, bytes]:
+    """What a data set is put together of, by the words of LEVELS."""
+
+    def an(tag: int, vr: bytes, value: bytes = b"", size: int | None = None) -> bytes:
+        return data_element(RIGHT, family, tag, vr, value, size)
+
+    def plain(tag: int, value: bytes = b"", size: int | None = None) -> bytes:
+        return data_element(RIGHT, IMPLICIT, tag, b"", value, size)
+
+    study = 0x0020000D
+    item = an(0xFFFEE000, b"", size=UNDEFINED)
+    open_sequence = an(0x00081115, b"SQ", size=UNDEFINED)
+    everything = b"".join(an(tag, vr, b"1.2.3 ") for tag, vr in WANTED)
+    words = {
+        "I": item,
+        "empty": an(0xFFFEE000, b""),
+        "long": an(0xFFFEE000, b"", size=18),
+        "IE": an(0xFFFEE00D, b""),
+        "SE": an(0xFFFEE0DD, b""),
+        "odd": an(0xFFFEE111, b""),
+        "open": open_sequence + item,
+        "sequence": open_sequence,
+        "later": an(0x00081250, b"SQ", size=UNDEFINED) + item,
+        "short": an(0x00081115, b"SQ", item),
+        "defined": an(0x00081140, b"SQ", an(0xFFFEE000, b"", an(0x00081150, b"UI", b"1.2\0"))),
+        "none": an(0x00081140, b"SQ"),
+        "un-none": an(0x00091010, b"UN"),
+        "un-items": an(0x00091010, b"UN", plain(0xFFFEE000, plain(study, b"1.9\0"))),
+        "un-bytes": an(0x00091010, b"UN", b"\xfe\xff\0\1" + bytes(8)),
+        "front": an(0x00080005, b"CS", b"ISO_IR 192") + an(0x00080018, b"UI", b"1.2\0"),
+        "everything": everything,
+        "reference": an(0x00081150, b"UI", b"1.2\0"),
+        "other-instance": an(0x00080016, b"UI", b"1.9\0") + an(0x00080018, b"UI", b"1.9\0"),
+        "name": an(0x00100010, b"PN", b"A^B "),
+        "pid": an(0x00100020, b"LO", b"P9"),
+        "study": an(study, b"UI", b"1.2.3\0"),
+        "series": an(0x0020000E, b"UI", b"1.2.3.1\0"),
+        "number": an(0x00200013, b"IS", b"1 "),
+        "described": an(0x00280010, b"US", b"\1\0"),
+        "pixels": an(0x7FE00010, b"OW", bytes(8)),
+        "floats": an(0x7FE00008, b"OF", bytes(8)),
+        "doubles": an(0x7FE00009, b"OD", bytes(8)),
+        "fragments": an(0x7FE00010, b"OB", size=UNDEFINED),
+        "cut": an(0x00400275, b"LO", size=9),
+        # Of one value and another that is it, or is not.
+        "padded": an(study, b"UI", b"1.2.3   \0\0"),
+        "several": an(study, b"UI", b"1.2.3 \\1.9"),
+        "at-once": an(study, b"UI", b"1.2.3\\1.9"),
+        "nothing": an(study, b"UI"),
+        "foreign": an(study, b"UI", b"1.9.9\0"),
+        "longer": an(study, b"UI", b"1.2.3.4\0"),
+        "shorter": an(study, b"UI", b"1.2\0"),
+        "too-long": an(study, b"UI", b"1.2.3" + b" " * 300),
+        "too-long-another": an(study, b"UI", b"1.2.3" + b"1" * 300),
+        # UN of undefined length, in which all is Implicit VR little endian.
+        "un": an(0x00091010, b"UN", size=UNDEFINED) + plain(0xFFFEE000, size=UNDEFINED),
+        "private": an(0x00091010, b"SQ", size=UNDEFINED) + item + plain(study, b"1.9\0"),
+        "i-I": plain(0xFFFEE000, size=UNDEFINED),
+        "i-IE": plain(0xFFFEE00D),
+        "i-SE": plain(0xFFFEE0DD),
+        "i-open": plain(0x00091020, size=UNDEFINED) + plain(0xFFFEE000, size=UNDEFINED),
+        "i-study": plain(study, b"1.9\0"),
+        "i-described": plain(0x00280010, b"\1\0"),
+        # Headers that may be of this encoding or that, or of none.
+        "?-unknown": an(0x00400275, b"ZZ"),
+        "?-letters": b"\x40\0\0\0ZZ\x7f\x7f" + bytes(16),
+        "?-lower": b"\x40\0\0\0zz\x02\0" + bytes(16),
+        "?-group": b"\0\0\0\0\0\0\0\0" + bytes(8),
+        "?-length": b"\x40\0\0\0\0\0\x7f\x7f" + bytes(8),
+        "?-undefined": b"\x40\0\0\0" + b"\xff" * 4,
+    }
+    words["own"] = b"".join(
+        words[name] for name in ("name", "pid", "study", "series", "number", "described", "pixels")
+    )
+    return words
+
+
+# Levels that are broken, and whether the tap can know it.
+LEVELS: Final = (
+    # An end that ends nothing, or the item, too.
+    "open {e} SE IE SE own",
+    "open {e} SE SE own",
+    "open {e} SE own",
+    "open open {e} SE IE SE IE SE own",
+    "open open {e} SE SE IE SE own",
+    "open open {e} SE SE own",
+    "open open {e} IE SE SE SE IE SE own",
+    "open open open {e} SE study SE IE SE series IE SE IE SE own",
+    "open {e} IE IE SE own",
+    "open {e} SE SE IE IE SE SE own",
+    "{e} SE own",
+    "{e} IE own",
+    "{e} IE SE own",
+    "study {e} IE own",
+    "study {e} reference IE own",
+    "study {e} reference SE own",
+    "{e} reference I IE own",
+    "{e} I IE SE own",
+    "open {e} SE I IE SE own",
+    "open {e} SE study I IE SE own",
+    "open SE own {e} odd",
+    "open {e} odd",
+    "sequence study",
+    "sequence odd",
+    "{e} odd",
+    "sequence empty IE empty SE own",
+    "sequence long reference IE SE own",
+    "sequence long reference series SE own",
+    "short study series IE own",
+    "short pid foreign study own",
+    "short described pixels IE SE own",
+    "short study own IE foreign",
+    # Doubled, missing, swapped.
+    "open reference SE IE own",
+    "open reference SE SE IE own",
+    "open reference IE IE SE SE own",
+    "open reference IE own",
+    "open reference IE I study SE own",
+    "open SE open SE open SE own",
+    "open open IE SE study SE open open SE SE own",
+    # Order: it ascends in all readings, in one, in none.
+    "study later SE own",
+    "pid study later SE study own",
+    "pid study later SE name pid study series number",
+    "number later series SE number study name own",
+    "later reference SE study IE SE study own",
+    "open later study SE SE reference pid own",
+    "later reference SE front SE own",
+    "later reference SE none SE own",
+    # What proves the outermost level at the end of the data set, and what does not.
+    "open reference SE study",
+    "open reference SE study described",
+    "open reference SE study pixels",
+    "open reference SE study floats",
+    "open reference SE own cut",
+    "open reference SE own open",
+    "open reference SE own sequence",
+    "open reference SE own IE",
+    "open reference SE own SE",
+    "open reference SE own IE SE own",
+    "open reference SE own open IE SE",
+    "open reference SE own un-bytes",
+    "open open reference SE described pixels",
+    # Values that contradict each other, and such that do not.
+    *(
+        f"{before} {value} number"
+        for value in ("padded", "several", "at-once", "nothing", "foreign", "longer", "shorter",
+                      "too-long", "too-long-another", "foreign study", "other-instance")
+        for before in ("study", "study open reference SE", "open SE study", "at-once", "several")
+    ),
+    "too-long study",
+    "too-long-another too-long-another",
+    "nothing study",
+    "everything everything",
+    "other-instance other-instance",
+    "everything later IE SE study",
+    "defined everything IE study",
+    "open reference SE everything foreign IE SE",
+    "open reference SE everything",
+    # Pixel data.
+    "own SE",
+    "own SE number",
+    "own floats SE study",
+    "open pixels SE own",
+    "open pixels SE IE SE own",
+    "open SE pixels SE own",
+    "floats SE doubles SE own",
+    "own IE",
+    "fragments empty IE",
+    "fragments long IE",
+    "fragments empty I",
+    "fragments empty SE own",
+    "fragments empty SE SE own",
+    "open fragments empty SE SE own",
+    # More readings than are followed, and so many of them that meet.
+    "open " * 10 + "SE " * 7 + "own",
+    "open " * 10 + "SE " * 8 + "own",
+    "open " * 10 + "SE " * 9 + "own",
+    "open " * 7 + "SE " * 14 + "own",
+    "open " * 5 + "SE SE IE SE reference " * 3 + "own",
+    # Implicit items in an explicit data set.
+    "un i-study i-IE i-SE own",
+    "un i-study i-SE own",
+    "un i-study i-SE i-IE i-SE own",
+    "un i-study i-SE i-SE own",
+    "un i-study i-SE SE own",
+    "un i-study i-SE IE SE own",
+    "un i-study i-SE i-study i-IE i-SE own",
+    "un i-study i-SE i-described i-IE i-SE own",
+    "un i-study IE SE own",
+    "un i-open i-study i-SE i-IE i-SE own",
+    "un i-open i-study i-SE i-SE own",
+    "un i-open i-study i-SE own",
+    "un i-open i-study i-SE SE own",
+    "open un i-study i-SE IE SE own",
+    "open un i-study i-SE i-IE i-SE IE SE own",
+    "open open SE un i-study i-SE own",
+    "open open SE un i-study i-IE i-SE own",
+    "open open SE un i-SE i-SE own",
+    "open un i-study i-SE SE own",
+    "open un i-open i-study i-SE i-SE SE SE own",
+    "private i-SE own",
+    "private i-IE i-SE own",
+    "private SE own",
+    "private IE SE own",
+    "open SE private IE SE own",
+    "open open SE private SE SE own",
+    *(
+        f"{start} i-study i-SE {header}"
+        for start in ("un", "open un", "un i-open")
+        for header in ("?-unknown", "?-letters", "?-lower", "?-group", "?-length", "?-undefined",
+                       "cut", "pixels", "defined", "un-items")
+    ),
+)  # fmt: skip
+# A sequence that has ended, for an end behind it; "reference" is none.
+ENDED: Final = ("reference", "defined", "none", "un-none", "un-items", "un-bytes", "open IE SE")
+
+
+def level_seeds(family: int) -> Iterator[bytes]:
+    words = level_words(family)
+    for shape in LEVELS:
+        for ended in ENDED if "{e}" in shape else ENDED[:1]:
+            names = shape.format(e=ended).split()
+            yield b"".join(words[name] for name in ("front", *names))
+
+
 def tap_seeds() -> Iterator[tuple[int, bytes]]:
     yield MANY_HEADERS, data_element(RIGHT, EXPLICIT, 0x0020000D, b"UI", b"1.2.3")
+    words = level_words(EXPLICIT)
+    yield from (
+        (MANY_BEHIND, b"".join(words[name] for name in shape.split()))
+        for shape in ("front study", "front open reference SE study series", "own IE")
+    )
+    for family in (IMPLICIT, EXPLICIT, BIG):
+        yield from ((family, data) for data in level_seeds(family))
     for family in (IMPLICIT, EXPLICIT, BIG):
         head = data_element(RIGHT, family, 0x00080005, b"CS", b"ISO_IR 192")
         yield (

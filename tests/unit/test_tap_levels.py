@@ -248,6 +248,19 @@ def test_more_readings_than_are_followed() -> None:
     assert outcome.values == {"SOPInstanceUID": b"1.2"}
 
 
+def test_the_scan_limit_proves_nothing() -> None:
+    family = EXPLICIT_LE
+    _, sequence_end = ends(family)
+    data = front(family) + open_item(0x00081200, family)
+    data += element(0x00081150, "UI", b"1.2", family) + sequence_end + own(family)
+    tap = Tap(family)
+    tap.feed(data + element(0x00080009, "OB", b"", family) * 350_000)
+    assert tap.settled
+    assert tap.values() == {"SOPInstanceUID": b"1.2"}
+    tap.end()
+    assert tap.values() == {"SOPInstanceUID": b"1.2"}
+
+
 # Generated ------------------------------------------------------------------------------------
 
 
