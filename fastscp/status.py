@@ -1,4 +1,4 @@
-"""DIMSE status codes that a storage SCP and its sender meet.
+"""What the DIMSE statuses say that a storage SCP and its sender meet.
 
 Source: PS3.7 Annex C, PS3.4 B.2.3.
 """
@@ -8,76 +8,50 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from fastscp_ext import status as codes
+
 __all__ = ["StatusClass", "classify", "describe"]
 
-SUCCESS: Final = 0x0000
-CANCEL: Final = 0xFE00
-PENDING: Final = 0xFF00
-
-# Any DIMSE service (PS3.7 Annex C).
-PROCESSING_FAILURE: Final = 0x0110
-DUPLICATE_SOP_INSTANCE: Final = 0x0111
-NO_SUCH_SOP_INSTANCE: Final = 0x0112
-INVALID_ARGUMENT_VALUE: Final = 0x0115
-INVALID_SOP_INSTANCE: Final = 0x0117
-SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
-NO_SUCH_ACTION: Final = 0x0123
-NOT_AUTHORIZED: Final = 0x0124
-DUPLICATE_INVOCATION: Final = 0x0210
-UNRECOGNIZED_OPERATION: Final = 0x0211
-MISTYPED_ARGUMENT: Final = 0x0212
-RESOURCE_LIMITATION: Final = 0x0213
-
-# C-STORE (PS3.4 B.2.3).
-OUT_OF_RESOURCES: Final = 0xA700
-DATA_SET_MISMATCH: Final = 0xA900
-CANNOT_UNDERSTAND: Final = 0xC000
-COERCION_OF_ELEMENTS: Final = 0xB000
-ELEMENTS_DISCARDED: Final = 0xB006
-DATA_SET_MISMATCH_WARNING: Final = 0xB007
-
 _MEANINGS: Final[dict[int, str]] = {
-    SUCCESS: "success",
-    0x0001: "requested optional attributes are not supported",
-    0x0105: "no such attribute",
-    0x0106: "invalid attribute value",
-    0x0107: "attribute list error",
-    PROCESSING_FAILURE: "processing failure",
-    DUPLICATE_SOP_INSTANCE: "duplicate SOP instance",
-    NO_SUCH_SOP_INSTANCE: "no such SOP instance",
-    0x0113: "no such event type",
-    0x0114: "no such argument",
-    INVALID_ARGUMENT_VALUE: "invalid argument value",
-    0x0116: "attribute value out of range",
-    INVALID_SOP_INSTANCE: "invalid SOP instance",
-    0x0118: "no such SOP class",
-    0x0119: "class-instance conflict",
-    0x0120: "missing attribute",
-    0x0121: "missing attribute value",
-    SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
-    NO_SUCH_ACTION: "no such action",
-    NOT_AUTHORIZED: "not authorized",
-    DUPLICATE_INVOCATION: "duplicate invocation",
-    UNRECOGNIZED_OPERATION: "unrecognized operation",
-    MISTYPED_ARGUMENT: "mistyped argument",
-    RESOURCE_LIMITATION: "resource limitation",
-    COERCION_OF_ELEMENTS: "coercion of data elements",
-    ELEMENTS_DISCARDED: "elements discarded",
-    DATA_SET_MISMATCH_WARNING: "data set does not match SOP class (stored)",
-    CANCEL: "cancelled",
-    PENDING: "pending",
-    0xFF01: "pending, optional keys not supported",
+    codes.SUCCESS: "success",
+    codes.OPTIONAL_ATTRIBUTES_NOT_SUPPORTED: "requested optional attributes are not supported",
+    codes.NO_SUCH_ATTRIBUTE: "no such attribute",
+    codes.INVALID_ATTRIBUTE_VALUE: "invalid attribute value",
+    codes.ATTRIBUTE_LIST_ERROR: "attribute list error",
+    codes.PROCESSING_FAILURE: "processing failure",
+    codes.DUPLICATE_SOP_INSTANCE: "duplicate SOP instance",
+    codes.NO_SUCH_SOP_INSTANCE: "no such SOP instance",
+    codes.NO_SUCH_EVENT_TYPE: "no such event type",
+    codes.NO_SUCH_ARGUMENT: "no such argument",
+    codes.INVALID_ARGUMENT_VALUE: "invalid argument value",
+    codes.ATTRIBUTE_VALUE_OUT_OF_RANGE: "attribute value out of range",
+    codes.INVALID_SOP_INSTANCE: "invalid SOP instance",
+    codes.NO_SUCH_SOP_CLASS: "no such SOP class",
+    codes.CLASS_INSTANCE_CONFLICT: "class-instance conflict",
+    codes.MISSING_ATTRIBUTE: "missing attribute",
+    codes.MISSING_ATTRIBUTE_VALUE: "missing attribute value",
+    codes.SOP_CLASS_NOT_SUPPORTED: "SOP class not supported",
+    codes.NO_SUCH_ACTION: "no such action",
+    codes.NOT_AUTHORIZED: "not authorized",
+    codes.DUPLICATE_INVOCATION: "duplicate invocation",
+    codes.UNRECOGNIZED_OPERATION: "unrecognized operation",
+    codes.MISTYPED_ARGUMENT: "mistyped argument",
+    codes.RESOURCE_LIMITATION: "resource limitation",
+    codes.COERCION_OF_ELEMENTS: "coercion of data elements",
+    codes.ELEMENTS_DISCARDED: "elements discarded",
+    codes.DATA_SET_MISMATCH_WARNING: "data set does not match SOP class (stored)",
+    codes.CANCEL: "cancelled",
+    codes.PENDING: "pending",
+    codes.PENDING_OPTIONAL_KEYS: "pending, optional keys not supported",
 }
 
 # C-STORE gives these meanings to whole ranges; the low bits are the implementation's own.
 _RANGES: Final[tuple[tuple[int, int, str], ...]] = (
-    (0xA700, 0xA7FF, "out of resources"),
-    (0xA900, 0xA9FF, "data set does not match SOP class"),
-    (0xB000, 0xBFFF, "warning"),
-    (0xC000, 0xCFFF, "cannot understand"),
+    (codes.OUT_OF_RESOURCES, codes.OUT_OF_RESOURCES_LAST, "out of resources"),
+    (codes.DATA_SET_MISMATCH, codes.DATA_SET_MISMATCH_LAST, "data set does not match SOP class"),
+    (codes.COERCION_OF_ELEMENTS, codes.WARNING_LAST, "warning"),
+    (codes.CANNOT_UNDERSTAND, codes.CANNOT_UNDERSTAND_LAST, "cannot understand"),
 )
-
-_WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116})
 
 
 class StatusClass(Enum):
@@ -95,13 +69,13 @@ def classify(status: int) -> StatusClass:
 
     Source: PS3.7 Annex C.
     """
-    if status == SUCCESS:
+    if status == codes.SUCCESS:
         return StatusClass.SUCCESS
-    if status in _WARNINGS or 0xB000 <= status <= 0xBFFF:
+    if codes.is_warning(status):
         return StatusClass.WARNING
-    if status == CANCEL:
+    if status == codes.CANCEL:
         return StatusClass.CANCEL
-    if 0xFF00 <= status <= 0xFFFF:
+    if codes.PENDING <= status <= codes.PENDING_LAST:
         return StatusClass.PENDING
     return StatusClass.FAILURE
 

@@ -1,5 +1,6 @@
 """The codec core: the only door to it. Nothing in here knows the package around it."""
 
+from fastscp_ext import status
 from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
@@ -120,6 +121,7 @@ __all__ = [
     "part10_head",
     "part10_head_of_file",
     "rename_noreplace",
+    "status",
     "strip_embedded",
     "uid_grade",
 ]

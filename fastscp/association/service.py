@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastscp import status
+from fastscp_ext import status
 
 if TYPE_CHECKING:
     from fastscp_ext import CommandSet

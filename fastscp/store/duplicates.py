@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import zstandard
 
-from fastscp import status
 from fastscp.store.compress import twin
 from fastscp.store.journal import find_path
 from fastscp.store.names import FILE_MODE, PATH_LOCKS
 from fastscp.store.reading import difference, open_data_set
-from fastscp_ext import crc32c, rename_noreplace
+from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

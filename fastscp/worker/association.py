@@ -9,7 +9,6 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastscp import status as codes
 from fastscp import uids
 from fastscp.association import service
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
@@ -38,6 +37,7 @@ from fastscp_ext import (
     encode_command,
     encode_release_rp,
 )
+from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     from fastscp.association.negotiation import Policy

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Literal
 
 from fastscp.log import printable
-from fastscp.status import OUT_OF_RESOURCES
 from fastscp.store import duplicates
 from fastscp.store.compress import compress_part
+from fastscp_ext import status
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -126,7 +126,7 @@ class Jobs:
             # A bug; the sender is answered all the same, and what is there already stays.
             log.exception("cannot compare %s", printable(path))
             outcome = duplicates.Outcome(
-                "refused", path, status=OUT_OF_RESOURCES, comment=b"cannot store now"
+                "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
             )
         log.debug("%s is taken: %s", printable(path), outcome.kind)
         if outcome.kind == "refused":

@@ -21,6 +21,7 @@ from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport STAMP_DURABLE
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.stat cimport fstat, stat_t
+from fastscp_ext.status cimport ELEMENTS_DISCARDED
 
 __all__ = ["flush_file_system", "rename_noreplace"]
 
@@ -208,7 +209,7 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
             if failed:
                 instance_fail(i, failed, b"write the journal")
             elif i.duplicate == DUPLICATE_KEPT:
-                i.status = 0xB006
+                i.status = ELEMENTS_DISCARDED
                 memcpy(i.comment, b"existing instance kept", 23)
             i.stage = STAGE_SETTLED
         i = i.next

@@ -35,6 +35,9 @@ from fastscp_ext.dataset.tap cimport (
     TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_stop, tap_value,
 )
 from fastscp_ext.dataset.uid cimport uid_is_strict
+from fastscp_ext.status cimport (
+    CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
+)
 from fastscp_ext.text cimport put_hex8, put_padded
 
 from fastscp_ext.dataset.syntaxes import encoding_of
@@ -109,7 +112,7 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
     if not i.error_no:
         i.error_no = error_no
         i.error_step = step
-    instance_refuse(i, 0xA700, b"cannot store now")
+    instance_refuse(i, OUT_OF_RESOURCES, b"cannot store now")
 
 
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:
@@ -263,7 +266,7 @@ cdef void _data_set(Worker* worker, Instance* i, const uint8_t* data, uint32_t n
     # Bytes that will be stored, exactly as they came.
     i.data_bytes += n
     if i.treatment.max_instance_size and i.data_bytes > i.treatment.max_instance_size:
-        instance_refuse(i, 0xA700, b"data set above the size limit")
+        instance_refuse(i, OUT_OF_RESOURCES, b"data set above the size limit")
         worker.iov_used = 0
         instance_drop_part(worker, i)
         return
@@ -300,11 +303,11 @@ cdef void _embedded_done(Worker* worker, Instance* i) noexcept:
     cdef object known
     i.stripped = i.stripped + i.embedded.at
     if transfer_syntax.left == 0 or transfer_syntax.left > 64:
-        instance_refuse(i, 0xC000, b"embedded file header without transfer syntax")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"embedded file header without transfer syntax")
         return
     known = encoding_of(transfer_syntax.at[:transfer_syntax.left])
     if known[0] == TAP_SYNTAX_UNKNOWN:
-        instance_refuse(i, 0xC000, b"embedded file header, unknown transfer syntax")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"embedded file header, unknown transfer syntax")
         return
     memcpy(i.transfer_syntax, transfer_syntax.at, transfer_syntax.left)
     i.transfer_syntax_size = <uint16_t>transfer_syntax.left
@@ -322,7 +325,7 @@ cdef void _strip(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) n
     if outcome == STRIP_MORE:
         return
     if outcome == STRIP_BAD:
-        instance_refuse(i, 0xC000, b"unreadable file header in the data set")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"unreadable file header in the data set")
         embedded_end(&i.embedded)
         return
     _embedded_done(worker, i)
@@ -343,7 +346,7 @@ cdef void _find_header(Worker* worker, Instance* i, const uint8_t* data, uint32_
             _data_set(worker, i, data, n)
         return
     if i.treatment.strict:
-        instance_refuse(i, 0xC000, b"file header in the data set")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"file header in the data set")
         return
     i.header_stage = HEADER_PASSING
     i.stripped = prefix
@@ -419,15 +422,17 @@ cdef void _find_path(Instance* i, const Cursor* values) noexcept:
         if not values[<int>KEY_SERIES_UID].left:
             i.offending |= 2
         if i.tap.conflicting & _FILING:
-            instance_refuse(i, 0xC000, b"two different Study or Series Instance UIDs found")
+            instance_refuse(
+                i, CANNOT_UNDERSTAND, b"two different Study or Series Instance UIDs found")
         elif i.tap.unproved & _FILING:
-            instance_refuse(i, 0xC000, b"broken sequences: Study or Series Instance UID not sure")
+            instance_refuse(
+                i, CANNOT_UNDERSTAND, b"broken sequences: Study or Series Instance UID not sure")
         else:
-            instance_refuse(i, 0xC000, b"no Study or Series Instance UID found")
+            instance_refuse(i, CANNOT_UNDERSTAND, b"no Study or Series Instance UID found")
     elif outcome == LAYOUT_BAD_UID:
-        instance_refuse(i, 0x0117, b"UID is not usable as a name")
+        instance_refuse(i, INVALID_SOP_INSTANCE, b"UID is not usable as a name")
     else:
-        instance_refuse(i, 0xC000, b"path too long for the layout")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"path too long for the layout")
 
 
 cdef void _judge_values(Instance* i) noexcept:
@@ -439,13 +444,13 @@ cdef void _judge_values(Instance* i) noexcept:
     for k in range(<int>TAP_KEYS):
         values[k] = tap_value(&i.tap, k)
     if i.stripped and i.sniffed:
-        instance_refuse(i, 0xC000, b"data set does not match its embedded header")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"data set does not match its embedded header")
     found = values[<int>KEY_SOP_INSTANCE_UID]
     if found.left and not _same(found, sop_instance_uid(i)):
-        instance_refuse(i, 0xA900, b"SOP Instance UID differs from the data set's")
+        instance_refuse(i, DATA_SET_MISMATCH, b"SOP Instance UID differs from the data set's")
     found = values[<int>KEY_SOP_CLASS_UID]
     if found.left and not _same(found, sop_class_uid(i)):
-        instance_refuse(i, 0xA900, b"SOP Class UID differs from the data set's")
+        instance_refuse(i, DATA_SET_MISMATCH, b"SOP Class UID differs from the data set's")
     values[<int>KEY_SOP_INSTANCE_UID] = sop_instance_uid(i)
     values[<int>KEY_SOP_CLASS_UID] = sop_class_uid(i)
     values[<int>KEY_CALLING_AE] = i.calling_ae
@@ -459,9 +464,9 @@ cdef void _judge_values(Instance* i) noexcept:
         if not uid_is_strict(values[k]):
             i.odd_uid = True
     if i.treatment.strict and i.truncated:
-        instance_refuse(i, 0xC000, b"data set ends inside an element")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"data set ends inside an element")
     if i.treatment.strict and i.odd_uid:
-        instance_refuse(i, 0x0117, b"UID is not made of digits and dots")
+        instance_refuse(i, INVALID_SOP_INSTANCE, b"UID is not made of digits and dots")
 
 
 cdef void instance_judge(Worker* worker, Instance* i) noexcept:
@@ -470,9 +475,9 @@ cdef void instance_judge(Worker* worker, Instance* i) noexcept:
     if not i.discarding and i.header_stage == HEADER_UNKNOWN:
         _find_header(worker, i, i.first, i.first_have)
     if not i.discarding and i.header_stage == HEADER_PASSING:
-        instance_refuse(i, 0xC000, b"data set ends inside a file header")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"data set ends inside a file header")
     if not i.discarding and i.data_bytes == 0:
-        instance_refuse(i, 0xC000, b"empty data set")
+        instance_refuse(i, CANNOT_UNDERSTAND, b"empty data set")
     if not i.discarding:
         # Of a deflated data set the tap has seen all only if the stream came to its end.
         tap_end(&i.tap, not i.deflated or i.inflater != NULL and (<object>i.inflater).eof)

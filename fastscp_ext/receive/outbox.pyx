@@ -15,6 +15,7 @@ from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_shrink
 from fastscp_ext.shared.block cimport STAMP_ANSWERED
 from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.status cimport ELEMENTS_DISCARDED, SUCCESS
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.wire.framing cimport PDU_P_DATA_TF
 from fastscp_ext.wire.response cimport (
@@ -149,7 +150,7 @@ cdef class Outbox:
         else:
             _fill(&response, i)
             reply = cursor_over(command, store_response(&response, command))
-            if i.status == 0 or i.status == 0xB006:
+            if i.status == SUCCESS or i.status == ELEMENTS_DISCARDED:
                 self.stored += 1
             else:
                 self.refused += 1

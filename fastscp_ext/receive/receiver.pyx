@@ -32,6 +32,10 @@ from fastscp_ext.shared.atomic cimport word_count, word_get
 from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST
+from fastscp_ext.status cimport (
+    CANNOT_UNDERSTAND, DUPLICATE_INVOCATION, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
+    SOP_CLASS_NOT_SUPPORTED,
+)
 from fastscp_ext.wire.command cimport (
     CMD_HAS_COMMAND_FIELD, CMD_HAS_DATA_SET_TYPE, CMD_HAS_MESSAGE_ID,
     CMD_HAS_MOVE_ORIGINATOR_AE, CMD_HAS_MOVE_ORIGINATOR_MESSAGE_ID, CMD_HAS_AFFECTED_SOP_CLASS,
@@ -243,11 +247,11 @@ cdef class Receiver:
         self.current = i
         self._begin(i, scan, context)
         if not data_follows:
-            instance_refuse(i, 0xC000, b"no data set")
+            instance_refuse(i, CANNOT_UNDERSTAND, b"no data set")
             return self._complete()
         self._judge(i, context)
         if not self.outbox.claim_message_id(i):
-            instance_refuse(i, 0x0210, b"Message ID is still outstanding")
+            instance_refuse(i, DUPLICATE_INVOCATION, b"Message ID is still outstanding")
         if not i.discarding:
             i.implementation = _bytes_cursor(self.reception.implementation)
             i.version = _bytes_cursor(self.reception.version)
@@ -303,13 +307,13 @@ cdef class Receiver:
         cdef uint64_t state = word_get(self.reception.worker.store_state)
         cdef int status
         if state == STORE_FULL:
-            instance_refuse(i, 0xA700, b"out of disk space")
+            instance_refuse(i, OUT_OF_RESOURCES, b"out of disk space")
         elif state == STORE_LOST:
-            instance_refuse(i, 0xA700, b"store is not there")
+            instance_refuse(i, OUT_OF_RESOURCES, b"store is not there")
         elif not uid_ok(sop_instance_uid(i)):
-            instance_refuse(i, 0x0117, b"SOP Instance UID is not usable")
+            instance_refuse(i, INVALID_SOP_INSTANCE, b"SOP Instance UID is not usable")
         elif not uid_ok(sop_class):
-            instance_refuse(i, 0x0122, b"SOP Class UID is not usable")
+            instance_refuse(i, SOP_CLASS_NOT_SUPPORTED, b"SOP Class UID is not usable")
         elif not context.storage or sop_class.left != abstract.left or memcmp(
             sop_class.at, abstract.at, sop_class.left
         ) != 0:

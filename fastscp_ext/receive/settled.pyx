@@ -10,12 +10,13 @@ from fastscp_ext.shared.tables cimport (
     STATUS_ROW_IDENTICAL, STATUS_ROW_KEPT, STATUS_ROW_REPLACED, STATUS_ROW_STORED,
     STATUS_ROW_UNFINISHED, STATUS_ROW_UNTOLD, STATUS_ROW_VERSION, status_row, syntax_row,
 )
+from fastscp_ext.status cimport ELEMENTS_DISCARDED, SUCCESS
 
 __all__ = []
 
 
 cdef inline int _stored_row(const Instance* i) noexcept nogil:
-    if i.status == 0xB006:
+    if i.status == ELEMENTS_DISCARDED:
         return STATUS_ROW_KEPT
     if i.peer_gone:
         return STATUS_ROW_UNTOLD
@@ -37,7 +38,7 @@ cdef void settled(Worker* worker, Instance* i) noexcept nogil:
     if i.stage != STAGE_ANSWERABLE:
         ended.outcome = OUTCOME_UNFINISHED
         ended.status = STATUS_ROW_UNFINISHED
-    elif i.status == 0 or i.status == 0xB006:
+    elif i.status == SUCCESS or i.status == ELEMENTS_DISCARDED:
         ended.outcome = OUTCOME_STORED
         ended.status = _stored_row(i)
     else:

@@ -7,6 +7,7 @@ Sources: PS3.7 6.3.1, 9.1.1, 9.3.1.2, 9.3.5.2, Annex C, Annex E.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from fastscp_ext.status cimport SUCCESS, status_is_warning
 from fastscp_ext.wire.command cimport (
     CMD_HAS_COMMAND_FIELD,
     CMD_HAS_DATA_SET_TYPE,
@@ -59,10 +60,7 @@ _SERVICES = {
 
 cdef inline bint _kept(uint16_t status) noexcept nogil:
     # Success or a warning: the operation was done (PS3.7 Annex C).
-    return (
-        status == 0 or (status & 0xF000) == 0xB000
-        or status == 0x0001 or status == 0x0107 or status == 0x0116
-    )
+    return status == SUCCESS or status_is_warning(status)
 
 
 cdef void answer_read(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from fastscp import status
 from fastscp.store.compress import compress_part, level_of, open_part10, twin
 from fastscp.store.duplicates import Outcome, resolve, vouched
 from fastscp.store.journal import append_fact
 from fastscp.store.store import Store
-from fastscp_ext import Shared, build_meta, crc32c
+from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.kit import CT, ELE, ILE, SOP, data_set
 
 if TYPE_CHECKING:

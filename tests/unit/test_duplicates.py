@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp import status
 from fastscp.store import duplicates
 from fastscp.store.duplicates import Batches, Outcome, resolve
 from fastscp.store.journal import append_fact
 from fastscp.store.names import PATH_LOCKS
-from fastscp_ext import Shared, build_meta, crc32c
+from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.block import begin_batch
 from tests.kit import CT, ELE, ILE, data_set
 

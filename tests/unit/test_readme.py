@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from fastscp import __version__, status, uids
+from fastscp import __version__, uids
 from fastscp.config.settings import SETTINGS, options_table
 from fastscp.main.admission import PENDING_MOST
 from tests.unit.test_linters import ROOT
+from tests.unit.test_status import sent
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -54,19 +55,12 @@ def test_every_field_of_the_journal_is_described() -> None:
     assert documented == written
 
 
-def test_statuses_and_rejections() -> None:
-    shown = {int(cells[0], 16) for cells in rows("Statuses of a C-STORE")}
-    assert shown == {
-        status.SUCCESS,
-        status.ELEMENTS_DISCARDED,
-        status.INVALID_SOP_INSTANCE,
-        status.SOP_CLASS_NOT_SUPPORTED,
-        status.DUPLICATE_INVOCATION,
-        status.UNRECOGNIZED_OPERATION,
-        status.OUT_OF_RESOURCES,
-        status.DATA_SET_MISMATCH,
-        status.CANNOT_UNDERSTAND,
-    }
+def test_the_statuses_and_when_they_are_sent() -> None:
+    shown = {int(cells[0], 16): cells[1] for cells in rows("Statuses of a C-STORE")}
+    assert shown == {status.code: status.condition for status in sent()}
+
+
+def test_rejections() -> None:
     rejections = {tuple(map(int, cells[0].split(","))) for cells in rows("Rejected associations")}
     source = "".join(
         (ROOT / name).read_text("utf-8")

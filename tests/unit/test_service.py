@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastscp import status
 from fastscp.association.service import Unanswerable, answer
-from fastscp_ext import CommandSet, decode_command, encode_command
+from fastscp_ext import CommandSet, decode_command, encode_command, status
 from tests.kit import CT, SOP, VERIFICATION
 
 

@@ -24,6 +24,7 @@ from fastscp.scu.errors import (
 )
 from fastscp.scu.send.outcomes import INTERRUPTED, file_error
 from fastscp_ext import Sender
+from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,9 +253,12 @@ class Carrier:
         for parcel in sender.take_done():
             if parcel.error:
                 outcomes.count(parcel.item, parcel, error=file_error(parcel))
-            elif parcel.status == 0 and plain:
+            elif parcel.status == codes.SUCCESS and plain:
                 summary.stored_plainly(parcel.size)
-            elif 0xA700 <= parcel.status <= 0xA7FF and self._may_repeat(parcel):
+            elif (
+                codes.OUT_OF_RESOURCES <= parcel.status <= codes.OUT_OF_RESOURCES_LAST
+                and self._may_repeat(parcel)
+            ):
                 self._again(parcel, back_off(parcel.attempts))
             else:
                 outcomes.count(parcel.item, parcel)

@@ -1,0 +1,48 @@
+"""DIMSE statuses, for Python; the codes are in status.pxd. See status.pyi."""
+
+__all__ = [
+    "ATTRIBUTE_LIST_ERROR",
+    "ATTRIBUTE_VALUE_OUT_OF_RANGE",
+    "CANCEL",
+    "CANNOT_UNDERSTAND",
+    "CANNOT_UNDERSTAND_LAST",
+    "CLASS_INSTANCE_CONFLICT",
+    "COERCION_OF_ELEMENTS",
+    "DATA_SET_MISMATCH",
+    "DATA_SET_MISMATCH_LAST",
+    "DATA_SET_MISMATCH_WARNING",
+    "DUPLICATE_INVOCATION",
+    "DUPLICATE_SOP_INSTANCE",
+    "ELEMENTS_DISCARDED",
+    "INVALID_ARGUMENT_VALUE",
+    "INVALID_ATTRIBUTE_VALUE",
+    "INVALID_SOP_INSTANCE",
+    "MISSING_ATTRIBUTE",
+    "MISSING_ATTRIBUTE_VALUE",
+    "MISTYPED_ARGUMENT",
+    "NOT_AUTHORIZED",
+    "NO_SUCH_ACTION",
+    "NO_SUCH_ARGUMENT",
+    "NO_SUCH_ATTRIBUTE",
+    "NO_SUCH_EVENT_TYPE",
+    "NO_SUCH_SOP_CLASS",
+    "NO_SUCH_SOP_INSTANCE",
+    "OPTIONAL_ATTRIBUTES_NOT_SUPPORTED",
+    "OUT_OF_RESOURCES",
+    "OUT_OF_RESOURCES_LAST",
+    "PENDING",
+    "PENDING_LAST",
+    "PENDING_OPTIONAL_KEYS",
+    "PROCESSING_FAILURE",
+    "RESOURCE_LIMITATION",
+    "SOP_CLASS_NOT_SUPPORTED",
+    "SUCCESS",
+    "UNRECOGNIZED_OPERATION",
+    "WARNING_LAST",
+    "is_warning",
+]
+
+
+def is_warning(int status):
+    """Whether the operation was done, with something to tell. See status.pyi."""
+    return status_is_warning(status)
