@@ -255,7 +255,7 @@ class _Reader:
         elif number == 0xE00D and not self.fragments:
             if in_items:
                 return
-            if self.outermost() and (len(self.readings) > 1 or not behind):
+            if self.outermost():
                 self.stray_end()
             self.readings = [one.left(1) if len(one.levels) > 1 else one for one in self.readings]
         elif number == 0xE0DD and in_items:
@@ -268,7 +268,7 @@ class _Reader:
                     self.stray_end()
             self.fork()
         else:
-            if not in_items and self.outermost() and not behind:
+            if not in_items and self.outermost():
                 self.stray_end()
             raise StoppedError
 

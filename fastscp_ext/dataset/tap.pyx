@@ -368,7 +368,8 @@ cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept 
         # Behind an item of defined length it ends nothing: seen, harmless.
         if not elements:
             return
-        if outermost(tap) and not (behind and tap.count == 1):
+        # Also behind a sequence: that may be the last element of the item which ends here.
+        if outermost(tap):
             stray_end(tap)
         for n in range(tap.count):
             if tap.readings[n].depth > 0:
@@ -386,7 +387,7 @@ cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept 
                 stray_end(tap)
         fork(tap)
     else:
-        if elements and outermost(tap) and not behind:
+        if elements and outermost(tap):
             stray_end(tap)
         tap_stop(tap)
 

@@ -209,6 +209,11 @@ def test_the_same_uid_twice_contradicts_nothing(family: int) -> None:
         ("open image SE foreign icon IE SE own", True),
         ("open IE SE foreign icon IE SE own", True),
         ("open IE SE foreign image IE I IE SE own", False),
+        ("short foreign nested I IE IE SE own", False),
+        ("short foreign nested IE I IE SE own", False),
+        ("short foreign nested IE SE own", True),
+        ("open IE SE foreign nested IE I IE SE own", False),
+        ("open IE SE foreign nested IE SE own", True),
         ("open SE pid foreign", False),
         ("open SE foreign image", False),
     ],
@@ -227,6 +232,7 @@ def test_what_looks_like_the_outermost_level(family: int, shape: str, own_found:
         "pid": element(0x00100020, "LO", b"P9", family),
         "image": element(0x00280010, "US", b"\1\0", family),
         "icon": foreign(family) + element(0x7FE00010, "OW", b"icon", family),
+        "nested": element(0x00400275, "SQ", b"", family),
         "own": own(family),
     }
     outcome = check(front(family) + b"".join(pieces[name] for name in shape.split()), family)
