@@ -201,13 +201,13 @@ class Association:
             command = request.encode(message_id)
             answer = asyncio.get_running_loop().create_future()
             self._pending[message_id] = answer
-            begun = False
+            begun = sent = False
             try:
                 async with self._sending:
                     begun = True
                     self._due[message_id] = request.command_field, context_id, False
                     await self._send(message_id, context_id, command, body)
-                    begun = False
+                    begun, sent = False, True
                 async with asyncio.timeout(self._timeouts.response):
                     response: Response = await answer
                     return response
@@ -218,6 +218,9 @@ class Association:
                 if begun:
                     # Half a message is out: nothing else can follow it.
                     self._link.give_up(UnusableInstance("sending was broken off"))
+                elif sent and answer.cancelled():
+                    # Its response is still due, and must not be taken for that of a later message.
+                    self._link.give_up(UnusableInstance("a response was not waited for"))
                 raise
             finally:
                 del self._pending[message_id]

@@ -648,6 +648,30 @@ def test_responses_may_come_before_the_release_and_releases_may_collide() -> Non
     assert scp.results == [b""]
 
 
+def test_a_store_that_is_not_waited_for_any_more_ends_the_association() -> None:
+    """Its response would be taken for that of a later message with the same id."""
+    arrived = threading.Event()
+
+    def script(connection: Connection) -> bytes:
+        connection.accept()
+        connection.read_message()
+        arrived.set()
+        return connection.until_closed()
+
+    async def use(association: scu.Association) -> None:
+        first = asyncio.ensure_future(association.store(FILE, message_id=5))
+        await asyncio.to_thread(arrived.wait, 20)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(UnusableInstance, match="was not waited for"):
+            await association.store(FILE, message_id=5)
+
+    with Scp(script) as scp:
+        talk(scp, use)
+    assert scp.results == [bytes.fromhex("07000000000400000000")]
+
+
 def test_leaving_with_an_error_aborts() -> None:
     def script(connection: Connection) -> bytes:
         connection.accept()
