@@ -149,7 +149,7 @@ _FLUSHING: Final = """    if worker.durable:
 _AGAIN: Final = "cdef void flush_directories("
 _CIMPORT: Final = "from fastscp_ext.commit.directories cimport flush_settled\n"
 _DECLARED: Final = """cdef void flush_directories(
-    Site* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil
+    Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil
 """
 _JOURNALING: Final = "    _journal(worker, c, batch)\n"
 _APPENDING: Final = """    while done < n:
@@ -263,7 +263,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
     "no flush of a new journal file's name": [
         (
             "fastscp/store/journal.py",
-            "                if self._durable:\n                    os.fsync(folder)\n",
+            "                if self._durable:\n                    os.fsync(folder_fd)\n",
             "                if self._durable:\n                    pass\n",
             1,
         )
