@@ -74,7 +74,7 @@ __all__ = [
     "wait_for",
 ]
 
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 60.0
 
 ILE: Final = "1.2.840.10008.1.2"
 ELE: Final = "1.2.840.10008.1.2.1"

@@ -1364,7 +1364,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
             env=Service.environment({"TERM": "xterm", "COLUMNS": "150"}),
             stdout=subprocess.PIPE, stderr=end,
         )  # fmt: skip
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     text = shown().decode()
     os.close(end)
     os.close(terminal)
@@ -1408,7 +1408,7 @@ def test_interrupted(tmp_path: Path, times: int) -> None:
              "--report", str(tmp_path / "report")],
             env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert scp.results == [True]
     summary = json.loads(out)

@@ -45,7 +45,7 @@ def _failed_start(
     command = [*Service.program(), "serve", *flags]
     done = subprocess.run(
         command, cwd=tmp_path, env=Service.environment(env), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -198,7 +198,7 @@ def test_it_ends_when_told_while_it_starts(tmp_path: Path) -> None:
             # Some workers are there, and some are still to come.
             workers = wait_for(lambda: children_of(process.pid), "the first worker")
             process.send_signal(signal.SIGTERM)
-            _out, said = process.communicate(timeout=20)
+            _out, said = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -296,7 +296,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert idle.read_until_close() == abort(0, 0)
         peer.close()
         idle.close()
-        service.ends(0, seconds=8)
+        service.ends(0, seconds=25)
         assert service.instances() == [path_of()]
 
 
