@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 import time
@@ -50,15 +51,15 @@ log = logging.getLogger("fastscp.association")
 # Holds on reading, as the receiver counts them.
 _ADMISSION: Final = 1
 _SENDING: Final = 4
-_TURN: Final = 32
 
 # How long, and for how many bytes, a peer that was told the end may take to hang up (Sta13).
 _HANG_UP_S: Final = 5.0
 _HANG_UP_BYTES: Final = 16 << 20
 # How long main may take to say whether an association is admitted.
 _DECISION_S: Final = 20.0
-# How long a peer may leave our PDUs unread.
+# How long a peer may leave our PDUs unread, and how many bytes of them before what it sends waits.
 _SEND_S: Final = 60.0
+_UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
 # Refused instances named in the log per association; the rest is in its last line.
@@ -114,6 +115,8 @@ class Association(Receiver):
         # The request and our answer, while main decides; dropped then, they are large.
         self._deciding: tuple[AssociateRQ, Accepted] | None = None
         self._half_closed = False
+        # Heard before all that was read is taken in.
+        self._eof = False
         self._stray = 0
         self._refusals = 0
         self._ending = ""
@@ -133,6 +136,7 @@ class Association(Receiver):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        transport.set_write_buffer_limits(_UNSENT_BYTES)
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
         self._deadline = self._began + self._owner.config.artim_timeout
@@ -141,6 +145,9 @@ class Association(Receiver):
 
     def eof_received(self) -> bool:
         """The peer will send no more. What it completed is still committed and answered."""
+        if self.rest_bytes:
+            self._eof = True
+            return True
         self.drop_message()
         if self.outbox.owed and self.state in (State.STA6, State.STA8):
             self._half_closed = self.outbox.tell_responses_sent = True
@@ -236,7 +243,28 @@ class Association(Receiver):
         return True
 
     def turn_ended(self) -> None:
-        asyncio.get_running_loop().call_soon(self.pace.go_on, _TURN)
+        asyncio.get_running_loop().call_soon(self._turn_begins)
+
+    def _turn_begins(self) -> None:
+        try:
+            self.next_turn()
+        except Exception as error:
+            # The loop would only log it.
+            self.failed(error)
+        if self._eof and not self.rest_bytes and self._transport is not None:
+            self._eof = False
+            if not self.eof_received():
+                self._transport.close()
+
+    def failed(self, error: Exception) -> None:
+        """Something of this association raised what nobody expects: a bug, which ends it."""
+        log.error("%s: a bug ends it", self.name, exc_info=error)
+        # That may be where the bug is.
+        self.outbox.trace = self.outbox.verbose = False
+        self.end_now("internal error")
+
+    def send_failed(self, error_no: int) -> None:
+        self._drop_connection(f"cannot send: {os.strerror(error_no)}")
 
     def responses_sent(self) -> None:
         if self.state is State.STA8:

@@ -90,6 +90,7 @@ ctypedef struct Instance:
     bint truncated
     bint sniffed
     bint odd_uid             # letters or the like in a UID
+    bint helped              # counted among those that helper threads have or will have
     bint no_reply
     bint owns_id             # its Message ID is marked as outstanding
     bint shrunk              # ends at `path`, which is empty

@@ -18,6 +18,9 @@ cdef class Outbox:
     cdef uint8_t* outstanding    # a bit for each Message ID in use; NULL: not kept
     cdef uint32_t peer_max_pdu_length
     cdef bint backlog            # the transport may hold something back
+    cdef bint silent             # nobody is to be answered any more
+    cdef int uncommitted         # of the reception's, those of this association
+    cdef int helped              # of these, those that helper threads have or will have
     cdef public bint trace
     cdef public bint verbose
     cdef public bint tell_responses_sent  # the association ends once nothing is owed
@@ -30,8 +33,10 @@ cdef class Outbox:
     cdef bint behind_elder(self, Instance* i) noexcept
     cdef int owe(self, Instance* i) except -1
     cdef int answer(self) except -1
+    cdef Instance* _next(self) noexcept
     cdef uint32_t _respond(self, Instance* i, uint8_t* out, uint32_t room) except? 0
     cdef int _tell(self, Instance* i) except -1
     cdef void silence(self) noexcept
     cdef void abandon(self) noexcept
     cdef int _write(self, const uint8_t* data, Py_ssize_t n) except -1
+    cdef int _broken(self, int error_no) except -1

@@ -90,6 +90,7 @@ cdef class Outbox:
     cdef int owe(self, Instance* i) except -1:
         # Responses leave in request order, so a settled one may have to wait for its elders. `i` is
         # not the caller's any more.
+        i.peer_gone = self.silent
         if self.first != NULL and i.stage == STAGE_ANSWERABLE:
             i = pool_shrink(i)
         i.next_owed = NULL
@@ -106,35 +107,46 @@ cdef class Outbox:
     cdef int answer(self) except -1:
         # Send the responses that nothing keeps back any more.
         cdef uint8_t out[OUT_ROOM]
-        cdef Instance* i
+        cdef Instance* i = NULL
         cdef uint32_t used = 0
         cdef int sent = 0
         # For all that leave together.
         cdef uint64_t now_ns = monotonic_ns()
-        while self.first != NULL and self.first.stage == STAGE_ANSWERABLE:
-            i = self.first
-            self.first = i.next_owed
-            if self.first == NULL:
-                self.last = NULL
-            self.owed -= 1
-            sent += 1
-            if i.owns_id:
-                self.outstanding[i.message_id >> 3] &= <uint8_t>~(1 << (i.message_id & 7))
-            if not i.no_reply:
-                if OUT_ROOM - used < RESPONSE_ROOM:
-                    self._write(out, used)
-                    used = 0
-                used += self._respond(i, out + used, OUT_ROOM - used)
-                if not i.peer_gone:
-                    i.stamps[<int>STAMP_ANSWERED] = now_ns
-            pool_give_back(self.pool, i)
-        if used:
-            self._write(out, used)
+        try:
+            while self.first != NULL and self.first.stage == STAGE_ANSWERABLE:
+                i = self._next()
+                sent += 1
+                if not i.no_reply:
+                    if OUT_ROOM - used < RESPONSE_ROOM:
+                        self._write(out, used)
+                        used = 0
+                    used += self._respond(i, out + used, OUT_ROOM - used)
+                    if not i.peer_gone:
+                        i.stamps[<int>STAMP_ANSWERED] = now_ns
+                pool_give_back(self.pool, i)
+                i = NULL
+        finally:
+            # Whatever a method of the receiver raises, what is in hand goes where it belongs.
+            if i != NULL:
+                pool_give_back(self.pool, i)
+            if used:
+                self._write(out, used)
         if sent and self.owed == 0:
             self.pace.restart()
             if self.tell_responses_sent and self.association != NULL:
                 (<object>self.association).responses_sent()
         return 0
+
+    cdef Instance* _next(self) noexcept:
+        # The first of what is owed, which is owed no longer.
+        cdef Instance* i = self.first
+        self.first = i.next_owed
+        if self.first == NULL:
+            self.last = NULL
+        self.owed -= 1
+        if i.owns_id:
+            self.outstanding[i.message_id >> 3] &= <uint8_t>~(1 << (i.message_id & 7))
+        return i
 
     cdef uint32_t _respond(self, Instance* i, uint8_t* out, uint32_t room) except? 0:
         # Write the response to where it is sent from; how long it is there.
@@ -176,6 +188,7 @@ cdef class Outbox:
     cdef void silence(self) noexcept:
         # What is owed is finished, and not answered.
         cdef Instance* i = self.first
+        self.silent = True
         while i != NULL:
             i.peer_gone = True
             i = i.next_owed
@@ -206,7 +219,7 @@ cdef class Outbox:
 
     cdef int _write(self, const uint8_t* data, Py_ssize_t n) except -1:
         # Straight to the socket while the transport holds nothing back, else through it: the
-        # order is kept either way. A broken connection is learned from reading.
+        # order is kept either way.
         cdef ssize_t got = 0
         cdef object transport = self.pace.transport
         if transport is None:
@@ -217,9 +230,16 @@ cdef class Outbox:
             got = send(self.pace.fd, data, <size_t>n, MSG_DONTWAIT | MSG_NOSIGNAL)
             if got < 0:
                 if errno not in (EAGAIN, EINTR):
-                    return 0
+                    return self._broken(errno)
                 got = 0
         if got < n:
             self.backlog = True
             transport.write(data[got:n])
+        return 0
+
+    cdef int _broken(self, int error_no) except -1:
+        # A response is lost, and no other may follow. What was read is still taken in.
+        self.silence()
+        if self.association != NULL:
+            (<object>self.association).send_failed(error_no)
         return 0

@@ -8,7 +8,7 @@ __all__ = ["Pace"]
 class Pace:
     """What holds reading from one peer back; made by its receiver.
 
-    why: 1 the request is being decided, 4 the peer does not read, 32 others are to be read first.
+    why: 1 the request is being decided, 4 the peer does not read.
     """
 
     def hold(self, why: int) -> None:

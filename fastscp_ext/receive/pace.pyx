@@ -84,10 +84,13 @@ cdef class Pace:
         if self.prompt:
             self._acknowledge(stored + refused)
         # Where a data set is due, its PDU's header often comes alone, a moment before the rest:
-        # then it would wake us twice. But not from a peer that waits for us to acknowledge it; and
-        # where data sets are large it pays to be awake when the rest comes.
+        # then it would wake us twice. But not from a peer that waits for us to acknowledge it, nor
+        # from one whose data sets end with an empty fragment, which is as short as the header: the
+        # first messages tell, and one that changes its habit is kept waiting once. And where data
+        # sets are large it pays to be awake when the rest comes.
         if header_due and not (
-            self.held_up or stored < PROMPT_MESSAGES or self.last_bytes > SMALL_BYTES
+            self.held_up or self.empty_ends or stored < PROMPT_MESSAGES
+            or self.last_bytes > SMALL_BYTES
         ):
             due = PDATA_HEADERS + 1
         self._await_more(due)
@@ -106,8 +109,7 @@ cdef class Pace:
         return 0
 
     cdef void _await_more(self, int due) noexcept:
-        # An A-ABORT is shorter than that, and an empty fragment: `overdue` is called often, and
-        # takes it back.
+        # An A-ABORT is shorter than that: `overdue` is called often, and takes it back.
         if due != self.low_water and setsockopt(
             self.fd, SOL_SOCKET, SO_RCVLOWAT, &due, sizeof(due)
         ) == 0:
@@ -131,14 +133,25 @@ cdef class Pace:
             self.holds |= bit
         else:
             self.holds &= ~bit
-            if bit != HOLD_TURN:
+            if bit == HOLD_REST:
+                self.progress_at = _now()
+            elif bit != HOLD_TURN:
                 self.restart()
+                if self.holds & HOLD_REST and not self.holds & (HOLDS_ALL | HOLD_TURN):
+                    self.end_turn()
         if self.transport is None or self.transport.is_closing():
             return 0
         if before == 0 and self.holds:
             self.transport.pause_reading()
         elif before and not self.holds:
             self.transport.resume_reading()
+        return 0
+
+    cdef int end_turn(self) except -1:
+        # The other associations' turn first.
+        self.set_hold(HOLD_TURN, True)
+        if self.association != NULL:
+            (<object>self.association).turn_ended()
         return 0
 
     # -- timers

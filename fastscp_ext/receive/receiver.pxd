@@ -7,8 +7,10 @@ from fastscp_ext.receive.instance cimport Instance
 from fastscp_ext.receive.reception cimport Reception
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
+from fastscp_ext.receive.rest cimport Rest
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.wire.command cimport CommandScan
+from fastscp_ext.wire.cursor cimport Cursor
 from fastscp_ext.wire.framing cimport Framer
 
 
@@ -20,6 +22,8 @@ cdef class Receiver:
     cdef Contexts contexts        # likewise
     cdef Framer framer
     cdef Instance* current        # of the message whose data set comes in
+    cdef Rest rest                # of the last read, while it waits
+    cdef bint wary                # the last read left a rest: the next is a short one
     cdef bint established
     cdef bint stopped             # nothing is interpreted any more
     cdef bint awaiting_associate
@@ -35,8 +39,15 @@ cdef class Receiver:
 
     cdef bint _midway(self) noexcept
     cdef bint _header_due(self) noexcept
+    cdef Py_ssize_t _room(self) noexcept
     cdef int _take_in(self, Py_ssize_t nbytes) except -1
-    cdef int _frames(self, Py_ssize_t nbytes) except -1
+    cdef int _go_on(self) except -1
+    cdef int _keep(self, Cursor left) except -1
+    cdef int _pause(self) except -1
+    cdef int _drop_rest(self) except -1
+    cdef int _before_next(self) except -1
+    cdef int _frames(self, Cursor* c) except -1
+    cdef uint32_t _data(self) except? 0
     cdef int _header(self) except -1
     cdef int _command(self) except -1
     cdef int _other_command(self, bint data_follows) except -1

@@ -45,7 +45,13 @@ class Hooks(Protocol):
         """First P-DATA-TF above what we announced; whether to go on."""
 
     def turn_ended(self) -> None:
-        """Others are to be read first: call `pace.go_on(32)` in the loop's next turn."""
+        """Others are to be served first: call `next_turn` in the loop's next turn, not before."""
+
+    def send_failed(self, error_no: int, /) -> None:
+        """The socket takes nothing any more: a response is lost, and the connection is to end."""
+
+    def failed(self, error: Exception, /) -> None:
+        """Another of these methods raised this beside a call of the loop's: the end is due."""
 
     def responses_sent(self) -> None:
         """Nothing is owed any more; called only while `outbox.tell_responses_sent`."""
@@ -64,6 +70,11 @@ class Receiver:
 
     The loop calls `get_buffer` and `buffer_updated`. The class leaves the rest of the arguments to
     the subclass.
+
+    It may pause in the middle of what was read: while as many responses are owed or instances
+    uncommitted as may be, while the peer does not read what we send (`pace.hold(4)`), and after so
+    many messages in one turn of the loop. What is left is copied, its reading is held, and it goes
+    on with that before anything else is read: in `next_turn`.
 
     reception: shared with the worker's other associations. number: the association's.
     max_pdu_length: as announced. pdata_cap: bytes of P-DATA-TF body tolerated.
@@ -96,11 +107,24 @@ class Receiver:
     def ignored_bytes(self) -> int:
         """Bytes that came after the end of interpretation."""
 
-    def get_buffer(self, sizehint: int) -> Reception:
-        """The space the next read goes to: the reception's buffer."""
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes that were read and are still to be taken in."""
 
+    def get_buffer(self, sizehint: int) -> Self:
+        """The space the next read goes to, which this object exports.
+
+        It is the reception's buffer; only 64 KiB of it after a read that left a rest, and while the
+        worker keeps more than 32 MiB of rests.
+        """
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was just read. Nothing of it is needed afterwards."""
+
+    def next_turn(self) -> None:
+        """Go on, now that others had their turn: with what is left of a read, or with reading."""
 
     def attach(self, transport: Transport, fd: int) -> None:
         """Bind the transport; fd: its socket, for direct writes, or -1 to go through it."""
@@ -141,7 +165,8 @@ class Receiver:
     def stop(self) -> None:
         """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
 
-        Complete messages are finished and not answered: the last PDU is being sent.
+        Complete messages are finished and not answered: the last PDU is being sent. What was read
+        and not taken in counts as not read.
         Source: PS3.8 9.2.3 (Sta13).
         """
 

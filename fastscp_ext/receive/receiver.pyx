@@ -10,6 +10,7 @@ Sources: PS3.7 9.1.1 and 9.3.1 (C-STORE), PS3.8 9.3.5 (P-DATA-TF), PS3.4 B.2.3 (
 import hashlib
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -23,10 +24,11 @@ from fastscp_ext.receive.instance cimport (
     instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
     instance_refuse, sop_instance_uid,
 )
-from fastscp_ext.receive.reception cimport Reception
+from fastscp_ext.receive.reception cimport RESTS_MOST, Reception
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_TURN, Pace
+from fastscp_ext.receive.pace cimport HOLD_REST, HOLD_TURN, HOLDS_ALL, Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_take
+from fastscp_ext.receive.rest cimport Rest, rest_append, rest_drop, rest_keep, rest_left
 from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_count, word_get
 from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE
@@ -43,7 +45,7 @@ from fastscp_ext.wire.command cimport (
 )
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.wire.framing cimport (
-    FRAME_COMMAND, FRAME_DATA, FRAME_HEADER, FRAME_MORE, FRAME_PDU, PDU_ABORT,
+    COMMAND_PLACE, FRAME_COMMAND, FRAME_DATA, FRAME_HEADER, FRAME_MORE, FRAME_PDU, PDU_ABORT,
     PDU_ASSOCIATE_RQ, PDU_P_DATA_TF, PDU_RELEASE_RQ, PHASE_COMMAND, Framer, complaint_text,
     framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
 )
@@ -58,6 +60,14 @@ cdef enum:
     DRAIN_MOST = 1073741824      # bytes of a refused data set read before the peer is aborted
     NO_DATA_SET = 0x0101         # Command Data Set Type (0000,0800), PS3.7 E.1
     C_STORE_RQ = 0x0001
+    SHORT_READ = 65536           # bytes read at a time while rests are to be expected
+
+# One turn of the loop, in about what a frame costs that does not meet the interpreter: some 64
+# messages, or 4096 frames. A long command set is taken apart in Python, element for element.
+cdef enum:
+    WORK_MOST = 4096
+    MESSAGE_WORK = 60
+    PYTHON_WORK = 16             # a fragment that is hashed or inflated, or a frame that is traced
 
 
 cdef inline Cursor _bytes_cursor(bytes value):
@@ -78,6 +88,7 @@ cdef class Receiver:
         framer_begin(&self.framer, pdata_cap if pdata_cap > max_pdu_length else max_pdu_length)
         self.reception = reception
         self.pace = Pace.__new__(Pace)
+        self.pace.association = <PyObject*>self
         self.outbox = Outbox.__new__(Outbox, self.pace)
         self.outbox.association = <PyObject*>self
         self.outbox.pool = &reception.pool
@@ -89,19 +100,53 @@ cdef class Receiver:
 
     def __dealloc__(self):
         framer_end(&self.framer)
+        if self.rest.bytes != NULL:
+            self.reception.rests -= self.rest.size
+            rest_drop(&self.rest)
+        if self.pace is not None:
+            self.pace.association = NULL
         if self.outbox is not None:
             self.outbox.association = NULL
 
     # -- what the event loop calls
 
     def get_buffer(self, Py_ssize_t sizehint):
-        """The space the next read goes to: the reception's buffer."""
-        return self.reception
+        """The space the next read goes to, which this object exports. See receiver.pyi."""
+        return self
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        # The reception's. One read at a time uses it, and nothing else keeps a view across calls.
+        PyBuffer_FillInfo(view, self, self.reception.buffer, self._room(), 0, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+    cdef Py_ssize_t _room(self) noexcept:
+        # What is left of a read is copied where its association pauses: no more than a short one,
+        # except the first time.
+        cdef Py_ssize_t size = self.reception.buffer_size
+        if size > SHORT_READ and (self.wary or self.reception.rests > RESTS_MOST):
+            return SHORT_READ
+        return size
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read. Nothing of it is needed afterwards."""
         self._take_in(nbytes)
-        self.pace.before_next(self._header_due(), self.outbox.stored, self.outbox.refused)
+        self._before_next()
+
+    def next_turn(self):
+        """Go on, now that others had their turn. See receiver.pyi."""
+        self.pace.set_hold(HOLD_TURN, False)
+        # Where something else holds it, whoever takes that back asks for a turn anew.
+        if self.rest.bytes != NULL and not self.pace.holds & HOLDS_ALL:
+            self._go_on()
+            self._before_next()
+        self.reception.let_others_go()
+
+    cdef int _before_next(self) except -1:
+        return self.pace.before_next(
+            self._header_due(), self.outbox.stored, self.outbox.refused
+        )
 
     cdef bint _midway(self) noexcept:
         # Whether a message or a PDU has begun and not ended.
@@ -116,6 +161,8 @@ cdef class Receiver:
         return not (f.phase == PHASE_COMMAND or f.in_pdu or f.header_have or f.dead)
 
     cdef int _take_in(self, Py_ssize_t nbytes) except -1:
+        cdef Cursor c = cursor_over(self.reception.buffer, <uint32_t>nbytes)
+        cdef bint filled = nbytes == self._room()
         self.pace.arrived(<uint64_t>nbytes, self._midway())
         self.bytes_received += <uint64_t>nbytes
         self.reception.worker.read_ns = monotonic_ns()
@@ -123,38 +170,95 @@ cdef class Receiver:
         if self.framer.dead or self.stopped:
             self.ignored_bytes += <uint64_t>nbytes
             return 0
+        if self.rest.bytes != NULL:
+            # It was on its way when reading was to stop, as it may be behind TLS.
+            return self._keep(c)
         try:
-            self._frames(nbytes)
+            self._frames(&c)
+            self.wary = c.left != 0
+            if c.left:
+                self._keep(c)
         finally:
             # What is complete is committed, whatever a method of the subclass may raise.
             self.reception.commit()
         self.reception.ration(self.pace, nbytes)
-        if nbytes == self.reception.buffer_size:
+        if filled and self.rest.bytes == NULL:
             # More is there, and the loop would go on reading here: the others' turn first.
-            self.pace.set_hold(HOLD_TURN, True)
-            self.turn_ended()
+            self.pace.end_turn()
         return 0
 
-    cdef int _frames(self, Py_ssize_t nbytes) except -1:
+    cdef int _go_on(self) except -1:
+        # With what is left of a read. It is nobody else's meanwhile: `stop` frees what waits.
+        cdef Rest rest = self.rest
+        cdef Cursor c = rest_left(&rest)
+        cdef bint pauses = False
+        self.rest.bytes = NULL
+        self.reception.worker.read_ns = rest.read_ns
+        try:
+            try:
+                self._frames(&c)
+                pauses = c.left != 0
+            finally:
+                if pauses:
+                    rest.at = rest.size - c.left
+                    self.rest = rest
+                else:
+                    self.reception.rests -= rest.size
+                    rest_drop(&rest)
+            if pauses:
+                self._pause()
+            else:
+                self.pace.set_hold(HOLD_REST, False)
+        finally:
+            self.reception.commit()
+        return 0
+
+    cdef int _keep(self, Cursor left) except -1:
+        # Nothing is read until this was taken in.
+        if not (
+            rest_append(&self.rest, left) if self.rest.bytes != NULL
+            else rest_keep(&self.rest, left, self.reception.worker.read_ns)
+        ):
+            raise MemoryError()
+        self.reception.rests += left.left
+        self.pace.set_hold(HOLD_REST, True)
+        return self._pause()
+
+    cdef int _pause(self) except -1:
+        # The rest waits for what holds it, or for the next turn.
+        if not self.pace.holds & (HOLDS_ALL | HOLD_TURN):
+            self.pace.end_turn()
+        return 0
+
+    cdef int _drop_rest(self) except -1:
+        # As if it had not been read.
+        if self.rest.bytes != NULL:
+            self.ignored_bytes += rest_left(&self.rest).left
+            self.reception.rests -= self.rest.size
+            rest_drop(&self.rest)
+            self.pace.set_hold(HOLD_REST, False)
+        return 0
+
+    cdef int _frames(self, Cursor* c) except -1:
+        # All of it, or until this association has to pause.
         cdef Framer* f = &self.framer
-        cdef Cursor c = cursor_over(self.reception.buffer, <uint32_t>nbytes)
         cdef Worker* worker = &self.reception.worker
+        cdef uint32_t work = 0
         cdef int kind
         worker.iov_used = 0
         while True:
-            kind = framer_next(f, &c)
+            kind = framer_next(f, c)
             if kind == FRAME_DATA:
-                if f.data.left:
-                    instance_append(worker, self.current, f.data.at, f.data.left)
-                if f.last:
-                    self._complete()
-                elif self.current.drained > DRAIN_MOST:
-                    self.framing_failed(0, 0, "refused data set does not end", f.pdu_type)
+                work += self._data()
             elif kind == FRAME_MORE:
                 break
             elif kind == FRAME_HEADER:
+                work += PYTHON_WORK if self.outbox.trace else 1
                 self._header()
             elif kind == FRAME_COMMAND:
+                work += MESSAGE_WORK
+                if f.command_size > COMMAND_PLACE:
+                    work += f.command_size
                 self._command()
             elif kind == FRAME_PDU:
                 if self.outbox.trace:
@@ -167,10 +271,29 @@ cdef class Receiver:
                 )
             if f.dead or self.stopped:
                 self.ignored_bytes += c.left
+                c.left = 0
+                break
+            if c.left and (work >= WORK_MOST or self.pace.holds & HOLDS_ALL):
                 break
         if self.current != NULL:
+            # The fragments collected stay where they are until here.
             instance_flush(worker, self.current)
         return 0
+
+    cdef uint32_t _data(self) except? 0:
+        # A fragment of a data set; what it costs.
+        cdef Framer* f = &self.framer
+        cdef Instance* i = self.current
+        cdef uint32_t work = PYTHON_WORK if i.deflated or i.hasher != NULL else 1
+        if f.data.left:
+            instance_append(&self.reception.worker, i, f.data.at, f.data.left)
+        if f.last:
+            if f.data.left == 0:
+                self.pace.empty_ends = True
+            self._complete()
+        elif i.drained > DRAIN_MOST:
+            self.framing_failed(0, 0, "refused data set does not end", f.pdu_type)
+        return work
 
     cdef int _header(self) except -1:
         cdef Framer* f = &self.framer
@@ -259,6 +382,7 @@ cdef class Receiver:
             i.called_ae = _bytes_cursor(self.called_ae)
             if i.treatment.digest == DIGEST_SHA256:
                 hold(&i.hasher, hashlib.sha256())
+            self.reception.hold_back_store(self.outbox)
         return 0
 
     cdef void _begin(self, Instance* i, const CommandScan* scan, Context* context) noexcept:
@@ -334,14 +458,13 @@ cdef class Receiver:
         instance_judge(&self.reception.worker, i)
         if i.stage == STAGE_COMPLETE:
             hold(&i.outbox, self.outbox)
+            self.reception.count(i, self.outbox)
             if not self.outbox.behind_elder(i):
                 self.reception.complete(i)
         else:
             i.stage = STAGE_ANSWERABLE
             if i.error_no:
-                self.reception.on_error(
-                    (<const char*>i.error_step).decode(), i.error_no, i.part.decode()
-                )
+                self.reception.tell_error(i, i.part)
         return self._owe(i)
 
     cdef int _owe(self, Instance* i) except -1:
@@ -396,6 +519,7 @@ cdef class Receiver:
         """Interpret nothing any more. See receiver.pyi."""
         self.stopped = True
         self.established = False
+        self._drop_rest()
         self.drop_message()
         self.outbox.silence()
 
@@ -424,6 +548,11 @@ cdef class Receiver:
             self._midway(), self.outbox.owed > 0 or self.stopped, now, message_timeout, min_rate,
             idle_timeout,
         )
+
+    @property
+    def rest_bytes(self):
+        """Bytes that were read and are still to be taken in."""
+        return 0 if self.rest.bytes == NULL else rest_left(&self.rest).left
 
     @property
     def mid_message(self):

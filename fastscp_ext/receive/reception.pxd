@@ -12,8 +12,11 @@ from fastscp_ext.shared.shared cimport Shared
 
 
 cdef enum:
-    OWED_MOST = 64           # responses owed to one association before its reading pauses
-    UNCOMMITTED_MOST = 256   # instances complete and not settled before all reading pauses
+    OWED_MOST = 64           # responses owed to one association before it pauses
+    UNCOMMITTED_MOST = 256   # instances complete and not settled before whoever stores pauses
+    CROWDED = 128            # of them; from here on no association has more than its share
+    SHARE = 8                # instances; also with the helper threads, however many others have
+    RESTS_MOST = 33554432    # bytes of rests before all reads are short ones
 
 
 cdef class Reception:
@@ -26,6 +29,7 @@ cdef class Reception:
     cdef Instance* waiting
     cdef Instance* waiting_last
     cdef readonly int uncommitted
+    cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
     cdef Committer committer  # only where `threaded`
     cdef bint threaded
     cdef readonly int done_fd
@@ -35,7 +39,7 @@ cdef class Reception:
     cdef object on_duplicate
     cdef object on_error
     cdef object on_complete
-    cdef set held             # outboxes of those whose reading pauses for the commit
+    cdef dict held            # outboxes of those that pause for the commit, in the order they did
     cdef set slowed           # paces of those whose reading pauses for want of space
     cdef double allowance     # bytes that may be read while space is short
     cdef double refilled_at
@@ -43,11 +47,20 @@ cdef class Reception:
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
-    cdef Instance* _taken(self, Instance* batch) noexcept
     cdef int _journal_ready(self) except -1
     cdef int finish_refused(self, Instance* i) except -1
     cdef int _finish(self, Instance* batch) except -1
-    cdef int _let_go(self) except -1
+    cdef int _settle(self, Instance* i) except -1
+    cdef int _compare(self, Instance* i) except -1
+    cdef int _answer(self, Outbox outbox) except -1
+    cdef int tell_error(self, Instance* i, const char* name) except -1
+    cdef void count(self, Instance* i, Outbox outbox) noexcept
+    cdef void _count_helped(self, Instance* i) noexcept
+    cdef bint _too_many(self, Outbox outbox, int share) noexcept
     cdef int hold_back(self, Outbox outbox) except -1
+    cdef int hold_back_store(self, Outbox outbox) except -1
+    cdef int _hold(self, Outbox outbox) except -1
+    cdef int let_others_go(self) except -1
+    cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
     cdef void leave(self, Outbox outbox) noexcept

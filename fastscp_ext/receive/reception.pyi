@@ -82,7 +82,9 @@ class Reception:
     descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
     path): a file call failed; called on the loop's thread. on_complete(Compression): see there.
     mixed: a name with or without .zst takes the other, too.
-    buffer_bytes: of the receive buffer. The object exports it, writable, to `get_buffer` users.
+    buffer_bytes: of the receive buffer, which its receivers export.
+    An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
+    exception goes to `sys.unraisablehook`.
     Raises ValueError for a worker or name it cannot have, OSError, MemoryError.
     """
 
@@ -106,8 +108,6 @@ class Reception:
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
     ) -> Self: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
-    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
     @property
     def done_fd(self) -> int:
         """Readable when `release` is due. Owned by the object."""
@@ -126,4 +126,8 @@ class Reception:
 
     @property
     def uncommitted(self) -> int:
-        """Instances that are complete and not yet settled."""
+        """Instances that are complete and cannot be answered yet, whatever they wait for."""
+
+    @property
+    def rests(self) -> int:
+        """Bytes that associations keep of what they read, while they pause."""

@@ -3,10 +3,9 @@
 import os
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
-from libc.errno cimport errno
+from libc.errno cimport EIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -26,13 +25,14 @@ from fastscp_ext.receive.instance cimport (
     instance_fail, instance_refuse,
 )
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_SLOW, Pace
+from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW
+from fastscp_ext.status cimport OUT_OF_RESOURCES
 
 __all__ = ["Compression", "Duplicate", "Reception"]
 
@@ -77,6 +77,25 @@ _DUPLICATES = {
 cdef void _open_journal(void* reception) noexcept with gil:
     # On the thread that leads the commit.
     (<Reception>reception)._journal_ready()
+
+
+cdef void _tell(PyObject* association, object error) noexcept:
+    # A method that was called failed. The association, if it was its, logs that and ends; what
+    # belongs to none, or fails at this, is left to the interpreter to report.
+    if association == NULL:
+        raise error
+    (<object>association).failed(error)
+
+
+cdef Instance* _reversed(Instance* batch) noexcept nogil:
+    cdef Instance* i = NULL
+    cdef Instance* after
+    while batch != NULL:
+        after = batch.next
+        batch.next = i
+        i = batch
+        batch = after
+    return i
 
 
 cdef Instance* _pending(Instance* i) except NULL:
@@ -217,7 +236,7 @@ cdef class Reception:
         self.on_complete = on_complete
         self.worker.mixed = mixed
         self.worker.journal_limit = journal_limit
-        self.held = set()
+        self.held = {}
         self.slowed = set()
         if durable:
             committer_begin(
@@ -237,13 +256,6 @@ cdef class Reception:
         if self.done_fd >= 0:
             close(self.done_fd)
 
-    def __getbuffer__(self, Py_buffer* view, int flags):
-        # One read at a time uses it, and nothing else keeps a view across calls.
-        PyBuffer_FillInfo(view, self, self.buffer, self.buffer_size, 0, flags)
-
-    def __releasebuffer__(self, Py_buffer* view):
-        pass
-
     cdef void enqueue(self, Instance* i) noexcept:
         i.next = NULL
         if self.waiting_last == NULL:
@@ -251,7 +263,6 @@ cdef class Reception:
         else:
             self.waiting_last.next = i
         self.waiting_last = i
-        self.uncommitted += 1
 
     cdef int _journal_ready(self) except -1:
         # A journal file to append to, new where the last one failed or is full.
@@ -279,7 +290,12 @@ cdef class Reception:
         compression = Compression.__new__(Compression)
         compression.reception = self
         compression.instance = i
-        self.on_complete(compression)
+        try:
+            self.on_complete(compression)
+        except Exception as error:
+            _tell(NULL, error)
+            if compression.instance != NULL:
+                compression.failed(EIO)
         return 0
 
     cdef int commit(self) except -1:
@@ -304,21 +320,13 @@ cdef class Reception:
         disk_begin(&self.worker)
         commit_batch(&self.worker, &self.committed, NULL, batch)
         disk_end(&self.worker)
-        return self._finish(self._taken(batch))
-
-    cdef Instance* _taken(self, Instance* batch) noexcept:
-        # The batch, which the loop has back.
-        cdef Instance* i = batch
-        while i != NULL:
-            self.uncommitted -= 1
-            i = i.next
-        return batch
+        return self._finish(batch)
 
     def release(self):
         """Send the responses of what was committed off the loop."""
         cdef uint64_t count = 0
         read(self.done_fd, &count, 8)
-        self._finish(self._taken(committer_done(&self.committer)))
+        self._finish(committer_done(&self.committer))
 
     cdef int finish_refused(self, Instance* i) except -1:
         # A refused instance that is in nobody's batch: its part goes, its response may leave.
@@ -328,64 +336,150 @@ cdef class Reception:
         return self._finish(i)
 
     cdef int _finish(self, Instance* batch) except -1:
-        # All are taken from the batch before the first is answered: that gives instances back.
+        # All are taken from the batch before the first is answered: that gives instances back. An
+        # exception in one association leaves nobody else unanswered.
         cdef Instance* i = batch
         cdef Instance* after
-        cdef Outbox outbox
-        cdef Duplicate duplicate
+        cdef Instance* duplicates = NULL
         cdef list outboxes = []
-        cdef list duplicates = []
         cdef PyObject* last = NULL
         while i != NULL:
             after = i.next
             i.next = NULL
             if i.stage == STAGE_DUPLICATE:
-                duplicate = Duplicate.__new__(Duplicate)
-                duplicate.reception = self
-                duplicate.instance = i
-                duplicates.append(duplicate)
+                i.next = duplicates
+                duplicates = i
             else:
-                # Only here: until now the committer's thread walked through its batch.
-                i.stage = STAGE_ANSWERABLE
-                if i.younger != NULL:
-                    self.complete(i.younger)
-                    i.younger = NULL
-                if i.error_no:
-                    self.on_error(
-                        (<const char*>i.error_step).decode(), i.error_no,
-                        i.path.decode() if i.path[0] else i.part.decode(),
-                    )
-                if i.outbox == NULL:
-                    pool_give_back(&self.pool, i)
-                elif i.outbox != last:
+                if i.outbox != NULL and i.outbox != last:
                     last = i.outbox
                     outboxes.append(<object>last)
+                self._settle(i)
             i = after
         for outbox in outboxes:
-            outbox.answer()
-        for duplicate in duplicates:
-            self.on_duplicate(duplicate)
-        if self.held:
-            self._let_go()
+            self._answer(outbox)
+        duplicates = _reversed(duplicates)
+        while duplicates != NULL:
+            after = duplicates.next
+            duplicates.next = NULL
+            self._compare(duplicates)
+            duplicates = after
+        self.let_others_go()
         return self.commit()
 
-    # -- whose reading pauses
-
-    cdef int hold_back(self, Outbox outbox) except -1:
-        # As many responses are owed as may be, or instances uncommitted: the commit goes first.
-        if outbox.owed >= OWED_MOST or self.uncommitted >= UNCOMMITTED_MOST:
-            self.held.add(outbox)
-            outbox.pace.set_hold(HOLD_COMMIT, True)
+    cdef int _settle(self, Instance* i) except -1:
+        # Only here its response may leave: until now the committer's thread walked through it.
+        cdef Instance* younger = i.younger
+        cdef Outbox outbox
+        i.stage = STAGE_ANSWERABLE
+        i.younger = NULL
+        self.uncommitted -= 1
+        if i.outbox != NULL:
+            outbox = <Outbox>i.outbox
+            outbox.uncommitted -= 1
+            outbox.helped -= i.helped
+        if i.error_no:
+            self.tell_error(i, &i.path[0] if i.path[0] else &i.part[0])
+        if i.outbox == NULL:
+            pool_give_back(&self.pool, i)
+        if younger != NULL:
+            self.complete(younger)
         return 0
 
-    cdef int _let_go(self) except -1:
+    cdef int _compare(self, Instance* i) except -1:
+        # Somebody is to settle an instance whose name is taken.
+        cdef Duplicate duplicate = Duplicate.__new__(Duplicate)
+        duplicate.reception = self
+        duplicate.instance = i
+        self._count_helped(i)
+        try:
+            self.on_duplicate(duplicate)
+        except Exception as error:
+            _tell(NULL, error)
+            if duplicate.instance != NULL:
+                duplicate.refuse(OUT_OF_RESOURCES, b"cannot store now", EIO)
+        return 0
+
+    cdef int _answer(self, Outbox outbox) except -1:
+        try:
+            outbox.answer()
+        except Exception as error:
+            _tell(outbox.association, error)
+        return 0
+
+    cdef int tell_error(self, Instance* i, const char* name) except -1:
+        # A file call that failed, and cost an instance.
+        try:
+            self.on_error((<const char*>i.error_step).decode(), i.error_no, name.decode())
+        except Exception as error:
+            _tell(NULL, error)
+        return 0
+
+    # -- who pauses
+
+    cdef void count(self, Instance* i, Outbox outbox) noexcept:
+        # An instance is complete: whatever it waits for, it counts until it can be answered.
+        self.uncommitted += 1
+        outbox.uncommitted += 1
+        if i.treatment.compress_level:
+            self._count_helped(i)
+
+    cdef void _count_helped(self, Instance* i) noexcept:
+        if not i.helped and i.outbox != NULL:
+            i.helped = True
+            (<Outbox>i.outbox).helped += 1
+
+    cdef bint _too_many(self, Outbox outbox, int share) noexcept:
+        # Whether an association has more on its way than `share`, where it matters.
+        return (
+            outbox.helped >= share
+            or self.uncommitted >= CROWDED and outbox.uncommitted >= share
+            or self.uncommitted >= UNCOMMITTED_MOST
+        )
+
+    cdef int hold_back_store(self, Outbox outbox) except -1:
+        # An instance is about to come in. As many may be uncommitted as may be: the commit goes
+        # first. It has no part yet, so what is open is bounded, too.
+        if self._too_many(outbox, SHARE):
+            self._hold(outbox)
+        return 0
+
+    cdef int hold_back(self, Outbox outbox) except -1:
+        # One more response is owed, whatever to.
+        if outbox.owed >= OWED_MOST:
+            self._hold(outbox)
+        return 0
+
+    cdef int _hold(self, Outbox outbox) except -1:
+        self.held[outbox] = None
+        return outbox.pace.set_hold(HOLD_COMMIT, True)
+
+    cdef int let_others_go(self) except -1:
+        # In the order in which they were held, and no more of those that have something to take in
+        # than there are shares left. Each of these calls this again when it has had its turn.
         cdef Outbox outbox
-        if self.uncommitted >= UNCOMMITTED_MOST:
+        cdef list due
+        cdef int room = UNCOMMITTED_MOST - self.uncommitted
+        if not self.held or room <= 0:
             return 0
-        for outbox in list(self.held):
-            if outbox.owed <= OWED_MOST // 2:
-                self.held.discard(outbox)
-                outbox.pace.set_hold(HOLD_COMMIT, False)
+        due = []
+        for outbox in self.held:
+            if outbox.owed > OWED_MOST // 2 or self._too_many(outbox, SHARE // 2 + 1):
+                continue
+            due.append(outbox)
+            if outbox.pace.holds & HOLD_REST:
+                room -= SHARE
+                if room <= 0:
+                    break
+        for outbox in due:
+            self.held.pop(outbox, None)
+            self._read_on(outbox.pace, HOLD_COMMIT)
+        return 0
+
+    cdef int _read_on(self, Pace pace, int bit) except -1:
+        try:
+            pace.set_hold(bit, False)
+        except Exception as error:
+            _tell(pace.association, error)
         return 0
 
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
@@ -400,7 +494,7 @@ cdef class Reception:
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
-        self.held.discard(outbox)
+        self.held.pop(outbox, None)
         self.slowed.discard(outbox.pace)
 
     def watch_journal(self):
@@ -423,4 +517,4 @@ cdef class Reception:
                 return
         for pace in list(self.slowed):
             self.slowed.discard(pace)
-            pace.set_hold(HOLD_SLOW, False)
+            self._read_on(pace, HOLD_SLOW)

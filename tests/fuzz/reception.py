@@ -87,6 +87,7 @@ class Peer(Receiver):
         self.commands: list[tuple[int, bytes]] = []
         self.settled: list[tuple[Any, ...]] = []
         self.outbox.verbose = True
+        self.turns = 0
 
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
         self.pdus.append(("pdu", pdu_type, pdu))
@@ -116,7 +117,13 @@ class Peer(Receiver):
         return self.judgement == 0
 
     def turn_ended(self) -> None:
-        self.pace.go_on(32)
+        self.turns += 1
+
+    def send_failed(self, error_no: int) -> None:
+        raise AssertionError("nothing is sent to a socket")
+
+    def failed(self, error: Exception) -> None:
+        raise error
 
     def responses_sent(self) -> None:
         assert self.outbox.owed == 0
@@ -199,7 +206,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
         called_ae=b"",
     )  # fmt: skip
     try:
-        feed(peer, reception, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
+        feed(peer, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
     except MemoryError:
         # Only ever an allocation refused on purpose. The loop would close the connection.
         assert allocation
@@ -224,23 +231,25 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
 
 
 def feed(
-    peer: Peer, reception: Reception, pieces: Iterable[bytes], taken: list[Duplicate], answer: str,
-    allocation: int,
-) -> None:  # fmt: skip
+    peer: Peer, pieces: Iterable[bytes], taken: list[Duplicate], answer: str, allocation: int
+) -> None:
     """As the event loop would, the buffer guarded behind what was read."""
     checks.refuse_allocation(allocation)
     for piece in pieces:
-        memory = memoryview(peer.get_buffer(-1))
         for at in range(0, len(piece), BUFFER):
             part = piece[at : at + BUFFER]
-            memory[: len(part)] = part
-            checks.guard(reception, len(part))
+            memoryview(peer.get_buffer(-1))[: len(part)] = part
+            checks.guard(peer, len(part))
             try:
                 peer.buffer_updated(len(part))
             finally:
-                checks.guard(reception, 0)
-            while taken:
-                settle(taken.pop(0), answer)
+                checks.guard(peer, 0)
+            while taken or peer.turns:
+                if taken:
+                    settle(taken.pop(0), answer)
+                else:
+                    peer.turns -= 1
+                    peer.next_turn()
     checks.refuse_allocation(0)
 
 

@@ -74,8 +74,8 @@ def test_stubs_match_the_built_modules(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     # The buffer interface has these names from Python 3.12 on.
     names = ("__buffer__", "__release_buffer__") if sys.version_info < (3, 12) else ()
-    reception = r"fastscp_ext\.receive\.reception\.Reception"
-    allowed.write_text("".join(rf"{reception}\.{name}" + "\n" for name in names))
+    receiver = r"fastscp_ext\.receive\.receiver\.Receiver"
+    allowed.write_text("".join(rf"{receiver}\.{name}" + "\n" for name in names))
     clean(
         sys.executable, "-m", "mypy.stubtest", "fastscp_ext", "--allowlist", allowed,
         "--mypy-config-file", PYPROJECT, cwd=Path(fastscp_ext.__file__).parents[1],

@@ -1,0 +1,576 @@
+"""What a peer can make grow, or hold up, inside one read: each bound is reached here, and holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from fastscp_ext import encode_command, encode_pdata
+from tests.kit import abort, data_set, message, path_of, split_pdus, store, store_rq
+from tests.unit.still import Clock, still
+from tests.unit.test_receiver import ECHO_RQ, Association, Site, meta, one_pdu, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fastscp_ext import Compression
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+OWED_MOST: Final = 64
+UNCOMMITTED_MOST: Final = 256
+SHARE: Final = 8
+# Of messages that are nothing but a short command set; of stored ones some 64.
+TURN_MOST: Final = 68
+SHORT_READ: Final = 65536
+UNSENT_MOST: Final = 65536
+RESTS_MOST: Final = 32 << 20
+
+ECHO: Final = message(ECHO_RQ, context=11)
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Site(tmp_path / "store") as made:
+        yield made
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was raised where nobody could take it."""
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append(str(one.exc_value)))
+    return told
+
+
+def stores(count: int, first: int = 0) -> bytes:
+    return b"".join(store(n, sop=f"1.2.{n}") for n in range(first, first + count))
+
+
+def room(one: Association) -> int:
+    """How much the next read may bring."""
+    with memoryview(one.get_buffer(-1)) as view:
+        return len(view)
+
+
+# Owed, uncommitted -------------------------------------------------------------------------------
+
+
+def test_no_more_is_owed_than_may_be(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    site.feed(one, store(1) + store(2))
+    assert one.outbox.owed == 1
+    # They wait behind the comparison of the second, and the rest of the read for them.
+    data = ECHO * 100
+    assert site.read(one, data) == len(data)
+    site.take_turns()
+    assert one.outbox.owed == OWED_MOST
+    assert one.rest_bytes == len(ECHO) * (100 - OWED_MOST + 1)
+    assert one.transport.pauses == 1
+    site.resolve(site.waiting.pop())
+    # In another turn, not in the middle of whatever let it go.
+    assert len(one.statuses()) == 1 + OWED_MOST
+    assert one.rest_bytes
+    site.settle(one)
+    assert [r.message_id_being_responded_to for r in one.responses()] == [1, 2, *[99] * 100]
+    assert not one.transport.paused
+    assert site.reception.rests == 0
+
+
+def test_what_waits_behind_an_elder_counts(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    site.feed(one, store(1) + store(2))
+    data = b"".join(store(n) for n in range(3, 103))
+    assert site.read(one, data) == len(data)
+    site.take_turns()
+    assert (one.outbox.owed, site.reception.uncommitted) == (OWED_MOST, OWED_MOST)
+    assert len(site.parts()) == OWED_MOST
+    while one.outbox.owed:
+        assert site.reception.uncommitted <= OWED_MOST
+        site.resolve(site.waiting.pop())
+        site.take_turns()
+    assert [r.message_id_being_responded_to for r in one.responses()] == list(range(1, 103))
+    assert list(site.files()) == [path_of()]
+
+
+def test_one_association_does_not_take_all_helper_threads(tmp_path: Path) -> None:
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        one, other = site.associate(), site.associate()
+        data = stores(50)
+        assert site.read(one, data) == len(data)
+        site.take_turns()
+        # A part is open for each of these, and none for the one that comes next.
+        assert (len(asked), site.reception.uncommitted) == (SHARE, SHARE)
+        assert len(site.parts()) == SHARE
+        site.read(other, store(99, sop="1.2.99"))
+        assert len(asked) == SHARE + 1
+        while asked:
+            assert len(asked) <= SHARE + 1
+            asked.pop(0).failed(errno.EIO)
+            site.take_turns()
+        assert one.statuses() == [0xA700] * 50
+        assert other.statuses() == [0xA700]
+
+
+def test_all_associations_together(tmp_path: Path) -> None:
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(50)]
+        data = stores(20)
+        for one in ones:
+            assert site.read(one, data) == len(data)
+            site.take_turns()
+        assert site.reception.uncommitted == len(asked) == UNCOMMITTED_MOST
+        assert len(site.parts()) == UNCOMMITTED_MOST
+        # Whoever stores nothing is not held for it.
+        echoing = site.associate()
+        site.read(echoing, ECHO)
+        assert echoing.statuses() == [0]
+        assert not echoing.transport.paused
+        # Whoever waited longest is served first: nobody is left behind.
+        least = 0
+        while asked:
+            asked.pop(0).failed(errno.EIO)
+            site.take_turns()
+            assert site.reception.uncommitted <= UNCOMMITTED_MOST
+            counts = [len(one.settled) for one in ones]
+            least = max(least, max(counts) - min(counts))
+        assert least <= 2 * SHARE
+        assert [one.statuses() for one in ones] == [[0xA700] * 20] * 50
+        assert not any(one.transport.paused for one in ones)
+
+
+def test_whoever_ends_lets_the_next_go(tmp_path: Path) -> None:
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(60)]
+        for one in ones:
+            site.read(one, stores(20))
+        site.take_turns()
+        for one in ones[30:]:
+            one.abandon()
+        while asked:
+            asked.pop(0).failed(errno.EIO)
+            site.take_turns()
+        assert [one.statuses() for one in ones[:30]] == [[0xA700] * 20] * 30
+        assert site.reception.rests == 0
+        assert site.parts() == []
+
+
+# Turns of the loop -------------------------------------------------------------------------------
+
+UNKNOWN = message(encode_command({0x0100: 0x0150, 0x0110: 5, 0x0800: 0x0101}), context=11)
+CANCEL = message(encode_command({0x0100: 0x0FFF, 0x0120: 5, 0x0800: 0x0101}), context=11)
+
+# One message each; and how many of them, about, one turn may take.
+FLOODS: dict[str, tuple[bytes, int]] = {
+    "echo": (ECHO, TURN_MOST),
+    "unknown command": (UNKNOWN, TURN_MOST),
+    "cancel": (CANCEL, TURN_MOST),
+    "refused": (store(1, sop="../x"), TURN_MOST),
+    "stored": (store(1), TURN_MOST),
+    "no data set": (message(store_rq(more={0x0800: 0x0101}), None), TURN_MOST),
+    "fragments": (message(store_rq(1), data_set(pixels=200), fragment=2), 9),
+    "long commands": (
+        message(encode_command({0x0100: 0x0150, 0x0110: 5, 0x0800: 0x0101, 0x9999: b" " * 5000}),
+                context=11), 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_no_read_takes_more_than_its_turn(site: Site, name: str) -> None:
+    flood, most = FLOODS[name]
+    one, other = site.associate(), site.associate()
+    # Its answer would be a text, and there are thousands.
+    told = 0
+
+    def received(context_id: int, command: bytes) -> bytes | None:
+        nonlocal told
+        told += 1
+        return None
+
+    def begun() -> int:
+        return told + one.outbox.stored + one.outbox.refused
+
+    setattr(one, "command_received", received)  # noqa: B010 - an instance's own, for mypy
+    count = min(room(one) // len(flood), 200)
+    assert count > most
+    site.read(one, flood * count)
+    seen = begun()
+    assert 0 < seen <= most
+    while one.rest_bytes:
+        assert one.transport.paused
+        # Everybody else is served between two turns of it.
+        site.read(other, ECHO)
+        assert site.take_turns(1) == 1
+        assert begun() - seen <= most
+        seen = begun()
+    assert begun() == count
+    assert len(other.statuses()) > 1
+    assert not one.transport.paused
+
+
+def test_a_read_that_ends_with_its_turn_is_no_pause(site: Site) -> None:
+    one = site.associate()
+    site.read(one, stores(59) + ECHO * 4)
+    assert not one.transport.pauses
+    assert one.statuses() == [0] * 63
+
+
+# A peer that does not read -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["echo", "refused", "stored"])
+def test_a_deaf_peer_is_owed_little(site: Site, name: str) -> None:
+    flood, _ = FLOODS[name]
+    one = site.associate(peer_max_pdu_length=8)
+    one.transport.deaf = True
+    count = 400
+    site.read(one, flood * count)
+    site.take_turns()
+    # A turn's responses beyond the bound, each cut for the smallest peer.
+    assert UNSENT_MOST < one.transport.held <= UNSENT_MOST + TURN_MOST * 4096
+    assert one.rest_bytes
+    assert one.transport.paused
+    # Not taken from it: it is not overdue by what it cannot know.
+    assert one.overdue(1e9, 60, 1e9, 60) == ""
+    one.transport.deaf, one.transport.held = False, 0
+    one.pace.go_on(4)
+    site.settle(one)
+    assert len(one.statuses()) == count
+
+
+# What is copied ----------------------------------------------------------------------------------
+
+
+def test_reads_are_short_after_a_pause(site: Site) -> None:
+    one = site.associate()
+    whole = room(one)
+    assert whole > SHORT_READ
+    site.read(one, ECHO * 1000)
+    assert one.rest_bytes
+    assert room(one) == SHORT_READ
+    site.take_turns()
+    # A read without a pause is not known of yet.
+    assert room(one) == SHORT_READ
+    assert site.read(one, ECHO * 1000) == SHORT_READ
+    site.take_turns()
+    assert room(one) == SHORT_READ
+    # What does not fit into it lets the others be read, as a whole buffer does.
+    large = message(store_rq(1), data_set(pixels=3 * SHORT_READ), fragment=120_000)
+    cut = (len(ECHO) - SHORT_READ % len(ECHO)) % len(ECHO)
+    site.read(one, (ECHO * 1000)[-cut:] + large if cut else large)
+    assert one.turns == 1
+    site.take_turns()
+    assert room(one) == whole
+    one.abandon()
+
+
+def test_all_reads_are_short_while_much_is_kept(site: Site) -> None:
+    other = site.associate()
+    whole = room(other)
+    ones = [site.associate() for _ in range(RESTS_MOST // whole + 1)]
+    data = ECHO * (whole // len(ECHO))
+    for one in ones:
+        one.pace.hold(4)
+        assert room(other) == whole
+        assert site.read(one, data) == len(data)
+    assert site.reception.rests == sum(one.rest_bytes for one in ones) > RESTS_MOST
+    assert room(other) == SHORT_READ
+    ones.pop().abandon()
+    assert room(other) == whole
+    for one in ones:
+        one.stop()
+    assert site.reception.rests == 0
+
+
+def test_what_comes_though_reading_is_held_waits_behind(site: Site) -> None:
+    """As from a transport that has decrypted more already."""
+    one = site.associate()
+    data = stores(4)
+    one.pace.hold(4)
+    for at in range(0, len(data), 500):
+        site.read(one, data[at : at + 500])
+    assert not one.statuses()
+    one.pace.go_on(4)
+    site.settle(one)
+    assert [r.message_id_being_responded_to for r in one.responses()] == [0, 1, 2, 3]
+
+
+def test_a_rest_goes_with_its_receiver(site: Site) -> None:
+    one = site.associate()
+    site.read(one, ECHO * 200)
+    assert site.reception.rests
+    one.detach()
+    del one
+    assert site.reception.rests == 0
+
+
+# Ends --------------------------------------------------------------------------------------------
+
+
+def paused(site: Site, behind: bytes) -> Association:
+    """An association with two instances stored, and the rest of a read: two more and `behind`."""
+    one = site.associate()
+    site.feed(one, stores(2))
+    one.pace.hold(4)
+    site.read(one, stores(2, 2) + behind)
+    assert one.rest_bytes
+    return one
+
+
+@pytest.mark.parametrize("end", [Association.abandon, Association.stop])
+def test_an_end_takes_the_rest_as_not_read(site: Site, end: Callable[[Association], None]) -> None:
+    one = paused(site, store(9, sop="1.2.9")[:-1])
+    size = one.rest_bytes
+    end(one)
+    assert (one.rest_bytes, one.ignored_bytes, site.reception.rests) == (0, size, 0)
+    one.pace.go_on(4)
+    site.take_turns()
+    assert one.statuses() == [0, 0]
+    assert len(site.files()) == 2
+    assert site.parts() == []
+    assert not one.transport.paused
+
+
+def test_pdus_keep_their_order(site: Site) -> None:
+    release = b"\x05\0\0\0\0\x04\0\0\0\0"
+    one = paused(site, release + abort(0, 0))
+    assert one.pdus == []
+    one.pace.go_on(4)
+    site.settle(one)
+    assert one.statuses() == [0] * 4
+    assert one.pdus == [(5, release), (7, abort(0, 0))]
+
+
+def test_a_stream_that_breaks_in_the_rest(site: Site) -> None:
+    one = paused(site, store(9, sop="1.2.9", fragment=100)[:-100] + b"\xff" * 1000)
+    assert one.failures == []
+    one.pace.go_on(4)
+    site.take_turns()
+    assert [failure[:2] for failure in one.failures] == [(2, 1)]
+    assert one.ignored_bytes
+    # What was complete is kept; its response would come behind the A-ABORT.
+    assert len(site.files()) == 4
+    assert site.parts() == []
+    assert site.reception.rests == 0
+    assert not one.transport.paused
+
+
+def test_tracing_tells_of_each_pdu_once(site: Site) -> None:
+    one = site.associate()
+    one.outbox.trace = True
+    data = stores(70)
+    site.feed(one, data)
+    received = [entry for entry in one.traced if not entry[0]]
+    assert received == [(False, 4, len(pdu) - 6) for pdu in split_pdus(data)]
+
+
+# Cut anywhere ------------------------------------------------------------------------------------
+
+
+def conversation() -> bytes:
+    """Longer than a turn; every kind of message, and duplicates among them."""
+    parts = []
+    for n in range(60):
+        sop = f"1.2.{n % 50}"
+        small = data_set(sop=sop, pixels=16, seed=n // 50)
+        parts += [
+            message(store_rq(n, sop=sop), small, fragment=64 if n % 7 == 0 else 16000),
+            one_pdu(store_rq(n + 100, sop=f"1.3.{n}"), data_set(sop=f"1.3.{n}", pixels=16)),
+            (ECHO, UNKNOWN, CANCEL, store(n, sop="../x"))[n % 4],
+        ]
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_cut_at_random(tmp_path: Path, seed: int, durable: bool) -> None:
+    data = conversation()
+    random_ = random.Random(seed)
+    found = []
+    for cuts in ([], random_.sample(range(len(data)), 5), random_.sample(range(len(data)), 300)):
+        with Site(tmp_path / f"store-{len(cuts)}", durable=durable) as site:
+            one = site.associate()
+            site.feed(one, data, cuts)
+            site.settle(one)
+            assert len(one.responses()) == 60 * 3 - 15 - 15
+            found.append((bytes(one.transport.sent), site.files()))
+            assert site.parts() == []
+            assert site.reception.rests == 0
+            assert not one.transport.paused
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_pause_moves_what_is_collected(tmp_path: Path) -> None:
+    """Fragments that are still to be written point into what was read."""
+    data = data_set(pixels=9000)
+    with Site(tmp_path / "store") as site:
+        one, other = site.associate(), site.associate()
+        flood = message(store_rq(1), data, fragment=2)
+        at = 0
+        while at < len(flood):
+            at += site.read(one, flood[at:])
+            while one.turns:
+                # Another one's bytes take the place of these.
+                site.read(other, message(ECHO_RQ, b"\xee" * 100_000, context=11, fragment=50_000))
+                site.take_turns(1)
+        assert one.statuses() == [0]
+        assert site.files() == {path_of(): meta() + data}
+
+
+# Bugs --------------------------------------------------------------------------------------------
+
+
+def raising(*_args: object) -> Any:
+    raise RuntimeError("a bug")
+
+
+def test_a_bug_of_one_leaves_the_others_answered(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        ones = [site.associate() for _ in range(3)]
+        for number, one in enumerate(ones):
+            one.outbox.verbose = True
+            if number < 2:
+                setattr(one, "instance_answered", raising)  # noqa: B010
+            site.read(one, store(1, sop=f"1.2.{number}") + store(2, sop=f"1.3.{number}"))
+        site.until(lambda: site.reception.uncommitted == 0)
+        site.settle(ones[2])
+        assert ones[2].statuses() == [0, 0]
+        assert [set(one.bugs) for one in ones] == [{"a bug"}, {"a bug"}, set()]
+        assert len(site.files()) == 6
+        for one in ones:
+            one.abandon()
+        assert site.counted() == (6, 0)
+
+
+def test_a_bug_of_one_leaves_the_others_held_no_longer(tmp_path: Path) -> None:
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(40)]
+        for one in ones:
+            site.read(one, stores(10))
+            site.take_turns()
+        setattr(ones[0], "turn_ended", raising)  # noqa: B010
+        while asked:
+            asked.pop(0).failed(errno.EIO)
+            site.take_turns()
+        assert ones[0].bugs == ["a bug"]
+        assert [one.statuses() for one in ones[1:]] == [[0xA700] * 10] * 39
+
+
+def test_a_bug_in_a_callback(tmp_path: Path, unraisable: list[str]) -> None:
+    with Site(tmp_path / "store", compress_level=1, on_complete=raising) as site:
+        one = site.associate()
+        site.feed(one, stores(2))
+        assert one.statuses() == [0xA700, 0xA700]
+        assert unraisable == ["a bug"] * 2
+        assert [(step, number) for step, number, _ in site.errors] == [
+            ("compress a part file", errno.EIO)
+        ] * 2
+        assert site.parts() == []
+
+
+def test_a_bug_where_duplicates_are_compared(
+    site: Site, unraisable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "resolve", raising)
+    one = site.associate()
+    site.feed(one, store(1) + store(2) + store(3, sop="1.2.3"))
+    assert one.statuses() == [0, 0xA700, 0]
+    assert unraisable == ["a bug"]
+    assert site.parts() == []
+
+
+def test_a_bug_where_an_error_is_told(
+    site: Site, unraisable: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "errors", None)
+    (site.store / path_of()).parent.parent.write_bytes(b"")
+    one = site.associate()
+    site.feed(one, store(1) + ECHO)
+    assert one.statuses() == [0xA700, 0]
+    assert len(unraisable) == 1
+
+
+# The socket --------------------------------------------------------------------------------------
+
+
+def test_a_send_that_fails_ends_the_association(site: Site) -> None:
+    ours, theirs = socket.socketpair()
+    one = site.associate()
+    with ours:
+        one.attach(one.transport, ours.fileno())
+        theirs.close()
+        site.read(one, ECHO + stores(2) + ECHO)
+    assert one.unsendable == [errno.EPIPE]
+    assert not one.transport.sent
+    # What was read with it is kept, and its line says that nobody was told.
+    assert [fact["responded"] for fact in site.journal()] == [False, False]
+    assert one.outbox.owed == 0
+
+
+def _ended_empty(number: int) -> tuple[bytes, bytes, bytes]:
+    """A C-STORE-RQ, its data set, and the empty fragment in a PDU of its own that ends it."""
+    data = data_set(sop=f"1.2.{number}")
+    return (
+        message(store_rq(number, sop=f"1.2.{number}")),
+        encode_pdata([(1, 0, data)]),
+        encode_pdata([(1, 2, b"")]),
+    )
+
+
+@still
+def test_an_empty_last_fragment_is_not_waited_for(tmp_path: Path) -> None:
+    Clock()
+    with Site(tmp_path / "store") as site, wire(site) as on:
+        awaited = []
+        for number in range(40):
+            for pdu in _ended_empty(number):
+                on.move(pdu)
+                awaited.append(on.awaited())
+        assert awaited == [1] * 120
+        assert on.one.outbox.stored == 40
+
+
+@still
+def test_a_peer_that_begins_to_end_with_an_empty_fragment_waits_once(tmp_path: Path) -> None:
+    Clock()
+    with Site(tmp_path / "store") as site, wire(site) as on:
+        for number in range(20):
+            on.move(store(number, sop=f"1.2.{number}"))
+        command, data, end = _ended_empty(20)
+        on.move(command)
+        on.move(data)
+        assert on.awaited() == 13
+        on.peer.sendall(end)
+        assert not on.readable()
+        # The look at the timers takes it back.
+        assert on.one.overdue(1000.0, 60, 0, 0) == ""
+        assert on.readable(20)
+        site.feed(on.one, on.ours.recv(len(end), socket.MSG_WAITALL))
+        awaited = []
+        for number in range(21, 40):
+            for pdu in _ended_empty(number):
+                on.move(pdu)
+                awaited.append(on.awaited())
+        assert awaited == [1] * 57
+        assert on.one.statuses() == [0] * 40 or on.one.outbox.stored == 40
