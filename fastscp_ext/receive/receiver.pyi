@@ -186,5 +186,13 @@ class Receiver:
         """
 
     @property
+    def idle_since(self) -> float:
+        """Since when nothing is under way, in seconds of the monotonic clock.
+
+        0.0: no association is established, a message has begun, a response is owed, or reading
+        pauses.
+        """
+
+    @property
     def mid_message(self) -> bool:
         """Whether a message has begun and not ended."""

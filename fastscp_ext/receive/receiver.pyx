@@ -555,6 +555,13 @@ cdef class Receiver:
         return 0 if self.rest.bytes == NULL else rest_left(&self.rest).left
 
     @property
+    def idle_since(self):
+        """Since when nothing is under way, in seconds; 0.0: it is. See receiver.pyi."""
+        if not self.established or self._midway() or self.outbox.owed or self.pace.holds:
+            return 0.0
+        return self.pace.progress_at
+
+    @property
     def mid_message(self):
         """Whether a message has begun and not ended."""
         return self.framer.phase != PHASE_COMMAND
