@@ -165,7 +165,6 @@ class Service:
 
     async def _watch_store(self, store: Store) -> None:
         """Look at the store every second, and tell everybody what state it is in."""
-        workers = self._config.workers
         while not self._done.done():
             started = time.monotonic()
             self._store_watch.received(self._shared.rows.received())
@@ -173,7 +172,7 @@ class Service:
             state, said = self._store_watch.judge(seen)
             if said:
                 log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
-                self._shared.store.set_state(state, self._store_watch.slow_rate // workers)
+                self._shared.store.set_state(state, self._store_watch.slow_rate)
             self._admission.congested = _CONGESTED.get(state, "")
             await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
 

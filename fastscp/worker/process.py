@@ -55,6 +55,8 @@ log = logging.getLogger("fastscp.worker")
 
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
+# Between looks at who may read on, while space is short.
+_REFILL_S: Final = 0.02
 
 
 class Worker:
@@ -69,6 +71,7 @@ class Worker:
         self.policy = setup.policy
         self.run = setup.run
         self._associations: dict[int, Association] = {}
+        self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.ending = False
@@ -147,12 +150,19 @@ class Worker:
         self._next_tick = now + self._tick_s
         loop.call_later(self._tick_s, self._tick)
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
-        self._reception.refill(now)
+        if not self._refilling:
+            self._refill()
         self._reception.watch_journal()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):
                 association.tick(now)
+
+    def _refill(self) -> None:
+        """Let those read on who may; while space is short, often."""
+        self._refilling = self._reception.refill(time.monotonic())
+        if self._refilling:
+            asyncio.get_running_loop().call_later(_REFILL_S, self._refill)
 
     def _drain(self, seconds: float) -> None:
         """Let associations go on for a while, and end when the last has."""

@@ -33,7 +33,7 @@ from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_count, word_get
 from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE
 from fastscp_ext.shared.clock cimport monotonic_ns
-from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST
+from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST, STORE_SLOW
 from fastscp_ext.status cimport (
     CANNOT_UNDERSTAND, DUPLICATE_INVOCATION, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
@@ -123,9 +123,12 @@ cdef class Receiver:
 
     cdef Py_ssize_t _room(self) noexcept:
         # What is left of a read is copied where its association pauses: no more than a short one,
-        # except the first time.
+        # except the first time. While space is short nobody waits long for another's one read.
         cdef Py_ssize_t size = self.reception.buffer_size
-        if size > SHORT_READ and (self.wary or self.reception.rests > RESTS_MOST):
+        if size > SHORT_READ and (
+            self.wary or self.reception.rests > RESTS_MOST
+            or word_get(self.reception.worker.store_state) == STORE_SLOW
+        ):
             return SHORT_READ
         return size
 

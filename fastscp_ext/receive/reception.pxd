@@ -40,9 +40,7 @@ cdef class Reception:
     cdef object on_error
     cdef object on_complete
     cdef dict held            # outboxes of those that pause for the commit, in the order they did
-    cdef set slowed           # paces of those whose reading pauses for want of space
-    cdef double allowance     # bytes that may be read while space is short
-    cdef double refilled_at
+    cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1

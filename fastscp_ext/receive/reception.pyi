@@ -121,8 +121,12 @@ class Reception:
         Where instances are flushed the commit looks for itself, before it answers.
         """
 
-    def refill(self, now: float) -> None:
-        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+    def refill(self, now: float) -> bool:
+        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often.
+
+        Returns whether space is short: then those who wait are let go in order, each at its time,
+        and the next call is due within milliseconds.
+        """
 
     @property
     def uncommitted(self) -> int:

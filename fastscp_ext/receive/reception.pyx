@@ -31,7 +31,7 @@ from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
 from fastscp_ext.shared.shared cimport Shared
-from fastscp_ext.shared.storewide cimport STORE_SLOW
+from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
 from fastscp_ext.status cimport OUT_OF_RESOURCES
 
 __all__ = ["Compression", "Duplicate", "Reception"]
@@ -237,7 +237,7 @@ cdef class Reception:
         self.worker.mixed = mixed
         self.worker.journal_limit = journal_limit
         self.held = {}
-        self.slowed = set()
+        self.slowed = {}
         if durable:
             committer_begin(
                 &self.committer, &self.committed, &self.worker, _open_journal, <void*>self,
@@ -484,18 +484,23 @@ cdef class Reception:
 
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
         # So many bytes more were read. Where space is short, that may be all for now.
+        cdef uint64_t until
         if word_get(self.worker.store_state) != STORE_SLOW:
             return 0
-        self.allowance -= <double>nbytes
-        if self.allowance <= 0:
-            self.slowed.add(pace)
+        until = reserve_reading(
+            &self.shared.block.at.store, <uint64_t>nbytes, self.worker.read_ns
+        )
+        if until > self.worker.read_ns:
+            # Behind those that wait already.
+            self.slowed.pop(pace, None)
+            self.slowed[pace] = until
             pace.set_hold(HOLD_SLOW, True)
         return 0
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
         self.held.pop(outbox, None)
-        self.slowed.discard(outbox.pace)
+        self.slowed.pop(outbox.pace, None)
 
     def watch_journal(self):
         """Have a new journal file opened if the one in use was removed. Call often.
@@ -506,15 +511,12 @@ cdef class Reception:
             self.worker.journal_fd = -1
 
     def refill(self, double now):
-        """Let reading go on as far as the space allows; now: seconds, monotonic. Call often."""
+        """Let reading go on as far as the space allows. See reception.pyi."""
         cdef Pace pace
-        cdef double rate = <double>word_get(&self.shared.block.at.store.slow_rate)
-        cdef double past = now - self.refilled_at
-        self.refilled_at = now
-        if word_get(self.worker.store_state) == STORE_SLOW:
-            self.allowance = min(self.allowance + rate * past, rate)
-            if self.allowance <= 0:
-                return
+        cdef bint slow = word_get(self.worker.store_state) == STORE_SLOW
         for pace in list(self.slowed):
-            self.slowed.discard(pace)
+            if slow and <double><uint64_t>self.slowed[pace] > now * 1e9:
+                break
+            del self.slowed[pace]
             self._read_on(pace, HOLD_SLOW)
+        return slow

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 1
+    BLOCK_VERSION = 2
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 4096
     BLOCK_REGIONS = 4
@@ -47,8 +47,9 @@ ctypedef struct Header:
 ctypedef struct StoreWords:
     uint64_t journal_seq
     uint64_t state
-    uint64_t slow_rate       # bytes/s that one worker may read while STORE_SLOW
-    uint64_t padding[5]
+    uint64_t slow_rate       # bytes/s that all workers may read while STORE_SLOW
+    uint64_t slow_until      # up to when that rate is used up, ns of CLOCK_MONOTONIC
+    uint64_t padding[4]
 
 # What is known of a worker that lives; cleared when another one takes its place.
 ctypedef struct Live:

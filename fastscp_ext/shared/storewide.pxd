@@ -1,6 +1,8 @@
 # What holds for the whole store.
 
-from fastscp_ext.shared.block cimport Block
+from libc.stdint cimport uint64_t
+
+from fastscp_ext.shared.block cimport Block, StoreWords
 
 
 # What main found the store to be in.
@@ -13,3 +15,5 @@ cdef enum StoreState:
 
 cdef class StoreWide:
     cdef Block block
+
+cdef uint64_t reserve_reading(StoreWords* store, uint64_t nbytes, uint64_t now) noexcept nogil

@@ -20,5 +20,12 @@ class StoreWide:
     def set_state(self, state: int, slow_rate: int = 0) -> None:
         """Tell the workers of the store: 0 fine, 1 short of space, 2 out of space, 3 not there.
 
-        slow_rate: bytes per second that a worker may read in state 1.
+        slow_rate: bytes per second that all workers together may read in state 1.
+        """
+
+    def reserve_reading(self, nbytes: int, now: int) -> int:
+        """Count so many bytes, read in state 1 at `now`; returns when their reader may read again.
+
+        Both in ns of the monotonic clock. Readers get on in the order in which they read. Up to a
+        second's worth that nobody read is made up for later.
         """

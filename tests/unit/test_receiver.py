@@ -1336,25 +1336,74 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
         site.reception.refill(now)
         return not one.transport.paused
 
-    assert refill(100.0)
+    assert not site.reception.refill(time.monotonic())
     assert read(5000)
-    site.shared.store.set_state(1, slow_rate=1000)
-    # Nothing is allowed yet, and what is read in one piece is read; then the time pays for it.
+    site.shared.store.set_state(1, slow_rate=10)
+    # What is read in one piece is read; then the time pays for it. The reader's clock may be a
+    # moment behind ours, so that there is a second in it.
+    began = time.monotonic()
     assert not read(600)
-    assert not refill(100.5)
-    assert refill(100.75)
-    assert read(149)
-    assert not read(1)
-    # However long nothing came, it is a second's worth at most.
-    assert refill(200.0)
-    assert read(999)
-    assert not read(12)
-    assert not refill(200.001)
+    assert site.reception.refill(began + 59)
+    assert not refill(began + 59)
+    assert refill(time.monotonic() + 60)
+    # It owes what it has read: that it was let go on by our clock forgives nothing.
+    assert not read(40)
+    assert not refill(began + 63)
+    assert refill(time.monotonic() + 64)
     # Space is found: at once, and without limits.
     site.shared.store.set_state(0)
-    assert refill(200.001)
-    assert read(5000)
+    assert refill(began)
+    assert read(4000)
     one.abandon()
+
+
+def test_those_who_read_get_on_in_order_while_space_is_short(site: Site) -> None:
+    """In the order in which they read, and each at its time, whoever else goes on reading."""
+    peers = [site.associate() for _ in range(4)]
+    data = message(store_rq(), data_set(pixels=10_000))
+    site.shared.store.set_state(1, slow_rate=100)
+    began = time.monotonic()
+    for peer in peers:
+        site.feed(peer, data[:1000])
+    read_at = time.monotonic()
+    # Another worker's read in between, and one that is gone.
+    site.shared.store.reserve_reading(100_000, time.monotonic_ns())
+    peers[2].abandon()
+    for due, going in ((9, 0), (10, 1), (19, 1), (20, 2), (39, 2), (40, 3)):
+        site.reception.refill((began if due % 10 else read_at + 0.01) + due)
+        held = [peer for n, peer in enumerate(peers) if n != 2 and peer.transport.paused]
+        assert len(held) == 3 - going
+    site.shared.store.set_state(0)
+    for peer in peers:
+        peer.abandon()
+
+
+def test_reads_are_small_while_space_is_short(site: Site) -> None:
+    peer = site.associated()
+    full = memoryview(peer.get_buffer(-1)).nbytes
+    site.shared.store.set_state(1, slow_rate=100)
+    assert memoryview(peer.get_buffer(-1)).nbytes == min(full, 65536) < full
+    site.shared.store.set_state(0)
+    assert memoryview(peer.get_buffer(-1)).nbytes == full
+    peer.abandon()
+
+
+def test_since_when_nothing_is_under_way(site: Site) -> None:
+    one = site.associate()
+    before = one.idle_since
+    assert 0 < before <= time.monotonic()
+    data = store(1)
+    site.feed(one, data[:100])
+    assert one.idle_since == 0
+    site.feed(one, data[100:])
+    site.until(lambda: one.outbox.owed == 0)
+    assert one.idle_since >= before
+    one.pace.hold(4)
+    assert one.idle_since == 0
+    one.pace.go_on(4)
+    assert one.idle_since > 0
+    one.end_transfer()
+    assert one.idle_since == 0
 
 
 def test_overdue(site: Site) -> None:

@@ -403,7 +403,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 1, 4, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 2, 4, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -416,7 +416,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 2), 8, "has version 2, this program knows version 1"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 2"),
         (struct.pack("=I", 5), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fastscp.main.storewatch import Look, SpaceState, StoreWatch, look
 from fastscp.store.store import Store
+from fastscp_ext import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,6 +159,62 @@ def test_a_counter_that_begins_anew(watch: StoreWatch) -> None:
         watch.received(second * 8 * MIB)
     watch.judge(free(1500))
     assert watch.slow_rate == 4 * MIB
+
+
+# The rate of all workers together ---------------------------------------------------------------
+
+SECOND = 1_000_000_000
+
+
+def test_one_rate_for_all_workers() -> None:
+    """Whoever reads gets it, alone or beside others; none is put off for ever by the others."""
+    shared = Shared()
+    workers = [Shared(os.dup(shared.fd)).store for _ in range(8)]
+    shared.store.set_state(1, slow_rate=MIB)
+    now = time.monotonic_ns()
+    # A lone reader has all of it.
+    ends = [workers[3].reserve_reading(MIB // 4, now) for _ in range(12)]
+    assert abs(ends[-1] - now - 3 * SECOND) < SECOND // 10
+    assert [b - a for a, b in pairwise(ends)] == [SECOND // 4] * 11
+    # Readers that each go on as soon as they may: all get as often their turn, at the rate.
+    until = dict.fromkeys(range(8), ends[-1])
+    turns = dict.fromkeys(until, 0)
+    first = ends[-1]
+    for _ in range(800):
+        one = min(until, key=lambda worker: until[worker])
+        until[one] = workers[one].reserve_reading(65536, until[one])
+        turns[one] += 1
+    assert set(turns.values()) == {100}
+    assert max(until.values()) - first == 800 * 65536 * SECOND // MIB
+    # What nobody read is lost, except a second's worth.
+    late = max(until.values()) + 60 * SECOND
+    assert workers[0].reserve_reading(MIB // 2, late) == late - SECOND // 2
+    assert workers[1].reserve_reading(MIB, late) == late + SECOND // 2
+
+
+def test_the_rate_holds_while_processes_read_at_once() -> None:
+    shared = Shared()
+    shared.store.set_state(1, slow_rate=1000)
+    now = time.monotonic_ns()
+    start = shared.store.reserve_reading(5000, now)
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(20_000):
+                shared.store.reserve_reading(1, now)
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] == 0
+    assert shared.store.reserve_reading(0, now) - start == 80_000 * SECOND // 1000
+
+
+def test_a_rate_of_nothing_is_no_division() -> None:
+    shared = Shared()
+    shared.store.set_state(1)
+    now = time.monotonic_ns()
+    assert shared.store.reserve_reading(1, now) > now
 
 
 # Looking ----------------------------------------------------------------------------------------
