@@ -355,11 +355,17 @@ class Peer:
     """A socket to the service, and as a context manager closed at the end.
 
     seconds: how long each call may take; TimeoutError after that. receive_buffer: bytes, for a peer
-    that is slow to read.
+    that is slow to read. source: the address that it comes from.
     """
 
     def __init__(
-        self, host: str, port: int, *, seconds: float = DEADLINE_S, receive_buffer: int = 0
+        self,
+        host: str,
+        port: int,
+        *,
+        seconds: float = DEADLINE_S,
+        receive_buffer: int = 0,
+        source: str = "",
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -367,6 +373,8 @@ class Peer:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
+            if source:
+                self.socket.bind((source, 0))
             self.socket.connect((host, port))
         except BaseException:
             self.socket.close()

@@ -14,16 +14,18 @@ from fastscp.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Acceptor", "bind"]
+__all__ = ["AT_ONCE", "Acceptor", "bind"]
 
 log = logging.getLogger("fastscp.acceptor")
 
 _BACKLOG: Final = 1024
 # Connections taken in one go, before the loop looks at anything else.
-_AT_ONCE: Final = 64
+AT_ONCE: Final = 64
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long accepting rests then.
 _REST_S: Final = 0.5
+# And where whoever takes the connections has no room.
+_NO_ROOM_S: Final = 0.02
 
 
 def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
@@ -82,7 +84,8 @@ class Acceptor:
     """Accepts on one listening socket and passes connections on.
 
     sock: owned. taken(sock, host, port): gets each connection, blocking mode unspecified, and owns
-    it. add_reader, remove_reader, call_later: of the loop.
+    it. has_room(): whether it takes another one; if not, connections wait in the backlog.
+    add_reader, remove_reader, call_later: of the loop.
     """
 
     def __init__(
@@ -90,12 +93,14 @@ class Acceptor:
         sock: socket.socket,
         taken: Callable[[socket.socket, str, int], None],
         *,
+        has_room: Callable[[], bool],
         add_reader: Callable[..., None],
         remove_reader: Callable[[int], object],
         call_later: Callable[..., object],
     ) -> None:
         self._sock = sock
         self._taken = taken
+        self._has_room = has_room
         self._add_reader = add_reader
         self._remove_reader = remove_reader
         self._call_later = call_later
@@ -129,7 +134,10 @@ class Acceptor:
                 os.close(self._reserve)
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(AT_ONCE):
+            if not self._has_room():
+                self._pause_for(_NO_ROOM_S)
+                return
             try:
                 connection, address = self._sock.accept()
             except BlockingIOError:
@@ -158,5 +166,8 @@ class Acceptor:
             self._sock.accept()[0].close()
         with contextlib.suppress(OSError):
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._pause_for(_REST_S)
+
+    def _pause_for(self, seconds: float) -> None:
         self.pause()
-        self._call_later(_REST_S, self.start)
+        self._call_later(seconds, self.start)

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from fastscp.config.values import AllowRule
     from fastscp_ext import Rows
 
-__all__ = ["Admission", "Limits"]
+__all__ = ["PENDING_MOST", "Admission", "Full", "Limits"]
 
-# Connections without a complete request. They cost little, but a peer can open them for nothing.
+# Connections that are no association, or none any more. They cost little, but a peer can open them
+# for nothing.
 PENDING_MOST: Final = 512
 
 _Key = TypeVar("_Key")
@@ -26,12 +27,29 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Limits:
-    """associations at a time, in all, from one address, of one calling AE title; 0: any."""
+    """associations at a time, in all, from one address, of one calling AE title; 0: any.
+
+    by_files: whether it is the limit of open files that allows no more associations in all.
+    """
 
     associations: int = 1000
     per_host: int = 0
     per_ae: int = 0
     pending: int = PENDING_MOST
+    by_files: bool = False
+
+
+@dataclass(frozen=True)
+class Full:
+    """All places are taken, but a newcomer from `host` may get one of `crowd`'s.
+
+    crowd: the address with the most associations, more than twice as many as `host` has. verdict:
+    where none of these can go.
+    """
+
+    host: str
+    crowd: str
+    verdict: Verdict
 
 
 @dataclass(slots=True)
@@ -67,25 +85,25 @@ class Admission:
         self.draining = ""
         self.congested = ""
 
-    def opened(self, number: int, host: str, worker: int) -> tuple[int, int] | None:
-        """Book a connection; returns (number, worker) of one to close for it if there are too many.
+    def opened(self, number: int, host: str, worker: int) -> list[tuple[int, int]]:
+        """Book a connection; returns (number, worker) of those to close if there are too many.
 
-        The one to go is the oldest of the address that has the most: whoever opens connections
+        One that goes is the oldest of the address that has the most: whoever opens connections
         without asking for anything takes the place of nobody but itself.
         """
         self._all[number] = _Connection(host, worker)
-        self._pending[number] = None
-        self._pending_by_host[host] += 1
         self._by_worker[worker] += 1
-        if len(self._pending) <= self._limits.pending:
-            return None
-        most = self._pending_by_host.most_common(1)[0][0]
-        oldest = next(n for n in self._pending if self._all[n].host == most)
-        # Told to go: the next one too many, which may come before it is gone, costs another.
-        self._no_longer_pending(oldest, self._all[oldest])
-        return oldest, self._all[oldest].worker
+        self._make_pending(number, host)
+        too_many = []
+        while len(self._pending) > self._limits.pending:
+            most = self._pending_by_host.most_common(1)[0][0]
+            oldest = next(n for n in self._pending if self._all[n].host == most)
+            # Told to go: the next one too many, which may come before it is gone, costs another.
+            self._no_longer_pending(oldest, self._all[oldest])
+            too_many.append((oldest, self._all[oldest].worker))
+        return too_many
 
-    def ask(self, number: int, calling_ae: str, called_ae: str) -> Verdict:  # noqa: ARG002
+    def ask(self, number: int, calling_ae: str, called_ae: str) -> Verdict | Full:  # noqa: ARG002
         """Decide over a complete request, and count it if it is admitted.
 
         Source: PS3.8 9.3.4, Table 9-21.
@@ -93,16 +111,27 @@ class Admission:
         connection = self._all.get(number)
         if connection is None or connection.calling_ae is not None:
             return Verdict(number, 2, 3, 1, "the connection is not known")
+        refusal = self._refusal(number, calling_ae, connection.host)
+        if refusal is not None:
+            # Until the peer hangs up it is one without an association: told to go or not.
+            self._make_pending(number, connection.host)
+            return refusal
         self._no_longer_pending(number, connection)
-        limits, host = self._limits, connection.host
+        connection.calling_ae = calling_ae
+        self.admitted += 1
+        self._by_host[connection.host] += 1
+        self._by_ae[calling_ae] += 1
+        return Verdict(number, ae_row=self._ae_row(calling_ae))
+
+    def _refusal(self, number: int, calling_ae: str, host: str) -> Verdict | Full | None:
+        """Why a request is not admitted, or None."""
+        limits = self._limits
         if self._allow and not allows(self._allow, calling_ae, host):
             return Verdict(
                 number, 1, 1, 3, f"'{printable(calling_ae)}' from {host} is not in --allow"
             )
         if self.draining or self.congested:
             return Verdict(number, 2, 3, 1, self.draining or self.congested)
-        if limits.associations and self.admitted >= limits.associations:
-            return Verdict(number, 2, 3, 2, f"--max-associations {limits.associations} reached")
         if limits.per_host and self._by_host[host] >= limits.per_host:
             return Verdict(
                 number, 2, 3, 2, f"--max-associations-per-host {limits.per_host} reached by {host}"
@@ -112,11 +141,29 @@ class Admission:
                 number, 2, 3, 2,
                 f"--max-associations-per-ae {limits.per_ae} reached by '{printable(calling_ae)}'",
             )  # fmt: skip
-        connection.calling_ae = calling_ae
-        self.admitted += 1
-        self._by_host[host] += 1
-        self._by_ae[calling_ae] += 1
-        return Verdict(number, ae_row=self._ae_row(calling_ae))
+        if limits.associations and self.admitted >= limits.associations:
+            why = f"--max-associations {limits.associations} reached"
+            if limits.by_files:
+                why = f"the limit of open files allows {limits.associations} associations"
+            verdict = Verdict(number, 2, 3, 2, why)
+            crowd, most = self._by_host.most_common(1)[0]
+            return Full(host, crowd, verdict) if 2 * self._by_host[host] < most else verdict
+        return None
+
+    def displaced(self, number: int) -> None:
+        """Give the place of an association back that was aborted; its connection is still there."""
+        connection = self._all.get(number)
+        if connection is not None and connection.calling_ae is not None:
+            self._free_place(connection)
+            self._make_pending(number, connection.host)
+
+    def holders(self, host: str) -> set[int]:
+        """The workers that have associations of an address."""
+        return {
+            one.worker
+            for one in self._all.values()
+            if one.host == host and one.calling_ae is not None
+        }
 
     def closed(self, number: int) -> None:
         """Forget a connection."""
@@ -125,10 +172,7 @@ class Admission:
             return
         self._no_longer_pending(number, connection)
         self._less(self._by_worker, connection.worker)
-        if connection.calling_ae is not None:
-            self.admitted -= 1
-            self._less(self._by_host, connection.host)
-            self._less(self._by_ae, connection.calling_ae)
+        self._free_place(connection)
 
     def died(self, worker: int) -> tuple[int, int]:
         """Forget all of a dead worker's; returns how many (associations, connections) it had."""
@@ -151,6 +195,18 @@ class Admission:
         if self._rows is None:
             return 0
         return self._rows.ae_row(calling_ae.encode("latin-1", "replace"), named)
+
+    def _free_place(self, connection: _Connection) -> None:
+        if connection.calling_ae is not None:
+            self.admitted -= 1
+            self._less(self._by_host, connection.host)
+            self._less(self._by_ae, connection.calling_ae)
+            connection.calling_ae = None
+
+    def _make_pending(self, number: int, host: str) -> None:
+        if number not in self._pending:
+            self._pending[number] = None
+            self._pending_by_host[host] += 1
 
     def _no_longer_pending(self, number: int, connection: _Connection) -> None:
         if number in self._pending:

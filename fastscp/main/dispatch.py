@@ -7,20 +7,22 @@ import contextlib
 import logging
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.messages.worker import Abandon, Ask, Gone, Offer, Taken
+from fastscp.main.places import Places
+from fastscp.messages.worker import Abandon, Ask, Displaced, Gone, Idle, Offer, Taken
 from fastscp_ext import AssociateRJ, encode_associate_rj
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    import msgspec
 
     from fastscp.main.admission import Admission
     from fastscp.main.workers import Worker
     from fastscp_ext import Shared
 
-__all__ = ["Dispatch"]
+__all__ = ["OFFERED_MOST", "TURNED_AWAY_MOST", "WAITING_MOST", "Dispatch"]
 
 log = logging.getLogger("fastscp.main")
 
@@ -33,50 +35,62 @@ _LOAD_EVERY_S: Final = 0.5
 _BLOCKED_MS: Final = 250
 # How long a peer may take to send the request that main itself rejects.
 _TURN_AWAY_S: Final = 5.0
-# Connections that wait for a worker to be there.
-_WAITING_MOST: Final = 256
+# Connections on their way to workers; each has a slot among the shared claims.
+OFFERED_MOST: Final = 512
+# Connections that wait for a worker to be there; as long as there are so many nobody accepts more.
+WAITING_MOST: Final = 256
+# Connections that main itself rejects at a time; beyond that the oldest is closed.
+TURNED_AWAY_MOST: Final = 256
+# How long a connection may go from worker to worker, or wait for one, before main rejects it.
+_NOBODY_S: Final = 10.0
 
 
 class _Connection(NamedTuple):
-    """A connection, or main's copy of it; whoever holds it owns the socket."""
+    """A connection, or main's copy of it; whoever holds it owns the socket. since: its accept."""
 
     sock: socket.socket
     host: str
     port: int
+    since: float
+
+
+class _Offered(NamedTuple):
+    """A connection on its way to a worker, in which slot of the claims, and since when."""
+
+    connection: _Connection
+    slot: int
+    when: float
 
 
 @dataclass(eq=False)
 class _Target:
     """A worker as a target of offers.
 
-    offered: those on their way to it, by number, each with the time of the offer.
+    offered: those on their way to it, by number.
     """
 
     worker: Worker
     is_blocked: bool = False
     last_bytes: int = 0
     rate: float = 0.0
-    offered: dict[int, tuple[_Connection, float]] = field(default_factory=dict)
+    offered: dict[int, _Offered] = field(default_factory=dict)
 
 
 class Dispatch:
-    """Hands connections to workers, and answers what workers ask about them.
+    """Hands connections to workers, and answers what workers ask about them."""
 
-    background(work): lets a coroutine run beside the others.
-    """
-
-    def __init__(
-        self,
-        admission: Admission,
-        shared: Shared,
-        background: Callable[[Coroutine[object, object, None]], None],
-    ) -> None:
+    def __init__(self, admission: Admission, shared: Shared) -> None:
         self._admission = admission
         self._shared = shared
-        self._background = background
         self._loop = asyncio.get_running_loop()
+        self._places = Places(
+            admission, tell=self._tell, listens=self._listens, call_later=self._loop.call_later
+        )
         self._targets: dict[int, _Target] = {}
-        self._waiting: list[_Connection] = []
+        self._free_slots = list(range(OFFERED_MOST))
+        self._waiting: deque[_Connection] = deque()
+        # Those that main rejects, the oldest first.
+        self._turned_away: dict[asyncio.Task[None], socket.socket] = {}
         self._number = 0
 
     def start(self) -> None:
@@ -85,12 +99,19 @@ class Dispatch:
 
     def close(self) -> None:
         """Close the connections that no worker has."""
-        for connection in self._waiting:
-            connection.sock.close()
+        while self._waiting:
+            self._waiting.popleft().sock.close()
+        for task in list(self._turned_away):
+            task.cancel()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another connection can be taken; the kernel keeps it until then."""
+        return len(self._waiting) < WAITING_MOST
 
     def connected(self, sock: socket.socket, host: str, port: int) -> None:
         """Take an accepted connection."""
-        self._hand_over(_Connection(sock, host, port))
+        self._hand_over(_Connection(sock, host, port, time.monotonic()))
 
     # What is told of workers ---------------------------------------------------------------------
 
@@ -105,89 +126,138 @@ class Dispatch:
     def heard(self, worker: Worker, message: object) -> None:
         match message:
             case Ask():
-                worker.channel.send(
-                    self._admission.ask(message.number, message.calling_ae, message.called_ae)
-                )
+                self._places.ask(worker.number, message)
+            case Idle():
+                self._places.idle(worker.number, message)
+            case Displaced():
+                self._places.displaced(worker.number, message)
             case Gone():
                 self._admission.closed(message.number)
+                self._places.closed(message.number)
             case Taken():
-                offered = self._targets[worker.number].offered.pop(message.number, None)
+                offered = self._offered_to(worker).pop(message.number, None)
                 if offered is not None:
-                    connection, _when = offered
-                    connection.sock.close()
+                    offered.connection.sock.close()
+                    self._free_slots.append(offered.slot)
+                    # There is a slot, and a worker that listens.
+                    self._hand_over_waiting()
 
     def left(self, worker: Worker) -> int:
         """Hand on what was on its way to a worker that is gone.
 
         Returns how many associations are lost.
         """
-        target = self._targets.get(worker.number)
-        if target is not None and target.worker is worker:
-            del self._targets[worker.number]
-            for number, (connection, _when) in target.offered.items():
-                # Claimed or not: a dead worker serves nobody.
-                self._shared.claims.claim(number)
-                self._admission.closed(number)
-                self._hand_over(connection)
+        offered = self._offered_to(worker)
+        if worker.number not in self._targets or self._targets[worker.number].worker is not worker:
+            # What the books hold of this number is another life's.
+            return 0
+        del self._targets[worker.number]
         associations, _connections = self._admission.died(worker.number)
+        self._places.left(worker.number)
+        for number, (connection, slot, _when) in offered.items():
+            # Claimed or not: a dead worker serves nobody.
+            self._shared.claims.claim(slot, number)
+            self._free_slots.append(slot)
+            self._hand_over(connection)
         return associations
+
+    def _tell(self, number: int, message: msgspec.Struct) -> None:
+        if number in self._targets:
+            self._targets[number].worker.channel.send(message)
+
+    def _listens(self, number: int) -> bool:
+        """Whether a worker can be expected to answer soon."""
+        target = self._targets.get(number)
+        return target is not None and not self._is_blocked(target) and not self._is_silent(target)
+
+    def _offered_to(self, worker: Worker) -> dict[int, _Offered]:
+        """What is on its way to a worker; nothing where another life has its place."""
+        target = self._targets.get(worker.number)
+        return target.offered if target is not None and target.worker is worker else {}
 
     # Handing over --------------------------------------------------------------------------------
 
     def _hand_over(self, connection: _Connection) -> None:
-        """Give a connection to the worker with the least load that takes it."""
-        self._number += 1
-        number = self._number
-        ready = [target for target in self._targets.values() if target.worker.is_ready]
-        free = [target for target in ready if not self._is_blocked(target)]
-        if ready and not free:
-            self._background(self._turn_away(connection))
-            return
-        if any(self._offer(target, number, connection) for target in sorted(free, key=self._load)):
-            return
-        if not self._admission.draining and len(self._waiting) < _WAITING_MOST:
-            # All are starting, or too busy to listen: the next one that is there gets it.
-            self._waiting.append(connection)
-            return
-        log.warning(
-            "%s:%d: no worker takes the connection; closed", connection.host, connection.port
-        )
-        connection.sock.close()
-
-    def _offer(self, target: _Target, number: int, connection: _Connection) -> bool:
-        """Offer a connection to a worker; whether the offer is on its way."""
-        sock, host, port = connection
-        worker = target.worker
-        self._shared.claims.offer(number)
-        if not worker.channel.offer(Offer(number, host, port), sock.fileno()):
-            return False
-        target.offered[number] = (connection, time.monotonic())
-        too_many = self._admission.opened(number, host, worker.number)
-        if too_many is not None:
-            other, at = too_many
-            if at in self._targets:
-                self._targets[at].worker.channel.send(Abandon(other))
-        return True
+        """Give a connection to a worker, behind those that wait for one."""
+        self._waiting.append(connection)
+        self._hand_over_waiting()
 
     def _hand_over_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            self._hand_over(connection)
+        """Give those that wait to the workers with the least load, as far as these take them.
 
-    async def _turn_away(self, connection: _Connection) -> None:
-        """Reject an association where no worker can: transient, temporary congestion.
+        The others wait on: all workers are starting, or too busy to listen.
+        """
+        while self._waiting:
+            ready = [target for target in self._targets.values() if target.worker.is_ready]
+            free = [target for target in ready if not self._is_blocked(target)]
+            connection = self._waiting[0]
+            if ready and not free:
+                self._turn_away(connection, "every worker waits for the disk")
+            elif time.monotonic() - connection.since > _NOBODY_S:
+                self._turn_away(connection, "no worker takes the connection")
+            elif not ready and self._admission.draining:
+                self._turn_away(connection, self._admission.draining)
+            elif not self._offer_to_one(sorted(free, key=self._load), connection):
+                return
+            self._waiting.popleft()
+
+    def _offer_to_one(self, targets: list[_Target], connection: _Connection) -> bool:
+        """Offer a connection to the first worker that takes an offer."""
+        if not self._free_slots:
+            return False
+        self._number += 1
+        slot = self._free_slots[-1]
+        if not any(self._offer(target, slot, self._number, connection) for target in targets):
+            return False
+        self._free_slots.pop()
+        return True
+
+    def _offer(self, target: _Target, slot: int, number: int, connection: _Connection) -> bool:
+        """Offer a connection to a worker; whether the offer is on its way."""
+        sock, host, port, _since = connection
+        worker = target.worker
+        self._shared.claims.offer(slot, number)
+        if not worker.channel.offer(Offer(number, slot, host, port), sock.fileno()):
+            return False
+        target.offered[number] = _Offered(connection, slot, time.monotonic())
+        for other, at in self._admission.opened(number, host, worker.number):
+            self._tell(at, Abandon(other))
+        return True
+
+    # Turning away --------------------------------------------------------------------------------
+
+    def _turn_away(self, connection: _Connection, why: str) -> None:
+        """Reject an association where no worker can; beyond a number the oldest is closed."""
+        sock, host, port, _since = connection
+        log.warning("%s:%d: rejected (2,3,1): %s", host, port, why)
+        task = self._loop.create_task(self._reject(sock))
+        self._turned_away[task] = sock
+        task.add_done_callback(self._rejected)
+        for oldest in list(self._turned_away)[:-TURNED_AWAY_MOST]:
+            oldest.cancel()
+
+    def _rejected(self, task: asyncio.Task[None]) -> None:
+        # One that was cancelled may not have begun, and has not closed it.
+        self._turned_away.pop(task).close()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a connection was closed because of a bug", exc_info=task.exception())
+
+    async def _reject(self, sock: socket.socket) -> None:
+        """Send an A-ASSOCIATE-RJ: transient, temporary congestion.
 
         The request is read first: a peer may not look at an answer that comes before it.
         Source: PS3.8 9.3.4.
         """
-        sock, host, port = connection
-        log.warning("%s:%d: rejected (2,3,1): every worker waits for the disk", host, port)
         with contextlib.suppress(OSError, asyncio.TimeoutError), sock:
             sock.setblocking(False)
             async with asyncio.timeout(_TURN_AWAY_S):
-                head = await self._loop.sock_recv(sock, 6)
+                head = b""
+                while len(head) < 6 and (data := await self._loop.sock_recv(sock, 6 - len(head))):
+                    head += data
                 left = int.from_bytes(head[2:6], "big") if len(head) == 6 and head[0] == 1 else 0
-                while 0 < left <= 1 << 20 and (data := await self._loop.sock_recv(sock, left)):
+                while 0 < left <= 1 << 20 and (
+                    data := await self._loop.sock_recv(sock, min(left, 4096))
+                ):
                     left -= len(data)
                 await self._loop.sock_sendall(sock, encode_associate_rj(AssociateRJ(2, 3, 1)))
                 sock.shutdown(socket.SHUT_WR)
@@ -215,10 +285,13 @@ class Dispatch:
 
     def _load(self, target: _Target) -> tuple[bool, float]:
         """For sorting: whether its loop stands still, then what it has to do."""
-        number = target.worker.number
-        alive = max(target.worker.started, self._shared.liveness.alive_ms(number) / 1000)
-        silent = time.monotonic() - alive > _CLAIM_S
-        return silent, self._admission.load(number) + target.rate / _BYTES_PER_LOAD
+        load = self._admission.load(target.worker.number) + target.rate / _BYTES_PER_LOAD
+        return self._is_silent(target), load
+
+    def _is_silent(self, target: _Target) -> bool:
+        """Whether the worker's loop stands still."""
+        heartbeat = self._shared.liveness.alive_ms(target.worker.number) / 1000
+        return time.monotonic() - max(target.worker.started, heartbeat) > _CLAIM_S
 
     def _watch(self) -> None:
         """Weigh the workers, and take back connections that one of them leaves lying."""
@@ -230,15 +303,16 @@ class Dispatch:
             received = self._shared.rows.received(target.worker.number)
             target.rate = (target.rate + (received - target.last_bytes) / _LOAD_EVERY_S) / 2
             target.last_bytes = received
-            for number, (connection, when) in list(target.offered.items()):
-                if now - when > _CLAIM_S and self._shared.claims.claim(number):
-                    self._take_back(target, number, connection)
+            for number, (_connection, slot, when) in list(target.offered.items()):
+                if now - when > _CLAIM_S and self._shared.claims.claim(slot, number):
+                    self._take_back(target, number)
 
-    def _take_back(self, target: _Target, number: int, connection: _Connection) -> None:
+    def _take_back(self, target: _Target, number: int) -> None:
+        connection, slot, _when = target.offered.pop(number)
         log.warning(
             "worker %d is silent; %s:%d goes on",
             target.worker.number, connection.host, connection.port,
         )  # fmt: skip
-        del target.offered[number]
+        self._free_slots.append(slot)
         self._admission.closed(number)
         self._hand_over(connection)

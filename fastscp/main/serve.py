@@ -11,7 +11,6 @@ import contextlib
 import logging
 import logging.handlers
 import os
-import resource
 import signal
 import sys
 import time
@@ -21,9 +20,10 @@ import uvloop
 from setproctitle import setproctitle
 
 from fastscp import __version__
-from fastscp.errors import ConfigError, StoreBusyError
+from fastscp.errors import StoreBusyError
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
+from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.storewatch import SpaceState, StoreWatch, look
 from fastscp.main.workers import Workers, policy_of
@@ -65,20 +65,20 @@ class Service:
         self._shared = Shared()
         self._admission = Admission(
             Limits(
-                config.max_associations,
+                associations_allowed(config),
                 config.max_associations_per_host,
                 config.max_associations_per_ae,
+                by_files=not config.max_associations,
             ),
             config.allow,
             self._shared.rows,
         )
-        self._dispatch = Dispatch(self._admission, self._shared, self._background)
+        self._dispatch = Dispatch(self._admission, self._shared)
         self._store_watch = StoreWatch(config.min_free_space)
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
         config = self._config
-        _raise_descriptor_limit(config)
         with contextlib.ExitStack() as undo:
             store = await _open_store(config)
             undo.callback(store.close)
@@ -141,6 +141,7 @@ class Service:
             Acceptor(
                 sock,
                 self._dispatch.connected,
+                has_room=lambda: self._dispatch.has_room,
                 add_reader=self._loop.add_reader,
                 remove_reader=self._loop.remove_reader,
                 call_later=self._loop.call_later,
@@ -254,20 +255,6 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _raise_descriptor_limit(config: ServeConfig) -> None:
-    """Take all descriptors the system grants, and check that they are enough."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # All associations may end up in one worker: a socket and a part each, and the commit's own.
-    needed = 2 * (config.max_associations or 1000) + 512
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        raise ConfigError(
-            "--max-associations",
-            f"{config.max_associations or 1000} associations need {needed} open files, the limit "
-            f"is {hard}; raise it (ulimit -Hn, LimitNOFILE=) or allow fewer associations",
-        )
 
 
 def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:

@@ -16,12 +16,16 @@ from fastscp.config.settings import WorkerConfig  # noqa: TC001
 __all__ = [
     "Abandon",
     "Ask",
+    "Displace",
+    "Displaced",
     "Drain",
     "Failed",
     "FromWorker",
     "Gone",
+    "Idle",
     "Offer",
     "Ready",
+    "SeekIdle",
     "Setup",
     "Stop",
     "Taken",
@@ -50,9 +54,13 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, tag=True, frozen=True):
-    """A connection, its descriptor attached. `number` is its association's from now on."""
+    """A connection, its descriptor attached. `number` is its association's from now on.
+
+    slot: of the shared claims, where whoever is the first takes it.
+    """
 
     number: int
+    slot: int
     host: str
     port: int
 
@@ -72,9 +80,30 @@ class Verdict(msgspec.Struct, tag=True, frozen=True):
 
 
 class Abandon(msgspec.Struct, tag=True, frozen=True):
-    """Close this connection, which has not become an association."""
+    """Close this connection, which is no association, or none any more."""
 
     number: int
+
+
+class SeekIdle(msgspec.Struct, tag=True, frozen=True):
+    """Which association of this address is idle for the longest time?
+
+    newcomer: the connection that wants its place.
+    """
+
+    newcomer: int
+    host: str
+
+
+class Displace(msgspec.Struct, tag=True, frozen=True):
+    """Abort this association, unless something is under way in it, for want of places.
+
+    newcomer: the connection that gets its place. whom: the same for the log.
+    """
+
+    number: int
+    newcomer: int
+    whom: str
 
 
 class Drain(msgspec.Struct, tag=True, frozen=True):
@@ -111,11 +140,30 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     called_ae: str
 
 
+class Idle(msgspec.Struct, tag=True, frozen=True):
+    """The answer to `SeekIdle`. number: of the association; 0: none is idle.
+
+    since: in seconds of the monotonic clock.
+    """
+
+    newcomer: int
+    number: int = 0
+    since: float = 0.0
+
+
+class Displaced(msgspec.Struct, tag=True, frozen=True):
+    """The answer to `Displace`: whether the association was aborted."""
+
+    number: int
+    newcomer: int
+    done: bool
+
+
 class Gone(msgspec.Struct, tag=True, frozen=True):
     """The connection is over."""
 
     number: int
 
 
-ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | Drain | Stop
-FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Gone
+ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
+FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Idle | Displaced | Gone

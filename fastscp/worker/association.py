@@ -506,6 +506,11 @@ class Association(Receiver):
         elif self.state is State.STA2:
             self._drop_connection(why)
 
+    def drop(self, why: str) -> None:
+        """Close a connection that is no association: without a request yet, or after its end."""
+        if self.state in (State.STA2, State.STA13):
+            self._drop_connection(why)
+
     def _drop_connection(self, why: str) -> None:
         self._ending = self._ending or why
         if self._transport is not None:

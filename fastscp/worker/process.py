@@ -26,11 +26,15 @@ from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
     Abandon,
     Ask,
+    Displace,
+    Displaced,
     Drain,
     Failed,
     Gone,
+    Idle,
     Offer,
     Ready,
+    SeekIdle,
     Setup,
     Stop,
     Taken,
@@ -71,6 +75,8 @@ class Worker:
         self.policy = setup.policy
         self.run = setup.run
         self._associations: dict[int, Association] = {}
+        # Those of which main has said that they are too many before they were taken over.
+        self._abandoned: set[int] = set()
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -207,10 +213,12 @@ class Worker:
                     elif association is not None:
                         association.admitted(self._rules[DEFAULT], message.ae_row)
                 case Abandon():
-                    association = self._associations.get(message.number)
-                    # It may have become an association while the message was on its way.
-                    if association is not None and association.state is State.STA2:
-                        association.end_now("too many connections without a request")
+                    self._abandon(message.number)
+                case SeekIdle():
+                    self._channel.send(self._longest_idle(message))
+                case Displace():
+                    done = self._displace(message)
+                    self._channel.send(Displaced(message.number, message.newcomer, done))
                 case Drain():
                     self._drain(message.seconds)
                 case Stop():
@@ -222,17 +230,12 @@ class Worker:
             self._drain(0.0)
 
     def _offered(self, offer: Offer, fd: int) -> None:
-        if not self._shared.claims.claim(offer.number):
+        if not self._shared.claims.claim(offer.slot, offer.number):
             # Main has given it to somebody else meanwhile.
             os.close(fd)
             return
         self._channel.send(Taken(offer.number))
         sock = socket.socket(fileno=fd)
-        task = asyncio.get_running_loop().create_task(self._associate(offer, sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _associate(self, offer: Offer, sock: socket.socket) -> None:
         association = Association(
             self._reception,
             offer.number,
@@ -244,6 +247,11 @@ class Worker:
         # One that comes when the drain time is over ends like those that were there.
         association.outbox.tell_responses_sent = self.ending
         self._associations[offer.number] = association
+        task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take_over(self, association: Association, sock: socket.socket) -> None:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -262,6 +270,40 @@ class Worker:
             log.debug("%s: gone before it was taken over (%s)", association.name, error)
             sock.close()
             self.gone(association)
+        if association.number in self._abandoned:
+            self._abandon(association.number)
+
+    def _abandon(self, number: int) -> None:
+        """Close a connection that is no association, or none any more."""
+        association = self._associations.get(number)
+        if association is None:
+            return
+        if association.state is State.STA1:
+            self._abandoned.add(number)
+        elif association.state in (State.STA2, State.STA13):
+            # Else it has become an association while the message was on its way, or is about to.
+            association.drop("too many connections without an association")
+
+    def _longest_idle(self, sought: SeekIdle) -> Idle:
+        idle = [
+            (association.idle_since, number)
+            for number, association in self._associations.items()
+            if association.host == sought.host and association.idle_since
+        ]
+        since, number = min(idle, default=(0.0, 0))
+        return Idle(sought.newcomer, number, since)
+
+    def _displace(self, order: Displace) -> bool:
+        """Abort an association that is still idle; whether it was."""
+        association = self._associations.get(order.number)
+        if association is None or not association.idle_since:
+            return False
+        seconds = time.monotonic() - association.idle_since
+        association.end_now(
+            f"idle for {seconds:.1f} s, and its address has the most associations: its place goes "
+            f"to {order.whom}"
+        )
+        return True
 
     # What associations ask for -------------------------------------------------------------------
 
@@ -269,6 +311,7 @@ class Worker:
         self._channel.send(Ask(association.number, calling_ae, called_ae))
 
     def gone(self, association: Association) -> None:
+        self._abandoned.discard(association.number)
         if self._associations.pop(association.number, None) is not None:
             self._channel.send(Gone(association.number))
         self._maybe_finished()

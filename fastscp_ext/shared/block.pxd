@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef enum:
     BLOCK_VERSION = 2
     BLOCK_WORKERS = 256
-    BLOCK_CLAIMS = 4096
+    BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 4
     AE_ROWS = 256
     SYNTAX_ROWS = 80

@@ -8,11 +8,22 @@ __all__ = ["Claims"]
 
 @final
 class Claims:
-    """The tickets of connections on their way from main to a worker."""
+    """The connections on their way from main to a worker, each in a slot of its own.
+
+    Main gives the slots out, and gives one out again only when it knows that the connection in it
+    was claimed.
+    """
 
     def __new__(cls, block: Block) -> Self: ...
-    def offer(self, ticket: int) -> None:
-        """Mark `ticket` as free for the taking. Tickets 4096 apart share a place."""
+    @property
+    def slots(self) -> int:
+        """How many there are, from 0."""
 
-    def claim(self, ticket: int) -> bool:
-        """Take `ticket`; whether it was still free. Exactly one taker ever gets True."""
+    def offer(self, slot: int, number: int) -> None:
+        """Put connection `number`, which is not 0, up for the taking. Raises IndexError."""
+
+    def claim(self, slot: int, number: int) -> bool:
+        """Take connection `number`; whether it was still there.
+
+        Exactly one taker ever gets True. Raises IndexError.
+        """

@@ -11,15 +11,25 @@ __all__ = ["Claims"]
 
 @cython.final
 cdef class Claims:
-    """The tickets of connections on their way. See claims.pyi."""
+    """The connections on their way, by slot. See claims.pyi."""
 
     def __cinit__(self, Block block not None):
         self.block = block
 
-    def offer(self, uint64_t ticket):
+    @property
+    def slots(self):
         """See claims.pyi."""
-        word_set(&self.block.at.claims[ticket % BLOCK_CLAIMS], ticket)
+        return BLOCK_CLAIMS
 
-    def claim(self, uint64_t ticket):
+    def offer(self, Py_ssize_t slot, uint64_t number):
         """See claims.pyi."""
-        return bool(word_swap(&self.block.at.claims[ticket % BLOCK_CLAIMS], ticket, 0))
+        word_set(self._at(slot), number)
+
+    def claim(self, Py_ssize_t slot, uint64_t number):
+        """See claims.pyi."""
+        return bool(word_swap(self._at(slot), number, 0))
+
+    cdef uint64_t* _at(self, Py_ssize_t slot) except NULL:
+        if not 0 <= slot < BLOCK_CLAIMS:
+            raise IndexError(slot)
+        return &self.block.at.claims[slot]

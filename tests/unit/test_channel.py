@@ -41,7 +41,7 @@ SETUP = Setup(
 
 TO_WORKER = [
     SETUP,
-    Offer(1, "::1", 104),
+    Offer(1, 0, "::1", 104),
     Verdict(1),
     Verdict(2, 2, 3, 1, "draining"),
     Abandon(3),
@@ -116,11 +116,11 @@ def test_the_longest_setup(pair: tuple[Channel, Channel]) -> None:
 def test_a_descriptor_travels_with_its_offer(pair: tuple[Channel, Channel]) -> None:
     main, worker = pair
     read_end, write_end = os.pipe()
-    assert main.offer(Offer(7, "10.0.0.1", 104), write_end)
+    assert main.offer(Offer(7, 0, "10.0.0.1", 104), write_end)
     os.close(write_end)
     main.send(Stop())
     ((offer, fd), (stop, nothing)) = worker.receive()
-    assert offer == Offer(7, "10.0.0.1", 104)
+    assert offer == Offer(7, 0, "10.0.0.1", 104)
     assert stop == Stop()
     assert nothing is None
     assert fd is not None
@@ -148,7 +148,7 @@ def test_a_closed_end_is_noticed(pair: tuple[Channel, Channel]) -> None:
     # Nobody is there: no error, and an offer is not taken.
     main.send(Stop())
     with open(os.devnull) as file:
-        assert not main.offer(Offer(1, "h", 1), file.fileno())
+        assert not main.offer(Offer(1, 0, "h", 1), file.fileno())
 
 
 def test_sending_to_an_end_that_just_closed(pair: tuple[Channel, Channel]) -> None:
@@ -158,7 +158,7 @@ def test_sending_to_an_end_that_just_closed(pair: tuple[Channel, Channel]) -> No
     worker.close()
     main.send(Stop())
     with open(os.devnull) as file:
-        assert not main.offer(Offer(1, "h", 1), file.fileno())
+        assert not main.offer(Offer(1, 0, "h", 1), file.fileno())
     main.close()
     assert loop.writers == {}
 
@@ -205,16 +205,16 @@ def test_an_offer_does_not_overtake(pair: tuple[Channel, Channel]) -> None:
         main.send(Abandon(sent))
         sent += 1
     with open(os.devnull) as file:
-        assert not main.offer(Offer(1, "h", 1), file.fileno())
+        assert not main.offer(Offer(1, 0, "h", 1), file.fileno())
         assert len(received(worker)) > 0
         loop.run()
         assert loop.writers == {}
-        assert main.offer(Offer(2, "h", 1), file.fileno())
+        assert main.offer(Offer(2, 0, "h", 1), file.fileno())
     last: tuple[object, int | None] | None = None
     while waiting := list(worker.receive()):
         last = waiting[-1]
     assert last is not None
-    assert last[0] == Offer(2, "h", 1)
+    assert last[0] == Offer(2, 0, "h", 1)
     assert last[1] is not None
     os.close(last[1])
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
+import random
+import signal
 import socket
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +21,44 @@ from fastscp.main.admission import Admission, Limits
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.workers import Worker
 from fastscp.messages.channel import Channel
-from fastscp.messages.worker import Ask, FromWorker, Gone, Offer, Taken, ToWorker, Verdict
+from fastscp.messages.worker import (
+    Abandon,
+    Ask,
+    Displace,
+    Displaced,
+    FromWorker,
+    Gone,
+    Idle,
+    Offer,
+    SeekIdle,
+    Taken,
+    ToWorker,
+    Verdict,
+)
 from fastscp_ext import Shared
+from tests.kit import Service, associate_rq, echo, reject, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+
+
+class PlayedTask:
+    """A task that never gets its turn."""
+
+    def __init__(self, work: Coroutine[object, object, None]) -> None:
+        work.close()
+        self.done: Callable[[Any], object] = print
+        self.is_cancelled = False
+
+    def add_done_callback(self, done: Callable[[Any], object]) -> None:
+        self.done = done
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.done(self)
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
 
 
 class Played:
@@ -29,19 +67,22 @@ class Played:
     def __init__(self, limits: Limits) -> None:
         self.shared = Shared()
         self.admission = Admission(limits)
-        # No cycle from them to this object: the shared block has to go when a test ends.
-        later: list[Callable[[], None]] = []
-        turned_away: list[None] = []
-        self.later, self.turned_away = later, turned_away
-        loop: Any = SimpleNamespace(call_later=lambda _seconds, call: later.append(call))
+        self.later: list[Callable[[], None]] = []
+        self.turned_away: list[PlayedTask] = []
+        loop: Any = SimpleNamespace(call_later=self._call_later, create_task=self._create_task)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(asyncio, "get_running_loop", lambda: loop)
-            self.dispatch = Dispatch(
-                self.admission, self.shared, lambda work: turned_away.append(work.close())
-            )
+            self.dispatch = Dispatch(self.admission, self.shared)
         self.ends: list[Channel] = []
         self.peers: list[socket.socket] = []
         self.copies: list[socket.socket] = []
+
+    def _call_later(self, _seconds: float, call: Callable[..., None], *arguments: object) -> None:
+        self.later.append(lambda: call(*arguments))
+
+    def _create_task(self, work: Coroutine[object, object, None]) -> PlayedTask:
+        self.turned_away.append(PlayedTask(work))
+        return self.turned_away[-1]
 
     def worker(self, number: int, *, up: bool = True) -> tuple[Worker, Channel]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,11 +96,11 @@ class Played:
             self.dispatch.came_up(worker)
         return worker, end
 
-    def connect(self) -> None:
+    def connect(self, host: str = "10.0.0.1") -> None:
         ours, peer = socket.socketpair()
         self.peers.append(peer)
         self.copies.append(ours)
-        self.dispatch.connected(ours, "10.0.0.1", 104)
+        self.dispatch.connected(ours, host, 104)
 
     def closed(self, peer: int) -> bool:
         """Whether nobody has the other end of a connection any more."""
@@ -89,17 +130,22 @@ def played(no_descriptor_left: None) -> Iterator[Played]:
         one.close()
     # pytest keeps the object for a while, and with it the shared block.
     vars(played).clear()
+    gc.collect()
 
 
-def numbers(end: Channel) -> list[int]:
+def offers(end: Channel) -> list[Offer]:
     """The connections offered to a worker; it drops their descriptors."""
     found = []
-    for message, fd in end.receive():
+    for message, fd in end.receive(10_000):
         assert isinstance(message, Offer)
         assert fd is not None
         os.close(fd)
-        found.append(message.number)
+        found.append(message)
     return found
+
+
+def numbers(end: Channel) -> list[int]:
+    return [offer.number for offer in offers(end)]
 
 
 def test_the_least_busy_worker_gets_it(played: Played) -> None:
@@ -143,15 +189,37 @@ def test_it_waits_for_a_worker_to_be_there(played: Played) -> None:
 def test_so_many_wait_and_none_while_shutting_down(
     played: Played, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_WAITING_MOST", 1)
+    monkeypatch.setattr(module, "WAITING_MOST", 2)
     played.connect()
+    assert played.dispatch.has_room
     played.connect()
-    assert [played.closed(0), played.closed(1)] == [False, True]
-    assert "10.0.0.1:104: no worker takes the connection; closed" in caplog.text
-    played.dispatch.close()
+    # Nobody is closed for that: who accepts leaves the next ones to the kernel.
+    assert [played.dispatch.has_room] == [False]
+    assert [played.closed(0), played.closed(1), len(played.turned_away)] == [False, False, 0]
     played.admission.draining = "shutting down"
     played.dispatch._hand_over_waiting()
-    assert played.closed(0)
+    assert len(played.turned_away) == 2
+    assert played.dispatch.has_room
+    assert "10.0.0.1:104: rejected (2,3,1): shutting down" in caplog.text
+    played.dispatch.close()
+    assert [played.closed(0), played.closed(1)] == [True, True]
+
+
+def test_nobody_waits_for_ever(
+    played: Played, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not while there is no worker, and not while the only one is silent."""
+    _worker, end = played.worker(0, up=False)
+    played.connect()
+    played.dispatch.start()
+    now = time.monotonic()
+    for past, away in ((9.0, 0), (11.0, 1)):
+        later = SimpleNamespace(monotonic=lambda past=past: now + past)
+        monkeypatch.setattr(module, "time", later)
+        played.later.pop()()
+        assert len(played.turned_away) == away
+    assert numbers(end) == []
+    assert "10.0.0.1:104: rejected (2,3,1): no worker takes the connection" in caplog.text
 
 
 def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
@@ -163,12 +231,18 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     _second, other = played.worker(1)
     assert played.dispatch.left(first) == 1
     assert numbers(other) == [3]
-    assert not played.shared.claims.claim(2)
+    assert not any(played.shared.claims.claim(slot, 2) for slot in range(module.OFFERED_MOST))
     assert (played.admission.load(0), played.admission.load(1)) == (0, 1)
     # Its place is free for another life.
-    played.worker(0)
-    assert played.dispatch.left(first) == 0
+    third, end = played.worker(0)
     played.connect()
+    (offer,) = offers(end)
+    played.dispatch.heard(third, Taken(offer.number))
+    played.dispatch.heard(third, Ask(offer.number, "CT", "US"))
+    # Whatever is told of the old life, late or twice, says nothing of the new one.
+    assert played.dispatch.left(first) == 0
+    played.dispatch.heard(first, Taken(offer.number))
+    assert (played.admission.admitted, played.admission.load(0)) == (1, 1)
     assert one.closed is False
 
 
@@ -178,15 +252,20 @@ def test_what_a_silent_worker_leaves_lying_goes_on(
     _first, one = played.worker(0)
     played.connect()
     played.connect()
-    assert played.shared.claims.claim(1)
+    first, second = offers(one)
+    assert played.shared.claims.claim(first.slot, 1)
     _second, other = played.worker(1)
     played.dispatch.start()
     later = time.monotonic() + 3.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
     played.later.pop()()
     # The first was claimed, which main did not hear yet; the second was not.
-    assert numbers(one) == [1, 2]
-    assert numbers(other) == [3]
+    (third,) = offers(other)
+    assert [first.number, second.number, third.number] == [1, 2, 3]
+    # The silent one wakes up: it is too late, though the slot is another's now.
+    played.connect()
+    assert not played.shared.claims.claim(second.slot, second.number)
+    assert played.shared.claims.claim(third.slot, third.number)
     assert "worker 0 is silent; 10.0.0.1:104 goes on" in caplog.text
     assert len(played.later) == 1
 
@@ -198,3 +277,235 @@ def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(played.dispatch, "_shared", blocked)
     played.connect()
     assert (len(played.turned_away), numbers(end)) == (1, [])
+
+
+def test_those_turned_away_are_bounded(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURNED_AWAY_MOST", 3)
+    played.worker(0)
+    liveness = SimpleNamespace(disk_since=lambda _number: 1)
+    blocked: Any = SimpleNamespace(liveness=liveness)
+    monkeypatch.setattr(played.dispatch, "_shared", blocked)
+    for _ in range(5):
+        played.connect()
+    # The oldest go, and are closed though their tasks never began.
+    assert [task.is_cancelled for task in played.turned_away] == [True, True, False, False, False]
+    assert [played.closed(n) for n in range(5)] == [True, True, False, False, False]
+    played.dispatch.close()
+    assert all(played.closed(n) for n in range(5))
+
+
+def test_how_one_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NOBODY_S", -1.0)
+    rq = associate_rq()
+
+    async def run(pieces: list[bytes]) -> bytes:
+        loop = asyncio.get_running_loop()
+        dispatch = Dispatch(Admission(Limits()), Shared())
+        ours, peer = socket.socketpair()
+        peer.setblocking(False)
+        with peer:
+            dispatch.connected(ours, "10.0.0.1", 104)
+            for piece in pieces:
+                await loop.sock_sendall(peer, piece)
+                await asyncio.sleep(0)
+            answer = b""
+            while data := await loop.sock_recv(peer, 4096):
+                answer += data
+            peer.shutdown(socket.SHUT_WR)
+            await asyncio.gather(*dispatch._turned_away)
+        return answer
+
+    for pieces in ([rq], [rq[n : n + 1] for n in range(len(rq))]):
+        assert asyncio.run(run(pieces)) == reject(2, 3, 1)
+    gc.collect()
+
+
+def test_no_offer_takes_anothers_place(played: Played) -> None:
+    """However many come while a worker takes none: each that it takes in the end is its own."""
+    _worker, end = played.worker(0)
+    most = module.OFFERED_MOST
+    assert most <= played.shared.claims.slots
+    played.dispatch._free_slots = [0, 1, 2]
+    for _ in range(10):
+        played.connect()
+    first = offers(end)
+    assert [offer.number for offer in first] == [1, 2, 3]
+    assert len({offer.slot for offer in first}) == 3
+    # Those that find no slot wait, and go on in order as soon as there is one.
+    for offer in first:
+        assert played.shared.claims.claim(offer.slot, offer.number)
+        played.dispatch.heard(_worker, Taken(offer.number))
+        played.dispatch.heard(_worker, Taken(offer.number))
+    second = offers(end)
+    assert len(second) == 3
+    assert all(played.shared.claims.claim(offer.slot, offer.number) for offer in second)
+    assert len(played.dispatch._waiting) == 4
+
+
+def test_a_channel_that_is_full(played: Played) -> None:
+    worker, end = played.worker(0)
+    while worker.channel._try([b"x" * 4096]):
+        pass
+    for _ in range(3):
+        played.connect()
+    assert (len(played.dispatch._waiting), played.admission.connections) == (3, 0)
+    assert len(played.dispatch._free_slots) == module.OFFERED_MOST
+    with contextlib.suppress(BlockingIOError):
+        while end._sock.recv(65536):
+            pass
+    played.dispatch._hand_over_waiting()
+    assert len(numbers(end)) == 3
+    assert not played.dispatch._waiting
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
+    """Random events, messages twice, late and for what is gone; lives that end with all they had.
+
+    The workers are played: each knows what it has taken, and main's books have to say the same.
+    """
+    random_ = random.Random(seed)
+    played.admission._limits = Limits(12, 0, 9, 8)
+    workers = {n: played.worker(n) for n in range(3)}
+    taken: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: host
+    inside: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: title
+    asked: dict[int, str] = {}
+    said: list[tuple[Worker, object]] = []
+
+    def tell(n: int, message: object) -> None:
+        said.append((workers[n][0], message))
+        played.dispatch.heard(workers[n][0], message)
+
+    def close(n: int, number: int) -> None:
+        taken[n].pop(number)
+        inside[n].pop(number, None)
+        tell(n, Gone(number))
+
+    def listen(n: int) -> None:
+        for message, fd in list(workers[n][1].receive(10_000)):
+            match message:
+                case Offer():
+                    assert fd is not None
+                    os.close(fd)
+                    if played.shared.claims.claim(message.slot, message.number):
+                        taken[n][message.number] = message.host
+                        tell(n, Taken(message.number))
+                case Verdict() if message.number in taken[n] and not message.result:
+                    assert message.number not in inside[n]
+                    inside[n][message.number] = asked[message.number]
+                case Abandon() if message.number in taken[n]:
+                    if message.number not in asked or random_.random() < 0.5:
+                        close(n, message.number)
+                case SeekIdle():
+                    idle = [m for m in inside[n] if taken[n][m] == message.host]
+                    if random_.random() < 0.8:
+                        number = random_.choice(idle) if idle else 0
+                        tell(n, Idle(message.newcomer, number, random_.random()))
+                case Displace():
+                    done = message.number in inside[n] and random_.random() < 0.7
+                    if done:
+                        del inside[n][message.number]
+                    tell(n, Displaced(message.number, message.newcomer, done))
+
+    def settle() -> None:
+        for _ in range(20):
+            for n in workers:
+                listen(n)
+
+    for _ in range(600):
+        n = random_.randrange(3)
+        mine = list(taken[n])
+        match random_.randrange(9):
+            case 0 | 1 | 2:
+                played.connect(f"10.0.0.{random_.choice([1, 1, 1, 2, 3])}")
+            case 3 | 4 if mine:
+                number = random_.choice(mine)
+                if number not in asked:
+                    asked[number] = f"AE{random_.randrange(3)}"
+                    tell(n, Ask(number, asked[number], "X"))
+            case 5 if mine:
+                close(n, random_.choice(mine))
+            case 6 if said:
+                # Again, or of a life that is over.
+                worker, message = random_.choice(said)
+                if not isinstance(message, Ask | Displaced):
+                    live = isinstance(message, Gone | Taken) or worker is workers[worker.number][0]
+                    if live:
+                        played.dispatch.heard(worker, message)
+            case 7 if played.later:
+                played.later.pop(random_.randrange(len(played.later)))()
+            case 8 if random_.random() < 0.2:
+                played.dispatch.left(workers[n][0])
+                workers[n][0].channel.close()
+                taken[n], inside[n] = {}, {}
+                workers[n] = played.worker(n)
+        settle()
+        hosts: dict[str, int] = {}
+        titles: dict[str, int] = {}
+        for worker_, numbers_ in inside.items():
+            for number, title in numbers_.items():
+                host = taken[worker_][number]
+                hosts[host] = hosts.get(host, 0) + 1
+                titles[title] = titles.get(title, 0) + 1
+        books = played.admission
+        assert dict(books._by_host) == hosts
+        assert dict(books._by_ae) == titles
+        assert books.admitted == sum(hosts.values()) <= 12
+        assert {n: books.load(n) for n in workers} == {n: len(taken[n]) for n in workers}
+        assert len(played.dispatch._free_slots) == module.OFFERED_MOST
+    for n, numbers_ in taken.items():
+        for number in list(numbers_):
+            close(n, number)
+        settle()
+    assert played.admission.connections == 0
+    assert not played.admission._pending_by_host
+
+
+def _files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _is_up(pid: int) -> bool:
+    """Whether a worker has come as far as to hear SIGTERM, which is the last thing it does."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.long)])
+def test_no_descriptor_is_left_whatever_becomes_of_the_workers(tmp_path: Path, count: int) -> None:
+    """Workers stopped, let go on and killed while connections come: main closes each copy."""
+    random_ = random.Random(count)
+
+    def all_up() -> bool:
+        pids = service.worker_pids()
+        return len(pids) == 3 and all(map(_is_up, pids))
+
+    with Service(tmp_path, "-q", workers=3) as service:
+        service.echoes()
+        before = wait_for(lambda: _files(service.pid), "main's files")
+        stopped: list[int] = []
+        for n in range(count):
+            pids = service.worker_pids()
+            if n % 10 == 3 and len(pids) == 3:
+                pid = random_.choice(pids)
+                stopped.append(pid)
+                os.kill(pid, signal.SIGSTOP)
+            if n % 10 == 7 and stopped:
+                pid = stopped.pop()
+                os.kill(pid, signal.SIGKILL if n % 20 == 7 else signal.SIGCONT)
+                wait_for(all_up, "three workers")
+            # Whoever is offered to a stopped worker goes on to another.
+            service.echoes()
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        wait_for(all_up, "three workers")
+        for _ in range(6):
+            service.echoes()
+        wait_for(lambda: _files(service.pid) <= before, "main's copies closed")
+        with service.peer() as peer:
+            peer.send(echo(1))
+            assert peer.read_response().status == 0

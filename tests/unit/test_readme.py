@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from fastscp import __version__, uids
-from fastscp.config.settings import SETTINGS, options_table
+from fastscp.config.settings import SETTINGS, ServeConfig, options_table
 from fastscp.main.admission import PENDING_MOST
+from fastscp.main.descriptors import worker_needs
 from tests.unit.test_linters import ROOT
 from tests.unit.test_status import sent
 
@@ -77,5 +78,9 @@ def test_rejections() -> None:
 def test_numbers() -> None:
     assert uids.IMPLEMENTATION_CLASS_UID in README
     assert uids.IMPLEMENTATION_VERSION_NAME in README
-    assert f"at most {PENDING_MOST} of them" in " ".join(README.split())
+    text = " ".join(README.split())
+    assert f"At most {PENDING_MOST} connections have no association" in text
+    default = ServeConfig()
+    needed = worker_needs(default, default.max_associations)
+    assert f"{default.max_associations:,} associations these are {needed:,}" in text
     assert f"### {__version__}" in README

@@ -18,6 +18,7 @@ import fastscp
 import fastscp_ext
 from fastscp.config.values import read_allow_rule
 from fastscp.main.admission import Admission, Limits
+from fastscp.messages.worker import Verdict
 from fastscp_ext import Compression, Counts, Shared
 from fastscp_ext.shared.block import Block
 from fastscp_ext.shared.tables import status_name, syntax_name
@@ -291,7 +292,9 @@ def test_only_the_admitted_get_rows() -> None:
     asking = [("1", "X"), ("2", "Y"), ("2", "CT1"), ("1", "\xff"), ("1", "Z")]
     for number, (host, title) in enumerate(asking):
         books.opened(number, f"10.0.0.{host}", 0)
-        answers.append(books.ask(number, title, "FASTSCP"))
+        answer = books.ask(number, title, "FASTSCP")
+        assert isinstance(answer, Verdict)
+        answers.append(answer)
     assert [answer.result for answer in answers] == [0, 1, 0, 0, 2]
     assert [answer.ae_row for answer in answers] == [2, 0, 1, 3, 0]
     assert shared.rows.ae_row(b"Z") == 4
@@ -445,10 +448,16 @@ def test_a_block_of_another_size() -> None:
 def test_claims() -> None:
     shared = Shared()
     other = Shared(os.dup(shared.fd))
-    assert not other.claims.claim(7)
-    shared.claims.offer(7)
-    assert not other.claims.claim(7 + 4096)
-    assert [other.claims.claim(7), shared.claims.claim(7)] == [True, False]
+    slots = shared.claims.slots
+    assert not other.claims.claim(3, 7)
+    shared.claims.offer(3, 7)
+    shared.claims.offer(4, 7 + slots)
+    assert not other.claims.claim(3, 8)
+    assert [other.claims.claim(3, 7), shared.claims.claim(3, 7)] == [True, False]
+    assert other.claims.claim(4, 7 + slots)
+    for slot in (-1, slots):
+        with pytest.raises(IndexError):
+            shared.claims.claim(slot, 1)
 
 
 def test_the_sequence_is_one() -> None:

@@ -1,0 +1,102 @@
+"""How many open files the service needs at worst, main and one worker each, and what fits.
+
+Everything that holds a descriptor has a bound; the sum stands here and nowhere else. A worker
+counts for all associations, for all of them may end up in one.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING, Final
+
+from fastscp.errors import ConfigError
+from fastscp.main.acceptor import AT_ONCE
+from fastscp.main.admission import PENDING_MOST
+from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
+from fastscp.main.places import NEWCOMERS_MOST
+
+if TYPE_CHECKING:
+    from fastscp.config.settings import ServeConfig
+
+__all__ = ["associations_allowed", "main_needs", "worker_needs"]
+
+# Standard streams, the event loop's own, channel, shared block, store, locks, journal files, and
+# what is open for a moment: well above what either process was seen to have.
+_FIXED: Final = 64
+# Main, per worker: both ends of its channel and the pipes of its start.
+_PER_WORKER: Final = 4
+# Main, per address to listen on, which a name may be several of: the socket, and one in reserve.
+_PER_HOST: Final = 8
+# A worker, per association: its socket, and the part of the instance that is being received.
+_PER_ASSOCIATION: Final = 2
+# A worker reads so many messages of main in one go; the one that closes a connection may be behind
+# those that bring others.
+_MESSAGES: Final = 64
+# Instances that are complete and not settled (UNCOMMITTED_MOST): each has its part open or, if it
+# is a duplicate that was compared, the lock of its path.
+_UNCOMMITTED: Final = 256
+# Parts that were dropped and not closed yet.
+_LEFTOVERS: Final = 256
+# Helper threads, and what one has open: two files, a lock, and a journal file or a flush.
+_HELPERS: Final = 4
+_PER_HELPER: Final = 4
+# Directories that are kept open to name files in them.
+_PARENTS: Final = 64
+# Where the system has no limit: far more associations than one process can serve.
+_NO_LIMIT: Final = 1 << 20
+
+
+def main_needs(config: ServeConfig) -> int:
+    """Open files of main at worst: it holds no association, only connections on their way."""
+    hosts = len(config.host)
+    return (
+        _FIXED
+        + _PER_WORKER * config.workers
+        + (_PER_HOST + AT_ONCE) * hosts
+        + OFFERED_MOST
+        + WAITING_MOST
+        + TURNED_AWAY_MOST
+    )
+
+
+def worker_needs(config: ServeConfig, associations: int) -> int:
+    """Open files of a worker at worst, if it has so many associations."""
+    # A batch flushes the directories of its instances, and those above them, side by side.
+    levels = config.layout.count("/")
+    directories = _UNCOMMITTED * levels + 1 if config.durable else 0
+    return (
+        _FIXED
+        + _PER_ASSOCIATION * associations
+        + PENDING_MOST
+        + NEWCOMERS_MOST
+        + _MESSAGES
+        + _UNCOMMITTED
+        + _LEFTOVERS
+        + _HELPERS * _PER_HELPER
+        + directories
+        + _PARENTS
+    )
+
+
+def associations_allowed(config: ServeConfig) -> int:
+    """Take all descriptors that the system grants; returns the number of associations to allow.
+
+    That is `--max-associations` or, where this is 0, as many as there are open files for. Raises
+    ConfigError if what is asked for does not fit.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    files = _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
+    asked = config.max_associations
+    room = (files - worker_needs(config, 0)) // _PER_ASSOCIATION
+    needed = max(main_needs(config), worker_needs(config, asked or 1))
+    if needed > files and hard != resource.RLIM_INFINITY:
+        advice = f"allow at most {room} associations"
+        if room < 1 or main_needs(config) > files:
+            advice = "use fewer workers and a layout of fewer levels"
+        raise ConfigError(
+            "--max-associations",
+            f"{asked or 1} associations need {needed} open files, the limit is {hard}; raise it "
+            f"(ulimit -Hn, LimitNOFILE=), or {advice}",
+        )
+    return asked or room

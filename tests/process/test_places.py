@@ -1,0 +1,169 @@
+"""Who gets a place when all are taken, and that there are open files for all who have one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from fastscp.config.settings import ServeConfig
+from fastscp.main.admission import PENDING_MOST
+from fastscp.main.descriptors import main_needs, worker_needs
+from tests.kit import SOP, Peer, Service, abort, associate_rq, echo, reject, store, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The newcomer's address; the others come from 127.0.0.1.
+ELSEWHERE: Final = "127.0.0.9"
+
+
+def _answer(service: Service, peers: contextlib.ExitStack, source: str) -> tuple[Peer, bytes]:
+    peer = peers.enter_context(Peer(service.host, service.port, source=source))
+    answer = peer.associate(associate_rq(calling="NEW"))
+    assert answer is not None
+    return peer, answer
+
+
+def _echo(peer: Peer) -> None:
+    peer.send(echo(1))
+    assert peer.read_response().status == 0
+
+
+def test_one_address_cannot_take_all_places(tmp_path: Path) -> None:
+    with Service(tmp_path, "--max-associations", "5") as service, contextlib.ExitStack() as peers:
+        crowd = [peers.enter_context(service.peer()) for _ in range(5)]
+        message = store()
+        # The first has a message in hand; of the others the second is idle for the longest time.
+        for peer in crowd[1:]:
+            _echo(peer)
+        crowd[0].send(message[:200])
+        _, answer = _answer(service, peers, "")
+        assert answer == reject(2, 3, 2)
+        first, answer = _answer(service, peers, ELSEWHERE)
+        assert answer[0] == 2
+        # That one was told, and its place is another's though it does not hang up.
+        assert crowd[1].read_pdu() == abort(0, 0)
+        service.in_log("its address has the most associations: its place goes to #")
+        assert f" NEW@{ELSEWHERE}; stored 0" in service.in_log("aborted (0,0): idle for ")
+        # One of five is fewer than half as many as four, two are not fewer than half of three.
+        second, answer = _answer(service, peers, ELSEWHERE)
+        assert answer[0] == 2
+        assert crowd[2].read_pdu() == abort(0, 0)
+        _, answer = _answer(service, peers, ELSEWHERE)
+        assert answer == reject(2, 3, 2)
+        for peer in (*crowd[3:], first, second):
+            _echo(peer)
+        crowd[0].send(message[200:])
+        assert crowd[0].read_statuses(1) == [(1, 0)]
+
+
+def test_nobody_goes_who_is_at_work(tmp_path: Path) -> None:
+    with Service(tmp_path, "--max-associations", "3") as service, contextlib.ExitStack() as peers:
+        crowd = [peers.enter_context(service.peer()) for _ in range(3)]
+        for n, peer in enumerate(crowd):
+            peer.send(store(1, sop=f"{SOP}.{n}")[:200])
+        _, answer = _answer(service, peers, ELSEWHERE)
+        assert answer == reject(2, 3, 2)
+        for n, peer in enumerate(crowd):
+            peer.send(store(1, sop=f"{SOP}.{n}")[200:])
+            assert peer.read_statuses(1) == [(1, 0)]
+
+
+def test_a_newcomer_does_not_wait_for_a_silent_worker(tmp_path: Path) -> None:
+    with Service(tmp_path, "--max-associations", "2") as service, contextlib.ExitStack() as peers:
+        crowd = [peers.enter_context(service.peer()) for _ in range(2)]
+        stopped = service.worker_pids()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        peers.callback(os.kill, stopped, signal.SIGCONT)
+        # The other worker has one, too.
+        _, answer = _answer(service, peers, ELSEWHERE)
+        assert answer[0] == 2
+        os.kill(stopped, signal.SIGCONT)
+        aborted = 0
+        for peer in crowd:
+            peer.send(echo(1))
+            got = peer.read_pdu()
+            aborted += got == abort(0, 0)
+        assert aborted == 1
+
+
+class _Limited(Service):
+    """The service with a limit of open files."""
+
+    files = 0
+
+    @classmethod
+    def program(cls) -> list[str]:
+        shell = shutil.which("sh")
+        assert shell is not None
+        limit = f'ulimit -n {cls.files} && exec "$@"'
+        return [shell, "-c", limit, "sh", sys.executable, "-m", "fastscp"]
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """This process's own limit: it is the other end of all the connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip(f"the hard limit of open files is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("limit", ["40", "0"])
+def test_there_are_files_for_all_who_have_a_place(tmp_path: Path, limit: str) -> None:
+    """All places taken, each with a part, and everybody else there may be at the same time."""
+    places = 40
+    config = ServeConfig(workers=1, max_associations=places)
+    _Limited.files = max(main_needs(config), worker_needs(config, places))
+    with (
+        _Limited(tmp_path, "--max-associations", limit, workers=1) as service,
+        contextlib.ExitStack() as peers,
+    ):
+        senders = [peers.enter_context(service.peer()) for _ in range(places)]
+        for n, peer in enumerate(senders):
+            peer.send(store(1, sop=f"{SOP}.{n}")[:400])
+        # Those who are rejected and do not hang up, and those who never ask.
+        for _ in range(20):
+            _, answer = _answer(service, peers, "")
+            assert answer == reject(2, 3, 2)
+        silent = [
+            peers.enter_context(Peer(service.host, service.port)) for _ in range(PENDING_MOST + 20)
+        ]
+        # The oldest without an association went for them, those who were rejected first.
+        assert silent[19].read_until_close(reset=True) == b""
+        wait_for(lambda: len(service.parts()) == places, "all parts")
+        for n, peer in enumerate(senders):
+            peer.send(store(1, sop=f"{SOP}.{n}")[400:])
+            assert peer.read_statuses(1) == [(1, 0)]
+        # Duplicates, side by side: each is compared under a lock.
+        for n, peer in enumerate(senders):
+            peer.send(store(2, sop=f"{SOP}.{n}"))
+        for peer in senders:
+            assert peer.read_statuses(1) == [(2, 0)]
+        (worker,) = service.worker_pids()
+        assert len(os.listdir(f"/proc/{worker}/fd")) <= _Limited.files
+        assert "Too many open files" not in service.log()
+        if limit == "0":
+            assert "the limit of open files allows 40 associations" in service.log()
+
+
+@pytest.mark.usefixtures("many_files")
+def test_more_places_than_files_are_no_start(tmp_path: Path) -> None:
+    config = ServeConfig(workers=1, max_associations=40)
+    _Limited.files = max(main_needs(config), worker_needs(config, 40)) - 1
+    with (
+        pytest.raises(AssertionError, match="ended with 2"),
+        _Limited(tmp_path, "--max-associations", "40", workers=1),
+    ):
+        pass

@@ -1,0 +1,89 @@
+"""How many open files the service needs at worst: the numbers of the check, and the check."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+import pytest
+
+import fastscp_ext
+from fastscp.config.settings import ServeConfig
+from fastscp.errors import ConfigError
+from fastscp.main import descriptors
+from fastscp.main.descriptors import associations_allowed, main_needs, worker_needs
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The limit that the system is made to have; `soft` is what the check makes of it."""
+    limits = {"soft": 256, "hard": 4096}
+
+    def set_(_what: int, pair: tuple[int, int]) -> None:
+        limits["soft"], limits["hard"] = pair
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (limits["soft"], limits["hard"]))
+    monkeypatch.setattr(resource, "setrlimit", set_)
+    return limits
+
+
+def test_the_codec_keeps_to_the_number() -> None:
+    reception = Path(fastscp_ext.__file__).with_name("receive") / "reception.pxd"
+    found = re.search(r"UNCOMMITTED_MOST = (\d+)", reception.read_text())
+    assert found is not None
+    assert int(found[1]) == descriptors._UNCOMMITTED
+
+
+def test_the_defaults_fit_where_systems_allow_4096(limit: dict[str, int]) -> None:
+    config = ServeConfig(workers=64)
+    assert associations_allowed(config) == 1000
+    assert limit["soft"] == 4096
+    assert worker_needs(config, 1000) <= 4096
+    assert main_needs(config) <= 2048
+
+
+def test_what_does_not_fit_is_refused(limit: dict[str, int]) -> None:
+    config = ServeConfig(max_associations=1000)
+    needed = worker_needs(config, 1000)
+    limit["hard"] = needed
+    assert associations_allowed(config) == 1000
+    limit["hard"] = needed - 1
+    with pytest.raises(ConfigError, match="allow at most 999 associations") as refused:
+        associations_allowed(config)
+    assert f"1000 associations need {needed} open files, the limit is {needed - 1}" in str(
+        refused.value
+    )
+    assert associations_allowed(ServeConfig(max_associations=999)) == 999
+
+
+def test_each_directory_of_the_layout_counts() -> None:
+    flat, deep = (
+        ServeConfig(layout=f"{folders}{{SOPInstanceUID}}.dcm")
+        for folders in ("", "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/")
+    )
+    assert worker_needs(deep, 0) - worker_needs(flat, 0) == 3 * descriptors._UNCOMMITTED
+    buffered = ServeConfig(durability="buffered")
+    assert worker_needs(buffered, 0) < worker_needs(flat, 0)
+
+
+def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:
+    config = ServeConfig(max_associations=0)
+    allowed = associations_allowed(config)
+    assert worker_needs(config, allowed) <= 4096 < worker_needs(config, allowed + 1)
+    limit["hard"] = resource.RLIM_INFINITY
+    assert associations_allowed(config) > 100_000
+
+
+def test_where_not_even_one_fits(limit: dict[str, int]) -> None:
+    limit["hard"] = 512
+    with pytest.raises(ConfigError, match="1 associations need"):
+        associations_allowed(ServeConfig(max_associations=0))
+
+
+def test_main_may_be_what_does_not_fit(limit: dict[str, int]) -> None:
+    limit["hard"] = 2100
+    config = ServeConfig(max_associations=10, workers=256, layout="{SOPInstanceUID}.dcm")
+    assert worker_needs(config, 10) < 2100
+    with pytest.raises(ConfigError, match="use fewer workers"):
+        associations_allowed(config)
