@@ -7,10 +7,8 @@ import contextlib
 import gc
 import os
 import random
-import signal
 import socket
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +34,7 @@ from fastscp.messages.worker import (
     Verdict,
 )
 from fastscp_ext import Shared
-from tests.kit import Service, associate_rq, echo, reject, wait_for
+from tests.kit import associate_rq, reject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -459,53 +457,3 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
         settle()
     assert played.admission.connections == 0
     assert not played.admission._pending_by_host
-
-
-def _files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def _is_up(pid: int) -> bool:
-    """Whether a worker has come as far as to hear SIGTERM, which is the last thing it does."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-
-@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.long)])
-def test_no_descriptor_is_left_whatever_becomes_of_the_workers(tmp_path: Path, count: int) -> None:
-    """Workers stopped, let go on and killed while connections come: main closes each copy."""
-    random_ = random.Random(count)
-
-    def all_up() -> bool:
-        pids = service.worker_pids()
-        return len(pids) == 3 and all(map(_is_up, pids))
-
-    with Service(tmp_path, "-q", workers=3) as service:
-        service.echoes()
-        before = wait_for(lambda: _files(service.pid), "main's files")
-        stopped: list[int] = []
-        for n in range(count):
-            pids = service.worker_pids()
-            if n % 10 == 3 and len(pids) == 3:
-                pid = random_.choice(pids)
-                stopped.append(pid)
-                os.kill(pid, signal.SIGSTOP)
-            if n % 10 == 7 and stopped:
-                pid = stopped.pop()
-                os.kill(pid, signal.SIGKILL if n % 20 == 7 else signal.SIGCONT)
-                wait_for(all_up, "three workers")
-            # Whoever is offered to a stopped worker goes on to another.
-            service.echoes()
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-        wait_for(all_up, "three workers")
-        for _ in range(6):
-            service.echoes()
-        wait_for(lambda: _files(service.pid) <= before, "main's copies closed")
-        with service.peer() as peer:
-            peer.send(echo(1))
-            assert peer.read_response().status == 0
