@@ -1,0 +1,243 @@
+"""A worker's side of what main tells it about connections; the test plays main and the peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from fastscp.config.settings import ServeConfig
+from fastscp.main.workers import policy_of
+from fastscp.messages.channel import Channel
+from fastscp.messages.worker import (
+    Abandon,
+    Ask,
+    Displace,
+    Displaced,
+    Drain,
+    FromWorker,
+    Gone,
+    Idle,
+    Offer,
+    Ready,
+    SeekIdle,
+    Setup,
+    Taken,
+    ToWorker,
+    Verdict,
+)
+from fastscp.store.store import Store
+from fastscp.worker import association
+from fastscp.worker.process import Worker
+from fastscp_ext import Shared
+from tests.kit import DEADLINE_S, abort, associate_rq, echo, reject, split_pdus, store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
+
+CLIENT, NEWCOMER = "10.0.0.1", "#9 NEW@10.0.0.2"
+
+
+class Played:
+    """A worker on this process's loop, with main's end of its channel."""
+
+    def __init__(self, store_: Store) -> None:
+        config = ServeConfig(workers=1).for_workers()
+        self.shared = Shared()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.main = Channel(ours, FromWorker)
+        setup = Setup(
+            worker=0, life="run-w0-1", run="run", config=config, policy=policy_of(config),
+            use_link=not store_.facts.noreplace, mixed=False, suspect=False,
+        )  # fmt: skip
+        self.worker = Worker(setup, Channel(theirs, ToWorker), store_.dir_fd, self.shared)
+        self.heard: list[Any] = []
+        self.peers: list[socket.socket] = []
+
+    def offer(self, number: int, *, host: str = CLIENT) -> socket.socket:
+        """Offer a connection; returns the peer's end."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        with listening:
+            peer = socket.create_connection(listening.getsockname())
+            sock, _address = listening.accept()
+        with sock:
+            self.shared.claims.offer(number, number)
+            assert self.main.offer(Offer(number, number, host, 104), sock.fileno())
+        peer.setblocking(False)
+        self.peers.append(peer)
+        return peer
+
+    async def until(self, kind: type[Any], count: int = 1) -> list[Any]:
+        """Wait for so many messages of this kind; returns all that were heard, and forgets them."""
+        end = time.monotonic() + DEADLINE_S
+        while sum(isinstance(message, kind) for message in self.heard) < count:
+            assert time.monotonic() < end, self.heard
+            self.heard += [message for message, _fd in self.main.receive()]
+            await asyncio.sleep(0.001)
+        heard, self.heard = self.heard, []
+        return heard
+
+    async def associated(self, number: int, *, host: str = CLIENT) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        peer = self.offer(number, host=host)
+        await loop.sock_sendall(peer, associate_rq(calling="CT"))
+        assert await self.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP")]
+        self.main.send(Verdict(number))
+        assert (await loop.sock_recv(peer, 4096))[0] == 2
+        return peer
+
+
+async def all_of(peer: socket.socket) -> bytes:
+    """All that comes until the worker closes."""
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := await asyncio.wait_for(
+            asyncio.get_running_loop().sock_recv(peer, 4096), DEADLINE_S
+        ):
+            got += data
+    return got
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Callable[[Played], Coroutine[Any, Any, None]]], None]]:
+    """Run a test beside a living worker, which is drained in the end.
+
+    No connection is closed there only because its peer takes too long to hang up.
+    """
+    monkeypatch.setattr(association, "_HANG_UP_S", 1e9)
+    store_ = Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm")
+    stopped = signal.getsignal(signal.SIGTTOU)
+
+    async def both(test: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
+        played = Played(store_)
+        living = asyncio.get_running_loop().create_task(played.worker.live())
+        try:
+            assert await played.until(Ready) == [Ready()]
+            await test(played)
+        finally:
+            for peer in played.peers:
+                peer.close()
+            played.main.send(Drain(0.0))
+            await asyncio.wait_for(living, DEADLINE_S)
+            played.main.close()
+
+    def run_(test: Callable[[Played], Coroutine[Any, Any, None]]) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(both(test))
+
+    yield run_
+    signal.signal(signal.SIGTTOU, stopped)
+    store_.close()
+
+
+def test_an_offer_that_is_another_workers_by_now(run: Callable[..., None]) -> None:
+    async def test(played: Played) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        peer = played.offer(1)
+        assert played.shared.claims.claim(1, 1)
+        assert await all_of(peer) == b""
+        # The slot has another connection meanwhile.
+        peer = played.offer(2)
+        played.shared.claims.offer(2, 77)
+        assert await all_of(peer) == b""
+        assert played.shared.claims.claim(2, 77)
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+        assert played.heard == []
+
+    run(test)
+
+
+def test_too_many_before_it_was_taken_over(run: Callable[..., None]) -> None:
+    async def test(played: Played) -> None:
+        # Both messages are there when the worker looks.
+        peer = played.offer(1)
+        played.main.send(Abandon(1))
+        assert await all_of(peer) == b""
+        assert await played.until(Gone) == [Taken(1), Gone(1)]
+        played.main.send(Abandon(1))
+        played.main.send(Abandon(99))
+
+    run(test)
+
+
+def test_too_many_after_the_rejection(run: Callable[..., None]) -> None:
+    """A peer that was rejected and does not hang up holds a socket all the same."""
+
+    async def test(played: Played) -> None:
+        peer = played.offer(1)
+        await asyncio.get_running_loop().sock_sendall(peer, associate_rq())
+        await played.until(Ask)
+        # While main decides it is none to close.
+        played.main.send(Abandon(1))
+        played.main.send(Verdict(1, 2, 3, 2, "full"))
+        assert await all_of(peer) == reject(2, 3, 2)
+        assert played.heard == []
+        assert list(played.main.receive()) == []
+        played.main.send(Abandon(1))
+        assert await played.until(Gone) == [Gone(1)]
+
+    run(test)
+
+
+def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        peers = {number: await played.associated(number) for number in (1, 2, 3)}
+        await played.associated(4, host="10.0.0.4")
+        # The first is at work; the second was the last to say something.
+        data = store()
+        await loop.sock_sendall(peers[1], data[:100])
+        while played.worker._associations[1].idle_since:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.001)
+        later = played.worker._associations[2].idle_since
+        while played.worker._associations[2].idle_since <= later:
+            await loop.sock_sendall(peers[2], echo(1))
+            assert (await loop.sock_recv(peers[2], 4096))[0] == 4
+        played.main.send(SeekIdle(9, CLIENT))
+        (answer,) = await played.until(Idle)
+        assert answer == Idle(9, 3, answer.since)
+        assert 0 < answer.since <= time.monotonic()
+        played.main.send(SeekIdle(9, "10.0.0.5"))
+        assert await played.until(Idle) == [Idle(9)]
+        for number in (1, 3, 3, 77):
+            played.main.send(Displace(number, 9, NEWCOMER))
+        assert await played.until(Displaced, 4) == [
+            Displaced(1, 9, done=False),
+            Displaced(3, 9, done=True),
+            Displaced(3, 9, done=False),
+            Displaced(77, 9, done=False),
+        ]
+        assert list(split_pdus(await all_of(peers[3]))) == [abort(0, 0)]
+        # It need not hang up: main may close it now like one that was never associated.
+        played.main.send(Abandon(3))
+        played.main.send(Abandon(2))
+        assert await played.until(Gone) == [Gone(3)]
+        await loop.sock_sendall(peers[1], data[100:])
+        assert (await loop.sock_recv(peers[1], 4096))[0] == 4
+
+    run(test)
+
+
+def test_the_end_comes_right_behind_an_offer(run: Callable[..., None]) -> None:
+    """The connection was taken: it is served before the worker goes."""
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        peer = played.offer(1)
+        played.main.send(Drain(60.0))
+        await loop.sock_sendall(peer, associate_rq())
+        await played.until(Ask)
+        played.main.send(Verdict(1, 2, 3, 1, "shutting down"))
+        assert await all_of(peer) == reject(2, 3, 1)
+
+    run(test)
