@@ -235,11 +235,12 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     third, end = played.worker(0)
     played.connect()
     (offer,) = offers(end)
+    # Whatever is told of the old life, late or twice, says nothing of the new one.
+    played.dispatch.heard(first, Taken(offer.number))
+    assert not played.closed(len(played.peers) - 1)
     played.dispatch.heard(third, Taken(offer.number))
     played.dispatch.heard(third, Ask(offer.number, "CT", "US"))
-    # Whatever is told of the old life, late or twice, says nothing of the new one.
     assert played.dispatch.left(first) == 0
-    played.dispatch.heard(first, Taken(offer.number))
     assert (played.admission.admitted, played.admission.load(0)) == (1, 1)
     assert one.closed is False
 
@@ -363,11 +364,13 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
     The workers are played: each knows what it has taken, and main's books have to say the same.
     """
     random_ = random.Random(seed)
-    played.admission._limits = Limits(12, 0, 9, 8)
+    played.admission._limits = Limits(6, 0, 5, 8)
     workers = {n: played.worker(n) for n in range(3)}
     taken: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: host
     inside: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: title
     asked: dict[int, str] = {}
+    answered: set[int] = set()
+    asleep: set[int] = set()
     said: list[tuple[Worker, object]] = []
 
     def tell(n: int, message: object) -> None:
@@ -388,9 +391,11 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
                     if played.shared.claims.claim(message.slot, message.number):
                         taken[n][message.number] = message.host
                         tell(n, Taken(message.number))
-                case Verdict() if message.number in taken[n] and not message.result:
-                    assert message.number not in inside[n]
-                    inside[n][message.number] = asked[message.number]
+                case Verdict():
+                    answered.add(message.number)
+                    if message.number in taken[n] and not message.result:
+                        assert message.number not in inside[n]
+                        inside[n][message.number] = asked[message.number]
                 case Abandon() if message.number in taken[n]:
                     if message.number not in asked or random_.random() < 0.5:
                         close(n, message.number)
@@ -407,15 +412,17 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
 
     def settle() -> None:
         for _ in range(20):
-            for n in workers:
+            for n in workers.keys() - asleep:
                 listen(n)
 
     for _ in range(600):
         n = random_.randrange(3)
         mine = list(taken[n])
+        if random_.random() < 0.1:
+            asleep ^= {n}
         match random_.randrange(9):
             case 0 | 1 | 2:
-                played.connect(f"10.0.0.{random_.choice([1, 1, 1, 2, 3])}")
+                played.connect(f"10.0.0.{random_.choice([1, 1, 1, 1, 2, 3])}")
             case 3 | 4 if mine:
                 number = random_.choice(mine)
                 if number not in asked:
@@ -432,7 +439,7 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
                         played.dispatch.heard(worker, message)
             case 7 if played.later:
                 played.later.pop(random_.randrange(len(played.later)))()
-            case 8 if random_.random() < 0.2:
+            case 8 if random_.random() < 0.3:
                 played.dispatch.left(workers[n][0])
                 workers[n][0].channel.close()
                 taken[n], inside[n] = {}, {}
@@ -446,14 +453,56 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
                 hosts[host] = hosts.get(host, 0) + 1
                 titles[title] = titles.get(title, 0) + 1
         books = played.admission
-        assert dict(books._by_host) == hosts
-        assert dict(books._by_ae) == titles
-        assert books.admitted == sum(hosts.values()) <= 12
-        assert {n: books.load(n) for n in workers} == {n: len(taken[n]) for n in workers}
-        assert len(played.dispatch._free_slots) == module.OFFERED_MOST
+        assert books.admitted == sum(books._by_host.values()) == sum(books._by_ae.values()) <= 6
+        assert all(books._by_host[host] >= count for host, count in hosts.items())
+        if not asleep:
+            # Who is asleep has not heard yet of some whom main has admitted.
+            assert dict(books._by_host) == hosts
+            assert dict(books._by_ae) == titles
+        offered = {n: played.dispatch._targets[n].offered for n in workers}
+        assert {n: books.load(n) for n in workers} == {
+            n: len(taken[n].keys() | offered[n].keys()) for n in workers
+        }
+        free = len(played.dispatch._free_slots)
+        assert free + sum(map(len, offered.values())) == module.OFFERED_MOST
+        # Nobody waits for a place that is there.
+        assert not played.dispatch._places._waiting or books.admitted == 6
+        if not asleep:
+            assert free == module.OFFERED_MOST
+    asleep.clear()
+    settle()
+    while played.later:
+        played.later.pop(0)()
+        settle()
+    # Whoever asked and is still there was answered.
+    assert not {number for numbers_ in taken.values() for number in numbers_} & (
+        asked.keys() - answered
+    )
     for n, numbers_ in taken.items():
         for number in list(numbers_):
             close(n, number)
         settle()
     assert played.admission.connections == 0
     assert not played.admission._pending_by_host
+
+
+@pytest.mark.parametrize("how", ["displaced", "gone"])
+def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
+    played.admission._limits = Limits(1)
+    worker, end = played.worker(0)
+    for host in ("10.0.0.1", "10.0.0.2"):
+        played.connect(host)
+    for number in numbers(end):
+        played.dispatch.heard(worker, Taken(number))
+        played.dispatch.heard(worker, Ask(number, "CT", "US"))
+    told = [Verdict(1), SeekIdle(2, "10.0.0.1")]
+    assert [message for message, _fd in end.receive()] == told
+    if how == "gone":
+        played.dispatch.heard(worker, Gone(1))
+    else:
+        played.dispatch.heard(worker, Idle(2, 1, 5.0))
+        told = [Displace(1, 2, "#2 CT@10.0.0.2")]
+        assert [message for message, _fd in end.receive()] == told
+        played.dispatch.heard(worker, Displaced(1, 2, done=True))
+    assert [message for message, _fd in end.receive()] == [Verdict(2)]
+    assert played.admission.admitted == 1
