@@ -42,7 +42,7 @@ WAITING_MOST: Final = 256
 # Connections that main itself rejects at a time; beyond that the oldest is closed.
 TURNED_AWAY_MOST: Final = 256
 # How long a connection may go from worker to worker, or wait for one, before main rejects it.
-_NOBODY_S: Final = 10.0
+_NOBODY_S: Final = 5.0
 
 
 class _Connection(NamedTuple):

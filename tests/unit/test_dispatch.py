@@ -211,7 +211,7 @@ def test_nobody_waits_for_ever(
     played.connect()
     played.dispatch.start()
     now = time.monotonic()
-    for past, away in ((9.0, 0), (11.0, 1)):
+    for past, away in ((4.0, 0), (6.0, 1)):
         later = SimpleNamespace(monotonic=lambda past=past: now + past)
         monkeypatch.setattr(module, "time", later)
         played.later.pop()()
