@@ -75,8 +75,6 @@ class Worker:
         self.policy = setup.policy
         self.run = setup.run
         self._associations: dict[int, Association] = {}
-        # Those of which main has said that they are too many before they were taken over.
-        self._abandoned: set[int] = set()
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -270,8 +268,6 @@ class Worker:
             log.debug("%s: gone before it was taken over (%s)", association.name, error)
             sock.close()
             self.gone(association)
-        if association.number in self._abandoned:
-            self._abandon(association.number)
 
     def _abandon(self, number: int) -> None:
         """Close a connection that is no association, or none any more."""
@@ -279,7 +275,8 @@ class Worker:
         if association is None:
             return
         if association.state is State.STA1:
-            self._abandoned.add(number)
+            # It is about to be taken over, or gone.
+            asyncio.get_running_loop().call_soon(self._abandon, number)
         elif association.state in (State.STA2, State.STA13):
             # Else it has become an association while the message was on its way, or is about to.
             association.drop("too many connections without an association")
@@ -311,7 +308,6 @@ class Worker:
         self._channel.send(Ask(association.number, calling_ae, called_ae))
 
     def gone(self, association: Association) -> None:
-        self._abandoned.discard(association.number)
         if self._associations.pop(association.number, None) is not None:
             self._channel.send(Gone(association.number))
         self._maybe_finished()

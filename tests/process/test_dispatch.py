@@ -31,7 +31,7 @@ def _is_up(pid: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.long)])
 @pytest.mark.timeout(1800)
 def test_no_descriptor_is_left_whatever_becomes_of_the_workers(tmp_path: Path, rounds: int) -> None:
     """Ten connections a round, of which some ask and some leave: main closes each of its copies."""
