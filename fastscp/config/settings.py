@@ -365,7 +365,10 @@ class ServeConfig(WorkerConfig):
         default=False,
     )
     max_associations: int = _setting(
-        Whole(0, 1_000_000), Group.LIMITS, "Associations at a time; 0 = no limit.", default=1000
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "Associations at a time; 0 = as many as there are open files for.",
+        default=1000,
     )
     max_associations_per_host: int = _setting(
         Whole(0, 1_000_000),

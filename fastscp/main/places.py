@@ -6,8 +6,8 @@ for what they answer (`Idle`), and tells the one with the longest-idle associati
 (`Displace`), which it does unless something is under way by now (`Displaced`). The place is free
 from then on: the connection, which may take its time to close, is one without an association.
 
-One newcomer at a time is sought a place for, and the next ones wait. Whatever frees a place
-meanwhile, gives it to the first of them. Nobody waits longer than `_PLACE_S`.
+Main seeks a place for one newcomer at a time, and the next ones wait. If a place becomes free
+meanwhile, the first of them gets it. Nobody waits longer than `_PLACE_S`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger("fastscp.main")
 
 # Newcomers that wait for a place; beyond that they are rejected at once.
 NEWCOMERS_MOST: Final = 64
-# How long a newcomer waits for a place, and how long for what the workers answer.
+# How long a newcomer waits for a place, and main for the answers of its workers.
 _PLACE_S: Final = 2.0
 _ANSWERS_S: Final = 0.5
 
