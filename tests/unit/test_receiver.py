@@ -1379,7 +1379,7 @@ def test_those_who_read_get_on_in_order_while_space_is_short(site: Site) -> None
 
 
 def test_reads_are_small_while_space_is_short(site: Site) -> None:
-    peer = site.associated()
+    peer = site.associate()
     full = memoryview(peer.get_buffer(-1)).nbytes
     site.shared.store.set_state(1, slow_rate=100)
     assert memoryview(peer.get_buffer(-1)).nbytes == min(full, 65536) < full
