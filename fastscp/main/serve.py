@@ -1,40 +1,45 @@
 """The service: opens the store, starts the rest of main, waits, and sees everybody off.
 
 Main never touches a payload. Everything here runs on one loop; what may block on the disk runs in
-its executor.
+threads that nobody has to wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import logging.handlers
 import os
-import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvloop
 from setproctitle import setproctitle
 
 from fastscp import __version__
-from fastscp.errors import StoreBusyError
+from fastscp.errors import StartError, StoreBusyError
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
+from fastscp.main.backoff import BackOff
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
-from fastscp.main.storewatch import SpaceState, StoreWatch, look
-from fastscp.main.workers import Workers, policy_of
+from fastscp.main.signals import heard
+from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
+from fastscp.main.threads import in_thread
+from fastscp.main.workers import Workers, policy_of, tell_failed
 from fastscp.store.journal import last_sequence
 from fastscp.store.lives import sweep_incoming
-from fastscp.store.names import INCOMING
+from fastscp.store.names import INCOMING, JOURNAL
 from fastscp.store.store import Store
 from fastscp_ext import Shared, rename_noreplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    import signal
+    from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
     from fastscp.config.settings import ServeConfig
     from fastscp.store.lives import SweepReport
@@ -43,12 +48,17 @@ __all__ = ["Service", "run"]
 
 log = logging.getLogger("fastscp.main")
 
+_T = TypeVar("_T")
+
 # Between looks at the store.
 _LOOK_EVERY_S: Final = 1.0
 _CONGESTED: Final = {
     SpaceState.FULL: "out of disk space",
-    SpaceState.LOST: "the store is not there",
+    SpaceState.LOST: "the store is not there, or does not answer",
 }
+# How long the end may wait for the disk, all calls together; the second where it has to flush.
+_LEAVE_S: Final = 10.0
+_FLUSH_S: Final = 60.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
 _ORPHANS_S: Final = 8.0
 
@@ -75,62 +85,99 @@ class Service:
         )
         self._dispatch = Dispatch(self._admission, self._shared)
         self._store_watch = StoreWatch(config.min_free_space)
+        # Why the last look at the store could not be taken, as it stands in the log.
+        self._blind = ""
+        self._workers: Workers | None = None
+        # To end, before there were workers.
+        self._is_told = False
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
+        serving = self._loop.create_task(self._serve())
+        with heard(self._loop, lambda name: self._signalled(name, serving)):
+            try:
+                code = await serving
+            except asyncio.CancelledError:
+                if not self._is_told:
+                    raise
+                # While it started: there is nobody to drain, and whatever still hangs is left.
+                code = 0
+        log.info("stopped")
+        return code
+
+    async def _serve(self) -> int:
         config = self._config
         with contextlib.ExitStack() as undo:
             store = await _open_store(config)
-            undo.callback(store.close)
+            held = undo.enter_context(contextlib.ExitStack())
+            held.callback(store.close)
             acceptors = self._bind(undo)
-            swept = await asyncio.to_thread(sweep_incoming, store.dir_fd)
-            last = await asyncio.to_thread(last_sequence, store.dir_fd)
+            with _explained(store.path / INCOMING):
+                swept = await in_thread(sweep_incoming, store.dir_fd)
+            with _explained(store.path / JOURNAL):
+                last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(last)
-            workers = await self._make_workers(store)
+            self._workers = workers = await self._make_workers(store)
             undo.callback(workers.kill)
-            for name in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(name, self._signalled, name, workers)
             await workers.start(config.workers)
-            port = acceptors[0].address.rpartition(":")[2]
-            setproctitle(f"fastscp: main, port {port}")
-            for acceptor in acceptors:
-                acceptor.start()
-            self._tell_ready([acceptor.address for acceptor in acceptors])
-            self._say_start(store, swept)
-            self._dispatch.start()
-            self._background(self._watch_store(store))
+            if not workers.stopping:
+                self._open(acceptors, store, swept)
             code = await self._done
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
-            if not await self._leave(store, clean=code == 0 and not workers.lost):
-                code = code or 1
-        log.info("stopped")
+            if not await self._leave(store, held, clean=code == 0 and not workers.lost):
+                code = 1
         return code
 
-    async def _leave(self, store: Store, *, clean: bool) -> bool:
-        """Leave the store in order; returns whether it is, and says so if not."""
+    def _open(self, acceptors: list[Acceptor], store: Store, swept: SweepReport) -> None:
+        """All is there: let peers in."""
+        port = acceptors[0].address.rpartition(":")[2]
+        setproctitle(f"fastscp: main, port {port}")
+        for acceptor in acceptors:
+            acceptor.start()
+        self._tell_ready([acceptor.address for acceptor in acceptors])
+        self._say_start(store, swept)
+        self._dispatch.start()
+        self._background(self._for_ever(lambda: self._watch_store(store)))
+
+    async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
+        """Leave the store in order; returns whether it is, and says so if not.
+
+        held: gives the store back when it is closed. All is done side by side, so that calls that
+        hang do so at the same time.
+        """
+        seconds = _LEAVE_S if self._config.durable else _FLUSH_S
+        swept = in_thread(sweep_incoming, store.dir_fd)
+        flushed = in_thread(store.stopped_cleanly) if clean else None
+        calls: list[asyncio.Future[Any]] = [swept] if flushed is None else [swept, flushed]
+        await asyncio.wait(calls, timeout=seconds)
+        in_order = True
         try:
-            await asyncio.to_thread(sweep_incoming, store.dir_fd)
+            tell_failed(_result(swept, seconds), store.path / INCOMING)
         except OSError as error:
             log.error(
                 "cannot remove unfinished instances (%s: %s); the next start tries again; is the "
-                "store's file system still there?",
-                error.filename or INCOMING, error.strerror,
+                "store's file system still there? if it is, see that %s is a folder",
+                error.filename or INCOMING, error.strerror, store.path / INCOMING,
             )  # fmt: skip
-            return False
-        if not clean:
-            return True
+            in_order = False
         try:
-            await asyncio.to_thread(store.stopped_cleanly)
+            if flushed is not None:
+                _result(flushed, seconds)
         except OSError as error:
             log.error(
                 "cannot flush %s (%s): instances that were acknowledged may not be on the disk; "
                 "the mark of an unclean end stays; check the disk, then run `fastscp verify`",
                 store.path, error.strerror,
             )  # fmt: skip
-            return False
-        return True
+            in_order = False
+        if in_order:
+            await asyncio.wait([in_thread(held.close)], timeout=seconds)
+        else:
+            # A thread may still be at it; the end of the process gives the store back.
+            held.pop_all()
+        return in_order
 
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
         """Listen on every address; nothing is accepted yet."""
@@ -156,7 +203,7 @@ class Service:
         config = self._config.for_workers()
         return Workers(
             config,
-            await asyncio.to_thread(policy_of, config),
+            await in_thread(policy_of, config),
             store,
             self._shared,
             self._dispatch,
@@ -164,18 +211,52 @@ class Service:
             over=self._over,
         )
 
+    async def _for_ever(self, watch: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Let a watch go on whatever befalls it, until the service is over."""
+        back_off = BackOff()
+        while not self._done.done():
+            try:
+                await watch()
+            except Exception:
+                delay = back_off.failed()
+                log.exception("a watch failed, which is a bug; it goes on in %g s", delay)
+                await asyncio.sleep(delay)
+
     async def _watch_store(self, store: Store) -> None:
         """Look at the store every second, and tell everybody what state it is in."""
+        looking: asyncio.Future[Look] | None = None
+        since = time.monotonic()
         while not self._done.done():
             started = time.monotonic()
             self._store_watch.received(self._shared.rows.received())
-            seen = await asyncio.to_thread(look, store)
-            state, said = self._store_watch.judge(seen)
-            if said:
-                log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
-                self._shared.store.set_state(state, self._store_watch.slow_rate)
-            self._admission.congested = _CONGESTED.get(state, "")
+            if looking is None:
+                # One at a time: each of those that hang would take a thread.
+                looking, since = in_thread(look, store), started
+            await asyncio.wait([looking], timeout=_LOOK_EVERY_S)
+            if looking.done():
+                looked, looking = looking, None
+                self._see(looked)
+            elif time.monotonic() - since > HANGS_S:
+                self._judge(Look.hanging(store))
             await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
+
+    def _see(self, looked: asyncio.Future[Look]) -> None:
+        blind = ""
+        try:
+            self._judge(looked.result())
+        except OSError as error:
+            # Out of descriptors, memory or threads: that is main's own trouble, not the store's.
+            blind = error.strerror or str(error)
+            if blind != self._blind:
+                log.error("cannot look at the store: %s; its state counts as before", blind)
+        self._blind = blind
+
+    def _judge(self, seen: Look) -> None:
+        state, said = self._store_watch.judge(seen)
+        if said:
+            log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
+            self._shared.store.set_state(state, self._store_watch.slow_rate)
+        self._admission.congested = _CONGESTED.get(state, "")
 
     def _say_start(self, store: Store, swept: SweepReport) -> None:
         facts = store.facts
@@ -193,6 +274,7 @@ class Service:
                 "none of them acknowledged",
                 swept.folders, swept.parts, swept.bytes,
             )  # fmt: skip
+        tell_failed(swept, store.path / INCOMING)
         if store.suspect:
             log.warning(
                 "an earlier run with --durability buffered did not stop cleanly: a stored file "
@@ -204,17 +286,25 @@ class Service:
                 "--durability buffered: a power cut may lose instances already acknowledged"
             )
 
-    def _signalled(self, name: signal.Signals, workers: Workers) -> None:
-        if workers.stopping:
+    def _signalled(self, name: signal.Signals, task: asyncio.Task[int]) -> None:
+        """End, in order; told again: at once. task: what serves."""
+        workers = self._workers
+        if self._done.done():
+            log.warning("%s again: the end is under way", name.name)
+        elif workers is None:
+            log.info("%s: ending before the start is through", name.name)
+            self._is_told = True
+            task.cancel()
+        elif workers.stopping:
             log.warning("%s again: ending at once", name.name)
             workers.stop()
-            return
-        self._admission.draining = "shutting down"
-        log.info(
-            "%s: %d associations may go on for %g s, new ones are rejected",
-            name.name, self._admission.admitted, self._config.drain_timeout,
-        )  # fmt: skip
-        workers.drain()
+        else:
+            self._admission.draining = "shutting down"
+            log.info(
+                "%s: %d associations may go on for %g s, new ones are rejected",
+                name.name, self._admission.admitted, self._config.drain_timeout,
+            )  # fmt: skip
+            workers.drain()
 
     def _over(self, code: int) -> None:
         if not self._done.done():
@@ -223,7 +313,33 @@ class Service:
     def _background(self, work: Coroutine[object, object, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of main failed, which is a bug", exc_info=task.exception())
+
+
+def _result(call: asyncio.Future[_T], seconds: float) -> _T:
+    """What a call has found; TimeoutError, an OSError, if it is still at it."""
+    if not call.done():
+        call.cancel()
+        raise TimeoutError(errno.ETIMEDOUT, f"given up after {seconds:g} s")
+    return call.result()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """An OSError about a folder of the store, as the reason why the service cannot start."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if isinstance(error.filename, str) else "something in it"
+        raise StartError(
+            f"cannot use {path} ({name}: {error.strerror}); whatever is there and is not the "
+            f"service's own: put it elsewhere, and start again"
+        ) from error
 
 
 async def _open_store(config: ServeConfig) -> Store:
@@ -231,15 +347,16 @@ async def _open_store(config: ServeConfig) -> Store:
     deadline = time.monotonic() + _ORPHANS_S
     while True:
         try:
-            return await asyncio.to_thread(
-                Store.open,
-                config.store,
-                config.layout,
-                config.suffix,
-                config.store_must_exist,
-                config.layout_change,
-                durability=config.durability,
-                rename_noreplace=rename_noreplace,
+            return await in_thread(
+                lambda: Store.open(
+                    config.store,
+                    config.layout,
+                    config.suffix,
+                    config.store_must_exist,
+                    config.layout_change,
+                    durability=config.durability,
+                    rename_noreplace=rename_noreplace,
+                )
             )
         except StoreBusyError as error:
             if error.pid is None or _is_alive(error.pid) or time.monotonic() > deadline:
@@ -248,13 +365,18 @@ async def _open_store(config: ServeConfig) -> Store:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that is over may still wait for its parent to take note."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no more than a few bytes
+            return file.read(4096).rpartition(b") ")[2][:1] != b"Z"
+    except OSError:
+        return True
 
 
 def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:

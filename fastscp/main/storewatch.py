@@ -1,6 +1,6 @@
 """What state the store is in: space, reachability, and what follows for who wants in.
 
-Asked by main once a second, off its loop. Pure but for the two calls of `look`.
+Asked by main once a second, off its loop. Pure except for the two calls of `look`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastscp.store.store import Store
 
-__all__ = ["Look", "SpaceState", "StoreWatch", "look"]
+__all__ = ["HANGS_S", "Look", "SpaceState", "StoreWatch", "look"]
+
+# A look that takes longer than this hangs, as on a mount whose server is gone. A busy disk makes a
+# look wait for seconds, and is no reason to refuse anything.
+HANGS_S: Final = 10.0
 
 # Space must grow to this much more than the limit before anything is taken again: without it
 # every file removed would let one more instance in.
@@ -41,9 +45,14 @@ class Look:
     free: int
     lost: str | None
 
+    @classmethod
+    def hanging(cls, store: Store) -> Look:
+        """A look that has not come back."""
+        return cls(0, f"{store.path} has not answered for {HANGS_S:g} s, its disk or mount hangs")
+
 
 def look(store: Store) -> Look:
-    """Look at the store. Blocks on the disk."""
+    """Look at the store. Blocks on the disk. Raises OSError where we lack the means to look."""
     lost = store.lost()
     if lost is not None:
         return Look(0, lost)

@@ -1,63 +1,88 @@
-"""Worker processes: started, heard, missed and replaced."""
+"""Worker processes: started, heard, missed and replaced, for as long as the service lives."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
-import os
-import signal
 import socket
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastscp import uids
 from fastscp.association.negotiation import Policy
-from fastscp.errors import BootError, FastscpError
+from fastscp.errors import BootError
+from fastscp.main.backoff import BackOff
+from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
+from fastscp.main.spawn import how, spawn
+from fastscp.main.threads import in_thread
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
 from fastscp.store.lives import sweep_incoming
+from fastscp.store.names import INCOMING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
     from fastscp.config.settings import WorkerConfig
+    from fastscp.main.loopwatch import Still
+    from fastscp.main.spawn import Process
+    from fastscp.store.lives import SweepReport
     from fastscp.store.store import Store
     from fastscp_ext import Shared
 
-__all__ = ["Listener", "Worker", "Workers", "policy_of"]
+__all__ = ["Listener", "Worker", "Workers", "policy_of", "tell_failed"]
 
 log = logging.getLogger("fastscp.main")
 
-# A worker that dies sooner than this after its start did not come far; so many in a row are enough.
-_SHORT_LIFE_S: Final = 2.0
-_SHORT_LIVES: Final = 5
+# A worker that dies sooner than this after its start counts as one that did not come up.
+_SHORT_LIFE_S: Final = 10.0
+# How long a worker's place waits for the parts of the dead one to be removed.
+_SWEEP_S: Final = 5.0
 # Rounds of reading what a dead worker has left to say: far more than it can have said.
 _LAST_WORDS: Final = 4096
 # What a message in hand may take after the drain time, and then some: then workers are killed.
 _PATIENCE_S: Final = 5.0 + 10.0
-# After a second signal.
-_AT_ONCE_S: Final = 2.0
-
-_BOOTSTRAP: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from fastscp.worker.process import main; main(sys.argv[2:])"
-)
+# After a second signal. A worker takes half a second of it for peers that do not hang up.
+_AT_ONCE_S: Final = 5.0
+# Between looks at a process that is about to be over.
+_REAP_S: Final = 0.02
+# How long the system may take to end a process that was killed.
+_KILLED_S: Final = 5.0
 
 
 @dataclass(eq=False)
 class Worker:
-    """Main's side of a worker process. `ready` is done once it is up, or has failed to be."""
+    """Main's side of a worker process.
+
+    ready: of one that is started with the service: done once it is up, or has failed to be. why:
+    what it said before it failed.
+    """
 
     number: int
     life: str
     channel: Channel
     ready: asyncio.Future[None]
     started: float
-    process: asyncio.SubprocessTransport | None = None
+    process: Process | None = None
     is_ready: bool = False
+    is_killed: bool = False
+    why: str = ""
+
+
+@dataclass(eq=False)
+class _Place:
+    """One of the workers that there are to be: who has it, and what keeps others from it.
+
+    told: why the last one did not come up, as it stands in the log; "": there is one.
+    """
+
+    number: int
+    worker: Worker | None = None
+    back_off: BackOff = field(default_factory=BackOff)
+    told: str = ""
 
 
 class Listener(Protocol):
@@ -76,16 +101,6 @@ class Listener(Protocol):
         """It is gone; returns how many associations are lost."""
 
 
-class _Exit(asyncio.SubprocessProtocol):
-    """Tells of a worker's end."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-
-    def process_exited(self) -> None:
-        self._ended()
-
-
 def policy_of(config: WorkerConfig) -> Policy:
     """The settings that decide over a request, with the names in them looked up.
 
@@ -101,7 +116,10 @@ class Workers:
     """The worker processes of one run of the service.
 
     background(work): lets a coroutine run beside the others. over(code): called when the last
-    worker has gone as it was told to (0), or when there is no use in going on (1); maybe twice.
+    worker has gone as it was told to: with 0 if all of them went in order, else with 1.
+
+    Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
+    waits in between while that fails.
     """
 
     def __init__(
@@ -124,10 +142,15 @@ class Workers:
         self._over = over
         self._loop = asyncio.get_running_loop()
         self._run = f"{time.time_ns() // 1000:x}"
-        self._all: dict[int, Worker] = {}
+        self._places: list[_Place] = []
         self._lives = 0
-        self._short_lives = 0
-        self._spawning = 0
+        self._watch = LoopWatch()
+        self._sweeping: asyncio.Future[SweepReport] | None = None
+        # Why the last sweep failed, as it stands in the log.
+        self._not_swept = ""
+        self._is_started = False
+        # Whether all that went since `drain` went as they were told to.
+        self._in_order = True
         self.stopping = False
         # Whether one of them ended unexpectedly.
         self.lost = False
@@ -135,75 +158,106 @@ class Workers:
     # Beginning and end ---------------------------------------------------------------------------
 
     async def start(self, count: int) -> None:
-        """Start so many and wait until all are up. Raises BootError."""
-        workers = [await self._spawn(number) for number in range(count)]
-        await asyncio.gather(*(worker.ready for worker in workers))
+        """Start so many and wait until all are up. Raises BootError; some may be there then."""
+        self._loop.call_later(LOOK_S, self._look)
+        workers = []
+        try:
+            for number in range(count):
+                place = _Place(number)
+                self._places.append(place)
+                workers.append(self._spawn(place))
+                # Signals, and those that are up already, in between.
+                await asyncio.sleep(0)
+                if self.stopping:
+                    break
+            await asyncio.gather(*(worker.ready for worker in workers))
+        except OSError as error:
+            self.stopping = True
+            raise BootError(f"cannot start a worker process: {error.strerror}") from error
+        except BootError:
+            # Nobody is replaced any more.
+            self.stopping = True
+            raise
+        self._is_started = True
 
     def drain(self) -> None:
         """Let associations go on for the drain time, then end them and the workers."""
         self.stopping = True
-        if not self._all and not self._spawning:
-            self._over(0)
+        if not self._living():
+            self._all_gone()
             return
-        for worker in self._all.values():
+        for worker in self._living():
             worker.channel.send(Drain(self._config.drain_timeout))
-        self._loop.call_later(self._config.drain_timeout + _PATIENCE_S, self.kill)
+        seconds = self._config.drain_timeout + _PATIENCE_S
+        self._loop.call_later(seconds, self._end_by_force, seconds)
 
     def stop(self) -> None:
         """End every association, and the workers, at once."""
-        for worker in self._all.values():
+        for worker in self._living():
             worker.channel.send(Stop())
-        self._loop.call_later(_AT_ONCE_S, self.kill)
+        self._loop.call_later(_AT_ONCE_S, self._end_by_force, _AT_ONCE_S)
 
     def kill(self) -> None:
         """Kill those that are still there."""
-        for worker in list(self._all.values()):
-            if worker.process is not None and worker.process.get_returncode() is None:
+        for worker in self._living():
+            if worker.process is not None:
                 worker.process.kill()
 
-    def _give_up(self) -> None:
-        self.stopping = True
-        self._over(1)
+    def _living(self) -> list[Worker]:
+        return [place.worker for place in self._places if place.worker is not None]
+
+    def _end_by_force(self, seconds: float) -> None:
+        """Kill whoever did not end in its time, which makes it an end out of order."""
+        for worker in self._living():
+            log.error(
+                "worker %d did not end within %g s: killed, with what it had in hand",
+                worker.number, seconds,
+            )  # fmt: skip
+        self.kill()
+        self._loop.call_later(_KILLED_S, self._leave_behind)
+
+    def _leave_behind(self) -> None:
+        """Go without those whom not even a kill could end: the system holds them."""
+        for worker in self._living():
+            log.error(
+                "worker %d (process %d) is still there after a kill, perhaps in a disk call that "
+                "hangs: it keeps the store until it is gone; check the store's disk",
+                worker.number, worker.process.pid if worker.process else 0,
+            )  # fmt: skip
+        if self._living():
+            self._over(1)
+
+    def _all_gone(self) -> None:
+        self._over(0 if self._in_order else 1)
 
     # Starting one --------------------------------------------------------------------------------
 
-    async def _spawn(self, number: int) -> Worker:
-        """Start a worker process; it is up once its `ready` is done."""
-        self._spawning += 1
-        try:
-            worker = await self._start(number)
-        finally:
-            self._spawning -= 1
-        if self.stopping:
-            # It was not there yet when the others were told.
-            worker.channel.send(Drain(self._config.drain_timeout))
-        return worker
-
-    async def _start(self, number: int) -> Worker:
+    def _spawn(self, place: _Place) -> Worker:
+        """Start a worker process; it is up once its `ready` is done. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._lives += 1
-        worker = Worker(
-            number,
-            f"{self._run}-w{number}-{self._lives}",
-            Channel(ours, FromWorker),
-            self._loop.create_future(),
-            time.monotonic(),
-        )
-        self._shared.liveness.clear(number)
-        try:
-            worker.process = await self._execute(worker, theirs)
-        except OSError as error:
-            ours.close()
-            raise BootError(f"cannot start a worker process: {error.strerror}") from error
-        finally:
-            theirs.close()
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            self._lives += 1
+            worker = Worker(
+                place.number,
+                f"{self._run}-w{place.number}-{self._lives}",
+                Channel(ours, FromWorker),
+                self._loop.create_future(),
+                time.monotonic(),
+            )
+            self._shared.liveness.clear(place.number)
+            # The lock goes along: the store is free when its last worker is gone, not before.
+            worker.process = spawn(
+                (theirs.fileno(), self._shared.fd, self._store.dir_fd, self._store.lock_fd)
+            )
+            undo.pop_all()
         worker.channel.write_with(self._loop.add_writer, self._loop.remove_writer)
-        self._all[number] = worker
+        place.worker = worker
         self._listener.joined(worker)
         self._loop.add_reader(ours.fileno(), self._messages, worker)
         worker.channel.send(
             Setup(
-                worker=number,
+                worker=place.number,
                 life=worker.life,
                 run=self._run,
                 config=self._config,
@@ -215,80 +269,101 @@ class Workers:
         )
         return worker
 
-    async def _execute(self, worker: Worker, theirs: socket.socket) -> asyncio.SubprocessTransport:
-        # The lock goes along: the store is free when its last worker is gone, not before.
-        descriptors = (
-            theirs.fileno(), self._shared.fd, self._store.dir_fd, self._store.lock_fd,
-        )  # fmt: skip
-        transport, _protocol = await self._loop.subprocess_exec(
-            lambda: _Exit(lambda: self._ended(worker)),
-            sys.executable,
-            "-c",
-            _BOOTSTRAP,
-            json.dumps(sys.path),
-            *map(str, descriptors),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=None,
-            stderr=None,
-            pass_fds=descriptors,
-            # A terminal's ^C is for main alone: it drains its workers. Not a session each: the
-            # kernel shares processor time out by sessions, and would break into the senders'
-            # work for each worker.
-            preexec_fn=os.setpgrp,
-        )
-        return transport
-
     # Hearing and missing one ---------------------------------------------------------------------
 
     def _messages(self, worker: Worker) -> None:
         for message, _fd in worker.channel.receive():
             match message:
                 case Ready():
-                    worker.is_ready = True
-                    self._listener.came_up(worker)
-                    if not worker.ready.done():
-                        worker.ready.set_result(None)
+                    self._came_up(worker)
                 case Failed():
-                    if not worker.ready.done():
-                        worker.ready.set_exception(BootError(message.why))
+                    # It ends now, and is missed then.
+                    worker.why = message.why
                 case _:
                     self._listener.heard(worker, message)
         if worker.channel.closed:
             self._loop.remove_reader(worker.channel.fileno())
+            self._reap(worker)
 
-    def _ended(self, worker: Worker) -> None:
-        """A worker process is over, as planned or not."""
-        code = worker.process.get_returncode() if worker.process else None
-        self._shared.liveness.end_batches(worker.number)
-        self._hear_out(worker)
-        if worker.process is not None:
-            worker.process.close()
-        if self._all.get(worker.number) is worker:
-            del self._all[worker.number]
-        associations = self._listener.left(worker)
+    def _came_up(self, worker: Worker) -> None:
+        worker.is_ready = True
+        place = self._places[worker.number]
+        if place.told:
+            log.info(
+                "worker %d is up again, after %d tries that failed",
+                worker.number, place.back_off.failures,
+            )  # fmt: skip
+            place.told = ""
+        self._listener.came_up(worker)
         if not worker.ready.done():
-            worker.ready.set_exception(
-                BootError(f"worker {worker.number} ended while starting ({_how(code)})")
-            )
+            worker.ready.set_result(None)
+
+    def _reap(self, worker: Worker) -> None:
+        """A worker has closed its channel, as its end does: wait for the process, too.
+
+        The loop would keep SIGCHLD for children of its own.
+        """
+        place = self._places[worker.number]
+        if place.worker is not worker or worker.process is None:
+            return
+        if worker.process.has_ended():
+            self._ended(place, worker, worker.process.code)
+        else:
+            self._loop.call_later(_REAP_S, self._reap, worker)
+
+    def _ended(self, place: _Place, worker: Worker, code: int | None) -> None:
+        """A worker process is over, as planned or not."""
+        place.worker = None
+        self._shared.liveness.end_batches(worker.number)
+        associations = 0
+        try:
+            self._hear_out(worker)
+            associations = self._listener.left(worker)
+        except Exception:
+            # A bug about the dead must not keep the living from their place.
+            log.exception("cannot settle what worker %d left", worker.number)
+        if worker.is_ready and code != 0:
+            self.lost = True
+            log.error(
+                "worker %d ended unexpectedly (%s): %d associations lost; their unfinished "
+                "instances are dropped, acknowledged ones are kept%s",
+                worker.number, how(code), associations,
+                "" if self.stopping else "; starting another",
+            )  # fmt: skip
         if self.stopping:
-            if not self._all and not self._spawning:
-                self._over(0)
-            return
+            self._went(worker, code)
+        elif not worker.is_ready and not self._is_started:
+            worker.ready.set_exception(
+                BootError(f"cannot start worker {worker.number}: {self._why(worker, code)}")
+            )
+        else:
+            self._miss(place, worker, code)
+
+    def _went(self, worker: Worker, code: int | None) -> None:
+        if not worker.ready.done():
+            worker.ready.set_result(None)
+        if code != 0:
+            self._in_order = False
+        if not self._living():
+            self._all_gone()
+
+    def _miss(self, place: _Place, worker: Worker, code: int | None) -> None:
+        """Give the place of a worker that is gone to another."""
+        if worker.is_ready and code == 0:
+            log.info(
+                "worker %d ended as it was told to by a signal; starting another", worker.number
+            )
         if not worker.is_ready:
-            return
-        self.lost = True
-        log.error(
-            "worker %d ended unexpectedly (%s): %d associations lost; their unfinished instances "
-            "are dropped, acknowledged ones are kept; starting another",
-            worker.number, _how(code), associations,
-        )  # fmt: skip
-        short = time.monotonic() - worker.started < _SHORT_LIFE_S
-        self._short_lives = self._short_lives + 1 if short else 0
-        if self._short_lives >= _SHORT_LIVES:
-            log.critical("workers keep dying right after their start: giving up")
-            self._give_up()
-            return
-        self._background(self._replace(worker.number))
+            self._failed(place, self._why(worker, code))
+        elif time.monotonic() - worker.started < _SHORT_LIFE_S:
+            place.back_off.failed()
+        else:
+            place.back_off.reset()
+        self._background(self._replace(place))
+
+    @staticmethod
+    def _why(worker: Worker, code: int | None) -> str:
+        return worker.why or f"it ended while it was starting ({how(code)})"
 
     def _hear_out(self, worker: Worker) -> None:
         """Read what a dead worker has said, and close the channel."""
@@ -301,27 +376,119 @@ class Workers:
             self._loop.remove_reader(worker.channel.fileno())
         worker.channel.close()
 
-    async def _replace(self, number: int) -> None:
-        try:
-            report = await asyncio.to_thread(sweep_incoming, self._store.dir_fd)
-            if report.parts:
-                log.info("swept %d unfinished instances of a dead worker", report.parts)
-            await asyncio.sleep(0.1 * self._short_lives)
+    # Replacing one -------------------------------------------------------------------------------
+
+    async def _replace(self, place: _Place) -> None:
+        """Start another worker in a place; one that does not come up is missed like any other."""
+        while True:
+            await self._sweep()
+            await asyncio.sleep(place.back_off.delay_s)
             if self.stopping:
                 return
-            worker = await self._spawn(number)
-            await worker.ready
-        except (FastscpError, OSError) as error:
-            if not self.stopping:
-                log.critical("cannot replace worker %d: %s", number, error)
-                self._give_up()
-            elif not self._all:
-                self._over(0)
+            try:
+                self._spawn(place)
+            except Exception as error:
+                self._failed(place, f"cannot start a worker process: {_said(error)}")
+            else:
+                return
+
+    def _failed(self, place: _Place, why: str) -> None:
+        """Count a worker that did not come up, and say so once for each reason."""
+        delay = place.back_off.failed()
+        if why == place.told:
+            return
+        place.told = why
+        up = sum(worker.is_ready for worker in self._living())
+        log.error(
+            "cannot replace worker %d: %s; tried again in %g s, then less and less often, at "
+            "least every 30 s; %s",
+            place.number, why, delay,
+            f"{up} workers serve meanwhile" if up
+            else "no worker is left: new associations are rejected until one is up",
+        )  # fmt: skip
+
+    async def _sweep(self) -> None:
+        """Remove the parts of dead workers, as far as that works; says once why it does not."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = in_thread(sweep_incoming, self._store.dir_fd)
+        why = ""
+        try:
+            async with asyncio.timeout(_SWEEP_S):
+                # Others may wait for the same sweep, and it goes on without us.
+                report = await asyncio.shield(self._sweeping)
+        except TimeoutError:
+            why = f"no answer for {_SWEEP_S:g} s"
+        except OSError as error:
+            why = f"{error.filename or INCOMING}: {error.strerror}"
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+        else:
+            if report.parts:
+                log.info("swept %d unfinished instances of a dead worker", report.parts)
+            tell_failed(report, self._store.path / INCOMING)
+        if why and why != self._not_swept:
+            log.error(
+                "cannot remove unfinished instances from %s (%s): they stay there for now",
+                self._store.path / INCOMING, why,
+            )  # fmt: skip
+        self._not_swept = why
+
+    # Loops that stand still ----------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Name workers whose loop stands still, and end those that hang."""
+        self._loop.call_later(LOOK_S, self._look)
+        liveness = self._shared.liveness
+        pulses = [
+            Pulse(
+                worker.number,
+                worker.life,
+                liveness.alive_ms(worker.number),
+                worker.is_ready,
+                liveness.disk_since(worker.number) > 0,
+            )
+            for worker in self._living()
+        ]
+        for still in self._watch.look(time.monotonic(), pulses):
+            self._tell_still(self._places[still.number].worker, still)
+
+    def _tell_still(self, worker: Worker | None, still: Still) -> None:
+        if worker is None or worker.process is None:
+            return
+        match still.what:
+            case "named":
+                log.error(
+                    "worker %d (process %d) does not answer for %.0f s, and does not wait for the "
+                    "disk: %s; if it is not stopped on purpose, it is killed and replaced after "
+                    "%g s",
+                    worker.number, worker.process.pid, still.for_s,
+                    "its associations stand still" if worker.is_ready else "it is still starting",
+                    self._watch.patience_s(worker.is_ready),
+                )  # fmt: skip
+            case "goes on":
+                log.info("worker %d goes on after %.0f s", worker.number, still.for_s)
+            case _:
+                if not worker.is_killed:
+                    worker.is_killed = True
+                    log.error(
+                        "worker %d (process %d) hangs for %.0f s: killed",
+                        worker.number, worker.process.pid, still.for_s,
+                    )  # fmt: skip
+                worker.process.kill()
 
 
-def _how(code: int | None) -> str:
-    if code is None:
-        return "no exit code"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
+def tell_failed(report: SweepReport, path: Path) -> None:
+    """Say what a sweep had to leave."""
+    if report.failed:
+        log.error(
+            "cannot remove %d entries of %s: they are no folders of unfinished instances, or the "
+            "disk refuses; the next sweep tries again; look at them",
+            report.failed, path,
+        )  # fmt: skip
+
+
+def _said(error: BaseException) -> str:
+    """An error in words, alike whenever its cause is."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"

@@ -7,10 +7,12 @@ point, no call could write into the directory that comes to light there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -23,6 +25,9 @@ from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_fi
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 __all__ = ["Store"]
+
+# They say nothing of the store.
+_OUR_LACK: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,10 @@ class Store:
         )
 
     def lost(self) -> str | None:
-        """Why the path no longer leads to this store, or None while it does. Blocks on the disk."""
+        """Why the path no longer leads to this store, or None while it does. Blocks on the disk.
+
+        Raises OSError where this process lacks the means to look.
+        """
         try:
             ours = os.fstat(self.dir_fd)
             there = self.path.stat()
@@ -113,6 +121,8 @@ class Store:
             identity = read_identity(self.path, self.dir_fd)
             missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
         except OSError as error:
+            if error.errno in _OUR_LACK:
+                raise
             return f"{self.path} cannot be reached ({error.strerror})"
         except StartError as error:
             return str(error)

@@ -43,6 +43,7 @@ from fastscp.messages.worker import (
 )
 from fastscp.store.journal import Segments
 from fastscp.store.lives import create_life, remove_life
+from fastscp.store.names import INCOMING
 from fastscp.worker.association import Association
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.rules import DEFAULT, rules_from
@@ -57,6 +58,14 @@ __all__ = ["Worker", "main"]
 
 log = logging.getLogger("fastscp.worker")
 
+# Main starts it with these blocked, so that none of them ends it before it knows what they mean.
+_HELD_OFF: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
 # Between looks at who may read on, while space is short.
@@ -123,14 +132,15 @@ class Worker:
         self._channel.write_with(loop.add_writer, loop.remove_writer)
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-        # A line on stderr must not stop it where the terminal stops those in the background.
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._drain, self.config.drain_timeout)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_OFF)
         self._channel.send(Ready())
         self._next_tick = time.monotonic() + self._tick_s
         loop.call_later(self._tick_s, self._tick)
         await self._finished.wait()
         await self._close()
+        # Its exit code is decided: no signal that comes now changes it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_OFF)
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,6 +189,8 @@ class Worker:
 
     def _drained(self) -> None:
         """The drain time is over: idle associations end now, a message in hand may finish."""
+        if self.ending:
+            return
         self.ending = True
         for association in list(self._associations.values()):
             association.finish()
@@ -225,7 +237,10 @@ class Worker:
             # Main is gone: nobody admits anybody any more.
             log.error("the main process is gone; finishing what is in hand")
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
-            self._drain(0.0)
+            # Nor does a drain time hold that it gave: another service waits for the store.
+            self._draining = True
+            self._drained()
+            self._maybe_finished()
 
     def _offered(self, offer: Offer, fd: int) -> None:
         if not self._shared.claims.claim(offer.slot, offer.number):
@@ -325,7 +340,8 @@ async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -
     try:
         worker = Worker(setup, channel, store_fd, shared)
     except (OSError, ValueError) as error:
-        channel.send(Failed(f"worker {setup.worker}: {error}"))
+        # Its folder has a new name each time, the reason has not.
+        channel.send(Failed(str(error).replace(setup.life, f"{INCOMING}/...")))
         raise SystemExit(3) from error
     # What is there now stays: collecting it again and again costs and finds nothing.
     gc.collect()
@@ -338,6 +354,10 @@ def main(arguments: Sequence[str]) -> None:
 
     The lock is only held, by being open, until the process ends.
     """
+    for name in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(name, signal.SIG_IGN)
+    # A line on stderr must not stop it where the terminal stops those in the background.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     channel_fd, shared_fd, store_fd, _lock_fd = (int(one) for one in arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
     setup = channel.wait()
@@ -349,7 +369,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         shared = Shared(shared_fd)
     except (OSError, ValueError) as error:
-        channel.send(Failed(f"worker {setup.worker}: {error}"))
+        channel.send(Failed(str(error)))
         raise SystemExit(3) from error
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -64,7 +64,7 @@ def test_a_worker_says_that_it_does_not_know_the_block() -> None:
         assert ended.returncode == 3
         ((said, _fd),) = channel.receive()
         assert isinstance(said, Failed)
-        assert "worker 3: the shared block has version 9, this program knows" in said.why
+        assert "the shared block has version 9, this program knows" in said.why
     finally:
         channel.close()
         theirs.close()

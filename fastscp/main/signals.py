@@ -1,0 +1,80 @@
+"""What signals mean to main. TERM and INT end it; HUP, USR1 and USR2 end nothing.
+
+The last three are blocked from the first line of the program on, until somebody hears them here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+__all__ = ["heard", "hold_off"]
+
+log = logging.getLogger("fastscp.main")
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_IGNORED: Final = {
+    signal.SIGHUP: (
+        "this version does not read its configuration anew; to change it, stop the service and "
+        "start it again"
+    ),
+    signal.SIGUSR1: "it means nothing to this service",
+    signal.SIGUSR2: (
+        "this version does not start its successor; to upgrade, stop the service and start the "
+        "new one"
+    ),
+}
+
+
+def hold_off() -> None:
+    """Let the signals wait that end nothing, until `heard`; the first thing a service does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+
+
+@contextlib.contextmanager
+def heard(loop: asyncio.AbstractEventLoop, end: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Hear signals on the loop while the block lasts. end(which): called for those that end it.
+
+    After the block all of them wait: the process is about to end, and has its exit code.
+    """
+    # nohup asks for just this: a terminal that closes changes nothing.
+    is_under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    had_terminal = _has_terminal()
+
+    def hung_up() -> None:
+        if had_terminal and not is_under_nohup and not _has_terminal():
+            log.info("HUP: the terminal is gone, which ends the service as TERM does")
+            end(signal.SIGTERM)
+        else:
+            ignored(signal.SIGHUP)
+
+    def ignored(name: signal.Signals) -> None:
+        log.warning("%s ignored: %s", name.name.removeprefix("SIG"), _IGNORED[name])
+
+    for name in _ENDING:
+        loop.add_signal_handler(name, end, name)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    for name in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(name, ignored, name)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, *_ENDING})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*_IGNORED, *_ENDING})
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(fd)
+    return True

@@ -1,0 +1,578 @@
+"""The service outlives its parts: workers that die, hang or cannot be replaced, and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import resource
+import shutil
+import signal
+import subprocess
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+import fastscp
+from tests.compiled import compile_c
+from tests.disks import program
+from tests.kit import (
+    SOP,
+    Peer,
+    Service,
+    abort,
+    associate_rq,
+    children_of,
+    echo,
+    path_of,
+    reject,
+    store,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OTHER: Final = SOP + ".2"
+HERE: Final = Path(__file__).resolve().parent
+NOT_ENDING: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+
+
+class Honest:
+    """A peer that goes on storing and asking for an echo while the service is in trouble."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.peer = service.peer()
+        self._stored = 0
+        line = service.in_log(f"{self.peer.name}: associated")
+        self.worker = int(line.partition("worker-")[2].partition(":")[0])
+
+    def goes_on(self) -> None:
+        self._stored += 1
+        self.peer.send(store(self._stored, sop=f"{SOP}.{self._stored}"))
+        assert self.peer.read_statuses(1) == [(self._stored, 0)]
+        self.echoes()
+
+    def echoes(self) -> None:
+        self.peer.send(echo(9))
+        assert self.peer.read_response().status == 0
+
+
+@contextlib.contextmanager
+def honest(service: Service) -> Iterator[Honest]:
+    one = Honest(service)
+    with one.peer:
+        one.goes_on()
+        yield one
+        one.goes_on()
+        one.peer.release()
+
+
+def worker_pid(service: Service, number: int) -> int:
+    """The process that is called so."""
+
+    def look() -> int:
+        for pid in service.worker_pids():
+            with contextlib.suppress(OSError):
+                line = Path("/proc", str(pid), "cmdline").read_bytes()
+                if line.startswith(b"fastscp: worker %d" % number):
+                    return pid
+        return 0
+
+    return wait_for(look, f"worker {number}")
+
+
+def kill_other(service: Service, one: Honest) -> int:
+    """Kill the worker that the peer is not at; returns its number."""
+    number = 1 - one.worker
+    os.kill(worker_pid(service, number), signal.SIGKILL)
+    return number
+
+
+def lines(service: Service, text: str) -> int:
+    return sum(text in line for line in service.log().splitlines())
+
+
+def signal_bits(pid: int, field: str) -> int:
+    """A set of signals of a process, as /proc tells: SigBlk, SigIgn, SigCgt."""
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1], 16)
+    raise AssertionError(field)
+
+
+def has(bits: int, name: signal.Signals) -> bool:
+    return bool(bits >> (name - 1) & 1)
+
+
+# A worker that cannot be replaced -----------------------------------------------------------------
+
+
+def test_a_worker_cannot_begin_and_then_can(tmp_path: Path) -> None:
+    """The parts' folder is gone, and a file stands in its place."""
+    with Service(tmp_path) as service, honest(service) as one:
+        incoming = service.store / ".fastscp/incoming"
+        incoming.rename(incoming.with_name("aside"))
+        incoming.touch()
+        number = kill_other(service, one)
+        said = service.in_log(f"cannot replace worker {number}: ")
+        assert "Not a directory" in said
+        assert "; tried again in 0." in said
+        assert "1 workers serve meanwhile" in said
+        assert "cannot remove unfinished instances" in service.log()
+        # Some tries later it has said so once, and the other worker works.
+        tried: set[int] = set()
+
+        def more() -> bool:
+            tried.update(service.worker_pids())
+            return len(tried) > 4
+
+        wait_for(more, "more tries")
+        one.goes_on()
+        assert lines(service, "cannot replace") == 1
+        assert lines(service, "cannot remove unfinished instances") == 1
+        assert service.process.poll() is None
+        incoming.unlink()
+        incoming.with_name("aside").rename(incoming)
+        service.in_log(f"worker {number} is up again, after ")
+        wait_for(lambda: len(service.worker_pids()) == 2, "two workers")
+        assert service.parts() == []
+
+
+def test_the_folder_of_parts_is_removed(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        incoming = service.store / ".fastscp/incoming"
+        incoming.rename(incoming.with_name("aside"))
+        os.kill(worker_pid(service, 0), signal.SIGKILL)
+        os.kill(worker_pid(service, 1), signal.SIGKILL)
+        for number in range(2):
+            said = service.in_log(f"cannot replace worker {number}: ")
+            assert "No such file or directory" in said
+        service.in_log("no worker is left: new associations are rejected until one is up")
+        # Nobody is closed in silence.
+        with Peer(service.host, service.port) as peer:
+            peer.send(associate_rq())
+            assert peer.read_until_close() == reject(2, 3, 1)
+        incoming.with_name("aside").rename(incoming)
+        for number in range(2):
+            service.in_log(f"worker {number} is up again, after ")
+        service.in_log("receiving without limits again")
+        service.echoes()
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    """A small file system in memory, mounted."""
+    mount, umount = program("mount", "mount"), program("umount", "mount")
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    point = tmp_path / "small"
+    point.mkdir()
+    options = ("-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs")
+    done = subprocess.run([mount, *options, point], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr}")
+    try:
+        yield point
+    finally:
+        subprocess.run([umount, point], check=True)
+
+
+def test_a_disk_that_is_full(tmp_path: Path, few_inodes: Path) -> None:
+    flags = ("--min-free-space", "0")
+    with (
+        Service(tmp_path, *flags, store=few_inodes / "store") as service,
+        honest(service) as one,
+    ):
+        fillers: list[Path] = []
+
+        def fill() -> bool:
+            """Take what is free, also what the dead worker leaves for its successor."""
+            with contextlib.suppress(OSError):
+                while True:
+                    filler = few_inodes / f"filler-{len(fillers)}"
+                    filler.touch()
+                    fillers.append(filler)
+            return "cannot replace worker" in service.log()
+
+        fill()
+        number = kill_other(service, one)
+        wait_for(fill, "no room for another worker")
+        said = service.in_log(f"cannot replace worker {number}: ")
+        assert "No space left on device" in said
+        one.echoes()
+        for filler in fillers:
+            filler.unlink()
+        service.in_log(f"worker {number} is up again, after ")
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, honest(service) as one:
+        before = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+        number = kill_other(service, one)
+        said = service.in_log(f"cannot replace worker {number}: ")
+        assert "Too many open files" in said
+        service.in_log("cannot look at the store: ")
+        one.goes_on()
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)
+        service.in_log(f"worker {number} is up again, after ")
+        # That main cannot look at the store says nothing of the store.
+        assert "the store is gone" not in service.log()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package that a test may break; run by `env`."""
+    source = Path(fastscp.__file__).parent
+    copy = tmp_path / "package"
+    shutil.copytree(source, copy / "fastscp", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "fastscp_ext").symlink_to(source.parent / "fastscp_ext")
+    return copy
+
+
+def env(package: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_the_package_is_being_upgraded(tmp_path: Path, package: Path) -> None:
+    with Service(tmp_path, env=env(package)) as service, honest(service) as one:
+        module = package / "fastscp/worker/process.py"
+        module.rename(module.with_suffix(".new"))
+        number = kill_other(service, one)
+        said = service.in_log(f"cannot replace worker {number}: ")
+        assert "cannot import the worker's program (ModuleNotFoundError: " in said
+        one.goes_on()
+        assert "Traceback" not in service.log()
+        module.with_suffix(".new").rename(module)
+        service.in_log(f"worker {number} is up again, after ")
+
+
+def test_workers_die_right_after_their_start(tmp_path: Path, package: Path) -> None:
+    with Service(tmp_path, env=env(package)) as service, honest(service) as one:
+        module = package / "fastscp/worker/process.py"
+        good = module.read_text()
+        module.write_text(f"{good}\nWorker._tick = lambda self: os._exit(7)\n")
+        number = kill_other(service, one)
+        wait_for(lambda: lines(service, "ended unexpectedly (exit code 7)") >= 4, "four deaths")
+        one.goes_on()
+        assert service.process.poll() is None
+        module.write_text(good)
+        wait_for(lambda: len(service.worker_pids()) == 2, "another worker")
+        worker_pid(service, number)
+
+
+def waiting_worker(tmp_path: Path, package: Path) -> Path:
+    """Let workers wait at their beginning while the file that is returned exists."""
+    flag = tmp_path / "wait"
+    module = package / "fastscp/worker/process.py"
+    module.write_text(
+        f"{module.read_text()}\n"
+        "_main = main\n"
+        "def main(arguments):\n"
+        f"    while os.path.exists({str(flag)!r}):\n"
+        "        time.sleep(0.01)\n"
+        "    _main(arguments)\n"
+    )
+    return flag
+
+
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_ended_while_it_starts(
+    tmp_path: Path, package: Path, name: signal.Signals
+) -> None:
+    flag = waiting_worker(tmp_path, package)
+    with Service(tmp_path, env=env(package)) as service, honest(service) as one:
+        flag.touch()
+        before = service.worker_pids()
+        number = kill_other(service, one)
+        (starting,) = wait_for(
+            lambda: [pid for pid in service.worker_pids() if pid not in before], "one that starts"
+        )
+        os.kill(starting, name)
+        if name is signal.SIGKILL:
+            said = service.in_log(f"cannot replace worker {number}: ")
+            assert "it ended while it was starting (killed by SIGKILL)" in said
+        one.goes_on()
+        flag.unlink()
+        if name is signal.SIGTERM:
+            service.in_log(f"worker {number} ended as it was told to by a signal")
+        assert worker_pid(service, number) != starting
+
+
+# Signals ------------------------------------------------------------------------------------------
+
+
+def test_what_ends_nothing_and_nobody(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, honest(service):
+        workers = service.worker_pids()
+        for name in NOT_ENDING:
+            for pid in (service.pid, *workers):
+                os.kill(pid, name)
+        for heard in ("HUP", "USR1", "USR2"):
+            service.in_log(f"{heard} ignored: ")
+        service.echoes()
+        assert service.worker_pids() == workers
+        assert "ended unexpectedly" not in service.log()
+
+
+def test_what_ends_nothing_as_soon_as_there_is_a_process(tmp_path: Path, package: Path) -> None:
+    """Main hears it later, and a worker never."""
+    flag = waiting_worker(tmp_path, package)
+    flag.touch()
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "1"],
+            cwd=tmp_path, env=Service.environment(env(package)), stdin=subprocess.DEVNULL,
+            stderr=stderr,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            wait_for(lambda: has(signal_bits(process.pid, "SigBlk"), signal.SIGHUP), "main's mask")
+            for name in NOT_ENDING:
+                process.send_signal(name)
+            (worker,) = wait_for(lambda: children_of(process.pid), "the worker")
+            # From its first instruction on, before its program has said anything.
+            for name in NOT_ENDING:
+                os.kill(worker, name)
+            for name in (*NOT_ENDING[:3], signal.SIGTERM):
+                assert has(signal_bits(worker, "SigBlk"), name)
+            assert has(signal_bits(worker, "SigIgn"), signal.SIGPIPE)
+            flag.unlink()
+            wait_for(lambda: "listening on " in log.read_text(), "the service listening")
+            wait_for(lambda: "USR2 ignored: " in log.read_text(), "the signals heard")
+            assert children_of(process.pid) == [worker]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_closes(tmp_path: Path, nohup: bool) -> None:
+    master, slave = pty.openpty()
+    log = tmp_path / "log"
+
+    def begin() -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "1"],
+            cwd=tmp_path, env=Service.environment(), stdin=subprocess.DEVNULL, stderr=stderr,
+            preexec_fn=begin, restore_signals=False,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            os.close(slave)
+            wait_for(lambda: "listening on " in log.read_text(), "the service listening")
+            # A HUP while the terminal is there is none of its end.
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "HUP ignored: " in log.read_text(), "the first HUP")
+            os.close(master)
+            if nohup:
+                wait_for(lambda: log.read_text().count("HUP ignored: ") == 2, "the second HUP")
+                assert process.poll() is None
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert ("HUP: the terminal is gone" in log.read_text()) is not nohup
+
+
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_worker_is_recycled(tmp_path: Path, durability: str) -> None:
+    """TERM to a worker alone: it ends in order, and another comes."""
+    with Service(tmp_path, "--durability", durability) as service:
+        with honest(service) as one:
+            number = 1 - one.worker
+            before = worker_pid(service, number)
+            os.kill(before, signal.SIGTERM)
+            said = service.in_log(f"worker {number} ended as it was told to")
+            assert " INFO " in said
+            wait_for(lambda: worker_pid(service, number) != before, "another worker")
+        service.stop()
+        assert "ended unexpectedly" not in service.log()
+    # Nobody was lost, so nothing is suspect.
+    assert not (service.store / ".fastscp/buffered").exists()
+
+
+# The end ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_workers_leave_when_main_is_killed(tmp_path: Path, told: bool) -> None:
+    """Also in the middle of a drain: the time that main gave for it does not hold on."""
+    with (
+        Service(tmp_path, "--drain-timeout", "1h") as service,
+        service.peer() as busy,
+        service.peer() as stuck,
+    ):
+        busy.send(store(1)[:-50])
+        stuck.send(store(2, sop=OTHER)[:-50])
+        wait_for(lambda: len(service.parts()) == 2, "both messages")
+        service.worker_pids()
+        if told:
+            service.process.send_signal(signal.SIGTERM)
+            service.in_log("SIGTERM: 2 associations may go on")
+        service.process.kill()
+        service.process.wait()
+        service.in_log("the main process is gone")
+        busy.send(store(1)[-50:])
+        assert busy.read_statuses(1) == [(1, 0)]
+        assert busy.read_until_close() == abort(0, 0)
+        assert stuck.read_until_close() == abort(0, 0)
+        service.leaves_nothing()
+    with Service(tmp_path, store=service.store) as after:
+        after.echoes()
+        assert after.instances() == [path_of()]
+
+
+def test_an_end_by_force_is_none_in_order(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        stopped = worker_pid(service, 1)
+        os.kill(stopped, signal.SIGSTOP)
+        service.process.send_signal(signal.SIGTERM)
+        service.in_log("SIGTERM: 0 associations")
+        service.process.send_signal(signal.SIGTERM)
+        service.in_log("worker 1 did not end within 5 s: killed")
+        service.ends(1)
+
+
+def test_a_worker_killed_in_a_drain_is_told_of(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, service.peer() as peer:
+        peer.send(store()[:-50])
+        wait_for(service.parts, "the message")
+        service.process.send_signal(signal.SIGTERM)
+        service.in_log("SIGTERM: 1 associations")
+        for pid in service.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        service.ends(1)
+        assert "killed by SIGKILL): 1 associations lost" in service.log()
+
+
+@pytest.mark.parametrize("what", ["incoming", "all"])
+def test_the_store_is_gone_at_the_end(tmp_path: Path, what: str) -> None:
+    with Service(tmp_path) as service:
+        gone = service.store / ".fastscp/incoming" if what == "incoming" else service.store
+        shutil.rmtree(gone)
+        service.process.send_signal(signal.SIGTERM)
+        service.ends(1)
+        said = service.in_log("cannot remove unfinished instances")
+        assert "is the store's file system still there?" in said
+        assert "Traceback" not in service.log()
+
+
+@pytest.mark.parametrize("what", ["link", "dangling", "file", "journal"])
+def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
+    with Service(tmp_path) as service:
+        home = service.store / ".fastscp"
+    if what == "journal":
+        (home / "journal/z.jsonl").mkdir()
+    else:
+        (home / "incoming").rmdir()
+        if what == "file":
+            (home / "incoming").touch()
+        else:
+            target = tmp_path / "elsewhere"
+            if what == "link":
+                target.mkdir()
+            (home / "incoming").symlink_to(target)
+    done = subprocess.run(
+        [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0"],
+        cwd=tmp_path, env=Service.environment({"FASTSCP_STORE": str(service.store)}),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("fastscp: cannot use ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# What hangs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hanging_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_c(HERE / "hang.c", tmp_path_factory.mktemp("hang"), "-shared", "-fPIC")
+
+
+def test_a_start_that_hangs_can_be_ended(tmp_path: Path, hanging_library: Path) -> None:
+    (tmp_path / "flock").touch()
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0"],
+            cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=stderr,
+            env=Service.environment({"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}),
+        ) as process,
+    ):  # fmt: skip
+        try:
+            wait_for((tmp_path / "flock.hangs").exists, "a call that hangs")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "SIGTERM: ending before the start is through" in log.read_text()
+
+
+@pytest.mark.long
+def test_a_disk_that_hangs_is_noticed_and_holds_up_no_end(
+    tmp_path: Path, hanging_library: Path
+) -> None:
+    hang = {"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}
+    with Service(tmp_path, env=hang) as service:
+        (tmp_path / "fstatvfs").touch()
+        service.in_log("its disk or mount hangs", 60)
+        with Peer(service.host, service.port) as peer:
+            peer.send(associate_rq())
+            assert peer.read_until_close() == reject(2, 3, 1)
+        (tmp_path / "fstatvfs").unlink()
+        service.in_log("receiving without limits again")
+        service.echoes()
+        (tmp_path / "flock").touch()
+        (tmp_path / "fstatvfs").touch()
+        service.worker_pids()
+        service.process.send_signal(signal.SIGTERM)
+        service.ends(1, 60)
+        assert "given up after 10 s" in service.log()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_worker_that_hangs_is_named_killed_and_replaced(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, honest(service) as one:
+        number = 1 - one.worker
+        stopped = worker_pid(service, number)
+        os.kill(stopped, signal.SIGSTOP)
+        began = time.monotonic()
+        service.in_log(f"worker {number} (process {stopped}) does not answer for ", 60)
+        assert time.monotonic() - began > 9
+        one.goes_on()
+        said = service.in_log(f"worker {number} (process {stopped}) hangs for ", 120)
+        assert time.monotonic() - began > 59
+        assert "killed" in said
+        wait_for(lambda: worker_pid(service, number) != stopped, "another worker")
+        # Main was stopped for longer than anybody may be: nobody is killed for that.
+        workers = service.worker_pids()
+        for pid in (*workers, service.pid):
+            os.kill(pid, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        wait_for(lambda: time.monotonic() - stopped_at > 70, "a long stop", 90)
+        for pid in (service.pid, *workers):
+            os.kill(pid, signal.SIGCONT)
+        service.echoes()
+        assert service.worker_pids() == workers
+        one.goes_on()

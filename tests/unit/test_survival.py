@@ -1,0 +1,392 @@
+"""What lets the service outlive its parts: waits, watches, calls that hang, processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fastscp.config.settings import ServeConfig
+from fastscp.main import serve as module
+from fastscp.main.backoff import BackOff
+from fastscp.main.loopwatch import LoopWatch, Pulse, Still
+from fastscp.main.serve import Service
+from fastscp.main.spawn import Process, how
+from fastscp.main.storewatch import Look, SpaceState
+from fastscp.main.threads import in_thread
+from fastscp.store.lives import SweepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Waits --------------------------------------------------------------------------------------------
+
+
+def test_waits_double_up_to_half_a_minute() -> None:
+    back_off = BackOff()
+    assert back_off.delay_s == 0
+    waits = [back_off.failed() for _ in range(12)]
+    assert waits[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    assert waits[8:] == [pytest.approx(25.6), 30, 30, 30]
+    back_off.failures = 1 << 40
+    assert back_off.delay_s == 30
+    back_off.reset()
+    assert (back_off.delay_s, back_off.failures) == (0, 0)
+
+
+# Loops that stand still ---------------------------------------------------------------------------
+
+
+class Clock:
+    """A watch over one worker, looked at once a second of a clock that the test holds."""
+
+    def __init__(self, **times: float) -> None:
+        self.watch = LoopWatch(**times)
+        self.now = 1000.0
+        self.beat = 0
+        self.life = "a"
+        self.up = True
+        self.told: list[tuple[str, float]] = []
+
+    def run(self, seconds: int, *, turns: bool = False, on_disk: bool = False) -> None:
+        for _ in range(seconds):
+            self.now += 1
+            self.look(turns=turns, on_disk=on_disk)
+
+    def look(self, *, turns: bool = False, on_disk: bool = False) -> None:
+        self.beat += turns
+        pulse = Pulse(3, self.life, self.beat, self.up, on_disk)
+        for number, what, for_s in self.watch.look(self.now, [pulse]):
+            assert number == 3
+            self.told.append((what, for_s))
+
+
+def test_a_loop_that_hangs_is_named_and_then_given_up() -> None:
+    clock = Clock()
+    clock.run(5, turns=True)
+    clock.run(9)
+    assert clock.told == []
+    clock.run(50)
+    assert clock.told == [("named", 10)]
+    clock.run(1)
+    assert clock.told[1:] == [("hangs", 60)]
+
+
+def test_a_loop_that_goes_on_in_time() -> None:
+    clock = Clock()
+    clock.run(60)
+    clock.run(1, turns=True)
+    assert clock.told == [("named", 10), ("goes on", 59)]
+    clock.run(59)
+    assert [what for what, _for_s in clock.told] == ["named", "goes on", "named"]
+
+
+def test_a_disk_that_blocks_is_no_reason() -> None:
+    clock = Clock()
+    clock.run(1)
+    clock.run(1000, on_disk=True)
+    assert clock.told == []
+    # Nor does it excuse a loop that hangs later.
+    clock.run(60)
+    assert clock.told[-1][0] == "hangs"
+
+
+def test_time_that_main_slept_is_held_against_nobody() -> None:
+    clock = Clock()
+    clock.run(5, turns=True)
+    # The machine was suspended, or main was stopped, and the worker's loop with it.
+    clock.now += 3600
+    clock.look()
+    assert clock.told == []
+    clock.run(7)
+    assert clock.told == []
+    clock.run(1)
+    assert clock.told == [("named", 10)]
+    for _ in range(10):
+        clock.now += 600
+        clock.look()
+    assert [what for what, _for_s in clock.told] == ["named"]
+
+
+def test_one_that_starts_has_more_time_and_another_life_all_of_it() -> None:
+    clock = Clock()
+    clock.up = False
+    clock.run(180)
+    assert clock.told == [("named", 10)]
+    clock.life = "b"
+    clock.run(180)
+    assert [what for what, _for_s in clock.told] == ["named", "named"]
+    clock.run(1)
+    assert clock.told[2:] == [("hangs", 180)]
+    clock.up = True
+    clock.run(61)
+    assert clock.told[-2:] == [("named", 10), ("hangs", 60)]
+    assert (clock.watch.patience_s(False), clock.watch.patience_s(True)) == (180, 60)
+
+
+def test_each_worker_for_itself() -> None:
+    watch = LoopWatch(named_s=2, hangs_s=4)
+    told: list[Still] = []
+    for second in range(6):
+        pulses = [Pulse(0, "a", second, True, False), Pulse(1, "b", 0, True, False)]
+        told += watch.look(float(second), pulses)
+    assert [(still.number, still.what) for still in told] == [
+        (1, "named"), (1, "hangs"), (1, "hangs"),
+    ]  # fmt: skip
+
+
+# Calls that may hang ------------------------------------------------------------------------------
+
+
+def test_a_call_in_a_thread() -> None:
+    async def calls() -> None:
+        assert await in_thread(max, 1, 2) == 2
+        assert await in_thread(threading.get_ident) != threading.get_ident()
+        with pytest.raises(FileNotFoundError):
+            await in_thread(os.stat, "/nowhere/at/all")
+
+    asyncio.run(calls())
+
+
+def test_nobody_waits_for_a_call_that_hangs() -> None:
+    hanging = threading.Event()
+
+    async def calls() -> None:
+        call = in_thread(hanging.wait)
+        _done, left = await asyncio.wait([call], timeout=0.01)
+        assert left == {call}
+        call.cancel()
+        # This one is left when the loop is closed, and comes back to nobody.
+        in_thread(hanging.wait)
+
+    threads = threading.active_count()
+    asyncio.run(calls())
+    assert threading.active_count() == threads + 2
+    hanging.set()
+    deadline = time.monotonic() + 20
+    while threading.active_count() > threads:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="cannot start a thread for stat"):
+            await in_thread(os.stat, "/")
+
+    asyncio.run(call())
+
+
+# The service --------------------------------------------------------------------------------------
+
+
+def run_with(use: Callable[[Service], Any], **settings: Any) -> Any:
+    """Let a coroutine function use a service that does not serve."""
+
+    async def run() -> Any:
+        return await use(Service(ServeConfig(**settings), ready=lambda _addresses: None))
+
+    try:
+        return asyncio.run(run())
+    finally:
+        # The shared block is a descriptor, and goes with the cycle around the service.
+        gc.collect()
+
+
+def a_store(**more: Any) -> Any:
+    return SimpleNamespace(path=Path("/s"), dir_fd=-1, stopped_cleanly=lambda: None, **more)
+
+
+@pytest.mark.parametrize("hangs", ["sweep", "flush", "both"])
+def test_the_end_does_not_wait_for_a_disk_that_hangs(
+    hangs: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And calls that hang do so side by side: there is one deadline for all."""
+    hanging = threading.Event()
+    called: list[str] = []
+
+    def sweep(_fd: int) -> SweepReport:
+        called.append("sweep")
+        if hangs != "flush":
+            hanging.wait()
+        return SweepReport(0, 0, 0)
+
+    def flush() -> None:
+        called.append("flush")
+        if hangs != "sweep":
+            hanging.wait()
+
+    async def leave(service: Service) -> bool:
+        store = a_store()
+        store.stopped_cleanly = flush
+        held = contextlib.ExitStack()
+        held.callback(called.append, "closed")
+        return await service._leave(store, held, clean=True)
+
+    monkeypatch.setattr(module, "_LEAVE_S", 0.3)
+    monkeypatch.setattr(module, "sweep_incoming", sweep)
+    try:
+        assert run_with(leave) is False
+    finally:
+        hanging.set()
+    assert sorted(called) == ["flush", "sweep"]
+    assert ("cannot remove unfinished instances" in caplog.text) == (hangs != "flush")
+    assert ("cannot flush /s" in caplog.text) == (hangs != "sweep")
+    assert "given up after 0.3 s" in caplog.text
+
+
+def test_a_sweep_that_fails_keeps_no_flush_from_being_tried(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flushed: list[bool] = []
+
+    def sweep(_fd: int) -> SweepReport:
+        raise NotADirectoryError(20, "Not a directory", ".fastscp/incoming")
+
+    async def leave(service: Service) -> bool:
+        store = a_store()
+        store.stopped_cleanly = lambda: flushed.append(True)
+        return await service._leave(store, contextlib.ExitStack(), clean=True)
+
+    monkeypatch.setattr(module, "sweep_incoming", sweep)
+    assert run_with(leave) is False
+    assert flushed == [True]
+    assert "see that /s/.fastscp/incoming is a folder" in caplog.text
+
+
+def test_the_end_in_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+
+    async def leave(service: Service) -> bool:
+        store = a_store()
+        store.stopped_cleanly = lambda: called.append("flushed")
+        held = contextlib.ExitStack()
+        held.callback(called.append, "closed")
+        first = await service._leave(store, held, clean=False)
+        return first and await service._leave(store, held, clean=True)
+
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2))
+    assert run_with(leave) is True
+    assert called == ["closed", "flushed"]
+    # What a sweep has to leave is said each time.
+    assert caplog.text.count("cannot remove 2 entries of /s/.fastscp/incoming") == 2
+
+
+def test_a_look_that_hangs_is_a_state_and_not_begun_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = threading.Event()
+    looks: list[str] = []
+
+    def look(_store: object) -> Look:
+        looks.append("look")
+        hanging.wait()
+        return Look(1 << 40, None)
+
+    async def watch(service: Service) -> None:
+        watching = asyncio.create_task(service._watch_store(a_store()))
+
+        async def until(state: SpaceState) -> None:
+            async with asyncio.timeout(20):
+                while service._store_watch.state is not state:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+
+        await until(SpaceState.LOST)
+        assert service._admission.congested
+        # Some more rounds, and still the first look.
+        await asyncio.sleep(0.05)
+        assert looks == ["look"]
+        hanging.set()
+        await until(SpaceState.FINE)
+        assert not service._admission.congested
+        service._over(0)
+        await watching
+
+    monkeypatch.setattr(module, "look", look)
+    monkeypatch.setattr(module, "HANGS_S", 0.05)
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    try:
+        run_with(watch)
+    finally:
+        hanging.set()
+    assert "its disk or mount hangs" in caplog.text
+
+
+def test_a_watch_that_fails_is_told_of_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    times: list[int] = []
+
+    async def use(service: Service) -> None:
+        async def watch() -> None:
+            times.append(1)
+            if len(times) < 3:
+                raise RuntimeError("a bug in a watch")
+            service._over(0)
+
+        await service._for_ever(watch)
+
+    run_with(use)
+    assert len(times) == 3
+    assert caplog.text.count("RuntimeError: a bug in a watch") == 2
+
+
+def test_a_task_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def use(service: Service) -> None:
+        async def fail() -> None:
+            raise KeyError("a bug in a task")
+
+        service._background(fail())
+        while service._tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    with caplog.at_level(logging.ERROR):
+        run_with(use)
+    assert "KeyError: 'a bug in a task'" in caplog.text
+
+
+# Processes ----------------------------------------------------------------------------------------
+
+
+def test_ends_in_words() -> None:
+    assert how(0) == "exit code 0"
+    assert how(-9) == "killed by SIGKILL"
+    assert how(-40) == "killed by signal 40"
+    assert how(None) == "no exit code"
+
+
+def test_a_process_is_reaped_once() -> None:
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "100"], os.environ)
+    process = Process(pid)
+    assert not process.has_ended()
+    process.kill()
+    deadline = time.monotonic() + 20
+    while not process.has_ended():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert process.code == -signal.SIGKILL
+    # Its id may be somebody else's now.
+    process.kill()
+    assert process.has_ended()
+
+
+def test_a_process_that_somebody_else_reaped() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+    process = Process(pid)
+    assert process.has_ended()
+    assert process.code == 255
