@@ -60,7 +60,7 @@ class StoreBusyError(StartError):
 
 
 class BootError(StartError):
-    """A worker could not begin to work: main halts instead of starting it again."""
+    """A worker could not begin to work at the start; one that fails later is tried again."""
 
 
 class StoreError(FastscpError):

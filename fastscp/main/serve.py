@@ -225,20 +225,22 @@ class Service:
     async def _watch_store(self, store: Store) -> None:
         """Look at the store every second, and tell everybody what state it is in."""
         looking: asyncio.Future[Look] | None = None
-        since = time.monotonic()
+        hanging_s = 0.0
         while not self._done.done():
             started = time.monotonic()
             self._store_watch.received(self._shared.rows.received())
             if looking is None:
                 # One at a time: each of those that hang would take a thread.
-                looking, since = in_thread(look, store), started
+                looking, hanging_s = in_thread(look, store), 0.0
             await asyncio.wait([looking], timeout=_LOOK_EVERY_S)
             if looking.done():
                 looked, looking = looking, None
                 self._see(looked)
-            elif time.monotonic() - since > HANGS_S:
+            elif hanging_s > HANGS_S:
                 self._judge(Look.hanging(store))
             await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
+            # Time that main itself was stopped or late says nothing of the disk.
+            hanging_s += min(time.monotonic() - started, 2 * _LOOK_EVERY_S)
 
     def _see(self, looked: asyncio.Future[Look]) -> None:
         blind = ""

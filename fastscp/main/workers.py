@@ -401,7 +401,7 @@ class Workers:
         up = sum(worker.is_ready for worker in self._living())
         log.error(
             "cannot replace worker %d: %s; tried again in %g s, then less and less often, at "
-            "least every 30 s; %s",
+            "least every 30 s: put the cause right, no restart is needed; %s",
             place.number, why, delay,
             f"{up} workers serve meanwhile" if up
             else "no worker is left: new associations are rejected until one is up",

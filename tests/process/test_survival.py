@@ -439,6 +439,48 @@ def test_workers_leave_when_main_is_killed(tmp_path: Path, told: bool) -> None:
         assert after.instances() == [path_of()]
 
 
+def test_main_is_killed_while_its_workers_start(tmp_path: Path, package: Path) -> None:
+    flag = waiting_worker(tmp_path, package)
+    flag.touch()
+    with (
+        (tmp_path / "log").open("wb") as stderr,
+        subprocess.Popen(
+            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "2"],
+            cwd=tmp_path, env=Service.environment(env(package) | {"FASTSCP_STORE": "store"}),
+            stdin=subprocess.DEVNULL, stderr=stderr,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            wait_for(lambda: len(children_of(process.pid)) == 2, "both workers")
+            workers = children_of(process.pid)
+        finally:
+            process.kill()
+    flag.unlink()
+    for pid in workers:
+        wait_for(lambda pid=pid: not Path("/proc", str(pid)).exists(), "a worker's end")  # type: ignore[misc]
+    with Service(tmp_path, store=tmp_path / "store") as after:
+        after.echoes()
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGSTOP])
+def test_a_worker_told_or_stopped_in_a_drain(tmp_path: Path, name: signal.Signals) -> None:
+    """It drains already; and one that goes on in time is as good as the others."""
+    with Service(tmp_path) as service, service.peer() as peer:
+        peer.send(store()[:-50])
+        wait_for(service.parts, "the message")
+        workers = service.worker_pids()
+        service.process.send_signal(signal.SIGTERM)
+        service.in_log("SIGTERM: 1 associations")
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):  # the idle one may be through
+                os.kill(pid, name)
+                os.kill(pid, signal.SIGCONT)
+        peer.send(store()[-50:])
+        assert peer.read_statuses(1) == [(1, 0)]
+        peer.release()
+        service.ends(0)
+
+
 def test_an_end_by_force_is_none_in_order(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         stopped = worker_pid(service, 1)
