@@ -55,24 +55,24 @@ class _Seen:
 class LoopWatch:
     """Counts the seconds in which main itself was awake and a loop did not turn.
 
-    named_s, hangs_s: when a loop that stands still is named, and given up. start_s: the latter for
-    a worker that is not up yet; many of them share few processors. Time that main slept, was
-    stopped or was late is not held against anybody: a look adds two looks' time at most. Nor is
-    time inside a file call: a disk that blocks is no reason to kill.
+    named_s, hangs_s: when a loop that stands still is named, and given up. start_factor: a worker
+    that is not up yet has so many times as long; many of them share few processors. Time that main
+    slept, was stopped or was late is not held against anybody: a look adds two looks' time at most.
+    Nor is time inside a file call: a disk that blocks is no reason to kill.
     """
 
     def __init__(
-        self, named_s: float = 10.0, hangs_s: float = 60.0, start_s: float = 180.0
+        self, named_s: float = 10.0, hangs_s: float = 60.0, start_factor: float = 3.0
     ) -> None:
         self._named_s = named_s
         self._hangs_s = hangs_s
-        self._start_s = start_s
+        self._start_factor = start_factor
         self._seen: dict[int, _Seen] = {}
         self._last = 0.0
 
     def patience_s(self, up: bool) -> float:
         """How long a loop may stand still, by whether its worker is up."""
-        return self._hangs_s if up else self._start_s
+        return self._hangs_s if up else self._hangs_s * self._start_factor
 
     def look(self, now: float, pulses: Iterable[Pulse]) -> list[Still]:
         """What changed since the look before; `hangs` is told again with every look."""
@@ -101,7 +101,8 @@ class LoopWatch:
         seen.still_s += passed
         if seen.still_s >= self.patience_s(seen.up):
             return [Still(pulse.number, "hangs", seen.still_s)]
-        if seen.still_s >= self._named_s and not seen.is_named:
+        named_s = self._named_s if seen.up else self._named_s * self._start_factor
+        if seen.still_s >= named_s and not seen.is_named:
             seen.is_named = True
             return [Still(pulse.number, "named", seen.still_s)]
         return []

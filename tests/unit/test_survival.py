@@ -121,8 +121,10 @@ def test_time_that_main_slept_is_held_against_nobody() -> None:
 def test_one_that_starts_has_more_time_and_another_life_all_of_it() -> None:
     clock = Clock()
     clock.up = False
-    clock.run(180)
-    assert clock.told == [("named", 10)]
+    clock.run(30)
+    assert clock.told == []
+    clock.run(150)
+    assert clock.told == [("named", 30)]
     clock.life = "b"
     clock.run(180)
     assert [what for what, _for_s in clock.told] == ["named", "named"]
