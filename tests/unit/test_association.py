@@ -1,0 +1,181 @@
+"""What an association does where it paused in the middle of what it read, and where it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fastscp.association.machine import Event, State
+from fastscp.worker.association import Association
+from tests.kit import message, split_pdus, store
+from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ECHO = message(ECHO_RQ, context=11)
+
+
+@dataclass
+class Transport(FakeTransport):
+    """A transport as the loop's, over a socket; notes how it was ended."""
+
+    ours: socket.socket | None = None
+    ended: list[str] = field(default_factory=list)
+    limit: int = 0
+
+    def get_extra_info(self, _name: str) -> socket.socket | None:
+        return self.ours
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.limit = high
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.ended.append("closed")
+
+    def abort(self) -> None:
+        self.ended.append("aborted")
+
+
+@dataclass
+class Met:
+    """An association in data transfer, and the other end of its connection."""
+
+    one: Association
+    transport: Transport
+    peer: socket.socket
+
+    def read(self, data: bytes) -> None:
+        with memoryview(self.one.get_buffer(-1)) as view:
+            view[: len(data)] = data
+            self.one.buffer_updated(len(data))
+
+    def sent(self) -> list[int]:
+        """The types of the PDUs that were sent; what the socket did not take is the transport's."""
+        self.peer.setblocking(False)
+        got = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := self.peer.recv(1 << 20):
+                got += more
+        return [pdu[0] for pdu in split_pdus(got + bytes(self.transport.sent))]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with Site(tmp_path / "store") as made:
+        yield made
+
+
+@pytest.fixture
+def met(site: Site) -> Iterator[Met]:
+    owner: Any = SimpleNamespace(
+        config=SimpleNamespace(artim_timeout=30), ending=False, gone=lambda _one: None
+    )
+    one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        transport = Transport(ours=ours)
+        one.connection_made(transport)  # type: ignore[arg-type]
+        for event in (Event.EVT6, Event.EVT7):
+            one._machine.handle(event)
+        site.establish(one)  # type: ignore[arg-type]
+        assert one.state is State.STA6
+        yield Met(one, transport, peer)
+        one.connection_lost(None)
+
+
+def in_loop(act: Callable[[], object], until: Callable[[], object]) -> None:
+    """Act in an event loop, which then runs until something is so."""
+
+    async def run() -> None:
+        act()
+        while not until():  # noqa: ASYNC110 - turns of the loop are what it is about
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_what_was_read_is_answered_before_the_end_of_the_stream(site: Site, met: Met) -> None:
+    """An end that is heard while the rest of a read waits comes behind it."""
+    stores = b"".join(store(n, sop=f"1.2.{n}") for n in range(100))
+
+    def act() -> None:
+        met.read(stores + ECHO * 100 + store(7, sop="1.2.99999")[:-1])
+        assert met.one.rest_bytes
+        assert met.one.eof_received()
+
+    in_loop(act, lambda: met.transport.ended)
+    assert met.transport.ended == ["closed"]
+    assert met.sent() == [4] * 200
+    assert len(site.files()) == 100
+    assert site.parts() == []
+
+
+def test_each_turn_is_another_one_of_the_loop(met: Met) -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if met.one.rest_bytes:
+            asyncio.get_running_loop().call_soon(count)
+
+    def act() -> None:
+        met.read(ECHO * 1000)
+        asyncio.get_running_loop().call_soon(count)
+
+    in_loop(act, lambda: not met.one.rest_bytes)
+    # Of some 64 each.
+    assert turns > 10
+    assert met.sent() == [4] * 1000
+
+
+def test_the_transport_tells_early_that_the_peer_does_not_read(met: Met) -> None:
+    assert met.transport.limit == 65536
+    met.one.pause_writing()
+    met.read(ECHO * 10)
+    assert met.one.rest_bytes
+    in_loop(met.one.resume_writing, lambda: not met.one.rest_bytes)
+    assert met.sent() == [4] * 10
+
+
+@pytest.mark.parametrize("where", ["command_received", "responses_sent"])
+def test_a_bug_in_a_later_turn_ends_the_association(
+    met: Met, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raising(*_args: object) -> None:
+        raise RuntimeError("a bug")
+
+    def act() -> None:
+        met.read(ECHO * 100)
+        met.one.outbox.tell_responses_sent = True
+        setattr(met.one, where, raising)
+
+    with caplog.at_level(logging.ERROR, "fastscp.association"):
+        in_loop(act, lambda: met.one.state is not State.STA6)
+    assert met.one.state is State.STA13
+    assert met.sent()[-1] == 7
+    assert not met.one.rest_bytes
+    assert "a bug ends it" in caplog.text
+
+
+def test_a_send_that_fails_ends_the_connection(met: Met, caplog: pytest.LogCaptureFixture) -> None:
+    met.peer.close()
+    met.read(ECHO)
+    assert met.transport.ended == ["aborted"]
+    with caplog.at_level(logging.INFO, "fastscp.association"):
+        met.one.connection_lost(None)
+    assert f"cannot send: {os.strerror(errno.EPIPE)}" in caplog.text
