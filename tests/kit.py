@@ -254,9 +254,13 @@ class Service:
 
     def instances(self) -> list[str]:
         """What anybody sees below the store, as paths in it, sorted."""
-        found = (path for path in self.store.rglob("*") if not path.is_dir())
-        names = (str(path.relative_to(self.store)) for path in found)
-        return sorted(name for name in names if not name.startswith(".fastscp/"))
+        found = []
+        # Folders may go meanwhile.
+        for folder, folders, files in os.walk(self.store):
+            if Path(folder) == self.store and ".fastscp" in folders:
+                folders.remove(".fastscp")
+            found += [os.path.relpath(os.path.join(folder, name), self.store) for name in files]
+        return sorted(found)
 
     def data_of(self, path: str) -> bytes:
         """The data set in an instance's file, as `instances` names it."""

@@ -7,10 +7,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from fastscp.store.store import Store
+from tests.kit import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fastscp.store.duplicates import Outcome, Resolution
 
 LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
@@ -22,6 +25,11 @@ def opened(path: Path, layout: str = LAYOUT, **options: object) -> Iterator[Stor
         yield store
     finally:
         store.close()
+
+
+def resolved(resolution: Resolution) -> Outcome:
+    """The outcome, however often it has to be asked for."""
+    return wait_for(resolution.attempt, "an outcome")
 
 
 def mode(path: Path) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["SUFFIX", "compress_part", "level_of", "open_part10", "twin"]
+__all__ = ["SUFFIX", "compress_part", "level_of", "open_part10", "part10_size", "twin"]
 
 SUFFIX: Final = ".zst"
 DEFAULT_LEVEL: Final = 3
@@ -91,6 +91,12 @@ def open_part10(path: str, dir_fd: int) -> Iterator[IO[bytes]]:
             yield whole
 
 
+def part10_size(file: IO[bytes]) -> int:
+    """The bytes of a stream that `open_part10` gave, in all; -1: only reading would tell."""
+    raw = getattr(file, "raw", None)
+    return raw.size if isinstance(raw, _Inflated) else os.fstat(file.fileno()).st_size
+
+
 class _Inflated(io.RawIOBase):
     """A decompressing reader that minds its end: the library takes a cut frame for a short one.
 
@@ -100,6 +106,7 @@ class _Inflated(io.RawIOBase):
     def __init__(self, reader: zstandard.ZstdDecompressionReader, size: int) -> None:
         super().__init__()
         self._reader = reader
+        self.size = size
         self._left = size
 
     def readable(self) -> bool:

@@ -2,6 +2,7 @@
 
 Runs off the event loop: it reads both files. Other workers may be at the same path; one of 256
 store-wide locks, chosen by the path, makes them take turns until the journal line is written.
+Nothing here waits: what cannot be decided yet is to be tried again.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import zstandard
 
@@ -23,16 +25,23 @@ from fastscp.store.reading import difference, open_data_set
 from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["Batches", "Outcome", "resolve", "vouched"]
+    from fastscp.store.reading import DataSet
 
-_LOCKS: Final = 256
+__all__ = ["LOCKS", "Batches", "Contents", "Outcome", "Resolution", "lock_of", "vouched"]
+
+LOCKS: Final = 256
 _LAST_VERSION: Final = 9
-# How long a line that is on its way is waited for, and how often somebody looks. A batch lasts as
-# long as its flushes; one that takes longer than this is stuck with its disk.
+# As many bytes as the codec keeps of a path.
+_PATH_MOST: Final = 2047
+# How long a line that is on its way is waited for. A batch lasts as long as its flushes; one that
+# takes longer than this is stuck with its disk.
 _LINE_S: Final = 10.0
-_LOOK_AGAIN_S: Final = 0.002
+# Files whose contents are remembered by a worker; some hundred bytes each.
+_REMEMBERED: Final = 4096
+# Two files that differ within so many bytes are told apart again as fast as by what is remembered.
+_SOON: Final = 4 << 20
 
 
 class Batches(Protocol):
@@ -60,80 +69,306 @@ class Outcome:
     error_no: int = 0
 
 
-def resolve(
-    store_fd: int,
-    incoming_fd: int,
-    part: str,
-    path: str,
-    *,
-    policy: str,
-    durable: bool,
-    use_link: bool = False,
-    mixed: bool = False,
-    suspect: Batches | None = None,
-) -> Outcome:
-    """Compare the part with what is at `path` and carry out the policy.
+def lock_of(path: str) -> int:
+    """Which of the store-wide locks is the path's."""
+    return crc32c(os.fsencode(path)) % LOCKS
+
+
+class _NotYetError(Exception):
+    """Another one has to finish first."""
+
+
+# What files hold -------------------------------------------------------------------------------
+
+
+class Content(NamedTuple):
+    """A data set. size: bytes, -1 where only reading would tell. crc: CRC-32C, None: not known."""
+
+    transfer_syntax: bytes
+    size: int
+    crc: int | None = None
+
+    def differs_in_size(self, other: Content) -> bool:
+        return self.transfer_syntax != other.transfer_syntax or (
+            self.size != other.size and self.size >= 0 and other.size >= 0
+        )
+
+
+class _Identity(NamedTuple):
+    """A file as long as nobody changed it."""
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, store_fd: int, path: str) -> _Identity:
+        found = os.stat(path, dir_fd=store_fd, follow_symlinks=False)
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class Contents:
+    """What files of the store were found to hold, so that a difference is known without reading.
+
+    Bounded: the files that nobody asked about for the longest time are forgotten. For all threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[_Identity, Content]] = {}
+
+    def of(self, path: str, identity: _Identity) -> Content | None:
+        with self._lock:
+            known = self._known.pop(path, None)
+            if known is None or known[0] != identity:
+                return None
+            self._known[path] = known
+            return known[1]
+
+    def remember(self, path: str, identity: _Identity, content: Content) -> None:
+        with self._lock:
+            self._known.pop(path, None)
+            self._known[path] = (identity, content)
+            if len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+
+
+# Deciding ----------------------------------------------------------------------------------------
+
+
+class Resolution:
+    """The way from an instance whose path is taken to an outcome.
 
     mixed: the store has compressed and uncompressed files; either form of a name takes it.
     suspect: where a file may have lost what was never flushed, the batches under way; a file that
     no journal line vouches for is replaced, whatever the policy, once none of those is left that
-    may have named it. None: files are what they seem.
-    The part is gone afterwards where the outcome is version or replaced. Never raises OSError: a
-    failure is an outcome. Blocks on the disk and on other workers.
+    may have named it. None: files are what they seem. digest: of the part's data set as in its
+    journal line, "" if it has none. contents: what is known of the files in the store.
     """
-    lock_fd = -1
-    try:
-        lock_fd = _lock(store_fd, path)
-        give = _link if use_link else rename_noreplace
-        outcome = _decide(store_fd, incoming_fd, part, path, policy, durable, give, mixed, suspect)
-    except OSError as error:
-        if lock_fd >= 0:
-            os.close(lock_fd)
-        return Outcome(
-            "refused", path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
-            error.errno or errno.EIO,
-        )  # fmt: skip
-    if outcome.kind == "refused":
-        os.close(lock_fd)
-        return outcome
-    return Outcome(outcome.kind, outcome.path, lock_fd)
 
+    def __init__(
+        self,
+        store_fd: int,
+        incoming_fd: int,
+        part: str,
+        path: str,
+        *,
+        policy: str,
+        durable: bool,
+        use_link: bool = False,
+        mixed: bool = False,
+        suspect: Batches | None = None,
+        digest: str = "",
+        contents: Contents | None = None,
+    ) -> None:
+        self.path = path
+        self._store_fd = store_fd
+        self._incoming_fd = incoming_fd
+        self._part = part
+        self._policy = policy
+        self._durable = durable
+        self._give = _link if use_link else rename_noreplace
+        self._mixed = mixed
+        self._suspect = suspect
+        self._digest = digest
+        self._contents = contents or Contents()
+        self._ours: Content | None = None
+        self._lock_fd = -1
+        self._doubt: _Doubt | None = None
+        self._trusted: set[str] = set()
 
-def _decide(
-    store_fd: int,
-    incoming_fd: int,
-    part: str,
-    path: str,
-    policy: str,
-    durable: bool,
-    give: Callable[..., None],
-    mixed: bool,
-    suspect: Batches | None,
-) -> Outcome:
-    for version in range(1, _LAST_VERSION + 1):
-        name = path if version == 1 else f"{path}~{version}"
-        there = twin(name) if mixed and _exists(store_fd, twin(name)) else name
-        if there == name:
-            try:
-                # Gone meanwhile, or a version not yet given: the name is free.
-                give(part, name, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
-                return Outcome("version" if version > 1 else "named", name)
-            except FileExistsError:
-                pass
-        if _identical(store_fd, incoming_fd, part, there, durable=durable):
-            return Outcome("identical", there)
-        if policy == "replace" or (suspect is not None and not _trusted(store_fd, there, suspect)):
-            # A file in the other form stays beside it: it was acknowledged, and the new name is
-            # not durable yet. The journal's higher sequence number says which one counts.
-            os.rename(part, name, src_dir_fd=incoming_fd, dst_dir_fd=store_fd)
-            return Outcome("replaced", name)
-        if policy == "keep":
-            return Outcome("kept", there)
-        if policy == "refuse":
+    def attempt(self) -> Outcome | None:
+        """Compare the part with what is at the path and carry out the policy.
+
+        None: not yet, try again soon; another one has the path's lock, or a line is on its way. The
+        part is gone afterwards where the outcome is version or replaced. Never raises OSError: a
+        failure is an outcome. Blocks on the disk, and on nothing else.
+        """
+        try:
+            if self._lock_fd < 0:
+                self._lock_fd = _lock(self._store_fd, self.path)
+            outcome = self._decide()
+        except _NotYetError:
+            return None
+        except OSError as error:
+            self._unlock()
             return Outcome(
-                "refused", there, -1, status.CANNOT_UNDERSTAND, b"another instance has this UID"
-            )
-    return Outcome("refused", path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID")
+                "refused", self.path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
+                error.errno or errno.EIO,
+            )  # fmt: skip
+        except BaseException:
+            self._unlock()
+            raise
+        if outcome.kind == "refused":
+            self._unlock()
+            return outcome
+        return replace(outcome, lock_fd=self._lock_fd)
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _decide(self) -> Outcome:
+        """Raises _NotYetError."""
+        for version in range(1, _LAST_VERSION + 1):
+            name = self.path if version == 1 else f"{self.path}~{version}"
+            there = twin(name) if self._mixed and _exists(self._store_fd, twin(name)) else name
+            if len(os.fsencode(there)) > _PATH_MOST:
+                break
+            if there == name and self._named(name):
+                # It went meanwhile, or is a version not yet given: the name is free.
+                return Outcome("version" if version > 1 else "named", name)
+            if self._is_identical(there):
+                return Outcome("identical", there)
+            if self._policy == "replace" or not self._is_trusted(there):
+                # A file in the other form stays beside it: it was acknowledged, and the new name is
+                # not durable yet. The journal's higher sequence number says which one counts.
+                os.rename(self._part, name, src_dir_fd=self._incoming_fd, dst_dir_fd=self._store_fd)
+                self._remember(name)
+                return Outcome("replaced", name)
+            if self._policy == "keep":
+                return Outcome("kept", there)
+            if self._policy == "refuse":
+                return Outcome(
+                    "refused", there, -1, status.CANNOT_UNDERSTAND, b"another instance has this UID"
+                )
+        return Outcome(
+            "refused", self.path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID"
+        )
+
+    def _named(self, name: str) -> bool:
+        """Whether the part has the name now."""
+        try:
+            self._give(self._part, name, src_dir_fd=self._incoming_fd, dst_dir_fd=self._store_fd)
+        except FileExistsError:
+            return False
+        self._remember(name)
+        return True
+
+    def _remember(self, name: str) -> None:
+        """The part has become a file of the store."""
+        if self._ours is not None:
+            self._contents.remember(name, _Identity.of(self._store_fd, name), self._ours)
+
+    # Comparing -----------------------------------------------------------------------------------
+
+    def _is_identical(self, path: str) -> bool:
+        """Whether both hold the same data set in the same transfer syntax.
+
+        The header may differ, and so may the compression. Where instances are flushed an identical
+        file that is there is flushed, too: it may be another worker's, named but not flushed into
+        its directory yet.
+        """
+        identity = _Identity.of(self._store_fd, path)
+        try:
+            known = self._contents.of(path, identity)
+            if known is not None and self._differs_from(known):
+                return False
+            if not self._has_same_bytes(path, identity):
+                return False
+        except zstandard.ZstdError:
+            # What was stored is damaged: it must not keep its resend away for ever.
+            return False
+        if self._durable:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._store_fd)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return True
+
+    def _differs_from(self, known: Content) -> bool:
+        """Whether the part differs for certain, by what is known of the file."""
+        ours = self._content()
+        if ours is None:
+            return False
+        if ours.differs_in_size(known):
+            return True
+        if known.crc is None:
+            return False
+        if ours.crc is None:
+            ours = self._ours = ours._replace(crc=self._checksum())
+        return ours.crc != known.crc
+
+    def _content(self) -> Content | None:
+        """What the part holds, without reading all of it; None: it has no header."""
+        if self._ours is None:
+            with open_data_set(self._part, self._incoming_fd) as data:
+                self._ours = self._content_of(data)
+        return self._ours
+
+    def _content_of(self, data: DataSet | None) -> Content | None:
+        """What the part holds, which was opened."""
+        if data is None:
+            return None
+        form, _colon, value = self._digest.partition(":")
+        crc = int(value, 16) if form == "crc32c" else None
+        return Content(data.transfer_syntax, data.size, crc)
+
+    def _checksum(self) -> int:
+        with open_data_set(self._part, self._incoming_fd) as data:
+            return 0 if data is None else _checksum(data.chunks)
+
+    def _has_same_bytes(self, path: str, identity: _Identity) -> bool:
+        with (
+            open_data_set(self._part, self._incoming_fd) as mine,
+            open_data_set(path, self._store_fd) as yours,
+        ):
+            ours = self._ours = self._ours or self._content_of(mine)
+            if ours is None or mine is None or yours is None:
+                return False
+            theirs = Content(yours.transfer_syntax, yours.size)
+            # Length is compared before anything else is read.
+            same, crc = False, None
+            if not ours.differs_in_size(theirs):
+                same, crc = _compare(mine.chunks, yours.chunks)
+        if same:
+            self._ours = ours._replace(crc=crc)
+        if identity == _Identity.of(self._store_fd, path):
+            self._contents.remember(path, identity, theirs._replace(crc=crc))
+        return same
+
+    # After an unclean buffered life --------------------------------------------------------------
+
+    def _is_trusted(self, path: str) -> bool:
+        """Whether a journal line vouches for the file, or one that was on its way does.
+
+        The path's lock is held, also between attempts. It does not keep a commit from giving the
+        free name, whose line comes some flushes later: a file without a line is judged only when
+        every batch that may have named it has ended. A later batch cannot have: the name was taken.
+        Raises _NotYetError: such a batch is under way. Raises TimeoutError: it takes too long.
+        """
+        if self._suspect is None or path in self._trusted:
+            return True
+        if self._doubt is None and not vouched(self._store_fd, path):
+            self._doubt = _Doubt(self._suspect)
+        if self._doubt is not None:
+            self._doubt.look()
+            self._doubt = None
+            if not vouched(self._store_fd, path):
+                return False
+        self._trusted.add(path)
+        return True
+
+
+class _Doubt:
+    """A file that has no line yet, and the batches that may still write it."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._waiting = list(batches.batches())
+        self._deadline = time.monotonic() + _LINE_S
+
+    def look(self) -> None:
+        """Return once none of the batches is under way. Raises _NotYetError, TimeoutError."""
+        self._waiting = [one for one in self._waiting if self._batches.under_way(one)]
+        if not self._waiting:
+            return
+        if time.monotonic() > self._deadline:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        raise _NotYetError
 
 
 def _exists(store_fd: int, path: str) -> bool:
@@ -154,77 +389,49 @@ def _lock(store_fd: int, path: str) -> int:
     """Take the lock of a path; closing the descriptor gives it back.
 
     Locks of the open file description: they hold between the threads of a process, too.
+    Raises _NotYetError: somebody has it.
     """
     fd = os.open(PATH_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE, dir_fd=store_fd)
-    place = crc32c(os.fsencode(path)) % _LOCKS
     try:
         # struct flock: type, whence, start, length, pid.
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, request)
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, lock_of(path), 1, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except (BlockingIOError, PermissionError) as error:
+        # Either says that it is taken.
+        os.close(fd)
+        raise _NotYetError from error
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _identical(store_fd: int, incoming_fd: int, part: str, path: str, *, durable: bool) -> bool:
-    """Whether both hold the same data set in the same transfer syntax.
+def _checksum(chunks: Iterator[bytes], crc: int = 0) -> int:
+    """CRC-32C of what is left, after what `crc` stands for."""
+    for chunk in chunks:
+        crc = crc32c(chunk, crc)
+    return crc
 
-    The header may differ, and so may the compression. durable: an identical file that is there is
-    flushed, for it may be another worker's, named but not flushed into its directory yet.
+
+def _compare(ours: Iterator[bytes], theirs: Iterator[bytes]) -> tuple[bool, int | None]:
+    """Whether both give the same bytes, however they are cut; and the CRC-32C of the second.
+
+    None: they differ so soon that to read on would cost more than it saves.
     """
-    try:
-        with open_data_set(part, incoming_fd) as ours, open_data_set(path, store_fd) as theirs:
-            if (
-                ours is None
-                or theirs is None
-                or ours.transfer_syntax != theirs.transfer_syntax
-                or not _same_bytes(ours.chunks, theirs.chunks)
-            ):
-                return False
-    except zstandard.ZstdError:
-        # What was stored is damaged: it must not keep its resend away for ever.
-        return False
-    if durable:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=store_fd)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    return True
-
-
-def _same_bytes(ours: Iterator[bytes], theirs: Iterator[bytes]) -> bool:
-    """Whether both give the same bytes, however they are cut."""
     mine = yours = b""
+    done = crc = 0
     while True:
         mine = mine or next(ours, b"")
-        yours = yours or next(theirs, b"")
+        if not yours:
+            yours = next(theirs, b"")
+            crc = crc32c(yours, crc)
         size = min(len(mine), len(yours))
-        if not size:
-            return len(mine) == len(yours)
-        if mine[:size] != yours[:size]:
-            return False
+        if not size or mine[:size] != yours[:size]:
+            if size and done < _SOON:
+                return False, None
+            return len(mine) == len(yours) == 0, _checksum(theirs, crc)
+        done += size
         mine, yours = mine[size:], yours[size:]
-
-
-def _trusted(store_fd: int, path: str, batches: Batches) -> bool:
-    """Whether a journal line vouches for the file, or one that was on its way does.
-
-    The path's lock is held. It does not keep a commit from giving the free name, whose line comes
-    some flushes later: a file without a line is judged only when every batch that may have named it
-    has ended. A later batch cannot have: the name was taken.
-    Raises OSError: such a batch takes too long.
-    """
-    if vouched(store_fd, path):
-        return True
-    waiting = batches.batches()
-    deadline = time.monotonic() + _LINE_S
-    while waiting := [batch for batch in waiting if batches.under_way(batch)]:
-        if time.monotonic() > deadline:
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
-        time.sleep(_LOOK_AGAIN_S)
-    return vouched(store_fd, path)
 
 
 def vouched(store_fd: int, path: str) -> bool:

@@ -64,8 +64,18 @@ class Segments:
 
         Raises OSError, and the file before it stays.
         """
+        fd = self.open()
+        self.close()
+        self._fd = fd
+        return fd, 0
+
+    def open(self) -> int:
+        """Open the next file, beside the one before it; the descriptor is the caller's.
+
+        Raises OSError.
+        """
         self._number += 1
-        name = f"{self._stem}-{self._number}{SUFFIX}"
+        name = self._name()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _folder(self._store_fd) as folder_fd:
             fd = os.open(name, flags, FILE_MODE, dir_fd=folder_fd)
@@ -75,14 +85,22 @@ class Segments:
             except OSError:
                 os.close(fd)
                 raise
-        self.close()
-        self._fd = fd
-        return fd, 0
+        return fd
+
+    def withdraw(self, fd: int) -> None:
+        """Close and remove the file opened last, which nobody wrote to. Raises OSError."""
+        os.close(fd)
+        with _folder(self._store_fd) as folder_fd:
+            os.unlink(self._name(), dir_fd=folder_fd)
 
     def close(self) -> None:
+        """Close the file that `next` opened."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _name(self) -> str:
+        return f"{self._stem}-{self._number}{SUFFIX}"
 
 
 def append_fact(fd: int, fact: Mapping[str, Any]) -> int:

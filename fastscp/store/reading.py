@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import zstandard
 
-from fastscp.store.compress import open_part10
+from fastscp.store.compress import open_part10, part10_size
 from fastscp_ext import (
     UID_AS_NAME,
     UID_STRICT,
@@ -45,12 +45,13 @@ class DataSet:
     """What a file holds.
 
     header: from the preamble to the end of the File Meta Information. transfer_syntax: as it says.
-    chunks: the data set, once, while the file is open; reading raises OSError or
-    zstandard.ZstdError.
+    size: bytes of data set, -1 where only reading would tell. chunks: the data set, once, while
+    the file is open; reading raises OSError or zstandard.ZstdError.
     """
 
     header: bytes
     transfer_syntax: bytes
+    size: int
     chunks: Iterator[bytes]
 
 
@@ -66,8 +67,10 @@ def open_data_set(path: str, dir_fd: int) -> Iterator[DataSet | None]:
         if found is None:
             yield None
         else:
-            size, transfer_syntax = found
-            yield DataSet(head[:size], transfer_syntax, _chunks(head[size:], file))
+            header, transfer_syntax = found
+            whole = part10_size(file)
+            size = whole - header if whole >= 0 else -1
+            yield DataSet(head[:header], transfer_syntax, size, _chunks(head[header:], file))
 
 
 def _chunks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:

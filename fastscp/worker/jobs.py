@@ -1,6 +1,9 @@
 """What is done for an instance beside the loop: comparing duplicates and compressing parts.
 
 Helper threads do the work, for it may block on the disk; results come back on the loop's thread.
+No thread waits for anything but the disk: a duplicate whose path is locked, or must not be judged
+yet, is put back and tried again. Associations take turns, and comparisons have threads of their
+own, beside the long compressions.
 """
 
 from __future__ import annotations
@@ -10,27 +13,29 @@ import errno
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from fastscp.log import printable
 from fastscp.store import duplicates
 from fastscp.store.compress import compress_part
+from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from fastscp.messages.worker import Setup
-    from fastscp_ext import Compression, Duplicate, Rules, Shared
+    from fastscp_ext import Compression, Duplicate, Shared
 
 __all__ = ["Jobs"]
 
 log = logging.getLogger("fastscp.worker")
 
-# Threads that compare duplicates and compress parts; few, for the receivers need the disk and the
-# processors, too.
+# Threads that compare duplicates, and as many that compress parts; few, for the receivers need the
+# disk and the processors, too.
 _HELPERS: Final = 2
+# How soon a duplicate that was put back is tried again; twice as late each time, within bounds.
+_AGAIN_S: Final = 0.002
+_AGAIN_MOST_S: Final = 0.05
 # The same file error again, from every instance in flight, is one line per this many seconds.
 _ERROR_EVERY_S: Final = 5.0
 
@@ -47,6 +52,17 @@ _ADVICE: Final = {
 }
 
 
+@dataclass(eq=False)
+class _Comparison:
+    """A duplicate on its way to an outcome. lock: the number of its path's lock."""
+
+    duplicate: Duplicate
+    resolution: duplicates.Resolution
+    association: int
+    lock: int
+    again_s: float = _AGAIN_S
+
+
 class Jobs:
     """What the reception asks for, one object per worker.
 
@@ -58,26 +74,59 @@ class Jobs:
         self._store_fd = store_fd
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
-        self._helpers = ThreadPoolExecutor(_HELPERS, "helper")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._contents = duplicates.Contents()
+        self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
+        self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
+        # The locks that are this worker's, or that it tries to get, each for one comparison; and
+        # those that come after it.
+        self._locks: dict[int, Turns[_Comparison]] = {}
+        self._under_way = 0
         self._last_errors: dict[tuple[str, int], float] = {}
 
     @property
     def under_way(self) -> int:
         """Instances that are neither in the reception nor through the commit."""
-        return len(self._tasks)
+        return self._under_way
 
     def close(self) -> None:
-        """End the threads, once nothing is under way."""
-        self._helpers.shutdown()
+        """End the threads, once nothing is under way. Off the loop."""
+        self._comparisons.close()
+        self._compressions.close()
 
     def compare(self, duplicate: Duplicate) -> None:
         """Settle an instance whose path is taken."""
-        self._begin(self._compare(duplicate))
+        rules = duplicate.rules
+        resolution = duplicates.Resolution(
+            self._store_fd,
+            self._life_fd,
+            duplicate.part,
+            duplicate.path,
+            policy=rules.on_duplicate,
+            durable=rules.durable,
+            use_link=self._setup.use_link,
+            mixed=self._setup.mixed,
+            suspect=self._suspect,
+            digest=duplicate.digest,
+            contents=self._contents,
+        )
+        lock = duplicates.lock_of(duplicate.path)
+        job = _Comparison(duplicate, resolution, duplicate.association, lock)
+        self._under_way += 1
+        waiting = self._locks.get(lock)
+        if waiting is not None:
+            waiting.add(job.association, job)
+        else:
+            self._locks[lock] = Turns()
+            self._comparisons.add(job.association, job)
+
+    def unlocked(self, path_hash: int) -> None:
+        """The line of a duplicate is written, and its path's lock is free: the next one's turn."""
+        self._unlock(path_hash % duplicates.LOCKS)
 
     def compress(self, compression: Compression) -> None:
         """Compress the part of a complete instance."""
-        self._begin(self._compress(compression))
+        self._under_way += 1
+        self._compressions.add(compression.association, compression)
 
     def file_error(self, step: str, error_no: int, path: str) -> None:
         """Tell of a file call that failed and cost an instance; its sender got A700."""
@@ -91,60 +140,70 @@ class Jobs:
             _ADVICE.get(error_no, "check the store's file system"),
         )  # fmt: skip
 
-    def _begin(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    # Comparing -----------------------------------------------------------------------------------
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("an instance was lost to a bug", exc_info=task.exception())
+    def _compared(
+        self, job: _Comparison, future: asyncio.Future[duplicates.Outcome | None]
+    ) -> None:
+        outcome = self._outcome(job, future)
+        if outcome is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(job.again_s, self._comparisons.add, job.association, job)
+            job.again_s = min(2 * job.again_s, _AGAIN_MOST_S)
+            return
+        self._under_way -= 1
+        log.debug("%s is taken: %s", printable(job.resolution.path), outcome.kind)
+        if outcome.kind == "refused":
+            self._unlock(job.lock)
+            job.duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
+            return
+        kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
+        job.duplicate.accept(kind, outcome.path, outcome.lock_fd)
 
-    async def _compress(self, compression: Compression) -> None:
-        part, level = compression.part, compression.rules.compress_level
+    @staticmethod
+    def _outcome(
+        job: _Comparison, future: asyncio.Future[duplicates.Outcome | None]
+    ) -> duplicates.Outcome | None:
         try:
-            name, fd = await asyncio.get_running_loop().run_in_executor(
-                self._helpers, compress_part, self._life_fd, part, level
+            return future.result()
+        except Exception:
+            # A bug; the sender is answered all the same, and what is there already stays.
+            path = job.resolution.path
+            log.exception("cannot compare %s", printable(path))
+            return duplicates.Outcome(
+                "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
             )
+
+    def _unlock(self, lock: int) -> None:
+        waiting = self._locks[lock]
+        if not waiting:
+            del self._locks[lock]
+            return
+        job = waiting.take()
+        self._comparisons.add(job.association, job)
+
+    # Compressing ---------------------------------------------------------------------------------
+
+    def _compress(self, compression: Compression) -> tuple[str, int]:
+        """In a thread."""
+        return compress_part(self._life_fd, compression.part, compression.rules.compress_level)
+
+    def _compressed(
+        self, compression: Compression, future: asyncio.Future[tuple[str, int]]
+    ) -> None:
+        self._under_way -= 1
+        try:
+            name, fd = future.result()
         except OSError as error:
             compression.failed(error.errno or errno.EIO)
         except Exception:
             # A bug must not leave a sender without an answer.
-            log.exception("cannot compress %s", part)
+            log.exception("cannot compress %s", compression.part)
             compression.failed(errno.EIO)
         else:
             compression.done(name, fd)
 
-    async def _compare(self, duplicate: Duplicate) -> None:
-        part, path, rules = duplicate.part, duplicate.path, duplicate.rules
-        try:
-            outcome = await asyncio.get_running_loop().run_in_executor(
-                self._helpers, self._resolve, part, path, rules
-            )
-        except Exception:
-            # A bug; the sender is answered all the same, and what is there already stays.
-            log.exception("cannot compare %s", printable(path))
-            outcome = duplicates.Outcome(
-                "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
-            )
-        log.debug("%s is taken: %s", printable(path), outcome.kind)
-        if outcome.kind == "refused":
-            duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
-        else:
-            kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
-            duplicate.accept(kind, outcome.path, outcome.lock_fd)
 
-    def _resolve(self, part: str, path: str, rules: Rules) -> duplicates.Outcome:
-        """In a helper thread."""
-        return duplicates.resolve(
-            self._store_fd,
-            self._life_fd,
-            part,
-            path,
-            policy=rules.on_duplicate,
-            durable=rules.durable,
-            use_link=self._setup.use_link,
-            mixed=self._setup.mixed,
-            suspect=self._suspect,
-        )
+def _attempt(job: _Comparison) -> duplicates.Outcome | None:
+    """In a thread."""
+    return job.resolution.attempt()

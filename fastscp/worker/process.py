@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ from fastscp.store.lives import create_life, remove_life
 from fastscp.store.names import INCOMING
 from fastscp.worker.association import Association
 from fastscp.worker.jobs import Jobs
+from fastscp.worker.journal import JournalAhead
 from fastscp.worker.rules import DEFAULT, rules_from
 from fastscp_ext import Reception, Shared
 
@@ -70,6 +72,10 @@ _HELD_OFF: Final = (
 _LAST_MESSAGE_S: Final = 5.0
 # Between looks at who may read on, while space is short.
 _REFILL_S: Final = 0.02
+# How long the disk may take for what is in hand, after the drain time or when told to stop: a
+# little less than main's patience, so that the worker can still say why it ends.
+_DISK_S: Final = 14.0
+_DISK_AT_ONCE_S: Final = 1.5
 
 
 class Worker:
@@ -88,7 +94,10 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.ending = False
+        self._closing = False
         self._finished: asyncio.Event = asyncio.Event()
+        self._end_by = math.inf
+        self._deadline: asyncio.Timeout | None = None
         self._next_tick = 0.0
         self._tick_s = _tick_of(self.config)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
@@ -100,7 +109,15 @@ class Worker:
         )
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
         self._rules = rules_from(self.config)
+        self._journal = None if self.config.durable else self._make_journal()
         self._reception = self._make_reception()
+
+    def _make_journal(self) -> JournalAhead:
+        return JournalAhead(
+            self._segments,
+            opened=lambda: self._reception.journal_opened(),
+            removed=lambda fd: self._reception.leave_journal(fd),
+        )
 
     def _make_reception(self) -> Reception:
         setup, config = self._setup, self.config
@@ -114,10 +131,11 @@ class Worker:
             use_link=setup.use_link,
             implementation=uids.IMPLEMENTATION_CLASS_UID.encode(),
             version=uids.IMPLEMENTATION_VERSION_NAME.encode(),
-            new_journal=self._segments.next,
+            new_journal=self._journal.next if self._journal else self._segments.next,
             on_duplicate=self._jobs.compare,
             on_error=self._jobs.file_error,
             on_complete=self._jobs.compress,
+            on_unlocked=self._jobs.unlocked,
             mixed=setup.mixed,
         )
 
@@ -126,8 +144,7 @@ class Worker:
     async def live(self) -> None:
         """Work until drained or stopped."""
         loop = asyncio.get_running_loop()
-        if self.config.durable:
-            loop.add_reader(self._reception.done_fd, self._reception.release)
+        loop.add_reader(self._reception.done_fd, self._reception.release)
         loop.add_reader(self._channel.fileno(), self._messages)
         self._channel.write_with(loop.add_writer, loop.remove_writer)
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
@@ -144,18 +161,48 @@ class Worker:
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        # Both finish by way of threads; a look now and then is simpler than an event for each.
-        while self._reception.uncommitted or self._jobs.under_way:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        if self.config.durable:
-            loop.remove_reader(self._reception.done_fd)
+        try:
+            async with asyncio.timeout_at(self._end_by) as self._deadline:
+                await self._finish_in_hand()
+                loop.remove_reader(self._reception.done_fd)
+                self._closing = True
+                await asyncio.to_thread(self._leave_store)
+        except TimeoutError:
+            self._give_up()
         loop.remove_reader(self._channel.fileno())
+        self._channel.close()
+
+    async def _finish_in_hand(self) -> None:
+        # All finish by way of threads; a look now and then is simpler than an event for each.
+        reception = self._reception
+        while reception.uncommitted or self._jobs.under_way or reception.removals:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def _leave_store(self) -> None:
+        """Close and remove what is this life's alone. Off the loop: each call may hang."""
         self._jobs.close()
+        if self._journal is not None:
+            self._journal.close()
         self._segments.close()
         os.close(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
         os.close(self._life_lock_fd)
-        self._channel.close()
+
+    def _end_within(self, seconds: float) -> None:
+        """Wait no longer than that for the disk, once the associations are gone."""
+        self._end_by = min(self._end_by, asyncio.get_running_loop().time() + seconds)
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(self._end_by)
+
+    def _give_up(self) -> None:
+        """End though threads hang in the disk. Nothing waits for them, as an ordinary end would."""
+        log.error(
+            "the disk hangs: ending without %d unanswered instances, %d comparisons or "
+            "compressions and %d parts to be removed; a later start sweeps them; check the disk",
+            self._reception.uncommitted, self._jobs.under_way, self._reception.removals,
+        )  # fmt: skip
+        logging.shutdown()
+        os._exit(1)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -166,7 +213,8 @@ class Worker:
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
         if not self._refilling:
             self._refill()
-        self._reception.watch_journal()
+        if self._journal is not None and not self._closing:
+            self._journal.watch()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):
@@ -184,6 +232,7 @@ class Worker:
             return
         self._draining = True
         loop = asyncio.get_running_loop()
+        self._end_within(seconds + _DISK_S)
         loop.call_later(seconds, self._drained)
         self._maybe_finished()
 
@@ -232,6 +281,7 @@ class Worker:
                 case Drain():
                     self._drain(message.seconds)
                 case Stop():
+                    self._end_within(_DISK_AT_ONCE_S)
                     self._stop()
         if self._channel.closed:
             # Main is gone: nobody admits anybody any more.

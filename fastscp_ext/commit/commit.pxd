@@ -15,7 +15,6 @@ ctypedef struct Committed:
 cdef void committed_begin(Committed* c) noexcept nogil
 cdef void committed_end(Committed* c) noexcept nogil
 cdef bint journal_is_due(const Worker* worker) noexcept nogil
-cdef bint journal_is_gone(const Worker* worker) noexcept nogil
 cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil
 cdef void commit_batch(
     Worker* worker, Committed* c, flusher* threads, Instance* batch) noexcept nogil

@@ -13,9 +13,10 @@ from fastscp_ext.commit.directories cimport (
 )
 from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
+from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_KEPT, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED,
-    Instance, Worker, instance_drop_part, instance_fail,
+    Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport STAMP_DURABLE
@@ -120,7 +121,11 @@ cdef int _give_name(Worker* worker, Instance* i) noexcept nogil:
     if worker.use_link:
         if linkat(worker.incoming_fd, i.part, worker.store_fd, i.path, 0) < 0:
             return errno
-        unlinkat(worker.incoming_fd, i.part, 0)
+        if worker.durable:
+            unlinkat(worker.incoming_fd, i.part, 0)
+        else:
+            # The loop is here, and whatever unlinks may hang.
+            remover_post(&worker.removing, -1, worker.incoming_fd, i.part)
         return 0
     if _rename_noreplace(worker.incoming_fd, i.part, worker.store_fd, i.path) < 0:
         return errno
@@ -157,7 +162,7 @@ cdef bint journal_is_due(const Worker* worker) noexcept nogil:
     return worker.journal_fd < 0 or worker.journal_bytes >= worker.journal_limit
 
 
-cdef bint journal_is_gone(const Worker* worker) noexcept nogil:
+cdef bint _journal_is_gone(const Worker* worker) noexcept nogil:
     # A file that was removed takes its lines with it, however well they were flushed.
     cdef stat_t about
     return fstat(worker.journal_fd, &about) < 0 or about.st_nlink == 0
@@ -176,7 +181,7 @@ cdef int _append(Worker* worker, const char* text, size_t n) noexcept nogil:
     worker.journal_bytes += n
     if worker.durable and fdatasync(worker.journal_fd) < 0:
         return errno
-    if worker.durable and journal_is_gone(worker):
+    if worker.durable and _journal_is_gone(worker):
         return ENOENT
     return 0
 
@@ -242,9 +247,7 @@ cdef void commit_batch(
     i = batch
     while i != NULL:
         if i.stage == STAGE_SETTLED:
-            if i.lock_fd >= 0:
-                close(i.lock_fd)
-                i.lock_fd = -1
+            instance_unlock(worker, i)
             if not i.error_no:
                 i.stamps[<int>STAMP_DURABLE] = now_ns
         i = i.next

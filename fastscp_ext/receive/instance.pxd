@@ -6,6 +6,7 @@ from posix.uio cimport iovec
 
 from fastscp_ext.wire.cursor cimport Cursor
 from fastscp_ext.commit.flush_pool cimport flush_job
+from fastscp_ext.commit.remover cimport remover
 from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
 from fastscp_ext.dataset.tap cimport TapState
 from fastscp_ext.receive.rules cimport Treatment
@@ -60,6 +61,8 @@ ctypedef struct Worker:
     uint64_t journal_limit   # from which on it is full
     int journal_errno        # of the failure that closed it, or 0
     char name[24]
+    remover removing         # closes and removes parts that are dropped
+    remover unlocking        # closes the locks of paths, which must not wait for those
     int iov_used
     iovec iov[IOV_ROOM]
 
@@ -94,6 +97,7 @@ ctypedef struct Instance:
     bint no_reply
     bint owns_id             # its Message ID is marked as outstanding
     bint shrunk              # ends at `path`, which is empty
+    bint locked              # had the lock of its path, as a duplicate
     bint has_move
     bint has_move_id
     uint8_t stage
@@ -151,6 +155,7 @@ cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noe
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil
+cdef void instance_unlock(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_append(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept
 cdef void instance_judge(Worker* worker, Instance* i) noexcept
 cdef void hold(PyObject** place, object value) noexcept

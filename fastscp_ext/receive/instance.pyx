@@ -17,6 +17,7 @@ from posix.time cimport clock_gettime, clockid_t, timespec
 from posix.uio cimport iovec, writev
 from posix.unistd cimport close
 
+from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.dataset.digest cimport crc32c
@@ -51,9 +52,6 @@ cdef extern from "fcntl.h" nogil:
     int O_CLOEXEC
     int O_NOFOLLOW
     int openat(int dirfd, const char* path, int flags, ...)
-
-cdef extern from "unistd.h" nogil:
-    int unlinkat(int dirfd, const char* path, int flags)
 
 cdef enum:
     INFLATE_CAP = 1048576       # bytes inflated for the tap, at most
@@ -116,12 +114,24 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
 
 
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:
-    if i.fd >= 0:
-        close(i.fd)
+    cdef const char* name = NULL
+    # Either call may hang with the disk, and this is mostly the loop: a thread makes them.
+    if i.fd >= 0 or i.has_part:
+        if i.has_part:
+            name = i.part
+        remover_post(&worker.removing, i.fd, worker.incoming_fd, name)
         i.fd = -1
-    if i.has_part:
-        unlinkat(worker.incoming_fd, i.part, 0)
         i.has_part = False
+
+
+cdef void instance_unlock(Worker* worker, Instance* i) noexcept nogil:
+    # Give the lock of its path back, which closing does.
+    if i.lock_fd >= 0:
+        if worker.durable:
+            close(i.lock_fd)  # on a thread of the committer
+        else:
+            remover_post(&worker.unlocking, i.lock_fd, -1, NULL)
+        i.lock_fd = -1
 
 
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil:

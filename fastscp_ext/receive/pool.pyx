@@ -3,10 +3,9 @@
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
-from posix.unistd cimport close
 
 from fastscp_ext.dataset.part10 cimport embedded_end
-from fastscp_ext.receive.instance cimport Instance, drop
+from fastscp_ext.receive.instance cimport Instance, drop, instance_unlock
 from fastscp_ext.receive.settled cimport settled
 
 __all__ = []
@@ -56,8 +55,7 @@ cdef void pool_give_back(Pool* pool, Instance* i) noexcept:
     drop(&i.reply)
     if not i.shrunk:
         embedded_end(&i.embedded)
-    if i.lock_fd >= 0:
-        close(i.lock_fd)
+    instance_unlock(pool.worker, i)
     if pool.spares < SPARES_MOST and not i.shrunk:
         i.next = pool.spare
         pool.spare = i

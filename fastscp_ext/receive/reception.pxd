@@ -1,6 +1,6 @@
 # What the associations of one worker share: buffer, part folder, commit.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
@@ -39,16 +39,19 @@ cdef class Reception:
     cdef object on_duplicate
     cdef object on_error
     cdef object on_complete
+    cdef object on_unlocked
     cdef dict held            # outboxes of those that pause for the commit, in the order they did
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
-    cdef int _journal_ready(self) except -1
+    cdef bint _journal_ready(self) except -1
+    cdef bint _is_behind(self) noexcept
     cdef int finish_refused(self, Instance* i) except -1
     cdef int _finish(self, Instance* batch) except -1
     cdef int _settle(self, Instance* i) except -1
+    cdef int _tell_unlocked(self, uint32_t path_hash) except -1
     cdef int _compare(self, Instance* i) except -1
     cdef int _answer(self, Outbox outbox) except -1
     cdef int tell_error(self, Instance* i, const char* name) except -1

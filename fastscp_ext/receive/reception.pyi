@@ -29,6 +29,14 @@ class Duplicate:
     def rules(self) -> Rules:
         """Of its association when it began."""
 
+    @property
+    def association(self) -> int:
+        """Tells its association from the others whose instances are under way."""
+
+    @property
+    def digest(self) -> str:
+        """Of its data set, as its journal line will have it; "" where there is none."""
+
     def accept(
         self,
         kind: Literal["named", "identical", "version", "replaced", "kept"],
@@ -38,7 +46,8 @@ class Duplicate:
         """Go on to directory flush, journal and response.
 
         kind: named, where the path was free after all. path: where the instance is now. lock_fd:
-        closed once the journal line is written. The part is unlinked unless it is gone already.
+        closed once the journal line is written; then `on_unlocked` is called. The part is removed
+        unless it is gone already.
         """
 
     def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
@@ -60,6 +69,10 @@ class Compression:
     def rules(self) -> Rules:
         """Of its association when it began."""
 
+    @property
+    def association(self) -> int:
+        """Tells its association from the others whose instances are under way."""
+
     def done(self, part: str, fd: int) -> None:
         """Go on to the commit with another part, whose descriptor the reception owns from now on.
 
@@ -76,11 +89,15 @@ class Reception:
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
     shared, worker: what is shared, and this worker's place in it.
     name: of the worker, in journal lines (at most 23 bytes).
-    durable: flush before every acknowledgement, off the loop; `release` must then be called when
-    `done_fd` is readable. Wait until `uncommitted` is 0 before the object goes.
-    new_journal(): opens the next journal file and returns (descriptor, bytes in it); the
-    descriptor stays the caller's. on_duplicate(Duplicate): see there. on_error(step, errno,
+    durable: flush before every acknowledgement, off the loop. `release` must be called when
+    `done_fd` is readable. Wait until `uncommitted` and `removals` are 0 before the object or its
+    descriptors go.
+    new_journal(): returns the next journal file as (descriptor, bytes in it); the descriptor stays
+    the caller's. Where instances are flushed it is called off the loop and may open the file there
+    and then. Else it is called on the loop's thread, and BlockingIOError says that there is none
+    yet: `journal_opened` must follow. on_duplicate(Duplicate): see there. on_error(step, errno,
     path): a file call failed; called on the loop's thread. on_complete(Compression): see there.
+    on_unlocked(path_hash): the line of a duplicate that had a lock is written; CRC-32C of its path.
     mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer, which its receivers export.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
@@ -104,6 +121,7 @@ class Reception:
         on_duplicate: Callable[[Duplicate], object],
         on_error: Callable[[str, int, str], object],
         on_complete: Callable[[Compression], object],
+        on_unlocked: Callable[[int], object] | None = None,
         mixed: bool = False,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
@@ -113,10 +131,16 @@ class Reception:
         """Readable when `release` is due. Owned by the object."""
 
     def release(self) -> None:
-        """Send the responses of what was committed off the loop."""
+        """Send the responses of what was committed off the loop, and let reading go on.
 
-    def watch_journal(self) -> None:
-        """Have a new journal file opened if the one in use was removed. Call often.
+        Reading pauses while 256 parts wait to be removed.
+        """
+
+    def journal_opened(self) -> None:
+        """Go on with a commit that waits: new_journal has a file now, or says why there is none."""
+
+    def leave_journal(self, fd: int) -> None:
+        """Write no more to this journal file, if it is the one in use: it was removed.
 
         Where instances are flushed the commit looks for itself, before it answers.
         """
@@ -135,3 +159,7 @@ class Reception:
     @property
     def rests(self) -> int:
         """Bytes that associations keep of what they read, while they pause."""
+
+    @property
+    def removals(self) -> int:
+        """Parts and locks that wait to be closed or removed, off the loop."""

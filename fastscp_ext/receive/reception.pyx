@@ -12,11 +12,13 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read
 
 from fastscp_ext.commit.commit cimport (
-    commit_batch, committed_begin, committed_end, journal_is_due, journal_is_gone,
-    part_flushed,
+    commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
 )
 from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
+)
+from fastscp_ext.commit.remover cimport (
+    REMOVALS_MOST, remover_ask, remover_begin, remover_end, remover_waiting,
 )
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO, DUPLICATE_REPLACED, DUPLICATE_VERSION,
@@ -124,6 +126,14 @@ cdef class Duplicate:
     def rules(self):
         return <Rules>_pending(self.instance).rules
 
+    @property
+    def association(self):
+        return <Py_ssize_t>_pending(self.instance).journal_members
+
+    @property
+    def digest(self):
+        return _pending(self.instance).digest.decode()
+
     def accept(self, str kind not None, str path not None, int lock_fd=-1):
         """Go on to directory flush, journal and response. See reception.pyi."""
         cdef bytes raw = os.fsencode(path)
@@ -135,6 +145,7 @@ cdef class Duplicate:
         memcpy(i.path, PyBytes_AS_STRING(raw), len(raw) + 1)
         i.path_size = <uint32_t>len(raw)
         i.lock_fd = lock_fd
+        i.locked = lock_fd >= 0
         if kind in ("named", "version", "replaced"):
             i.has_part = False
         instance_drop_part(&self.reception.worker, i)
@@ -168,6 +179,10 @@ cdef class Compression:
     def rules(self):
         return <Rules>_pending(self.instance).rules
 
+    @property
+    def association(self):
+        return <Py_ssize_t>_pending(self.instance).journal_members
+
     def done(self, str part not None, int fd):
         """Go on to the commit with another part, and its descriptor. See reception.pyi."""
         cdef bytes raw = os.fsencode(part)
@@ -199,7 +214,7 @@ cdef class Reception:
         self, *, int store_fd, int incoming_fd, Shared shared not None,
         Py_ssize_t worker, str name not None, bint durable, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
-        on_complete, bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES,
+        on_complete, on_unlocked=None, bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES,
         uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
@@ -216,6 +231,8 @@ cdef class Reception:
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.done_fd < 0:
             raise OSError(errno, "cannot make an eventfd")
+        remover_begin(&self.worker.removing, self.done_fd)
+        remover_begin(&self.worker.unlocking, self.done_fd)
         self.shared = shared
         self.worker.store_fd = store_fd
         self.worker.incoming_fd = incoming_fd
@@ -234,6 +251,7 @@ cdef class Reception:
         self.on_duplicate = on_duplicate
         self.on_error = on_error
         self.on_complete = on_complete
+        self.on_unlocked = on_unlocked
         self.worker.mixed = mixed
         self.worker.journal_limit = journal_limit
         self.held = {}
@@ -254,6 +272,9 @@ cdef class Reception:
         committed_end(&self.committed)
         free(self.buffer)
         if self.done_fd >= 0:
+            with nogil:
+                remover_end(&self.worker.removing)
+                remover_end(&self.worker.unlocking)
             close(self.done_fd)
 
     cdef void enqueue(self, Instance* i) noexcept:
@@ -264,20 +285,23 @@ cdef class Reception:
             self.waiting_last.next = i
         self.waiting_last = i
 
-    cdef int _journal_ready(self) except -1:
-        # A journal file to append to, new where the last one failed or is full.
+    cdef bint _journal_ready(self) except -1:
+        # Have a journal file to append to, new where the last one failed or is full. False: the
+        # commit has to wait for one that somebody opens; a full one serves until then.
         if not journal_is_due(&self.worker):
-            return 0
+            return True
         try:
             fd, size = self.new_journal()
+        except BlockingIOError:
+            return self.worker.journal_fd >= 0
         except OSError as error:
             if self.worker.journal_fd < 0:
                 self.worker.journal_errno = error.errno or 0
-            return 0
+            return True
         self.worker.journal_fd = fd
         self.worker.journal_bytes = size
         self.worker.journal_errno = 0
-        return 0
+        return True
 
     cdef int complete(self, Instance* i) except -1:
         # An instance whose last byte is written: to the commit, through compression where
@@ -303,7 +327,7 @@ cdef class Reception:
         cdef Instance* batch = self.waiting
         cdef Instance* i = batch
         cdef Instance* after
-        if batch == NULL:
+        if batch == NULL or not self.threaded and not self._journal_ready():
             return 0
         self.waiting = self.waiting_last = NULL
         if self.threaded:
@@ -312,21 +336,20 @@ cdef class Reception:
                 committer_take(&self.committer, i)
                 i = after
             return 0
+        disk_begin(&self.worker)
         while i != NULL:
             if i.stage == STAGE_COMPLETE:
                 part_flushed(&self.worker, i, 0)
             i = i.next
-        self._journal_ready()
-        disk_begin(&self.worker)
         commit_batch(&self.worker, &self.committed, NULL, batch)
         disk_end(&self.worker)
         return self._finish(batch)
 
     def release(self):
-        """Send the responses of what was committed off the loop."""
+        """Go on with what was done off the loop. See reception.pyi."""
         cdef uint64_t count = 0
         read(self.done_fd, &count, 8)
-        self._finish(committer_done(&self.committer))
+        self._finish(committer_done(&self.committer) if self.threaded else NULL)
 
     cdef int finish_refused(self, Instance* i) except -1:
         # A refused instance that is in nobody's batch: its part goes, its response may leave.
@@ -377,12 +400,21 @@ cdef class Reception:
             outbox = <Outbox>i.outbox
             outbox.uncommitted -= 1
             outbox.helped -= i.helped
+        if i.locked and self.on_unlocked is not None:
+            self._tell_unlocked(i.path_hash)
         if i.error_no:
             self.tell_error(i, &i.path[0] if i.path[0] else &i.part[0])
         if i.outbox == NULL:
             pool_give_back(&self.pool, i)
         if younger != NULL:
             self.complete(younger)
+        return 0
+
+    cdef int _tell_unlocked(self, uint32_t path_hash) except -1:
+        try:
+            self.on_unlocked(path_hash)
+        except Exception as error:
+            _tell(NULL, error)
         return 0
 
     cdef int _compare(self, Instance* i) except -1:
@@ -434,6 +466,15 @@ cdef class Reception:
             outbox.helped >= share
             or self.uncommitted >= CROWDED and outbox.uncommitted >= share
             or self.uncommitted >= UNCOMMITTED_MOST
+            or self._is_behind()
+        )
+
+    cdef bint _is_behind(self) noexcept:
+        # Whether as many parts as may be wait for the disk to remove them; if so `release` is due
+        # when half of them are gone.
+        return (
+            remover_waiting(&self.worker.removing) >= REMOVALS_MOST
+            and not remover_ask(&self.worker.removing)
         )
 
     cdef int hold_back_store(self, Outbox outbox) except -1:
@@ -502,12 +543,18 @@ cdef class Reception:
         self.held.pop(outbox, None)
         self.slowed.pop(outbox.pace, None)
 
-    def watch_journal(self):
-        """Have a new journal file opened if the one in use was removed. Call often.
+    @property
+    def removals(self):
+        """Parts and locks that wait to be closed or removed, off the loop."""
+        return remover_waiting(&self.worker.removing) + remover_waiting(&self.worker.unlocking)
 
-        Where instances are flushed the commit looks for itself, before it answers.
-        """
-        if not self.threaded and self.worker.journal_fd >= 0 and journal_is_gone(&self.worker):
+    def journal_opened(self):
+        """See reception.pyi."""
+        self.commit()
+
+    def leave_journal(self, int fd):
+        """See reception.pyi."""
+        if not self.threaded and self.worker.journal_fd == fd:
             self.worker.journal_fd = -1
 
     def refill(self, double now):

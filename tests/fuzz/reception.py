@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -213,6 +214,8 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
     midway = peer.mid_message
     peer.drop_message()
     assert not peer.mid_message
+    while reception.removals:
+        time.sleep(0)
     if not allocation:
         assert peer.outbox.owed == 0
         assert reception.uncommitted == 0

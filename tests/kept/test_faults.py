@@ -105,7 +105,7 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             assert ADVICE.get(error, "check the store's file system") in line
             # Before the name: no trace. After it: the file stays, and nobody relies on it.
             assert (failing.path in service.instances()) == named
-            assert service.parts() == []
+            wait_for(lambda: not service.parts(), "no part left")
             # The same association goes on.
             assert put(peer, 2, fine) == 0
             assert put(peer, 3, failing) == 0
@@ -334,7 +334,7 @@ def test_instances_above_the_size_limit(tmp_path: Path) -> None:
         assert put(peer, 1, bigger) == 0xA700
         assert put(peer, 2, exact) == 0
         assert service.instances() == [exact.path]
-        assert service.parts() == []
+        wait_for(lambda: not service.parts(), "no part left")
         peer.release()
 
 
@@ -373,7 +373,7 @@ def test_a_file_system_that_is_really_full(tmp_path: Path) -> None:
         again = next(i for i, status in zip(what, statuses, strict=True) if status)
         assert put(peer, 99, again) == 0
         peer.release()
-        assert service.parts() == []
+        wait_for(lambda: not service.parts(), "no part left")
 
 
 @pytest.mark.usefixtures("privileged")

@@ -132,7 +132,7 @@ def test_the_service_starts_on_what_a_cut_leaves(tmp_path: Path, library: Path) 
         left = tmp_path / f"left-{number}"
         write_tree(disk.after_cut((0.5, 0.0, 0.7)[number], rng), left)
         with Service(tmp_path, store=left / "store") as service:
-            assert service.parts() == []
+            wait_for(lambda: not service.parts(), "no part left")
             again = send_all(service.port, everything)
             assert not again.broken
             # Halves of files that were never acknowledged may have survived under a final name:

@@ -323,7 +323,7 @@ def test_a_recorded_or_harmless_stream_is_stored(emptied: Service, name: str) ->
     with Exchange(emptied, name) as exchange:
         exchange.peer.send(exchange.rest)
         exchange.check(exchange.peer.read_until_close())
-    assert emptied.parts() == []
+    wait_for(lambda: not emptied.parts(), "no part left")
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_a_malformed_stream_gets_its_answer(emptied: Service, name: str) -> None
             _check_response(stream, got, bad.status)
     assert len(service.instances()) == bad.stored
     assert len(service.journal()) == facts + bad.stored
-    assert service.parts() == []
+    wait_for(lambda: not service.parts(), "no part left")
     _nothing_outside(service.store)
     assert service.worker_pids() == workers
     service.echoes()

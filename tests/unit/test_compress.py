@@ -12,11 +12,12 @@ import pytest
 import zstandard
 
 from fastscp.store.compress import compress_part, level_of, open_part10, twin
-from fastscp.store.duplicates import Outcome, resolve, vouched
+from fastscp.store.duplicates import Outcome, Resolution, vouched
 from fastscp.store.journal import append_fact
 from fastscp.store.store import Store
 from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.kit import CT, ELE, ILE, SOP, data_set
+from tests.stores import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,10 +216,11 @@ class Mixed:
         return packed_name
 
     def resolve(self, part: str, path: str, policy: str, **more: Any) -> Outcome:
-        outcome = resolve(
+        resolution = Resolution(
             self.store.dir_fd, self.incoming_fd, part, path,
             policy=policy, durable=True, mixed=True, **more,
         )  # fmt: skip
+        outcome = resolved(resolution)
         assert (outcome.lock_fd >= 0) == (outcome.kind != "refused")
         if outcome.lock_fd >= 0:
             os.close(outcome.lock_fd)

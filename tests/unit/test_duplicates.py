@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.store import duplicates
-from fastscp.store.duplicates import Batches, Outcome, resolve
+from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution
 from fastscp.store.journal import append_fact
 from fastscp.store.names import PATH_LOCKS
 from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.block import begin_batch
 from tests.kit import CT, ELE, ILE, data_set
+from tests.stores import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,8 @@ class Site:
         (folder / PATH).parent.mkdir(parents=True)
         self.use_link = use_link
         self.durable = durable
+        self.digest = ""
+        self.contents = Contents()
         self.store_fd = os.open(folder, os.O_RDONLY)
         self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
 
@@ -57,15 +60,20 @@ class Site:
         os.close(self.store_fd)
         os.close(self.incoming_fd)
 
+    def resolution(
+        self, content: bytes, policy: str, name: str = "a.part", suspect: Batches | None = None
+    ) -> Resolution:
+        (self.incoming / name).write_bytes(content)
+        return Resolution(
+            self.store_fd, self.incoming_fd, name, PATH,
+            policy=policy, durable=self.durable, use_link=self.use_link,
+            suspect=suspect, digest=self.digest, contents=self.contents,
+        )  # fmt: skip
+
     def resolve(
         self, content: bytes, policy: str, name: str = "a.part", suspect: Batches | None = None
     ) -> Outcome:
-        (self.incoming / name).write_bytes(content)
-        outcome = resolve(
-            self.store_fd, self.incoming_fd, name, PATH,
-            policy=policy, durable=self.durable, use_link=self.use_link,
-            suspect=suspect,
-        )  # fmt: skip
+        outcome = resolved(self.resolution(content, policy, name, suspect))
         assert (outcome.lock_fd >= 0) == (outcome.kind != "refused")
         return outcome
 
@@ -185,10 +193,11 @@ def test_a_directory_has_the_name(site: Site) -> None:
 def test_failures_are_outcomes(site: Site, tmp_path: Path) -> None:
     for name, path in (("missing.part", PATH), ("a.part", "no/such/folder.dcm")):
         (site.incoming / "a.part").write_bytes(instance())
-        outcome = resolve(
+        resolution = Resolution(
             site.store_fd, site.incoming_fd, name, path,
             policy="version", durable=True, use_link=site.use_link,
         )  # fmt: skip
+        outcome = resolved(resolution)
         assert outcome.kind == "refused"
         assert outcome.status == status.OUT_OF_RESOURCES
         assert outcome.error_no != 0
@@ -352,3 +361,122 @@ def test_batches_of_workers() -> None:
             liveness.end_batches(outside)
         with pytest.raises(IndexError):
             liveness.clear(outside)
+
+
+# What is remembered ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One more for each time that two data sets are read and compared."""
+    found: list[int] = []
+    compare = duplicates._compare
+
+    def counting(ours: Iterator[bytes], theirs: Iterator[bytes]) -> tuple[bool, int | None]:
+        found.append(1)
+        return compare(ours, theirs)
+
+    monkeypatch.setattr(duplicates, "_compare", counting)
+    # Small files differ soon; these stand for large ones.
+    monkeypatch.setattr(duplicates, "_SOON", 0)
+    return found
+
+
+def digest_of(content: bytes) -> str:
+    return f"crc32c:{crc32c(content[144 + int.from_bytes(content[140:144], 'little') :]):08x}"
+
+
+def late(seed: int) -> bytes:
+    """Instances that differ in the last byte only."""
+    return instance()[:-1] + bytes([seed])
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["digest", "no digest"])
+def test_versions_are_told_apart_without_reading_them_again(
+    site: Site, compared: list[int], told: bool
+) -> None:
+    def arrives(content: bytes) -> Outcome:
+        site.digest = digest_of(content) if told else ""
+        return site.done(content, "version")
+
+    (site.store / PATH).write_bytes(late(1))
+    for version in range(2, 10):
+        assert arrives(late(version)).path == f"{PATH}~{version}"
+    # The first one was another's: it was read once. What was stored here is known, whatever comes,
+    # except for the first of these where its digest was not told.
+    read = 1 if told else 2
+    assert len(compared) == read
+    for seed in range(20, 30):
+        assert arrives(late(seed)).kind == "refused"
+    assert len(compared) == read
+    # Identical still means equal bytes.
+    assert arrives(late(9)).path == f"{PATH}~9"
+    assert len(compared) == read + 1
+
+
+def test_another_length_is_told_without_reading(site: Site, compared: list[int]) -> None:
+    (site.store / PATH).write_bytes(instance(size=600))
+    assert site.done(instance(), "version").kind == "version"
+    assert site.done(instance(syntax=ILE), "version").kind == "version"
+    assert compared == []
+
+
+def test_a_file_that_was_changed_is_read_again(site: Site, compared: list[int]) -> None:
+    (site.store / PATH).write_bytes(late(1))
+    assert site.done(late(2), "keep").kind == "kept"
+    assert site.done(late(2), "keep").kind == "kept"
+    assert len(compared) == 1
+    (site.store / PATH).unlink()
+    (site.store / PATH).write_bytes(late(2))
+    assert site.done(late(2), "keep").kind == "identical"
+
+
+def test_files_that_differ_soon_are_not_read_to_their_ends(
+    site: Site, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_SOON", 1000)
+    monkeypatch.setattr(duplicates, "_checksum", lambda *_: pytest.fail("read on"))
+    (site.store / PATH).write_bytes(late(1))
+    for _ in range(2):
+        assert site.done(late(2), "keep").kind == "kept"
+    assert len(compared) == 2
+
+
+def test_what_is_remembered_is_bounded(
+    site: Site, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_REMEMBERED", 3)
+    (site.store / PATH).write_bytes(late(1))
+    for version in range(2, 10):
+        site.done(late(version), "version")
+    assert len(site.contents._known) == 3
+
+
+# Nobody waits ----------------------------------------------------------------------------------
+
+
+def test_a_lock_that_is_taken_is_tried_again(site: Site) -> None:
+    (site.store / PATH).write_bytes(instance())
+    first = site.resolve(instance(1), "version")
+    second = site.resolution(instance(2), "version", "b.part")
+    assert second.attempt() is None
+    assert second.attempt() is None
+    os.close(first.lock_fd)
+    outcome = second.attempt()
+    assert outcome is not None
+    assert outcome.path == f"{PATH}~3"
+    os.close(outcome.lock_fd)
+
+
+def test_a_line_on_its_way_is_asked_for_again_with_the_lock_held(site: Site) -> None:
+    old = instance()
+    (site.store / PATH).write_bytes(old)
+    doubting = site.resolution(instance(1), "version", suspect=Written(site, old))
+    assert doubting.attempt() is None
+    other = site.resolution(instance(2), "version", "b.part")
+    assert other.attempt() is None
+    assert doubting.attempt() is None
+    outcome = doubting.attempt()
+    assert outcome is not None
+    assert outcome.kind == "version"
+    os.close(outcome.lock_fd)

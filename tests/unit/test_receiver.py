@@ -60,7 +60,9 @@ from tests.kit import (
     split_pdus,
     store,
     store_rq,
+    wait_for,
 )
+from tests.stores import resolved
 from tests.unit.still import Clock, still
 
 if TYPE_CHECKING:
@@ -273,6 +275,7 @@ class Site:
             if error[0] is None:
                 assert self.reception.uncommitted == 0
         finally:
+            self.removed()
             self.segments.close()
             os.close(self.store_fd)
             os.close(self.incoming_fd)
@@ -376,11 +379,12 @@ class Site:
             self.waiting.append(duplicate)
 
     def resolve(self, duplicate: Duplicate) -> None:
-        outcome = duplicates.resolve(
+        resolution = duplicates.Resolution(
             self.store_fd, self.incoming_fd, duplicate.part, duplicate.path,
             policy=duplicate.rules.on_duplicate, durable=duplicate.rules.durable,
-            use_link=self.use_link,
+            use_link=self.use_link, digest=duplicate.digest,
         )  # fmt: skip
+        outcome = resolved(resolution)
         if outcome.kind == "refused":
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
         else:
@@ -395,7 +399,12 @@ class Site:
         }
 
     def parts(self) -> list[str]:
+        self.removed()
         return sorted(names_in(self.incoming_fd))
+
+    def removed(self) -> None:
+        """Wait until what was dropped is closed and removed."""
+        wait_for(lambda: self.reception.removals == 0, "the end of dropped parts")
 
     def counted(self) -> tuple[int, int]:
         """Instances stored and refused, as counted; every family must have the same."""
@@ -1550,6 +1559,46 @@ def test_a_journal_that_cannot_be_opened(tmp_path: Path, durable: bool) -> None:
         made.settle(one)
         assert one.statuses() == [0xA700, 0]
         assert [fact.get("duplicate") for fact in made.journal()] == ["identical"]
+
+
+def test_a_commit_waits_for_a_journal_file_that_is_being_opened(tmp_path: Path) -> None:
+    """Where its loop must not open one; and a full one serves until the next is there."""
+    ready: list[bool] = []
+
+    def new_journal() -> tuple[int, int]:
+        if not ready:
+            raise BlockingIOError
+        ready.clear()
+        fd, _size = made.segments.next()
+        # Full at once.
+        return fd, 1 << 30
+
+    with Site(tmp_path / "store", new_journal=new_journal) as made:
+        one = made.associate()
+        made.feed(one, store(1) + store(2, sop="1.2.2"))
+        assert (one.statuses(), made.reception.uncommitted) == ([], 2)
+        made.reception.journal_opened()
+        assert one.statuses() == []
+        ready.append(True)
+        made.reception.journal_opened()
+        assert (one.statuses(), made.reception.uncommitted) == ([0, 0], 0)
+        made.feed(one, store(3, sop="1.2.3"))
+        assert one.statuses() == [0, 0, 0]
+        # One that was removed is written to no more, another one's descriptor changes nothing.
+        (before,) = (made.store / JOURNAL).iterdir()
+        made.reception.leave_journal(-5)
+        made.feed(one, store(4, sop="1.2.4"))
+        fds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+               if os.path.exists(f"/proc/self/fd/{fd}")}  # fmt: skip
+        (in_use,) = (fd for fd, name in fds.items() if name == str(before))
+        made.reception.leave_journal(in_use)
+        made.feed(one, store(5, sop="1.2.5"))
+        assert one.statuses() == [0] * 4
+        ready.append(True)
+        made.reception.journal_opened()
+        assert one.statuses() == [0] * 5
+        assert [fact["message_id"] for fact in made.journal()] == [1, 2, 3, 4, 5]
+        assert len(list((made.store / JOURNAL).iterdir())) == 2
 
 
 @pytest.mark.parametrize("durable", [False, True])

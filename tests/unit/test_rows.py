@@ -24,7 +24,7 @@ from fastscp_ext.shared.block import Block
 from fastscp_ext.shared.tables import status_name, syntax_name
 from tests.block import HEADER, regions
 from tests.kit import ELE, ILE, data_set, message, store, store_rq
-from tests.unit.test_receiver import ECHO_RQ, Association, Site
+from tests.unit.test_receiver import ECHO_RQ, Association, Site, rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,6 +161,28 @@ def test_a_compression_that_fails(tmp_path: Path, error_no: int, reason: str) ->
         asked.pop().failed(error_no)
         assert ended(site) == {(0xA700, reason): 1}
         assert site.counted() == (0, 1)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_is_refused_beside_the_loop_is_counted_once_everywhere(
+    tmp_path: Path, durable: bool
+) -> None:
+    """In the rows, and for the association's last line."""
+    asked: list[Compression] = []
+    with Site(
+        tmp_path / "store", durable=durable, policy="refuse", on_complete=asked.append
+    ) as site:
+        one = site.associate()
+        site.feed(one, store(1) + store(2, data_set(seed=1)))
+        site.settle(one)
+        assert one.statuses() == [0, 0xC000]
+        assert (one.outbox.stored, one.outbox.refused) == site.counted() == (1, 1)
+        packed = site.associate(rules=rules(durable=durable, compress_level=1))
+        site.feed(packed, store(1, sop="1.2.9"))
+        asked.pop().failed(errno.EIO)
+        assert packed.statuses() == [0xA700]
+        assert (packed.outbox.stored, packed.outbox.refused) == (0, 1)
+        assert site.counted() == (1, 2)
 
 
 @pytest.mark.parametrize("durable", [False, True])

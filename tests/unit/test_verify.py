@@ -11,6 +11,7 @@ import pty
 import subprocess
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from fastscp.store.journal import (
     read_segment,
     segment_names,
 )
-from fastscp.store.reading import difference
+from fastscp.store.reading import NoInstanceError, describe, difference
 from fastscp.store.store import Store
 from fastscp.store.verify import verify
 from fastscp_ext import build_meta, crc32c
@@ -549,6 +550,38 @@ def test_adopt(shelf: Shelf) -> None:
     assert (again.findings, again.lines) == ((), 3)
     with shelf.opened() as fd:
         assert last_sequence(fd) == 43
+
+
+def test_what_stands_behind_a_deflated_stream_is_not_inflated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inflater would keep all of it: it gets no more than the chunk that has the end."""
+    fed: list[int] = []
+    real = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, bits: int) -> None:
+            self._inflater = real(bits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            fed.append(len(data))
+            return self._inflater.decompress(data, most)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inflater, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    # Without a Series Instance UID the tap waits for more until the end.
+    data = data_set(DEFLATED, series="") + bytes(8 << 20)
+    (tmp_path / "a.dcm").write_bytes(part10(data, DEFLATED))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(NoInstanceError, match="series"):
+            describe(fd, "a.dcm")
+    finally:
+        os.close(fd)
+    assert len(fed) == 1
+    assert fed[0] <= 1 << 20
 
 
 @pytest.mark.parametrize("syntax", [ELE, ILE, BIG, DEFLATED])

@@ -1,0 +1,90 @@
+"""Work for helper threads, in turns: no association waits for all that another has waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Lane", "Turns"]
+
+log = logging.getLogger("fastscp.worker")
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Turns(Generic[_T]):
+    """A queue that goes round the associations, one item of each at a time."""
+
+    def __init__(self) -> None:
+        # In the order of their turns; none is empty.
+        self._waiting: dict[int, deque[_T]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, association: int, item: _T) -> None:
+        """Put an item behind the others of its association."""
+        self._waiting.setdefault(association, deque()).append(item)
+
+    def take(self) -> _T:
+        """The next item. Raises StopIteration when there is none."""
+        association = next(iter(self._waiting))
+        waiting = self._waiting.pop(association)
+        item = waiting.popleft()
+        if waiting:
+            self._waiting[association] = waiting
+        return item
+
+
+class Lane(Generic[_T, _R]):
+    """A few threads that work on items. All methods run on the loop.
+
+    work(item): what a thread does with one. done(item, future): then, on the loop; its future has
+    what `work` returned or raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        work: Callable[[_T], _R],
+        done: Callable[[_T, asyncio.Future[_R]], None],
+    ) -> None:
+        self._threads = ThreadPoolExecutor(threads, name)
+        self._free = threads
+        self._work = work
+        self._done = done
+        self._turns: Turns[_T] = Turns()
+
+    def add(self, association: int, item: _T) -> None:
+        """Have an item worked on, when it is the association's turn."""
+        self._turns.add(association, item)
+        self._begin()
+
+    def close(self) -> None:
+        """End the threads, once nothing is under way. Off the loop."""
+        self._threads.shutdown()
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._free and self._turns:
+            item = self._turns.take()
+            self._free -= 1
+            future = loop.run_in_executor(self._threads, self._work, item)
+            future.add_done_callback(partial(self._ended, item))
+
+    def _ended(self, item: _T, future: asyncio.Future[_R]) -> None:
+        self._free += 1
+        try:
+            self._done(item, future)
+        except Exception:
+            log.exception("an instance was lost to a bug")
+        self._begin()
