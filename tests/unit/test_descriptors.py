@@ -13,6 +13,7 @@ from fastscp.config.settings import ServeConfig
 from fastscp.errors import ConfigError
 from fastscp.main import descriptors
 from fastscp.main.descriptors import associations_allowed, main_needs, worker_needs
+from fastscp.worker import jobs
 
 
 @pytest.fixture
@@ -28,11 +29,22 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return limits
 
 
-def test_the_codec_keeps_to_the_number() -> None:
-    reception = Path(fastscp_ext.__file__).with_name("receive") / "reception.pxd"
-    found = re.search(r"UNCOMMITTED_MOST = (\d+)", reception.read_text())
-    assert found is not None
-    assert int(found[1]) == descriptors._UNCOMMITTED
+@pytest.mark.parametrize(
+    ("number", "counted"),
+    [
+        (r"UNCOMMITTED_MOST = (\d+)", descriptors._UNCOMMITTED),
+        (r"#define REMOVALS_MOST (\d+)", descriptors._LEFTOVERS),
+    ],
+)
+def test_the_codec_keeps_to_the_numbers(number: str, counted: int) -> None:
+    sources = Path(fastscp_ext.__file__).parent
+    texts = [path.read_text() for kind in ("*.pxd", "*.h") for path in sources.rglob(kind)]
+    assert [int(found) for text in texts for found in re.findall(number, text)] == [counted]
+
+
+def test_so_many_helpers() -> None:
+    # Some compare, and as many compress.
+    assert 2 * jobs._HELPERS == descriptors._HELPERS
 
 
 def test_the_defaults_fit_where_systems_allow_4096(limit: dict[str, int]) -> None:
