@@ -103,7 +103,10 @@ class Channel:
 
     def wait(self) -> object:
         """The next message, however long it takes; None when the other end is gone."""
-        select.select([self._sock], [], [])
+        # Not select(), which knows no descriptor above 1023.
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.poll()
         return next((message for message, _fd in self.receive(1)), None)
 
     def close(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import resource
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -236,3 +238,22 @@ def test_a_message_of_the_other_direction_is_an_error(pair: tuple[Channel, Chann
         main.send(Ready())
     with pytest.raises(msgspec.ValidationError):
         received(worker)
+
+
+def test_waits_on_a_descriptor_above_1023() -> None:
+    """select() cannot: a service may have that many files open before it starts a worker."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 1024)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    theirs.close()
+    main, worker = Channel(ours, FromWorker), Channel(socket.socket(fileno=high), ToWorker)
+    assert worker.fileno() > 1023
+    main.send(Drain(2.0))
+    assert worker.wait() == Drain(2.0)
+    main.close()
+    assert worker.wait() is None
+    worker.close()
