@@ -30,7 +30,7 @@ def demo(
     """
     loaded = load_settings(given, config, verbose, quiet)
     settings = loaded.config
-    log.configure("main", settings.log_level, settings.log_format)
+    log.configure("main", settings.log_level, settings.log_format, queued=True)
     from fastscp.cli import demonstration
 
     return demonstration.run(settings, once, keep=loaded.sources["store"] != "default")

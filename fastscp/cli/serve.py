@@ -24,7 +24,7 @@ def serve(
     or KiB, MiB, GiB. Lists repeat the option or use commas.
     """
     settings = load_settings(given, config, verbose, quiet).config
-    log.configure("main", settings.log_level, settings.log_format)
+    log.configure("main", settings.log_level, settings.log_format, queued=True)
     from fastscp.main import serve as service
 
     code: int = service.run(settings)

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-import logging.handlers
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +18,7 @@ import uvloop
 from setproctitle import setproctitle
 
 from fastscp import __version__
+from fastscp import log as logs
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
@@ -388,27 +387,12 @@ def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
     HOST:PORT` goes to stderr, one line each and first of all: the log's lines wait for it.
     Raises ConfigError or StartError before any connection is accepted.
     """
-    waiting = logging.handlers.MemoryHandler(1 << 16, logging.CRITICAL + 1)
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    for handler in handlers:
-        root.removeHandler(handler)
-    root.addHandler(waiting)
-
-    def release() -> None:
-        root.removeHandler(waiting)
-        for handler in handlers:
-            root.addHandler(handler)
-        for record in waiting.buffer:
-            root.handle(record)
-        waiting.buffer.clear()
+    logs.hold()
 
     def announce(addresses: list[str]) -> None:
-        for address in addresses:
-            print(f"listening on {address}", file=sys.stderr, flush=True)  # noqa: T201
+        logs.announce([f"listening on {address}" for address in addresses])
         if ready is not None:
             ready(addresses)
-        release()
 
     async def serve() -> int:
         return await Service(config, ready=announce).serve()
@@ -417,5 +401,5 @@ def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve())
     finally:
-        if waiting in root.handlers:
-            release()
+        logs.announce()
+        logs.flush()

@@ -415,7 +415,9 @@ def main(arguments: Sequence[str]) -> None:
         # Main went away before it said what to do.
         return
     setproctitle(f"fastscp: worker {setup.worker}")
-    logs.configure(f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format)
+    logs.configure(
+        f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format, queued=True
+    )
     try:
         shared = Shared(shared_fd)
     except (OSError, ValueError) as error:

@@ -186,6 +186,7 @@ def test_identity_is_ignored(tmp_path: Path, kind: int, primary: bytes, secondar
     with Service(tmp_path) as service:
         with associated(service, ext_neg=[identity(kind, primary, secondary)]) as scu:
             assert scu.send_c_store(instance.path).Status == 0
+        service.stop()
         assert "secret" not in service.log()
 
 

@@ -85,6 +85,16 @@ def put(peer: Peer, number: int, item: Item) -> int:
     return peer.read_response().status
 
 
+def _told(service: Service, *texts: str) -> str:
+    """Wait for a log line with all of these, and return it."""
+
+    def look() -> str:
+        lines = service.log().splitlines()
+        return next((line for line in lines if all(text in line for text in texts)), "")
+
+    return wait_for(look, f"a log line with {texts}")
+
+
 def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library: Path) -> None:
     with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         assert put(peer, 1, items("0", 1)[0]) == 0
@@ -98,10 +108,8 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             assert put(peer, 1, failing) == 0xA700, (step, error)
             assert service.control.hits(rule) == 1
             subject = "0000" if path == ".part" and kind in (OPEN, WRITE) else failing.path
-            line = service.in_log(f"cannot {step} ({subject}")
-            assert "answered A700" in line
             text = f"{os.strerror(error)}; answered A700; "
-            line = next(one for one in service.log().splitlines() if step in one and text in one)
+            line = _told(service, f"cannot {step} ({subject}", text)
             assert ADVICE.get(error, "check the store's file system") in line
             # Before the name: no trace. After it: the file stays, and nobody relies on it.
             assert (failing.path in service.instances()) == named

@@ -119,15 +119,17 @@ def _command(*elements: tuple[int, bytes]) -> bytes:
 # Before the association ---------------------------------------------------------------------------
 
 
-def test_b5_a_probe_leaves_no_trace(service: Service) -> None:
-    with Peer(service.host, service.port) as peer:
-        name = peer.name
-    reset = Peer(service.host, service.port)
-    reset_name = reset.name
-    reset.reset()
-    service.echoes()
-    assert name not in service.log()
-    assert reset_name not in service.log()
+def test_b5_a_probe_leaves_no_trace(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        with Peer(service.host, service.port) as peer:
+            name = peer.name
+        reset = Peer(service.host, service.port)
+        reset_name = reset.name
+        reset.reset()
+        service.echoes()
+        service.stop()
+        assert name not in service.log()
+        assert reset_name not in service.log()
 
 
 @pytest.mark.parametrize("length", [0, 67, (1 << 20) + 1, 0xFFFFFFFF])
@@ -202,11 +204,13 @@ def test_b16_b76_any_calling_title_is_taken(
         assert decode_associate_ac(answer).calling_ae == title
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
+        name = peer.name
         peer.release()
     assert service.journal()[-1]["calling_ae"] == journaled
     meta = pydicom.filereader.read_file_meta_info(service.store / path_of())
     assert meta.get("SourceApplicationEntityTitle") == in_file
     assert meta.get("SendingApplicationEntityTitle") == in_file
+    service.in_log(f"{name}: released")
     # Each line of the log is one that the service meant.
     assert "\x1b" not in service.log()
     assert not any(line.startswith("D") for line in service.log().splitlines())
@@ -359,6 +363,7 @@ def test_b26_a_pdu_above_the_maximum_is_taken_and_said_once(service: Service) ->
         assert peer.read_statuses(1) == [(1, 0)]
         name = peer.name
     assert service.data_of(path_of()) == data
+    service.in_log(f"{name}: connection closed")
     told = [line for line in service.log().splitlines() if name in line and "140006" in line]
     assert len(told) == 1
 

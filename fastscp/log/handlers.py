@@ -1,0 +1,199 @@
+"""The handlers of the root logger, and how a process sets up its logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Final, TextIO
+
+from fastscp.log.form import TRACE, JsonFormatter, TextFormatter, timestamp
+from fastscp.log.repeats import Repeats
+from fastscp.log.writer import Lost, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold"]
+
+LEVELS: Final = {
+    "trace": TRACE,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+_STDERR: Final = 2
+# How long the end of a process waits for its last lines.
+_LAST_LINES_S: Final = 1.0
+# How soon the thread looks again, where somebody else was about to do its work.
+_SOON_S: Final = 0.05
+
+
+class Direct(logging.StreamHandler[TextIO]):
+    """Writes at once, and waits for the reader: for commands whose lines stand among output."""
+
+
+class Queued(logging.Handler):
+    """Hands lines to a writer: whoever logs never waits for whoever reads the log.
+
+    A line is formed where it is logged, for what it tells may change; only writing is put off.
+    repeats: which of the lines that peers cause are shown; at level debug and below all are.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[memoryview], int],
+        formatter: logging.Formatter,
+        repeats: Repeats,
+        *,
+        fd: int = -1,
+    ) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._repeats = repeats
+        self._patience_s = _LAST_LINES_S
+        self.writer = Writer(write, self._lost_line, idle=self._tell_repeats, fd=fd)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        why = getattr(record, "caused", None)
+        if why is not None and logging.getLogger().level > logging.DEBUG:
+            self._say_over()
+            if not self._repeats.shows(why, record.levelno):
+                return
+        self._put(record)
+
+    def flush(self) -> None:
+        """Write what waits, within a second in all, however often it is asked for."""
+        self.acquire()
+        try:
+            self._say_over(all_of_them=True)
+        finally:
+            self.release()
+        if not self.writer.flush(self._patience_s):
+            self._patience_s = 0.0
+
+    def close(self) -> None:
+        self.writer.close()
+        super().close()
+
+    def _put(self, record: logging.LogRecord) -> None:
+        self.writer.put(record.levelno, record.created, lambda: self._form(record))
+
+    def _form(self, record: logging.LogRecord) -> bytes:
+        try:
+            return f"{self.format(record)}\n".encode()
+        except Exception as error:
+            # A bug of whoever logs; it must not cost more than its line.
+            text = f"a line of {record.name} cannot be formed ({type(error).__name__})"
+            return f"{self.format(_record(logging.ERROR, text))}\n".encode()
+
+    def _say_over(self, *, all_of_them: bool = False) -> None:
+        for level, text in self._repeats.over(all_of_them=all_of_them):
+            self._put(_record(level, text))
+
+    def _tell_repeats(self) -> float | None:
+        """For the writer's thread: say what is due; returns when to ask again.
+
+        Does not wait for the lock: its holder may wait for the thread, in `flush`.
+        """
+        if self.lock is None or not self.lock.acquire(blocking=False):
+            return _SOON_S
+        try:
+            self._say_over()
+            due = self._repeats.next_s
+        finally:
+            self.lock.release()
+        return None if due is None else max(_SOON_S, due)
+
+    def _lost_line(self, lost: Lost) -> bytes:
+        errors = f", {lost.errors:,} of them errors," if lost.errors else ""
+        text = (
+            f"{lost.lines:,} lines were lost since {timestamp(lost.since)}{errors} for want of "
+            "room: whoever reads this log is too slow or stopped, or what it is written to is full"
+        )
+        return self._form(_record(logging.WARNING, text))
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord("fastscp.log", level, "", 0, "%s", (text,), None)
+
+
+def configure(
+    role: str,
+    level: str = "info",
+    form: str = "text",
+    stream: TextIO | None = None,
+    *,
+    queued: bool = False,
+) -> None:
+    """Set up the logging of this process; may be called again to change it.
+
+    role: which process speaks, as `main` or `worker-1`. level: a key of LEVELS. form: `text` or
+    `json`. stream: stderr if None. queued: as the service needs it, on stderr only: nobody waits
+    for whoever reads the log.
+    """
+    logging.addLevelName(TRACE, "TRACE")
+    # Neither form names a thread, a process number or a line of code, which are dear to find out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
+    formatter = JsonFormatter(role) if form == "json" else TextFormatter(role)
+    root = logging.getLogger()
+    root.setLevel(LEVELS[level])
+    before = _queued()
+    if queued and before is not None:
+        before.setFormatter(formatter)
+        return
+    handler: logging.Handler
+    if queued:
+        _keep_standard_descriptors()
+        handler = Queued(partial(os.write, _STDERR), formatter, Repeats(), fd=_STDERR)
+    else:
+        handler = Direct(sys.stderr if stream is None else stream)
+        handler.setFormatter(formatter)
+    for old in [old for old in root.handlers if isinstance(old, Direct | Queued)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+
+
+def _queued() -> Queued | None:
+    return next((one for one in logging.getLogger().handlers if isinstance(one, Queued)), None)
+
+
+def _keep_standard_descriptors() -> None:
+    """Fill 0 to 2 where they are closed: a file of the store in their place would get our lines."""
+    for fd in range(_STDERR + 1):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def hold() -> None:
+    """Keep the lines of this process back until `announce`; their number is bounded as ever."""
+    handler = _queued()
+    if handler is not None:
+        handler.writer.hold()
+
+
+def announce(lines: Sequence[str] = ()) -> None:
+    """Write these lines as they are, before all that was held back, and go on with that.
+
+    Where nothing is queued they go to stderr directly.
+    """
+    text = "".join(f"{line}\n" for line in lines)
+    handler = _queued()
+    if handler is not None:
+        handler.writer.go_on(text.encode())
+    elif text:
+        print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def flush() -> None:
+    """Write what waits, within about a second, before something else speaks on stderr."""
+    handler = _queued()
+    if handler is not None:
+        handler.flush()

@@ -1,0 +1,224 @@
+"""Log lines on their way to a descriptor: a bounded queue, and the thread that writes them."""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Lost", "Writer"]
+
+_MOST_BYTES: Final = 1 << 20
+_MOST_LINES: Final = 8192
+# How long the thread lets lines gather.
+_COMPANY_S: Final = 0.01
+# Who fills what share of the queue. What is worth more finds room where the rest is dropped.
+_SHARES: Final = ((logging.INFO, 0.5), (logging.WARNING, 0.75), (logging.ERROR, 0.875))
+
+
+@dataclass(slots=True)
+class Lost:
+    """Lines that were dropped. since: seconds since the epoch, of the first."""
+
+    since: float
+    lines: int = 0
+    errors: int = 0
+
+    def add(self, other: Lost) -> None:
+        self.since = min(self.since, other.since)
+        self.lines += other.lines
+        self.errors += other.errors
+
+
+class _Line(NamedTuple):
+    """A line, end included. lost: what it tells of, if it tells of lines that were lost."""
+
+    text: bytes
+    level: int
+    lost: Lost | None = None
+
+
+class Writer:
+    """Takes lines from any thread and never waits; a daemon thread of its own writes them.
+
+    write: the one call that may block; takes bytes, returns how many it wrote, raises OSError.
+    tell_lost: makes the line that tells of lost lines. idle: called by the thread before it waits;
+    may put lines; returns after how many seconds to call again, None for "not before a line comes".
+    """
+
+    def __init__(
+        self,
+        write: Callable[[memoryview], int],
+        tell_lost: Callable[[Lost], bytes],
+        *,
+        idle: Callable[[], float | None] = lambda: None,
+        fd: int = -1,
+        most_bytes: int = _MOST_BYTES,
+        most_lines: int = _MOST_LINES,
+    ) -> None:
+        self._write = write
+        self._tell_lost = tell_lost
+        self._idle = idle
+        self._fd = fd
+        self._most_bytes = most_bytes
+        self._most_lines = most_lines
+        # With a lock that its holder may take again: a line may come from a finalizer, anywhere.
+        self._changed = threading.Condition()
+        self._lines: deque[_Line] = deque()
+        self._bytes = 0
+        self._lost: Lost | None = None
+        self._held = False
+        self._writing = False
+        self._failing = False
+        # The line on the descriptor has no end yet, and never gets its own.
+        self._torn = False
+        self._closed = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def put(self, level: int, when: float, make: Callable[[], bytes]) -> None:
+        """Queue a line, or drop and count it. make: called only where there is room."""
+        with self._changed:
+            if self._lost is not None and self._has_room(0):
+                self._queue_lost()
+            if not self._has_room(level):
+                self._lose(Lost(when, 1, level >= logging.ERROR))
+                return
+            self._append(_Line(make(), level))
+            self._changed.notify_all()
+
+    def hold(self) -> None:
+        """Write nothing until `go_on`."""
+        with self._changed:
+            self._held = True
+
+    def go_on(self, first: bytes = b"") -> None:
+        """Write again; `first` comes before all that waits, and is never dropped."""
+        with self._changed:
+            self._held = False
+            if first:
+                self._lines.appendleft(_Line(first, logging.CRITICAL))
+                self._bytes += len(first)
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Wait so long at most until all is written; whether it is."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while self._lines or self._writing:
+                left = end - time.monotonic()
+                if left <= 0 or self._held:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def close(self) -> None:
+        """Let the thread end, once it has written what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # With the lock held --------------------------------------------------------------------------
+
+    def _has_room(self, level: int) -> bool:
+        share = next((share for below, share in _SHARES if level < below), 1.0)
+        return (
+            self._bytes < self._most_bytes * share and len(self._lines) < self._most_lines * share
+        )
+
+    def _append(self, line: _Line) -> None:
+        self._lines.append(line)
+        self._bytes += len(line.text)
+
+    def _lose(self, lost: Lost) -> None:
+        if self._lost is None:
+            self._lost = lost
+        else:
+            self._lost.add(lost)
+
+    def _queue_lost(self) -> None:
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            self._append(_Line(self._tell_lost(lost), logging.CRITICAL, lost))
+
+    def _take(self) -> list[_Line]:
+        """The next lines, as many as one call writes whole beside other writers."""
+        lines: list[_Line] = []
+        room = select.PIPE_BUF
+        while self._lines and (not lines or len(self._lines[0].text) <= room):
+            line = self._lines.popleft()
+            self._bytes -= len(line.text)
+            room -= len(line.text)
+            lines.append(line)
+        return lines
+
+    # The thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (lines := self._next()) is not None:
+            if lines:
+                self._out(lines)
+
+    def _next(self) -> list[_Line] | None:
+        """The lines to write now, none where `idle` is due; None at the end."""
+        seconds = self._idle()
+        with self._changed:
+            self._writing = False
+            if not self._lines and not self._failing:
+                self._queue_lost()
+            woken = self._held or not self._lines
+            if woken:
+                if self._closed:
+                    return None
+                self._changed.notify_all()
+                self._changed.wait(seconds)
+            self._writing = bool(self._lines) and not self._held
+        if woken:
+            # Lines come in company. To be woken for each would cost more than to write it.
+            time.sleep(_COMPANY_S)
+        with self._changed:
+            return [] if self._held else self._take()
+
+    def _out(self, lines: list[_Line]) -> None:
+        data = b"".join(line.text for line in lines)
+        if self._torn:
+            data = b"\n" + data
+        view = memoryview(data)
+        written = self._write_all(view)
+        self._failing = written < len(data)
+        if not self._failing:
+            self._torn = False
+            return
+        # What is on the descriptor stays there: whoever reads it sees a torn line end.
+        self._torn = data[written - 1 : written] != b"\n" if written else self._torn
+        at = len(data) - sum(len(line.text) for line in lines)
+        with self._changed:
+            for line in lines:
+                at += len(line.text)
+                if at > written:
+                    self._lose(line.lost or Lost(time.time(), 1, line.level >= logging.ERROR))
+
+    def _write_all(self, view: memoryview) -> int:
+        """How many bytes were written before it failed, if it did."""
+        written = 0
+        while written < len(view):
+            try:
+                written += self._write(view[written:])
+            except BlockingIOError:
+                # Somebody who shares the descriptor has made it non-blocking.
+                self._await_room()
+            except OSError:
+                # Nobody there (EPIPE, EBADF), or no space: the next line may fare better.
+                break
+        return written
+
+    def _await_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll()
