@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from fastscp import uids
-from fastscp.log import printable
+from fastscp.log import shown
 from fastscp.uids import SopClassRule, TransferSyntaxRule
 from fastscp_ext import (
     UID_USABLE,
@@ -264,12 +264,17 @@ def _answer_roles(
     Source: PS3.7 D.3.3.4.
     """
     answers: dict[str, RoleSelection] = {}
+    refused: list[str] = []
     for role in asked:
         if role.sop_class not in proposed or uid_grade(role.sop_class) < UID_USABLE:
             continue
         if role.scp_role and role.sop_class not in answers:
-            notes.append(f"asks for the SCP role of {_shown(role.sop_class)}: refused")
+            refused.append(role.sop_class)
         answers.setdefault(role.sop_class, RoleSelection(role.sop_class, role.scu_role, False))
+    if refused:
+        # One note however many there are.
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        notes.append(f"asks for the SCP role of {_shown(refused[0])}{more}: refused")
     return tuple(answers.values())
 
 
@@ -287,4 +292,4 @@ def _answer_extended(
 
 def _shown(text: str) -> str:
     """A peer's text for the log, at a length that cannot flood it."""
-    return f"'{printable(text[:64])}'"
+    return f"'{shown(text)}'"

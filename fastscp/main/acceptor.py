@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import StartError
+from fastscp.log import caused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -157,7 +158,7 @@ class Acceptor:
         log.error(
             "cannot accept: %s; accepting rests for %s s; raise the limit of open files, or lower "
             "--max-associations",
-            error.strerror, _REST_S,
+            error.strerror, _REST_S, extra=caused("cannot accept"),
         )  # fmt: skip
         if self._reserve >= 0:
             os.close(self._reserve)

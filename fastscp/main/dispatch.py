@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastscp.log import caused
 from fastscp.main.places import Places
 from fastscp.messages.worker import Abandon, Ask, Displaced, Gone, Idle, Offer, Taken
 from fastscp_ext import AssociateRJ, encode_associate_rj
@@ -229,7 +230,7 @@ class Dispatch:
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
         sock, host, port, _since = connection
-        log.warning("%s:%d: rejected (2,3,1): %s", host, port, why)
+        log.warning("%s:%d: rejected (2,3,1): %s", host, port, why, extra=caused("rejected", host))
         task = self._loop.create_task(self._reject(sock))
         self._turned_away[task] = sock
         task.add_done_callback(self._rejected)
@@ -240,7 +241,10 @@ class Dispatch:
         # One that was cancelled may not have begun, and has not closed it.
         self._turned_away.pop(task).close()
         if not task.cancelled() and task.exception() is not None:
-            log.error("a connection was closed because of a bug", exc_info=task.exception())
+            log.error(
+                "a connection was closed because of a bug",
+                exc_info=task.exception(), extra=caused("bug"),
+            )  # fmt: skip
 
     async def _reject(self, sock: socket.socket) -> None:
         """Send an A-ASSOCIATE-RJ: transient, temporary congestion.
@@ -312,6 +316,7 @@ class Dispatch:
         log.warning(
             "worker %d is silent; %s:%d goes on",
             target.worker.number, connection.host, connection.port,
+            extra=caused("taken back from a silent worker", connection.host),
         )  # fmt: skip
         self._free_slots.append(slot)
         self._admission.closed(number)

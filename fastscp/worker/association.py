@@ -15,7 +15,7 @@ from fastscp.association import service
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
-from fastscp.log import TRACE, printable
+from fastscp.log import TRACE, caused, printable, shown
 from fastscp.messages.worker import Verdict
 from fastscp.worker.establish import establish
 from fastscp_ext import (
@@ -41,6 +41,8 @@ from fastscp_ext import (
 from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastscp.association.negotiation import Policy
     from fastscp.config.settings import WorkerConfig
 
@@ -62,8 +64,11 @@ _SEND_S: Final = 60.0
 _UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
-# Refused instances named in the log per association; the rest is in its last line.
-_REFUSALS_SHOWN: Final = 20
+# So many lines of a kind the log shows from one address in an interval, where the few of the rest
+# are too few: refused instances, and associations that begin, or do not end in order.
+_SHOWN: Final = 20
+# Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
+_PDU_SHOWN: Final = 1500
 
 # First bytes of other protocols, for the log: somebody has the wrong port.
 _OTHER_PROTOCOLS: Final = {
@@ -118,7 +123,6 @@ class Association(Receiver):
         # Heard before all that was read is taken in.
         self._eof = False
         self._stray = 0
-        self._refusals = 0
         self._ending = ""
         self._said_why = False
         self.outbox.trace = log.isEnabledFor(TRACE)
@@ -239,6 +243,7 @@ class Association(Receiver):
         log.info(
             "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
             self.name, length, self._owner.policy.max_pdu_length,
+            extra=caused("P-DATA-TF too long", self.host),
         )  # fmt: skip
         return True
 
@@ -258,7 +263,7 @@ class Association(Receiver):
 
     def failed(self, error: Exception) -> None:
         """Something of this association raised what nobody expects: a bug, which ends it."""
-        log.error("%s: a bug ends it", self.name, exc_info=error)
+        log.error("%s: a bug ends it", self.name, exc_info=error, extra=caused("bug", self.host))
         # That may be where the bug is.
         self.outbox.trace = self.outbox.verbose = False
         self.end_now("internal error")
@@ -276,17 +281,21 @@ class Association(Receiver):
             self.end_now("shutting down")
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str
+        self,
+        instance: str,
+        status: int,
+        path: str,  # noqa: ARG002 - a layout may put a PatientID into it, which no log may hold
+        size: int,
+        comment: str,
     ) -> None:
         if status == codes.SUCCESS:
-            log.debug("%s: stored %s, %d bytes", self.name, printable(path), size)
+            log.debug("%s: stored %s, %d bytes", self.name, shown(instance), size)
             return
-        self._refusals += 1
-        if self._refusals <= _REFUSALS_SHOWN or self.outbox.verbose:
-            log.warning(
-                "%s: instance %s answered %04X (%s)",
-                self.name, printable(instance), status, comment,
-            )  # fmt: skip
+        log.warning(
+            "%s: instance %s answered %04X (%s)",
+            self.name, shown(instance), status, comment,
+            extra=caused("instance refused", self.host, _SHOWN),
+        )  # fmt: skip
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         log.log(
@@ -343,14 +352,18 @@ class Association(Receiver):
             peer=self.peer,
             ae_row=ae_row,
         )
-        for note in accepted.notes:
-            log.info("%s: %s", self.name, note)
+        if accepted.notes:
+            log.info(
+                "%s: %s", self.name, "; ".join(accepted.notes),
+                extra=caused("odd request", self.host),
+            )  # fmt: skip
         log.info(
             "%s: associated with '%s', %d of %d presentation contexts, window %d, "
             "peer takes %s bytes%s",
             self.name, printable(ae_title(rq.called_ae)), len(accepted.contexts),
             len(accepted.ac.presentation_contexts), accepted.window,
             accepted.peer_max_pdu_length or "any number of", self._implementation(rq),
+            extra=caused("associated", self.host, _SHOWN),
         )  # fmt: skip
         ac = encode_associate_ac(accepted.ac)
         if self.outbox.trace:
@@ -370,10 +383,11 @@ class Association(Receiver):
     def _implementation(rq: AssociateRQ) -> str:
         information = rq.user_information
         name = information.implementation_version_name if information else None
-        return f" ({printable(name)})" if name else ""
+        return f" ({shown(name)})" if name else ""
 
     def _trace_items(self, direction: str, pdu: bytes) -> None:
-        log.log(TRACE, "%s: %s %s", self.name, direction, printable(repr(decode_pdu(pdu))))
+        text = shown(repr(decode_pdu(pdu)), _PDU_SHOWN)
+        log.log(TRACE, "%s: %s %s", self.name, direction, text)
 
     def _reject(self, result: int, source: int, reason: int, why: str) -> None:
         self._ending = f"rejected ({result},{source},{reason}): {why}"
@@ -385,7 +399,10 @@ class Association(Receiver):
     def _release_requested(self) -> None:
         self._machine.handle(Event.EVT12)
         if self.drop_message():
-            log.warning("%s: asks for release inside a message, which is dropped", self.name)
+            log.warning(
+                "%s: asks for release inside a message, which is dropped", self.name,
+                extra=caused("release inside a message", self.host),
+            )  # fmt: skip
         self.end_transfer()
         # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
         self.outbox.tell_responses_sent = True
@@ -464,13 +481,21 @@ class Association(Receiver):
             # A probe, or a port scan: not worth a line of an ordinary log.
             log.debug("%s: closed before a request", self.name)
         elif self.rules is None:
-            log.info("%s: %s", self.name, self._ending)
+            log.info("%s: %s", self.name, self._ending, extra=self._caused_end())
         else:
             log.info(
                 "%s: %s; stored %d, refused %d, %d bytes received in %.3f s",
                 self.name, self._ending, self.outbox.stored, self.outbox.refused,
-                self.bytes_received, seconds,
+                self.bytes_received, seconds, extra=self._caused_end(),
             )  # fmt: skip
+
+    def _caused_end(self) -> Mapping[str, object] | None:
+        """Every end is counted as its kind, except one that is in order."""
+        # `aborted (0,0): why` is of the kind `aborted`: what follows varies.
+        kind = self._ending.partition(" (")[0].partition(":")[0]
+        if kind == "released":
+            return None
+        return caused(kind, self.host, _SHOWN) if self.rules else caused(kind, self.host)
 
     # Timers --------------------------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ import asyncio
 import errno
 import logging
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastscp.log import printable
+from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import compress_part
+from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
 
@@ -36,8 +36,6 @@ _HELPERS: Final = 2
 # How soon a duplicate that was put back is tried again; twice as late each time, within bounds.
 _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
-# The same file error again, from every instance in flight, is one line per this many seconds.
-_ERROR_EVERY_S: Final = 5.0
 
 _ADVICE: Final = {
     errno.ENOSPC: "free some space on the store's file system",
@@ -81,7 +79,6 @@ class Jobs:
         # those that come after it.
         self._locks: dict[int, Turns[_Comparison]] = {}
         self._under_way = 0
-        self._last_errors: dict[tuple[str, int], float] = {}
 
     @property
     def under_way(self) -> int:
@@ -130,15 +127,16 @@ class Jobs:
 
     def file_error(self, step: str, error_no: int, path: str) -> None:
         """Tell of a file call that failed and cost an instance; its sender got A700."""
-        now = time.monotonic()
-        if now - self._last_errors.get((step, error_no), -_ERROR_EVERY_S) < _ERROR_EVERY_S:
-            return
-        self._last_errors[step, error_no] = now
+        # The same again, from every instance in flight, is one line.
         log.error(
             "cannot %s (%s): %s; answered A700; %s",
-            step, printable(path), os.strerror(error_no),
+            step, self._shown(path), os.strerror(error_no),
             _ADVICE.get(error_no, "check the store's file system"),
+            extra=caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
         )  # fmt: skip
+
+    def _shown(self, path: str) -> str:
+        return path_shown(path, self._setup.config.layout)
 
     # Comparing -----------------------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class Jobs:
             job.again_s = min(2 * job.again_s, _AGAIN_MOST_S)
             return
         self._under_way -= 1
-        log.debug("%s is taken: %s", printable(job.resolution.path), outcome.kind)
+        log.debug("%s is taken: %s", self._shown(job.resolution.path), outcome.kind)
         if outcome.kind == "refused":
             self._unlock(job.lock)
             job.duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
@@ -160,16 +158,15 @@ class Jobs:
         kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
         job.duplicate.accept(kind, outcome.path, outcome.lock_fd)
 
-    @staticmethod
     def _outcome(
-        job: _Comparison, future: asyncio.Future[duplicates.Outcome | None]
+        self, job: _Comparison, future: asyncio.Future[duplicates.Outcome | None]
     ) -> duplicates.Outcome | None:
         try:
             return future.result()
         except Exception:
             # A bug; the sender is answered all the same, and what is there already stays.
             path = job.resolution.path
-            log.exception("cannot compare %s", printable(path))
+            log.exception("cannot compare %s", self._shown(path))
             return duplicates.Outcome(
                 "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
             )

@@ -483,7 +483,7 @@ def test_v_and_vv_say_more_and_more(tmp_path: Path) -> None:
             logs.append(service.log())
     quiet, debug, trace = logs
     assert len(quiet.splitlines()) == 1
-    for of_debug in (": connected", "stored " + path_of()):
+    for of_debug in (": connected", "stored " + SOP):
         assert of_debug in debug
         assert of_debug in trace
     pdus = ("A-ASSOCIATE-RQ", "A-ASSOCIATE-AC", "P-DATA-TF", "A-RELEASE-RQ", "A-RELEASE-RP")
