@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -14,6 +15,7 @@ from fastscp.log.writer import Lost, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
 __all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold"]
 
@@ -149,6 +151,7 @@ def configure(
     handler: logging.Handler
     if queued:
         _keep_standard_descriptors()
+        _take_over_tracebacks()
         handler = Queued(partial(os.write, _STDERR), formatter, Repeats(), fd=_STDERR)
     else:
         handler = Direct(sys.stderr if stream is None else stream)
@@ -172,6 +175,30 @@ def _keep_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
+def _take_over_tracebacks() -> None:
+    """Log what the interpreter would print on stderr by itself, and wait for the reader."""
+    log = logging.getLogger("fastscp.log")
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        log.critical("the process ends, for nobody expected this", exc_info=(kind, error, trace))
+
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        error = found.exc_value or found.exc_type()
+        log.error(
+            "an error that no caller got: %s", found.err_msg or "ignored",
+            exc_info=(found.exc_type, error, found.exc_traceback),
+        )  # fmt: skip
+
+    def in_thread(found: threading.ExceptHookArgs) -> None:
+        error = found.exc_value or found.exc_type()
+        log.error("a thread ended", exc_info=(found.exc_type, error, found.exc_traceback))
+
+    sys.excepthook, sys.unraisablehook, threading.excepthook = uncaught, unraisable, in_thread
+    logging.captureWarnings(True)
+
+
 def hold() -> None:
     """Keep the lines of this process back until `announce`; their number is bounded as ever."""
     handler = _queued()
@@ -182,11 +209,15 @@ def hold() -> None:
 def announce(lines: Sequence[str] = ()) -> None:
     """Write these lines as they are, before all that was held back, and go on with that.
 
-    Where nothing is queued they go to stderr directly.
+    A log of JSON lines repeats them in its own form. Where nothing is queued they go to stderr
+    directly.
     """
     text = "".join(f"{line}\n" for line in lines)
     handler = _queued()
     if handler is not None:
+        if isinstance(handler.formatter, JsonFormatter):
+            for line in lines:
+                logging.getLogger("fastscp.main").info("%s", line)
         handler.writer.go_on(text.encode())
     elif text:
         print(text, end="", file=sys.stderr, flush=True)  # noqa: T201

@@ -383,8 +383,8 @@ def _is_alive(pid: int) -> bool:
 def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
-    ready: called with the addresses once the service accepts. Without it `listening on
-    HOST:PORT` goes to stderr, one line each and first of all: the log's lines wait for it.
+    ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
+    stderr then, one line each and first of all: the log's lines wait for it.
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()

@@ -9,6 +9,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,3 +210,42 @@ def test_a_closed_stderr_is_no_file_of_the_store(tmp_path: Path) -> None:
                 assert wait_for(lambda one=link: os.readlink(one), "a descriptor") == os.devnull  # type: ignore[misc]
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE_S)
+
+
+_FAILS = """
+import sys, threading, warnings
+from fastscp import log
+
+class Fails:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+
+def fails():
+    raise ValueError("in a thread")
+
+log.configure("main", queued=True)
+Fails()
+thread = threading.Thread(target=fails)
+thread.start()
+thread.join()
+warnings.warn("a warning")
+raise ValueError("uncaught")
+"""
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_tracebacks_do_not_wait_for_a_reader(pipe: tuple[int, int], full: bool) -> None:
+    """The interpreter prints those that nobody catches, and would wait."""
+    if full:
+        _fill(pipe[1])
+    else:
+        fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 1 << 16)
+    program = [sys.executable, "-c", _FAILS]
+    environment = Service.environment()
+    ended = subprocess.run(program, env=environment, stderr=pipe[1], timeout=DEADLINE_S)
+    assert ended.returncode == 1
+    if not full:
+        said = os.read(pipe[0], 1 << 16).decode().splitlines()
+        assert all(re.match(r"20\S+Z (ERROR|CRITICAL|WARNING) main: |  \| ", line) for line in said)
+        for text in ("in a finalizer", "in a thread", "a warning", "uncaught"):
+            assert any(text in line for line in said)

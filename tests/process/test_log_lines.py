@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from typing import TYPE_CHECKING
@@ -11,6 +12,13 @@ from tests.kit import CT, ELE, Peer, Service, associate_rq, data_set, pdu, store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_a_json_log_repeats_where_the_service_listens(tmp_path: Path) -> None:
+    with Service(tmp_path, "--log-format", "json") as service:
+        line = service.in_log(f'"message":"listening on 127.0.0.1:{service.port}"')
+        assert json.loads(line)["level"] == "info"
+        assert service.log().startswith("listening on ")
 
 
 def _with_version_name(rq: bytes, name: bytes) -> bytes:

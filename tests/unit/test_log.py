@@ -486,3 +486,20 @@ def test_a_line_that_cannot_be_formed_costs_itself(service: Service) -> None:
         "ERROR a line of fastscp.test cannot be formed (TypeError)",
         "INFO next",
     ]
+
+
+def test_configuring_a_queue_again_keeps_it_and_its_lines(service: Service) -> None:
+    """A second thread would write into the lines of the first."""
+    root = logging.getLogger()
+    root.addHandler(service.handler)
+    service.sink.reads.clear()
+    root.warning("one")
+    log.configure("worker-2", "error", "json", queued=True)
+    root.warning("hidden")
+    root.error("two")
+    service.sink.reads.set()
+    one, two = service.lines()
+    assert one == "WARNING one"
+    entry = json.loads(two)
+    assert (entry["role"], entry["message"]) == ("worker-2", "two")
+    assert [one for one in root.handlers if isinstance(one, Queued)] == [service.handler]
