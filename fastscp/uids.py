@@ -80,7 +80,7 @@ class UidSelectionError(ValueError):
 def is_uid(text: str) -> bool:
     """Whether this is a UID to be written down: components of digits, at most 64 characters.
 
-    What a received UID is good for, the codec's `uid_grade` says.
+    The codec's `uid_grade` says what a received UID is good for.
     Source: PS3.5 9.1.
     """
     return len(text) <= LONGEST_UID and _UID.fullmatch(text) is not None

@@ -2,8 +2,8 @@
 
 Theory of operation: the table gives the action for a state and an event, and the action gives the
 next state. Only two actions leave a choice, AE-6 (is the request acceptable?) and AR-8 (which side
-asked for the association?). The machine holds the state and no clock: ARTIM is started, stopped
-and timed by whoever carries the actions out.
+asked for the association?). The machine has no clock: whoever carries the actions out starts, stops
+and times ARTIM.
 Source: PS3.8 9.2, Tables 9-1 to 9-10.
 """
 
@@ -232,7 +232,7 @@ class Machine:
         """Take an event; returns the action to carry out, the state is then already the next one.
 
         acceptable: for EVT6, whether the provider itself can take the request.
-        What a peer does is answered in every state. Raises ValueError, and changes nothing, for a
+        Every state has an answer to what a peer does. Raises ValueError, and changes nothing, for a
         local event that the state does not allow: our own mistake.
         Source: PS3.8 9.2.3, Table 9-10.
         """

@@ -35,7 +35,7 @@ NO_REASON: Final = 2
 ABSTRACT_SYNTAX_NOT_SUPPORTED: Final = 3
 TRANSFER_SYNTAXES_NOT_SUPPORTED: Final = 4
 
-# What a requestor takes that does not say so: the default of most implementations.
+# The maximum length of a requestor that announces none: the default of most implementations.
 ASSUMED_MAX_PDU_LENGTH: Final = 16384
 # A P-DATA-TF of one PDV needs 6 bytes before its first byte of content, and fragments are even.
 SMALLEST_MAX_PDU_LENGTH: Final = 8

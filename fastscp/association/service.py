@@ -1,4 +1,4 @@
-"""DIMSE beside the C-STORE: what every other command is answered with. A pure function."""
+"""DIMSE beside the C-STORE: the answer to every other command. A pure function."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ __all__ = ["run_send"]
 log = logging.getLogger("fastscp.send")
 
 _REFRESH_S = 0.1
-# What is looked at before the first association is asked for, the larger of both: so that whatever
-# is found soon goes over one association, and nobody waits for the last of a million files.
+# How far the finder looks before the first association, whichever takes longer: whatever it finds
+# soon goes over one association, and nobody waits for the last of a million files.
 _FIRST_FILES = 2000
 _FIRST_S = 0.2
 _AT_A_TIME = 64

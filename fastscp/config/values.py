@@ -264,7 +264,7 @@ def read_compress(raw: object) -> str:
 
 
 def read_host(raw: object) -> str:
-    """An address (IPv6 also in brackets) or a host name; names are resolved by who binds."""
+    """An address (IPv6 also in brackets) or a host name; whoever binds resolves names."""
     host = read_text(raw)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -191,7 +191,7 @@ class Admission:
         return len(self._all)
 
     def _ae_row(self, calling_ae: str, *, named: bool = False) -> int:
-        # Only of who is admitted: titles are the peers' to invent.
+        # Only admitted peers get one: titles are theirs to invent.
         if self._rows is None:
             return 0
         return self._rows.ae_row(calling_ae.encode("latin-1", "replace"), named)

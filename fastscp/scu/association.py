@@ -2,7 +2,7 @@
 
 Theory of operation: `store` and `echo` may be called from many tasks at once; as many operations
 as the peer granted are outstanding, the rest wait. Messages are never interleaved on the wire, and
-responses may come in any order. What a response must be, the codec says, for `fastscp send` as well
+responses may come in any order. The codec says what a response must be, for `fastscp send` as well
 (`judge_response`). Whatever ends the association ends every operation with the same typed error.
 """
 
@@ -45,7 +45,8 @@ __all__ = ["Association"]
 
 # Larger PDUs than this gain nothing, whatever a peer may be able to take.
 _LARGEST_PDU: Final = 262144
-# What a peer takes that does not say (PS3.8 D.1 knows no default; every implementation takes it).
+# The maximum length of a peer that announces none (PS3.8 D.1 knows no default; every peer takes
+# it).
 _UNSAID_PDU: Final = 16384
 # A PDV's own six bytes; and no fragment is odd (PS3.8 Annex E), so the least room is for two more.
 _PDV_HEADER: Final = 6
@@ -280,7 +281,7 @@ class Association:
         except CommandError as error:
             self._link.give_up(ProtocolViolation(str(error)))
             return
-        # Answered once, it is not due any more, even if it is still being sent.
+        # A request that was answered is not due any more, even if it is still being sent.
         del self._due[message_id]
         answer = self._pending[message_id]
         if not answer.done():

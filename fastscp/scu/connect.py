@@ -124,7 +124,8 @@ def _request(
             max_pdu_length=max_pdu_length,
             implementation_class_uid=uids.IMPLEMENTATION_CLASS_UID,
             implementation_version_name=uids.IMPLEMENTATION_VERSION_NAME,
-            # Unasked, it makes some peers hang up: it is offered only for more than one operation.
+            # Some peers hang up when they see this offer: it is made only for more than one
+            # operation.
             async_window=AsyncWindow(window, 1) if window > 1 else None,
             identity=identity,
         ),
@@ -156,8 +157,8 @@ async def _connect(
         raise ConnectionFailed(peer, f"no answer within {timeout_s:g} s") from None
     except OSError as error:
         # ssl.SSLError is an OSError too; its text says what did not agree.
-        # What asyncio makes of a refused connection has no words for it, only the number. Resolvers
-        # and TLS have words, and numbers of their own.
+        # The error that asyncio makes of a refused connection has no words, only the number.
+        # Resolvers and TLS have words, and numbers of their own.
         plain = type(error).__module__ == "builtins" and error.errno is not None
         why = os.strerror(error.errno or 0) if plain else error.strerror or str(error)
         raise ConnectionFailed(peer, why, transient=plain) from None

@@ -73,6 +73,6 @@ def context_for(
         if context.abstract_syntax == abstract_syntax
         and (transfer_syntax is None or transfer_syntax in context.transfer_syntaxes)
     ]
-    # Accepted, but with another of the proposed transfer syntaxes, refuses this one.
+    # A context that was accepted with another transfer syntax refuses this one.
     result = (proposed[0] or 4) if proposed else None
     raise ContextRefused(abstract_syntax, transfer_syntax or "", result)

@@ -119,7 +119,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.state is State.STA13:
-            # It was told the end; what it had on the way means nothing any more.
+            # The peer was told the end; what it had on the way means nothing any more.
             return
         # A peer that sends a PDU in pieces holds the next one back until we acknowledge the last
         # (Nagle's algorithm), and we would wait 40 ms for company. The system forgets this soon.
@@ -207,8 +207,8 @@ class Link(asyncio.Protocol):
         """A blocking descriptor over which somebody else moves P-DATA-TF meanwhile.
 
         The connection's own; under TLS one end of a pair whose bytes this loop carries over.
-        Whoever borrows it reads no further than the end of a PDU, and passes on to
-        `data_received` what he read and cannot use.
+        Whoever borrows it reads no further than the end of a PDU, and passes on to `data_received`
+        what it read and cannot use.
         """
         self.check()
         if self.transport.get_extra_info("ssl_object") is not None:

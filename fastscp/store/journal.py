@@ -3,8 +3,11 @@
     STORE/.fastscp/journal/<start>-<writer>-<n>.jsonl
 
 A line is an object whose last member, `crc`, is the CRC-32C (eight hex digits) of the bytes before
-`,"crc"`. Segments, the files, are only ever appended to. A line that is torn, or does not match its
-checksum, was never acknowledged; readers pass over it.
+`,"crc"`. Segments, the files, are only ever appended to. Readers pass over a line that does not
+match its checksum. At the end of a segment and without its newline, it is torn: a crash left it,
+and what it was to tell was never acknowledged. Anywhere else it is damaged, and may have told of an
+acknowledged instance: `verify` names it. Readers know a fact by its `seq`, not by its place: after
+a power cut a segment may be shorter than before.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def create_life(dir_fd: int, life: str) -> tuple[int, int]:
 
 
 def remove_life(dir_fd: int, life: str) -> None:
-    """Remove the folder of a life that ends in order. What is left in it, a later sweep removes."""
+    """Remove the folder of a life that ends in order. A later sweep removes what is left in it."""
     with (
         contextlib.suppress(OSError),
         descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd,

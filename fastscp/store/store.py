@@ -1,7 +1,7 @@
 """A store held by this process: taken, watched, and given back.
 
-Everything is reached from one directory descriptor: were the file system to vanish under its mount
-point, no call could write into the directory that comes to light there.
+Everything is reached from one directory descriptor: if the file system vanishes under its mount
+point, no call writes into the directory that comes to light there.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Nobody waits for instances that are still to come, nor for the flush of a large 
 waits for another. Except for the large ones, instances are named and journaled in the order in
 which they became complete, however their flushes ended.
 
-Nothing of it is seen from Python.
+Python sees nothing of it.
 """
 
 __all__: list[str] = []

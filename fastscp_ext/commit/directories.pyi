@@ -1,6 +1,6 @@
 """The directories of a batch: made, and flushed before anything in them is acknowledged.
 
-Nothing of it is seen from Python.
+Python sees nothing of it.
 """
 
 __all__: list[str] = []

@@ -75,7 +75,7 @@ cdef inline void _put_text(Lines* lines, const char* text) noexcept nogil:
 
 cdef void _put_string(Lines* lines, const char* key, Cursor value) noexcept nogil:
     # key: with its comma, quotes and colon, and the value's first quote. The value is ASCII or
-    # UTF-8 of the layout; what JSON wants escaped is.
+    # UTF-8 of the layout; characters that JSON wants escaped are escaped.
     cdef uint8_t b = 0
     cdef char unit[10]
     cdef uint32_t n = 0

@@ -20,7 +20,7 @@ _ODD: Final = {
     # JPIP Referenced Deflate and its HTJ2K sibling.
     b"1.2.840.10008.1.2.4.95": (EXPLICIT_LE, True),
     b"1.2.840.10008.1.2.4.205": (EXPLICIT_LE, True),
-    # Private, in wide use: implicit little endian but for its pixel data.
+    # Private, in wide use: implicit little endian except for its pixel data.
     b"1.2.840.113619.5.2": (IMPLICIT_LE, False),
 }
 

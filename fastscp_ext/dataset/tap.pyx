@@ -177,7 +177,7 @@ cdef void give_back(TapState* tap, uint32_t keep) noexcept nogil:
 
 
 cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
-    # It is wrong. Only the shallowest one has values of its own, and they fall with it.
+    # The reading is wrong. Only the shallowest one has values of its own, and they fall with it.
     if at == tap.count - 1:
         give_back(tap, tap.before_guess)
         tap.image_described = tap.image_passed = False

@@ -1,3 +1,3 @@
-"""The accepted presentation contexts of one association. Nothing of it is seen from Python."""
+"""The accepted presentation contexts of one association. Python sees nothing of it."""
 
 __all__: list[str] = []

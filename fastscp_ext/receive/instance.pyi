@@ -1,3 +1,3 @@
-"""One instance on its way from the wire to its part file. Nothing of it is seen from Python."""
+"""One instance on its way from the wire to its part file. Python sees nothing of it."""
 
 __all__: list[str] = []

@@ -1,6 +1,6 @@
 """One instance on its way from the wire to its part file: tapped, digested, written.
 
-Nothing here is seen from Python; `receiver` drives it, `commit` takes over when it is complete.
+Python sees nothing of it. `receiver` drives it, and `commit` takes over when it is complete.
 Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
 """
 

@@ -194,7 +194,7 @@ cdef class Outbox:
             i = i.next_owed
 
     cdef void abandon(self) noexcept:
-        # Nobody is there to be answered: what the commit has is its own from here on.
+        # The peer is gone: the commit owns what it has from here on.
         cdef Instance* i = self.first
         cdef Instance* after
         while i != NULL:

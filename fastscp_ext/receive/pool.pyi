@@ -1,3 +1,3 @@
-"""Instances kept for reuse. Nothing of it is seen from Python."""
+"""Instances kept for reuse. Python sees nothing of it."""
 
 __all__: list[str] = []

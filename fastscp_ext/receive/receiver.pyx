@@ -409,7 +409,7 @@ cdef class Receiver:
         uid = self.contexts.abstract_syntax(context)
         if scan.present & CMD_HAS_AFFECTED_SOP_CLASS and scan.sop_class.left:
             uid = scan.sop_class
-        # Left out, it is the context that says what it is.
+        # Where the command leaves it out, the context says what it is.
         if uid.left <= RAW_UID_ROOM:
             i.sop_class_size = <uint16_t>uid.left
             memcpy(i.sop_class_raw, uid.at, uid.left)

@@ -1,3 +1,3 @@
-"""The end of every instance: it is counted. Nothing of it is seen from Python."""
+"""The end of every instance: it is counted. Python sees nothing of it."""
 
 __all__: list[str] = []

@@ -15,9 +15,9 @@ class Sender(Generic[_T]):
     fd: of the socket, borrowed; blocking is faster, and both work. fragment_bytes: of one PDV,
     even. window: messages that may be outstanding. send_timeout_s: while the peer takes none of
     our data. response_timeout_s: while we have to wait for a response; the receive time-out of a
-    blocking descriptor is set to it. Nothing else that the peer sends renews either of them; who
-    trickles bytes may stretch the latter to its double.
-    `run` and `finish` block, without the interpreter's lock; one thread at a time.
+    blocking descriptor is set to it. Nothing else that the peer sends renews either of them; a peer
+    that trickles bytes may stretch the latter to its double. `run` and `finish` block, without the
+    interpreter's lock; one thread at a time.
     Source: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
     """
 

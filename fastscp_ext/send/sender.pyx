@@ -5,8 +5,8 @@ C-STORE messages over it. A file is read straight into the places that its P-DAT
 free (`stage`), so the bytes of a data set are copied once by the kernel in, once out, and looked at
 by nobody. While the peer works on one message, the next file is opened and the first of it staged.
 The interpreter is met once for a batch: what is needed of a parcel is its `Job`, plain memory that
-lives as long as the parcel, and those are kept in `held` until their outcome is fetched. What it
-makes of statuses, retries and the end of the association is the caller's.
+lives as long as the parcel, and those are kept in `held` until their outcome is fetched. The caller
+decides what follows from statuses and the end of the association.
 Sources: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
 """
 
@@ -111,7 +111,7 @@ cdef inline uint64_t _now() noexcept nogil:
 
 
 cdef inline int _left_ms(uint64_t since, int allowed_ms) noexcept nogil:
-    # Of a time that is allowed from `since` on; 0 once it is over.
+    # What is left of a time that is allowed from `since` on; 0 once it is over.
     cdef uint64_t gone = (_now() - since) // 1000000
     return 0 if gone >= <uint64_t>allowed_ms else allowed_ms - <int>gone
 
@@ -180,7 +180,7 @@ cdef class Sender:
             raise MemoryError
         self.blocking = not fcntl(fd, F_GETFL) & O_NONBLOCK
         wait.tv_sec = self.response_timeout_ms // 1000
-        # All zero would be for ever.
+        # A time-out of zero would last for ever.
         wait.tv_usec = self.response_timeout_ms % 1000 * 1000 or 1
         if self.blocking and setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0:
             raise OSError(errno, "SO_RCVTIMEO")
@@ -249,8 +249,8 @@ cdef class Sender:
         with nogil:
             while self.end == GOING:
                 answered = self.answered
-                # Its end may stand behind the response that was still due. Nothing else is read on
-                # for: who waits is the event loop, and bytes alone may come for ever.
+                # Its end may stand behind the response that was still due. Nothing else is worth
+                # reading on: the event loop waits, and bytes alone may come for ever.
                 if self._take_in(True) != 0 or self.answered == answered:
                     break
 

@@ -1,3 +1,3 @@
-"""Files read into P-DATA-TF, without the interpreter. Nothing of it is seen from Python."""
+"""Files read into P-DATA-TF, without the interpreter. Python sees nothing of it."""
 
 __all__: list[str] = []

@@ -99,7 +99,7 @@ cdef bint answer_judge(Answer* answer, const Asked* asked) noexcept nogil:
     elif scan.unusable & CMD_HAS_DATA_SET_TYPE:
         answer.judgement = ANSWER_DATA_SET_TYPE
     elif not asked.sent and _kept(scan.status):
-        # It may refuse what it has not seen, but not keep it.
+        # A peer may refuse what it has not seen, but it cannot have kept it.
         answer.judgement = ANSWER_TOO_EARLY
     elif not scan.present & CMD_HAS_DATA_SET_TYPE:
         # A response that does not say so brings no data set.

@@ -4,7 +4,7 @@ The hot path frames P-DATA-TF without this module; `decode_pdata` is for the sen
 
 Lenient where the standard lets a receiver be: reserved bytes are not tested, an item that has no
 place in its list is skipped, order does not matter, the first of a repeated item is used, and up
-to 3 zero bytes after the last item of a list are padding. A length that does not fit is not.
+to 3 zero bytes after the last item of a list are padding. A length that does not fit is an error.
 Sources: PS3.8 9.3 and Annex D.1, PS3.7 Annex D.3.
 """
 

@@ -1,3 +1,3 @@
-"""C-STORE responses, written without the interpreter. Nothing of it is seen from Python."""
+"""C-STORE responses, written without the interpreter. Python sees nothing of it."""
 
 __all__: list[str] = []

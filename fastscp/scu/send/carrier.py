@@ -178,7 +178,7 @@ class Carrier:
     async def _in_thread(
         self, sender: Sender[File], call: Callable[..., _T], *arguments: list[FileParcel]
     ) -> _T:
-        """What it returns. Cancelled, it is broken off, and what it has done counts all the same.
+        """What it returns. If cancelled, it is broken off; what it has done counts all the same.
 
         Whoever cancels has interrupted the run: nothing more is begun afterwards.
         """

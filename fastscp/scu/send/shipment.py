@@ -3,8 +3,8 @@
 Theory of operation: every association works on one group's queue at a time (`Carrier`), while the
 rest of the files is looked for (`Source`). A worker whose association cannot be had gives up,
 unless it is the last: then the instances that are left fail with what stopped it.
-Interrupted, nothing more is begun; interrupted again, connections are cut, and whatever has been
-sent and not answered fails.
+After an interruption the run begins nothing more. After a second one it cuts its connections, and
+whatever was sent and not answered fails.
 """
 
 from __future__ import annotations
