@@ -291,6 +291,9 @@ cdef class Receiver:
         if f.data.left:
             instance_append(&self.reception.worker, i, f.data.at, f.data.left)
         if f.last:
+            if i.discarding:
+                # Its refusal is told in Python, too.
+                work += MESSAGE_WORK
             if f.data.left == 0:
                 self.pace.empty_ends = True
             self._complete()

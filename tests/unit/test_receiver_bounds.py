@@ -184,7 +184,7 @@ FLOODS: dict[str, tuple[bytes, int]] = {
     "echo": (ECHO, TURN_MOST),
     "unknown command": (UNKNOWN, TURN_MOST),
     "cancel": (CANCEL, TURN_MOST),
-    "refused": (store(1, sop="../x"), TURN_MOST),
+    "refused": (store(1, sop="../x"), TURN_MOST // 2),
     "stored": (store(1), TURN_MOST),
     "no data set": (message(store_rq(more={0x0800: 0x0101}), None), TURN_MOST),
     "fragments": (message(store_rq(1), data_set(pixels=200), fragment=2), 9),
