@@ -120,10 +120,6 @@ COMMITTING = (
 )
 
 
-# When nobody is left to be held up main closes what it has had open from its start.
-MAIN_ENDS = (r"close /(\.fastscp/lock)?",)
-
-
 def is_allowed(call: Call, store: Path, allowed: Mapping[int, tuple[str, ...]]) -> bool:
     text = unfold(call, store)
     return any(re.fullmatch(rule, text) for rule in allowed[call.thread])
@@ -190,7 +186,8 @@ def test_no_loop_makes_a_call_that_may_hang_with_the_disk(
         allowed: dict[int, tuple[str, ...]] = dict.fromkeys(workers, RECEIVING)
         if "buffered" in flags:
             allowed = {worker: rules + COMMITTING for worker, rules in allowed.items()}
-        allowed[main] = MAIN_ENDS
+        # Main's watch of the store, its sweeps and its end are none of its loop's.
+        allowed[main] = ()
         calls = [call for call in service.calls(since) if call.thread in allowed]
-        assert {call.thread for call in calls} == set(allowed)
+        assert {call.thread for call in calls} >= set(workers)
         assert [call.text for call in calls if not is_allowed(call, service.store, allowed)] == []
