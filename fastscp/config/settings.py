@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from fastscp import uids
+from fastscp.config.kubernetes import is_of_a_service
 from fastscp.config.values import (
     AllowRule,
     Choice,
@@ -461,7 +462,11 @@ def load(
         option = f"{file}: {key}"
         take(_known(key, option, _BY_NAME, "setting"), raw, option, str(file))
     for variable, raw in sorted(environ.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in _OTHER_VARIABLES:
+        if (
+            variable.startswith(ENVIRONMENT_PREFIX)
+            and variable not in _OTHER_VARIABLES
+            and not is_of_a_service(variable, raw)
+        ):
             take(_known(variable, variable, _BY_VARIABLE, "variable"), raw, variable, variable)
     for field, raw in (flags or {}).items():
         if raw is not None:

@@ -414,3 +414,57 @@ def test_options_table() -> None:
     port = "TCP port to listen on; 0 lets the system pick one. (0 to 65535)"
     assert f"| `--port PORT` | 11112 | {port} |" in lines
     assert all(line.replace("\\|", "").count("|") == 4 for line in lines)
+
+
+# What Kubernetes puts beside a service -----------------------------------------------------------
+
+# As `kubectl exec POD -- env` shows them, for services called fastscp and fastscp-tls.
+PODS = {
+    "FASTSCP_SERVICE_HOST": "10.0.0.1",
+    "FASTSCP_SERVICE_PORT": "11112",
+    "FASTSCP_SERVICE_PORT_DICOM": "11112",
+    "FASTSCP_PORT": "tcp://10.0.0.1:11112",
+    "FASTSCP_PORT_11112_TCP": "tcp://10.0.0.1:11112",
+    "FASTSCP_PORT_11112_TCP_PROTO": "tcp",
+    "FASTSCP_PORT_11112_TCP_PORT": "11112",
+    "FASTSCP_PORT_11112_TCP_ADDR": "10.0.0.1",
+    "FASTSCP_PORT_53_UDP": "udp://10.0.0.1:53",
+    "FASTSCP_PORT_53_UDP_PROTO": "udp",
+    "FASTSCP_PORT_9_SCTP_ADDR": "fd00::1",
+    "FASTSCP_TLS_SERVICE_HOST": "fd00::1",
+    "FASTSCP_TLS_SERVICE_PORT_DICOM_TLS": "2762",
+    "FASTSCP_TLS_PORT": "tcp://[fd00::1]:2762",
+    "FASTSCP_TLS_PORT_2762_TCP": "tcp://[fd00::1]:2762",
+    "FASTSCP_TLS_PORT_2762_TCP_ADDR": "fd00::1",
+}
+
+
+def test_variables_of_kubernetes_are_no_settings() -> None:
+    loaded = load({}, PODS)
+    assert loaded.config.port == 11112
+    assert set(loaded.sources.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FASTSCP_PORTS", "tcp://10.0.0.1:1"),
+        ("FASTSCP_SERVICE", "10.0.0.1"),
+        ("FASTSCP_SERVICE_HOST", "pacs"),
+        ("FASTSCP_SERVICE_HOSTS", "10.0.0.1"),
+        ("FASTSCP_SERVICE_PORT", "on"),
+        ("FASTSCP_SERVICE_PORT_", "1"),
+        ("FASTSCP_TLS_PORT", "2762"),
+        ("FASTSCP_PORT", "http://10.0.0.1:1"),
+        ("FASTSCP_STORE_PORT", "tcp:"),
+        ("FASTSCP_PORT_1_TCP_PROTO", "http"),
+        ("FASTSCP_PORT_1_TLS", "tcp://10.0.0.1:1"),
+        ("FASTSCP_PORT_X_TCP", "tcp://10.0.0.1:1"),
+        ("FASTSCP_TLS_CLIENT_AUHT", "require"),
+        ("FASTSCP_ALOW", "tcp://10.0.0.1:1"),
+    ],
+)
+def test_what_only_looks_like_kubernetes_is_an_error(variable: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, {**PODS, variable: value})
+    assert caught.value.option == variable
