@@ -1,6 +1,7 @@
 """The codec core: the only door to it. Nothing in here knows the package around it."""
 
 from fastscp_ext import status
+from fastscp_ext.commit.beneath import open_beneath
 from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
@@ -118,6 +119,7 @@ __all__ = [
     "flush_file_system",
     "judge_response",
     "meta_values",
+    "open_beneath",
     "part10_head",
     "part10_head_of_file",
     "rename_noreplace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -37,35 +38,54 @@ def cat(
     import zstandard
 
     from fastscp.store.compress import open_part10
-    from fastscp.store.names import OWN, is_own
+    from fastscp.store.names import OWN, descriptor, is_own
 
     if sys.stdout.isatty():
         raise ConfigError(
             "cat", "would write binary data to the terminal; redirect it, as in `> instance.dcm`"
         )
-    directory = store_directory(store)
-    found = directory / path
-    if not found.is_file():
-        found = Path(path)
+    with os_errors():
+        found, folder_fd, name = _find(store_directory(store), path)
+        with descriptor(folder_fd):
+            if is_own(found):
+                raise FastscpError(f"{printable(path)} {OWN}, and the instance as its journal does")
+            try:
+                with open_part10(name, folder_fd) as file:
+                    _copy(file)
+            except zstandard.ZstdError as error:
+                raise FastscpError(f"{printable(path)} is damaged: {error}") from error
+    return 0
+
+
+def _find(directory: Path, path: str) -> tuple[Path, int, str]:
+    """What is to be read, the descriptor it is below, which is the caller's, and its name there.
+
+    Below the store no symbolic link is followed, as everywhere in one; elsewhere they are.
+    Raises OSError, FastscpError.
+    """
+    from fastscp.store.access import open_store
+    from fastscp.store.names import status_at
+
+    below = os.path.normpath(path)
+    # What leads out of the store is named by itself.
+    if not below.startswith(("/", "..")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            store_fd = open_store(directory)
+            try:
+                status_at(below, store_fd)
+            except BaseException:
+                os.close(store_fd)
+                raise
+            return directory / below, store_fd, below
+    found = Path(path)
     if not found.exists():
         raise FastscpError(
             f"cannot write out {printable(path)}: No such file or directory, neither below the "
             f"store {directory} nor by itself; name it as the journal's `path` does, and the "
             f"store with --store"
         )
-    if is_own(found):
-        raise FastscpError(f"{printable(path)} {OWN}, and the instance as its journal does")
     found = found.resolve()
-    with os_errors():
-        folder_fd = os.open(found.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with open_part10(found.name, folder_fd) as file:
-                _copy(file)
-        except zstandard.ZstdError as error:
-            raise FastscpError(f"{printable(path)} is damaged: {error}") from error
-        finally:
-            os.close(folder_fd)
-    return 0
+    return found, open_store(found.parent), found.name
 
 
 def _copy(file: IO[bytes]) -> None:

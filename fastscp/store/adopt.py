@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import Segments, append_fact, last_sequence
-from fastscp.store.names import JOURNAL, flush_folder_at
+from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
 
 if TYPE_CHECKING:
@@ -64,19 +64,15 @@ class Adoption:
 
     def _prepare(self, path: str) -> dict[str, Any]:
         """Read an instance and make it durable; returns the members that it gives its line."""
-        found = os.stat(path, dir_fd=self._dir_fd, follow_symlinks=False)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status_at(path, self._dir_fd).st_mode):
             raise NoInstanceError("is no regular file")
         members = describe(self._dir_fd, path)
         if self._suspect:
             if members.get("truncated"):
                 raise NoInstanceError("ends inside an element after an unclean end of the service")
             members["suspect"] = True
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._dir_fd)
-        try:
+        with descriptor(open_file(path, self._dir_fd)) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)
         folder = path
         # All names were given before, so each directory needs it once, in any order.
         while folder:

@@ -5,14 +5,13 @@ Works beside a running service. Memory: one small record (about 500 bytes) per j
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import Tail, describes_file
-from fastscp.store.names import HOME, JOURNAL, read_folder
+from fastscp.store.names import HOME, JOURNAL, read_folder, status_at
 from fastscp.store.reading import difference
 
 if TYPE_CHECKING:
@@ -61,9 +60,13 @@ class Records:
         return [(name, number) for name, found in self._damaged.items() for number in found]
 
     def read(self) -> None:
-        """Take in what is new. Raises OSError."""
-        for line in self._tail.read():
-            self._take(line)
+        """Take in what is new; nothing where the journal is gone. Raises OSError."""
+        try:
+            for line in self._tail.read():
+                self._take(line)
+        except FileNotFoundError:
+            # Its folder: of a segment that is gone the tail knows what to do.
+            return
 
     def _take(self, line: Line) -> None:
         name = line.place.segment
@@ -174,7 +177,7 @@ class Comparison:
     def _look(self, path: str, record: Record | None) -> Finding | None:
         try:
             if record is None:
-                os.stat(path, dir_fd=self._dir_fd, follow_symlinks=False)
+                status_at(path, self._dir_fd)
                 return Finding(Kind.UNJOURNALED, path, "the journal has no line for it")
             why = difference(self._dir_fd, path, record.size, record.digest)
             return Finding(Kind.CHANGED, path, why) if why else None
@@ -204,7 +207,7 @@ class Comparison:
     def _is_young(self, path: str, patience_s: float) -> bool:
         """Whether the path got its file so short a time ago that its line may be under way."""
         try:
-            found = os.stat(path, dir_fd=self._dir_fd, follow_symlinks=False)
+            found = status_at(path, self._dir_fd)
         except OSError:
             return False
         return time.time() - found.st_ctime < patience_s

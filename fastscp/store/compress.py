@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import zstandard
 
-from fastscp.store.names import FILE_MODE
+from fastscp.store.names import FILE_MODE, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +51,7 @@ def compress_part(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
     """
     name = part.removesuffix(".part") + SUFFIX
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(
-        os.open(part, os.O_RDONLY | os.O_CLOEXEC, dir_fd=incoming_fd), "rb", buffering=0
-    ) as source:
+    with os.fdopen(open_file(part, incoming_fd), "rb", buffering=0) as source:
         fd = os.open(name, flags, FILE_MODE, dir_fd=incoming_fd)
         try:
             size = os.fstat(source.fileno()).st_size
@@ -74,9 +72,7 @@ def open_part10(path: str, dir_fd: int) -> Iterator[IO[bytes]]:
 
     Raises OSError; reading raises zstandard.ZstdError for a damaged or cut compressed file.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    # The opener sees to it that a directory, which cannot be read, does not stay open.
-    with open(path, "rb", opener=lambda name, _flags: os.open(name, flags, dir_fd=dir_fd)) as file:
+    with os.fdopen(open_file(path, dir_fd), "rb") as file:
         # By content, not by name: a version mark hides the suffix.
         head = file.read(_FRAME_HEADER)
         file.seek(0)

@@ -7,6 +7,7 @@ Nothing here waits: what cannot be decided yet is to be tried again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,7 +21,7 @@ import zstandard
 
 from fastscp.store.compress import twin
 from fastscp.store.journal import find_path
-from fastscp.store.names import FILE_MODE, PATH_LOCKS
+from fastscp.store.names import FILE_MODE, PATH_LOCKS, holder, open_file, status_at
 from fastscp.store.reading import difference, open_data_set
 from fastscp_ext import crc32c, rename_noreplace, status
 
@@ -104,7 +105,7 @@ class _Identity(NamedTuple):
 
     @classmethod
     def of(cls, store_fd: int, path: str) -> _Identity:
-        found = os.stat(path, dir_fd=store_fd, follow_symlinks=False)
+        found = status_at(path, store_fd)
         return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -225,7 +226,8 @@ class Resolution:
             if self._policy == "replace" or not self._is_trusted(there):
                 # A file in the other form stays beside it: it was acknowledged, and the new name is
                 # not durable yet. The journal's higher sequence number says which one counts.
-                os.rename(self._part, name, src_dir_fd=self._incoming_fd, dst_dir_fd=self._store_fd)
+                with holder(name, self._store_fd) as (folder_fd, base):
+                    os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
                 self._remember(name)
                 return Outcome("replaced", name)
             if self._policy == "keep":
@@ -240,10 +242,11 @@ class Resolution:
 
     def _named(self, name: str) -> bool:
         """Whether the part has the name now."""
-        try:
-            self._give(self._part, name, src_dir_fd=self._incoming_fd, dst_dir_fd=self._store_fd)
-        except FileExistsError:
-            return False
+        with holder(name, self._store_fd) as (folder_fd, base):
+            try:
+                self._give(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
+            except FileExistsError:
+                return False
         self._remember(name)
         return True
 
@@ -272,7 +275,7 @@ class Resolution:
             # What was stored is damaged: it must not keep its resend away for ever.
             return False
         if self._durable:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._store_fd)
+            fd = open_file(path, self._store_fd)
             try:
                 os.fsync(fd)
             finally:
@@ -373,7 +376,7 @@ class _Doubt:
 
 def _exists(store_fd: int, path: str) -> bool:
     try:
-        os.stat(path, dir_fd=store_fd, follow_symlinks=False)
+        status_at(path, store_fd)
     except FileNotFoundError:
         return False
     return True
@@ -391,7 +394,11 @@ def _lock(store_fd: int, path: str) -> int:
     Locks of the open file description: they hold between the threads of a process, too.
     Raises _NotYetError: somebody has it.
     """
-    fd = os.open(PATH_LOCKS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE, dir_fd=store_fd)
+    try:
+        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
+    except FileNotFoundError:
+        _make_locks(store_fd)
+        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
     try:
         # struct flock: type, whence, start, length, pid.
         request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, lock_of(path), 1, 0)
@@ -404,6 +411,12 @@ def _lock(store_fd: int, path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _make_locks(store_fd: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with holder(PATH_LOCKS, store_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
+        os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))
 
 
 def _checksum(chunks: Iterator[bytes], crc: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from typing import TYPE_CHECKING, Final
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fastscp.errors import StartError
-from fastscp.store.names import FILE_MODE, HOME, IDENTITY, descriptor, open_folder
+from fastscp.store.names import FILE_MODE, IDENTITY, home, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "Identity", "read_identity", "write_identity"]
 
 FORMAT: Final = 1
+# No store.toml is near this: whatever is longer is not read.
+_MOST: Final = 1 << 16
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -32,11 +35,16 @@ class Identity(msgspec.Struct, frozen=True):
 def read_identity(path: Path, dir_fd: int) -> Identity | None:
     """The content of store.toml, None if there is none."""
     try:
-        fd = os.open(IDENTITY, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = open_file(IDENTITY, dir_fd)
     except FileNotFoundError:
         return None
     with os.fdopen(fd, "rb") as file:
-        data = file.read()
+        data = file.read(_MOST + 1)
+    if len(data) > _MOST:
+        raise StartError(
+            f"{path / IDENTITY} is longer than {_MOST} bytes, so it is none of a store; "
+            f"restore it, or use another --store"
+        )
     try:
         identity = msgspec.convert(tomllib.loads(data.decode("utf-8")), Identity)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -58,14 +66,18 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         f"{key} = {msgspec.json.encode(value).decode('utf-8')}\n"
         for key, value in msgspec.structs.asdict(identity).items()
     ]
-    new = f"{IDENTITY}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE, dir_fd=dir_fd)
-    with os.fdopen(fd, "wb") as file:
-        file.write("".join(lines).encode("utf-8"))
-        file.flush()
-        os.fsync(fd)
-    os.rename(new, IDENTITY, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    if flush_directory:
-        with descriptor(open_folder(HOME, dir_fd)) as home_fd:
+    name = IDENTITY.rpartition("/")[2]
+    new = f"{name}.new"
+    with home(dir_fd) as home_fd:
+        # Of a start that was killed; whatever it is, it is not written through.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=home_fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=home_fd), "wb") as file:
+            file.write("".join(lines).encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new, name, src_dir_fd=home_fd, dst_dir_fd=home_fd)
+        if flush_directory:
             os.fsync(home_fd)
-        os.fsync(dir_fd)
+            os.fsync(dir_fd)

@@ -19,7 +19,14 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from fastscp.store.names import FILE_MODE, JOURNAL, descriptor, names_in
+from fastscp.store.names import (
+    FILE_MODE,
+    JOURNAL,
+    descriptor,
+    names_in,
+    open_file,
+    open_folder,
+)
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
@@ -38,11 +45,16 @@ __all__ = [
     "parse_line",
     "read_segment",
     "segment_names",
+    "whole_lines",
 ]
 
 SUFFIX: Final = ".jsonl"
+# Read at a time where a segment is read from its end.
+_STEP: Final = 1 << 16
 _MARK: Final = b',"crc":"'
 _CRC_END: Final = len(b'01234567"}')
+# No line is near this, whatever its path and titles. What is longer is no line, and not kept.
+_LINE_MOST: Final = 1 << 16
 
 
 # Writing ----------------------------------------------------------------------------------------
@@ -141,8 +153,7 @@ def segment_names(store_fd: int) -> list[str]:
 
 
 def _folder(store_fd: int) -> AbstractContextManager[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    return descriptor(os.open(JOURNAL, flags, dir_fd=store_fd))
+    return descriptor(open_folder(JOURNAL, store_fd))
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
@@ -166,7 +177,7 @@ def read_segment(store_fd: int, name: str, containing: bytes = b"") -> Iterator[
     The segment may be written meanwhile. Raises OSError.
     """
     with _open_segment(store_fd, name) as file:
-        for line in file:
+        for line, _size in whole_lines(file):
             if containing not in line:
                 continue
             fact = parse_line(line.rstrip(b"\n"))
@@ -194,24 +205,52 @@ def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
 def last_sequence(store_fd: int) -> int:
     """The highest `seq` ever given, 0 for a new store.
 
-    Cost: reads the last 64 KiB of every segment; within one the numbers only rise.
+    Cost: reads the last 64 KiB of every segment, and more of one that ends in what is no line;
+    within one the numbers only rise, except among lines that were written at the same time.
     """
-    highest = 0
-    for name in segment_names(store_fd):
-        with _open_segment(store_fd, name) as file:
-            size = os.fstat(file.fileno()).st_size
-            end = os.pread(file.fileno(), 65536, max(0, size - 65536))
-        for line in reversed(end.splitlines()):
-            fact = parse_line(line)
-            if fact is not None:
-                highest = max(highest, int(fact.get("seq", 0)))
-                break
-    return highest
+    return max((_last_in(store_fd, name) for name in segment_names(store_fd)), default=0)
+
+
+def _last_in(store_fd: int, name: str) -> int:
+    """The highest `seq` near the end of a segment, read from there in steps; 0: it has none."""
+    with _open_segment(store_fd, name) as file:
+        at = os.fstat(file.fileno()).st_size
+        rest = b""
+        while at > 0:
+            start = max(0, at - _STEP)
+            data = os.pread(file.fileno(), at - start, start) + rest
+            at = start
+            first, *lines = data.split(b"\n")
+            if at == 0:
+                lines.append(first)
+            facts = filter(None, map(parse_line, lines))
+            given: list[int] = [f["seq"] for f in facts if isinstance(f.get("seq"), int)]
+            if given:
+                return max(given)
+            # The line that begins further to the front. What is too long for one is none, and
+            # without its end it has no checksum that fits.
+            rest = first if len(first) <= _LINE_MOST else b""
+    return 0
+
+
+def whole_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The lines of a file from where it stands, each with its bytes there.
+
+    One too long for a line of a journal has only its newline, or nothing where it has none.
+    """
+    while line := file.readline(_LINE_MOST):
+        size = len(line)
+        if size == _LINE_MOST and not line.endswith(b"\n"):
+            more = line
+            while more and not more.endswith(b"\n"):
+                more = file.readline(_LINE_MOST)
+                size += len(more)
+            line = more[-1:]
+        yield line, size
 
 
 def _open_segment(store_fd: int, name: str) -> IO[bytes]:
-    fd = os.open(f"{JOURNAL}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=store_fd)
-    return os.fdopen(fd, "rb")
+    return os.fdopen(open_file(f"{JOURNAL}/{name}", store_fd), "rb")
 
 
 class Place(NamedTuple):
@@ -292,11 +331,11 @@ class Tail:
                 place = Place(name, 0, 1)
                 file.seek(0)
         self._places[name] = place
-        for data in file:
+        for data, size in whole_lines(file):
             ended = data.endswith(b"\n")
             line = Line(place, parse_line(data.rstrip(b"\n")), ended)
             if ended:
-                place = Place(name, place.offset + len(data), place.number + 1)
+                place = Place(name, place.offset + size, place.number + 1)
                 self._places[name] = place
             yield line
             if not ended:

@@ -14,6 +14,7 @@ from fastscp.store.names import (
     LIFE_LOCK,
     descriptor,
     names_in,
+    open_file,
     open_folder,
 )
 
@@ -93,9 +94,7 @@ def _sweep_life(incoming_fd: int, life: str) -> tuple[int, int] | None:
         with contextlib.ExitStack() as held:
             # Without a lock file its maker died in between: makers are kept out by our lock.
             with contextlib.suppress(FileNotFoundError):
-                lock_fd = held.enter_context(
-                    descriptor(os.open(LIFE_LOCK, os.O_RDWR | os.O_CLOEXEC, dir_fd=life_fd))
-                )
+                lock_fd = held.enter_context(descriptor(open_file(LIFE_LOCK, life_fd, os.O_RDWR)))
                 try:
                     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

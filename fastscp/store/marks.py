@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from fastscp.store.names import (
-    BUFFERED,
-    FILE_MODE,
-    HOME,
-    SUSPECT,
-    descriptor,
-    flush_folder,
-    open_folder,
-)
+from fastscp.store.names import BUFFERED, FILE_MODE, SUSPECT, flush_folder, home
 from fastscp_ext import flush_file_system
 
 __all__ = ["Suspicion", "begin_life", "end_life", "suspicion", "trust"]
+
+# In the folder of the service's own.
+_BUFFERED: Final = BUFFERED.rpartition("/")[2]
+_SUSPECT: Final = SUSPECT.rpartition("/")[2]
 
 # Marks by name, each with its inode and its time of change in ns: a new one differs.
 Suspicion: TypeAlias = tuple[tuple[str, int, int], ...]
@@ -32,18 +28,22 @@ def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
 
     The mark of an unclean buffered life stays until `trust` is called.
     """
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(BUFFERED, SUSPECT, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    if buffered:
-        with contextlib.suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            os.close(os.open(BUFFERED, flags, FILE_MODE, dir_fd=dir_fd))
-    if flush_directory:
-        with descriptor(open_folder(HOME, dir_fd)) as home_fd:
+    with home(dir_fd) as home_fd:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(_BUFFERED, _SUSPECT, src_dir_fd=home_fd, dst_dir_fd=home_fd)
+        if buffered:
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                os.close(os.open(_BUFFERED, flags, FILE_MODE, dir_fd=home_fd))
+        if flush_directory:
             os.fsync(home_fd)
-        os.fsync(dir_fd)
+            os.fsync(dir_fd)
+        return _has(_SUSPECT, home_fd)
+
+
+def _has(name: str, home_fd: int) -> bool:
     try:
-        os.stat(SUSPECT, dir_fd=dir_fd)
+        os.stat(name, dir_fd=home_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -55,12 +55,10 @@ def end_life(dir_fd: int) -> None:
     dir_fd: the store's, open since the life began. Raises OSError, and the mark stays, if anything
     that was written since could not be flushed.
     """
-    try:
-        os.stat(BUFFERED, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return
-    flush_file_system(dir_fd)
-    os.unlink(BUFFERED, dir_fd=dir_fd)
+    with home(dir_fd) as home_fd:
+        if _has(_BUFFERED, home_fd):
+            flush_file_system(dir_fd)
+            os.unlink(_BUFFERED, dir_fd=home_fd)
 
 
 def suspicion(dir_fd: int) -> Suspicion:
@@ -69,10 +67,11 @@ def suspicion(dir_fd: int) -> Suspicion:
     The mark of a life that goes on counts as well. Equal as long as the marks are the same.
     """
     marks = []
-    for name in (SUSPECT, BUFFERED):
-        with contextlib.suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=dir_fd)
-            marks.append((name, found.st_ino, found.st_ctime_ns))
+    with contextlib.suppress(FileNotFoundError), home(dir_fd) as home_fd:
+        for mark, name in ((SUSPECT, _SUSPECT), (BUFFERED, _BUFFERED)):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=home_fd, follow_symlinks=False)
+                marks.append((mark, found.st_ino, found.st_ctime_ns))
     return tuple(marks)
 
 
@@ -83,8 +82,8 @@ def trust(dir_fd: int) -> None:
     Blocks on the disk. Raises OSError, and the marks stay, if it cannot be flushed.
     """
     flush_file_system(dir_fd)
-    for name in (SUSPECT, BUFFERED):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=dir_fd)
-    with descriptor(open_folder(HOME, dir_fd)) as home_fd:
+    with home(dir_fd) as home_fd:
+        for name in (_SUSPECT, _BUFFERED):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=home_fd)
         flush_folder(home_fd)

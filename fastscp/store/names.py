@@ -1,4 +1,4 @@
-"""What a store calls its own, and folders by descriptor: opened, read and flushed.
+"""What a store calls its own; files and folders in it by descriptor: opened, read and flushed.
 
     STORE/.fastscp/store.toml        id, format, layout, suffix
     STORE/.fastscp/lock              held by the one service that uses the store
@@ -8,6 +8,10 @@
     STORE/.fastscp/buffered          while a life with buffered durability lasts
     STORE/.fastscp/suspect           after one that did not end cleanly
     STORE/.fastscp/probe/            while the start finds out what the file system can do
+
+Nobody who may write below a store leads anybody out of it, or holds anybody up: whatever lies there
+is reached by names below a descriptor, none of them a symbolic link, and only regular files are
+opened.
 
 Nobody reads a directory descriptor that is kept. Its position belongs to everybody who has it, and
 a file system may fix the end of a directory when it is opened, as btrfs does: of what came later a
@@ -19,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -41,10 +46,14 @@ __all__ = [
     "descriptor",
     "flush_folder",
     "flush_folder_at",
+    "holder",
+    "home",
     "is_own",
     "names_in",
+    "open_file",
     "open_folder",
     "read_folder",
+    "status_at",
 ]
 
 # The one folder of a store that holds no instances, whatever lies in it.
@@ -70,6 +79,7 @@ OWN: Final = (
     f"name the store itself"
 )
 
+_LINK: Final = "a symbolic link is on the way, and none is followed in a store"
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY})
 
 
@@ -82,9 +92,70 @@ def descriptor(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def open_folder(name: str, dir_fd: int) -> int:
-    """A directory below a descriptor, itself no symbolic link. Raises OSError."""
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+def open_folder(path: str, dir_fd: int) -> int:
+    """A directory below a descriptor, reached through no symbolic link. Raises OSError."""
+    # Not above: whoever asks for help or names waits for no codec.
+    from fastscp_ext import open_beneath
+
+    try:
+        return open_beneath(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, _LINK, path) from None
+        raise
+
+
+@contextlib.contextmanager
+def home(dir_fd: int) -> Iterator[int]:
+    """The folder that holds no instances, as a descriptor. Raises OSError."""
+    with descriptor(open_folder(HOME, dir_fd)) as home_fd:
+        yield home_fd
+
+
+@contextlib.contextmanager
+def holder(path: str, dir_fd: int) -> Iterator[tuple[int, str]]:
+    """The directory that holds what is called `path`, as a descriptor, and its name there.
+
+    Raises OSError.
+    """
+    folder, _slash, name = path.rpartition("/")
+    with descriptor(open_folder(folder or ".", dir_fd)) as folder_fd:
+        yield folder_fd, name
+
+
+def status_at(path: str, dir_fd: int) -> os.stat_result:
+    """What the system says of a name, not of what a link leads to. Raises OSError."""
+    with holder(path, dir_fd) as (folder_fd, name):
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+
+
+def open_file(path: str, dir_fd: int, flags: int = os.O_RDONLY) -> int:
+    """A regular file below a descriptor, reached through no symbolic link; it has to be there.
+
+    Never waits for whoever might be at the other end of a FIFO, and opens no device. Raises OSError
+    with the reason: ELOOP for a link, EISDIR for a directory, ENXIO for what is no file otherwise.
+    """
+    with holder(path, dir_fd) as (folder_fd, name):
+        _refuse_irregular(path, os.stat(name, dir_fd=folder_fd, follow_symlinks=False))
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(name, flags, dir_fd=folder_fd)
+    try:
+        # It may be another one by now.
+        _refuse_irregular(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_irregular(path: str, about: os.stat_result) -> None:
+    if stat.S_ISREG(about.st_mode):
+        return
+    if stat.S_ISLNK(about.st_mode):
+        raise OSError(errno.ELOOP, "is a symbolic link, and none is followed in a store", path)
+    if stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.EISDIR, "is a directory, no regular file", path)
+    raise OSError(errno.ENXIO, "is no regular file", path)
 
 
 @contextlib.contextmanager
@@ -117,8 +188,7 @@ def flush_folder(folder_fd: int) -> bool:
 
 def flush_folder_at(dir_fd: int, folder: str) -> bool:
     """Flush a directory below a descriptor, "" for that one itself; else as `flush_folder`."""
-    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    with descriptor(fd):
+    with descriptor(open_folder(folder or ".", dir_fd)) as fd:
         return flush_folder(fd)
 
 

@@ -18,6 +18,7 @@ from fastscp.store.names import (
     PROBE,
     descriptor,
     flush_folder,
+    home,
     names_in,
     open_folder,
 )
@@ -51,18 +52,20 @@ class Facts:
 
 def probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoReplace) -> Facts:
     """Try what receiving relies on, in a folder of its own. Raises StartError if it cannot work."""
-    # Left-overs of a probe that was killed are nobody's: we hold the store's lock.
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(PROBE, FOLDER_MODE, dir_fd=dir_fd)
-    with descriptor(open_folder(PROBE, dir_fd)) as probe_fd:
-        try:
-            _empty(probe_fd)
-            noreplace = _can_noreplace(probe_fd, rename_noreplace)
-            link = _can_link(probe_fd)
-            flush = flush_folder(probe_fd)
-        finally:
-            _empty(probe_fd)
-            os.rmdir(PROBE, dir_fd=dir_fd)
+    name = PROBE.rpartition("/")[2]
+    with home(dir_fd) as home_fd:
+        # Left-overs of a probe that was killed are nobody's: we hold the store's lock.
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, FOLDER_MODE, dir_fd=home_fd)
+        with descriptor(open_folder(name, home_fd)) as probe_fd:
+            try:
+                _empty(probe_fd)
+                noreplace = _can_noreplace(probe_fd, rename_noreplace)
+                link = _can_link(probe_fd)
+                flush = flush_folder(probe_fd)
+            finally:
+                _empty(probe_fd)
+                os.rmdir(name, dir_fd=home_fd)
 
     if not (noreplace or link):
         raise StartError(
@@ -88,11 +91,12 @@ def refuse_another_file_system(path: Path, dir_fd: int) -> None:
     """Raise StartError where no part can get its name: a mount or a subvolume lies in between."""
     # The system looks at the mounts before it looks for the name; subvolumes differ in the device.
     nothing = str(uuid.uuid4())
-    apart = os.stat(INCOMING, dir_fd=dir_fd).st_dev != os.fstat(dir_fd).st_dev
-    try:
-        os.rename(f"{INCOMING}/{nothing}", nothing, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except OSError as error:
-        apart = apart or error.errno == errno.EXDEV
+    with descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd:
+        apart = os.fstat(incoming_fd).st_dev != os.fstat(dir_fd).st_dev
+        try:
+            os.rename(nothing, nothing, src_dir_fd=incoming_fd, dst_dir_fd=dir_fd)
+        except OSError as error:
+            apart = apart or error.errno == errno.EXDEV
     if apart:
         raise StartError(
             f"{path / INCOMING} is on another file system, mount or subvolume than {path}, so no "

@@ -37,6 +37,12 @@ _HELPERS: Final = 2
 _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
 
+# What the system's own words do not tell of a store.
+_WORDS: Final = {
+    errno.ELOOP: "a symbolic link is in its place or on the way",
+    errno.ENXIO: "what has its name is no regular file",
+    errno.EISDIR: "a directory has its name",
+}
 _ADVICE: Final = {
     errno.ENOSPC: "free some space on the store's file system",
     errno.EDQUOT: "raise the quota of this user, or free some space",
@@ -46,6 +52,10 @@ _ADVICE: Final = {
     errno.ENFILE: "the system is out of open files: raise fs.file-max",
     errno.EACCES: "let this user write to the store again",
     errno.EXDEV: "a folder of the store is a mount or a subvolume of its own: put it in its place",
+    errno.ELOOP: "put the folder or file itself where the symbolic link is: none is followed",
+    errno.ENXIO: "move it away; the sender's next try stores the instance",
+    errno.EISDIR: "move it away; the sender's next try stores the instance",
+    errno.ENOTDIR: "move away the file that has the name of a folder",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
 
@@ -130,7 +140,7 @@ class Jobs:
         # The same again, from every instance in flight, is one line.
         log.error(
             "cannot %s (%s): %s; answered A700; %s",
-            step, self._shown(path), os.strerror(error_no),
+            step, self._shown(path), _WORDS.get(error_no) or os.strerror(error_no),
             _ADVICE.get(error_no, "check the store's file system"),
             extra=caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
         )  # fmt: skip

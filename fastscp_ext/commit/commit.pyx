@@ -8,8 +8,8 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport close, write
 
 from fastscp_ext.commit.directories cimport (
-    directories_begin, directories_end, flush_directories, forget_directories, make_parents,
-    parent_of,
+    directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
+    make_directory_of, parent_of,
 )
 from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
@@ -28,15 +28,15 @@ __all__ = ["flush_file_system", "rename_noreplace"]
 
 cdef extern from "unistd.h" nogil:
     int syncfs(int fd)
-    int F_OK
     int fdatasync(int fd)
-    int faccessat(int dirfd, const char* path, int mode, int flags)
     int linkat(int olddirfd, const char* oldpath, int newdirfd, const char* newpath, int flags)
     int unlinkat(int dirfd, const char* path, int flags)
 
 cdef extern from *:
     """
+    #include <fcntl.h>
     #include <stdio.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <unistd.h>
     #ifndef RENAME_NOREPLACE
@@ -46,7 +46,13 @@ cdef extern from *:
     static int rename_noreplace(int from_dir, const char *from, int to_dir, const char *to) {
         return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, RENAME_NOREPLACE);
     }
+    /* Whether anything has the name, were it a link that leads nowhere. */
+    static int is_there(int dir, const char *name) {
+        struct stat about;
+        return fstatat(dir, name, &about, AT_SYMLINK_NOFOLLOW) == 0;
+    }
     """
+    bint is_there(int dir, const char* name) nogil
     int _rename_noreplace "rename_noreplace"(
         int from_dir, const char* old, int to_dir, const char* new) nogil
 
@@ -95,31 +101,34 @@ cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil:
         i.stage = STAGE_FLUSHED
 
 
-cdef bint _twin_exists(Worker* worker, Instance* i) noexcept nogil:
-    # Whether the store has the instance in its other form, compressed or not.
-    cdef uint32_t n = i.path_size
+cdef bint _twin_exists(int dir_fd, char* name, uint32_t n, uint32_t room) noexcept nogil:
+    # Whether the directory has the instance in its other form, compressed or not. n: bytes of the
+    # name, of `room` that it may use.
     cdef char kept
     cdef bint there
-    if n > 4 and memcmp(i.path + n - 4, b".zst", 4) == 0:
-        kept = i.path[n - 4]
-        i.path[n - 4] = 0
-        there = faccessat(worker.store_fd, i.path, F_OK, 0) == 0
-        i.path[n - 4] = kept
+    if n > 4 and memcmp(name + n - 4, b".zst", 4) == 0:
+        kept = name[n - 4]
+        name[n - 4] = 0
+        there = is_there(dir_fd, name)
+        name[n - 4] = kept
         return there
-    if n + 5 > PATH_ROOM:
+    if n + 5 > room:
         return False
-    memcpy(i.path + n, b".zst", 5)
-    there = faccessat(worker.store_fd, i.path, F_OK, 0) == 0
-    i.path[n] = 0
+    memcpy(name + n, b".zst", 5)
+    there = is_there(dir_fd, name)
+    name[n] = 0
     return there
 
 
-cdef int _give_name(Worker* worker, Instance* i) noexcept nogil:
-    # 0, or the errno. Never replaces.
-    if worker.mixed and _twin_exists(worker, i):
+cdef int _give_name(Worker* worker, int dir_fd, Instance* i) noexcept nogil:
+    # 0, or the errno. dir_fd: of the directory that the name is for. Never replaces.
+    cdef uint32_t above = parent_of(i.path, i.path_size)
+    cdef uint32_t skip = above + 1 if above else 0
+    cdef char* name = i.path + skip
+    if worker.mixed and _twin_exists(dir_fd, name, i.path_size - skip, PATH_ROOM - skip):
         return EEXIST
     if worker.use_link:
-        if linkat(worker.incoming_fd, i.part, worker.store_fd, i.path, 0) < 0:
+        if linkat(worker.incoming_fd, i.part, dir_fd, name, 0) < 0:
             return errno
         if worker.durable:
             unlinkat(worker.incoming_fd, i.part, 0)
@@ -127,30 +136,28 @@ cdef int _give_name(Worker* worker, Instance* i) noexcept nogil:
             # The loop is here, and whatever unlinks may hang.
             remover_post(&worker.removing, -1, worker.incoming_fd, i.part)
         return 0
-    if _rename_noreplace(worker.incoming_fd, i.part, worker.store_fd, i.path) < 0:
+    if _rename_noreplace(worker.incoming_fd, i.part, dir_fd, name) < 0:
         return errno
     return 0
 
 
 cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
-    cdef int failed = _give_name(worker, i)
-    cdef int made
+    cdef uint32_t above = parent_of(i.path, i.path_size)
+    cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
+    cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, dir_fd, i)
     if failed == ENOENT:
-        forget_directories(&c.directories, i.path, parent_of(i.path, i.path_size))
-        made = make_parents(worker.store_fd, i.path, i.path_size)
-        if made:
-            instance_fail(i, made, b"make the directories of an instance")
-            instance_drop_part(worker, i)
-            i.stage = STAGE_SETTLED
-            return
-        failed = _give_name(worker, i)
+        dir_fd = make_directory_of(&c.directories, worker, i.path, above)
+        failed = -dir_fd if dir_fd < 0 else _give_name(worker, dir_fd, i)
     if failed == 0:
         i.has_part = False
         i.stage = STAGE_NAMED
     elif failed == EEXIST:
         i.stage = STAGE_DUPLICATE
     else:
-        instance_fail(i, failed, b"give an instance its final name")
+        if dir_fd < 0:
+            instance_fail(i, failed, b"open or make the directory of an instance")
+        else:
+            instance_fail(i, failed, b"give an instance its final name")
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
 
@@ -231,6 +238,7 @@ cdef void commit_batch(
     cdef uint64_t number = word_get(&worker.live.batch_begun) + 1
     cdef uint64_t now_ns
     word_set(&worker.live.batch_begun, number)
+    directories_refresh(&c.directories, monotonic_ns())
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
         # though its line may be written first. Names given by a comparison are locked till then.

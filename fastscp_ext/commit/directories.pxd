@@ -8,36 +8,46 @@ from fastscp_ext.receive.instance cimport Instance, Worker
 
 cdef enum:
     DURABLE_PLACES = 512     # directories remembered as flushed into their parents
+    OPEN_MOST = 64           # directories kept open where none is flushed
 
 # What tells a directory from another one at its path: inodes are given again.
 ctypedef struct Identity:
     uint64_t inode           # 0: not known
     uint64_t born            # ns since 1970, 0 where the file system does not keep it
 
-# A directory to be flushed in a batch: the first `size` bytes of `path`, borrowed.
+# A directory that instances get their names in, or that is to be flushed.
 ctypedef struct Directory:
-    char* path
+    char* path               # owned; "": the store
     uint32_t size
-    Identity identity
+    uint32_t hash
+    int fd                   # negative: it cannot be opened
+    int error                # why not, or why its flush failed
+    bint due                 # to be flushed in this batch
+    Identity identity        # set where `due`
 
 # A directory whose entry this process has flushed into its parent.
 ctypedef struct Durable:
     char* path               # owned, or NULL
     Identity identity
 
-# Used by one thread at a time.
+# Used by one thread at a time. What is open may be up to a second old between batches, and is
+# closed behind each one that is flushed.
 ctypedef struct Directories:
     flush_job* jobs          # owned
     Directory* listed        # owned, as many places as jobs
     int room                 # places in both
     int used
+    uint64_t opened_ns       # when the first of them was
     Durable durable[DURABLE_PLACES]
 
 
 cdef void directories_begin(Directories* c) noexcept nogil
 cdef void directories_end(Directories* c) noexcept nogil
+cdef void directories_refresh(Directories* c, uint64_t now_ns) noexcept nogil
 cdef uint32_t parent_of(const char* path, uint32_t size) noexcept nogil
-cdef int make_parents(int store_fd, char* path, uint32_t size) noexcept nogil
-cdef void forget_directories(Directories* c, const char* path, uint32_t size) noexcept nogil
+cdef int directory_of(
+    Directories* c, const Worker* worker, const char* path, uint32_t size) noexcept nogil
+cdef int make_directory_of(
+    Directories* c, const Worker* worker, const char* path, uint32_t size) noexcept nogil
 cdef void flush_directories(
     Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil

@@ -1,28 +1,24 @@
 """The directories of a batch: made, and flushed. See directories.pyi."""
 
-from libc.errno cimport EEXIST, ENOMEM, errno
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.unistd cimport close
 
 from fastscp_ext.dataset.digest cimport crc32c
+from fastscp_ext.commit.beneath cimport make_directory_beneath, open_file_beneath
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher, flusher_run
 from fastscp_ext.receive.instance cimport (
     STAGE_NAMED, STAGE_SETTLED, Instance, Worker, instance_fail,
 )
+from fastscp_ext.shared.clock cimport monotonic_ns
 
 __all__ = []
 
 cdef extern from "fcntl.h" nogil:
-    int O_CLOEXEC
     int O_DIRECTORY
     int O_RDONLY
-    int openat(int dirfd, const char* path, int flags, ...)
-
-cdef extern from "sys/stat.h" nogil:
-    ctypedef unsigned int mode_t
-    int mkdirat(int dirfd, const char* path, mode_t mode)
 
 cdef extern from *:
     """
@@ -40,6 +36,9 @@ cdef extern from *:
     """
     void identify(int fd, uint64_t* inode, uint64_t* born) nogil
 
+cdef enum:
+    OPEN_NS = 1000000000     # how long a directory that was moved away goes on being used
+
 
 cdef void directories_begin(Directories* c) noexcept nogil:
     memset(c, 0, sizeof(Directories))
@@ -47,6 +46,7 @@ cdef void directories_begin(Directories* c) noexcept nogil:
 
 cdef void directories_end(Directories* c) noexcept nogil:
     cdef int i
+    _close_all(c)
     free(c.jobs)
     free(c.listed)
     c.jobs = NULL
@@ -91,41 +91,20 @@ cdef void _set_durable(Directories* c, Directory* d) noexcept nogil:
         place.path[d.size] = 0
 
 
-cdef void forget_directories(Directories* c, const char* path, uint32_t size) noexcept nogil:
-    # A directory on the way to `path` was gone: it and those above are not known any more.
+cdef void _forget(Directories* c, const char* path, uint32_t size) noexcept nogil:
+    # A directory on the way was gone: it and those above are not known any more.
     cdef Durable* place
+    cdef int k
     while size:
         place = _durable_place(c, path, size)
         free(place.path)
         place.path = NULL
+        k = _listed(c, path, size)
+        if k >= 0:
+            _close(c, k)
+            c.used -= 1
+            c.listed[k] = c.listed[c.used]
         size = parent_of(path, size)
-
-
-cdef int make_parents(int store_fd, char* path, uint32_t size) noexcept nogil:
-    # mkdir -p of the directories above `path`, which is restored before returning. errno or 0.
-    cdef uint32_t i
-    cdef int got
-    for i in range(1, size):
-        if path[i] == 47:
-            path[i] = 0
-            got = mkdirat(store_fd, path, 0o750)
-            path[i] = 47
-            if got < 0 and errno != EEXIST:
-                return errno
-    return 0
-
-
-cdef int _open_directory(int store_fd, char* path, uint32_t size) noexcept nogil:
-    # The directory made of the first `size` bytes of `path`, or -1.
-    cdef char kept = path[size]
-    cdef const char* name = b"."
-    cdef int fd
-    if size:
-        name = path
-    path[size] = 0
-    fd = openat(store_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    path[size] = kept
-    return fd
 
 
 cdef bint _reserve(Directories* c, int places) noexcept nogil:
@@ -146,16 +125,108 @@ cdef bint _reserve(Directories* c, int places) noexcept nogil:
     return True
 
 
-cdef int _listed(Directories* c, char* path, uint32_t size) noexcept nogil:
-    # The place of a directory in this batch's list, or -1.
+cdef int _listed(Directories* c, const char* path, uint32_t size) noexcept nogil:
+    # The place of a directory in the list, or -1.
+    cdef uint32_t digest = crc32c(0, <const uint8_t*>path, size)
+    cdef Directory* d
     cdef int k
     for k in range(c.used):
-        if c.listed[k].size == size and memcmp(c.listed[k].path, path, size) == 0:
+        d = &c.listed[k]
+        if d.hash == digest and d.size == size and memcmp(d.path, path, size) == 0:
             return k
     return -1
 
 
-cdef void _list_directories(Worker* worker, Directories* c, Instance* i) noexcept nogil:
+cdef int _list(
+    Directories* c, const Worker* worker, const char* path, uint32_t size, bint make
+) noexcept nogil:
+    # Open a directory and put it on the list, also if it cannot be opened; its place, or -1: out of
+    # memory. make: it and those above it, where they are missing.
+    cdef Directory* d
+    cdef const char* name = b"."
+    if not _reserve(c, c.used + 1):
+        return -1
+    d = &c.listed[c.used]
+    memset(d, 0, sizeof(Directory))
+    d.path = <char*>malloc(size + 1)
+    if d.path == NULL:
+        return -1
+    memcpy(d.path, path, size)
+    d.path[size] = 0
+    d.size = size
+    d.hash = crc32c(0, <const uint8_t*>path, size)
+    if size:
+        name = d.path
+    if make:
+        d.fd = make_directory_beneath(worker.store_fd, name)
+    else:
+        d.fd = open_file_beneath(worker.store_fd, name, O_RDONLY | O_DIRECTORY, 0)
+    if d.fd < 0:
+        d.error = -d.fd
+    if c.used == 0:
+        c.opened_ns = monotonic_ns()
+    c.used += 1
+    return c.used - 1
+
+
+cdef void _close(Directories* c, int k) noexcept nogil:
+    free(c.listed[k].path)
+    if c.listed[k].fd >= 0:
+        close(c.listed[k].fd)
+
+
+cdef void _close_all(Directories* c) noexcept nogil:
+    cdef int k
+    for k in range(c.used):
+        _close(c, k)
+    c.used = 0
+
+
+cdef void directories_refresh(Directories* c, uint64_t now_ns) noexcept nogil:
+    # Close what was opened too long ago to be taken for what is at its path now. Between batches.
+    if c.used and now_ns - c.opened_ns > OPEN_NS:
+        _close_all(c)
+
+
+cdef int _opened(
+    Directories* c, const Worker* worker, const char* path, uint32_t size, bint make
+) noexcept nogil:
+    cdef int k
+    cdef int fd
+    if c.used >= OPEN_MOST and not worker.durable:
+        _close_all(c)
+    k = _list(c, worker, path, size, make)
+    if k < 0:
+        return -ENOMEM
+    fd = c.listed[k].fd
+    if fd < 0:
+        # The next instance asks again.
+        _close(c, k)
+        c.used -= 1
+    return fd
+
+
+cdef int directory_of(
+    Directories* c, const Worker* worker, const char* path, uint32_t size
+) noexcept nogil:
+    # The descriptor of the directory made of the first `size` bytes of `path`, borrowed until the
+    # next call; or minus an errno.
+    cdef int k
+    if size == 0:
+        return worker.store_fd
+    k = _listed(c, path, size)
+    return c.listed[k].fd if k >= 0 else _opened(c, worker, path, size, False)
+
+
+cdef int make_directory_of(
+    Directories* c, const Worker* worker, const char* path, uint32_t size
+) noexcept nogil:
+    # As directory_of, of one that was found missing.
+    _forget(c, path, size)
+    return _opened(c, worker, path, size, True) if size else worker.store_fd
+
+
+cdef void _list_due(Worker* worker, Directories* c, Instance* i) noexcept nogil:
     # The directory that got the instance's name, and upwards each one whose own entry this
     # process has not yet flushed into its parent.
     cdef uint32_t size = parent_of(i.path, i.path_size)
@@ -164,20 +235,31 @@ cdef void _list_directories(Worker* worker, Directories* c, Instance* i) noexcep
     while True:
         k = _listed(c, i.path, size)
         if k < 0:
-            if not _reserve(c, c.used + 1):
+            k = _list(c, worker, i.path, size, False)
+            if k < 0:
                 return
-            k = c.used
-            c.used += 1
-            d = &c.listed[k]
-            d.path = i.path
-            d.size = size
-            c.jobs[k].whole = 1
-            c.jobs[k].fd = _open_directory(worker.store_fd, i.path, size)
-            c.jobs[k].error = errno if c.jobs[k].fd < 0 else 0
-            identify(c.jobs[k].fd, &d.identity.inode, &d.identity.born)
-        if _is_durable(c, &c.listed[k]):
+        d = &c.listed[k]
+        if not d.due:
+            d.due = True
+            identify(d.fd, &d.identity.inode, &d.identity.born)
+        if _is_durable(c, d):
             return
         size = parent_of(i.path, size)
+
+
+cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
+    cdef int count = 0
+    cdef int k
+    for k in range(c.used):
+        if c.listed[k].due:
+            c.jobs[count].fd = c.listed[k].fd
+            c.jobs[count].whole = 1
+            c.jobs[count].error = c.listed[k].error
+            c.jobs[count].of = &c.listed[k]
+            count += 1
+    flusher_run(threads, c.jobs, count)
+    for k in range(count):
+        (<Directory*>c.jobs[k].of).error = c.jobs[k].error
 
 
 cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
@@ -188,8 +270,8 @@ cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
         k = _listed(c, i.path, size)
         if k < 0:
             return ENOMEM
-        if c.jobs[k].error:
-            return c.jobs[k].error
+        if c.listed[k].error:
+            return c.listed[k].error
         if _is_durable(c, &c.listed[k]):
             return 0
         size = parent_of(i.path, size)
@@ -203,15 +285,11 @@ cdef void flush_directories(
     cdef uint32_t size
     cdef int failed
     cdef int k
-    c.used = 0
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            _list_directories(worker, c, i)
+            _list_due(worker, c, i)
         i = i.next
-    flusher_run(threads, c.jobs, c.used)
-    for k in range(c.used):
-        if c.jobs[k].fd >= 0:
-            close(c.jobs[k].fd)
+    _flush_due(c, threads)
     i = batch
     while i != NULL:
         if i.stage == STAGE_NAMED:
@@ -231,3 +309,4 @@ cdef void flush_directories(
                 size = parent_of(i.path, size)
                 k = _listed(c, i.path, size)
         i = i.next
+    _close_all(c)

@@ -14,6 +14,7 @@ from posix.unistd cimport close, read
 from fastscp_ext.commit.commit cimport (
     commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
 )
+from fastscp_ext.commit.directories cimport directories_refresh
 from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
@@ -32,6 +33,7 @@ from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
+from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
 from fastscp_ext.status cimport OUT_OF_RESOURCES
@@ -561,6 +563,8 @@ cdef class Reception:
         """Let reading go on as far as the space allows. See reception.pyi."""
         cdef Pace pace
         cdef bint slow = word_get(self.worker.store_state) == STORE_SLOW
+        if not self.threaded:
+            directories_refresh(&self.committed.directories, monotonic_ns())
         for pace in list(self.slowed):
             if slow and <double><uint64_t>self.slowed[pace] > now * 1e9:
                 break

@@ -155,8 +155,7 @@ def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
         service.peer() as one,
         service.peer() as two,
     ):
-        # The first try finds no folder.
-        rule = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", skip=1, left=1)
+        rule = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", left=1)
         one.send(store(1, old.data, sop=item.sop))
         wait_for(lambda: service.control.hits(rule) == 1, "one worker being held after its naming")
         two.send(store(1, new.data, sop=item.sop))
@@ -188,8 +187,7 @@ def test_a_suspect_store_keeps_what_is_on_its_way_to_the_journal(
         service.peer() as one,
         service.peer() as two,
     ):
-        # The first try finds no folder.
-        held = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", skip=1, left=1)
+        held = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", left=1)
         one.send(store(1, old.data, sop=item.sop))
         wait_for(lambda: service.control.hits(held) == 1, "one worker being held after its naming")
         looked = service.control.rule([LOOK], COUNT, path=".jsonl")

@@ -204,7 +204,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             1,
         ),
     ],
-    "no directory flush": [(DIRECTORIES, "    flusher_run(threads, c.jobs, c.used)\n", "", 1)],
+    "no directory flush": [(DIRECTORIES, "    flusher_run(threads, c.jobs, count)\n", "", 1)],
     "no flush of the named directory": [
         (
             DIRECTORIES,
@@ -222,7 +222,8 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
             _NAMING + _FLUSHING,
             "    while i != NULL:\n"
             "        if i.stage == STAGE_FLUSHED:\n"
-            "            make_parents(worker.store_fd, i.path, i.path_size)\n"
+            "            make_directory_of(\n"
+            "                &c.directories, worker, i.path, parent_of(i.path, i.path_size))\n"
             "            i.stage = STAGE_NAMED\n"
             "        i = i.next\n" + _FLUSHING + "    i = batch\n"
             "    while i != NULL:\n"

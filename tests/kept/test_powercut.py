@@ -165,12 +165,10 @@ def test_folders_made_by_a_life_that_was_killed(tmp_path: Path, library: Path) -
     assert cut_everywhere(events, root, sent) == []
 
 
-def _held(
-    service: Interposed, kind: int, path: str, held: Item, free: Item, *, skip: int = 0
-) -> None:
+def _held(service: Interposed, kind: int, path: str, held: Item, free: Item) -> None:
     """Hold one worker after a step, and have another acknowledge something meanwhile."""
     with service.peer() as one, service.peer() as two:
-        rule = service.control.rule([kind], HOLD_AFTER, path=path, skip=skip, left=1)
+        rule = service.control.rule([kind], HOLD_AFTER, path=path, left=1)
         one.send(store(1, held.data, sop=held.sop))
         wait_for(lambda: service.control.hits(rule) == 1, "the worker being held")
         two.send(store(1, free.data, sop=free.sop))
@@ -200,8 +198,7 @@ def test_between_one_workers_name_and_the_others_identical(tmp_path: Path, libra
     (item,) = items("1", 1)
     with Interposed(tmp_path, library) as service:
         root = service.root.stat().st_ino
-        # The first try finds no folder.
-        _held(service, RENAME, "/store/1.2.", item, item, skip=1)
+        _held(service, RENAME, "/store/1.2.", item, item)
         lines = [fact.get("duplicate") for fact in service.journal()]
         assert sorted(lines, key=str) == [None, "identical"]
         _cut_after_each_answer(service, root, {item.sop: {item.data}})

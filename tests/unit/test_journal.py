@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -367,3 +368,59 @@ def test_last_sequence_reads_ends_only(folder: Path, store_fd: int) -> None:
     assert len(lines) > 500_000
     (folder / "1-w0-1.jsonl").write_bytes(lines)
     assert last_sequence(store_fd) == 1000
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        bytes(200_000),
+        b"x" * 65536,
+        b"\n" * 70_000,
+        (b"y" * 999 + b"\n") * 300,
+        b"z" * 65535 + b"\n" + b"z" * 131072 + b"\n",
+    ],
+)
+@pytest.mark.parametrize("filler", [0, 300, 65000])
+def test_last_sequence_behind_much_that_is_no_line(
+    folder: Path, store_fd: int, tail: bytes, filler: int
+) -> None:
+    """What a power cut leaves behind the last line may be longer than any look at the end."""
+    text = line(seq=6) + b"\n" + line(seq=7, more="m" * filler) + b"\n"
+    (folder / "a-w0-1.jsonl").write_bytes(text + tail)
+    assert last_sequence(store_fd) == 7
+
+
+def test_last_sequence_of_lines_written_at_the_same_time(folder: Path, store_fd: int) -> None:
+    (folder / "a-w0-1.jsonl").write_bytes(b"\n".join((line(seq=9), line(seq=8), b"")))
+    assert last_sequence(store_fd) == 9
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537, 131072, 200_000])
+def test_what_is_too_long_for_a_line_is_not_kept(folder: Path, store_fd: int, size: int) -> None:
+    """Somebody else put it there; the lines around it are given all the same."""
+    long = b"x" * size
+    segment = folder / "a-w0-1.jsonl"
+    segment.write_bytes(b"\n".join((line(seq=1), long, line(seq=2), long)))
+    tail = Tail(store_fd)
+    found = list(tail.read())
+    assert [one.fact and one.fact["seq"] for one in found] == [1, None, 2, None]
+    assert [one.damaged for one in found] == [False, True, False, False]
+    assert found[3].torn
+    assert found[2].place == Place("a-w0-1.jsonl", len(line(seq=1)) + size + 2, 3)
+    with segment.open("ab") as file:
+        file.write(b"\n" + line(seq=3) + b"\n")
+    assert [one.fact and one.fact["seq"] for one in tail.read()] == [None, 3]
+    assert [fact["seq"] for fact in read_segment(store_fd, "a-w0-1.jsonl")] == [1, 2, 3]
+
+
+def test_a_long_line_takes_no_memory(folder: Path, store_fd: int) -> None:
+    with (folder / "a-w0-1.jsonl").open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        assert list(read_segment(store_fd, "a-w0-1.jsonl")) == []
+        assert last_sequence(store_fd) == 0
+        assert [one.torn for one in Tail(store_fd).read()] == [True]
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
