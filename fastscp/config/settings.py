@@ -365,6 +365,14 @@ class ServeConfig(WorkerConfig):
         "Refuse a directory that is not a store already, such as a mount point without its mount.",
         default=False,
     )
+    store_new_life: bool = _setting(
+        Switch(),
+        Group.STORE,
+        "Consent to begin anew in a directory that holds instances and has lost its store.toml or "
+        "its journal. Flag only.",
+        default=False,
+        flag_only=True,
+    )
     max_associations: int = _setting(
         Whole(0, 1_000_000),
         Group.LIMITS,

@@ -37,9 +37,10 @@ _MESSAGES: Final = 64
 _UNCOMMITTED: Final = 256
 # Parts that were dropped and not closed yet.
 _LEFTOVERS: Final = 256
-# Helper threads, and what one has open: two files, a lock, and a journal file or a flush.
+# Helper threads, and what one has open: two files, their folder and that of the moment, a lock, and
+# a journal file or a flush.
 _HELPERS: Final = 4
-_PER_HELPER: Final = 4
+_PER_HELPER: Final = 6
 # Directories that are kept open to name files in them.
 _PARENTS: Final = 64
 # Where the system has no limit: far more associations than one process can serve.

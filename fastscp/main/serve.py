@@ -107,10 +107,13 @@ class Service:
     async def _serve(self) -> int:
         config = self._config
         with contextlib.ExitStack() as undo:
+            # First of all: a start that gets no port has made no store.
+            acceptors = self._bind(undo)
             store = await _open_store(config)
             held = undo.enter_context(contextlib.ExitStack())
             held.callback(store.close)
-            acceptors = self._bind(undo)
+            starting = undo.enter_context(contextlib.ExitStack())
+            starting.enter_context(store.unmade_on_failure())
             with _explained(store.path / INCOMING):
                 swept = await in_thread(sweep_incoming, store.dir_fd)
             with _explained(store.path / JOURNAL):
@@ -119,6 +122,7 @@ class Service:
             self._workers = workers = await self._make_workers(store)
             undo.callback(workers.kill)
             await workers.start(config.workers)
+            starting.pop_all()
             if not workers.stopping:
                 self._open(acceptors, store, swept)
             code = await self._done
@@ -267,7 +271,7 @@ class Service:
             facts.file_system, "rename" if facts.noreplace else "link", self._config.durability,
             store.id,
         )  # fmt: skip
-        for warning in facts.warnings:
+        for warning in store.warnings:
             log.warning("%s", warning)
         if swept.folders:
             log.warning(
@@ -355,6 +359,7 @@ async def _open_store(config: ServeConfig) -> Store:
                     config.suffix,
                     config.store_must_exist,
                     config.layout_change,
+                    new_life=config.store_new_life,
                     durability=config.durability,
                     rename_noreplace=rename_noreplace,
                 )

@@ -6,24 +6,21 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.identity import read_identity
-from fastscp.store.names import (
-    FILE_MODE,
-    FOLDER_MODE,
-    IDENTITY,
-    LOCK,
-    descriptor,
-    flush_folder,
-)
+from fastscp.store.made import Made
+from fastscp.store.names import HOME, IDENTITY, LOCK, descriptor, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["existing", "explained", "held", "is_store", "make_folders", "open_store", "take_lock"]
+__all__ = ["existing", "explained", "held", "is_store", "open_store", "take_lock"]
+
+# Above any process id: what is written there may be anybody's.
+_PID_MOST: Final = 1 << 22
 
 
 def is_store(path: Path) -> bool:
@@ -40,17 +37,19 @@ def open_store(path: Path) -> int:
 def existing(path: Path) -> Iterator[int]:
     """The directory of a store that is there, as a descriptor. A service may be using it.
 
+    One that lost its store.toml, or its journal, is a store yet.
     Raises StartError where there is none or it cannot be read.
     """
     with explained(path):
-        if not is_store(path):
+        if not is_store(path) and not (path / HOME).is_dir():
             raise StartError(
                 f"{path} is not a store (it has no {IDENTITY}); name one with --store, or mount "
                 f"its file system"
             )
         dir_fd = open_store(path)
     with descriptor(dir_fd):
-        read_identity(path, dir_fd)
+        with explained(path):
+            read_identity(path, dir_fd)
         yield dir_fd
 
 
@@ -61,7 +60,7 @@ def held(path: Path, dir_fd: int) -> Iterator[None]:
     Raises StoreBusyError if one does, StartError if it cannot be taken.
     """
     with explained(path):
-        lock_fd = take_lock(path, dir_fd)
+        lock_fd = take_lock(path, dir_fd, Made())
     with descriptor(lock_fd):
         yield
 
@@ -91,45 +90,30 @@ def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
         advice = "free some space"
     elif error.errno == errno.ENOTDIR:
         advice = "a part of the path is a file; name a directory with --store"
+    elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+        advice = "move it away, or put the file or folder itself in its place"
     else:
         advice = "name another directory with --store"
     raise StartError(f"{what}; {advice}") from error
 
 
-def make_folders(path: Path) -> None:
-    """Make `path` and what is missing above it, and flush the whole way where possible.
-
-    What is there already may be the work of a life that was killed before it flushed it.
-    """
-    missing = [p for p in (path, *path.parents) if not p.exists()]
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(FOLDER_MODE)
-    for folder in (path, *path.parents):
-        try:
-            parent_fd = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
-        except PermissionError:
-            if folder in missing:
-                raise
-            continue  # not ours, so not made by us
-        with descriptor(parent_fd):
-            flush_folder(parent_fd)
-
-
-def take_lock(path: Path, dir_fd: int) -> int:
+def take_lock(path: Path, dir_fd: int, made: Made) -> int:
     """Take the lock and write our process id into it; the descriptor holds it."""
-    lock_fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE, dir_fd=dir_fd)
+    made.file(LOCK, dir_fd)
+    lock_fd = open_file(LOCK, dir_fd, os.O_RDWR)
     try:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            written = os.pread(lock_fd, 32, 0).strip()
-            raise StoreBusyError(str(path), int(written) if written.isdigit() else None) from None
+            raise StoreBusyError(str(path), _written_in(lock_fd)) from None
         except OSError as error:
             raise StartError(
                 f"the file system of {path} has no file locks ({error.strerror}), so two services "
                 f"could write to it unnoticed; put the store on another file system"
             ) from error
+        if os.fstat(lock_fd).st_nlink == 0:
+            # A start that failed has just taken it away: nobody else would find it held.
+            raise StoreBusyError(str(path), None)
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
         os.set_inheritable(lock_fd, True)
@@ -137,3 +121,10 @@ def take_lock(path: Path, dir_fd: int) -> int:
         os.close(lock_fd)
         raise
     return lock_fd
+
+
+def _written_in(lock_fd: int) -> int | None:
+    """The process that wrote its id into a lock, None where that says nothing."""
+    written = os.pread(lock_fd, 32, 0).strip()
+    pid = int(written) if written.isdigit() else 0
+    return pid if 0 < pid <= _PID_MOST else None

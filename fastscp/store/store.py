@@ -9,25 +9,44 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fastscp.errors import ConfigError, StartError
-from fastscp.store.access import explained, is_store, make_folders, open_store, take_lock
+from fastscp.log import printable
+from fastscp.store.access import explained, is_store, open_store, take_lock
 from fastscp.store.identity import FORMAT, Identity, read_identity, write_identity
+from fastscp.store.lives import sweep_incoming
+from fastscp.store.made import Made
 from fastscp.store.marks import begin_life, end_life
-from fastscp.store.names import FOLDER_MODE, HOME, IDENTITY, INCOMING, JOURNAL
+from fastscp.store.names import (
+    BUFFERED,
+    HOME,
+    IDENTITY,
+    INCOMING,
+    JOURNAL,
+    descriptor,
+    names_in,
+    open_folder,
+)
 from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_file_system
+from fastscp.store.survey import first_instance, links, missing
 from fastscp_ext import rename_noreplace as system_rename_noreplace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Store"]
 
 # They say nothing of the store.
 _OUR_LACK: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# How long killed workers may take to be gone.
+_WORKERS_END_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,7 @@ class Store:
     successor started by exec keeps it. created: it did not exist before. previous_layout: what
     the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
+    warnings: for the log. made: what `unmake` takes away.
     """
 
     path: Path
@@ -51,6 +71,8 @@ class Store:
     facts: Facts
     mixed: bool
     suspect: bool
+    warnings: tuple[str, ...]
+    made: Made
 
     @classmethod
     def open(
@@ -61,38 +83,51 @@ class Store:
         must_exist: bool = False,
         layout_change: bool = False,
         *,
+        new_life: bool = False,
         durability: str = "stable",
         rename_noreplace: RenameNoReplace = system_rename_noreplace,
     ) -> Store:
         """Take the store at `path`, made if it is not there, and find out what it can do.
 
         must_exist: refuse a directory that is no store yet. layout_change: let `layout` and
-        `suffix` differ from those the store was made with. durability: as in the settings; what
-        it promises must be possible here.
+        `suffix` differ from those the store was made with. new_life: let a store that holds
+        instances and has lost store.toml or its journal begin anew. durability: as in the settings;
+        what it promises must be possible here.
         Raises ConfigError for another layout and for a path inside a service's own folder,
         StoreBusyError if the store is in use, StartError if it cannot be used. Nothing stays open
-        then. Blocks on the disk.
+        then, and nothing that was made stays. Blocks on the disk.
         """
+        made = Made()
         with contextlib.ExitStack() as undo, explained(path):
             _refuse_path(path, must_exist)
+            undo.callback(made.take_away)
             if not is_store(path):
-                make_folders(path)
+                made.folders_above(path)
             dir_fd = open_store(path)
             undo.callback(os.close, dir_fd)
-            for folder in (HOME, INCOMING, JOURNAL):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder, FOLDER_MODE, dir_fd=dir_fd)
-            lock_fd = take_lock(path, dir_fd)
+            # Again, for it needs the descriptor; what is taken away is so once.
+            undo.callback(made.take_away)
+            made.folder(HOME, dir_fd)
+            lock_fd = take_lock(path, dir_fd, made)
             undo.callback(os.close, lock_fd)
 
+            known = read_identity(path, dir_fd)
+            warnings = _begun_anew(path, dir_fd, known, new_life)
+            for folder in (INCOMING, JOURNAL):
+                made.folder(folder, dir_fd)
             refuse_another_file_system(path, dir_fd)
             facts = probe(path, dir_fd, durability, rename_noreplace)
             flush = facts.directory_flush
-            known = read_identity(path, dir_fd)
             identity = _next_identity(path, known, layout, suffix, layout_change)
             if identity != known:
+                if known is None:
+                    made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
             suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
+            if durability == "buffered":
+                # Only now: one that was there is an earlier life's, and has another name by now.
+                made.note(BUFFERED, dir_fd)
+            warnings = (*facts.warnings, *warnings, *_links(path, dir_fd))
             undo.pop_all()
         return cls(
             path=path,
@@ -106,6 +141,8 @@ class Store:
             facts=facts,
             mixed=len(identity.suffixes) > 1,
             suspect=suspect,
+            warnings=warnings,
+            made=made,
         )
 
     def lost(self) -> str | None:
@@ -134,7 +171,7 @@ class Store:
 
     def _has(self, name: str) -> bool:
         try:
-            os.stat(name, dir_fd=self.dir_fd)
+            os.close(open_folder(name, self.dir_fd))
         except FileNotFoundError:
             return False
         return True
@@ -142,6 +179,29 @@ class Store:
     def stopped_cleanly(self) -> None:
         """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
         end_life(self.dir_fd)
+
+    @contextlib.contextmanager
+    def unmade_on_failure(self) -> Iterator[None]:
+        """A block that begins the service; if it fails, what this start made is taken away."""
+        try:
+            yield
+        except Exception:
+            self.unmake()
+            raise
+
+    def unmake(self) -> None:
+        """Take away what this start made: it failed later on. Blocks for a moment.
+
+        Nothing was stored. Workers that were killed may need that moment to give their folders up.
+        """
+        deadline = time.monotonic() + _WORKERS_END_S
+        with contextlib.suppress(OSError), descriptor(open_folder(INCOMING, self.dir_fd)) as fd:
+            while True:
+                sweep_incoming(self.dir_fd)
+                if not names_in(fd) or time.monotonic() > deadline:
+                    break
+                time.sleep(0.01)
+        self.made.take_away()
 
     def close(self) -> None:
         """Give the store back. A descriptor that a successor inherited keeps it locked."""
@@ -162,6 +222,41 @@ def _refuse_path(path: Path, must_exist: bool) -> None:
             f"{path} is not a store (it has no {IDENTITY}), and --store-must-exist is on; "
             f"mount the file system, or start once without that option to make a store"
         )
+
+
+def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool) -> tuple[str, ...]:
+    """Raise StartError where a store has instances and lacks what belongs to them.
+
+    new_life: say it instead, for the log.
+    """
+    lost = missing(dir_fd, known)
+    found = first_instance(dir_fd) if lost else None
+    if found is None:
+        return ()
+    what = " and no ".join(lost)
+    if not new_life:
+        raise StartError(
+            f"{path} holds instances ({printable(found)}) and has no {what}, so what was "
+            f"acknowledged and how it was filed is not known: mount or restore what is missing; or "
+            f"start once with --store-new-life, which begins it anew beside those instances"
+        )
+    begun = (
+        f"{path} holds instances and had no {what}: begun anew (--store-new-life); "
+        f"`fastscp verify --adopt` writes the journal lines of the instances that have none"
+    )
+    return (begun,)
+
+
+def _links(path: Path, dir_fd: int) -> tuple[str, ...]:
+    found = links(dir_fd)
+    if not found:
+        return ()
+    said = (
+        f"{path} has symbolic links ({', '.join(map(printable, found))}): nothing is stored or "
+        f"read through them, and an instance that belongs there is answered A700; put the folders "
+        f"themselves in their place"
+    )
+    return (said,)
 
 
 def _next_identity(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -10,12 +11,21 @@ from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.access import existing, held
 from fastscp.store.adopt import Adoption
 from fastscp.store.compare import Comparison
-from fastscp.store.findings import Finding, Mark, Report
+from fastscp.store.findings import Finding, Kind, Mark, Report
 from fastscp.store.marks import suspicion, trust
-from fastscp.store.names import SUSPECT
+from fastscp.store.names import (
+    FOLDER_MODE,
+    IDENTITY,
+    JOURNAL,
+    SUSPECT,
+    flush_folder,
+    home,
+    status_at,
+)
 from fastscp.store.repair import repair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fastscp.store.findings import Watcher
@@ -25,6 +35,7 @@ __all__ = ["verify"]
 
 # How long something that is younger than this may take to be named and journaled.
 _PATIENCE_S: Final = 10.0
+_NEW_LIFE: Final = "start the service once with --store-new-life"
 
 
 def verify(
@@ -48,6 +59,7 @@ def verify(
         if alone:
             locked.enter_context(held(path, dir_fd))
         mark = suspicion(dir_fd)
+        lost = list(_lost(dir_fd, adopt=adopt))
         comparison = Comparison(dir_fd, watcher)
         findings = sorted(comparison.run(0.0 if alone else patience_s), key=_order)
         damaged = list(comparison.damaged())
@@ -56,7 +68,7 @@ def verify(
         if adopt:
             adoption = Adoption(dir_fd, suspect=bool(mark))
             findings = sorted(adoption.adopt(findings), key=_order)
-        everything = (*damaged, *findings)
+        everything = (*lost, *damaged, *findings)
         report = Report(
             lines=comparison.journal.lines,
             files=comparison.files,
@@ -66,6 +78,28 @@ def verify(
             mark=Mark.NONE,
         )
         return replace(report, mark=_judge_mark(path, dir_fd, mark, alone, report.clean))
+
+
+def _lost(dir_fd: int, *, adopt: bool) -> Iterator[Finding]:
+    """What the store has lost of its own; adopt: a journal's folder is made anew for the lines."""
+    if not _has(IDENTITY, dir_fd):
+        yield Finding(Kind.MISSING, IDENTITY, f"not there: restore it, or {_NEW_LIFE}")
+    if _has(JOURNAL, dir_fd):
+        return
+    why = "not there: restore it; or have it written anew from the files, with --adopt"
+    if adopt:
+        with home(dir_fd) as home_fd:
+            os.mkdir(JOURNAL.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
+            flush_folder(home_fd)
+    yield Finding(Kind.MISSING, JOURNAL, why, settled="made anew" if adopt else "")
+
+
+def _has(path: str, dir_fd: int) -> bool:
+    try:
+        status_at(path, dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _order(finding: Finding) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,6 +95,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert said.startswith(f"fastscp: cannot listen on 127.0.0.1 port {port}: ")
     assert "--port" in said
     assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []  # no ./dicom-store
 
 
 def test_a_store_that_is_a_file(tmp_path: Path) -> None:
@@ -147,6 +149,44 @@ def test_another_layout(tmp_path: Path) -> None:
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
         assert service.instances() == [f"{SOP}.dcm"]
+
+
+def test_a_store_that_lost_its_journal(tmp_path: Path) -> None:
+    with Service(tmp_path) as service, service.peer() as peer:
+        peer.send(store())
+        assert peer.read_statuses(1) == [(1, 0)]
+        folder = service.store
+    shutil.rmtree(folder / ".fastscp/journal")
+    code, said = _failed_start(tmp_path, *ANY_PORT, "--store", "store")
+    assert code == 3
+    assert "--store-new-life" in said
+    assert len(said.splitlines()) == 1
+    assert not (folder / ".fastscp/journal").exists()
+    with Service(tmp_path, "--store-new-life") as service, service.peer() as peer:
+        service.in_log("had no .fastscp/journal: begun anew")
+        peer.send(store())
+        assert peer.read_statuses(1) == [(1, 0)]
+    with Service(tmp_path):
+        pass
+
+
+def test_a_start_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
+    """The workers cannot begin; the store is made by then."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'fastscp.worker.process' in str(getattr(sys, 'orig_argv', '')): sys.exit(1)\n"
+    )
+    environment = Service.environment()
+    environment["PYTHONPATH"] = f"{broken}:{environment['PYTHONPATH']}"
+    done = subprocess.run(
+        [*Service.program(), "serve", *ANY_PORT, "--store", "a/store", "--workers", "2"],
+        cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert list(tmp_path.iterdir()) == [broken]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ CONTRACT = {
     "check_called_ae": False,
     "store": Path("dicom-store"),
     "store_must_exist": False,
+    "store_new_life": False,
     "compress": "none",
     "min_free_space": 1 << 30,
     "durability": "stable",
@@ -305,7 +306,9 @@ def test_bad_value(field: str, value: object, why: str) -> None:
 
 
 def test_every_setting_has_a_bad_value() -> None:
-    free = {"store", "store_must_exist", "layout_change", "strict", "message_timeout"}
+    free = {
+        "store", "store_must_exist", "store_new_life", "layout_change", "strict", "message_timeout",
+    }  # fmt: skip
     limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
     tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout"}
     assert {setting.field for setting in SETTINGS} <= tested
@@ -352,6 +355,7 @@ def test_unknown_key(toml: Callable[[str], Path], text: str, message: str) -> No
         ("FASTSCP_PROT", "no such variable; did you mean FASTSCP_PORT?"),
         ("FASTSCP_MAX-PDU-LENGTH", "no such variable; did you mean FASTSCP_MAX_PDU_LENGTH?"),
         ("FASTSCP_XYZZY", "no such variable; take it out, or see `fastscp serve --help`"),
+        ("FASTSCP_STORE_NEW_LIFE", "is accepted as the flag --store-new-life only; take it out"),
         ("FASTSCP_LAYOUT_CHANGE", "is accepted as the flag --layout-change only; take it out"),
     ],
 )
@@ -455,7 +459,7 @@ def test_variables_of_kubernetes_are_no_settings() -> None:
         ("FASTSCP_SERVICE_PORT", "on"),
         ("FASTSCP_SERVICE_PORT_", "1"),
         ("FASTSCP_TLS_PORT", "2762"),
-        ("FASTSCP_PORT", "http://10.0.0.1:1"),
+        ("FASTSCP_PORT", "ftp://10.0.0.1:1"),
         ("FASTSCP_STORE_PORT", "tcp:"),
         ("FASTSCP_PORT_1_TCP_PROTO", "http"),
         ("FASTSCP_PORT_1_TLS", "tcp://10.0.0.1:1"),

@@ -200,7 +200,7 @@ def test_advice(path: Path, number: int, advice: str, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, "make_folders", fail)
+    monkeypatch.setattr(module, "open_store", fail)
     with pytest.raises(StartError, match=f"cannot use .*{os.strerror(number)}; .*{advice}"):
         Store.open(path, LAYOUT)
 
