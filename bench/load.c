@@ -15,6 +15,7 @@
  *   cpu_us                       user and system time of this process meanwhile
  *
  *   --echo:  associations, seconds, rate, associate_us, echo_us, release_us, cpu_us
+ *   --ping:  seconds, rate, echo_us, cpu_us
  *   --idle:  a line `ready`, then at the end associations, lost, seconds (held), associate_us
  *
  * Exit code 1: a status other than 0000, or an idle association lost. 2: anything else, with a
@@ -37,7 +38,7 @@ static struct {
     const char *file, *mix, *big, *tag;
     int associations, idle, echo;
     uint64_t count, bytes, series_every, seed;
-    double rate, fair;
+    double rate, fair, ping;
 } ask = {.associations = 1, .count = 100, .bytes = 34000};
 
 static int template_count; /* those that are mixed; the big one, if any, follows */
@@ -424,6 +425,34 @@ static int echo(void) {
     return 0;
 }
 
+/* C-ECHO after C-ECHO over one association. */
+static int ping(void) {
+    struct association a = {0};
+    struct samples echo_ns = {0};
+    struct span none = {NULL, 0}, body, head;
+    uint64_t begun, t, cpu = cpu_us(), k;
+    unsigned id, status;
+    double seconds;
+    associate(&a);
+    begun = now();
+    for (k = 0; (double)(now() - begun) < ask.ping * 1e9; k++) {
+        t = now();
+        write_whole(&a, a.command, make_command(a.command, templates, C_ECHO, message_id(k), none));
+        body = read_pdu(&a, PDU_P_DATA);
+        if (!take(&body, 6, &head) || !read_response(body, C_ECHO, &id, &status) || status ||
+            id != message_id(k))
+            fail("no success to C-ECHO");
+        add_sample(&echo_ns, now() - t);
+    }
+    seconds = (double)(now() - begun) / 1e9;
+    ask_release(&a);
+    end_release(&a);
+    printf("{\"seconds\": %.6f, \"rate\": %.1f", seconds, (double)k / seconds);
+    print_samples("echo_us", &echo_ns);
+    printf(", \"cpu_us\": %" PRIu64 "}\n", cpu_us() - cpu);
+    return 0;
+}
+
 /* Keep associations open until stdin is closed; how many the peer ended. */
 static int hold(struct association *some, int n) {
     struct pollfd *polls = memory(NULL, (size_t)(n + 1) * sizeof *polls);
@@ -494,11 +523,12 @@ static const char usage[] =
     "  --fair S            every association sends for so many seconds\n"
     "  --big FILE|BYTES    one more association sends one object of so many bytes meanwhile\n"
     "  --idle N            only open N associations, until stdin is closed\n"
-    "  --echo N            only associate, C-ECHO and release, N times\n";
+    "  --echo N            only associate, C-ECHO and release, N times\n"
+    "  --ping S            only C-ECHO after C-ECHO over one association, for so many seconds\n";
 
 enum {
     HOST = 256, CALLED, ASSOCIATIONS, COUNT, WINDOW, BYTES, FILE_NAME, MIX, SEED, SERIES_EVERY, TAG,
-    PDU, NAGLE, TIMEOUT, RATE, FAIR, BIG, IDLE, ECHO,
+    PDU, NAGLE, TIMEOUT, RATE, FAIR, BIG, IDLE, ECHO, PING,
 };
 
 static const struct option options[] = {
@@ -508,7 +538,7 @@ static const struct option options[] = {
     {"series-every", 1, NULL, SERIES_EVERY}, {"tag", 1, NULL, TAG}, {"pdu", 1, NULL, PDU},
     {"nagle", 0, NULL, NAGLE}, {"timeout", 1, NULL, TIMEOUT}, {"rate", 1, NULL, RATE},
     {"fair", 1, NULL, FAIR}, {"big", 1, NULL, BIG}, {"idle", 1, NULL, IDLE},
-    {"echo", 1, NULL, ECHO}, {NULL, 0, NULL, 0},
+    {"echo", 1, NULL, ECHO}, {"ping", 1, NULL, PING}, {NULL, 0, NULL, 0},
 };
 
 static void misused(void) {
@@ -552,6 +582,7 @@ static void read_option(int option, const char *value) {
     case BIG: ask.big = value; break;
     case IDLE: ask.idle = (int)number(value, 1, 100000); break;
     case ECHO: ask.echo = (int)number(value, 1, 100000000); break;
+    case PING: ask.ping = real(value); break;
     default: misused();
     }
 }
@@ -604,7 +635,7 @@ static void number_contexts(int n) {
 }
 
 static void make_templates(void) {
-    if (ask.echo) {
+    if (ask.echo || ask.ping > 0) {
         strcpy(templates->sop_class, VERIFICATION);
         strcpy(templates->syntax, IMPLICIT_LE);
         template_count = 1;
@@ -631,5 +662,6 @@ int main(int argc, char **argv) {
         setrlimit(RLIMIT_NOFILE, &files);
     }
     if (ask.echo) return echo();
+    if (ask.ping > 0) return ping();
     return ask.idle ? keep_idle() : store();
 }

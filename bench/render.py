@@ -30,6 +30,8 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "latency_max_us": ("latency max µs", 1),
     "associate_p50_us": ("associate p50 µs", 1),
     "echo_p50_us": ("echo p50 µs", 1),
+    "echo_p99_us": ("echo p99 µs", 1),
+    "echo_max_us": ("echo max µs", 1),
     "slowest_over_fastest": ("slowest / fastest", 1),
     "big_mb_per_s": ("large one MB/s", 1),
     "flushes_per_instance": ("flushes each", 1),
@@ -56,6 +58,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "growth": (*RUN, "response_p99_us", "peak_bytes"),
     "fair equal": ("slowest_over_fastest", "rate", *RESPONSE),
     "fair beside a large one": ("rate", *RESPONSE, "big_mb_per_s"),
+    "fair C-ECHO in floods": ("rate", "echo_p50_us", "echo_p99_us", "echo_max_us"),
+    "fair 34 KB in floods": ("rate", *RESPONSE),
     "flush": ("flushes_per_instance", "rate"),
     "calls": ("calls_per_instance",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ GROWTH_ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
 GROWTH_TOTAL = 200_000
 FAIR_ASSOCIATIONS = (8, 64)
 BIG = "400MB"
+# Of tiny requests, over so many associations; `nothing` is what the others are compared with.
+FLOODS = ("nothing", "echo", "unknown", "refused", "mixture")
+FLOODING = 10
+FLOODED = ("fastscp", "fastscp-buffered", "storescp-best", "floor")
 TRACED_INSTANCES = 2000
 FLUSH_POINTS = (Point(associations=1), Point(associations=8), Point(associations=64),
                 Point(associations=1, window=16))  # fmt: skip
@@ -179,7 +184,10 @@ def idle_run(bench: Bench, receiver: Receiver, count: int) -> Callable[[], dict[
 
 
 def fair(bench: Bench) -> None:
-    """Equal associations, and small instances beside a large one through the same worker."""
+    """Equal associations; small instances beside a large one; C-ECHOs and instances in floods.
+
+    Where there are workers all goes through one.
+    """
     for associations in FAIR_ASSOCIATIONS[: 1 if bench.quick else None]:
         cells = []
         for receiver in bench.receivers:
@@ -189,6 +197,7 @@ def fair(bench: Bench) -> None:
                 cells.append((cell, _equal_run(bench, receiver, associations)))
         bench.alternate(cells)
     _beside(bench, "100MB" if bench.quick else BIG)
+    _in_floods(bench)
 
 
 def _beside(bench: Bench, big: str) -> None:
@@ -239,6 +248,48 @@ def _beside_run(bench: Bench, receiver: Receiver, beside: str) -> Callable[[], d
         return senders.load(port, workload, RUN_TAG, big=big, count=count)
 
     workers = 1 if receiver.has_workers else None
+    return lambda: measured(bench, receiver, workload, run, workers=workers)
+
+
+def _in_floods(bench: Bench) -> None:
+    """C-ECHOs, then instances, of an honest peer beside ten that flood the same worker."""
+    for what, run in (("C-ECHO in floods", _pings_run), ("34 KB in floods", _flooded_run)):
+        bench.alternate(
+            [
+                (
+                    bench.results.cell("fair", what, receiver.name, {"flood": kind}),
+                    run(bench, receiver, kind),
+                )
+                for kind in FLOODS
+                for receiver in bench.chosen(*FLOODED)
+            ]
+        )
+
+
+def _flood(port: int, kind: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if kind == "nothing" else senders.flood(port, kind, FLOODING)
+
+
+def _pings_run(bench: Bench, receiver: Receiver, kind: str) -> Callable[[], dict[str, float]]:
+    workers = 1 if receiver.has_workers else None
+
+    def run() -> dict[str, float]:
+        with bench.new_folder() as folder, receiver.run(folder, workers=workers) as running:
+            senders.pings(running.port, 0.2)
+            with _flood(running.port, kind):
+                return senders.pings(running.port, bench.seconds)
+
+    return run
+
+
+def _flooded_run(bench: Bench, receiver: Receiver, kind: str) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload("34KB")
+    workers = 1 if receiver.has_workers else None
+
+    def run(port: int, _: Sending) -> Sending:
+        with _flood(port, kind):
+            return senders.load(port, workload, RUN_TAG, fair=bench.seconds)
+
     return lambda: measured(bench, receiver, workload, run, workers=workers)
 
 

@@ -126,24 +126,50 @@ def echoes(port: int, count: int) -> dict[str, float]:
     return {"rate": answer["rate"], **dict(_times(answer))}
 
 
+def pings(port: int, seconds: float) -> dict[str, float]:
+    """C-ECHO after C-ECHO over one association; the times they took. Raises SendError."""
+    answer = _answer([_load_program(), f"--ping={seconds}", str(port)])
+    return {"rate": answer["rate"], **dict(_times(answer))}
+
+
 @contextlib.contextmanager
 def idle_associations(port: int, count: int) -> Iterator[None]:
     """So many associations, open inside the context and released at its end. Raises SendError."""
+    with _held([_load_program(), f"--idle={count}", str(port)]):
+        yield
+
+
+@contextlib.contextmanager
+def flood(port: int, kind: str, associations: int) -> Iterator[None]:
+    """Associations that send tiny requests without end inside the context: bench/flood.c.
+
+    Raises SendError, also where the receiver ended one of them.
+    """
+    program = str(programs.compiled(HERE / "flood.c"))
+    with _held([program, str(port), kind, str(associations)]) as answer:
+        yield
+    if answer["lost"]:
+        raise SendError(f"the receiver ended {answer['lost']} of {associations} floods")
+
+
+@contextlib.contextmanager
+def _held(command: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Run a program inside the context, ready; what it printed is there at the end."""
     process = subprocess.Popen(
-        [_load_program(), f"--idle={count}", str(port)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
+    answer: dict[str, Any] = {}
     try:
         if process.stdout.readline() != "ready\n":
             raise SendError(process.communicate()[1].strip())
-        yield
+        yield answer
         out, error = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
-    _checked(process.returncode, out, error)
+    answer.update(_checked(process.returncode, out, error))
 
 
 # --- programs that send files ---
