@@ -231,7 +231,7 @@ def _batches(count: int, size: int) -> Iterator[range]:
     ("count", "most"),
     [
         pytest.param(40, 30_000, id="40"),
-        pytest.param(200_000, 30_000, id="200000", marks=pytest.mark.long),
+        pytest.param(200_000, 8_000, id="200000", marks=pytest.mark.long),
         pytest.param(2_000, MIB, id="2000-large", marks=pytest.mark.long),
     ],
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
+
+import pytest
 
 from fastscp import __version__, uids
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table
@@ -84,3 +88,110 @@ def test_numbers() -> None:
     needed = worker_needs(default, default.max_associations)
     assert f"{default.max_associations:,} associations these are {needed:,}" in text
     assert f"### {__version__}" in README
+
+
+# What a peer or a fault can do -------------------------------------------------------------------
+
+THREATS = "What a peer or a fault can do, and what stops it"
+MIB = 1 << 20
+# Words of the table, and the constant that their number is: its file, its name, its unit.
+BOUNDS = (
+    ("{} at a time, then the oldest", "fastscp/main/admission.py", "PENDING_MOST", 1),
+    ("{} MiB each, and room grows", "fastscp_ext/wire/framing.pxd", "ASSOCIATE_CAP", MIB),
+    ("{} presentation contexts", "fastscp_ext/wire/pdu.pyx", "CONTEXTS_CAP", 1),
+    ("{} transfer syntaxes", "fastscp_ext/wire/pdu.pyx", "TRANSFER_SYNTAXES_CAP", 1),
+    ("{} wait for one", "fastscp/main/dispatch.py", "WAITING_MOST", 1),
+    ("{} are turned away", "fastscp/main/dispatch.py", "TURNED_AWAY_MOST", 1),
+    ("{} offered", "fastscp/main/dispatch.py", "OFFERED_MOST", 1),
+    ("wait for one, {} s", "fastscp/main/dispatch.py", "_NOBODY_S", 1),
+    ("{} newcomers", "fastscp/main/places.py", "NEWCOMERS_MOST", 1),
+    ("wait for that, {} s", "fastscp/main/places.py", "_PLACE_S", 1),
+    ("left after {} s", "fastscp/worker/association.py", "_HANG_UP_S", 1),
+    ("or {} MiB", "fastscp/worker/association.py", "_HANG_UP_BYTES", MIB),
+    ("{} rows of counters", "fastscp_ext/shared/rows.pyx", "OTHERS_MOST", 1),
+    ("P-DATA-TF up to {} MiB", "fastscp_ext/receive/receiver.pyx", "pdata_cap", MIB),
+    ("{} KiB", "fastscp_ext/wire/framing.pxd", "COMMAND_CAP", 1024),
+    ("{} responses owed to an association", "fastscp_ext/receive/reception.pxd", "OWED_MOST", 1),
+    ("{} instances uncommitted", "fastscp_ext/receive/reception.pxd", "UNCOMMITTED_MOST", 1),
+    ("({} of one association", "fastscp_ext/receive/reception.pxd", "SHARE", 1),
+    ("once there are {})", "fastscp_ext/receive/reception.pxd", "CROWDED", 1),
+    ("{} of an association with the helper", "fastscp_ext/receive/reception.pxd", "SHARE", 1),
+    ("the next read is of {} KiB", "fastscp_ext/receive/receiver.pyx", "SHORT_READ", 1024),
+    ("beyond {} MiB of rests", "fastscp_ext/receive/reception.pxd", "RESTS_MOST", MIB),
+    ("once {} KiB of answers", "fastscp/worker/association.py", "_UNSENT_BYTES", 1024),
+    ("aborted after {} s", "fastscp/worker/association.py", "_SEND_S", 1),
+    ("{} GiB is read and dropped", "fastscp_ext/receive/receiver.pyx", "DRAIN_MOST", 1024 * MIB),
+    ("{}, then the association is aborted", "fastscp/worker/association.py", "_STRAY_RESPONSES", 1),
+    ("{} MiB in a read", "fastscp_ext/receive/reception.pyx", "RECEIVE_BYTES", MIB),
+    ("{} characters of", "fastscp/uids.py", "LONGEST_UID", 1),
+    ("a path at {}", "fastscp_ext/receive/instance.pxd", "PATH_ROOM", 1),
+    ("{} MiB is inflated", "fastscp_ext/receive/instance.pyx", "INFLATE_CAP", MIB),
+    ("of {} fragments", "fastscp_ext/receive/instance.pyx", "INFLATE_CALLS", 1),
+    ("{}, then C000", "fastscp/store/duplicates.py", "_LAST_VERSION", 1),
+    ("{} refusals of an association", "fastscp/worker/association.py", "_REFUSALS_SHOWN", 1),
+    ("nothing after {} ms", "fastscp/main/dispatch.py", "_BLOCKED_MS", 1),
+    ("{} parts wait to be removed", "fastscp_ext/commit/remover.h", "REMOVALS_MOST", 1),
+    ("counts as gone after {} s", "fastscp/main/storewatch.py", "HANGS_S", 1),
+    ("the end waits {} s", "fastscp/main/serve.py", "_LEAVE_S", 1),
+    ("`--durability buffered` {} s", "fastscp/main/serve.py", "_FLUSH_S", 1),
+    ("doubling up to {} s", "fastscp/main/backoff.py", "_LONGEST_S", 1),
+    ("named after {} s", "fastscp/main/loopwatch.py", "named_s", 1),
+    ("replaced after {} s", "fastscp/main/loopwatch.py", "hangs_s", 1),
+    ("within {} s, and leave", "fastscp/worker/process.py", "_LAST_MESSAGE_S", 1),
+    ("does not take in {} s", "fastscp/main/dispatch.py", "_CLAIM_S", 1),
+    ("a segment has {} MiB", "fastscp_ext/receive/reception.pyx", "journal_limit", MIB),
+)
+DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",
+            "max_associations")  # fmt: skip
+
+
+def constant(file: str, name: str) -> float:
+    """A number that a source file gives a name, in Python or Cython."""
+    text = (ROOT / file).read_text("utf-8")
+    found = re.search(
+        rf"(?<!\w){name}(?:(?:: Final|: float)?\s*=)?\s*([0-9][0-9_.<\s]*[0-9]|[0-9])", text
+    )
+    assert found is not None, f"{file}: no {name}"
+    number, shift, by = found[1].replace("_", "").partition("<<")
+    return int(number) << int(by) if shift else float(number)
+
+
+@cache
+def functions_of(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
+    return frozenset(one.name for one in tree.body if isinstance(one, ast.FunctionDef))
+
+
+def threats() -> list[list[str]]:
+    """The rows that say something: a heading inside the table has one cell alone."""
+    return [cells for cells in rows(THREATS) if cells[1]]
+
+
+def test_every_threat_has_its_tests() -> None:
+    for what, bound, tests in threats():
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert named, what
+        assert len(named) == tests.count("`") // 2, tests
+        assert bound
+        for file, name in named:
+            assert name in functions_of(file), f"{file}::{name}"
+
+
+@pytest.mark.parametrize(("words", "file", "name", "unit"), BOUNDS, ids=str)
+def test_the_bounds_are_the_codes(words: str, file: str, name: str, unit: int) -> None:
+    number = constant(file, name) / unit
+    assert number == int(number)
+    shown = words.format(f"{int(number):,}" if number >= 10_000 else int(number))
+    bounds = [bound for _what, bound, _tests in threats()]
+    assert any(re.search(rf"(?<![\d,]){re.escape(shown)}(?![\d])", bound) for bound in bounds), (
+        shown
+    )
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_bounds_that_options_set(name: str) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    default = next(cells[1] for cells in rows("Options of `fastscp serve`") if flag in cells[0])
+    shown = f"{int(default):,}" if default.isdigit() else default
+    bound = next(bound for _what, bound, _tests in threats() if f"(`{flag}`)" in bound)
+    assert shown in bound
