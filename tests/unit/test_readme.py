@@ -128,7 +128,7 @@ BOUNDS = (
     ("{} MiB is inflated", "fastscp_ext/receive/instance.pyx", "INFLATE_CAP", MIB),
     ("of {} fragments", "fastscp_ext/receive/instance.pyx", "INFLATE_CALLS", 1),
     ("{}, then C000", "fastscp/store/duplicates.py", "_LAST_VERSION", 1),
-    ("{} refusals of an association", "fastscp/worker/association.py", "_REFUSALS_SHOWN", 1),
+    ("{} refusals of an association", "fastscp/worker/association.py", "_SHOWN", 1),
     ("nothing after {} ms", "fastscp/main/dispatch.py", "_BLOCKED_MS", 1),
     ("{} parts wait to be removed", "fastscp_ext/commit/remover.h", "REMOVALS_MOST", 1),
     ("counts as gone after {} s", "fastscp/main/storewatch.py", "HANGS_S", 1),
