@@ -98,7 +98,8 @@ class Admission:
         while len(self._pending) > self._limits.pending:
             most = self._pending_by_host.most_common(1)[0][0]
             oldest = next(n for n in self._pending if self._all[n].host == most)
-            # Told to go: the next one too many, which may come before it is gone, costs another.
+            # It counts as gone already: the next one too many, which may come before its end, costs
+            # another.
             self._no_longer_pending(oldest, self._all[oldest])
             too_many.append((oldest, self._all[oldest].worker))
         return too_many

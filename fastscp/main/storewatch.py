@@ -1,4 +1,4 @@
-"""What state the store is in: space, reachability, and what follows for who wants in.
+"""What state the store is in: space, reachability, and what follows for whoever wants in.
 
 Asked by main once a second, off its loop. Pure except for the two calls of `look`.
 """

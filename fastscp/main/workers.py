@@ -43,7 +43,7 @@ _SHORT_LIFE_S: Final = 10.0
 _SWEEP_S: Final = 5.0
 # Rounds of reading what a dead worker has left to say: far more than it can have said.
 _LAST_WORDS: Final = 4096
-# What a message in hand may take after the drain time, and then some: then workers are killed.
+# How long a message in hand may take after the drain time, and more; main kills workers then.
 _PATIENCE_S: Final = 5.0 + 10.0
 # After a second signal. A worker takes half a second of it for peers that do not hang up.
 _AT_ONCE_S: Final = 5.0

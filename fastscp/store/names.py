@@ -14,8 +14,8 @@ is reached by names below a descriptor, none of them a symbolic link, and only r
 opened.
 
 Nobody reads a directory descriptor that is kept. Its position belongs to everybody who has it, and
-a file system may fix the end of a directory when it is opened, as btrfs does: of what came later a
-second reading sees nothing. So each reading opens the directory anew.
+a file system may fix the end of a directory when it is opened, as btrfs does: a second reading sees
+nothing of what came later. So each reading opens the directory anew.
 """
 
 from __future__ import annotations

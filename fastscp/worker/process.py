@@ -406,7 +406,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     for name in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
-    # A line on stderr must not stop it where the terminal stops those in the background.
+    # Some terminals stop background processes that write to them: a line on stderr must not stop
+    # it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     channel_fd, shared_fd, store_fd, _lock_fd = (int(one) for one in arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
