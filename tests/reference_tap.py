@@ -331,10 +331,13 @@ class _Reader:
             self.enter(True if vr == "UN" else None)
             return
         start = self.at
-        head = self.data[start : start + min(4, length)]
-        if by_look and length >= 8 and head == b"\xfe\xff\x00\xe0":
-            self.behind = True
+        head = self.data[start : start + min(8, length)]
+        items = vr == "SQ"
+        if by_look and len(head) == 8 and head[:4] == b"\xfe\xff\x00\xe0":
+            self.behind = items = True
             self.sequence_passes()
+        if items and not self.outcome.settled:
+            self.walk_items(start, length, "<" if by_look else self.order)
         self.pass_on(length)
         keyword = WANTED.get(tag)
         if self.outcome.settled or not self.outermost() or not keyword or keyword in self.conflicts:
@@ -353,6 +356,29 @@ class _Reader:
             else:
                 del self.raw[keyword]
                 self.conflicts.add(keyword)
+
+    def walk_items(self, start: int, length: int, order: str) -> None:
+        """Items of defined length must fill the value; one of undefined length is not judged."""
+        at = start
+        end = start + length
+        while at < end:
+            if at + 8 > end:
+                if end <= len(self.data):
+                    raise StoppedError
+                return
+            if at + 8 > len(self.data):
+                return
+            group, number, size = self.unpack(order + "HHL", at)
+            at += 8
+            known = group == 0xFFFE
+            if known and number == 0xE000:
+                if size == UNDEFINED:
+                    return
+                at += size
+                if at > end:
+                    raise StoppedError
+            elif not known or not (number == 0xE00D or (number == 0xE0DD and at == end)):
+                raise StoppedError
 
     @staticmethod
     def another(known: bytes, raw: bytes) -> bool:

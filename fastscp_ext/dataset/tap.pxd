@@ -11,7 +11,8 @@
 # value that was found meanwhile is given back when the reading that found it falls, and where no
 # reading is proved at the end. Two values of one key at the outermost level are none, for one of
 # them is an item's, except SOP Class and SOP Instance UID, which the command tells as well. So a
-# value is never guessed: it is found for sure, or not at all.
+# value is never guessed: it is found for sure, or not at all. A sequence of defined length has to
+# hold items as its length and theirs say, or the tap stops: nobody knows the level at its end then.
 # Source: PS3.5 7.1, 7.5, A.4; 6.2.2 for UN.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -87,9 +88,12 @@ ctypedef struct TapState:
     TapReading readings[TAP_READINGS]
     uint32_t header_have  # <= header_want <= 12
     uint32_t header_want  # 8 or 12
-    uint8_t front_have    # first bytes of a value that may be items
-    uint8_t front_want
-    uint8_t front[4]
+    bint walking          # over the items of the passing value, by their lengths
+    bint may_be_items     # its first bytes tell
+    bint items_big        # big-endian
+    uint32_t item_left    # bytes of its present item still to come
+    uint8_t front_have    # bytes of an item's header in it
+    uint8_t front[8]
     uint16_t sizes[TAP_KEYS]
     uint8_t header[12]
     uint8_t values[TAP_VALUE_BYTES]

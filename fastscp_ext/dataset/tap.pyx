@@ -55,6 +55,8 @@ cdef enum:
     DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
     PIXEL_DATA = 0x7FE00010
 
+    ITEM_HEADER = 8  # bytes
+
     DEEPEST = 0xFFFFFFF0  # no stream comes here: each level has a header of eight bytes
 
     ALL_FOUND = (1 << TAP_KEYS) - 1
@@ -428,16 +430,18 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
     # Without a VR only the value shows whether it is items.
     tap.behind_sequence = vr == VR_SEQUENCE or length == 0 and (implicit or vr == VR_UN)
     tap.behind_pixels = is_pixels
-    tap.front_have = 0
-    tap.front_want = 4 if length >= 8 and (implicit or vr == VR_UN) else 0
     if vr == VR_SEQUENCE or length == UNDEFINED_LENGTH:
         note_sequence(tap)
     if length == UNDEFINED_LENGTH:
-        tap.front_want = 0
         tap.fragments = is_pixels or vr == VR_LONG
         enter(tap, vr == VR_UN)
         return
     tap.skip = length
+    tap.front_have = 0
+    tap.item_left = 0
+    tap.walking = vr == VR_SEQUENCE and length > 0 and not tap.settled
+    tap.may_be_items = length >= ITEM_HEADER and (implicit or vr == VR_UN)
+    tap.items_big = tap.syntax == TAP_EXPLICIT_BE and not tap.may_be_items
     if tap.settled or not outermost(tap):
         return
     key = key_of(tag)
@@ -547,14 +551,61 @@ cdef void take_header(TapState* tap) noexcept nogil:
     take_element(tap, tag, vr, length)
 
 
-cdef bint begins_with_an_item(const TapState* tap) noexcept nogil:
-    # A value in front of which no VR stood, or UN, whose items are implicit (PS3.5 6.2.2).
-    cdef Cursor c = cursor_over(tap.front, 4)
+cdef void take_items(TapState* tap, Cursor passing) noexcept nogil:
+    # Of a sequence of defined length, what the slice holds: items, up to its very end. An item of
+    # undefined length ends by a delimiter, which its length does not tell.
+    cdef Cursor c
+    cdef uint32_t n
+    cdef uint32_t left
+    cdef uint32_t tag
+    cdef uint32_t length = 0
+    while passing.left and (tap.walking or tap.may_be_items):
+        n = tap.item_left if tap.item_left < passing.left else passing.left
+        skip(&passing, n)
+        tap.item_left -= n
+        tap.front_have = <uint8_t>collect(&passing, tap.front, tap.front_have, ITEM_HEADER)
+        if tap.front_have < ITEM_HEADER:
+            break
+        tap.front_have = 0
+        c = cursor_over(tap.front, ITEM_HEADER)
+        tag = take_item_header(&c, tap.items_big, &length)
+        if tap.may_be_items:
+            # No VR stood in front of it, or UN, whose items are implicit (PS3.5 6.2.2).
+            tap.may_be_items = False
+            tap.behind_sequence = tag == ITEM
+            if tag != ITEM:
+                return
+            note_sequence(tap)
+            tap.walking = not tap.settled
+            if not tap.walking:
+                return
+        left = tap.skip + passing.left
+        if tag == ITEM and length == UNDEFINED_LENGTH:
+            tap.walking = False
+        elif tag == ITEM and length <= left:
+            tap.item_left = length
+        elif not (tag == ITEM_END or tag == SEQUENCE_END and left == 0):
+            tap_stop(tap)
+            return
+    if tap.skip == 0:
+        if tap.walking and tap.front_have > 0:
+            tap_stop(tap)
+        tap.walking = tap.may_be_items = False
+
+
+cdef uint32_t take_item_header(Cursor* c, bint big, uint32_t* length) noexcept nogil:
+    # The tag.
     cdef uint16_t group = 0
     cdef uint16_t element = 0
-    take_u16_le(&c, &group)
-    take_u16_le(&c, &element)
-    return group == GROUP_DELIMITER and element == ITEM & 0xFFFF
+    if big:
+        take_u16_be(c, &group)
+        take_u16_be(c, &element)
+        take_u32_be(c, length)
+    else:
+        take_u16_le(c, &group)
+        take_u16_le(c, &element)
+        take_u32_le(c, length)
+    return (<uint32_t>group << 16) | element
 
 
 cdef void compare(TapState* tap, Cursor passing) noexcept nogil:
@@ -583,16 +634,10 @@ cdef void take_value(TapState* tap, Cursor* c) noexcept nogil:
     cdef uint32_t have
     cdef uint32_t keep
     cdef Cursor passing = cursor_over(NULL, 0)
-    cdef Cursor front
     take_span(c, n, &passing)
     tap.skip -= n
-    if tap.front_have < tap.front_want:
-        front = passing
-        tap.front_have = <uint8_t>collect(&front, tap.front, tap.front_have, tap.front_want)
-        if tap.front_have == tap.front_want:
-            tap.behind_sequence = begins_with_an_item(tap)
-            if tap.behind_sequence:
-                note_sequence(tap)
+    if tap.walking or tap.may_be_items:
+        take_items(tap, passing)
     if tap.key < 0:
         return
     if tap.comparing:
@@ -646,7 +691,8 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil:
     tap.header_have = 0
     tap.header_want = SNIFF_BYTES
     tap.front_have = 0
-    tap.front_want = 0
+    tap.walking = False
+    tap.may_be_items = False
 
 
 cdef void begin_reading(TapState* tap) noexcept nogil:

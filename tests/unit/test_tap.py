@@ -405,7 +405,8 @@ def test_names_agree_with_pydicom() -> None:
     known = SHORT | LONG | {"SQ", "UN"}
     assert {vr.value for vr in VR if len(vr.value) == 2} == known
     for vr in known:
-        data = element(0x00091010, vr, b"abcd", EXPLICIT_LE) + uid(0x0020000D, b"1", EXPLICIT_LE)
+        value = delimiter(0xE000, 0, EXPLICIT_LE) if vr == "SQ" else b"abcd"
+        data = element(0x00091010, vr, value, EXPLICIT_LE) + uid(0x0020000D, b"1", EXPLICIT_LE)
         assert check(data, EXPLICIT_LE).values == {"StudyInstanceUID": b"1"}
 
 

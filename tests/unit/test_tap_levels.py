@@ -25,6 +25,8 @@ FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
 OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}
 LAYOUT = OWN | {"PatientID": b"P1", "SeriesNumber": b"", "InstanceNumber": b"1"}
 FOREIGN = b"1.9.9.9.9"
+LATER = (0x00400260, 0x00400275)
+GROUPS = (b"\x08\0", b"\x40\0")  # of sequences, little-endian
 
 
 @dataclass
@@ -68,7 +70,11 @@ def write(elements: list[tuple[int, str, bytes] | Sequence], family: int) -> lis
 
 
 def own(family: int) -> bytes:
-    return b"".join([
+    return b"".join(own_elements(family))
+
+
+def own_elements(family: int) -> list[bytes]:
+    return [
         element(0x00100010, "PN", b"A^B ", family),
         element(0x00100020, "LO", b"P1", family),
         uid(0x0020000D, b"1.2.3", family),
@@ -76,7 +82,7 @@ def own(family: int) -> bytes:
         element(0x00200013, "IS", b"1 ", family),
         element(0x00280010, "US", b"\1\0", family),
         element(0x7FE00010, "OW", bytes(64), family),
-    ])  # fmt: skip
+    ]
 
 
 def front(family: int) -> bytes:
@@ -173,6 +179,53 @@ def test_a_sequence_shorter_than_it_says(family: int) -> None:
     data = before + cut + foreign(family) + item_end
     assert check(data, family).values["StudyInstanceUID"] == b"1.2.3"
     assert "StudyInstanceUID" not in check(data + foreign(family), family).values
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("items", [0, 1, 2])
+@pytest.mark.parametrize("by", [-18, -8, 1, 8, "into an item", "to an item"])
+def test_a_sequence_of_another_length_than_its_items(
+    family: int, items: int, by: int | str
+) -> None:
+    """It ends inside one of its own, or in a later sequence behind the own UIDs: nothing tells
+    but its items. What was found in front of it stands.
+    """
+    if family == IMPLICIT_LE and not items:
+        pytest.skip("without a VR nothing tells that it is a sequence")
+    reference = element(0x00081150, "UI", bytes(16), family)
+    body = (delimiter(0xE000, len(reference), family) + reference) * items
+    later_item = delimiter(0xE000, len(foreign(family)), family) + foreign(family)
+    later = element(0x00400275, "SQ", later_item, family)
+    behind = b"".join(own_elements(family)[:5]) + later
+    into = len(behind) - len(foreign(family))
+    more = {"into an item": into, "to an item": into - 8}.get(by, by) if isinstance(by, str) else by
+    length = max(0, len(body) + int(more))
+    sequence = element(0x00081115, "SQ", body, family, length)
+    before = front(family) + uid(0x0020000D, b"1.2.3", family)
+    data = before + sequence + behind + b"".join(own_elements(family)[5:])
+    outcome = check(data, family)
+    if length == len(body):
+        assert outcome.values.items() >= OWN.items()
+        return
+    assert outcome.values == {"SOPInstanceUID": b"1.2", "StudyInstanceUID": b"1.2.3"}
+    assert outcome.stopped
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ends_inside_a_sequence_of_defined_length(family: int) -> None:
+    """An end behind an item of defined length, or behind the last one, says nothing new: seen."""
+    item_end, sequence_end = ends(family)
+    inside = delimiter(0xE000, len(foreign(family)), family) + foreign(family)
+    for body in (inside + item_end + inside, inside + sequence_end, inside + item_end * 2):
+        data = front(family) + element(0x00081115, "SQ", body, family) + own(family)
+        assert check(data, family).values.items() >= OWN.items()
+    # Only behind the last one.
+    data = front(family) + element(0x00081115, "SQ", sequence_end + inside, family)
+    if family == IMPLICIT_LE:
+        # Without a VR it is taken for a plain value.
+        assert check(data + own(family), family).values.items() >= OWN.items()
+    else:
+        assert check(data + own(family), family).values == {"SOPInstanceUID": b"1.2"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -311,6 +364,51 @@ def is_end(piece: bytes) -> bool:
     return is_delimiter(piece) and piece[4:] == bytes(4)
 
 
+def lengths_in(piece: bytes, family: int) -> list[int]:
+    """Where the defined lengths of sequences and items stand in a piece."""
+    item = delimiter(0xE000, 0, family)[:4]
+    found = []
+    at = piece.find(item)
+    while at >= 0:
+        found.append(at + 4)
+        # In front of the first item of a sequence its own length stands.
+        before = piece[max(0, at - 12) : at]
+        if (family == IMPLICIT_LE and before[-8:-6] in GROUPS) or before[4:8] == b"SQ\0\0":
+            found.append(at - 4)
+        at = piece.find(item, at + 4)
+    return [place for place in found if piece[place : place + 4] != b"\xff" * 4]
+
+
+def wrong_length(rng: random.Random, pieces: list[bytes], family: int) -> None:
+    """Give a sequence or an item another length; most often one that ends where another begins."""
+    places = [(n, at) for n, piece in enumerate(pieces) for at in lengths_in(piece, family)]
+    if not places:
+        return
+    n, at = rng.choice(places)
+    piece = pieces[n]
+    order = ">L" if family == EXPLICIT_BE else "<L"
+    (length,) = struct.unpack_from(order, piece, at)
+    behind = piece[at + 4 :] + b"".join(pieces[n + 1 :])
+    mark = delimiter(0, 0, family)[:2]
+    # In front of an item or an end, and behind it.
+    landings = [
+        k + more for k in range(len(behind)) if behind.startswith(mark, k) for more in (0, 8)
+    ]
+    total = len(piece) - at - 4
+    for later in pieces[n + 1 :]:
+        landings.append(total)
+        total += len(later)
+    other = rng.choice(
+        [
+            max(0, length + rng.choice([-18, -8, 8, 18])),
+            rng.randrange(2 * length + 40),
+            rng.choice([*landings, 0]),
+            rng.choice([*landings, 0]),
+        ]
+    )
+    pieces[n] = piece[:at] + struct.pack(order, other) + piece[at + 4 :]
+
+
 def damage(rng: random.Random, pieces: list[bytes], family: int, *, cut: bool) -> list[bytes]:
     """One fault of those that are seen.
 
@@ -342,18 +440,7 @@ def damage(rng: random.Random, pieces: list[bytes], family: int, *, cut: bool) -
             at = rng.randrange(1, len(pieces) + 1)
             pieces[at:at] = [item_end, sequence_end]
         case 6 if not cut:
-            # A sequence or item of a length that is not its own.
-            lengths = [
-                at
-                for at, piece in enumerate(pieces)
-                if is_delimiter(piece) and not is_end(piece) and piece[4:] != b"\xff" * 4
-            ]
-            if lengths:
-                at = rng.choice(lengths)
-                order = ">L" if family == EXPLICIT_BE else "<L"
-                (length,) = struct.unpack(order, pieces[at][4:])
-                other = max(0, length + rng.choice([-18, -8, 8, 18]))
-                pieces[at] = pieces[at][:4] + struct.pack(order, other)
+            wrong_length(rng, pieces, family)
     return pieces
 
 
@@ -369,6 +456,13 @@ def never_another(seeds: range) -> tuple[int, int]:
             if rng.random() < 0.7
         ]
         pieces = [front(family), *write(sequences, family)]
+        image = b""
+        if rng.random() < 0.3:
+            # Behind the own UIDs, too, where a length that is too long may lead.
+            behind = [Sequence(tag, any_items(rng, 0), rng.random() < 0.5) for tag in LATER]
+            *named, described, pixels = own_elements(family)
+            pieces += [*named, *write(list(behind), family)]
+            image = described + pixels
         cut = rng.random() < 0.2
         faults = rng.choice([1, 1, 1, 2, 3])
         for _ in range(faults):
@@ -382,7 +476,7 @@ def never_another(seeds: range) -> tuple[int, int]:
             if rng.random() < 0.3:
                 data = data[: rng.randrange(len(data) + 1)]
         else:
-            data = b"".join(pieces) + own(family)
+            data = b"".join(pieces) + (image or own(family))
         outcome = check(data, family, [rng.randrange(len(data)) for _ in range(3)] if data else [])
         for keyword, value in (LAYOUT if faults == 1 else OWN).items():
             assert outcome.values.get(keyword, value) == value, f"seed {seed}"
@@ -394,6 +488,12 @@ def test_never_the_value_of_an_item() -> None:
     count, found = never_another(range(1500))
     # Not by refusing everything.
     assert found > count // 4
+
+
+@pytest.mark.parametrize("seed", [2985, 12111, 18448])
+def test_a_sequence_too_long_that_ends_inside_a_later_item(seed: int) -> None:
+    """Found at length: at the outermost level, and twice inside an item."""
+    never_another(range(seed, seed + 1))
 
 
 @pytest.mark.long
