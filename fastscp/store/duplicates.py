@@ -226,11 +226,18 @@ class Resolution:
             if self._policy == "replace" or not self._is_trusted(there):
                 # A file in the other form stays beside it: it was acknowledged, and the new name is
                 # not durable yet. The journal's higher sequence number says which one counts.
+                if not self._durable:
+                    # What it takes the place of may be on stable storage: a power cut leaves one
+                    # of both, whole.
+                    _flush(self._part, self._incoming_fd)
                 with holder(name, self._store_fd) as (folder_fd, base):
                     os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
                 self._remember(name)
                 return Outcome("replaced", name)
             if self._policy == "keep":
+                if self._durable:
+                    # Its sender is told that the other one is kept, which may be a buffered one.
+                    _flush(there, self._store_fd)
                 return Outcome("kept", there)
             if self._policy == "refuse":
                 return Outcome(
@@ -275,11 +282,7 @@ class Resolution:
             # What was stored is damaged: it must not keep its resend away for ever.
             return False
         if self._durable:
-            fd = open_file(path, self._store_fd)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _flush(path, self._store_fd)
         return True
 
     def _differs_from(self, known: Content) -> bool:
@@ -354,6 +357,14 @@ class Resolution:
                 return False
         self._trusted.add(path)
         return True
+
+
+def _flush(name: str, dir_fd: int) -> None:
+    fd = open_file(name, dir_fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class _Doubt:
@@ -448,8 +459,14 @@ def _compare(ours: Iterator[bytes], theirs: Iterator[bytes]) -> tuple[bool, int 
 
 
 def vouched(store_fd: int, path: str) -> bool:
-    """Whether the journal has a line for the file and the file is what the line says."""
+    """Whether the file is what its journal line says, after an unclean buffered life.
+
+    The line of a stable instance was written when its file was flushed: that says enough. What a
+    buffered one says is compared with the file.
+    """
     fact = find_path(store_fd, path)
-    return fact is not None and not difference(
+    if fact is None:
+        return False
+    return fact.get("durability") != "buffered" or not difference(
         store_fd, path, fact["bytes"], fact.get("digest", "")
     )

@@ -144,6 +144,8 @@ cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept 
         _put_text(lines, b',"duplicate":"replaced"')
     elif i.duplicate == DUPLICATE_KEPT:
         _put_text(lines, b',"duplicate":"kept"')
+    if not i.treatment.durable:
+        _put_text(lines, b',"durability":"buffered"')
     if i.truncated:
         _put_text(lines, b',"truncated":true')
     if i.sniffed:

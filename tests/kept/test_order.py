@@ -270,7 +270,7 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
         )
     ],
     "no flush of an identical file": [
-        ("fastscp/store/duplicates.py", "            os.fsync(fd)\n", "            pass\n", 1)
+        ("fastscp/store/duplicates.py", "        os.fsync(fd)\n", "        pass\n", 1)
     ],
 }
 # Quick enough for every run: one of each kind.

@@ -234,6 +234,7 @@ class Mixed:
             "path": path,
             "bytes": len(data),
             "digest": f"crc32c:{crc32c(data):08x}",
+            "durability": "buffered",
         }
         with (self.path / f".fastscp/journal/{sequence}-w-1.jsonl").open("wb") as file:
             append_fact(file.fileno(), fact)

@@ -267,7 +267,7 @@ def test_eight_different_at_once(site: Site, policy: str) -> None:
 # After an unclean buffered life ----------------------------------------------------------------
 
 
-def journal(site: Site, content: bytes) -> None:
+def journal(site: Site, content: bytes, durability: str = "buffered") -> None:
     """Write the line of an instance at PATH."""
     folder = site.store / ".fastscp" / "journal"
     folder.mkdir(exist_ok=True)
@@ -275,6 +275,8 @@ def journal(site: Site, content: bytes) -> None:
     header = 12 + int.from_bytes(data[8:12], "little")
     data = data[header:]
     fact = {"v": 1, "event": "stored", "seq": 7, "path": PATH, "bytes": len(data)}
+    if durability == "buffered":
+        fact["durability"] = durability
     with (folder / "1-w0-1.jsonl").open("ab") as file:
         append_fact(file.fileno(), fact | {"digest": f"crc32c:{crc32c(data):08x}"})
 
@@ -323,6 +325,72 @@ def test_without_a_line_a_file_is_replaced(site: Site, policy: str) -> None:
     os.close(outcome.lock_fd)
     assert outcome.kind == "replaced"
     assert site.files() == {"3.dcm": instance(1)}
+
+
+@pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_only_what_was_buffered_is_compared_with_its_line(
+    site: Site, policy: str, durability: str
+) -> None:
+    """A file that was flushed before its line is not suspect, and costs no look into it."""
+    other = instance(2)
+    (site.store / PATH).write_bytes(other)
+    journal(site, instance(), durability)
+    outcome = site.resolve(instance(1), policy, suspect=Shared().liveness)
+    if outcome.lock_fd >= 0:
+        os.close(outcome.lock_fd)
+    if durability == "buffered":
+        assert outcome.kind == "replaced"
+        assert site.files() == {"3.dcm": instance(1)}
+    else:
+        kind = {"version": "version", "keep": "kept", "refuse": "refused"}[policy]
+        assert outcome.kind == kind
+        assert site.files()["3.dcm"] == other
+
+
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes of what is flushed from here on."""
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        flushed.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return flushed
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("new", [0, 1])
+def test_a_stable_instance_flushes_the_file_that_stands_for_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, durable: bool, new: int
+) -> None:
+    """Identical, or kept instead of it: the file there may be a buffered one."""
+    site.durable = durable
+    there = site.store / PATH
+    there.write_bytes(instance())
+    flushed = flushes(monkeypatch)
+    assert site.done(instance(new), "keep").kind == ("kept" if new else "identical")
+    assert flushed == ([there.stat().st_ino] if durable else [])
+
+
+def test_a_buffered_instance_is_flushed_before_it_takes_the_place_of_another(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one may be on stable storage; a power cut must leave one of both."""
+    (site.store / PATH).write_bytes(instance())
+    flushed = flushes(monkeypatch)
+    rename = os.rename
+    before: list[int] = []
+
+    def noted(*what: Any, **where: Any) -> None:
+        before.extend(flushed)
+        rename(*what, **where)
+
+    monkeypatch.setattr(os, "rename", noted)
+    assert site.done(instance(1), "replace").kind == "replaced"
+    assert before == [(site.store / PATH).stat().st_ino]
 
 
 def test_a_batch_that_does_not_end_costs_only_the_newcomer(

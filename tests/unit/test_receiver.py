@@ -514,6 +514,7 @@ def test_the_journal_line(site: Site) -> None:
         "path": path_of(),
         "bytes": len(data),
         "digest": f"crc32c:{crc32c(data):08x}",
+        "durability": "buffered",
     }
 
 
@@ -646,6 +647,7 @@ def test_durable_and_buffered_store_the_same(tmp_path: Path) -> None:
             facts = site.journal()
             for fact in facts:
                 del fact["time"], fact["crc"]
+                assert fact.pop("durability", "stable") == ("stable" if durable else "buffered")
             kept.append((site.files(), facts, bytes(one.transport.sent)))
     assert kept[0] == kept[1]
     assert len(kept[0][0]) == 4
