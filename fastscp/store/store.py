@@ -236,9 +236,9 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
     what = " and no ".join(lost)
     if not new_life:
         raise StartError(
-            f"{path} holds instances ({printable(found)}) and has no {what}, so what was "
-            f"acknowledged and how it was filed is not known: mount or restore what is missing; or "
-            f"start once with --store-new-life, which begins it anew beside those instances"
+            f"{path} holds instances and has no {what}, so what was acknowledged and how it was "
+            f"filed is not known: mount or restore what is missing; or start once with "
+            f"--store-new-life, which begins it anew beside those instances"
         )
     begun = (
         f"{path} holds instances and had no {what}: begun anew (--store-new-life); "

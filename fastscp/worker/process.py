@@ -288,6 +288,7 @@ class Worker:
             log.error("the main process is gone; finishing what is in hand")
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             # Nor does a drain time hold that it gave: another service waits for the store.
+            self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
             self._draining = True
             self._drained()
             self._maybe_finished()

@@ -110,7 +110,10 @@ class Site:
         self.incoming.mkdir(parents=True)
         self.folder = folder
         self.fds = [os.open(one, os.O_RDONLY) for one in (folder, self.incoming)]
-        setup: Any = SimpleNamespace(use_link=False, mixed=False, suspect=False)
+        setup: Any = SimpleNamespace(
+            use_link=False, mixed=False, suspect=False,
+            config=SimpleNamespace(layout="{SOPInstanceUID}"),
+        )  # fmt: skip
         self.jobs = Jobs(setup, self.fds[0], self.fds[1], Shared())
         self.told: list[Any] = []
 
