@@ -176,6 +176,12 @@ class Receiver:
     def abandon(self) -> None:
         """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
 
+    def outgrown(self) -> None:
+        """Give back what is not whole of a request or a command set, and end the association.
+
+        Of all it holds most, and together they hold more than they may.
+        """
+
     def overdue(
         self, now: float, message_timeout: float, min_rate: float, idle_timeout: float
     ) -> str:

@@ -281,7 +281,17 @@ cdef class Receiver:
         if self.current != NULL:
             # The fragments collected stay where they are until here.
             instance_flush(worker, self.current)
+        if f.pdu_room + f.command_room != self.unfinished:
+            self._weigh()
+            if self.stopped:
+                self.ignored_bytes += c.left
+                c.left = 0
         return 0
+
+    cdef int _weigh(self) except -1:
+        # What is not whole takes another amount than it did.
+        self.unfinished = self.framer.pdu_room + self.framer.command_room
+        return self.reception.unfinished.weigh(self, self.unfinished)
 
     cdef uint32_t _data(self) except? 0:
         # A fragment of a data set; what it costs.
@@ -545,8 +555,17 @@ cdef class Receiver:
     def abandon(self):
         """The peer is gone. See receiver.pyi."""
         self.stop()
+        framer_end(&self.framer)
+        self._weigh()
         self.reception.leave(self.outbox)
         self.outbox.abandon()
+
+    def outgrown(self):
+        """Give back what is not whole, and end. See receiver.pyi."""
+        cdef uint8_t pdu_type = self.framer.pdu_type
+        framer_end(&self.framer)
+        self._weigh()
+        self.framing_failed(2, 0, "too many long requests at a time", pdu_type)
 
     def overdue(self, double now, double message_timeout, double min_rate, double idle_timeout):
         """What the peer has let pass. See receiver.pyi."""

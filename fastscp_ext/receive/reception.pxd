@@ -8,6 +8,7 @@ from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport Pool
+from fastscp_ext.receive.unfinished cimport Unfinished
 from fastscp_ext.shared.shared cimport Shared
 
 
@@ -30,6 +31,7 @@ cdef class Reception:
     cdef Instance* waiting_last
     cdef readonly int uncommitted
     cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
+    cdef readonly Unfinished unfinished
     cdef Committer committer  # only where `threaded`
     cdef bint threaded
     cdef readonly int done_fd

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, Self, final
 
 from fastscp_ext.receive.rules import Rules
+from fastscp_ext.receive.unfinished import Unfinished
 from fastscp_ext.shared.shared import Shared
 
 __all__ = ["Compression", "Duplicate", "Reception"]
@@ -159,6 +160,10 @@ class Reception:
     @property
     def rests(self) -> int:
         """Bytes that associations keep of what they read, while they pause."""
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """What requests and command sets take while they are not whole."""
 
     @property
     def removals(self) -> int:

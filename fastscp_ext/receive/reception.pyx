@@ -31,6 +31,7 @@ from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
+from fastscp_ext.receive.unfinished cimport Unfinished
 from fastscp_ext.shared.atomic cimport word_get
 from fastscp_ext.shared.block cimport BLOCK_WORKERS
 from fastscp_ext.shared.clock cimport monotonic_ns
@@ -257,6 +258,7 @@ cdef class Reception:
         self.worker.mixed = mixed
         self.worker.journal_limit = journal_limit
         self.held = {}
+        self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}
         if durable:
             committer_begin(

@@ -98,6 +98,8 @@ MIB = 1 << 20
 BOUNDS = (
     ("{} at a time, then the oldest", "fastscp/main/admission.py", "PENDING_MOST", 1),
     ("{} MiB each, and room grows", "fastscp_ext/wire/framing.pxd", "ASSOCIATE_CAP", MIB),
+    ("those above {} KiB", "fastscp_ext/receive/unfinished.pyx", "ORDINARY", 1024),
+    ("may hold {} MiB", "fastscp_ext/receive/unfinished.pyx", "UNFINISHED_MOST", MIB),
     ("{} presentation contexts", "fastscp_ext/wire/pdu.pyx", "CONTEXTS_CAP", 1),
     ("{} transfer syntaxes", "fastscp_ext/wire/pdu.pyx", "TRANSFER_SYNTAXES_CAP", 1),
     ("{} wait for one", "fastscp/main/dispatch.py", "WAITING_MOST", 1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import socket
 import sys
@@ -34,13 +33,6 @@ UNSENT_MOST: Final = 65536
 RESTS_MOST: Final = 32 << 20
 
 ECHO: Final = message(ECHO_RQ, context=11)
-
-
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture
@@ -574,3 +566,54 @@ def test_a_peer_that_begins_to_end_with_an_empty_fragment_waits_once(tmp_path: P
                 awaited.append(on.awaited())
         assert awaited == [1] * 57
         assert on.one.statuses() == [0] * 40 or on.one.outbox.stored == 40
+
+
+# What is not whole --------------------------------------------------------------------------------
+
+UNFINISHED_MOST: Final = 32 << 20
+LARGEST: Final = 1 << 20
+
+
+def requests(site: Site, sizes: list[int]) -> list[Association]:
+    """Associations that have sent so much of a request of 1 MiB."""
+    peers = []
+    for size in sizes:
+        site.numbers += 1
+        peer = Association(site.reception, site.numbers)
+        site.ones.add(peer)
+        peers.append(peer)
+        site.feed(peer, b"\x01\x00" + LARGEST.to_bytes(4, "big") + bytes(size - 6))
+    return peers
+
+
+def test_requests_that_are_not_whole_are_bounded_together(site: Site) -> None:
+    """Whoever holds most goes, and gives it back at once; the others go on."""
+    small = requests(site, [16_000] * 100)
+    assert site.reception.unfinished.bytes == 0
+    large = requests(site, [900_000] * 80)
+    ended = [peer for peer in large if peer.failures]
+    assert 40 <= len(ended) < 60
+    assert {failure[:2] for peer in ended for failure in peer.failures} == {(2, 0)}
+    assert LARGEST < site.reception.unfinished.bytes <= UNFINISHED_MOST
+    # One of 60 KiB, as a sender with many presentation contexts may have, is whole all the same.
+    (honest,) = requests(site, [30_000])
+    site.feed(honest, bytes(LARGEST + 6 - 30_000))
+    assert [len(pdu) for _type, pdu in honest.pdus] == [LARGEST + 6]
+    assert not honest.failures
+    assert not any(peer.failures for peer in small)
+    for peer in small + large + [honest]:
+        peer.abandon()
+    assert site.reception.unfinished.bytes == 0
+
+
+def test_command_sets_that_are_not_whole_count_too(site: Site) -> None:
+    """A command set of 64 KiB is legal and rare; by the thousand it is an attack."""
+    begun = encode_pdata([(1, 0x01, bytes(60_000))])
+    peers = [site.associate() for _ in range(700)]
+    for peer in peers:
+        site.feed(peer, begun)
+    assert site.reception.unfinished.bytes <= UNFINISHED_MOST
+    assert 0 < sum(bool(peer.failures) for peer in peers) < 300
+    for peer in peers:
+        peer.abandon()
+    assert site.reception.unfinished.bytes == 0
