@@ -19,7 +19,7 @@ from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
 from fastscp_ext.commit.remover cimport (
-    REMOVALS_MOST, remover_ask, remover_begin, remover_end, remover_waiting,
+    REMOVALS_MOST, remover, remover_ask, remover_begin, remover_end, remover_waiting,
 )
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO, DUPLICATE_REPLACED, DUPLICATE_VERSION,
@@ -207,6 +207,10 @@ cdef class Compression:
         self.instance = NULL
         instance_fail(i, error_no, b"compress a part file")
         self.reception.finish_refused(i)
+
+
+cdef inline bint _is_full(remover* r) noexcept nogil:
+    return remover_waiting(r) >= REMOVALS_MOST and not remover_ask(r)
 
 
 @cython.final
@@ -474,12 +478,9 @@ cdef class Reception:
         )
 
     cdef bint _is_behind(self) noexcept:
-        # Whether as many parts as may be wait for the disk to remove them; if so `release` is due
-        # when half of them are gone.
-        return (
-            remover_waiting(&self.worker.removing) >= REMOVALS_MOST
-            and not remover_ask(&self.worker.removing)
-        )
+        # Whether as many parts as may be wait to be removed, or locks to be closed; if so `release`
+        # is due when half of them are gone.
+        return _is_full(&self.worker.removing) or _is_full(&self.worker.unlocking)
 
     cdef int hold_back_store(self, Outbox outbox) except -1:
         # An instance is about to come in. As many may be uncommitted as may be: the commit goes
