@@ -107,15 +107,18 @@ def strace() -> None:
 # What may stand on a worker's loop, each with its stamp: a part is made and written; and in
 # buffered mode it is closed and named, and its line is written.
 _PART = r"/\.fastscp/incoming/[^/ ]+"
+_FOLDER = r"/[0-9.]*(/[0-9.]+)?"
 RECEIVING = (
     rf"openat {_PART} \w+\.part",
     rf"writev {_PART}/\w+\.part .*",
 )
 COMMITTING = (
     rf"close {_PART}/\w+\.(part|zst)",
-    rf"renameat2 {_PART} / \w+\.(part|zst) .*",
-    r"mkdirat / [0-9.]+(/[0-9.]+)?",
-    r"(faccessat|faccessat2) / [^ ]*\.dcm(\.zst)?",
+    rf"renameat2 {_PART} {_FOLDER} \w+\.(part|zst) .*",
+    rf"openat2? {_FOLDER} [0-9.]+(/[0-9.]+)?",
+    rf"mkdirat {_FOLDER} [0-9.]+",
+    rf"close {_FOLDER}",
+    rf"(faccessat|faccessat2) {_FOLDER} [^ ]*\.dcm(\.zst)?",
     r"write /\.fastscp/journal/[^ ]*\.jsonl .*",
 )
 
