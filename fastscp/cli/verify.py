@@ -110,6 +110,7 @@ def _print_json(path: Path, report: Report) -> None:
         "bytes": report.bytes,
         "torn": report.torn,
         "mark": report.mark,
+        "suspect": report.suspect,
         "findings": [
             {
                 "kind": finding.kind,
@@ -159,6 +160,12 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
             yield "the mark of an unclean end is lifted: every file is what the journal says"
         case "stays":
             yield "the mark of an unclean end stays until nothing is found"
+        case "adopted":
+            yield (
+                f"the mark of an unclean end stays: of {report.suspect} adopted files nobody knows "
+                f"that they are what was sent; send those instances again, and the service "
+                f"compares them"
+            )
         case "in use":
             yield (
                 "the mark of an unclean end stays, because a service is running: "

@@ -17,7 +17,10 @@ from fastscp.store.reading import NoInstanceError, describe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Adoption"]
+__all__ = ["ADOPTED", "Adoption"]
+
+# How the finding of an adopted instance was settled.
+ADOPTED: Final = "adopted"
 
 # Instances adopted by one flush of the journal, and bytes after which it gets a new file.
 _BATCH: Final = 256
@@ -96,4 +99,4 @@ class Adoption:
             )
         os.fdatasync(self._journal_fd)
         for finding, _members in batch:
-            yield replace(finding, settled="adopted")
+            yield replace(finding, settled=ADOPTED)

@@ -34,6 +34,7 @@ class Record:
     sequence: int
     size: int
     digest: str
+    suspect: bool = False
     seen: bool = False
 
 
@@ -54,6 +55,11 @@ class Records:
     @property
     def lines(self) -> int:
         return sum(self._lines.values())
+
+    @property
+    def suspect(self) -> int:
+        """Files whose line was written from the file itself, after an unclean buffered life."""
+        return sum(record.suspect and record.seen for record in self.by_path.values())
 
     @property
     def damaged(self) -> list[tuple[str, int]]:
@@ -94,6 +100,7 @@ class Records:
             record.sequence = fact["seq"]
             record.size = fact["bytes"]
             record.digest = fact.get("digest", "")
+            record.suspect = bool(fact.get("suspect"))
 
 
 @dataclass(slots=True)

@@ -462,10 +462,11 @@ def vouched(store_fd: int, path: str) -> bool:
     """Whether the file is what its journal line says, after an unclean buffered life.
 
     The line of a stable instance was written when its file was flushed: that says enough. What a
-    buffered one says is compared with the file.
+    buffered one says is compared with the file. A line that was written from the file itself,
+    after such a life, says nothing of what was sent.
     """
     fact = find_path(store_fd, path)
-    if fact is None:
+    if fact is None or fact.get("suspect"):
         return False
     return fact.get("durability") != "buffered" or not difference(
         store_fd, path, fact["bytes"], fact.get("digest", "")

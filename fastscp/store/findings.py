@@ -25,6 +25,7 @@ class Mark(StrEnum):
     NONE = "none"  # there was none
     LIFTED = "lifted"
     STAYS = "stays"  # something is not as it should be
+    ADOPTED = "adopted"  # it stays: of an adopted file nobody knows that it is what was sent
     IN_USE = "in use"  # it stays, because a service is using the store
 
 
@@ -47,12 +48,14 @@ class Report:
 
     lines: whole lines in the journal. files, bytes: what was read, and the data sets in it. torn:
     journal files that end inside a line, as a crash leaves them; never acknowledged, no finding.
+    suspect: files whose line was written from the file itself, after an unclean buffered life.
     """
 
     lines: int
     files: int
     bytes: int
     torn: int
+    suspect: int
     findings: tuple[Finding, ...]
     mark: Mark
 

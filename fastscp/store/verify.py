@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.access import existing, held
-from fastscp.store.adopt import Adoption
+from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
 from fastscp.store.findings import Finding, Kind, Mark, Report
 from fastscp.store.marks import suspicion, trust
@@ -74,10 +74,12 @@ def verify(
             files=comparison.files,
             bytes=comparison.bytes,
             torn=len(comparison.journal.torn),
+            suspect=comparison.journal.suspect
+            + sum(one.settled == ADOPTED for one in findings if mark),
             findings=everything,
             mark=Mark.NONE,
         )
-        return replace(report, mark=_judge_mark(path, dir_fd, mark, alone, report.clean))
+        return replace(report, mark=_judge_mark(path, dir_fd, mark, alone, report))
 
 
 def _lost(dir_fd: int, *, adopt: bool) -> Iterator[Finding]:
@@ -106,8 +108,11 @@ def _order(finding: Finding) -> tuple[str, str]:
     return finding.kind, finding.path
 
 
-def _judge_mark(path: Path, dir_fd: int, mark: Suspicion, alone: bool, clean: bool) -> Mark:
+def _judge_mark(path: Path, dir_fd: int, mark: Suspicion, alone: bool, report: Report) -> Mark:
     """Lift the mark of an unclean end where nothing is wrong and nobody uses the store.
+
+    An adopted file is what its line says, for the line was written from it; whether it is what was
+    sent, only its resend can tell.
 
     mark: what it was before anything was read: one that came later says something new.
     """
@@ -115,8 +120,10 @@ def _judge_mark(path: Path, dir_fd: int, mark: Suspicion, alone: bool, clean: bo
         return Mark.NONE
     try:
         with contextlib.nullcontext() if alone else held(path, dir_fd):
-            if not clean or suspicion(dir_fd) != mark:
+            if not report.clean or suspicion(dir_fd) != mark:
                 return Mark.STAYS
+            if report.suspect:
+                return Mark.ADOPTED
             trust(dir_fd)
             return Mark.LIFTED
     except StoreBusyError:

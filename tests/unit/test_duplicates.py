@@ -267,7 +267,7 @@ def test_eight_different_at_once(site: Site, policy: str) -> None:
 # After an unclean buffered life ----------------------------------------------------------------
 
 
-def journal(site: Site, content: bytes, durability: str = "buffered") -> None:
+def journal(site: Site, content: bytes, durability: str = "buffered", **more: object) -> None:
     """Write the line of an instance at PATH."""
     folder = site.store / ".fastscp" / "journal"
     folder.mkdir(exist_ok=True)
@@ -278,7 +278,7 @@ def journal(site: Site, content: bytes, durability: str = "buffered") -> None:
     if durability == "buffered":
         fact["durability"] = durability
     with (folder / "1-w0-1.jsonl").open("ab") as file:
-        append_fact(file.fileno(), fact | {"digest": f"crc32c:{crc32c(data):08x}"})
+        append_fact(file.fileno(), fact | more | {"digest": f"crc32c:{crc32c(data):08x}"})
 
 
 class Written:
@@ -322,6 +322,18 @@ def test_a_line_on_its_way_vouches_for_its_file(site: Site, policy: str) -> None
 def test_without_a_line_a_file_is_replaced(site: Site, policy: str) -> None:
     (site.store / PATH).write_bytes(instance())
     outcome = site.resolve(instance(1), policy, suspect=Written(site, None))
+    os.close(outcome.lock_fd)
+    assert outcome.kind == "replaced"
+    assert site.files() == {"3.dcm": instance(1)}
+
+
+@pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
+def test_a_line_that_was_written_from_the_file_vouches_for_nothing(site: Site, policy: str) -> None:
+    """After an unclean life `verify --adopt` takes what is there; what was sent nobody knows."""
+    damaged = instance(2)
+    (site.store / PATH).write_bytes(damaged)
+    journal(site, damaged, "stable", event="adopted", suspect=True)
+    outcome = site.resolve(instance(1), policy, suspect=Shared().liveness)
     os.close(outcome.lock_fd)
     assert outcome.kind == "replaced"
     assert site.files() == {"3.dcm": instance(1)}

@@ -184,7 +184,7 @@ def test_nothing_to_find(shelf: Shelf) -> None:
 
 
 def test_an_empty_store(shelf: Shelf) -> None:
-    assert look(shelf) == Report(0, 0, 0, 0, (), Mark.NONE)
+    assert look(shelf) == Report(0, 0, 0, 0, 0, (), Mark.NONE)
 
 
 def test_everything_to_find(shelf: Shelf) -> None:
@@ -764,6 +764,12 @@ def test_adopt_with_a_mark(shelf: Shelf, mark: Path) -> None:
     (fact,) = shelf.facts()
     assert fact["suspect"] is True
     (shelf.path / "2.dcm").unlink()
+    # The line was written from the file, so that both agree says nothing of what was sent.
+    assert look(shelf).mark is Mark.ADOPTED
+    assert look(shelf).suspect == 1
+    again = {**fact, "seq": fact["seq"] + 1, "event": "stored"}
+    del again["suspect"], again["crc"]
+    shelf.lines(again)
     assert look(shelf).mark is Mark.LIFTED
 
 
@@ -872,6 +878,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
         "store": str(shelf.path),
         "clean": False,
         "lines": 0,
+        "suspect": 1,
         "files": 2,
         "bytes": 0,
         "torn": 0,
