@@ -151,8 +151,8 @@ class Admission:
             return Full(host, crowd, verdict) if 2 * self._by_host[host] < most else verdict
         return None
 
-    def displaced(self, number: int) -> None:
-        """Give the place of an association back that was aborted; its connection is still there."""
+    def over(self, number: int) -> None:
+        """Give the place of an association back that has ended; its connection is still there."""
         connection = self._all.get(number)
         if connection is not None and connection.calling_ae is not None:
             self._free_place(connection)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.log import caused
 from fastscp.main.places import Places
-from fastscp.messages.worker import Abandon, Ask, Displaced, Gone, Idle, Offer, Taken
+from fastscp.messages.worker import Abandon, Ask, Displaced, Gone, Idle, Offer, Over, Taken
 from fastscp_ext import AssociateRJ, encode_associate_rj
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ class Dispatch:
                 self._places.idle(worker.number, message)
             case Displaced():
                 self._places.displaced(worker.number, message)
+            case Over():
+                self._admission.over(message.number)
+                self._places.closed(message.number)
             case Gone():
                 self._admission.closed(message.number)
                 self._places.closed(message.number)

@@ -113,7 +113,7 @@ class Places:
         """A worker's answer to `Displace`."""
         if answer.done:
             # Whether or not its newcomer still waits.
-            self._admission.displaced(answer.number)
+            self._admission.over(answer.number)
         search = self._search
         if search is not None and search.told == (answer.number, worker):
             search.told = None

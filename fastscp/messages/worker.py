@@ -24,6 +24,7 @@ __all__ = [
     "Gone",
     "Idle",
     "Offer",
+    "Over",
     "Ready",
     "SeekIdle",
     "Setup",
@@ -159,6 +160,12 @@ class Displaced(msgspec.Struct, tag=True, frozen=True):
     done: bool
 
 
+class Over(msgspec.Struct, tag=True, frozen=True):
+    """The association has ended, and its peer has not hung up yet."""
+
+    number: int
+
+
 class Gone(msgspec.Struct, tag=True, frozen=True):
     """The connection is over."""
 
@@ -166,4 +173,4 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
-FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Idle | Displaced | Gone
+FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Idle | Displaced | Over | Gone

@@ -89,6 +89,7 @@ class Owner(Protocol):
     ending: bool
 
     def ask(self, association: Association, calling_ae: str, called_ae: str) -> None: ...
+    def over(self, association: Association) -> None: ...
     def gone(self, association: Association) -> None: ...
 
 
@@ -125,6 +126,8 @@ class Association(Receiver):
         self._stray = 0
         self._ending = ""
         self._said_why = False
+        # Whether main counts it among the associations.
+        self._has_place = False
         self.outbox.trace = log.isEnabledFor(TRACE)
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
@@ -342,6 +345,7 @@ class Association(Receiver):
         if decided is None:
             return
         rq, accepted = decided
+        self._has_place = True
         self._machine.handle(Event.EVT7)
         establish(
             self,
@@ -505,6 +509,10 @@ class Association(Receiver):
         if self.pace.unread(now) > _SEND_S:
             self._drop_connection("the peer does not read what we send")
         elif self._deadline is not None:
+            if self.state is State.STA13 and self._has_place:
+                # A peer that does not hang up keeps nobody out. Most have by now.
+                self._has_place = False
+                self._owner.over(self)
             if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
                 if self.state is State.STA3:
                     self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))

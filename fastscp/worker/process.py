@@ -34,6 +34,7 @@ from fastscp.messages.worker import (
     Gone,
     Idle,
     Offer,
+    Over,
     Ready,
     SeekIdle,
     Setup,
@@ -151,6 +152,8 @@ class Worker:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._drain, self.config.drain_timeout)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_OFF)
+        # Main asks nobody anything who has shown no sign of life for a while; a start may be long.
+        self._shared.liveness.heartbeat(self._setup.worker, int(time.monotonic() * 1000))
         self._channel.send(Ready())
         self._next_tick = time.monotonic() + self._tick_s
         loop.call_later(self._tick_s, self._tick)
@@ -372,6 +375,9 @@ class Worker:
 
     def ask(self, association: Association, calling_ae: str, called_ae: str) -> None:
         self._channel.send(Ask(association.number, calling_ae, called_ae))
+
+    def over(self, association: Association) -> None:
+        self._channel.send(Over(association.number))
 
     def gone(self, association: Association) -> None:
         if self._associations.pop(association.number, None) is not None:

@@ -150,9 +150,9 @@ def test_whoever_is_rejected_still_has_a_connection() -> None:
     # It asks while it is told to go: one more without an association.
     assert not admitted(decided(books.ask(1, "CT1", "FASTSCP")))
     assert books.opened(4, "10.0.0.2", 0) == [(2, 0), (3, 0)]
-    books.displaced(0)
-    books.displaced(0)
-    books.displaced(99)
+    books.over(0)
+    books.over(0)
+    books.over(99)
     assert (books.admitted, books.connections) == (0, 5)
     # The one whose place another got is one of them now, and the oldest of its address.
     assert books.opened(5, "10.0.0.1", 0) == [(1, 0), (0, 0)]

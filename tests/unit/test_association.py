@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,33 @@ def in_loop(act: Callable[[], object], until: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
+    """Once, and though its peer does not hang up."""
+    told: list[int] = []
+    config = SimpleNamespace(artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0)
+    owner: Any = SimpleNamespace(
+        config=config, ending=False, gone=lambda _one: None, run="r",
+        policy=SimpleNamespace(max_pdu_length=131072),
+        over=lambda one: told.append(one.number), ask=lambda *_asked: None,
+    )  # fmt: skip
+    one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        one.connection_made(Transport(ours=ours))  # type: ignore[arg-type]
+        one._machine.handle(Event.EVT6)
+        one._has_place = True
+        one._machine.handle(Event.EVT7)
+        site.establish(one)  # type: ignore[arg-type]
+        one.tick(time.monotonic())
+        assert told == []
+        one.end_now("its time is over")
+        assert one.state is State.STA13
+        for _ in range(3):
+            one.tick(time.monotonic())
+        assert told == [5]
+        one.connection_lost(None)
 
 
 def test_what_was_read_is_answered_before_the_end_of_the_stream(site: Site, met: Met) -> None:

@@ -28,6 +28,7 @@ from fastscp.messages.worker import (
     Gone,
     Idle,
     Offer,
+    Over,
     SeekIdle,
     Taken,
     ToWorker,
@@ -486,7 +487,7 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
     assert not played.admission._pending_by_host
 
 
-@pytest.mark.parametrize("how", ["displaced", "gone"])
+@pytest.mark.parametrize("how", ["displaced", "over", "gone"])
 def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
     played.admission._limits = Limits(1)
     worker, end = played.worker(0)
@@ -499,6 +500,10 @@ def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
     assert [message for message, _fd in end.receive()] == told
     if how == "gone":
         played.dispatch.heard(worker, Gone(1))
+    elif how == "over":
+        # Its peer need not have hung up.
+        played.dispatch.heard(worker, Over(1))
+        played.dispatch.heard(worker, Over(1))
     else:
         played.dispatch.heard(worker, Idle(2, 1, 5.0))
         told = [Displace(1, 2, "#2 CT@10.0.0.2")]

@@ -903,7 +903,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", "--store", str(shelf.path), "--repair-journal"]) == 0
     out = capsys.readouterr().out
     assert "nothing found\n" in out
-    assert "the mark of an unclean end is lifted" in out
+    assert "stays: of 1 adopted files nobody knows" in out
 
 
 def test_verify_takes_the_store_from_the_environment(shelf: Shelf) -> None:

@@ -123,6 +123,8 @@ def run(
         living = asyncio.get_running_loop().create_task(played.worker.live())
         try:
             assert await played.until(Ready) == [Ready()]
+            # However long its start took: who is ready is asked at once who is idle, for example.
+            assert played.shared.liveness.alive_ms(0) > 0
             await test(played)
         finally:
             for peer in played.peers:
