@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
-    # What an earlier test left to the collector may go at any time.
+    # What a test leaves to the collector may go at any time: the exceptions of some keep frames.
     gc.collect()
     before = set(os.listdir("/proc/self/fd"))
     yield
+    gc.collect()
     assert set(os.listdir("/proc/self/fd")) <= before
