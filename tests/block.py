@@ -16,8 +16,8 @@ __all__ = ["HEADER", "begin_batch", "regions"]
 HEADER: Final = struct.Struct("=8sIIQ8Q")
 _NAMES: Final = ("store", "claims", "liveness", "rows")
 # Words of a worker in the region liveness, and which of them counts the batches begun.
-_WORDS: Final = 16
-_BEGUN: Final = 8
+_WORDS: Final = 24
+_BEGUN: Final = (8, 16)  # buffered, stable
 
 
 def regions(fd: int) -> dict[str, tuple[int, int]]:
@@ -27,9 +27,9 @@ def regions(fd: int) -> dict[str, tuple[int, int]]:
     return dict(zip(_NAMES, zip(places[::2], places[1::2], strict=True), strict=True))
 
 
-def begin_batch(shared: Shared, worker: int) -> None:
-    """Begin a batch as a worker's commit does."""
-    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _BEGUN) * 8
+def begin_batch(shared: Shared, worker: int, durability: int = 1) -> None:
+    """Begin a batch as a worker's commit does. durability: 1 stable, 0 buffered."""
+    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _BEGUN[durability]) * 8
     with mmap.mmap(shared.fd, 0) as block:
         (begun,) = struct.unpack_from("=Q", block, at)
         struct.pack_into("=Q", block, at, begun + 1)

@@ -32,8 +32,9 @@ _PER_ASSOCIATION: Final = 2
 # A worker reads so many messages of main in one go; the one that closes a connection may be behind
 # those that bring others.
 _MESSAGES: Final = 64
-# Instances that are complete and not settled (UNCOMMITTED_MOST): each has its part open or, if it
-# is a duplicate that was compared, the lock of its path.
+# Instances that are complete and not settled (UNCOMMITTED_MOST), of the one durability that all
+# rules have, --durability: each has its part open or, if it is a duplicate that was compared, the
+# lock of its path.
 _UNCOMMITTED: Final = 256
 # Parts that were dropped and not closed yet.
 _LEFTOVERS: Final = 256

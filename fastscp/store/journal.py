@@ -2,6 +2,8 @@
 
     STORE/.fastscp/journal/<start>-<writer>-<n>.jsonl
 
+The writer of buffered instances ends in `b`: nothing of its segments is flushed.
+
 A line is an object whose last member, `crc`, is the CRC-32C (eight hex digits) of the bytes before
 `,"crc"`. Segments, the files, are only ever appended to. Readers pass over a line that does not
 match its checksum. At the end of a segment and without its newline, it is torn: a crash left it,

@@ -1,7 +1,7 @@
-"""The journal files of a worker that does not flush: its loop writes to them and does nothing else.
+"""The journal files of buffered instances: a worker's loop writes to them and does nothing else.
 
 A helper thread opens the next file before it is needed, looks whether the one in use was removed,
-and closes what is done with. Where instances are flushed the commit's threads do all of that.
+and closes what is done with. For stable instances the commit's threads do all of that.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ _T = TypeVar("_T")
 
 
 class JournalAhead:
-    """Has the next journal file at hand. All methods run on the loop, except the first and `close`.
+    """Has the next journal file at hand. All methods run on the loop, except `prepare` and `close`.
 
-    segments: where they come from. opened(): called when `next` has an answer again after it had
-    none. removed(fd): called for a file in use that was removed.
+    Without `prepare` the first file is opened when the first line is to be written: a worker that
+    flushes everything has none, and no helper thread. segments: where they come from. opened():
+    called when `next` has an answer again after it had none. removed(fd): called for a file in use
+    that was removed.
     """
 
     def __init__(
@@ -44,7 +46,11 @@ class JournalAhead:
         self._error: OSError | None = None
         self._opening: Future[int | OSError] | None = None
         self._awaited = self._watching = False
-        self._ahead = segments.open()
+        self._ahead = _NONE
+
+    def prepare(self) -> None:
+        """Open the first file here and now: before the loop runs. Raises OSError."""
+        self._ahead = self._segments.open()
 
     def next(self) -> tuple[int, int]:
         """The next file and the bytes in it; the one before it is closed.
@@ -67,7 +73,7 @@ class JournalAhead:
 
     def watch(self) -> None:
         """Find out whether a file was removed, which would take its lines with it. Call often."""
-        if not self._watching:
+        if not self._watching and (self._in_use, self._ahead) != (_NONE, _NONE):
             self._watching = True
             self._help(_removed_of, (self._in_use, self._ahead), then=self._watched)
 

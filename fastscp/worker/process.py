@@ -102,37 +102,40 @@ class Worker:
         self._next_tick = 0.0
         self._tick_s = _tick_of(self.config)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
-        self._segments = Segments(
-            store_fd,
-            setup.run,
-            setup.life.removeprefix(f"{setup.run}-"),
-            durable=self.config.durable,
-        )
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
         self._rules = rules_from(self.config)
-        self._journal = None if self.config.durable else self._make_journal()
+        # Stable lines, and buffered ones in files of their own: nobody waits for the other's flush.
+        writer = setup.life.removeprefix(f"{setup.run}-")
+        self._segments = Segments(store_fd, setup.run, writer, durable=True)
+        self._journal = self._make_journal(f"{writer}b")
         self._reception = self._make_reception()
 
-    def _make_journal(self) -> JournalAhead:
-        return JournalAhead(
-            self._segments,
+    def _make_journal(self, writer: str) -> JournalAhead:
+        journal = JournalAhead(
+            Segments(self._store_fd, self._setup.run, writer, durable=False),
             opened=lambda: self._reception.journal_opened(),
             removed=lambda fd: self._reception.leave_journal(fd),
         )
+        if not all(rules.durable for rules in self._rules.values()):
+            journal.prepare()
+        return journal
+
+    def _next_journal(self, durable: bool) -> tuple[int, int]:
+        """For stable lines on a thread of the commit, for buffered ones on the loop."""
+        return self._segments.next() if durable else self._journal.next()
 
     def _make_reception(self) -> Reception:
-        setup, config = self._setup, self.config
+        setup = self._setup
         return Reception(
             store_fd=self._store_fd,
             incoming_fd=self._life_fd,
             shared=self._shared,
             worker=setup.worker,
             name=f"w{setup.worker}",
-            durable=config.durable,
             use_link=setup.use_link,
             implementation=uids.IMPLEMENTATION_CLASS_UID.encode(),
             version=uids.IMPLEMENTATION_VERSION_NAME.encode(),
-            new_journal=self._journal.next if self._journal else self._segments.next,
+            new_journal=self._next_journal,
             on_duplicate=self._jobs.compare,
             on_error=self._jobs.file_error,
             on_complete=self._jobs.compress,
@@ -184,8 +187,7 @@ class Worker:
     def _leave_store(self) -> None:
         """Close and remove what is this life's alone. Off the loop: each call may hang."""
         self._jobs.close()
-        if self._journal is not None:
-            self._journal.close()
+        self._journal.close()
         self._segments.close()
         os.close(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
@@ -216,7 +218,7 @@ class Worker:
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
         if not self._refilling:
             self._refill()
-        if self._journal is not None and not self._closing:
+        if not self._closing:
             self._journal.watch()
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:

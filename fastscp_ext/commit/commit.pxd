@@ -1,20 +1,33 @@
 # From part files to acknowledged instances, a batch at a time.
 
+from libc.stdint cimport uint64_t
+
 from fastscp_ext.commit.directories cimport Directories
 from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines
 from fastscp_ext.receive.instance cimport Instance, Worker
+from fastscp_ext.shared.block cimport Batches
 
 
-# What a committer keeps between batches. Used by one thread at a time.
+# The file that lines are appended to.
+ctypedef struct Journal:
+    int fd                   # borrowed; -1: none
+    int error_no             # of the failure that closed the one before, or 0
+    uint64_t bytes           # in it
+    uint64_t limit           # from which on it is full
+
+# What the commit of one durability keeps between batches. Used by one thread at a time.
 ctypedef struct Committed:
+    bint durable             # flush
+    Batches* batches         # in the shared block, borrowed
+    Journal journal
     Directories directories
     Lines lines
 
 
-cdef void committed_begin(Committed* c) noexcept nogil
+cdef void committed_begin(Committed* c, bint durable) noexcept nogil
 cdef void committed_end(Committed* c) noexcept nogil
-cdef bint journal_is_due(const Worker* worker) noexcept nogil
+cdef bint journal_is_due(const Journal* journal) noexcept nogil
 cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil
 cdef void commit_batch(
     Worker* worker, Committed* c, flusher* threads, Instance* batch) noexcept nogil

@@ -74,9 +74,13 @@ def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
         raise OSError(errno, os.strerror(errno), old, None, new)
 
 
-cdef void committed_begin(Committed* c) noexcept nogil:
+cdef void committed_begin(Committed* c, bint durable) noexcept nogil:
+    c.durable = durable
+    c.batches = NULL
+    memset(&c.journal, 0, sizeof(Journal))
+    c.journal.fd = -1
     memset(&c.lines, 0, sizeof(Lines))
-    directories_begin(&c.directories)
+    directories_begin(&c.directories, durable)
     c.lines.text_of = -1
 
 
@@ -120,7 +124,9 @@ cdef bint _twin_exists(int dir_fd, char* name, uint32_t n, uint32_t room) noexce
     return there
 
 
-cdef int _give_name(Worker* worker, int dir_fd, Instance* i) noexcept nogil:
+cdef int _give_name(
+    Worker* worker, Committed* c, int dir_fd, Instance* i
+) noexcept nogil:
     # 0, or the errno. dir_fd: of the directory that the name is for. Never replaces.
     cdef uint32_t above = parent_of(i.path, i.path_size)
     cdef uint32_t skip = above + 1 if above else 0
@@ -130,7 +136,7 @@ cdef int _give_name(Worker* worker, int dir_fd, Instance* i) noexcept nogil:
     if worker.use_link:
         if linkat(worker.incoming_fd, i.part, dir_fd, name, 0) < 0:
             return errno
-        if worker.durable:
+        if c.durable:
             unlinkat(worker.incoming_fd, i.part, 0)
         else:
             # The loop is here, and whatever unlinks may hang.
@@ -144,10 +150,10 @@ cdef int _give_name(Worker* worker, int dir_fd, Instance* i) noexcept nogil:
 cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     cdef uint32_t above = parent_of(i.path, i.path_size)
     cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
-    cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, dir_fd, i)
+    cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
     if failed == ENOENT:
         dir_fd = make_directory_of(&c.directories, worker, i.path, above)
-        failed = -dir_fd if dir_fd < 0 else _give_name(worker, dir_fd, i)
+        failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
     if failed == 0:
         i.has_part = False
         i.stage = STAGE_NAMED
@@ -164,31 +170,31 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
 
 # ---- journal ---------------------------------------------------------------------------------
 
-cdef bint journal_is_due(const Worker* worker) noexcept nogil:
+cdef bint journal_is_due(const Journal* journal) noexcept nogil:
     # Whether there is no journal file, or a full one.
-    return worker.journal_fd < 0 or worker.journal_bytes >= worker.journal_limit
+    return journal.fd < 0 or journal.bytes >= journal.limit
 
 
-cdef bint _journal_is_gone(const Worker* worker) noexcept nogil:
+cdef bint _journal_is_gone(const Journal* journal) noexcept nogil:
     # A file that was removed takes its lines with it, however well they were flushed.
     cdef stat_t about
-    return fstat(worker.journal_fd, &about) < 0 or about.st_nlink == 0
+    return fstat(journal.fd, &about) < 0 or about.st_nlink == 0
 
 
-cdef int _append(Worker* worker, const char* text, size_t n) noexcept nogil:
+cdef int _append(Journal* journal, bint durable, const char* text, size_t n) noexcept nogil:
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
     cdef ssize_t got
     cdef size_t done = 0
     while done < n:
-        got = write(worker.journal_fd, text + done, n - done)
+        got = write(journal.fd, text + done, n - done)
         if got >= 0:
             done += <size_t>got
         elif errno != EINTR:
             return errno
-    worker.journal_bytes += n
-    if worker.durable and fdatasync(worker.journal_fd) < 0:
+    journal.bytes += n
+    if durable and fdatasync(journal.fd) < 0:
         return errno
-    if worker.durable and _journal_is_gone(worker):
+    if durable and _journal_is_gone(journal):
         return ENOENT
     return 0
 
@@ -206,15 +212,15 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
         return
     if lines.failed:
         failed = ENOMEM
-    elif worker.journal_fd < 0:
+    elif c.journal.fd < 0:
         # No new file could be opened; that failure is the one to tell of.
-        failed = worker.journal_errno if worker.journal_errno else EIO
+        failed = c.journal.error_no if c.journal.error_no else EIO
     else:
-        failed = _append(worker, lines.bytes, lines.size)
+        failed = _append(&c.journal, c.durable, lines.bytes, lines.size)
         if failed:
             # What this file holds from here on is unknown: it is left alone for a new one.
-            worker.journal_errno = failed
-            worker.journal_fd = -1
+            c.journal.error_no = failed
+            c.journal.fd = -1
     i = batch
     while i != NULL:
         if i.stage == STAGE_NAMED:
@@ -230,14 +236,15 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
 cdef void commit_batch(
     Worker* worker, Committed* c, flusher* threads, Instance* batch
 ) noexcept nogil:
-    # Takes what is STAGE_FLUSHED, STAGE_NAMED or, failed, STAGE_SETTLED. Afterwards every instance
-    # is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody must compare and bring it back
-    # as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to be flushed.
+    # Takes what is STAGE_FLUSHED, STAGE_NAMED or, failed, STAGE_SETTLED, all of c's durability.
+    # Afterwards every instance is STAGE_SETTLED with its status, or STAGE_DUPLICATE: somebody must
+    # compare and bring it back as STAGE_NAMED or STAGE_SETTLED. threads: NULL where nothing is to
+    # be flushed.
     cdef Instance* i = batch
     # Whoever finds one of the names that follow waits for the line until this batch has ended.
-    cdef uint64_t number = word_get(&worker.live.batch_begun) + 1
+    cdef uint64_t number = word_get(&c.batches.begun) + 1
     cdef uint64_t now_ns
-    word_set(&worker.live.batch_begun, number)
+    word_set(&c.batches.begun, number)
     directories_refresh(&c.directories, monotonic_ns())
     while i != NULL:
         # The number is taken before the name is given: who replaces that file has a higher one,
@@ -247,15 +254,15 @@ cdef void commit_batch(
         if i.stage == STAGE_FLUSHED:
             _name(worker, c, i)
         i = i.next
-    if worker.durable:
+    if c.durable:
         flush_directories(worker, &c.directories, threads, batch)
     _journal(worker, c, batch)
-    word_set(&worker.live.batch_ended, number)
+    word_set(&c.batches.ended, number)
     now_ns = monotonic_ns()
     i = batch
     while i != NULL:
         if i.stage == STAGE_SETTLED:
-            instance_unlock(worker, i)
+            instance_unlock(worker, i, c.durable)
             if not i.error_no:
                 i.stamps[<int>STAMP_DURABLE] = now_ns
         i = i.next

@@ -28,7 +28,7 @@ ctypedef struct Committer:
     Worker* worker               # borrowed
     OpenJournal open_journal
     void* of                 # what open_journal is called with
-    int done_fd              # an eventfd, borrowed: written to when something is done
+    int done_fd              # an eventfd, borrowed, for the caller to set: told what is done
     pthread_mutex_t lock     # of all below
     CommitState state
     int gathering            # the one that instances join now: 0 or 1
@@ -40,8 +40,8 @@ ctypedef struct Committer:
 
 
 cdef void committer_begin(
-    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of,
-    int done_fd) noexcept nogil
+    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of
+) noexcept nogil
 cdef void committer_end(Committer* c) noexcept nogil
 cdef void committer_take(Committer* c, Instance* i) noexcept nogil
 cdef Instance* committer_done(Committer* c) noexcept nogil

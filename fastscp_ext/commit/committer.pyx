@@ -21,8 +21,7 @@ cdef enum:
 
 
 cdef void committer_begin(
-    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of,
-    int done_fd
+    Committer* c, Committed* committed, Worker* worker, OpenJournal open_journal, void* of
 ) noexcept nogil:
     memset(c, 0, sizeof(Committer))
     pthread_mutex_init(&c.lock, NULL)
@@ -31,7 +30,7 @@ cdef void committer_begin(
     c.worker = worker
     c.open_journal = open_journal
     c.of = of
-    c.done_fd = done_fd
+    c.done_fd = -1
 
 
 cdef void committer_end(Committer* c) noexcept nogil:
@@ -117,7 +116,7 @@ cdef void _lead(Committer* c) noexcept nogil:
     last.next = NULL
     c.state = COMMIT_LEADING
     pthread_mutex_unlock(&c.lock)
-    if journal_is_due(c.worker):
+    if journal_is_due(&c.committed.journal):
         c.open_journal(c.of)
     commit_batch(c.worker, c.committed, &c.threads, batch)
     pthread_mutex_lock(&c.lock)

@@ -30,9 +30,10 @@ ctypedef struct Durable:
     char* path               # owned, or NULL
     Identity identity
 
-# Used by one thread at a time. What is open may be up to a second old between batches, and is
-# closed behind each one that is flushed.
+# Of one durability, used by one thread at a time. What is open may be up to a second old between
+# batches, and is closed behind each one that is flushed.
 ctypedef struct Directories:
+    bint flushed             # with each batch
     flush_job* jobs          # owned
     Directory* listed        # owned, as many places as jobs
     int room                 # places in both
@@ -41,7 +42,7 @@ ctypedef struct Directories:
     Durable durable[DURABLE_PLACES]
 
 
-cdef void directories_begin(Directories* c) noexcept nogil
+cdef void directories_begin(Directories* c, bint flushed) noexcept nogil
 cdef void directories_end(Directories* c) noexcept nogil
 cdef void directories_refresh(Directories* c, uint64_t now_ns) noexcept nogil
 cdef uint32_t parent_of(const char* path, uint32_t size) noexcept nogil

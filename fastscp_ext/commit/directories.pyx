@@ -40,8 +40,9 @@ cdef enum:
     OPEN_NS = 1000000000     # how long a directory that was moved away goes on being used
 
 
-cdef void directories_begin(Directories* c) noexcept nogil:
+cdef void directories_begin(Directories* c, bint flushed) noexcept nogil:
     memset(c, 0, sizeof(Directories))
+    c.flushed = flushed
 
 
 cdef void directories_end(Directories* c) noexcept nogil:
@@ -193,7 +194,7 @@ cdef int _opened(
 ) noexcept nogil:
     cdef int k
     cdef int fd
-    if c.used >= OPEN_MOST and not worker.durable:
+    if c.used >= OPEN_MOST and not c.flushed:
         _close_all(c)
     k = _list(c, worker, path, size, make)
     if k < 0:

@@ -47,8 +47,6 @@ cdef enum DuplicateKind:
 ctypedef struct Worker:
     int store_fd
     int incoming_fd
-    int journal_fd
-    bint durable
     bint mixed               # a name is taken by its form with or without .zst, too
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
     uint32_t parts           # part files named so far
@@ -57,9 +55,6 @@ ctypedef struct Worker:
     uint64_t* sequence
     uint64_t* store_state
     uint64_t read_ns         # when the last read from a connection returned, CLOCK_MONOTONIC
-    uint64_t journal_bytes   # in the present journal file
-    uint64_t journal_limit   # from which on it is full
-    int journal_errno        # of the failure that closed it, or 0
     char name[24]
     remover removing         # closes and removes parts that are dropped
     remover unlocking        # closes the locks of paths, which must not wait for those
@@ -155,7 +150,7 @@ cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noe
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil
-cdef void instance_unlock(Worker* worker, Instance* i) noexcept nogil
+cdef void instance_unlock(Worker* worker, Instance* i, bint here) noexcept nogil
 cdef void instance_append(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept
 cdef void instance_judge(Worker* worker, Instance* i) noexcept
 cdef void hold(PyObject** place, object value) noexcept

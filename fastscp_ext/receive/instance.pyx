@@ -124,11 +124,11 @@ cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:
         i.has_part = False
 
 
-cdef void instance_unlock(Worker* worker, Instance* i) noexcept nogil:
-    # Give the lock of its path back, which closing does.
+cdef void instance_unlock(Worker* worker, Instance* i, bint here) noexcept nogil:
+    # Give the lock of its path back, which closing does. here: on a thread of the committer.
     if i.lock_fd >= 0:
-        if worker.durable:
-            close(i.lock_fd)  # on a thread of the committer
+        if here:
+            close(i.lock_fd)
         else:
             remover_post(&worker.unlocking, i.lock_fd, -1, NULL)
         i.lock_fd = -1

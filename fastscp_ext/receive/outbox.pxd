@@ -17,6 +17,7 @@ cdef class Outbox:
     cdef Instance* last
     cdef uint8_t* outstanding    # a bit for each Message ID in use; NULL: not kept
     cdef uint32_t peer_max_pdu_length
+    cdef bint durable            # its association's instances are stable ones
     cdef bint backlog            # the transport may hold something back
     cdef bint silent             # nobody is to be answered any more
     cdef int uncommitted         # of the reception's, those of this association

@@ -55,7 +55,7 @@ cdef void pool_give_back(Pool* pool, Instance* i) noexcept:
     drop(&i.reply)
     if not i.shrunk:
         embedded_end(&i.embedded)
-    instance_unlock(pool.worker, i)
+    instance_unlock(pool.worker, i, False)
     if pool.spares < SPARES_MOST and not i.shrunk:
         i.next = pool.spare
         pool.spare = i

@@ -506,14 +506,13 @@ cdef class Receiver:
         """Enter data transfer (Sta6). See receiver.pyi."""
         if peer_max_pdu_length and peer_max_pdu_length < 8:
             raise ValueError("peer takes no PDV")
-        if rules.treatment.durable != self.reception.worker.durable:
-            raise ValueError("durability other than the worker's")
         if not 0 <= ae_row < AE_ROWS:
             raise ValueError("no such row")
         self.contexts = Contexts.__new__(Contexts, contexts)
         self.framer.contexts = self.contexts.in_use
         self.rules = rules
         self.outbox.peer_max_pdu_length = peer_max_pdu_length
+        self.outbox.durable = rules.treatment.durable
         if unique_ids:
             self.outbox.keep_message_ids()
         self.journal_members = journal_members

@@ -9,12 +9,14 @@ from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport Pool
 from fastscp_ext.receive.unfinished cimport Unfinished
+from fastscp_ext.shared.block cimport DURABILITIES
 from fastscp_ext.shared.shared cimport Shared
 
 
 cdef enum:
     OWED_MOST = 64           # responses owed to one association before it pauses
-    UNCOMMITTED_MOST = 256   # instances complete and not settled before whoever stores pauses
+    # Instances of one durability complete and not settled before whoever stores such ones pauses.
+    UNCOMMITTED_MOST = 256
     CROWDED = 128            # of them; from here on no association has more than its share
     SHARE = 8                # instances; also with the helper threads, however many others have
     RESTS_MOST = 33554432    # bytes of rests before all reads are short ones
@@ -22,18 +24,18 @@ cdef enum:
 
 cdef class Reception:
     cdef Worker worker
-    cdef Committed committed
+    cdef Committed committed[DURABILITIES]
     cdef Shared shared
     cdef uint8_t* buffer
     cdef Py_ssize_t buffer_size
     cdef Pool pool
-    cdef Instance* waiting
-    cdef Instance* waiting_last
-    cdef readonly int uncommitted
+    cdef Instance* waiting[DURABILITIES]         # for `commit`
+    cdef Instance* waiting_last[DURABILITIES]
+    cdef int uncommitted_of[DURABILITIES]
     cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
     cdef readonly Unfinished unfinished
-    cdef Committer committer  # only where `threaded`
-    cdef bint threaded
+    cdef Committer committer  # of stable instances
+    cdef bint begun           # all above is there to be ended
     cdef readonly int done_fd
     cdef bytes implementation
     cdef bytes version
@@ -48,7 +50,9 @@ cdef class Reception:
     cdef void enqueue(self, Instance* i) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
-    cdef bint _journal_ready(self) except -1
+    cdef int _commit_stable(self) except -1
+    cdef int _commit_buffered(self) except -1
+    cdef bint _journal_ready(self, Committed* c) except -1
     cdef bint _is_behind(self) noexcept
     cdef int finish_refused(self, Instance* i) except -1
     cdef int _finish(self, Instance* batch) except -1

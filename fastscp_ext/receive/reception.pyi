@@ -90,14 +90,16 @@ class Reception:
     store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
     shared, worker: what is shared, and this worker's place in it.
     name: of the worker, in journal lines (at most 23 bytes).
-    durable: flush before every acknowledgement, off the loop. `release` must be called when
-    `done_fd` is readable. Wait until `uncommitted` and `removals` are 0 before the object or its
-    descriptors go.
-    new_journal(): returns the next journal file as (descriptor, bytes in it); the descriptor stays
-    the caller's. Where instances are flushed it is called off the loop and may open the file there
-    and then. Else it is called on the loop's thread, and BlockingIOError says that there is none
-    yet: `journal_opened` must follow. on_duplicate(Duplicate): see there. on_error(step, errno,
-    path): a file call failed; called on the loop's thread. on_complete(Compression): see there.
+    Instances of rules that are `durable` are committed off the loop, the others on it; each kind
+    has a journal file of its own. `release` must be called when `done_fd` is readable. Wait until
+    `uncommitted` and `removals` are 0 before the object or its descriptors go.
+    new_journal(durable): returns the next journal file for the lines of durable instances, or for
+    those of the others, as (descriptor, bytes in it); the descriptor stays the caller's. For
+    durable ones it is called off the loop and may open the file there and then. For the others it
+    is called on the loop's thread, and BlockingIOError says that there is none yet:
+    `journal_opened` must follow, until when only they wait. on_duplicate(Duplicate): see there.
+    on_error(step, errno, path): a file call failed; called on the loop's thread.
+    on_complete(Compression): see there.
     on_unlocked(path_hash): the line of a duplicate that had a lock is written; CRC-32C of its path.
     mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer, which its receivers export.
@@ -114,11 +116,10 @@ class Reception:
         shared: Shared,
         worker: int,
         name: str,
-        durable: bool,
         use_link: bool,
         implementation: bytes,
         version: bytes,
-        new_journal: Callable[[], tuple[int, int]],
+        new_journal: Callable[[bool], tuple[int, int]],
         on_duplicate: Callable[[Duplicate], object],
         on_error: Callable[[str, int, str], object],
         on_complete: Callable[[Compression], object],
@@ -138,12 +139,15 @@ class Reception:
         """
 
     def journal_opened(self) -> None:
-        """Go on with a commit that waits: new_journal has a file now, or says why there is none."""
+        """Go on with a buffered commit that waits.
+
+        new_journal has a file for it now, or says why there is none.
+        """
 
     def leave_journal(self, fd: int) -> None:
-        """Write no more to this journal file, if it is the one in use: it was removed.
+        """Write no more buffered lines to this file, if it is the one in use: it was removed.
 
-        Where instances are flushed the commit looks for itself, before it answers.
+        For stable lines the commit looks for itself, before it answers.
         """
 
     def refill(self, now: float) -> bool:

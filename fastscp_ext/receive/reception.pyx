@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read
 
 from fastscp_ext.commit.commit cimport (
-    commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
+    Committed, commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
 )
 from fastscp_ext.commit.directories cimport directories_refresh
 from fastscp_ext.commit.committer cimport (
@@ -33,7 +33,9 @@ from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.unfinished cimport Unfinished
 from fastscp_ext.shared.atomic cimport word_get
-from fastscp_ext.shared.block cimport BLOCK_WORKERS
+from fastscp_ext.shared.block cimport (
+    BLOCK_WORKERS, DURABILITIES, DURABILITY_BUFFERED, DURABILITY_STABLE,
+)
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
@@ -81,7 +83,7 @@ _DUPLICATES = {
 
 cdef void _open_journal(void* reception) noexcept with gil:
     # On the thread that leads the commit.
-    (<Reception>reception)._journal_ready()
+    (<Reception>reception)._journal_ready(&(<Reception>reception).committed[DURABILITY_STABLE])
 
 
 cdef void _tell(PyObject* association, object error) noexcept:
@@ -219,15 +221,23 @@ cdef class Reception:
 
     def __cinit__(
         self, *, int store_fd, int incoming_fd, Shared shared not None,
-        Py_ssize_t worker, str name not None, bint durable, bint use_link,
+        Py_ssize_t worker, str name not None, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
         on_complete, on_unlocked=None, bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES,
         uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
+        cdef int durability
         # First of all: an object that is refused below gives back only what it took.
         self.done_fd = -1
-        committed_begin(&self.committed)
+        for durability in range(DURABILITIES):
+            committed_begin(&self.committed[durability], durability == DURABILITY_STABLE)
+        # Its threads come with the first stable instance.
+        committer_begin(
+            &self.committer, &self.committed[DURABILITY_STABLE], &self.worker, _open_journal,
+            <void*>self,
+        )
+        self.begun = True
         if not 0 <= worker < BLOCK_WORKERS:
             raise ValueError("worker number out of range")
         if len(raw) > 23:
@@ -238,13 +248,12 @@ cdef class Reception:
         self.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if self.done_fd < 0:
             raise OSError(errno, "cannot make an eventfd")
+        self.committer.done_fd = self.done_fd
         remover_begin(&self.worker.removing, self.done_fd)
         remover_begin(&self.worker.unlocking, self.done_fd)
         self.shared = shared
         self.worker.store_fd = store_fd
         self.worker.incoming_fd = incoming_fd
-        self.worker.journal_fd = -1
-        self.worker.durable = durable
         self.worker.use_link = use_link
         self.worker.live = shared.liveness.of(worker)
         self.worker.rows = shared.rows.of(worker)
@@ -260,24 +269,23 @@ cdef class Reception:
         self.on_complete = on_complete
         self.on_unlocked = on_unlocked
         self.worker.mixed = mixed
-        self.worker.journal_limit = journal_limit
+        for durability in range(DURABILITIES):
+            self.committed[durability].journal.limit = journal_limit
+            self.committed[durability].batches = &self.worker.live.batches[durability]
         self.held = {}
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}
-        if durable:
-            committer_begin(
-                &self.committer, &self.committed, &self.worker, _open_journal, <void*>self,
-                self.done_fd,
-            )
-            self.threaded = True
 
     def __dealloc__(self):
+        cdef int durability
+        if not self.begun:
+            return
         pool_end(&self.pool)
-        if self.threaded:
-            # Not while holding what a thread may need to come to its end.
-            with nogil:
-                committer_end(&self.committer)
-        committed_end(&self.committed)
+        # Not while holding what a thread may need to come to its end.
+        with nogil:
+            committer_end(&self.committer)
+        for durability in range(DURABILITIES):
+            committed_end(&self.committed[durability])
         free(self.buffer)
         if self.done_fd >= 0:
             with nogil:
@@ -286,29 +294,30 @@ cdef class Reception:
             close(self.done_fd)
 
     cdef void enqueue(self, Instance* i) noexcept:
+        cdef int durability = i.treatment.durable
         i.next = NULL
-        if self.waiting_last == NULL:
-            self.waiting = i
+        if self.waiting_last[durability] == NULL:
+            self.waiting[durability] = i
         else:
-            self.waiting_last.next = i
-        self.waiting_last = i
+            self.waiting_last[durability].next = i
+        self.waiting_last[durability] = i
 
-    cdef bint _journal_ready(self) except -1:
+    cdef bint _journal_ready(self, Committed* c) except -1:
         # Have a journal file to append to, new where the last one failed or is full. False: the
         # commit has to wait for one that somebody opens; a full one serves until then.
-        if not journal_is_due(&self.worker):
+        if not journal_is_due(&c.journal):
             return True
         try:
-            fd, size = self.new_journal()
+            fd, size = self.new_journal(bool(c.durable))
         except BlockingIOError:
-            return self.worker.journal_fd >= 0
+            return c.journal.fd >= 0
         except OSError as error:
-            if self.worker.journal_fd < 0:
-                self.worker.journal_errno = error.errno or 0
+            if c.journal.fd < 0:
+                c.journal.error_no = error.errno or 0
             return True
-        self.worker.journal_fd = fd
-        self.worker.journal_bytes = size
-        self.worker.journal_errno = 0
+        c.journal.fd = fd
+        c.journal.bytes = size
+        c.journal.error_no = 0
         return True
 
     cdef int complete(self, Instance* i) except -1:
@@ -331,25 +340,37 @@ cdef class Reception:
         return 0
 
     cdef int commit(self) except -1:
-        # Take everything that waits through the commit: here and now, or off the loop.
-        cdef Instance* batch = self.waiting
-        cdef Instance* i = batch
+        # Take everything that waits through the commit: stable instances off the loop, buffered
+        # ones here and now, whatever is being flushed meanwhile.
+        if self.waiting[DURABILITY_STABLE] != NULL:
+            self._commit_stable()
+        if self.waiting[DURABILITY_BUFFERED] != NULL:
+            self._commit_buffered()
+        return 0
+
+    cdef int _commit_stable(self) except -1:
+        cdef Instance* i = self.waiting[DURABILITY_STABLE]
         cdef Instance* after
-        if batch == NULL or not self.threaded and not self._journal_ready():
+        self.waiting[DURABILITY_STABLE] = self.waiting_last[DURABILITY_STABLE] = NULL
+        while i != NULL:
+            after = i.next
+            committer_take(&self.committer, i)
+            i = after
+        return 0
+
+    cdef int _commit_buffered(self) except -1:
+        cdef Committed* buffered = &self.committed[DURABILITY_BUFFERED]
+        cdef Instance* batch = self.waiting[DURABILITY_BUFFERED]
+        cdef Instance* i = batch
+        if not self._journal_ready(buffered):
             return 0
-        self.waiting = self.waiting_last = NULL
-        if self.threaded:
-            while i != NULL:
-                after = i.next
-                committer_take(&self.committer, i)
-                i = after
-            return 0
+        self.waiting[DURABILITY_BUFFERED] = self.waiting_last[DURABILITY_BUFFERED] = NULL
         disk_begin(&self.worker)
         while i != NULL:
             if i.stage == STAGE_COMPLETE:
                 part_flushed(&self.worker, i, 0)
             i = i.next
-        commit_batch(&self.worker, &self.committed, NULL, batch)
+        commit_batch(&self.worker, buffered, NULL, batch)
         disk_end(&self.worker)
         return self._finish(batch)
 
@@ -357,7 +378,7 @@ cdef class Reception:
         """Go on with what was done off the loop. See reception.pyi."""
         cdef uint64_t count = 0
         read(self.done_fd, &count, 8)
-        self._finish(committer_done(&self.committer) if self.threaded else NULL)
+        self._finish(committer_done(&self.committer))
 
     cdef int finish_refused(self, Instance* i) except -1:
         # A refused instance that is in nobody's batch: its part goes, its response may leave.
@@ -403,7 +424,7 @@ cdef class Reception:
         cdef Outbox outbox
         i.stage = STAGE_ANSWERABLE
         i.younger = NULL
-        self.uncommitted -= 1
+        self.uncommitted_of[i.treatment.durable] -= 1
         if i.outbox != NULL:
             outbox = <Outbox>i.outbox
             outbox.uncommitted -= 1
@@ -458,7 +479,7 @@ cdef class Reception:
 
     cdef void count(self, Instance* i, Outbox outbox) noexcept:
         # An instance is complete: whatever it waits for, it counts until it can be answered.
-        self.uncommitted += 1
+        self.uncommitted_of[i.treatment.durable] += 1
         outbox.uncommitted += 1
         if i.treatment.compress_level:
             self._count_helped(i)
@@ -469,11 +490,13 @@ cdef class Reception:
             (<Outbox>i.outbox).helped += 1
 
     cdef bint _too_many(self, Outbox outbox, int share) noexcept:
-        # Whether an association has more on its way than `share`, where it matters.
+        # Whether an association has more on its way than `share`, where it matters. Buffered
+        # instances never wait for the flushes of stable ones, nor does their number.
+        cdef int uncommitted = self.uncommitted_of[outbox.durable]
         return (
             outbox.helped >= share
-            or self.uncommitted >= CROWDED and outbox.uncommitted >= share
-            or self.uncommitted >= UNCOMMITTED_MOST
+            or uncommitted >= CROWDED and outbox.uncommitted >= share
+            or uncommitted >= UNCOMMITTED_MOST
             or self._is_behind()
         )
 
@@ -504,18 +527,23 @@ cdef class Reception:
         # than there are shares left. Each of these calls this again when it has had its turn.
         cdef Outbox outbox
         cdef list due
-        cdef int room = UNCOMMITTED_MOST - self.uncommitted
-        if not self.held or room <= 0:
+        cdef int room[DURABILITIES]
+        cdef int durability
+        if not self.held:
             return 0
+        for durability in range(DURABILITIES):
+            room[durability] = UNCOMMITTED_MOST - self.uncommitted_of[durability]
         due = []
         for outbox in self.held:
+            if room[outbox.durable] <= 0:
+                if room[not outbox.durable] <= 0:
+                    break
+                continue
             if outbox.owed > OWED_MOST // 2 or self._too_many(outbox, SHARE // 2 + 1):
                 continue
             due.append(outbox)
             if outbox.pace.holds & HOLD_REST:
-                room -= SHARE
-                if room <= 0:
-                    break
+                room[outbox.durable] -= SHARE
         for outbox in due:
             self.held.pop(outbox, None)
             self._read_on(outbox.pace, HOLD_COMMIT)
@@ -549,6 +577,11 @@ cdef class Reception:
         self.slowed.pop(outbox.pace, None)
 
     @property
+    def uncommitted(self):
+        """Instances that are complete and cannot be answered yet, whatever they wait for."""
+        return self.uncommitted_of[DURABILITY_BUFFERED] + self.uncommitted_of[DURABILITY_STABLE]
+
+    @property
     def removals(self):
         """Parts and locks that wait to be closed or removed, off the loop."""
         return remover_waiting(&self.worker.removing) + remover_waiting(&self.worker.unlocking)
@@ -559,15 +592,15 @@ cdef class Reception:
 
     def leave_journal(self, int fd):
         """See reception.pyi."""
-        if not self.threaded and self.worker.journal_fd == fd:
-            self.worker.journal_fd = -1
+        cdef Committed* buffered = &self.committed[DURABILITY_BUFFERED]
+        if buffered.journal.fd == fd:
+            buffered.journal.fd = -1
 
     def refill(self, double now):
         """Let reading go on as far as the space allows. See reception.pyi."""
         cdef Pace pace
         cdef bint slow = word_get(self.worker.store_state) == STORE_SLOW
-        if not self.threaded:
-            directories_refresh(&self.committed.directories, monotonic_ns())
+        directories_refresh(&self.committed[DURABILITY_BUFFERED].directories, monotonic_ns())
         for pace in list(self.slowed):
             if slow and <double><uint64_t>self.slowed[pace] > now * 1e9:
                 break

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 2
+    BLOCK_VERSION = 3
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 4
@@ -14,6 +14,12 @@ cdef enum:
     STATUS_ROWS = 64
     TITLE_ROOM = 31          # bytes of an AE title; PS3.5 6.2 allows 16
     BUCKETS = 31
+
+# Instances of each are committed in batches of their own.
+cdef enum:
+    DURABILITY_BUFFERED = 0
+    DURABILITY_STABLE = 1
+    DURABILITIES = 2
 
 # The four moments of an instance, ns of CLOCK_MONOTONIC; 0: it did not come to that.
 cdef enum Stamp:
@@ -51,14 +57,18 @@ ctypedef struct StoreWords:
     uint64_t slow_until      # up to when that rate is used up, ns of CLOCK_MONOTONIC
     uint64_t padding[4]
 
+# The batches of one worker and one durability.
+ctypedef struct Batches:
+    uint64_t begun           # number of the batch that was begun last; names follow
+    uint64_t ended           # the same number once its lines are in the journal, or never will be
+    uint64_t padding[6]
+
 # What is known of a worker that lives; cleared when another one takes its place.
 ctypedef struct Live:
     uint64_t heartbeat       # ms of CLOCK_MONOTONIC
     uint64_t disk            # since when the loop is inside a file call, ms; 0: it is not
     uint64_t padding[6]
-    uint64_t batch_begun     # number of the batch that was begun last; names follow
-    uint64_t batch_ended     # the same number once its lines are in the journal, or never will be
-    uint64_t more_padding[6]
+    Batches batches[DURABILITIES]
 
 # Monotonic, as all that follows. Each instance is counted in one of `instances`, `refused` and
 # `unfinished`.

@@ -20,10 +20,13 @@ class Liveness:
     def disk_since(self, worker: int) -> int:
         """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
 
-    def batches(self) -> list[tuple[int, int]]:
-        """The batches under way, as (worker, number), to be asked about by `under_way`."""
+    def batches(self) -> list[tuple[int, int, int]]:
+        """The batches under way, to be asked about by `under_way`.
 
-    def under_way(self, batch: tuple[int, int]) -> bool:
+        Each is (worker, 1 for stable or 0 for buffered instances, number).
+        """
+
+    def under_way(self, batch: tuple[int, int, int]) -> bool:
         """Whether one of `batches` may still write journal lines."""
 
     def end_batches(self, worker: int) -> None:

@@ -4,7 +4,9 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from fastscp_ext.shared.atomic cimport word_get, word_set
-from fastscp_ext.shared.block cimport BLOCK_WORKERS, Block, Live, worker_in_range
+from fastscp_ext.shared.block cimport (
+    BLOCK_WORKERS, DURABILITIES, Batches, Block, Live, worker_in_range,
+)
 
 __all__ = ["Liveness"]
 
@@ -35,35 +37,47 @@ cdef class Liveness:
     def batches(self):
         """See liveness.pyi."""
         cdef Py_ssize_t worker
-        cdef Live* live
+        cdef int durability
+        cdef Batches* batches
         cdef uint64_t begun
         found = []
         for worker in range(BLOCK_WORKERS):
-            live = self.of(worker)
-            # In this order: one that ends in between is taken for one under way, and is soon seen
-            # to be over.
-            begun = word_get(&live.batch_begun)
-            if word_get(&live.batch_ended) != begun:
-                found.append((worker, begun))
+            for durability in range(DURABILITIES):
+                batches = &self.of(worker).batches[durability]
+                # In this order: one that ends in between is taken for one under way, and is soon
+                # seen to be over.
+                begun = word_get(&batches.begun)
+                if word_get(&batches.ended) != begun:
+                    found.append((worker, durability, begun))
         return found
 
     def under_way(self, batch):
         """See liveness.pyi."""
         cdef Live* live = self.of(batch[0])
-        cdef uint64_t number = batch[1]
+        cdef int durability = batch[1]
+        cdef uint64_t number = batch[2]
+        if not 0 <= durability < DURABILITIES:
+            raise IndexError("no such durability")
         return bool(
-            word_get(&live.batch_ended) != number and word_get(&live.batch_begun) == number
+            word_get(&live.batches[durability].ended) != number
+            and word_get(&live.batches[durability].begun) == number
         )
 
     def end_batches(self, Py_ssize_t worker):
         """See liveness.pyi."""
         cdef Live* live = self.of(worker)
-        word_set(&live.batch_ended, word_get(&live.batch_begun))
+        cdef int durability
+        for durability in range(DURABILITIES):
+            word_set(
+                &live.batches[durability].ended, word_get(&live.batches[durability].begun)
+            )
 
     def clear(self, Py_ssize_t worker):
         """See liveness.pyi."""
         cdef Live* live = self.of(worker)
         word_set(&live.heartbeat, 0)
         word_set(&live.disk, 0)
-        word_set(&live.batch_begun, 0)
-        word_set(&live.batch_ended, 0)
+        cdef int durability
+        for durability in range(DURABILITIES):
+            word_set(&live.batches[durability].begun, 0)
+            word_set(&live.batches[durability].ended, 0)

@@ -55,7 +55,7 @@ HOLD_SENDING: Final = 4
 # What may be owed to one association, complete and unsettled in the worker, unsent to a peer; each
 # with what one message, or one write of responses, may add when the bound is reached.
 OWED: Final = 64 + 1
-UNSETTLED: Final = 256 + 1
+UNSETTLED: Final = 2 * (256 + 1)  # of each durability
 UNREMOVED: Final = 256 + 1
 UNSENT: Final = 65536 + 2 * 65536
 # Where a peer is slow to read: when its transport asks to be spared, and when no more.
@@ -71,7 +71,8 @@ STILL_S: Final = 60.0
 class Settings:
     """How the service and its peers are, drawn from a seed."""
 
-    durable: bool
+    # Of each association: whether its instances are flushed.
+    durable: tuple[bool, ...]
     policy: Literal["version", "replace", "keep", "refuse"]
     compress: bool
     associations: int
@@ -83,7 +84,7 @@ class Settings:
     def of(cls, rng: random.Random) -> Settings:
         count = rng.choice((1, 1, 2, 3))
         return cls(
-            durable=rng.randrange(2) == 0,
+            durable=tuple(rng.randrange(2) == 0 for _ in range(count)),
             policy=rng.choice(("version", "replace", "keep", "refuse")),
             compress=rng.randrange(6) == 0,
             associations=count,
@@ -247,15 +248,18 @@ class Loop:
         (folder / JOURNAL).mkdir()
         self._store_fd = os.open(folder, os.O_RDONLY)
         self._incoming_fd = os.open(incoming, os.O_RDONLY)
-        self._segments = Segments(self._store_fd, "1", "w", durable=False)
+        self._segments = [Segments(self._store_fd, "1", writer, durable=False) for writer in "bw"]
         self._shared = Shared()
         self._reception = Reception(
             store_fd=self._store_fd, incoming_fd=self._incoming_fd, shared=self._shared, worker=0,
-            name="w0", durable=settings.durable, use_link=False, implementation=b"1.2.3",
-            version=b"FUZZ", new_journal=self._segments.next, on_duplicate=self._duplicate,
-            on_error=self._error, on_complete=self._complete,
+            name="w0", use_link=False, implementation=b"1.2.3",
+            version=b"FUZZ", new_journal=lambda durable: self._segments[durable].next(),
+            on_duplicate=self._duplicate, on_error=self._error, on_complete=self._complete,
         )  # fmt: skip
-        self.peers = [self._associate(deaf) for deaf in settings.deaf]
+        self.peers = [
+            self._associate(deaf, durable)
+            for deaf, durable in zip(settings.deaf, settings.durable, strict=True)
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -272,11 +276,12 @@ class Loop:
         self.peers.clear()
         self.later.clear()
         del self._reception
-        self._segments.close()
+        for segments in self._segments:
+            segments.close()
         os.close(self._store_fd)
         os.close(self._incoming_fd)
 
-    def _associate(self, deaf: bool) -> Peer:
+    def _associate(self, deaf: bool, durable: bool) -> Peer:
         peer = Peer(self._reception, 1, loop=self, deaf=deaf, pdata_cap=1 << 20)
         contexts = ((1, CT, ELE), (3, CT, ILE), (7, CT, DEFLATED), (9, b"1.2.840.10008.1.1", ILE))
         peer.establish(
@@ -284,7 +289,7 @@ class Loop:
              for n, abstract, syntax in contexts],
             rules=Rules(
                 layout=Layout(LAYOUT), digest="crc32c", on_duplicate=self._settings.policy,
-                strict=False, durable=self._settings.durable,
+                strict=False, durable=durable,
                 compress_level=1 if self._settings.compress else 0, max_instance_size=0,
             ),
             peer_max_pdu_length=self._settings.peer_max_pdu_length, unique_ids=False,
@@ -348,7 +353,7 @@ class Loop:
                 peer.transport.drain(self._rng.choice((100, 20_000, 1 << 20)))
                 moved = True
                 self.look()
-        if self._settings.durable and select.select([self._reception.done_fd], [], [], 0)[0]:
+        if any(self._settings.durable) and select.select([self._reception.done_fd], [], [], 0)[0]:
             self._reception.release()
             moved = True
         self.look()
@@ -360,7 +365,7 @@ class Loop:
         end = time.monotonic() + STILL_S
         while not look():
             assert time.monotonic() < end, "nothing moves any more"
-            if not self.turn() and self._settings.durable:
+            if not self.turn() and any(self._settings.durable):
                 select.select([self._reception.done_fd], [], [], 0.05)
 
     def look(self) -> None:
@@ -408,7 +413,7 @@ class Loop:
             elif self._over():
                 break
             assert time.monotonic() - still_since < STILL_S, "nothing moves any more"
-            if not moved and self._settings.durable:
+            if not moved and any(self._settings.durable):
                 select.select([self._reception.done_fd], [], [], 0.05)
         read = [self.done(peer) for peer in self.peers]
         stores = sum(self._judge(peer) for peer in self.peers)

@@ -585,6 +585,7 @@ def send_all(
     associations: int = 4,
     window: int = 4,
     all_to_each: bool = False,
+    called: str = "FASTSCP",
     shares: Sequence[Sequence[Item]] = (),
 ) -> Sent:
     """Send over several associations at once, until done or until the connections break.
@@ -600,7 +601,7 @@ def send_all(
         with contextlib.ExitStack() as closing:
             try:
                 peer = closing.enter_context(Peer("127.0.0.1", port))
-                answer = peer.associate(associate_rq((1, CT, ELE), window=window))
+                answer = peer.associate(associate_rq((1, CT, ELE), called=called, window=window))
                 if answer is None or answer[0] != 2:
                     raise ConnectionError("not admitted")
                 outstanding: dict[int, str] = {}

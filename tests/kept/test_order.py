@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,9 @@ from tests.kept.kit_kept import (
     OPEN,
     RENAME,
     Interposed,
+    Sent,
     items,
+    losses,
     send_all,
     violations,
 )
@@ -72,6 +75,61 @@ def test_the_order_holds_where_names_are_given_by_link(tmp_path: Path, library: 
 def test_buffered_durability_is_told_apart(tmp_path: Path, library: Path) -> None:
     _count, bad = scenario(tmp_path, library, "--durability", "buffered")
     assert len(bad) > 182
+
+
+# A worker's rules by called AE title: STABLE has durable ones.
+_TITLES: Final = """
+from fastscp.worker import association
+from fastscp_ext import Rules, ae_title
+
+establish = association.establish
+
+
+def by_title(receiver, rq, accepted, rules, **more):
+    if ae_title(rq.called_ae) == "STABLE":
+        names = "layout digest on_duplicate strict compress_level max_instance_size".split()
+        rules = Rules(durable=True, **{name: getattr(rules, name) for name in names})
+    establish(receiver, rq, accepted, rules, **more)
+
+
+association.establish = by_title
+"""
+
+
+def test_stable_and_buffered_associations_of_one_worker(tmp_path: Path, library: Path) -> None:
+    """Every stable instance goes through all steps, also one that a buffered one came before."""
+    (tmp_path / "titles").mkdir()
+    (tmp_path / "titles/sitecustomize.py").write_text(_TITLES)
+    env = {"PYTHONPATH": f"{tmp_path / 'titles'}:{PACKAGES}"}
+    early, late, kept = items("1", 30), items("2", 60), items("3", 60)
+    flags = ("--durability", "buffered")
+    with Interposed(tmp_path, library, *flags, env=env, workers=1) as service:
+        root, ino = service.root.stat().st_ino, service.store.stat().st_ino
+        assert not send_all(service.port, early).broken
+
+        def send_late() -> None:
+            late_sent.append(send_all(service.port, late))
+
+        late_sent: list[Sent] = []
+        beside = threading.Thread(target=send_late)
+        beside.start()
+        stable = [send_all(service.port, what, called="STABLE") for what in (kept, early)]
+        beside.join()
+        sent = [*late_sent, *stable]
+        assert not any(one.broken for one in sent)
+        assert all(got == [0] for one in sent for got in one.statuses.values())
+        events = service.events()
+        durabilities = {fact["seq"]: fact.get("durability") for fact in service.journal()}
+        assert sorted(map(str, durabilities.values())) == ["None"] * 90 + ["buffered"] * 90
+    count, bad = violations(events, ino)
+    assert count == 180
+    assert {one.sop for one in kept}.isdisjoint(line.split(":")[0] for line in bad)
+    assert {one.sop for one in late} <= {line.split(":")[0] for line in bad}
+    sets = {one.sop: {one.data} for one in (*early, *late, *kept)}
+    for luck in (0.0, 0.5):
+        lost = losses(events, root, sets, [len(events)], luck, 1)
+        assert lost
+        assert all(any(one.sop in line or one.path in line for one in late) for line in lost), lost
 
 
 def test_a_batch_leaves_what_is_younger_than_one_still_being_flushed(
@@ -143,7 +201,7 @@ _NAMING: Final = """    while i != NULL:
             _name(worker, c, i)
         i = i.next
 """
-_FLUSHING: Final = """    if worker.durable:
+_FLUSHING: Final = """    if c.durable:
         flush_directories(worker, &c.directories, threads, batch)
 """
 _AGAIN: Final = "cdef void flush_directories("
@@ -153,9 +211,9 @@ _DECLARED: Final = """cdef void flush_directories(
 """
 _JOURNALING: Final = "    _journal(worker, c, batch)\n"
 _APPENDING: Final = """    while done < n:
-        got = write(worker.journal_fd, text + done, n - done)
+        got = write(journal.fd, text + done, n - done)
 """
-_JOURNAL_FLUSH: Final = """    if worker.durable and fdatasync(worker.journal_fd) < 0:
+_JOURNAL_FLUSH: Final = """    if durable and fdatasync(journal.fd) < 0:
         return errno
 """
 _DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"

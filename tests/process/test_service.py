@@ -229,6 +229,27 @@ def test_it_ends_when_told(tmp_path: Path, name: signal.Signals, durability: str
         assert service.instances() == [path_of()]
 
 
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_service_with_one_durability_has_no_journal_file_of_the_other(
+    tmp_path: Path, durability: str
+) -> None:
+    journal = tmp_path / "store/.fastscp/journal"
+    buffered = durability == "buffered"
+    with Service(tmp_path, "--durability", durability) as service:
+        service.worker_pids()
+        # What is buffered must not wait for its file.
+        names = [one.name for one in journal.iterdir()]
+        assert [name.endswith("b-1.jsonl") for name in names] == [True] * len(names)
+        assert bool(names) is buffered
+        with service.peer() as peer:
+            peer.send(store())
+            assert peer.read_statuses(1) == [(1, 0)]
+            peer.release()
+        service.stop()
+        (name,) = (one.name for one in journal.iterdir())
+        assert name.endswith("b-1.jsonl") is buffered
+
+
 def test_it_ends_when_told_while_it_starts(tmp_path: Path) -> None:
     command = [*Service.program(), "serve", *ANY_PORT, "--store", "store", "--workers", "4"]
     with subprocess.Popen(

@@ -293,12 +293,12 @@ class Written:
         self._left = asked
         (site.store / ".fastscp" / "journal").mkdir(exist_ok=True)
 
-    def batches(self) -> list[tuple[int, int]]:
-        return [(0, 1), (3, 9)]
+    def batches(self) -> list[tuple[int, int, int]]:
+        return [(0, 1, 1), (3, 0, 9)]
 
-    def under_way(self, batch: tuple[int, int]) -> bool:
+    def under_way(self, batch: tuple[int, int, int]) -> bool:
         assert batch in self.batches()
-        if batch == (3, 9):
+        if batch == (3, 0, 9):
             return False
         self._left -= 1
         if self._left == 0 and self._content is not None:
@@ -416,27 +416,33 @@ def test_a_batch_that_does_not_end_costs_only_the_newcomer(
     assert site.files() == {"3.dcm": instance()}
 
 
-def test_batches_of_workers() -> None:
+@pytest.mark.parametrize("durability", [0, 1])
+def test_batches_of_workers(durability: int) -> None:
     shared = Shared()
     liveness = shared.liveness
     assert liveness.batches() == []
-    begin_batch(shared, 3)
-    ((worker, number),) = batches = liveness.batches()
-    assert (worker, number) == (3, 1)
+    begin_batch(shared, 3, durability)
+    assert (batches := liveness.batches()) == [(3, durability, 1)]
     assert liveness.under_way(batches[0])
+    assert not liveness.under_way((3, 1 - durability, 1))
     # A worker that is gone, and another one in its place.
     liveness.end_batches(3)
     assert not liveness.under_way(batches[0])
     liveness.clear(3)
     assert not liveness.under_way(batches[0])
-    begin_batch(shared, 3)
+    begin_batch(shared, 3, durability)
     liveness.end_batches(3)
-    begin_batch(shared, 3)
+    begin_batch(shared, 3, durability)
     assert not liveness.under_way(batches[0])
-    assert liveness.under_way((3, 2))
+    assert liveness.under_way((3, durability, 2))
+    begin_batch(shared, 3, 1 - durability)
+    assert liveness.batches() == sorted([(3, durability, 2), (3, 1 - durability, 1)])
+    for outside in (-1, 2):
+        with pytest.raises(IndexError):
+            liveness.under_way((3, outside, 1))
     for outside in (-1, 256):
         with pytest.raises(IndexError):
-            liveness.under_way((outside, 1))
+            liveness.under_way((outside, 0, 1))
         with pytest.raises(IndexError):
             liveness.end_batches(outside)
         with pytest.raises(IndexError):

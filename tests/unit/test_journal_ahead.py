@@ -24,7 +24,7 @@ SECONDS = 20
 class Site:
     """A store's journal folder and what a reception would have."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, prepared: bool) -> None:
         self.journal = folder / JOURNAL
         self.journal.mkdir(parents=True)
         self.store_fd = os.open(folder, os.O_RDONLY)
@@ -32,6 +32,8 @@ class Site:
         self.opened = 0
         self.removed: list[int] = []
         self.ahead = JournalAhead(self.segments, opened=self._is_open, removed=self.removed.append)
+        if prepared:
+            self.ahead.prepare()
 
     def _is_open(self) -> None:
         self.opened += 1
@@ -75,7 +77,7 @@ def run(
     for name in ("open", "close", "fstat", "unlink"):
         guard(name)
 
-    def running(test: Callable[[Site], Coroutine[Any, Any, None]]) -> None:
+    def running(test: Callable[[Site], Coroutine[Any, Any, None]], prepared: bool = True) -> None:
         async def whole() -> None:
             at_work[0] = True
             try:
@@ -83,7 +85,7 @@ def run(
             finally:
                 at_work[0] = False
 
-        site = Site(tmp_path)
+        site = Site(tmp_path, prepared=prepared)
         try:
             asyncio.run(whole())
         finally:
@@ -113,6 +115,31 @@ def test_one_is_always_at_hand(tmp_path: Path, run: Run) -> None:
     run(test)
     # The one that nobody needed is gone again.
     assert sorted(os.listdir(tmp_path / JOURNAL)) == ["1-w0-1.jsonl", "1-w0-2.jsonl"]
+
+
+def test_nobody_who_writes_nothing_has_a_file(tmp_path: Path, run: Run) -> None:
+    """Nor a thread: a worker whose instances are all flushed pays nothing."""
+
+    async def unused(site: Site) -> None:
+        threads = threading.active_count()
+        for _ in range(3):
+            site.ahead.watch()
+            await asyncio.sleep(0)
+        assert (site.names(), threading.active_count()) == ([], threads)
+
+    async def late(site: Site) -> None:
+        with pytest.raises(BlockingIOError):
+            site.ahead.next()
+        await site.until(lambda: site.opened == 1)
+        assert name_of(site.ahead.next()[0]) == "1-w0-1.jsonl"
+        site.ahead.watch()
+        await site.until(lambda: site.opened == 2)
+
+    run(unused, prepared=False)
+    assert os.listdir(tmp_path / JOURNAL) == []
+    (tmp_path / JOURNAL).rmdir()
+    run(late, prepared=False)
+    assert os.listdir(tmp_path / JOURNAL) == ["1-w0-1.jsonl"]
 
 
 def test_one_that_is_not_there_yet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import select
 import shutil
 import socket
 import sys
+import threading
 import time
 import weakref
 import zlib
@@ -231,7 +232,7 @@ class Site:
         durable: bool = False,
         layout: str = LAYOUT,
         policy: str = "version",
-        new_journal: Callable[[], tuple[int, int]] | None = None,
+        new_journal: Callable[[bool], tuple[int, int]] | None = None,
         on_complete: Callable[[Compression], object] = _nothing_to_compress,
         **options: Any,
     ) -> None:
@@ -242,7 +243,10 @@ class Site:
         self.durable = durable
         self.store_fd = os.open(folder, os.O_RDONLY)
         self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
-        self.segments = Segments(self.store_fd, "1", "w", durable=durable)
+        self.segments = {
+            kind: Segments(self.store_fd, "1", "w" if kind else "wb", durable=kind)
+            for kind in (False, True)
+        }
         self.shared = Shared()
         self.errors: list[tuple[str, int, str]] = []
         self.waiting: list[Duplicate] = []
@@ -258,8 +262,9 @@ class Site:
         self.use_link = options.setdefault("use_link", False)
         self.reception = Reception(
             store_fd=self.store_fd, incoming_fd=self.incoming_fd, shared=self.shared, worker=3,
-            name="w3", durable=durable, implementation=IMPLEMENTATION, version=VERSION,
-            new_journal=new_journal or self.segments.next, on_duplicate=self._duplicate,
+            name="w3", implementation=IMPLEMENTATION, version=VERSION,
+            new_journal=new_journal or (lambda durable: self.segments[durable].next()),
+            on_duplicate=self._duplicate,
             on_error=lambda *error: self.errors.append(error),
             on_complete=on_complete,
             **options,
@@ -276,7 +281,8 @@ class Site:
                 assert self.reception.uncommitted == 0
         finally:
             self.removed()
-            self.segments.close()
+            for segments in self.segments.values():
+                segments.close()
             os.close(self.store_fd)
             os.close(self.incoming_fd)
             # Its descriptors go with it.
@@ -313,6 +319,8 @@ class Site:
         unique_ids: bool = False,
         ae_row: int = 0,
     ) -> None:
+        # Whether something may be committed off the loop.
+        self.durable = self.durable or (rules or self.rules).durable
         contexts = [
             (number, abstract.encode(), syntax.encode(), *encoding_of(syntax.encode()), True)
             for number, abstract, syntax in CONTEXTS
@@ -889,7 +897,7 @@ def test_what_a_new_journal_raises_is_told_and_does_not_stop_the_commit(
     monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
     working: list[Segments] = []
 
-    def new_journal() -> tuple[int, int]:
+    def new_journal(_durable: bool) -> tuple[int, int]:
         if not working:
             raise RuntimeError("no idea")
         return working[0].next()
@@ -898,7 +906,7 @@ def test_what_a_new_journal_raises_is_told_and_does_not_stop_the_commit(
         one = site.associate()
         site.feed(one, store(1))
         site.settle(one)
-        working.append(site.segments)
+        working.append(site.segments[True])
         site.feed(one, store(2))
         site.settle(one)
         assert one.statuses() == [0xA700, 0]
@@ -911,7 +919,7 @@ def test_an_instance_that_a_file_error_cost_counts_as_refused(
 ) -> None:
     working: list[Segments] = []
 
-    def new_journal() -> tuple[int, int]:
+    def new_journal(_durable: bool) -> tuple[int, int]:
         if not working:
             raise OSError(errno.ENOSPC, "no journal")
         return working[0].next()
@@ -922,7 +930,7 @@ def test_an_instance_that_a_file_error_cost_counts_as_refused(
         site.settle(one)
         # It has its name, and is not stored: nobody relies on it.
         assert site.counted() == (0, 1)
-        working.append(site.segments)
+        working.append(site.segments[durable])
         site.feed(one, store(2, sop="1.2.2") + store(3, sop="1.2.3"))
         site.settle(one)
         assert site.counted() == (2, 1)
@@ -1541,10 +1549,10 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_opened(tmp_path: Path, durable: bool) -> None:
     works = [False]
 
-    def new_journal() -> tuple[int, int]:
+    def new_journal(flushed: bool) -> tuple[int, int]:
         if not works[0]:
             raise OSError(errno.ENOSPC, "full")
-        return made.segments.next()
+        return made.segments[flushed].next()
 
     with Site(tmp_path / "store", durable=durable, new_journal=new_journal) as made:
         one = made.associate()
@@ -1567,11 +1575,11 @@ def test_a_commit_waits_for_a_journal_file_that_is_being_opened(tmp_path: Path) 
     """Where its loop must not open one; and a full one serves until the next is there."""
     ready: list[bool] = []
 
-    def new_journal() -> tuple[int, int]:
+    def new_journal(durable: bool) -> tuple[int, int]:
         if not ready:
             raise BlockingIOError
         ready.clear()
-        fd, _size = made.segments.next()
+        fd, _size = made.segments[durable].next()
         # Full at once.
         return fd, 1 << 30
 
@@ -1608,9 +1616,9 @@ def test_a_journal_that_cannot_be_written(tmp_path: Path, durable: bool) -> None
     full = os.open("/dev/full", os.O_WRONLY)
     opened: list[int] = []
 
-    def new_journal() -> tuple[int, int]:
+    def new_journal(flushed: bool) -> tuple[int, int]:
         opened.append(len(opened))
-        return (full, 0) if len(opened) == 1 else made.segments.next()
+        return (full, 0) if len(opened) == 1 else made.segments[flushed].next()
 
     try:
         with Site(tmp_path / "store", durable=durable, new_journal=new_journal) as made:
@@ -1730,8 +1738,8 @@ def test_memory_and_descriptors_stay_flat(tmp_path: Path, durable: bool) -> None
 def test_a_reception_that_cannot_be(wrong: dict[str, Any]) -> None:
     settings: dict[str, Any] = {
         "store_fd": -1, "incoming_fd": -1, "shared": Shared(), "worker": 0, "name": "w",
-        "durable": False, "use_link": False, "implementation": b"", "version": b"",
-        "new_journal": lambda: (-1, 0), "on_duplicate": print, "on_error": print,
+        "use_link": False, "implementation": b"", "version": b"",
+        "new_journal": lambda _durable: (-1, 0), "on_duplicate": print, "on_error": print,
         "on_complete": print,
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"out of range|too long"):
@@ -1742,11 +1750,6 @@ def test_a_reception_that_cannot_be(wrong: dict[str, Any]) -> None:
 def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="unknown"):
         rules(**wrong)
-
-
-def test_rules_that_the_worker_cannot_follow(site: Site) -> None:
-    with pytest.raises(ValueError, match="durability"):
-        site.associate(rules=rules(durable=True))
 
 
 def test_each_association_has_its_rules(site: Site) -> None:
@@ -1768,6 +1771,168 @@ def test_each_association_has_its_rules(site: Site) -> None:
     site.feed(keeping, begun[-1:] + store(3, data_set(sop="1.2.c"), sop="1.2.c"))
     assert keeping.statuses() == [0xB006, 0, 0x0117]
     assert path_of("1.2.b") in site.files()
+
+
+class Held:
+    """Stable batches wait with their lines until they are let go; buffered ones are not asked."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.site: Site | None = None
+
+    def new_journal(self, durable: bool) -> tuple[int, int]:
+        if durable:
+            assert self.go.wait(60)
+        assert self.site is not None
+        return self.site.segments[durable].next()
+
+
+def both(folder: Path, held: Held, **options: Any) -> Site:
+    """A site of buffered rules by default, whose stable batches are held."""
+    held.site = Site(folder, new_journal=held.new_journal, **options)
+    return held.site
+
+
+def stable(site: Site) -> Association:
+    return site.associate(rules=rules(durable=True, on_duplicate=site.rules.on_duplicate))
+
+
+def named(first: int, count: int) -> Iterator[tuple[str, bytes]]:
+    """SOP Instance UIDs, and messages of these instances."""
+    for n in range(first, first + count):
+        sop = f"1.2.{n}"
+        yield sop, store(n % 65536, data_set(sop=sop), sop=sop)
+
+
+def test_stable_and_buffered_side_by_side(tmp_path: Path) -> None:
+    """A batch of both: the buffered ones are answered while the stable ones are being flushed."""
+    held = Held()
+    with both(tmp_path / "store", held) as site:
+        try:
+            kept, quick = stable(site), site.associate()
+            for (_, ours), (_, theirs) in zip(named(1, 30), named(101, 30), strict=True):
+                site.feed(kept, ours)
+                site.feed(quick, theirs)
+            assert quick.statuses() == [0] * 30
+            assert kept.statuses() == []
+            assert site.reception.uncommitted == 30
+            assert {fact["durability"] for fact in site.journal()} == {"buffered"}
+        finally:
+            held.go.set()
+        site.settle(kept)
+        assert kept.statuses() == [0] * 30
+        facts = {fact["sop_instance_uid"]: fact for fact in site.journal()}
+        assert facts.keys() == {sop for at in (1, 101) for sop, _ in named(at, 30)}
+        for sop, _ in named(1, 30):
+            assert "durability" not in facts[sop]
+        # Each kind in a file of its own, and each file in the order of its numbers.
+        kinds = []
+        for name in journal.segment_names(site.store_fd):
+            lines = list(journal.read_segment(site.store_fd, name))
+            kinds.append({fact.get("durability") for fact in lines})
+            numbers = [fact["seq"] for fact in lines]
+            assert numbers == sorted(numbers)
+        assert sorted(kinds, key=str) == [{"buffered"}, {None}]
+        assert [one.message_id_being_responded_to for one in kept.responses()] == [*range(1, 31)]
+
+
+def test_a_full_commit_of_stable_instances_holds_up_no_buffered_ones(tmp_path: Path) -> None:
+    held = Held()
+    with both(tmp_path / "store", held) as site:
+        try:
+            # From half of the number on none has more than its share.
+            many = [stable(site) for _ in range(24)]
+            for at, one in enumerate(many):
+                for _, data in named(at * 60, 60):
+                    if not one.transport.paused:
+                        site.feed(one, data)
+            assert site.reception.uncommitted >= 256
+            assert many[-1].transport.paused
+            quick = site.associate()
+            for _, data in named(1000, 300):
+                assert not quick.transport.paused
+                site.feed(quick, data)
+            assert quick.statuses() == [0] * 300
+        finally:
+            held.go.set()
+        for one in many:
+            site.settle(one)
+            assert set(one.statuses()) == {0}
+            assert not one.transport.paused
+
+
+def test_only_buffered_instances_wait_for_a_buffered_journal_file(tmp_path: Path) -> None:
+    ready: list[bool] = []
+
+    def new_journal(durable: bool) -> tuple[int, int]:
+        if not durable and not ready:
+            raise BlockingIOError
+        return made.segments[durable].next()
+
+    with Site(tmp_path / "store", new_journal=new_journal) as made:
+        quick, kept = made.associate(), stable(made)
+        for number, (_, data) in enumerate(named(1, 20)):
+            made.feed((quick, kept)[number % 2], data)
+        made.settle(kept)
+        assert kept.statuses() == [0] * 10
+        assert quick.statuses() == []
+        assert made.reception.uncommitted == 10
+        ready.append(True)
+        made.reception.journal_opened()
+        assert quick.statuses() == [0] * 10
+        assert len(made.journal()) == 20
+
+
+def test_no_thread_flushes_before_there_is_a_stable_instance(site: Site) -> None:
+    before = set(os.listdir("/proc/self/task"))
+    one = site.associate()
+    for _, data in named(1, 20):
+        site.feed(one, data)
+    assert one.statuses() == [0] * 20
+    assert set(os.listdir("/proc/self/task")) <= before
+    kept = stable(site)
+    site.feed(kept, store(99, sop="1.2.99"))
+    assert not set(os.listdir("/proc/self/task")) <= before
+    site.settle(kept)
+
+
+@pytest.mark.parametrize("stable_first", [False, True])
+@pytest.mark.parametrize(
+    ("seed", "kind", "status"), [(0, "identical", 0), (1, "version", 0), (1, "kept", 0xB006)]
+)
+def test_one_path_from_a_stable_and_a_buffered_association(
+    tmp_path: Path, stable_first: bool, seed: int, kind: str, status: int
+) -> None:
+    policy = "keep" if kind == "kept" else "version"
+    with Site(tmp_path / "store", policy=policy) as site:
+        ones = [stable(site), site.associate()]
+        first, second = ones if stable_first else reversed(ones)
+        site.feed(first, store(1))
+        site.settle(first)
+        site.feed(second, store(2, data_set(seed=seed)))
+        site.settle(second)
+        assert (first.statuses(), second.statuses()) == ([0], [status])
+        facts = sorted(site.journal(), key=lambda fact: fact["seq"])
+        assert [fact.get("duplicate") for fact in facts] == [None, kind]
+        assert [fact.get("durability") for fact in facts] == (
+            [None, "buffered"] if stable_first else ["buffered", None]
+        )
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_journal_that_fails_costs_only_its_own_durability(tmp_path: Path, broken: bool) -> None:
+    def new_journal(durable: bool) -> tuple[int, int]:
+        if durable is broken:
+            raise OSError(errno.ENOSPC, "full")
+        return made.segments[durable].next()
+
+    with Site(tmp_path / "store", new_journal=new_journal) as made:
+        kept, quick = stable(made), made.associate()
+        made.feed(kept, store(1))
+        made.settle(kept)
+        made.feed(quick, store(1, data_set(sop="1.2.7"), sop="1.2.7"))
+        expected = ([0xA700], [0]) if broken else ([0], [0xA700])
+        assert (kept.statuses(), quick.statuses()) == expected
 
 
 def test_a_peer_that_takes_no_pdv(site: Site) -> None:

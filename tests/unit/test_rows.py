@@ -187,7 +187,7 @@ def test_what_is_refused_beside_the_loop_is_counted_once_everywhere(
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_journal_that_fails(tmp_path: Path, durable: bool) -> None:
-    def none() -> tuple[int, int]:
+    def none(_durable: bool) -> tuple[int, int]:
         raise OSError(errno.EDQUOT, "no more")
 
     with Site(tmp_path / "store", new_journal=none, durable=durable) as site:
@@ -428,7 +428,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 2, 4, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 3, 4, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -441,7 +441,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 2"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 3"),
         (struct.pack("=I", 5), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),
@@ -501,7 +501,9 @@ def test_a_batch_is_under_way_until_its_lines_are_written(tmp_path: Path) -> Non
             except BlockingIOError:
                 break
         os.set_blocking(writer, True)
-        with Site(tmp_path / "store", durable=True, new_journal=lambda: (writer, 0)) as site:
+        with Site(
+            tmp_path / "store", durable=True, new_journal=lambda _durable: (writer, 0)
+        ) as site:
             liveness = site.shared.liveness
             one = site.associate()
             assert liveness.batches() == []
@@ -510,15 +512,15 @@ def test_a_batch_is_under_way_until_its_lines_are_written(tmp_path: Path) -> Non
             while not site.files():
                 assert time.monotonic() < deadline
                 threading.Event().wait(0.002)
-            assert liveness.batches() == [(3, 1)]
-            assert liveness.under_way((3, 1))
+            assert liveness.batches() == [(3, 1, 1)]
+            assert liveness.under_way((3, 1, 1))
             assert ended(site) == {}
             os.read(reader, size)
             # It cannot be flushed.
             site.settle(one)
             assert one.statuses() == [0xA700]
             assert liveness.batches() == []
-            assert not liveness.under_way((3, 1))
+            assert not liveness.under_way((3, 1, 1))
             assert ended(site) == {(0xA700, "cannot store now"): 1}
     finally:
         os.close(reader)
