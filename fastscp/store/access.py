@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.identity import read_identity
-from fastscp.store.made import Made
-from fastscp.store.names import HOME, IDENTITY, LOCK, descriptor, open_file
+from fastscp.store.made import Made, leads_to
+from fastscp.store.names import FILE_MODE, HOME, IDENTITY, LOCK, descriptor, holder, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["existing", "explained", "held", "is_store", "open_store", "take_lock"]
+__all__ = ["existing", "explained", "held", "is_store", "open_and_lock", "open_store", "take_lock"]
 
 # Above any process id: what is written there may be anybody's.
 _PID_MOST: Final = 1 << 22
+# How often a start goes on after one that failed took away what this one was about to lock.
+_RACES_MOST: Final = 50
 
 
 def is_store(path: Path) -> bool:
@@ -97,30 +99,83 @@ def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
     raise StartError(f"{what}; {advice}") from error
 
 
-def take_lock(path: Path, dir_fd: int, made: Made) -> int:
-    """Take the lock and write our process id into it; the descriptor holds it."""
-    made.file(LOCK, dir_fd)
-    lock_fd = open_file(LOCK, dir_fd, os.O_RDWR)
-    try:
+def open_and_lock(path: Path, made: Made) -> tuple[int, int]:
+    """The directory of a store and its lock, made where they are missing, as descriptors.
+
+    Raises StoreBusyError, StartError, OSError; nothing that was made stays then.
+    """
+    races = 0
+    while True:
+        dir_fd = -1
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreBusyError(str(path), _written_in(lock_fd)) from None
-        except OSError as error:
-            raise StartError(
-                f"the file system of {path} has no file locks ({error.strerror}), so two services "
-                f"could write to it unnoticed; put the store on another file system"
-            ) from error
-        if os.fstat(lock_fd).st_nlink == 0:
-            # A start that failed has just taken it away: nobody else would find it held.
-            raise StoreBusyError(str(path), None)
-        os.ftruncate(lock_fd, 0)
-        os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
-        os.set_inheritable(lock_fd, True)
-    except BaseException:
-        os.close(lock_fd)
-        raise
-    return lock_fd
+            if not is_store(path):
+                made.folders_above(path)
+            dir_fd = open_store(path)
+            made.folder(HOME, dir_fd)
+            return dir_fd, take_lock(path, dir_fd, made)
+        except BaseException as error:
+            made.take_away()
+            if dir_fd >= 0:
+                os.close(dir_fd)
+            races += 1
+            # A start that failed has removed an empty folder that this one was about to use.
+            if not isinstance(error, FileNotFoundError) or races == _RACES_MOST:
+                raise
+
+
+def take_lock(path: Path, dir_fd: int, made: Made) -> int:
+    """Take the lock and write our process id into it; the descriptor holds it.
+
+    Only whoever holds a lock file removes it, and a start that fails does so. So whoever takes the
+    lock looks whether the file is still the one at the path, and takes the next one if it is not.
+    Raises StoreBusyError, StartError, and FileNotFoundError if the folder is gone.
+    """
+    for _ in range(_RACES_MOST):
+        lock_fd = _open_lock(dir_fd)
+        try:
+            is_held = _flock(path, lock_fd)
+            if not leads_to(dir_fd, LOCK, lock_fd):
+                os.close(lock_fd)
+                continue
+            if not is_held:
+                raise StoreBusyError(str(path), _written_in(lock_fd))
+            # Each holder writes its process id: nobody has held an empty one.
+            made.hold(LOCK, dir_fd, lock_fd, is_new=os.fstat(lock_fd).st_size == 0)
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
+            os.set_inheritable(lock_fd, True)
+        except BaseException:
+            # Before the lock is given back.
+            made.take_away()
+            os.close(lock_fd)
+            raise
+        return lock_fd
+    raise StoreBusyError(str(path), None)
+
+
+def _open_lock(dir_fd: int) -> int:
+    """The lock file, made if it is not there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        with holder(LOCK, dir_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
+            os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))
+        # A start that failed may have taken it away meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            return open_file(LOCK, dir_fd, os.O_RDWR)
+
+
+def _flock(path: Path, lock_fd: int) -> bool:
+    """Whether the lock file is ours now; False: somebody else has it."""
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StartError(
+            f"the file system of {path} has no file locks ({error.strerror}), so two services "
+            f"could write to it unnoticed; put the store on another file system"
+        ) from error
+    return True
 
 
 def _written_in(lock_fd: int) -> int | None:

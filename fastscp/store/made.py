@@ -6,18 +6,25 @@ import contextlib
 import os
 from pathlib import Path
 
-from fastscp.store.names import FILE_MODE, FOLDER_MODE, descriptor, flush_folder, holder
+from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, status_at
 
-__all__ = ["Made"]
+__all__ = ["Made", "leads_to"]
 
 
 class Made:
-    """Folders and files made by this start, in their order."""
+    """Folders and files made by this start, in their order.
+
+    Another start may be at the same store. Whatever is not empty is removed only by the start that
+    holds the lock; an empty folder is missed only by a start that holds nothing yet, which makes it
+    again.
+    """
 
     def __init__(self) -> None:
         self._folders_above: list[Path] = []
         # Below the store: descriptor of the store, path, and whether it is a folder.
         self._below: list[tuple[int, str, bool]] = []
+        # The lock, once this start holds it: descriptor of the store, path, its own descriptor.
+        self._lock: tuple[int, str, int] | None = None
 
     def folders_above(self, path: Path) -> None:
         """Make `path` and what is missing above it, and flush the whole way where possible.
@@ -46,21 +53,27 @@ class Made:
             os.mkdir(name, FOLDER_MODE, dir_fd=folder_fd)
             self._below.append((dir_fd, path, True))
 
-    def file(self, path: str, dir_fd: int) -> None:
-        """Make an empty file below the store unless something is there. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with holder(path, dir_fd) as (folder_fd, name), contextlib.suppress(FileExistsError):
-            os.close(os.open(name, flags, FILE_MODE, dir_fd=folder_fd))
-            self.note(path, dir_fd)
-
     def note(self, path: str, dir_fd: int) -> None:
-        """Of a file that was made elsewhere."""
+        """Remember a file that the caller made or is about to make. The caller holds the lock."""
         self._below.append((dir_fd, path, False))
 
+    def hold(self, path: str, dir_fd: int, lock_fd: int, *, is_new: bool) -> None:
+        """Remember the lock, which the caller holds; is_new: no start has had it before."""
+        self._lock = (dir_fd, path, lock_fd)
+        if is_new:
+            self.note(path, dir_fd)
+
     def take_away(self) -> None:
-        """Remove it, as far as nothing else came into it; once. The store is still open."""
+        """Remove what this start made, except folders that something else came into.
+
+        The store is still open, and its lock still held if it was taken. A second call does
+        nothing. Nothing below the store is removed if somebody took the lock file away by hand: the
+        store may be another service's by now.
+        """
         below, self._below = self._below, []
         above, self._folders_above = self._folders_above, []
+        if self._is_another_ones():
+            below = []
         for dir_fd, path, is_folder in reversed(below):
             with (
                 contextlib.suppress(OSError),
@@ -70,3 +83,20 @@ class Made:
         for folder in reversed(above):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def _is_another_ones(self) -> bool:
+        """Whether the lock that this start took is not the one at the path, for all it knows."""
+        try:
+            return self._lock is not None and not leads_to(*self._lock)
+        except OSError:
+            return True
+
+
+def leads_to(dir_fd: int, path: str, fd: int) -> bool:
+    """Whether the path below the store still leads to the file that is open. Raises OSError."""
+    try:
+        there = status_at(path, dir_fd)
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) and ours.st_nlink > 0

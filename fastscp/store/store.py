@@ -19,7 +19,7 @@ import msgspec
 
 from fastscp.errors import ConfigError, StartError
 from fastscp.log import printable
-from fastscp.store.access import explained, is_store, open_store, take_lock
+from fastscp.store.access import explained, is_store, open_and_lock
 from fastscp.store.identity import FORMAT, Identity, read_identity, write_identity
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
@@ -100,16 +100,11 @@ class Store:
         made = Made()
         with contextlib.ExitStack() as undo, explained(path):
             _refuse_path(path, must_exist)
-            undo.callback(made.take_away)
-            if not is_store(path):
-                made.folders_above(path)
-            dir_fd = open_store(path)
+            dir_fd, lock_fd = open_and_lock(path, made)
             undo.callback(os.close, dir_fd)
-            # Again, for it needs the descriptor; what is taken away is so once.
-            undo.callback(made.take_away)
-            made.folder(HOME, dir_fd)
-            lock_fd = take_lock(path, dir_fd, made)
             undo.callback(os.close, lock_fd)
+            # Before the lock is given back: the next start may use what is there from then on.
+            undo.callback(made.take_away)
 
             known = read_identity(path, dir_fd)
             warnings = _begun_anew(path, dir_fd, known, new_life)

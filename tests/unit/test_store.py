@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.errors import ConfigError, StartError, StoreBusyError
-from fastscp.store import store as module
+from fastscp.store import access
 from fastscp.store.store import Store
 from tests.stores import LAYOUT, mode, opened
 
@@ -200,7 +200,7 @@ def test_advice(path: Path, number: int, advice: str, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, "open_store", fail)
+    monkeypatch.setattr(access, "open_store", fail)
     with pytest.raises(StartError, match=f"cannot use .*{os.strerror(number)}; .*{advice}"):
         Store.open(path, LAYOUT)
 
