@@ -27,7 +27,8 @@ _FIXED: Final = 64
 _PER_WORKER: Final = 4
 # Main, per address to listen on, which a name may be several of: the socket, and one in reserve.
 _PER_HOST: Final = 8
-# A worker, per association: its socket, and the part of the instance that is being received.
+# A worker, per association: its socket, and the part of the instance that is being received. The
+# part stays counted here when it is complete: only then the association is held, if too many are.
 _PER_ASSOCIATION: Final = 2
 # A worker reads so many messages of main in one go; the one that closes a connection may be behind
 # those that bring others.
@@ -36,13 +37,15 @@ _MESSAGES: Final = 64
 # rules have, --durability: each has its part open or, if it is a duplicate that was compared, the
 # lock of its path.
 _UNCOMMITTED: Final = 256
-# Parts that were dropped and not closed yet.
+# Parts that were dropped and not closed yet; and, where nothing is flushed, as many locks of paths.
 _LEFTOVERS: Final = 256
+# Instances of one batch (BATCH_MOST). All of their directories are open at once.
+_BATCH: Final = 256
 # Helper threads, and what one has open: two files, their folder and that of the moment, a lock, and
 # a journal file or a flush.
 _HELPERS: Final = 4
 _PER_HELPER: Final = 6
-# Directories that are kept open to name files in them.
+# Directories that are kept open to name files in them, where none is flushed (OPEN_MOST).
 _PARENTS: Final = 64
 # Where the system has no limit: far more associations than one process can serve.
 _NO_LIMIT: Final = 1 << 20
@@ -65,7 +68,8 @@ def worker_needs(config: ServeConfig, associations: int) -> int:
     """Open files of a worker at worst, if it has so many associations."""
     # A batch flushes the directories of its instances, and those above them, side by side.
     levels = config.layout.count("/")
-    directories = _UNCOMMITTED * levels + 1 if config.durable else 0
+    directories = _BATCH * levels + 1 if config.durable else 0
+    unlocking = 0 if config.durable else _LEFTOVERS
     return (
         _FIXED
         + _PER_ASSOCIATION * associations
@@ -74,6 +78,7 @@ def worker_needs(config: ServeConfig, associations: int) -> int:
         + _MESSAGES
         + _UNCOMMITTED
         + _LEFTOVERS
+        + unlocking
         + _HELPERS * _PER_HELPER
         + directories
         + _PARENTS

@@ -13,6 +13,7 @@ cdef extern from "pthread.h" nogil:
 
 cdef enum:
     GATHERINGS = 2
+    BATCH_MOST = 256         # instances: their directories are open at once
 
 cdef enum CommitState:
     COMMIT_IDLE = 0          # nothing is ready

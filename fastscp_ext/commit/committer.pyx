@@ -106,12 +106,15 @@ cdef inline void _close_gathering(Committer* c) noexcept nogil:
 
 cdef void _lead(Committer* c) noexcept nogil:
     # Commit what has gathered. The lock is held on entry and on return. What came later and is
-    # flushed already is left for the next batch: an elder of it may still be under way.
+    # flushed already is left for the next batch: an elder of it may still be under way. So is what
+    # is too much for one: each association may complete what it had begun before it was held.
     cdef Instance* batch = c.ready
     cdef Instance* last = batch
     cdef uint64_t one = 1
-    while last.next != NULL and last.next.ticket <= c.closed_at:
+    cdef int count = 1
+    while last.next != NULL and last.next.ticket <= c.closed_at and count < BATCH_MOST:
         last = last.next
+        count += 1
     c.ready = last.next
     last.next = NULL
     c.state = COMMIT_LEADING

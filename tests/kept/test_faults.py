@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from fastscp.config.settings import ServeConfig
+from fastscp.main.descriptors import main_needs, worker_needs
 from tests.kept.kit_kept import (
+    BEGIN,
     CLOSE,
     FAIL,
     FLUSH,
@@ -459,3 +465,66 @@ def test_flushes_of_large_objects_do_not_hold_up_small_ones(tmp_path: Path, libr
             service.control.lift(rule)
         for peer in large:
             assert peer.read_statuses(1) == [(1, 0)]
+
+
+# Open files --------------------------------------------------------------------------------------
+
+DEEP: Final = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}/{SOPClassUID}/"
+
+
+class Limited(Interposed):
+    """A service that may open no more files than it counted, for ASSOCIATIONS in one worker."""
+
+    ASSOCIATIONS: Final = 1000
+    CONFIG: Final = ServeConfig(workers=1, layout=DEEP + "{SOPInstanceUID}.dcm")
+
+    @classmethod
+    def files(cls) -> int:
+        return max(worker_needs(cls.CONFIG, cls.ASSOCIATIONS), main_needs(cls.CONFIG))
+
+    @staticmethod
+    def program() -> list[str]:
+        shell = shutil.which("sh")
+        assert shell is not None
+        limit = f'ulimit -n {Limited.files()} && exec "$@"'
+        return [shell, "-c", limit, "sh", sys.executable, "-m", "fastscp"]
+
+
+@pytest.mark.long
+def test_all_associations_meet_in_one_batch(tmp_path: Path, library: Path) -> None:
+    """Each with one instance in folders of its own: more than one batch may take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < Limited.files():
+        pytest.skip(f"the hard limit of open files is {hard}")
+    count = Limited.ASSOCIATIONS
+    flags = (
+        *("--layout", Limited.CONFIG.layout, "--max-associations", str(count)),
+        *("--message-timeout", "300", "--min-free-space", "0"),
+    )
+    messages = []
+    for number in range(count):
+        study = f"1.2.5.{number}"
+        sop = f"{study}.1.9"
+        data = data_set(study=study, series=f"{study}.1", sop=sop, patient_id=f"P{number}")
+        messages.append(message(store_rq(1, sop=sop), data))
+    with contextlib.ExitStack() as undo:
+        undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        service = undo.enter_context(Limited(tmp_path, library, *flags, log=False, workers=1))
+        peers = [undo.enter_context(service.peer()) for _ in range(count)]
+        for peer, data in zip(peers, messages, strict=True):
+            peer.send(data[:-1])
+        wait_for(lambda: len(service.parts()) == count, "a part for each", 60)
+        # The first one's journal line, until the data of all others are flushed.
+        rule = service.control.rule([FLUSH, BEGIN], HOLD_BEFORE, path=".jsonl", left=1)
+        flushed = service.control.count(FLUSH)
+        peers[0].send(messages[0][-1:])
+        wait_for(lambda: service.control.hits(rule) == 1, "the flush of a journal file", 60)
+        for peer, data in zip(peers[1:], messages[1:], strict=True):
+            peer.send(data[-1:])
+        wait_for(lambda: service.control.count(FLUSH) - flushed >= count, "all data flushed", 120)
+        service.control.lift(rule)
+        assert Counter(peer.read_response().status for peer in peers) == {0: count}
+        assert "open files" not in service.log()
+        for peer in peers:
+            peer.release()

@@ -34,6 +34,8 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     [
         (r"UNCOMMITTED_MOST = (\d+)", descriptors._UNCOMMITTED),
         (r"#define REMOVALS_MOST (\d+)", descriptors._LEFTOVERS),
+        (r"\bBATCH_MOST = (\d+)", descriptors._BATCH),
+        (r"\bOPEN_MOST = (\d+)", descriptors._PARENTS),
     ],
 )
 def test_the_codec_keeps_to_the_numbers(number: str, counted: int) -> None:
@@ -74,9 +76,11 @@ def test_each_directory_of_the_layout_counts() -> None:
         ServeConfig(layout=f"{folders}{{SOPInstanceUID}}.dcm")
         for folders in ("", "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/")
     )
-    assert worker_needs(deep, 0) - worker_needs(flat, 0) == 3 * descriptors._UNCOMMITTED
-    buffered = ServeConfig(durability="buffered")
-    assert worker_needs(buffered, 0) < worker_needs(flat, 0)
+    assert worker_needs(deep, 0) - worker_needs(flat, 0) == 3 * descriptors._BATCH
+    flat, deep = (
+        ServeConfig(layout=config.layout, durability="buffered") for config in (flat, deep)
+    )
+    assert worker_needs(deep, 0) == worker_needs(flat, 0)
 
 
 def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import random
+import resource
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from fastscp.store.journal import Segments
 from fastscp_ext import encode_command, encode_pdata
-from tests.kit import abort, data_set, message, path_of, split_pdus, store, store_rq
+from tests.kit import abort, data_set, message, path_of, split_pdus, store, store_rq, wait_for
 from tests.unit.still import Clock, still
 from tests.unit.test_receiver import ECHO_RQ, Association, Site, meta, one_pdu, wire
 
@@ -617,3 +622,56 @@ def test_command_sets_that_are_not_whole_count_too(site: Site) -> None:
     for peer in peers:
         peer.abandon()
     assert site.reception.unfinished.bytes == 0
+
+
+def test_a_batch_opens_no_more_directories_than_are_counted(tmp_path: Path) -> None:
+    """However many associations complete what they had begun while the batch before it lasts."""
+    count = UNCOMMITTED_MOST + 60
+    levels = 4
+    may_go_on = threading.Event()
+    segments: list[Segments] = []
+
+    def new_journal(*_durable: bool) -> tuple[int, int]:
+        # On the thread that leads the first batch.
+        assert may_go_on.wait(60)
+        return segments[0].next()
+
+    layout = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}/{SOPInstanceUID}.dcm"
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Site(tmp_path / "store", durable=True, layout=layout, new_journal=new_journal) as site:
+        segments.append(Segments(site.store_fd, "1", "x", durable=True))
+        ones = [site.associate() for _ in range(count)]
+        messages = [
+            message(store_rq(1, sop=f"1.2.{n}"), data_set(sop=f"1.2.{n}", patient_id=f"P{n}"))
+            for n in range(count)
+        ]
+        for one, data in zip(ones, messages, strict=True):
+            site.feed(one, data[:-1])
+        assert len(_open_parts()) == count
+        for one, data in zip(ones, messages, strict=True):
+            site.feed(one, data[-1:])
+        assert site.reception.uncommitted == count
+        wait_for(lambda: not _open_parts(), "flushed data of all instances")
+        room = UNCOMMITTED_MOST * levels + 1 + 20
+        most = len(os.listdir("/proc/self/fd")) + room
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+            may_go_on.set()
+            for one in ones:
+                site.settle(one)
+        finally:
+            may_go_on.set()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [one.statuses() for one in ones] == [[0]] * count
+        assert site.errors == []
+        assert [fact["event"] for fact in site.journal()] == ["stored"] * count
+        segments[0].close()
+
+
+def _open_parts() -> list[str]:
+    """The parts that this process has open."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in found if "/incoming/life/" in path]
