@@ -154,15 +154,23 @@ def test_a_part_that_cannot_be_closed_is_not_stored(
 
 def test_a_failed_flush_is_not_tried_again(tmp_path: Path, library: Path) -> None:
     with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        assert put(peer, 9, items("9", 1)[0]) == 0
         for number, path in enumerate((".part", "/store/1.2.", ".jsonl"), 1):
             service.control.clear()
             (item,) = items(f"{number}", 1)
             rule = service.control.rule([FLUSH], FAIL, error=errno.EIO, path=path, left=1)
+            before = segments(service)
             flushes = service.control.count(FLUSH)
             assert put(peer, number, item) == 0xA700
             assert service.control.hits(rule) == 1
             # Another try would have worked, and been a lie.
             assert service.control.count(FLUSH) - flushes <= 5
+            # The part is gone, and what comes again is written anew.
+            wait_for(lambda: service.parts() == [], "no part")
+            assert (item.path in service.instances()) == (path != ".part")
+            assert put(peer, number, item) == 0
+            # A journal file whose flush failed gets no line any more.
+            assert segments(service) - before == (path == ".jsonl")
         peer.release()
 
 
