@@ -129,7 +129,10 @@ class Service:
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
-            if not await self._leave(store, held, clean=code == 0 and not workers.lost):
+            clean = code == 0 and not workers.lost
+            if workers.tell_missing():
+                code = 1
+            if not await self._leave(store, held, clean=clean):
                 code = 1
         return code
 
@@ -152,19 +155,24 @@ class Service:
         """
         seconds = _LEAVE_S if self._config.durable else _FLUSH_S
         swept = in_thread(sweep_incoming, store.dir_fd)
+        lost = in_thread(store.lost)
         flushed = in_thread(store.stopped_cleanly) if clean else None
-        calls: list[asyncio.Future[Any]] = [swept] if flushed is None else [swept, flushed]
+        calls: list[asyncio.Future[Any]] = [swept, lost]
+        if flushed is not None:
+            calls.append(flushed)
         await asyncio.wait(calls, timeout=seconds)
-        in_order = True
+        has_failed, left = False, 0
         try:
-            tell_failed(_result(swept, seconds), store.path / INCOMING)
+            report = _result(swept, seconds)
+            tell_failed(report, store.path / INCOMING)
+            left = report.failed
         except OSError as error:
             log.error(
                 "cannot remove unfinished instances (%s: %s); the next start tries again; is the "
                 "store's file system still there? if it is, see that %s is a folder",
                 error.filename or INCOMING, error.strerror, store.path / INCOMING,
             )  # fmt: skip
-            in_order = False
+            has_failed = True
         try:
             if flushed is not None:
                 _result(flushed, seconds)
@@ -174,13 +182,36 @@ class Service:
                 "the mark of an unclean end stays; check the disk, then run `fastscp verify`",
                 store.path, error.strerror,
             )  # fmt: skip
-            in_order = False
-        if in_order:
+            has_failed = True
+        is_there = self._tell_lost(lost, seconds)
+        is_marked = flushed is None and not self._config.durable
+        if is_marked:
+            log.error(
+                "a worker did not end in order, so the mark of an unclean end stays in %s: run "
+                "`fastscp verify`, which checks what it may have left and takes the mark away",
+                store.path,
+            )  # fmt: skip
+        if not has_failed:
             await asyncio.wait([in_thread(held.close)], timeout=seconds)
         else:
             # A thread may still be at it; the end of the process gives the store back.
             held.pop_all()
-        return in_order
+        return is_there and not (has_failed or left or is_marked)
+
+    @staticmethod
+    def _tell_lost(lost: asyncio.Future[str | None], seconds: float) -> bool:
+        """Say that the store is gone at the end; returns whether it is there."""
+        try:
+            why = _result(lost, seconds)
+        except OSError as error:
+            why = f"it cannot be looked at ({error.strerror})"
+        if why is not None:
+            log.error(
+                "the store is gone at the end: %s; what was acknowledged is not where it belongs: "
+                "mount or restore the store, then run `fastscp verify`",
+                why,
+            )  # fmt: skip
+        return why is None
 
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
         """Listen on every address; nothing is accepted yet."""

@@ -203,6 +203,17 @@ class Workers:
             if worker.process is not None:
                 worker.process.kill()
 
+    def tell_missing(self) -> bool:
+        """Say which places have no worker at the end, since none came up; whether there is one."""
+        places = [place for place in self._places if place.told]
+        for place in places:
+            log.error(
+                "worker %d was dead and not replaced at the end (%s): put the cause right before "
+                "the next start",
+                place.number, place.told,
+            )  # fmt: skip
+        return bool(places)
+
     def _living(self) -> list[Worker]:
         return [place.worker for place in self._places if place.worker is not None]
 

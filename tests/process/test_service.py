@@ -400,6 +400,10 @@ def test_a_worker_that_dies_takes_only_its_own_with_it(tmp_path: Path, durabilit
         )
         for _ in range(4):
             service.echoes()
+        if durability == "buffered":
+            service.process.send_signal(signal.SIGTERM)
+            service.ends(1)
+            assert "the mark of an unclean end stays" in service.log()
 
 
 def test_workers_outlive_main_until_their_messages_are_done(tmp_path: Path) -> None:

@@ -516,6 +516,29 @@ def test_the_store_is_gone_at_the_end(tmp_path: Path, what: str) -> None:
         assert "Traceback" not in service.log()
 
 
+@pytest.mark.parametrize("what", ["store.toml", "an entry", "no worker"])
+def test_what_is_wrong_at_the_end_is_exit_1(tmp_path: Path, what: str) -> None:
+    with Service(tmp_path) as service:
+        home = service.store / ".fastscp"
+        if what == "store.toml":
+            (home / "store.toml").rename(tmp_path / "aside")
+            wanted = "the store is gone at the end: "
+        elif what == "an entry":
+            (home / "incoming/file").touch()
+            wanted = "cannot remove 1 entries of "
+        else:
+            (home / "incoming").rename(home / "aside")
+            os.kill(worker_pid(service, 0), signal.SIGKILL)
+            service.in_log("cannot replace worker 0: ")
+            service.worker_pids()
+            wanted = "worker 0 was dead and not replaced at the end"
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 1, service.log()
+        (home / "incoming/file").unlink(missing_ok=True)
+        service.leaves_nothing()
+        assert wanted in service.log()
+
+
 @pytest.mark.parametrize("what", ["link", "dangling", "file", "journal"])
 def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
     with Service(tmp_path) as service:

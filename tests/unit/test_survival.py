@@ -210,7 +210,11 @@ def run_with(use: Callable[[Service], Any], **settings: Any) -> Any:
 
 
 def a_store(**more: Any) -> Any:
-    return SimpleNamespace(path=Path("/s"), dir_fd=-1, stopped_cleanly=lambda: None, **more)
+    return SimpleNamespace(
+        path=Path("/s"),
+        dir_fd=-1,
+        **{"stopped_cleanly": lambda: None, "lost": lambda: None} | more,
+    )
 
 
 @pytest.mark.parametrize("hangs", ["sweep", "flush", "both"])
@@ -270,24 +274,60 @@ def test_a_sweep_that_fails_keeps_no_flush_from_being_tried(
     assert "see that /s/.fastscp/incoming is a folder" in caplog.text
 
 
-def test_the_end_in_order(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
 
     async def leave(service: Service) -> bool:
-        store = a_store()
-        store.stopped_cleanly = lambda: called.append("flushed")
+        store = a_store(stopped_cleanly=lambda: called.append("flushed"))
         held = contextlib.ExitStack()
         held.callback(called.append, "closed")
         first = await service._leave(store, held, clean=False)
         return first and await service._leave(store, held, clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2))
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave) is True
     assert called == ["closed", "flushed"]
-    # What a sweep has to leave is said each time.
-    assert caplog.text.count("cannot remove 2 entries of /s/.fastscp/incoming") == 2
+
+
+def test_an_end_that_leaves_entries_is_none_in_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+
+    async def leave(service: Service) -> bool:
+        held = contextlib.ExitStack()
+        held.callback(called.append, "closed")
+        return await service._leave(a_store(), held, clean=True)
+
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2))
+    assert run_with(leave) is False
+    assert called == ["closed"]
+    assert "cannot remove 2 entries of /s/.fastscp/incoming" in caplog.text
+
+
+def test_an_end_without_the_store_is_none_in_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave(service: Service) -> bool:
+        store = a_store(lost=lambda: "/s is another directory now")
+        return await service._leave(store, contextlib.ExitStack(), clean=True)
+
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    assert run_with(leave) is False
+    assert "the store is gone at the end: /s is another directory now; " in caplog.text
+    assert "then run `fastscp verify`" in caplog.text
+
+
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_an_end_that_keeps_the_mark_is_none_in_order(
+    durability: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave(service: Service) -> bool:
+        return await service._leave(a_store(), contextlib.ExitStack(), clean=False)
+
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    assert run_with(leave, durability=durability) is (durability == "stable")
+    assert ("the mark of an unclean end stays in /s" in caplog.text) is (durability == "buffered")
 
 
 def test_a_look_that_hangs_is_a_state_and_not_begun_again(
