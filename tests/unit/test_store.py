@@ -217,6 +217,20 @@ def test_lost_when_replaced(path: Path, store: Store) -> None:
     assert store.lost() == f"{path} is another directory now"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_lost_when_others_find_another_lock(path: Path, store: Store, again: bool) -> None:
+    """Whoever removes the lock lets a second service in, and neither would know."""
+    (path / ".fastscp/lock").rename(path / ".fastscp/aside")
+    if again:
+        with opened(path):
+            assert "another service may use this store" in str(store.lost())
+    lost = str(store.lost())
+    assert "has lost the .fastscp/lock that this service holds" in lost
+    assert "stop one of them; restart this one" in lost
+    (path / ".fastscp/aside").rename(path / ".fastscp/lock")
+    assert store.lost() is None
+
+
 def test_lost_when_the_identity_changes(path: Path, store: Store) -> None:
     identity = path / ".fastscp" / "store.toml"
     identity.write_text(identity.read_text().replace(store.id, "another"))
