@@ -189,6 +189,14 @@ class Resolution:
         try:
             if self._lock_fd < 0:
                 self._lock_fd = _lock(self._store_fd, self.path)
+        except _NotYetError:
+            return None
+        except OSError as error:
+            return Outcome(
+                "refused", PATH_LOCKS, -1, status.OUT_OF_RESOURCES, b"cannot store now",
+                error.errno or errno.EIO,
+            )  # fmt: skip
+        try:
             outcome = self._decide()
         except _NotYetError:
             return None

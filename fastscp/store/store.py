@@ -31,8 +31,10 @@ from fastscp.store.names import (
     INCOMING,
     JOURNAL,
     LOCK,
+    PATH_LOCKS,
     descriptor,
     names_in,
+    open_file,
     open_folder,
     status_at,
 )
@@ -107,6 +109,9 @@ class Store:
             undo.callback(os.close, lock_fd)
             # Before the lock is given back: the next start may use what is there from then on.
             undo.callback(made.take_away)
+            with contextlib.suppress(FileNotFoundError):
+                # The first two instances that meet make it.
+                os.close(open_file(PATH_LOCKS, dir_fd, os.O_RDWR))
 
             known = read_identity(path, dir_fd)
             warnings = _begun_anew(path, dir_fd, known, new_life)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import compress_part
+from fastscp.store.names import PATH_LOCKS
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
@@ -44,7 +45,7 @@ _WORDS: Final = {
     errno.EISDIR: "a directory has its name",
 }
 _ADVICE: Final = {
-    errno.ENOSPC: "free some space on the store's file system",
+    errno.ENOSPC: "free some space, or inodes (df -i), on the store's file system",
     errno.EDQUOT: "raise the quota of this user, or free some space",
     errno.EROFS: "the file system went read-only: check the disk, then remount it",
     errno.EIO: "the disk reports errors: check it and the kernel's log",
@@ -163,7 +164,12 @@ class Jobs:
         log.debug("%s is taken: %s", self._shown(job.resolution.path), outcome.kind)
         if outcome.kind == "refused":
             self._unlock(job.lock)
-            job.duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
+            error_no = outcome.error_no
+            if outcome.path == PATH_LOCKS:
+                # The instance's own name has nothing to do with it.
+                _tell_locks(error_no)
+                error_no = 0
+            job.duplicate.refuse(outcome.status, outcome.comment, error_no)
             return
         kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
         job.duplicate.accept(kind, outcome.path, outcome.lock_fd)
@@ -209,6 +215,17 @@ class Jobs:
             compression.failed(errno.EIO)
         else:
             compression.done(name, fd)
+
+
+def _tell_locks(error_no: int) -> None:
+    """Say that duplicates cannot be compared: the lock file that they take turns with is bad."""
+    log.error(
+        "cannot lock %s, which instances that are there already need: %s; answered A700; %s",
+        PATH_LOCKS, _WORDS.get(error_no) or os.strerror(error_no),
+        f"move away what is at {PATH_LOCKS}: the service makes it anew"
+        if error_no in _WORDS else _ADVICE.get(error_no, "check the store's file system"),
+        extra=caused(f"cannot lock {PATH_LOCKS}: {os.strerror(error_no)}", shown=1),
+    )  # fmt: skip
 
 
 def _attempt(job: _Comparison) -> duplicates.Outcome | None:

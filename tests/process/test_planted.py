@@ -200,20 +200,13 @@ def test_no_link_is_followed_in_the_services_own_folder(tmp_path: Path, name: st
     own.rename(tmp_path / "outside")
     own.symlink_to(tmp_path / "outside")
     before = sorted(tmp_path.joinpath("outside").rglob("*"))
-    if name == "/locks":
-        # Not needed before two instances meet.
-        with Service(tmp_path) as service, service.peer() as peer:
-            peer.send(store(1))
-            assert peer.read_statuses(1) == [(1, REFUSED)]
-            service.in_log("a symbolic link is in its place or on the way")
-        return
     done = _run("serve", "--host", "127.0.0.1", "--port", "0", "--store", "store", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert b"symbolic link" in done.stderr
     assert sorted(tmp_path.joinpath("outside").rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["store.toml", "lock", "journal/0-0-1.jsonl"])
+@pytest.mark.parametrize("name", ["store.toml", "lock", "locks", "journal/0-0-1.jsonl"])
 def test_a_fifo_in_the_services_own_folder_stops_the_start(tmp_path: Path, name: str) -> None:
     with Service(tmp_path) as service:
         path = service.store
@@ -224,6 +217,30 @@ def test_a_fifo_in_the_services_own_folder_stops_the_start(tmp_path: Path, name:
     assert done.returncode == 3, done.stderr
     assert f"{name}: is no regular file".encode() in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("plant", "why"),
+    [(_fifo, "what has its name is no regular file"), (_dangling, "a symbolic link is in its")],
+)
+def test_a_lock_file_that_cannot_be_used_is_named(
+    tmp_path: Path, plant: Callable[[Path], None], why: str
+) -> None:
+    """Not the instance that was to be compared: that one is as it should be."""
+    with Service(tmp_path) as service, service.peer() as peer:
+        peer.send(store(1))
+        assert peer.read_statuses(1) == [(1, 0)]
+        locks = service.store / ".fastscp/locks"
+        plant(locks)
+        peer.send(store(2))
+        assert peer.read_statuses(1) == [(2, REFUSED)]
+        said = service.in_log("cannot lock .fastscp/locks, ")
+        assert why in said
+        assert "move away what is at .fastscp/locks" in said
+        assert "cannot compare" not in service.log()
+        locks.unlink()
+        peer.send(store(3))
+        assert peer.read_statuses(1) == [(3, 0)]
 
 
 def test_commands_pass_over_what_is_no_file(tmp_path: Path) -> None:
