@@ -44,14 +44,25 @@ class StartError(FastscpError):
 
 
 class StoreBusyError(StartError):
-    """Another service holds the store's lock. `pid` is what it wrote there, None if unreadable."""
+    """Another service holds the store's lock.
 
-    def __init__(self, path: str, pid: int | None) -> None:
-        super().__init__(path, pid)
+    pid: what it wrote there, None if unreadable. is_gone: that process is over, so its workers hold
+    the lock.
+    """
+
+    def __init__(self, path: str, pid: int | None, is_gone: bool = False) -> None:
+        super().__init__(path, pid, is_gone)
         self.path = path
         self.pid = pid
+        self.is_gone = is_gone
 
     def __str__(self) -> str:
+        if self.is_gone:
+            return (
+                f"the store {self.path} is in use: its main process ({self.pid}) is gone, its "
+                f"workers still hold the store: wait a moment and try again; if they stay, look "
+                f"for `fastscp: worker` processes and check the disk"
+            )
         holder = f"process {self.pid}" if self.pid is not None else "another process"
         return (
             f"the store {self.path} is in use by {holder}; "

@@ -30,9 +30,10 @@ _NO_ROOM_S: Final = 0.02
 
 
 def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """Listen on every address of `hosts`, all on one port; port 0: the system picks it once.
+    """Take every address of `hosts`, all on one port; port 0: the system picks it once.
 
-    Raises StartError, and nothing stays open.
+    Nobody listens before `Acceptor.listen`: until then peers are refused, and none waits for an
+    answer in a backlog. Raises StartError, and nothing stays open.
     """
     listening: list[socket.socket] = []
     with contextlib.ExitStack() as undo:
@@ -48,7 +49,6 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 try:
                     sock.bind(address)
-                    sock.listen(_BACKLOG)
                 except OSError as error:
                     raise StartError(_explained(host, port, error)) from error
                 sock.setblocking(False)
@@ -113,6 +113,14 @@ class Acceptor:
     def address(self) -> str:
         host, port = self._sock.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def listen(self) -> None:
+        """Let peers in as far as the backlog. Raises StartError: another program was quicker."""
+        try:
+            self._sock.listen(_BACKLOG)
+        except OSError as error:
+            host, port = self._sock.getsockname()[:2]
+            raise StartError(_explained(host, port, error)) from error
 
     def start(self) -> None:
         """Begin, or begin again, to accept."""

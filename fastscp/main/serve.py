@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -55,6 +54,8 @@ _CONGESTED: Final = {
     SpaceState.FULL: "out of disk space",
     SpaceState.LOST: "the store is not there, or does not answer",
 }
+# After so long a start says that it still waits for the disk, and again.
+_WAITS_S: Final = 10.0
 # How long the end may wait for the disk, all calls together; the second where it has to flush.
 _LEAVE_S: Final = 10.0
 _FLUSH_S: Final = 60.0
@@ -89,6 +90,8 @@ class Service:
         self._workers: Workers | None = None
         # To end, before there were workers.
         self._is_told = False
+        # Whether the start has waited for the disk for so long that it said so.
+        self._has_waited = False
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
@@ -100,15 +103,18 @@ class Service:
                 if not self._is_told:
                     raise
                 # While it started: there is nobody to drain, and whatever still hangs is left.
-                code = 0
+                code = 1 if self._has_waited else 0
         log.info("stopped")
         return code
 
     async def _serve(self) -> int:
         config = self._config
         with contextlib.ExitStack() as undo:
+            beginning = undo.enter_context(contextlib.ExitStack())
+            beginning.enter_context(_start_explained())
             # First of all: a start that gets no port has made no store.
             acceptors = self._bind(undo)
+            waiting = undo.enter_context(self._tell_waiting())
             store = await _open_store(config)
             held = undo.enter_context(contextlib.ExitStack())
             held.callback(store.close)
@@ -122,7 +128,12 @@ class Service:
             self._workers = workers = await self._make_workers(store)
             undo.callback(workers.kill)
             await workers.start(config.workers)
+            if not workers.stopping:
+                for acceptor in acceptors:
+                    acceptor.listen()
             starting.pop_all()
+            waiting.close()
+            beginning.pop_all()
             if not workers.stopping:
                 self._open(acceptors, store, swept)
             code = await self._done
@@ -135,6 +146,28 @@ class Service:
             if not await self._leave(store, held, clean=clean):
                 code = 1
         return code
+
+    def _tell_waiting(self) -> contextlib.ExitStack:
+        """Until it is closed: say now and then that the start still waits."""
+        began = self._loop.time()
+
+        def tell() -> None:
+            self._has_waited = self._workers is None
+            log.warning(
+                "the start still waits for %s after %.0f s; TERM ends the start",
+                f"the disk of {self._config.store} (check the disk or its mount)"
+                if self._has_waited else "workers to come up",
+                self._loop.time() - began,
+            )  # fmt: skip
+            again()
+
+        def again() -> None:
+            timer = self._loop.call_later(_WAITS_S, tell)
+            waiting.callback(timer.cancel)
+
+        waiting = contextlib.ExitStack()
+        again()
+        return waiting
 
     def _open(self, acceptors: list[Acceptor], store: Store, swept: SweepReport) -> None:
         """All is there: let peers in."""
@@ -214,7 +247,7 @@ class Service:
         return why is None
 
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
-        """Listen on every address; nothing is accepted yet."""
+        """Take every address; nobody listens yet."""
         listening = bind(self._config.host, self._config.port)
         for sock in listening:
             undo.callback(sock.close)
@@ -328,7 +361,8 @@ class Service:
         if self._done.done():
             log.warning("%s again: the end is under way", name.name)
         elif workers is None:
-            log.info("%s: ending before the start is through", name.name)
+            hung = ", which waits for the disk" if self._has_waited else ""
+            log.info("%s: ending before the start is through%s", name.name, hung)
             self._is_told = True
             task.cancel()
         elif workers.stopping:
@@ -366,6 +400,19 @@ def _result(call: asyncio.Future[_T], seconds: float) -> _T:
 
 
 @contextlib.contextmanager
+def _start_explained() -> Iterator[None]:
+    """An OSError that nothing else explains, as the reason why the service cannot start."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        raise StartError(
+            f"cannot start ({where}{error.strerror or error}): see the limits of this process "
+            f"(ulimit -a), free memory and the store's disk"
+        ) from error
+
+
+@contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """An OSError about a folder of the store, as the reason why the service cannot start."""
     try:
@@ -396,24 +443,9 @@ async def _open_store(config: ServeConfig) -> Store:
                 )
             )
         except StoreBusyError as error:
-            if error.pid is None or _is_alive(error.pid) or time.monotonic() > deadline:
+            if not error.is_gone or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.1)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is over may still wait for its parent to take note."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no more than a few bytes
-            return file.read(4096).rpartition(b") ")[2][:1] != b"Z"
-    except OSError:
-        return True
 
 
 def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:
@@ -431,7 +463,15 @@ def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
             ready(addresses)
 
     async def serve() -> int:
-        return await Service(config, ready=announce).serve()
+        try:
+            service = Service(config, ready=announce)
+        except OSError as error:
+            raise StartError(
+                f"cannot set up the memory that the main process and its workers share "
+                f"({error.strerror}): raise the limits of this process (ulimit -a: file size, "
+                f"open files, memory), or free some memory"
+            ) from error
+        return await service.serve()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -138,7 +138,8 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
                 os.close(lock_fd)
                 continue
             if not is_held:
-                raise StoreBusyError(str(path), _written_in(lock_fd))
+                pid = _written_in(lock_fd)
+                raise StoreBusyError(str(path), pid, pid is not None and not _is_alive(pid))
             # Each holder writes its process id: nobody has held an empty one.
             made.hold(LOCK, dir_fd, lock_fd, is_new=os.fstat(lock_fd).st_size == 0)
             os.ftruncate(lock_fd, 0)
@@ -183,3 +184,18 @@ def _written_in(lock_fd: int) -> int | None:
     written = os.pread(lock_fd, 32, 0).strip()
     pid = int(written) if written.isdigit() else 0
     return pid if 0 < pid <= _PID_MOST else None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that is over may still wait for its parent to take note."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no more than a few bytes
+            return file.read(4096).rpartition(b") ")[2][:1] != b"Z"
+    except OSError:
+        return True

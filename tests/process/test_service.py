@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -136,6 +137,20 @@ def test_a_store_that_another_service_has(tmp_path: Path) -> None:
         assert code == 3
         assert f"in use by process {service.pid}" in said
         service.echoes()
+
+
+def test_a_limit_that_leaves_no_room_for_the_start(tmp_path: Path) -> None:
+    """Not even for the memory that main shares with its workers."""
+    done = subprocess.run(
+        [*Service.program(), "serve", *ANY_PORT, "--store", "store"], cwd=tmp_path,
+        env=Service.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("fastscp: cannot set up the memory ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "ulimit -a" in done.stderr
 
 
 def test_another_layout(tmp_path: Path) -> None:

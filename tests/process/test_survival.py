@@ -9,6 +9,7 @@ import pty
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -576,16 +577,21 @@ def hanging_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_start_that_hangs_can_be_ended(tmp_path: Path, hanging_library: Path) -> None:
     (tmp_path / "flock").touch()
     log = tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0"],
+            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", str(address[1])],
             cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=stderr,
             env=Service.environment({"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}),
         ) as process,
     ):  # fmt: skip
         try:
             wait_for((tmp_path / "flock.hangs").exists, "a call that hangs")
+            # No peer waits for an answer that may never come.
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         finally:

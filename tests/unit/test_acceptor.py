@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from fastscp.errors import StartError
 from fastscp.main.acceptor import Acceptor, bind
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ def test_connections_wait_in_the_backlog_while_there_is_no_room() -> None:
     (listening,) = bind(["127.0.0.1"], 0)
     acceptor = Acceptor(listening, take, has_room=lambda: len(taken) < room, **loop)
     address = listening.getsockname()
+    # Nobody waits for an answer before there can be one.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+    acceptor.listen()
     peers = [socket.create_connection(address) for _ in range(5)]
     try:
         acceptor.start()
@@ -48,3 +55,17 @@ def test_connections_wait_in_the_backlog_while_there_is_no_room() -> None:
         acceptor.close()
         for one in peers + taken:
             one.close()
+
+
+def test_another_program_listens_meanwhile() -> None:
+    (listening,) = bind(["127.0.0.1"], 0)
+    loop: dict[str, Any] = dict.fromkeys(("add_reader", "remove_reader", "call_later"))
+    acceptor = Acceptor(listening, lambda *_: None, has_room=lambda: True, **loop)
+    try:
+        with (
+            socket.create_server(listening.getsockname()),
+            pytest.raises(StartError, match="another program has the port"),
+        ):
+            acceptor.listen()
+    finally:
+        acceptor.close()

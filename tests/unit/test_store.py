@@ -87,6 +87,19 @@ def test_the_store_is_busy(path: Path, store: Store) -> None:
     assert caught.value.pid == os.getpid()
 
 
+def test_a_lock_of_a_service_whose_main_process_is_gone(path: Path, store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (path / ".fastscp" / "lock").write_text(f"{child.pid}\n")
+    with pytest.raises(StoreBusyError) as caught:
+        Store.open(path, LAYOUT)
+    assert caught.value.is_gone
+    said = str(caught.value)
+    assert f"its main process ({child.pid}) is gone, its workers still hold the store" in said
+    assert "look for `fastscp: worker` processes and check the disk" in said
+    assert "stop that service" not in said
+
+
 def test_a_lock_without_a_process_id(path: Path, store: Store) -> None:
     (path / ".fastscp" / "lock").write_bytes(b"\xff")
     with pytest.raises(StoreBusyError, match="in use by another process"):

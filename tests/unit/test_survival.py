@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.config.settings import ServeConfig
+from fastscp.errors import StartError
 from fastscp.main import serve as module
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LoopWatch, Pulse, Still
@@ -27,7 +28,7 @@ from fastscp.main.threads import in_thread
 from fastscp.store.lives import SweepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Waits --------------------------------------------------------------------------------------------
 
@@ -328,6 +329,48 @@ def test_an_end_that_keeps_the_mark_is_none_in_order(
     monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave, durability=durability) is (durability == "stable")
     assert ("the mark of an unclean end stays in /s" in caplog.text) is (durability == "buffered")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_start_that_waits_for_the_disk_says_so_and_can_be_ended(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def open_store(_config: object) -> None:
+        opening.set()
+        await asyncio.Event().wait()
+
+    async def start(service: Service) -> int:
+        serving = asyncio.create_task(service.serve())
+        await opening.wait()
+        async with asyncio.timeout(20):
+            while hangs and caplog.text.count("still waits for the disk of ") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        ends[0](signal.SIGTERM)
+        return await serving
+
+    @contextlib.contextmanager
+    def heard(_loop: object, told: Callable[[signal.Signals], None]) -> Iterator[None]:
+        ends.append(told)
+        yield
+
+    ends: list[Callable[[signal.Signals], None]] = []
+    opening = asyncio.Event()
+    monkeypatch.setattr(module, "heard", heard)
+    monkeypatch.setattr(module, "_open_store", open_store)
+    monkeypatch.setattr(module, "_WAITS_S", 0.02 if hangs else 1000)
+    with caplog.at_level(logging.INFO):
+        assert run_with(start, host=("127.0.0.1",), port=0) == int(hangs)
+    assert "SIGTERM: ending before the start is through" in caplog.text
+
+
+def test_an_oserror_of_the_start_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_config: object) -> None:
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr(module, "_open_store", fail)
+    monkeypatch.setattr(module, "heard", lambda *_: contextlib.nullcontext())
+    with pytest.raises(StartError, match=r"cannot start \(File too large\): see the limits"):
+        run_with(lambda service: service.serve(), host=("127.0.0.1",), port=0)
 
 
 def test_a_look_that_hangs_is_a_state_and_not_begun_again(
