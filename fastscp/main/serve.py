@@ -321,7 +321,7 @@ class Service:
         self._blind = blind
 
     def _judge(self, seen: Look) -> None:
-        state, said = self._store_watch.judge(seen)
+        state, said = self._store_watch.judge(seen, time.monotonic())
         if said:
             log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
             self._shared.store.set_state(state, self._store_watch.slow_rate)

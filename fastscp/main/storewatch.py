@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastscp.store.store import Store
 
-__all__ = ["HANGS_S", "Look", "SpaceState", "StoreWatch", "look"]
+__all__ = ["HANGS_S", "REMIND_S", "Look", "SpaceState", "StoreWatch", "look"]
 
 # A look that takes longer than this hangs, as on a mount whose server is gone. A busy disk makes a
 # look wait for seconds, and is no reason to refuse anything.
@@ -23,6 +23,10 @@ HANGS_S: Final = 10.0
 # Space must grow to this much more than the limit before anything is taken again: without it
 # every file removed would let one more instance in.
 _RESUME: Final = 1.1
+# Between lines about a trouble that goes on.
+REMIND_S: Final = 300.0
+# Fewer inodes than this count as no space: each instance takes one, and its folders more.
+_INODES: Final = 1000
 _SLOW: Final = 2.0
 # Never slower than this for all workers together: a receiver that stands still frees no sender.
 _SLOWEST: Final = 1 << 20
@@ -40,10 +44,14 @@ class SpaceState(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: bytes free to this user, and why the store is not there, or None."""
+    """What was seen: bytes free to this user, and why the store is not there, or None.
+
+    inodes: how many are free to this user; None: the file system does not tell.
+    """
 
     free: int
     lost: str | None
+    inodes: int | None = None
 
     @classmethod
     def hanging(cls, store: Store) -> Look:
@@ -60,7 +68,9 @@ def look(store: Store) -> Look:
         found = os.statvfs(store.dir_fd)
     except OSError as error:
         return Look(0, f"{store.path} cannot be asked for its space ({error.strerror})")
-    return Look(found.f_bavail * found.f_frsize, None)
+    # One that makes inodes as it needs them has no number of them.
+    inodes = found.f_favail if found.f_files else None
+    return Look(found.f_bavail * found.f_frsize, None, inodes)
 
 
 class StoreWatch:
@@ -74,6 +84,8 @@ class StoreWatch:
         self._received: deque[int] = deque(maxlen=_MINUTE_S + 1)
         self.state = SpaceState.FINE
         self.slow_rate = 0
+        # When the log was told last, by the clock of `judge`.
+        self._told_at = 0.0
 
     def received(self, total: int) -> None:
         """Tell, once a second, how many bytes all workers have received since the start."""
@@ -82,11 +94,18 @@ class StoreWatch:
             self._received.clear()
         self._received.append(total)
 
-    def judge(self, seen: Look) -> tuple[SpaceState, str]:
-        """The state that follows, and where it changed a line for the log, else ""."""
+    def judge(self, seen: Look, now: float = 0.0) -> tuple[SpaceState, str]:
+        """The state that follows, and where it changed a line for the log, else "".
+
+        now: seconds of any clock; while nothing can be stored a line comes again now and then.
+        """
         state = self._next(seen)
         if state is self.state:
-            return state, ""
+            if state < SpaceState.FULL or now - self._told_at < REMIND_S:
+                return state, ""
+            self._told_at = now
+            return state, f"still: {self._said(state, seen)}"
+        self._told_at = now
         if self.state is SpaceState.FINE:
             # Taken while it is known; being full or lost may come before being slow.
             self.slow_rate = self._half_rate()
@@ -97,11 +116,18 @@ class StoreWatch:
         if seen.lost is not None:
             return SpaceState.LOST
         limit = self._min_free
+        if self._is_short_of_inodes(seen):
+            return SpaceState.FULL
         if seen.free < limit or (self.state is SpaceState.FULL and seen.free < limit * _RESUME):
             return SpaceState.FULL
         if seen.free < limit * _SLOW:
             return SpaceState.SLOW
         return SpaceState.FINE
+
+    def _is_short_of_inodes(self, seen: Look) -> bool:
+        if seen.inodes is None or not self._min_free:
+            return False
+        return seen.inodes < _INODES * (_RESUME if self.state is SpaceState.FULL else 1)
 
     def _half_rate(self) -> int:
         seconds = len(self._received) - 1
@@ -110,7 +136,9 @@ class StoreWatch:
         return max(_SLOWEST, (self._received[-1] - self._received[0]) // seconds // 2)
 
     def _said(self, before: SpaceState, seen: Look) -> str:
-        free = f"{seen.free >> 20} MiB free"
+        is_back = before is SpaceState.LOST and self.state is not before
+        back = "the store is there again, " if is_back else ""
+        free = f"{back}{seen.free >> 20} MiB free"
         limit = f"--min-free-space {self._min_free >> 20} MiB"
         match self.state:
             case SpaceState.LOST:
@@ -118,6 +146,12 @@ class StoreWatch:
                     f"the store is gone: {seen.lost}; instances are answered A700 and new "
                     f"associations rejected until it is back: mount it again, "
                     "or restart if a folder was removed"
+                )
+            case SpaceState.FULL if self._is_short_of_inodes(seen):
+                return (
+                    f"{back}{seen.inodes:,} inodes free, below {_INODES:,}: instances are answered "
+                    f"A700 and new associations rejected until there is a tenth more: remove "
+                    f"files, or make a file system with more inodes (df -i)"
                 )
             case SpaceState.FULL:
                 return (

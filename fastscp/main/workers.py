@@ -16,6 +16,7 @@ from fastscp.errors import BootError
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
 from fastscp.main.spawn import how, spawn
+from fastscp.main.storewatch import REMIND_S
 from fastscp.main.threads import in_thread
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
@@ -76,13 +77,15 @@ class Worker:
 class _Place:
     """One of the workers that there are to be: who has it, and what keeps others from it.
 
-    told: why the last one did not come up, as it stands in the log; "": there is one.
+    told: why the last one did not come up, as it stands in the log; "": there is one. told_at: when
+    the log was told.
     """
 
     number: int
     worker: Worker | None = None
     back_off: BackOff = field(default_factory=BackOff)
     told: str = ""
+    told_at: float = 0.0
 
 
 class Listener(Protocol):
@@ -406,9 +409,10 @@ class Workers:
     def _failed(self, place: _Place, why: str) -> None:
         """Count a worker that did not come up, and say so once for each reason."""
         delay = place.back_off.failed()
-        if why == place.told:
+        now = time.monotonic()
+        if why == place.told and now - place.told_at < REMIND_S:
             return
-        place.told = why
+        place.told, place.told_at = why, now
         up = sum(worker.is_ready for worker in self._living())
         log.error(
             "cannot replace worker %d: %s; tried again in %g s, then less and less often, at "

@@ -89,7 +89,7 @@ def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
     elif error.errno == errno.EROFS:
         advice = "the file system is mounted read-only; mount it writable"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "free some space"
+        advice = "free some space, or inodes (df -i)"
     elif error.errno == errno.ENOTDIR:
         advice = "a part of the path is a file; name a directory with --store"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,7 +106,45 @@ def test_what_is_said(watch: StoreWatch) -> None:
         ),
     )
     assert watch.judge(Look(0, "another reason")) == (LOST, "")
-    assert watch.judge(free(3000))[1] == "3000 MiB free: receiving without limits again"
+    assert watch.judge(free(3000))[1] == (
+        "the store is there again, 3000 MiB free: receiving without limits again"
+    )
+
+
+def inodes(n: int | None) -> Look:
+    return Look(5000 * MIB, None, n)
+
+
+def test_inodes_that_run_out_are_space_that_does(watch: StoreWatch) -> None:
+    assert watch.judge(inodes(1000))[0] is FINE
+    state, said = watch.judge(inodes(999))
+    assert state is FULL
+    assert said.startswith("999 inodes free, below 1,000: instances are answered A700 ")
+    assert said.endswith("(df -i)")
+    assert watch.judge(inodes(1099))[0] is FULL
+    assert watch.judge(inodes(1100))[0] is FINE
+    # A file system that has no number of them, and rules that are off.
+    assert watch.judge(inodes(None))[0] is FINE
+    assert StoreWatch(0).judge(inodes(1))[0] is FINE
+
+
+def test_a_reminder_while_nothing_can_be_stored(watch: StoreWatch) -> None:
+    for seen in (Look(0, "it is gone"), free(900), inodes(5)):
+        watch.judge(free(5000), 0)
+        first = watch.judge(seen, 1000)[1]
+        assert watch.judge(seen, 1299) == (watch.state, "")
+        assert watch.judge(seen, 1300) == (watch.state, f"still: {first}")
+        assert watch.judge(seen, 1301)[1] == ""
+        assert watch.judge(seen, 1600)[1] != ""
+    watch.judge(free(1500), 2000)
+    assert watch.judge(free(1500), 9000) == (SLOW, "")
+
+
+def test_back_and_still_short_of_space(watch: StoreWatch) -> None:
+    watch.judge(Look(0, "it is gone"))
+    assert watch.judge(free(900))[1].startswith("the store is there again, 900 MiB free, below ")
+    watch.judge(Look(0, "it is gone"))
+    assert watch.judge(inodes(7))[1].startswith("the store is there again, 7 inodes free, below ")
 
 
 def test_half_the_rate_of_the_last_minute(watch: StoreWatch) -> None:
@@ -232,6 +271,16 @@ def test_look(store: Store) -> None:
     found = os.statvfs(store.path)
     assert seen.lost is None
     assert abs(seen.free - found.f_bavail * found.f_frsize) < 1 << 30
+    assert (seen.inodes is None) == (found.f_files == 0)
+
+
+@pytest.mark.parametrize(("files", "seen"), [(0, None), (50, 7)])
+def test_look_at_inodes(
+    store: Store, files: int, seen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=files, f_favail=7)
+    monkeypatch.setattr(os, "statvfs", lambda _fd: found)
+    assert look(store) == Look(4096, None, seen)
 
 
 def test_a_store_that_moved(store: Store) -> None:

@@ -19,12 +19,14 @@ import pytest
 from fastscp.config.settings import ServeConfig
 from fastscp.errors import StartError
 from fastscp.main import serve as module
+from fastscp.main import workers
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LoopWatch, Pulse, Still
 from fastscp.main.serve import Service
 from fastscp.main.spawn import Process, how
 from fastscp.main.storewatch import Look, SpaceState
 from fastscp.main.threads import in_thread
+from fastscp.main.workers import Workers
 from fastscp.store.lives import SweepReport
 
 if TYPE_CHECKING:
@@ -442,6 +444,21 @@ def test_a_task_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         run_with(use)
     assert "KeyError: 'a bug in a task'" in caplog.text
+
+
+def test_a_worker_that_cannot_be_replaced_is_told_of_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = workers._Place(3)
+    service: Any = SimpleNamespace(_living=list)
+    now = 1000.0
+    monkeypatch.setattr(workers.time, "monotonic", lambda: now)
+    for _ in range(20):
+        now += 30
+        Workers._failed(service, place, "no space")
+    assert caplog.text.count("cannot replace worker 3: no space") == 2
+    Workers._failed(service, place, "another reason")
+    assert "cannot replace worker 3: another reason" in caplog.text
 
 
 # Processes ----------------------------------------------------------------------------------------
