@@ -343,7 +343,8 @@ class Service:
                 "none of them acknowledged",
                 swept.folders, swept.parts, swept.bytes,
             )  # fmt: skip
-        tell_failed(swept, store.path / INCOMING)
+        if self._workers is not None:
+            self._workers.tell_left(swept)
         if store.suspect:
             log.warning(
                 "an earlier run with --durability buffered did not stop cleanly: a stored file "

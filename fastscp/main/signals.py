@@ -11,6 +11,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
+from fastscp.log import caused
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
@@ -56,7 +58,8 @@ def heard(loop: asyncio.AbstractEventLoop, end: Callable[[signal.Signals], None]
             ignored(signal.SIGHUP)
 
     def ignored(name: signal.Signals) -> None:
-        log.warning("%s ignored: %s", name.name.removeprefix("SIG"), _IGNORED[name])
+        said = f"{name.name.removeprefix('SIG')} ignored"
+        log.warning("%s: %s", said, _IGNORED[name], extra=caused(said))
 
     for name in _ENDING:
         loop.add_signal_handler(name, end, name)

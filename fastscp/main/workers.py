@@ -149,6 +149,8 @@ class Workers:
         self._lives = 0
         self._watch = LoopWatch()
         self._sweeping: asyncio.Future[SweepReport] | None = None
+        # What the last one could not remove, and why, as it stands in the log.
+        self._left = (0, "")
         # Why the last sweep failed, as it stands in the log.
         self._not_swept = ""
         self._is_started = False
@@ -426,27 +428,40 @@ class Workers:
         """Remove the parts of dead workers, as far as that works; says once why it does not."""
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = in_thread(sweep_incoming, self._store.dir_fd)
+            self._sweeping.add_done_callback(self._swept)
         why = ""
         try:
             async with asyncio.timeout(_SWEEP_S):
                 # Others may wait for the same sweep, and it goes on without us.
-                report = await asyncio.shield(self._sweeping)
+                await asyncio.shield(self._sweeping)
         except TimeoutError:
             why = f"no answer for {_SWEEP_S:g} s"
         except OSError as error:
             why = f"{error.filename or INCOMING}: {error.strerror}"
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-        else:
-            if report.parts:
-                log.info("swept %d unfinished instances of a dead worker", report.parts)
-            tell_failed(report, self._store.path / INCOMING)
         if why and why != self._not_swept:
             log.error(
                 "cannot remove unfinished instances from %s (%s): they stay there for now",
                 self._store.path / INCOMING, why,
             )  # fmt: skip
         self._not_swept = why
+
+    def _swept(self, sweep: asyncio.Future[SweepReport]) -> None:
+        """Say what a sweep did: once, however many places wait for it."""
+        if sweep.cancelled() or sweep.exception() is not None:
+            return
+        report = sweep.result()
+        if report.parts:
+            log.info("swept %d unfinished instances of dead workers", report.parts)
+        self.tell_left(report)
+
+    def tell_left(self, report: SweepReport) -> None:
+        """Say what a sweep had to leave, unless the one before left the same."""
+        left = (report.failed, report.why)
+        if left != self._left:
+            tell_failed(report, self._store.path / INCOMING)
+        self._left = left
 
     # Loops that stand still ----------------------------------------------------------------------
 
@@ -496,9 +511,9 @@ def tell_failed(report: SweepReport, path: Path) -> None:
     """Say what a sweep had to leave."""
     if report.failed:
         log.error(
-            "cannot remove %d entries of %s: they are no folders of unfinished instances, or the "
-            "disk refuses; the next sweep tries again; look at them",
-            report.failed, path,
+            "cannot remove %d entries of %s (%s): they are no folders of unfinished instances, or "
+            "the disk refuses; the next sweep tries again; look at them",
+            report.failed, path, report.why,
         )  # fmt: skip
 
 

@@ -23,12 +23,16 @@ __all__ = ["SweepReport", "create_life", "remove_life", "sweep_incoming"]
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What a sweep removed; `failed` counts folders that could not be removed, left as they are."""
+    """What a sweep removed; `failed` counts folders that could not be removed, left as they are.
+
+    why: what the system said of the first of those.
+    """
 
     folders: int
     parts: int
     bytes: int
     failed: int = 0
+    why: str = ""
 
 
 def create_life(dir_fd: int, life: str) -> tuple[int, int]:
@@ -71,6 +75,7 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
     Parts in them were never acknowledged. Blocks on the disk.
     """
     folders = parts = size = failed = 0
+    why = ""
     with descriptor(open_folder(INCOMING, dir_fd)) as incoming_fd:
         fcntl.flock(incoming_fd, fcntl.LOCK_EX)
         for life in sorted(names_in(incoming_fd)):
@@ -78,14 +83,15 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
                 removed = _sweep_life(incoming_fd, life)
             except FileNotFoundError:
                 continue  # its worker removed it meanwhile
-            except OSError:
+            except OSError as error:
                 failed += 1
+                why = why or error.strerror or str(error)
                 continue
             if removed is not None:
                 folders += 1
                 parts += removed[0]
                 size += removed[1]
-    return SweepReport(folders, parts, size, failed)
+    return SweepReport(folders, parts, size, failed, why)
 
 
 def _sweep_life(incoming_fd: int, life: str) -> tuple[int, int] | None:

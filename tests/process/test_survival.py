@@ -322,6 +322,20 @@ def test_what_ends_nothing_and_nobody(tmp_path: Path) -> None:
         assert "ended unexpectedly" not in service.log()
 
 
+def test_signals_without_end_are_counted(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        for n in range(20):
+            service.process.send_signal(signal.SIGUSR1)
+            # The system keeps one of each kind only: wait until it was heard.
+            shown = min(n + 1, 5)
+            wait_for(lambda shown=shown: lines(service, "USR1 ignored: ") >= shown, "a line")  # type: ignore[misc]
+        service.echoes()
+        service.stop()
+        said = [line for line in service.log().splitlines() if "USR1 ignored: " in line]
+        assert len(said) == 6
+        assert "USR1 ignored: and " in said[-1]
+
+
 def test_what_ends_nothing_as_soon_as_there_is_a_process(tmp_path: Path, package: Path) -> None:
     """Main hears it later, and a worker never."""
     flag = waiting_worker(tmp_path, package)

@@ -44,11 +44,11 @@ def test_sweep(path: Path, store: Store) -> None:
         # Died before it had a lock; and a file that is no life.
         (incoming / "begun").mkdir()
         (incoming / "stray").touch()
-        assert sweep_incoming(store.dir_fd) == SweepReport(folders=2, parts=2, bytes=15, failed=1)
+        assert sweep_incoming(store.dir_fd) == SweepReport(2, 2, 15, 1, "Not a directory")
         assert sorted(entry.name for entry in incoming.iterdir()) == ["alive", "stray"]
         assert len(list((incoming / "alive").iterdir())) == 3
         os.close(alive_lock)
-        assert sweep_incoming(store.dir_fd) == SweepReport(folders=1, parts=2, bytes=15, failed=1)
+        assert sweep_incoming(store.dir_fd) == SweepReport(1, 2, 15, 1, "Not a directory")
     finally:
         os.close(alive)
         os.close(over)

@@ -302,10 +302,12 @@ def test_an_end_that_leaves_entries_is_none_in_order(
         held.callback(called.append, "closed")
         return await service._leave(a_store(), held, clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2))
+    monkeypatch.setattr(
+        module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2, why="Is a directory")
+    )
     assert run_with(leave) is False
     assert called == ["closed"]
-    assert "cannot remove 2 entries of /s/.fastscp/incoming" in caplog.text
+    assert "cannot remove 2 entries of /s/.fastscp/incoming (Is a directory): " in caplog.text
 
 
 def test_an_end_without_the_store_is_none_in_order(
@@ -452,13 +454,51 @@ def test_a_worker_that_cannot_be_replaced_is_told_of_again(
     place = workers._Place(3)
     service: Any = SimpleNamespace(_living=list)
     now = 1000.0
-    monkeypatch.setattr(workers.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(20):
         now += 30
         Workers._failed(service, place, "no space")
     assert caplog.text.count("cannot replace worker 3: no space") == 2
     Workers._failed(service, place, "another reason")
     assert "cannot replace worker 3: another reason" in caplog.text
+
+
+def test_one_sweep_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three places wait for it; and what it cannot remove is news only while it changes."""
+    left = 2
+
+    def sweep(_fd: int) -> SweepReport:
+        time.sleep(0.01)  # so that all three wait
+        return SweepReport(1, 5, 100, left, "Read-only file system" if left else "")
+
+    async def use() -> None:
+        nonlocal left
+        config = ServeConfig().for_workers()
+        policy: Any = None
+        nobody: Any = None
+        service = Workers(
+            config, policy, a_store(), nobody, nobody, background=nobody, over=nobody
+        )  # fmt: skip
+        await asyncio.gather(*(service._sweep() for _ in range(3)))
+        assert caplog.text.count("swept 5 unfinished instances") == 1
+        said = "cannot remove 2 entries of /s/.fastscp/incoming (Read-only file system): "
+        assert caplog.text.count(said) == 1
+        await service._sweep()
+        assert caplog.text.count("cannot remove") == 1
+        left = 3
+        await service._sweep()
+        assert "cannot remove 3 entries" in caplog.text
+        left = 0
+        await service._sweep()
+        left = 3
+        await service._sweep()
+        assert caplog.text.count("cannot remove 3 entries") == 2
+
+    monkeypatch.setattr(workers, "sweep_incoming", sweep)
+    with caplog.at_level(logging.INFO):
+        asyncio.run(use())
 
 
 # Processes ----------------------------------------------------------------------------------------
