@@ -184,9 +184,12 @@ class _Broken(Exception):  # noqa: N818 - a finding about the bytes
     """The association ends here."""
 
 
-def due(data: bytes, contexts: Collection[int] = CONTEXTS) -> Due:
-    """Read a conversation; PS3.8 9.3.1, 9.3.5 and Annex E, PS3.7 9.3."""
-    reader = _Conversation(data, contexts)
+def due(data: bytes, contexts: Collection[int] = CONTEXTS, pdata_cap: int = PDATA_CAP) -> Due:
+    """Read a conversation; PS3.8 9.3.1, 9.3.5 and Annex E, PS3.7 9.3.
+
+    pdata_cap: bytes of a P-DATA-TF that are put up with.
+    """
+    reader = _Conversation(data, contexts, pdata_cap)
     try:
         ended = reader.read()
     except _Broken:
@@ -195,8 +198,9 @@ def due(data: bytes, contexts: Collection[int] = CONTEXTS) -> Due:
 
 
 class _Conversation:
-    def __init__(self, data: bytes, contexts: Collection[int]) -> None:
+    def __init__(self, data: bytes, contexts: Collection[int], pdata_cap: int) -> None:
         self._data = data
+        self._pdata_cap = pdata_cap
         self._contexts = contexts
         self.answers: list[tuple[int, int]] = []
         self.stores = 0
@@ -213,7 +217,7 @@ class _Conversation:
             kind, _reserved, length = struct.unpack_from(">BBI", data, at)
             if kind in (5, 7) and length <= 64:
                 return bool(at + 6 + length <= len(data))
-            if kind != 4 or not 6 <= length <= PDATA_CAP:
+            if kind != 4 or not 6 <= length <= self._pdata_cap:
                 raise _Broken
             at = self._pdata(at + 6, at + 6 + length)
         return False

@@ -177,7 +177,7 @@ class _Line:
         self.closed = not more
 
     def judge(self) -> None:
-        wanted = due(self.data)
+        wanted = due(self.data, pdata_cap=16 << 20)
         got = []
         pdus = list(split_pdus(bytes(self._got)))
         # Behind an abort, ours or its own, nothing more is answered; ahead of a release all is.
