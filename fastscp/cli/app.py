@@ -1,15 +1,15 @@
 """The program: its commands put together, and errors made one line and an exit code.
 
-Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 could not start. What a
-command needs is imported when it runs: `--help` stays quick. Results go to stdout, all else to
-stderr.
+Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 could not start, 130
+interrupted. What a command needs is imported when it runs: `--help` stays quick. Results go to
+stdout, all else to stderr.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cyclopts import App, CycloptsError
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["app", "main"]
+
+# As a shell says it of a program that INT ended.
+_INTERRUPTED: Final = 130
 
 app = App(
     name="fastscp",
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FastscpError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", FastscpError.exit_code)
+        return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not trip over it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,8 +36,11 @@ _IGNORED: Final = {
 
 
 def hold_off() -> None:
-    """Let the signals wait that end nothing, until `heard`; the first thing a service does."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+    """Let signals wait until `heard`; the first thing a service does.
+
+    What ends a service waits, too: it then ends in order, however early it comes.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_IGNORED, *_ENDING})
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastscp.errors import StartError, StoreBusyError
@@ -15,7 +16,6 @@ from fastscp.store.names import FILE_MODE, HOME, IDENTITY, LOCK, descriptor, hol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["existing", "explained", "held", "is_store", "open_and_lock", "open_store", "take_lock"]
 
@@ -77,19 +77,38 @@ def explained(path: Path) -> Iterator[None]:
         _refuse(path, str(where), error)
 
 
+def _whole(path: Path, where: str) -> Path:
+    """What a call was refused, as the system names it: by a path, or by a name below a folder."""
+    named = Path(where)
+    if where == ".":
+        return path
+    if named.is_absolute() or named in (path, *path.parents):
+        return named
+    return path / named if named.parts[0] == HOME else path / HOME / named
+
+
+def _owner(named: Path) -> str:
+    """Whose it is what was refused, or the folder around it where it is not there yet."""
+    for found in (named, *named.parents):
+        try:
+            about = found.stat()
+        except OSError:
+            continue
+        return f" ({found} belongs to uid {about.st_uid}, mode {about.st_mode & 0o7777:04o})"
+    return ""
+
+
 def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
-    what = f"cannot use {path} as a store: {where}: {error.strerror}"
+    named = _whole(path, where)
+    what = f"cannot use {path} as a store: {named}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        owner = ""
-        with contextlib.suppress(OSError):
-            found = next(p for p in (path, *path.resolve().parents) if p.exists())
-            there = found.stat()
-            owner = f" ({found} belongs to uid {there.st_uid}, mode {there.st_mode & 0o7777:04o})"
-        advice = f"this runs as uid {os.geteuid()}{owner}; let it write there"
+        advice = f"this runs as uid {os.geteuid()}{_owner(named)}; let it write there"
     elif error.errno == errno.EROFS:
         advice = "the file system is mounted read-only; mount it writable"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "free some space, or inodes (df -i)"
+    elif error.errno == errno.ENOTDIR and path / HOME in (named, *named.parents):
+        advice = f"{named} has the name of a folder and is none: move it away"
     elif error.errno == errno.ENOTDIR:
         advice = "a part of the path is a file; name a directory with --store"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):

@@ -285,11 +285,16 @@ def _next_identity(
     suffixes = tuple(sorted({*known.suffixes, known.suffix, suffix}))
     identity = msgspec.structs.replace(known, layout=layout, suffix=suffix, suffixes=suffixes)
     if identity != known and not layout_change:
+        if layout == known.layout:
+            # The suffix is not set as such.
+            option, back = "--compress", "restore the setting"
+        else:
+            option, back = "--layout", "restore the layout"
         raise ConfigError(
-            "--layout",
+            option,
             f"the store {path} was made with {known.layout!r} and suffix "
             f"{known.suffix!r}, not {layout!r} and {suffix!r}: an instance it holds "
-            f"already would be stored a second time; restore the layout, or add "
+            f"already would be stored a second time; {back}, or add "
             f"--layout-change",
         )
     return identity

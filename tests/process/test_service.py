@@ -283,6 +283,35 @@ def test_it_ends_when_told_while_it_starts(tmp_path: Path) -> None:
     assert not any(Path("/proc", str(pid)).exists() for pid in workers)
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [(("serve", *ANY_PORT), 0), (("echo", "127.0.0.1", "9"), 130)]
+)
+def test_an_interrupt_in_the_first_moments(
+    tmp_path: Path, command: tuple[str, ...], code: int
+) -> None:
+    """While it imports what it needs."""
+    early = tmp_path / "early"
+    early.mkdir()
+    (early / "cyclopts.py").write_text(
+        "import os, signal, sys\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        f"sys.path.remove({str(early)!r})\n"
+        "del sys.modules['cyclopts']\n"
+        "import cyclopts\n"
+        "sys.modules['cyclopts'] = cyclopts\n"
+    )
+    environment = Service.environment()
+    environment["PYTHONPATH"] = f"{early}:{environment['PYTHONPATH']}"
+    done = subprocess.run(
+        [*Service.program(), *command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code == 0:
+        assert "SIGINT: ending before the start is through" in done.stderr
+
+
 def test_a_drain_lets_associations_go_on_and_takes_no_new_ones(tmp_path: Path) -> None:
     with Service(tmp_path) as service, service.peer() as one, service.peer() as other:
         stream = store()

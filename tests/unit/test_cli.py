@@ -212,7 +212,7 @@ def test_bad_usage(arguments: list[str], message: str, error: Callable[[], str])
         (FastscpError("it failed"), 1, "it failed"),
         (StartError("cannot start"), 3, "cannot start"),
         (StoreBusyError("/data", 17), 3, "the store /data is in use by process 17; stop"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_errors_of_a_command(

@@ -136,7 +136,8 @@ def test_changed_layout(path: Path, change: tuple[str, str]) -> None:
     layout, suffix = change
     with opened(path) as store:
         identity = store.id
-    with pytest.raises(ConfigError, match=r"--layout: .* add --layout-change") as caught:
+    option = "--layout" if suffix == ".dcm" else "--compress"
+    with pytest.raises(ConfigError, match=rf"{option}: .* add --layout-change") as caught:
         Store.open(path, layout, suffix)
     assert caught.value.exit_code == 2
     with opened(path, layout, suffix=suffix, layout_change=True) as store:
@@ -199,6 +200,38 @@ def test_no_permission(path: Path) -> None:
     finally:
         os.seteuid(0)
     assert "let it write there" in str(caught.value)
+
+
+def test_no_permission_names_what_was_refused(path: Path) -> None:
+    """Not the store, which may be anybody's: the file that cannot be opened, and whose it is."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root to become somebody else")
+    with opened(path):
+        pass
+    for folder in (*path.parents[:4], path, path / ".fastscp"):
+        folder.chmod(0o777)
+    lock = path / ".fastscp/lock"
+    lock.chmod(0o600)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StartError) as caught:
+            Store.open(path, LAYOUT)
+    finally:
+        os.seteuid(0)
+    assert f"{lock}: Permission denied; this runs as uid 65534" in str(caught.value)
+    assert f"({lock} belongs to uid 0, mode 0600); let it write there" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["incoming", "journal"])
+def test_a_file_in_the_place_of_a_folder_is_named(path: Path, name: str) -> None:
+    with opened(path):
+        pass
+    own = path / ".fastscp" / name
+    own.rmdir()
+    own.touch()
+    with pytest.raises(StartError) as caught:
+        Store.open(path, LAYOUT)
+    assert f"{own} has the name of a folder and is none: move it away" in str(caught.value)
 
 
 @pytest.mark.parametrize(
