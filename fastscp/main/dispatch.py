@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.log import caused
 from fastscp.main.places import Places
-from fastscp.messages.worker import Abandon, Ask, Displaced, Gone, Idle, Offer, Over, Taken
+from fastscp.messages.worker import (
+    Abandon,
+    Ask,
+    Displaced,
+    Gone,
+    Idle,
+    Leaving,
+    Offer,
+    Over,
+    Taken,
+)
 from fastscp_ext import AssociateRJ, encode_associate_rj
 
 if TYPE_CHECKING:
@@ -67,11 +77,12 @@ class _Offered(NamedTuple):
 class _Target:
     """A worker as a target of offers.
 
-    offered: those on their way to it, by number.
+    offered: those on their way to it, by number. is_leaving: it drains, and takes none any more.
     """
 
     worker: Worker
     is_blocked: bool = False
+    is_leaving: bool = False
     last_bytes: int = 0
     rate: float = 0.0
     offered: dict[int, _Offered] = field(default_factory=dict)
@@ -93,6 +104,8 @@ class Dispatch:
         # Those that main rejects, the oldest first.
         self._turned_away: dict[asyncio.Task[None], socket.socket] = {}
         self._number = 0
+        # When a worker that drained was last gone: its successor is due then.
+        self._last_left = 0.0
 
     def start(self) -> None:
         """Begin to weigh the workers."""
@@ -138,6 +151,8 @@ class Dispatch:
             case Gone():
                 self._admission.closed(message.number)
                 self._places.closed(message.number)
+            case Leaving():
+                self._leaving(worker)
             case Taken():
                 offered = self._offered_to(worker).pop(message.number, None)
                 if offered is not None:
@@ -145,6 +160,17 @@ class Dispatch:
                     self._free_slots.append(offered.slot)
                     # There is a slot, and a worker that listens.
                     self._hand_over_waiting()
+
+    def _leaving(self, worker: Worker) -> None:
+        """Hand on what is on its way to a worker that takes none any more; its others go on."""
+        target = self._targets.get(worker.number)
+        if target is None or target.worker is not worker:
+            return
+        target.is_leaving = True
+        for number, (_connection, slot, _when) in list(target.offered.items()):
+            # What it claimed it has told of before.
+            if self._shared.claims.claim(slot, number):
+                self._take_back(target, number)
 
     def left(self, worker: Worker) -> int:
         """Hand on what was on its way to a worker that is gone.
@@ -155,7 +181,8 @@ class Dispatch:
         if worker.number not in self._targets or self._targets[worker.number].worker is not worker:
             # What the books hold of this number is another life's.
             return 0
-        del self._targets[worker.number]
+        if self._targets.pop(worker.number).is_leaving:
+            self._last_left = time.monotonic()
         associations, _connections = self._admission.died(worker.number)
         self._places.left(worker.number)
         for number, (connection, slot, _when) in offered.items():
@@ -189,21 +216,34 @@ class Dispatch:
     def _hand_over_waiting(self) -> None:
         """Give those that wait to the workers with the least load, as far as these take them.
 
-        The others wait on: all workers are starting, or too busy to listen.
+        The others wait on: all workers are starting, too busy to listen, or about to be replaced.
         """
         while self._waiting:
-            ready = [target for target in self._targets.values() if target.worker.is_ready]
+            ready = [
+                target
+                for target in self._targets.values()
+                if target.worker.is_ready and not target.is_leaving
+            ]
             free = [target for target in ready if not self._is_blocked(target)]
             connection = self._waiting[0]
             if ready and not free:
                 self._turn_away(connection, "every worker waits for the disk")
-            elif time.monotonic() - connection.since > _NOBODY_S:
-                self._turn_away(connection, "no worker takes the connection")
             elif not ready and self._admission.draining:
                 self._turn_away(connection, self._admission.draining)
+            elif self._waited_for_nothing(connection, is_any_ready=bool(ready)):
+                self._turn_away(connection, "no worker takes the connection")
             elif not self._offer_to_one(sorted(free, key=self._load), connection):
                 return
             self._waiting.popleft()
+
+    def _waited_for_nothing(self, connection: _Connection, *, is_any_ready: bool) -> bool:
+        """Whether a connection has waited long enough; for a successor it does until that is due.
+
+        A worker that drains ends within its time, and its place is taken then.
+        """
+        if not is_any_ready and any(target.is_leaving for target in self._targets.values()):
+            return False
+        return time.monotonic() - max(connection.since, self._last_left) > _NOBODY_S
 
     def _offer_to_one(self, targets: list[_Target], connection: _Connection) -> bool:
         """Offer a connection to the first worker that takes an offer."""
@@ -310,17 +350,18 @@ class Dispatch:
             received = self._shared.rows.received(target.worker.number)
             target.rate = (target.rate + (received - target.last_bytes) / _LOAD_EVERY_S) / 2
             target.last_bytes = received
-            for number, (_connection, slot, when) in list(target.offered.items()):
+            for number, (connection, slot, when) in list(target.offered.items()):
                 if now - when > _CLAIM_S and self._shared.claims.claim(slot, number):
+                    log.warning(
+                        "worker %d is silent; %s:%d goes on",
+                        target.worker.number, connection.host, connection.port,
+                        extra=caused("taken back from a silent worker", connection.host),
+                    )  # fmt: skip
                     self._take_back(target, number)
 
     def _take_back(self, target: _Target, number: int) -> None:
+        """Hand on a connection that was offered, and that main has claimed itself."""
         connection, slot, _when = target.offered.pop(number)
-        log.warning(
-            "worker %d is silent; %s:%d goes on",
-            target.worker.number, connection.host, connection.port,
-            extra=caused("taken back from a silent worker", connection.host),
-        )  # fmt: skip
         self._free_slots.append(slot)
         self._admission.closed(number)
         self._hand_over(connection)

@@ -23,6 +23,7 @@ __all__ = [
     "FromWorker",
     "Gone",
     "Idle",
+    "Leaving",
     "Offer",
     "Over",
     "Ready",
@@ -121,6 +122,13 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     """The worker is up."""
 
 
+class Leaving(msgspec.Struct, tag=True, frozen=True):
+    """The worker drains: it takes no connection any more.
+
+    What it was offered and has not said `Taken` of before goes on to another worker.
+    """
+
+
 class Failed(msgspec.Struct, tag=True, frozen=True):
     """The worker cannot begin to work, and exits."""
 
@@ -173,4 +181,4 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
-FromWorker: TypeAlias = Ready | Failed | Taken | Ask | Idle | Displaced | Over | Gone
+FromWorker: TypeAlias = Ready | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone

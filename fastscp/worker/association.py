@@ -526,11 +526,20 @@ class Association(Receiver):
             if why:
                 self._abort(why)
 
-    def finish(self) -> None:
-        """End the association as soon as the message in hand, if any, is answered."""
+    def finish(self, rested_s: float) -> None:
+        """End the association as soon as the message in hand, if any, is answered.
+
+        rested_s: what rests for a shorter time, or is no association yet, may begin one message; 0:
+        nobody may.
+        """
         self.outbox.tell_responses_sent = True
-        if not self.mid_message and not self.outbox.owed:
-            self.end_now("shutting down")
+        if self.mid_message or self.outbox.owed:
+            return
+        is_new = self.state in (State.STA1, State.STA2, State.STA3)
+        rests = time.monotonic() - self.idle_since < rested_s
+        if rested_s and (is_new or rests):
+            return
+        self.end_now("shutting down")
 
     def end_now(self, why: str) -> None:
         """End the association whatever it does: A-ABORT where there is one, else close."""

@@ -33,6 +33,7 @@ from fastscp.messages.worker import (
     Failed,
     Gone,
     Idle,
+    Leaving,
     Offer,
     Over,
     Ready,
@@ -71,6 +72,9 @@ _HELD_OFF: Final = (
 )
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
+# Of a worker that is replaced: an association that has rested for a shorter time when the drain
+# time is over may send one more message, in the time of the last.
+_RESTED_S: Final = 1.0
 # Between looks at who may read on, while space is short.
 _REFILL_S: Final = 0.02
 # How long the disk may take for what is in hand, after the drain time or when told to stop: a
@@ -94,6 +98,8 @@ class Worker:
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        # Told to end by a signal of its own: another worker takes its place.
+        self._is_replaced = False
         self.ending = False
         self._closing = False
         self._finished: asyncio.Event = asyncio.Event()
@@ -153,7 +159,7 @@ class Worker:
         self._channel.write_with(loop.add_writer, loop.remove_writer)
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-        loop.add_signal_handler(signal.SIGTERM, self._drain, self.config.drain_timeout)
+        loop.add_signal_handler(signal.SIGTERM, self._recycle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_OFF)
         # Main asks nobody anything who has shown no sign of life for a while; a start may be long.
         self._shared.liveness.heartbeat(self._setup.worker, int(time.monotonic() * 1000))
@@ -171,7 +177,12 @@ class Worker:
             async with asyncio.timeout_at(self._end_by) as self._deadline:
                 await self._finish_in_hand()
                 loop.remove_reader(self._reception.done_fd)
+                # From here on nothing begins that needs the store. Whoever is still connected
+                # meets no descriptor of it, for its number may be another file's soon.
                 self._closing = True
+                self._reception.close()
+                if not self._channel.closed:
+                    loop.add_reader(self._channel.fileno(), self._last_messages)
                 await asyncio.to_thread(self._leave_store)
         except TimeoutError:
             self._give_up()
@@ -231,27 +242,42 @@ class Worker:
         if self._refilling:
             asyncio.get_running_loop().call_later(_REFILL_S, self._refill)
 
+    def _recycle(self) -> None:
+        self._is_replaced = not self._draining
+        self._drain(self.config.drain_timeout)
+
+    def _take_no_more(self) -> None:
+        """Let main hand connections to others from now on."""
+        if not self._draining:
+            self._draining = True
+            self._channel.send(Leaving())
+
     def _drain(self, seconds: float) -> None:
         """Let associations go on for a while, and end when the last has."""
         if self._draining:
             return
-        self._draining = True
+        self._take_no_more()
         loop = asyncio.get_running_loop()
         self._end_within(seconds + _DISK_S)
         loop.call_later(seconds, self._drained)
         self._maybe_finished()
 
     def _drained(self) -> None:
-        """The drain time is over: idle associations end now, a message in hand may finish."""
+        """The drain time is over: idle associations end now, a message in hand may finish.
+
+        A worker that is replaced lets those begin their message, too, that have just come: it took
+        them, and nobody else can have them.
+        """
         if self.ending:
             return
         self.ending = True
+        rested_s = _RESTED_S if self._is_replaced else 0.0
         for association in list(self._associations.values()):
-            association.finish()
+            association.finish(rested_s)
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
 
     def _stop(self) -> None:
-        self._draining = True
+        self._take_no_more()
         for association in list(self._associations.values()):
             association.end_now("shutting down")
         # Peers that do not hang up are left behind.
@@ -298,7 +324,22 @@ class Worker:
             self._drained()
             self._maybe_finished()
 
+    def _last_messages(self) -> None:
+        """Hear, while the store is left, only what makes that a matter of less time."""
+        for message, fd in self._channel.receive():
+            if fd is not None:
+                os.close(fd)
+            if isinstance(message, Stop):
+                self._end_within(_DISK_AT_ONCE_S)
+        if self._channel.closed:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
+
     def _offered(self, offer: Offer, fd: int) -> None:
+        if self._draining:
+            # Main hands it on: it has been told, or reads so next.
+            os.close(fd)
+            return
         if not self._shared.claims.claim(offer.slot, offer.number):
             # Main has given it to somebody else meanwhile.
             os.close(fd)
@@ -313,8 +354,6 @@ class Worker:
             offer.port,
             max_pdu_length=self.config.max_pdu_length,
         )
-        # One that comes when the drain time is over ends like those that were there.
-        association.outbox.tell_responses_sent = self.ending
         self._associations[offer.number] = association
         task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
         self._tasks.add(task)

@@ -36,6 +36,7 @@ cdef class Reception:
     cdef readonly Unfinished unfinished
     cdef Committer committer  # of stable instances
     cdef bint begun           # all above is there to be ended
+    cdef bint closed          # by `close`
     cdef readonly int done_fd
     cdef bytes implementation
     cdef bytes version

@@ -87,12 +87,12 @@ class Compression:
 class Reception:
     """What the associations of one worker share.
 
-    store_fd, incoming_fd: directory descriptors, borrowed for the object's life.
+    store_fd, incoming_fd: directory descriptors, borrowed until `close`.
     shared, worker: what is shared, and this worker's place in it.
     name: of the worker, in journal lines (at most 23 bytes).
     Instances of rules that are `durable` are committed off the loop, the others on it; each kind
     has a journal file of its own. `release` must be called when `done_fd` is readable. Wait until
-    `uncommitted` and `removals` are 0 before the object or its descriptors go.
+    `uncommitted` and `removals` are 0, and call `close`, before its descriptors go.
     new_journal(durable): returns the next journal file for the lines of durable instances, or for
     those of the others, as (descriptor, bytes in it); the descriptor stays the caller's. For
     durable ones it is called off the loop and may open the file there and then. For the others it
@@ -148,6 +148,13 @@ class Reception:
         """Write no more buffered lines to this file, if it is the one in use: it was removed.
 
         For stable lines the commit looks for itself, before it answers.
+        """
+
+    def close(self) -> None:
+        """Use no descriptor of the store or of a journal file again: others get their numbers.
+
+        To be called while `uncommitted` and `removals` are 0. Whatever is stored afterwards is
+        refused with A700.
         """
 
     def refill(self, now: float) -> bool:

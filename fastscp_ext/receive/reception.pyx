@@ -5,7 +5,7 @@ import os
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport PyObject
-from libc.errno cimport EIO, errno
+from libc.errno cimport EBADF, EIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -79,6 +79,11 @@ _DUPLICATES = {
     "named": DUPLICATE_NO, "identical": DUPLICATE_IDENTICAL, "version": DUPLICATE_VERSION,
     "replaced": DUPLICATE_REPLACED, "kept": DUPLICATE_KEPT,
 }
+
+
+def _no_journal(bint durable):
+    # Of a reception that is closed.
+    raise OSError(EBADF, os.strerror(EBADF))
 
 
 cdef void _open_journal(void* reception) noexcept with gil:
@@ -324,6 +329,9 @@ cdef class Reception:
         # An instance whose last byte is written: to the commit, through compression where
         # its rules ask for that.
         cdef Compression compression
+        if self.closed:
+            instance_fail(i, EBADF, b"store in a worker that has left the store")
+            return self.finish_refused(i)
         if i.treatment.compress_level == 0:
             self.enqueue(i)
             return 0
@@ -585,6 +593,14 @@ cdef class Reception:
     def removals(self):
         """Parts and locks that wait to be closed or removed, off the loop."""
         return remover_waiting(&self.worker.removing) + remover_waiting(&self.worker.unlocking)
+
+    def close(self):
+        """Use the store no more. See reception.pyi."""
+        self.closed = True
+        self.worker.store_fd = self.worker.incoming_fd = -1
+        self.committed[DURABILITY_STABLE].journal.fd = -1
+        self.committed[DURABILITY_BUFFERED].journal.fd = -1
+        self.new_journal = _no_journal
 
     def journal_opened(self):
         """See reception.pyi."""

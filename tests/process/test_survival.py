@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import termios
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -421,6 +422,67 @@ def test_a_worker_is_recycled(tmp_path: Path, durability: str) -> None:
         assert "ended unexpectedly" not in service.log()
     # Nobody was lost, so nothing is suspect.
     assert not (service.store / ".fastscp/buffered").exists()
+
+
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_workers_are_recycled_under_traffic(tmp_path: Path, durability: str) -> None:
+    """Nobody is lost, and nobody is answered otherwise, though the drain time is none."""
+    ended = threading.Event()
+    answers: list[tuple[str, object]] = []
+
+    def stores(service: Service, sender: int) -> None:
+        n = 0
+        while not ended.is_set():
+            n += 1
+            sop = f"1.2.{sender}.{n}"
+            try:
+                with service.peer() as peer:
+                    peer.send(store(sop=sop))
+                    answers.append((sop, peer.read_response().status))
+            except (OSError, AssertionError) as error:
+                answers.append((sop, repr(error)))
+
+    with Service(tmp_path, "--drain-timeout", "0", "--durability", durability) as service:
+
+        def recycle(number: int) -> None:
+            told = worker_pid(service, number)
+            before = len(answers)
+            wait_for(lambda: len(answers) > before + 20, "traffic")
+            os.kill(told, signal.SIGTERM)
+            wait_for(lambda: worker_pid(service, number) != told, "another worker")
+
+        senders = [threading.Thread(target=stores, args=(service, n)) for n in range(1, 7)]
+        for one in senders:
+            one.start()
+        try:
+            for number in (0, 1, 0, 1):
+                recycle(number)
+        finally:
+            ended.set()
+            for one in senders:
+                one.join()
+        assert [one for one in answers if one[1] != 0] == []
+        journaled = {fact["sop_instance_uid"] for fact in service.journal()}
+        assert {sop for sop, _status in answers} <= journaled
+        service.stop()
+
+
+def test_the_only_worker_is_recycled(tmp_path: Path) -> None:
+    """Who comes meanwhile waits for the next one."""
+    with Service(tmp_path, workers=1) as service:
+        with service.peer() as peer:
+            before = worker_pid(service, 0)
+            os.kill(before, signal.SIGTERM)
+            with Peer(service.host, service.port) as newcomer:
+                newcomer.send(associate_rq())
+                peer.send(store())
+                assert peer.read_statuses(1) == [(1, 0)]
+                peer.release()
+                answer = newcomer.read_pdu()
+                assert answer is not None
+                assert answer[0] == 2
+        assert worker_pid(service, 0) != before
+        service.stop()
 
 
 # The end ------------------------------------------------------------------------------------------

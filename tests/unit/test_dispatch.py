@@ -27,6 +27,7 @@ from fastscp.messages.worker import (
     FromWorker,
     Gone,
     Idle,
+    Leaving,
     Offer,
     Over,
     SeekIdle,
@@ -244,6 +245,70 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     assert played.dispatch.left(first) == 0
     assert (played.admission.admitted, played.admission.load(0)) == (1, 1)
     assert one.closed is False
+
+
+def test_a_worker_that_leaves_gets_no_more(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, one = played.worker(0)
+    for _ in range(2):
+        played.connect()
+    claimed, unclaimed = offers(one)
+    assert played.shared.claims.claim(claimed.slot, claimed.number)
+    played.dispatch.heard(first, Taken(claimed.number))
+    _second, other = played.worker(1)
+    played.dispatch.heard(first, Leaving())
+    # At once, and as if it had never been offered.
+    assert numbers(other) == [3]
+    assert not played.shared.claims.claim(unclaimed.slot, unclaimed.number)
+    assert (played.admission.load(0), played.admission.load(1)) == (1, 1)
+    assert len(played.dispatch._free_slots) == module.OFFERED_MOST - 1
+    for _ in range(4):
+        played.connect()
+    assert (numbers(one), len(numbers(other))) == ([], 4)
+    # What it has goes on: its request is decided.
+    played.dispatch.heard(first, Ask(claimed.number, "CT", "US"))
+    assert played.admission.admitted == 1
+    assert "silent" not in caplog.text
+
+
+def test_a_connection_waits_for_the_successor_of_the_only_worker(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, one = played.worker(0)
+    # One of another life says nothing of this one.
+    stranger, _end = played.worker(5)
+    played.dispatch.left(stranger)
+    played.dispatch.heard(stranger, Leaving())
+    played.connect()
+    assert len(numbers(one)) == 1
+    played.dispatch.heard(first, Leaving())
+    now = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 40))
+    played.dispatch._hand_over_waiting()
+    assert (len(played.dispatch._waiting), len(played.turned_away)) == (1, 0)
+    played.dispatch.left(first)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 44))
+    successor, end = played.worker(0, up=False)
+    played.dispatch._hand_over_waiting()
+    assert not played.turned_away
+    successor.is_ready = True
+    played.dispatch.came_up(successor)
+    assert len(numbers(end)) == 1
+
+
+def test_nobody_waits_for_a_successor_that_does_not_come(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _one = played.worker(0)
+    played.dispatch.heard(first, Leaving())
+    played.connect()
+    played.dispatch.left(first)
+    assert not played.turned_away
+    now = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 6))
+    played.dispatch._hand_over_waiting()
+    assert len(played.turned_away) == 1
 
 
 def test_what_a_silent_worker_leaves_lying_goes_on(

@@ -1938,3 +1938,28 @@ def test_a_journal_that_fails_costs_only_its_own_durability(tmp_path: Path, brok
 def test_a_peer_that_takes_no_pdv(site: Site) -> None:
     with pytest.raises(ValueError, match="takes no PDV"):
         site.associate(peer_max_pdu_length=7)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_reception_that_is_closed_writes_nowhere(
+    tmp_path: Path, durable: bool, begun: bool
+) -> None:
+    """Its descriptors' numbers may be other files' by then, or a peer's socket."""
+    with Site(tmp_path, durable=durable) as site:
+        one = site.associate()
+        site.feed(one, message(store_rq(), data_set(sop="1.2.3")))
+        site.settle(one)
+        data = message(store_rq(2, sop="1.2.4"), data_set(sop="1.2.4", pixels=40_000))
+        site.feed(one, data[: 20_000 if begun else 0])
+        site.removed()
+        before, lines = site.files(), site.journal()
+        sizes = {path: path.stat().st_size for path in site.store.rglob("*.part")}
+        assert len(sizes) == begun
+        site.reception.close()
+        site.feed(one, data[20_000 if begun else 0 :])
+        site.settle(one)
+        assert one.statuses()[-1] == 0xA700
+        assert (site.files(), site.journal()) == (before, lines)
+        assert site.errors[-1][1] == errno.EBADF
+        assert site.reception.uncommitted == 0

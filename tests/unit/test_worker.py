@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +27,20 @@ from fastscp.messages.worker import (
     FromWorker,
     Gone,
     Idle,
+    Leaving,
     Offer,
+    Over,
     Ready,
     SeekIdle,
     Setup,
+    Stop,
     Taken,
     ToWorker,
     Verdict,
 )
+from fastscp.store.lives import remove_life
 from fastscp.store.store import Store
-from fastscp.worker import association
+from fastscp.worker import association, process
 from fastscp.worker.process import Worker
 from fastscp_ext import Shared
 from tests.kit import DEADLINE_S, abort, associate_rq, echo, reject, split_pdus, store
@@ -241,5 +247,111 @@ def test_the_end_comes_right_behind_an_offer(run: Callable[..., None]) -> None:
         await played.until(Ask)
         played.main.send(Verdict(1, 2, 3, 1, "shutting down"))
         assert await all_of(peer) == reject(2, 3, 1)
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["TERM", "Drain", "Stop"])
+def test_a_worker_that_ends_takes_no_more(run: Callable[..., None], how: str) -> None:
+    """It says so at once, and leaves to main what it had not claimed by then."""
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        peer = await played.associated(1)
+        match how:
+            case "TERM":
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert await played.until(Leaving) == [Leaving()]
+            case "Drain":
+                played.main.send(Drain(60.0))
+            case _:
+                played.main.send(Stop())
+        played.offer(2)
+        if how != "TERM":
+            assert await played.until(Leaving) in ([Leaving()], [Leaving(), Over(1)])
+        if how != "Stop":
+            # What it has it serves.
+            await loop.sock_sendall(peer, store())
+            assert (await loop.sock_recv(peer, 4096))[0] == 4
+        peer.close()
+        heard = await played.until(Gone)
+        assert Taken(2) not in heard
+        assert played.shared.claims.claim(2, 2)
+
+    run(test)
+
+
+def test_a_worker_that_leaves_the_store_takes_no_more(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may take its time over that: meanwhile its descriptors become others'."""
+    goes_on = threading.Event()
+    leaves = threading.Event()
+
+    def slow(store_fd: int, life: str) -> None:
+        leaves.set()
+        assert goes_on.wait(DEADLINE_S)
+        remove_life(store_fd, life)
+
+    monkeypatch.setattr(process, "remove_life", slow)
+
+    async def test(played: Played) -> None:
+        try:
+            played.main.send(Drain(0.0))
+            await played.until(Leaving)
+            assert await asyncio.to_thread(leaves.wait, DEADLINE_S)
+            peer = played.offer(1)
+            # Its copy of the descriptor is closed, and ours: nobody else has it.
+            assert await all_of(peer) == b""
+            assert played.shared.claims.claim(1, 1)
+        finally:
+            goes_on.set()
+
+    run(test)
+
+
+@pytest.mark.parametrize("state", ["connected", "asked", "associated"])
+def test_a_worker_that_is_replaced_serves_who_has_just_come(
+    run: Callable[..., None], state: str
+) -> None:
+    """Its drain time is over at once: one message of each it has taken is answered all the same."""
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        played.worker.config = dataclasses.replace(played.worker.config, drain_timeout=0.0)
+        if state == "associated":
+            peer = await played.associated(1)
+        else:
+            peer = played.offer(1)
+            await played.until(Taken)
+        if state == "asked":
+            await loop.sock_sendall(peer, associate_rq(calling="CT"))
+            await played.until(Ask)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await played.until(Leaving)
+        while not played.worker.ending:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+        if state == "connected":
+            await loop.sock_sendall(peer, associate_rq(calling="CT"))
+            await played.until(Ask)
+        if state != "associated":
+            played.main.send(Verdict(1))
+            assert (await loop.sock_recv(peer, 4096))[0] == 2
+        await loop.sock_sendall(peer, store())
+        assert [pdu[0] for pdu in split_pdus(await all_of(peer))] == [4, 7]
+
+    run(test)
+
+
+def test_a_worker_that_is_replaced_ends_what_is_idle(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_RESTED_S", 0.0)
+
+    async def test(played: Played) -> None:
+        played.worker.config = dataclasses.replace(played.worker.config, drain_timeout=0.0)
+        peer = await played.associated(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await all_of(peer) == abort(0, 0)
 
     run(test)
