@@ -200,7 +200,10 @@ def _take_over_tracebacks() -> None:
 
 
 def hold() -> None:
-    """Keep the lines of this process back until `announce`; their number is bounded as ever."""
+    """Keep the lines of this process back until `announce`, or until one of them is an error.
+
+    Their number is bounded as ever.
+    """
     handler = _queued()
     if handler is not None:
         handler.writer.hold()

@@ -91,10 +91,12 @@ class Writer:
                 self._lose(Lost(when, 1, level >= logging.ERROR))
                 return
             self._append(_Line(make(), level))
+            if level >= logging.ERROR:
+                self._held = False
             self._changed.notify_all()
 
     def hold(self) -> None:
-        """Write nothing until `go_on`."""
+        """Write nothing until `go_on`, or until there is an error to tell of."""
         with self._changed:
             self._held = True
 

@@ -59,6 +59,8 @@ _WAITS_S: Final = 10.0
 # How long the end may wait for the disk, all calls together; the second where it has to flush.
 _LEAVE_S: Final = 10.0
 _FLUSH_S: Final = 60.0
+# How long a start may keep the log back, so that `listening on` is its first line.
+_SILENT_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
 _ORPHANS_S: Final = 8.0
 
@@ -95,6 +97,7 @@ class Service:
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
+        self._loop.call_later(_SILENT_S, logs.announce)
         serving = self._loop.create_task(self._serve())
         with heard(self._loop, lambda name: self._signalled(name, serving)):
             try:
@@ -358,6 +361,8 @@ class Service:
 
     def _signalled(self, name: signal.Signals, task: asyncio.Task[int]) -> None:
         """End, in order; told again: at once. task: what serves."""
+        # Whoever ends a start wants to know what it is about.
+        logs.announce()
         workers = self._workers
         if self._done.done():
             log.warning("%s again: the end is under way", name.name)
@@ -453,7 +458,8 @@ def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
-    stderr then, one line each and first of all: the log's lines wait for it.
+    stderr then, one line each and first of all: the log's lines wait for it, unless the start takes
+    long, has an error to tell of, or is ended by a signal.
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()

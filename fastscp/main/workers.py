@@ -193,7 +193,8 @@ class Workers:
             return
         for worker in self._living():
             worker.channel.send(Drain(self._config.drain_timeout))
-        seconds = self._config.drain_timeout + _PATIENCE_S
+        # Before the start is through there is no association to go on.
+        seconds = _PATIENCE_S + (self._config.drain_timeout if self._is_started else 0.0)
         self._loop.call_later(seconds, self._end_by_force, seconds)
 
     def stop(self) -> None:
@@ -240,6 +241,9 @@ class Workers:
                 "hangs: it keeps the store until it is gone; check the store's disk",
                 worker.number, worker.process.pid if worker.process else 0,
             )  # fmt: skip
+            # A start that waits for it goes on, to its end.
+            if not worker.ready.done():
+                worker.ready.set_result(None)
         if self._living():
             self._over(1)
 

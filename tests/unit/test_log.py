@@ -388,6 +388,16 @@ def test_what_is_held_back_comes_after_the_announcement(queue: Queue) -> None:
     assert lines[1:] == ["x" * 9] * 75 + ["125 lost since 0, 0 errors"]
 
 
+def test_an_error_is_not_held_back(queue: Queue) -> None:
+    queue.writer.hold()
+    queue.put("x")
+    assert not queue.writer.flush(0)
+    queue.put("broken", logging.ERROR)
+    assert queue.writer.flush(20)
+    queue.writer.go_on(b"listening\n")
+    assert queue.go_on() == ["x", "broken", "listening"]
+
+
 def test_the_end_waits_for_a_stopped_reader_only_so_long(queue: Queue) -> None:
     queue.stop_reading()
     assert not queue.writer.flush(0.01)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp import log as logs
 from fastscp.config.settings import ServeConfig
 from fastscp.errors import StartError
 from fastscp.main import serve as module
@@ -28,6 +29,7 @@ from fastscp.main.storewatch import Look, SpaceState
 from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers
 from fastscp.store.lives import SweepReport
+from fastscp_ext import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,6 +196,76 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             await in_thread(os.stat, "/")
 
     asyncio.run(call())
+
+
+# A start ------------------------------------------------------------------------------------------
+
+
+def test_a_start_ends_though_a_worker_cannot_be_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system holds it in a call on the disk: it is left behind."""
+    process: Any = SimpleNamespace(pid=77, code=None, has_ended=lambda: False, kill=lambda: None)
+    monkeypatch.setattr(workers, "spawn", lambda _descriptors: process)
+    monkeypatch.setattr(workers, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(workers, "_KILLED_S", 0.01)
+    over: list[int] = []
+    listener: Any = SimpleNamespace(joined=lambda _worker: None)
+
+    async def start() -> None:
+        # Nobody has an association yet: its drain time is nothing to wait for.
+        config = ServeConfig(workers=2, drain_timeout=1000.0).for_workers()
+        store = a_store(
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
+        )
+        made = workers.Workers(
+            config, workers.policy_of(config), store, Shared(), listener,
+            background=lambda work: work.close(), over=over.append,
+        )  # fmt: skip
+        starting = asyncio.get_running_loop().create_task(made.start(2))
+        while len(made._living()) < 2:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+        made.drain()
+        await asyncio.wait_for(starting, 20)
+        assert over == [1]
+        for worker in made._living():
+            asyncio.get_running_loop().remove_reader(worker.channel.fileno())
+            worker.channel.close()
+
+    asyncio.run(start())
+    gc.collect()
+    assert caplog.text.count("(process 77) is still there after a kill") == 2
+
+
+@pytest.mark.parametrize("how", ["it takes long", "a signal"])
+def test_a_start_does_not_keep_the_log_back_for_ever(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[bool] = []
+    monkeypatch.setattr(module, "_SILENT_S", 0.0 if how == "it takes long" else 1e6)
+    monkeypatch.setattr(logs, "announce", lambda: announced.append(True))
+
+    async def serve(service: Service) -> int:
+        hangs = asyncio.Event()
+
+        async def start() -> int:
+            if how == "a signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            while not announced:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await hangs.wait()
+            return 1
+
+        monkeypatch.setattr(service, "_serve", start)
+        return await asyncio.wait_for(service.serve(), 20)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert run_with(serve) == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert announced
 
 
 # The service --------------------------------------------------------------------------------------
