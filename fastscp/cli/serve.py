@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastscp import log
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
+from fastscp.errors import StartError
 
 __all__ = ["serve"]
 
@@ -24,7 +25,12 @@ def serve(
     or KiB, MiB, GiB. Lists repeat the option or use commas.
     """
     settings = load_settings(given, config, verbose, quiet).config
-    log.configure("main", settings.log_level, settings.log_format, queued=True)
+    try:
+        log.configure("main", settings.log_level, settings.log_format, queued=True)
+    except OSError as error:
+        raise StartError(
+            f"cannot begin ({error.strerror}); raise the limit of processes and threads"
+        ) from error
     from fastscp.main import serve as service
 
     code: int = service.run(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import threading
@@ -51,6 +52,7 @@ class Writer:
     write: the one call that may block; takes bytes, returns how many it wrote, raises OSError.
     tell_lost: makes the line that tells of lost lines. idle: called by the thread before it waits;
     may put lines; returns after how many seconds to call again, None for "not before a line comes".
+    Raises OSError where the thread cannot be started.
     """
 
     def __init__(
@@ -80,7 +82,10 @@ class Writer:
         # The line on the descriptor has no end yet, and never gets its own.
         self._torn = False
         self._closed = False
-        threading.Thread(target=self._run, name="log", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="log", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"cannot start a thread for the log: {error}") from error
 
     def put(self, level: int, when: float, make: Callable[[], bytes]) -> None:
         """Queue a line, or drop and count it. make: called only where there is room."""

@@ -10,11 +10,13 @@ import asyncio
 import errno
 import logging
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from fastscp.store.journal import Segments
 
@@ -30,9 +32,9 @@ class JournalAhead:
     """Has the next journal file at hand. All methods run on the loop, except `prepare` and `close`.
 
     Without `prepare` the first file is opened when the first line is to be written: a worker that
-    flushes everything has none, and no helper thread. segments: where they come from. opened():
-    called when `next` has an answer again after it had none. removed(fd): called for a file in use
-    that was removed.
+    flushes everything has none. segments: where they come from. opened(): called when `next` has an
+    answer again after it had none. removed(fd): called for a file in use that was removed. Raises
+    OSError where the helper thread cannot be started.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class JournalAhead:
         self._segments = segments
         self._opened = opened
         self._removed = removed
-        self._helper = ThreadPoolExecutor(1, "journal")
+        self._helper = Helpers("journal", 1)
         self._in_use = _NONE
         self._error: OSError | None = None
         self._opening: Future[int | OSError] | None = None
@@ -79,7 +81,7 @@ class JournalAhead:
 
     def close(self) -> None:
         """Close the files and remove the one that was not needed. Off the loop, and last of all."""
-        self._helper.shutdown()
+        self._helper.close()
         if self._in_use != _NONE:
             os.close(self._in_use)
         # One may have been opened that the loop has not heard of.
@@ -127,7 +129,7 @@ class JournalAhead:
             except Exception:
                 log.exception("a bug, or the disk, in the care for the journal")
 
-        future = self._helper.submit(work, *arguments)
+        future = self._helper.call(work, *arguments)
         asyncio.wrap_future(future).add_done_callback(ended)
         return future
 

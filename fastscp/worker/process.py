@@ -48,6 +48,7 @@ from fastscp.store.journal import Segments
 from fastscp.store.lives import create_life, remove_life
 from fastscp.store.names import INCOMING
 from fastscp.worker.association import Association
+from fastscp.worker.helpers import Helpers
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.rules import DEFAULT, rules_from
@@ -107,6 +108,7 @@ class Worker:
         self._deadline: asyncio.Timeout | None = None
         self._next_tick = 0.0
         self._tick_s = _tick_of(self.config)
+        self._leaver = Helpers("leave", 1)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
         self._rules = rules_from(self.config)
@@ -183,7 +185,8 @@ class Worker:
                 self._reception.close()
                 if not self._channel.closed:
                     loop.add_reader(self._channel.fileno(), self._last_messages)
-                await asyncio.to_thread(self._leave_store)
+                await asyncio.wrap_future(self._leaver.call(self._leave_store))
+                self._leaver.close()
         except TimeoutError:
             self._give_up()
         loop.remove_reader(self._channel.fileno())
@@ -243,8 +246,9 @@ class Worker:
             asyncio.get_running_loop().call_later(_REFILL_S, self._refill)
 
     def _recycle(self) -> None:
-        self._is_replaced = not self._draining
-        self._drain(self.config.drain_timeout)
+        if not self._draining:
+            self._is_replaced = True
+            self._drain(self.config.drain_timeout)
 
     def _take_no_more(self) -> None:
         """Let main hand connections to others from now on."""
@@ -464,10 +468,10 @@ def main(arguments: Sequence[str]) -> None:
         # Main went away before it said what to do.
         return
     setproctitle(f"fastscp: worker {setup.worker}")
-    logs.configure(
-        f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format, queued=True
-    )
     try:
+        logs.configure(
+            f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format, queued=True
+        )
         shared = Shared(shared_fd)
     except (OSError, ValueError) as error:
         channel.send(Failed(str(error)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ class Lane(Generic[_T, _R]):
     """A few threads that work on items. All methods run on the loop.
 
     work(item): what a thread does with one. done(item, future): then, on the loop; its future has
-    what `work` returned or raised.
+    what `work` returned or raised. Raises OSError where the threads cannot be started.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Lane(Generic[_T, _R]):
         work: Callable[[_T], _R],
         done: Callable[[_T, asyncio.Future[_R]], None],
     ) -> None:
-        self._threads = ThreadPoolExecutor(threads, name)
+        self._threads = Helpers(name, threads)
         self._free = threads
         self._work = work
         self._done = done
@@ -71,14 +72,13 @@ class Lane(Generic[_T, _R]):
 
     def close(self) -> None:
         """End the threads, once nothing is under way. Off the loop."""
-        self._threads.shutdown()
+        self._threads.close()
 
     def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._free and self._turns:
             item = self._turns.take()
             self._free -= 1
-            future = loop.run_in_executor(self._threads, self._work, item)
+            future = asyncio.wrap_future(self._threads.call(self._work, item))
             future.add_done_callback(partial(self._ended, item))
 
     def _ended(self, item: _T, future: asyncio.Future[_R]) -> None:
