@@ -10,7 +10,7 @@ from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABLE, uid_grade
-from fastscp_ext.errors import CodecError, CommandError, PDUError
+from fastscp_ext.errors import CodecError, CommandError, PDUError, PDULimitError
 from fastscp_ext.receive.receiver import Receiver
 from fastscp_ext.receive.reception import Compression, Duplicate, Reception
 from fastscp_ext.receive.rules import Rules
@@ -80,6 +80,7 @@ __all__ = [
     "LayoutError",
     "Liveness",
     "PDUError",
+    "PDULimitError",
     "PDUStream",
     "Parcel",
     "PresentationContextAC",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CodecError", "CommandError", "PDUError"]
+__all__ = ["CodecError", "CommandError", "PDUError", "PDULimitError"]
 
 
 class CodecError(Exception):
@@ -19,6 +19,10 @@ class PDUError(CodecError):
     def __init__(self, message: str, offset: int = 0, reason: int = 6) -> None:
         super().__init__(message, offset)
         self.reason = reason
+
+
+class PDULimitError(PDUError):
+    """A PDU that the standard allows, and that holds more than is taken from anybody."""
 
 
 class CommandError(CodecError):

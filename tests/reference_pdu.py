@@ -141,6 +141,10 @@ def context_items(raw: bytes) -> Items:
     return items
 
 
+def proposals(contexts: list[bytes]) -> int:
+    return sum(len(of_type(context_items(context), 0x40)) for context in contexts)
+
+
 def context_rq(raw: bytes) -> PresentationContextRQ:
     items = context_items(raw)
     return PresentationContextRQ(
@@ -159,6 +163,7 @@ def associate_rq(body: bytes) -> AssociateRQ:
     items = split_items(body[68:])
     contexts = of_type(items, 0x20)
     need(len(contexts) <= 256)
+    need(proposals(contexts) <= 8192)
     information = [user_information(v, True) for v in of_type(items, 0x50)[:1]]
     return AssociateRQ(
         called_ae=called,
@@ -177,6 +182,7 @@ def associate_ac(body: bytes) -> AssociateAC:
     items = split_items(body[68:])
     contexts = of_type(items, 0x21)
     need(len(contexts) <= 256)
+    need(proposals(contexts) <= 8192)
     information = [user_information(v, False) for v in of_type(items, 0x50)[:1]]
     return AssociateAC(
         called_ae=called,

@@ -190,10 +190,11 @@ def _answer_contexts(
     _note_ids(notes, "repeated, first one used", repeated)
     _note_ids(notes, "even", [id_ for id_ in first if id_ % 2 == 0])
 
+    syntaxes = _Syntaxes(policy)
     answers: list[PresentationContextAC] = []
     contexts: dict[int, AcceptedContext] = {}
     for context in first.values():
-        result, transfer_syntax = _judge(context, declared_storage, policy)
+        result, transfer_syntax = _judge(context, declared_storage, policy, syntaxes)
         if result == ACCEPTANCE:
             contexts[context.id] = AcceptedContext(context.abstract_syntax, transfer_syntax)
         answers.append(PresentationContextAC(context.id, result, transfer_syntax))
@@ -207,15 +208,43 @@ def _note_ids(notes: list[str], what: str, ids: list[int]) -> None:
         notes.append(f"presentation context ids {what}: {', '.join(map(str, ids[:8]))}{more}")
 
 
+class _Syntaxes:
+    """The transfer syntaxes of one request, each judged once however often it is proposed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._rule = policy.transfer_syntaxes
+        self._usable: dict[str, bool] = {}
+        self._accepted: dict[str, bool] = {}
+
+    def usable(self, proposed: tuple[str, ...]) -> list[str]:
+        """Those that are UIDs, in the requestor's order, once each."""
+        judged = self._usable
+        for uid in dict.fromkeys(proposed):
+            if uid not in judged:
+                judged[uid] = uid_grade(uid) >= UID_USABLE
+        return [uid for uid in dict.fromkeys(proposed) if judged[uid]]
+
+    def accepted(self, usable: list[str]) -> list[str]:
+        """Those among them that the rule lets in."""
+        judged = self._accepted
+        for uid in usable:
+            if uid not in judged:
+                judged[uid] = self._rule.accepts(uid)
+        return [uid for uid in usable if judged[uid]]
+
+
 def _judge(
-    context: PresentationContextRQ, declared_storage: set[str], policy: Policy
+    context: PresentationContextRQ,
+    declared_storage: set[str],
+    policy: Policy,
+    syntaxes: _Syntaxes,
 ) -> tuple[int, str]:
     """Result and transfer syntax of one context.
 
     A refused context gets a transfer syntax too, though it means nothing: some requestors cannot
     read the answer without one.
     """
-    usable = [uid for uid in context.transfer_syntaxes if uid_grade(uid) >= UID_USABLE]
+    usable = syntaxes.usable(context.transfer_syntaxes)
     refused_with = usable[0] if usable else uids.IMPLICIT_VR_LITTLE_ENDIAN
     abstract_syntax = context.abstract_syntax
     if policy.strict and context.id % 2 == 0:
@@ -226,7 +255,7 @@ def _judge(
         return ABSTRACT_SYNTAX_NOT_SUPPORTED, refused_with
     # Verification never carries a data set, so no transfer syntax can be wrong for it.
     if abstract_syntax != uids.VERIFICATION:
-        usable = [uid for uid in usable if policy.transfer_syntaxes.accepts(uid)]
+        usable = syntaxes.accepted(usable)
     if not usable:
         return TRANSFER_SYNTAXES_NOT_SUPPORTED, refused_with
     return ACCEPTANCE, _choose(usable)

@@ -24,6 +24,7 @@ from fastscp_ext import (
     AssociateRQ,
     CommandError,
     PDUError,
+    PDULimitError,
     Receiver,
     Reception,
     Rules,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from fastscp.association.negotiation import Policy
     from fastscp.config.settings import WorkerConfig
+    from fastscp.worker.requests import Requests
 
 __all__ = ["Association", "Reception"]
 
@@ -87,6 +89,7 @@ class Owner(Protocol):
     config: WorkerConfig
     run: str
     ending: bool
+    requests: Requests
 
     def ask(self, association: Association, calling_ae: str, called_ae: str) -> None: ...
     def over(self, association: Association) -> None: ...
@@ -118,8 +121,8 @@ class Association(Receiver):
         self.name = f"#{self.number} {self.peer}"
         self._began = time.monotonic()
         self._deadline: float | None = None
-        # The request and our answer, while main decides; dropped then, they are large.
-        self._deciding: tuple[AssociateRQ, Accepted] | None = None
+        # Our answer to the request, and the peer's implementation, while main decides.
+        self._deciding: tuple[Accepted, str] | None = None
         self._half_closed = False
         # Heard before all that was read is taken in.
         self._eof = False
@@ -188,7 +191,10 @@ class Association(Receiver):
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
         event = PDU_EVENTS[pdu_type]
         if event is Event.EVT6 and self.state is State.STA2:
-            self._associate(pdu)
+            if self.request_waits:
+                self._out_of_place(Event.EVT19, "A-ASSOCIATE-RQ behind another one")
+            else:
+                self._request_received(pdu)
             return
         if event is Event.EVT16:
             self._aborted(pdu)
@@ -308,10 +314,23 @@ class Association(Receiver):
 
     # Associating ---------------------------------------------------------------------------------
 
-    def _associate(self, pdu: bytes) -> None:
+    def _request_received(self, pdu: bytes) -> None:
         self.expect_associate(False)
+        if not self._owner.requests.add(self, pdu):
+            # From now on it is for us that it waits.
+            self._deadline = time.monotonic() + _DECISION_S
+            self.pace.hold(_ADMISSION)
+
+    def request_begins(self, pdu: bytes) -> None:
+        """Decode the request, and have main decide over it: it is its turn."""
+        if self.state is not State.STA2 or self._transport is None:
+            return
         try:
             rq = decode_associate_rq(pdu)
+        except PDULimitError as error:
+            self._machine.handle(Event.EVT6, acceptable=False)
+            self._reject(2, 3, 2, f"A-ASSOCIATE-RQ: {error}")
+            return
         except PDUError as error:
             self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
             return
@@ -325,7 +344,8 @@ class Association(Receiver):
             return
         self._machine.handle(Event.EVT6)
         self._deadline = time.monotonic() + _DECISION_S
-        self._deciding = (rq, outcome)
+        # The request itself goes: it may be large.
+        self._deciding = (outcome, self._implementation(rq))
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
         self._owner.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
@@ -344,12 +364,11 @@ class Association(Receiver):
         decided = self._decided()
         if decided is None:
             return
-        rq, accepted = decided
+        accepted, implementation = decided
         self._has_place = True
         self._machine.handle(Event.EVT7)
         establish(
             self,
-            rq,
             accepted,
             rules,
             association=f"{self._owner.run}.{self.number}",
@@ -364,9 +383,9 @@ class Association(Receiver):
         log.info(
             "%s: associated with '%s', %d of %d presentation contexts, window %d, "
             "peer takes %s bytes%s",
-            self.name, printable(ae_title(rq.called_ae)), len(accepted.contexts),
+            self.name, printable(ae_title(accepted.ac.called_ae)), len(accepted.contexts),
             len(accepted.ac.presentation_contexts), accepted.window,
-            accepted.peer_max_pdu_length or "any number of", self._implementation(rq),
+            accepted.peer_max_pdu_length or "any number of", implementation,
             extra=caused("associated", self.host, _SHOWN),
         )  # fmt: skip
         ac = encode_associate_ac(accepted.ac)
@@ -375,7 +394,7 @@ class Association(Receiver):
         self.outbox.send_pdu(ac)
         self.pace.go_on(_ADMISSION)
 
-    def _decided(self) -> tuple[AssociateRQ, Accepted] | None:
+    def _decided(self) -> tuple[Accepted, str] | None:
         """What main was asked about, if it was and the peer still waits for the answer (Sta3)."""
         if self.state is not State.STA3:
             return None
@@ -458,6 +477,7 @@ class Association(Receiver):
         PDU just sent.
         """
         self.stop()
+        self._deciding = None
         self._deadline = time.monotonic() + _HANG_UP_S
         self._tell_end()
         self.pace.go_on(_ADMISSION)
@@ -520,6 +540,9 @@ class Association(Receiver):
                 waiting = self.state is State.STA2
                 if self.state in (State.STA2, State.STA13):
                     self._machine.handle(Event.EVT18)
+                if waiting and self.request_waits:
+                    self._drop_connection("too many A-ASSOCIATE-RQs at a time")
+                    return
                 self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")
         elif self.state is State.STA6:
             why = self.overdue(now, config.message_timeout, config.min_rate, config.idle_timeout)

@@ -11,14 +11,13 @@ from fastscp_ext import ae_title, encoding_of
 
 if TYPE_CHECKING:
     from fastscp.association.negotiation import Accepted
-    from fastscp_ext import AssociateRQ, Receiver, Rules
+    from fastscp_ext import Receiver, Rules
 
 __all__ = ["establish"]
 
 
 def establish(
     receiver: Receiver,
-    rq: AssociateRQ,
     accepted: Accepted,
     rules: Rules,
     *,
@@ -31,11 +30,12 @@ def establish(
     association, peer: the association's id and its peer's address, for the journal. ae_row: of the
     calling AE title, among the counters.
     """
+    ac = accepted.ac
     # Members of a journal line, each behind a comma: how the codec puts them in.
     members = {
         "association": association,
-        "calling_ae": ae_title(rq.calling_ae),
-        "called_ae": ae_title(rq.called_ae),
+        "calling_ae": ae_title(ac.calling_ae),
+        "called_ae": ae_title(ac.called_ae),
         "peer": peer,
     }
     contexts = []
@@ -56,8 +56,8 @@ def establish(
         peer_max_pdu_length=accepted.peer_max_pdu_length,
         unique_ids=accepted.window > 1,
         journal_members=b"," + msgspec.json.encode(members)[1:-1],
-        calling_ae=_plain_title(rq.calling_ae),
-        called_ae=_plain_title(rq.called_ae),
+        calling_ae=_plain_title(ac.calling_ae),
+        called_ae=_plain_title(ac.called_ae),
         ae_row=ae_row,
     )
 

@@ -51,6 +51,7 @@ from fastscp.worker.association import Association
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
+from fastscp.worker.requests import Requests
 from fastscp.worker.rules import DEFAULT, rules_from
 from fastscp_ext import Reception, Shared
 
@@ -96,6 +97,7 @@ class Worker:
         self.policy = setup.policy
         self.run = setup.run
         self._associations: dict[int, Association] = {}
+        self.requests = Requests()
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -301,6 +303,7 @@ class Worker:
                     if fd is not None:
                         self._offered(message, fd)
                 case Verdict():
+                    self.requests.decided(message.number)
                     association = self._associations.get(message.number)
                     if association is not None and message.result:
                         association.rejected(message)
@@ -419,12 +422,14 @@ class Worker:
     # What associations ask for -------------------------------------------------------------------
 
     def ask(self, association: Association, calling_ae: str, called_ae: str) -> None:
+        self.requests.asked(association.number)
         self._channel.send(Ask(association.number, calling_ae, called_ae))
 
     def over(self, association: Association) -> None:
         self._channel.send(Over(association.number))
 
     def gone(self, association: Association) -> None:
+        self.requests.decided(association.number)
         if self._associations.pop(association.number, None) is not None:
             self._channel.send(Gone(association.number))
         self._maybe_finished()

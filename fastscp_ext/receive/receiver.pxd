@@ -23,7 +23,8 @@ cdef class Receiver:
     cdef Framer framer
     cdef Instance* current        # of the message whose data set comes in
     cdef Rest rest                # of the last read, while it waits
-    cdef uint32_t unfinished      # bytes that the framer holds of what is not whole, last weighed
+    cdef bytes request            # a whole A-ASSOCIATE-RQ that waits to be decoded, or None
+    cdef uint32_t unfinished      # bytes of it, and of what is not whole, last weighed
     cdef bint wary                # the last read left a rest: the next is a short one
     cdef bint established
     cdef bint stopped             # nothing is interpreted any more
@@ -48,6 +49,7 @@ cdef class Receiver:
     cdef int _drop_rest(self) except -1
     cdef int _before_next(self) except -1
     cdef int _frames(self, Cursor* c) except -1
+    cdef uint32_t _unfinished_now(self) noexcept
     cdef int _weigh(self) except -1
     cdef uint32_t _data(self) except? 0
     cdef int _header(self) except -1

@@ -162,6 +162,19 @@ class Receiver:
     def expect_associate(self, awaited: bool) -> None:
         """Whether an A-ASSOCIATE-RQ is in its place now."""
 
+    def keep_request(self, pdu: bytes) -> None:
+        """Have a whole A-ASSOCIATE-RQ wait here to be decoded; called while it is received.
+
+        It counts with what is not whole, and goes where that grows too large, or at the end.
+        """
+
+    def take_request(self) -> bytes | None:
+        """The A-ASSOCIATE-RQ that waits, which does so no longer; None: none does."""
+
+    @property
+    def request_waits(self) -> bool:
+        """Whether a whole A-ASSOCIATE-RQ waits to be decoded."""
+
     def stop(self) -> None:
         """Interpret nothing any more: what still arrives is counted in `ignored_bytes`.
 
@@ -177,7 +190,7 @@ class Receiver:
         """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
 
     def outgrown(self) -> None:
-        """Give back what is not whole of a request or a command set, and end the association.
+        """Give back what is not whole of a request or a command set, or waits, and end.
 
         Of all it holds most, and together they hold more than they may.
         """

@@ -266,6 +266,9 @@ cdef class Receiver:
             elif kind == FRAME_PDU:
                 if self.outbox.trace:
                     self.pdu_traced(False, f.pdu_type, f.pdu_length)
+                work += MESSAGE_WORK
+                if f.pdu_size > COMMAND_PLACE:
+                    work += f.pdu_size
                 self.pdu_received(f.pdu_type, f.pdu[:f.pdu_size])
                 framer_drop_pdu(f)
             else:
@@ -281,16 +284,22 @@ cdef class Receiver:
         if self.current != NULL:
             # The fragments collected stay where they are until here.
             instance_flush(worker, self.current)
-        if f.pdu_room + f.command_room != self.unfinished:
+        if self._unfinished_now() != self.unfinished:
             self._weigh()
             if self.stopped:
                 self.ignored_bytes += c.left
                 c.left = 0
         return 0
 
+    cdef uint32_t _unfinished_now(self) noexcept:
+        cdef uint32_t waits = 0
+        if self.request is not None:
+            waits = <uint32_t>PyBytes_GET_SIZE(self.request)
+        return self.framer.pdu_room + self.framer.command_room + waits
+
     cdef int _weigh(self) except -1:
-        # What is not whole takes another amount than it did.
-        self.unfinished = self.framer.pdu_room + self.framer.command_room
+        # What is not whole, or waits to be decoded, takes another amount than it did.
+        self.unfinished = self._unfinished_now()
         return self.reception.unfinished.weigh(self, self.unfinished)
 
     cdef uint32_t _data(self) except? 0:
@@ -530,8 +539,26 @@ cdef class Receiver:
         """Whether an A-ASSOCIATE-RQ is in its place now."""
         self.awaiting_associate = awaited
 
+    def keep_request(self, bytes pdu not None):
+        """Have a whole request wait here to be decoded. See receiver.pyi."""
+        self.request = pdu
+
+    def take_request(self):
+        """The request that waits, which does so no longer. See receiver.pyi."""
+        cdef bytes pdu = self.request
+        if pdu is not None:
+            self.request = None
+            self._weigh()
+        return pdu
+
+    @property
+    def request_waits(self):
+        """Whether a whole A-ASSOCIATE-RQ waits to be decoded."""
+        return self.request is not None
+
     def stop(self):
         """Interpret nothing any more. See receiver.pyi."""
+        self.take_request()
         self.stopped = True
         self.established = False
         self._drop_rest()
@@ -563,6 +590,7 @@ cdef class Receiver:
         """Give back what is not whole, and end. See receiver.pyi."""
         cdef uint8_t pdu_type = self.framer.pdu_type
         framer_end(&self.framer)
+        self.request = None
         self._weigh()
         self.framing_failed(2, 0, "too many long requests at a time", pdu_type)
 

@@ -1,4 +1,4 @@
-"""What requests and command sets take in one worker while they are not whole."""
+"""What requests and command sets take in one worker while they are not whole, or wait."""
 
 from typing import final
 
@@ -7,6 +7,8 @@ __all__ = ["Unfinished"]
 @final
 class Unfinished:
     """What the receivers of one worker hold of requests and command sets that have not ended.
+
+    A request that is whole and waits to be decoded counts, too.
 
     A request may have 1 MiB and a command set 64 KiB, and a peer can leave it at that until a timer
     ends it. Ordinary ones, up to 16 KiB, are not counted: few are larger. Those that are may hold

@@ -18,7 +18,7 @@ from fastscp_ext.wire.cursor cimport (
     Cursor, cursor_over, peek_u8, skip, take_span, take_u8, take_u16_be, take_u32_be,
 )
 
-from fastscp_ext.errors import PDUError
+from fastscp_ext.errors import PDUError, PDULimitError
 from fastscp_ext.wire.pdus import (
     Abort,
     AssociateAC,
@@ -94,6 +94,7 @@ cdef enum:
     SHORT_BODY_CAP = 64         # tolerated for release and abort
     CONTEXTS_CAP = 256          # one for every possible id
     TRANSFER_SYNTAXES_CAP = 256
+    PROPOSALS_CAP = 8192        # transfer syntaxes in all: 128 contexts with 64 each
     PDV_MIN = 2                 # context id and message control header
     UID_MAX = 64
     VERSION_NAME_MAX = 16
@@ -151,7 +152,8 @@ cdef str span_text(Cursor span):
     return PyUnicode_DecodeLatin1(<const char*>span.at, span.left, NULL)
 
 
-cdef object presentation_context(const uint8_t* start, const Item* item):
+cdef object presentation_context(const uint8_t* start, const Item* item, uint32_t* proposals):
+    # proposals: transfer syntaxes of the PDU so far.
     cdef Cursor rest = item.value
     cdef Item sub
     cdef uint8_t context_id = 0
@@ -168,6 +170,10 @@ cdef object presentation_context(const uint8_t* start, const Item* item):
         elif sub.type == ITEM_TRANSFER_SYNTAX:
             if len(transfer_syntaxes) == TRANSFER_SYNTAXES_CAP:
                 raise refused("too many transfer syntaxes in a presentation context", sub.offset)
+            proposals[0] += 1
+            if proposals[0] > PROPOSALS_CAP:
+                raise PDULimitError(
+                    f"more than {<int>PROPOSALS_CAP} transfer syntaxes in all", sub.offset)
             transfer_syntaxes.append(span_text(sub.value))
     if item.type == ITEM_PRESENTATION_CONTEXT_AC:
         return PresentationContextAC(
@@ -276,6 +282,7 @@ cdef object associate(const uint8_t* start, Cursor body, bint is_rq):
     cdef Cursor reserved
     cdef Item item
     cdef uint16_t version = 0
+    cdef uint32_t proposals = 0
     cdef uint8_t context_item = ITEM_PRESENTATION_CONTEXT_AC
     cdef list contexts = []
     application_context = None
@@ -295,7 +302,7 @@ cdef object associate(const uint8_t* start, Cursor body, bint is_rq):
         elif item.type == context_item:
             if len(contexts) == CONTEXTS_CAP:
                 raise refused("too many presentation contexts", item.offset)
-            contexts.append(presentation_context(start, &item))
+            contexts.append(presentation_context(start, &item, &proposals))
         elif item.type == ITEM_USER_INFORMATION:
             if information is None:
                 information = user_information(start, &item, is_rq)

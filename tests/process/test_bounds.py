@@ -28,6 +28,7 @@ from tests.kit import (
     echo,
     element,
     pdu,
+    reject,
     store,
     store_rq,
     wait_for,
@@ -298,6 +299,59 @@ def test_half_open_requests(tmp_path: Path, kind: str, count: int) -> None:
             for peer in peers:
                 peer.reset()
         wait_for(lambda: worker.descriptors() <= descriptors + 8, "their connections' end", 60)
+
+
+def _full_of_items(contexts: int, syntaxes: int) -> bytes:
+    """A legal request of distinct transfer syntaxes."""
+    whole = associate_rq()
+
+    def item(kind: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(body)) + body
+
+    more = b"".join(
+        item(
+            0x20,
+            bytes([n, 0, 0, 0])
+            + item(0x30, CT.encode())
+            + b"".join(item(0x40, b"1.2.%d.%d" % (n, k)) for k in range(syntaxes)),
+        )
+        for n in range(2, 2 + contexts)
+    )
+    return pdu(1, whole[6:] + more)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("syntaxes", [32, 250])
+@pytest.mark.parametrize("count", _sized(60, 500))
+def test_requests_full_of_items(tmp_path: Path, count: int, syntaxes: int) -> None:
+    """They become whole at the same time, with as much as is taken in each, or with more."""
+    out = _full_of_items(252, syntaxes)
+    with (
+        Service(tmp_path, "--artim-timeout", "5m", workers=1) as service,
+        beside(service, growth=(48 + 32) * MIB, more_descriptors=count + COMMIT_DESCRIPTORS) as (
+            honest,
+            worker,
+        ),
+        contextlib.ExitStack() as stack,
+    ):
+        peers = [stack.enter_context(Peer(service.host, service.port)) for _ in range(count)]
+        talks = [Talk(peer, out[:-1], deaf=True) for peer in peers]
+        _push_until_nothing_goes(talks, lambda: honest.rounds)
+        honest.goes_on(5)
+        with worker.stopped():
+            for peer in peers:
+                with contextlib.suppress(OSError):
+                    peer.send(out[-1:])
+        answered = []
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                answered.append(peer.read_pdu())
+        # Those that held most while they were not whole were aborted.
+        due = reject(2, 3, 2)[0] if syntaxes == 250 else 2
+        kinds = {answer[0] for answer in answered if answer}
+        assert due in kinds
+        assert kinds <= {due, 7}
+        honest.goes_on(20)
 
 
 @pytest.mark.timeout(300)

@@ -548,3 +548,25 @@ def test_real_rejections(name: str, expected: tuple[int, int, int]) -> None:
 
 def test_version_3_has_bit_0() -> None:
     accepted(decode_associate_rq(first_pdu(vector("bad/bad_rq_protocol_version_0003.c2s.bin"))))
+
+
+def test_each_transfer_syntax_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many contexts propose it: patterns of an operator cost a search each."""
+    judged: list[str] = []
+    matches = uids._matches
+
+    def counting(uid: str, patterns: tuple[str, ...]) -> bool:
+        judged.append(uid)
+        return matches(uid, patterns)
+
+    monkeypatch.setattr(uids, "_matches", counting)
+    private = tuple(f"1.2.840.77.{n}" for n in range(40))
+    policy = Policy(
+        sop_classes=sop_class_rule(("any",)), transfer_syntaxes=transfer_syntax_rule(("1.2.*.7",))
+    )
+    contexts = [context(n, CT, *private, *private) for n in range(1, 256, 2)]
+    judged.clear()
+    outcome = negotiate(request(*contexts), policy)
+    assert isinstance(outcome, Accepted)
+    assert sorted(judged) == sorted(private)
+    assert {one.transfer_syntax for one in outcome.contexts.values()} == {"1.2.840.77.7"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastscp_ext.errors import CodecError, PDUError
+from fastscp_ext.errors import CodecError, PDUError, PDULimitError
 from fastscp_ext.wire.pdu import (
     decode_abort,
     decode_associate_ac,
@@ -414,6 +414,16 @@ def test_number_of_contexts() -> None:
     with pytest.raises(PDUError, match="too many presentation contexts"):
         decode_associate_rq(request(*contexts))
     assert not check(request(*contexts))
+
+
+def test_number_of_transfer_syntaxes_in_all() -> None:
+    """As many as 128 contexts with 64 each; what is beyond that is legal, and not taken."""
+    contexts = [item(0x20, bytes([n, 0, 0, 0]) + item(0x40, b"1.2") * 64) for n in range(1, 256, 2)]
+    assert len(decode_associate_rq(request(*contexts)).presentation_contexts) == 128
+    data = request(*contexts, item(0x20, b"\2\0\0\0" + item(0x40, b"1.2")))
+    with pytest.raises(PDULimitError, match="more than 8192 transfer syntaxes"):
+        decode_associate_rq(data)
+    assert not check(data)
 
 
 def test_number_of_transfer_syntaxes() -> None:

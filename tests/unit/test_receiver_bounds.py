@@ -579,12 +579,21 @@ UNFINISHED_MOST: Final = 32 << 20
 LARGEST: Final = 1 << 20
 
 
-def requests(site: Site, sizes: list[int]) -> list[Association]:
+class Waiting(Association):
+    """Has its request wait."""
+
+    def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
+        self.keep_request(pdu)
+
+
+def requests(
+    site: Site, sizes: list[int], kind: type[Association] = Association
+) -> list[Association]:
     """Associations that have sent so much of a request of 1 MiB."""
     peers = []
     for size in sizes:
         site.numbers += 1
-        peer = Association(site.reception, site.numbers)
+        peer = kind(site.reception, site.numbers)
         site.ones.add(peer)
         peers.append(peer)
         site.feed(peer, b"\x01\x00" + LARGEST.to_bytes(4, "big") + bytes(size - 6))
@@ -607,6 +616,31 @@ def test_requests_that_are_not_whole_are_bounded_together(site: Site) -> None:
     assert not honest.failures
     assert not any(peer.failures for peer in small)
     for peer in small + large + [honest]:
+        peer.abandon()
+    assert site.reception.unfinished.bytes == 0
+
+
+def test_whole_requests_that_wait_count_too(site: Site) -> None:
+    """Until they are taken, or their association ends; one that outgrew the bound is gone."""
+    peers = requests(site, [LARGEST + 5] * 30, Waiting)
+    for peer in peers:
+        site.feed(peer, b"\0")
+    assert all(peer.request_waits for peer in peers)
+    # Each, and the room for an ordinary command set.
+    each = site.reception.unfinished.bytes // 30
+    assert LARGEST + 6 <= each < LARGEST + 1024
+    taken = peers[0].take_request()
+    assert taken is not None
+    assert len(taken) == LARGEST + 6
+    assert (peers[0].take_request(), peers[0].request_waits) == (None, False)
+    peers[1].stop()
+    assert site.reception.unfinished.bytes == 28 * each
+    more = requests(site, [LARGEST + 5] * 10)
+    assert site.reception.unfinished.bytes <= UNFINISHED_MOST
+    ended = [peer for peer in peers + more if peer.failures]
+    assert 6 <= len(ended) <= 10
+    assert not any(peer.request_waits for peer in ended)
+    for peer in peers + more:
         peer.abandon()
     assert site.reception.unfinished.bytes == 0
 
