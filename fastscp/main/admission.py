@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from fastscp.config.values import AllowRule
     from fastscp_ext import Rows
 
-__all__ = ["PENDING_MOST", "Admission", "Full", "Limits"]
+__all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Full", "Limits"]
 
 # Connections that are no association, or none any more. They cost little, but a peer can open them
 # for nothing.
 PENDING_MOST: Final = 512
+
+# Whoever has fewer associations is no crowd: where every address has one, a newcomer gets nobody's.
+CROWD_LEAST: Final = 2
 
 _Key = TypeVar("_Key")
 
@@ -43,8 +46,8 @@ class Limits:
 class Full:
     """All places are taken, but a newcomer from `host` may get one of `crowd`'s.
 
-    crowd: the address with the most associations, more than twice as many as `host` has. verdict:
-    where none of these can go.
+    crowd: the address with the most associations, at least `CROWD_LEAST`, and more than twice as
+    many as `host` has. verdict: where none of these can go.
     """
 
     host: str
@@ -148,7 +151,9 @@ class Admission:
                 why = f"the limit of open files allows {limits.associations} associations"
             verdict = Verdict(number, 2, 3, 2, why)
             crowd, most = self._by_host.most_common(1)[0]
-            return Full(host, crowd, verdict) if 2 * self._by_host[host] < most else verdict
+            if most < CROWD_LEAST or 2 * self._by_host[host] >= most:
+                return verdict
+            return Full(host, crowd, verdict)
         return None
 
     def over(self, number: int) -> None:

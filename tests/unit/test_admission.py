@@ -159,7 +159,8 @@ def test_whoever_is_rejected_still_has_a_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("crowd", "newcomers", "thinkable"), [(1, 0, True), (2, 1, False), (3, 1, True), (4, 2, False)]
+    ("crowd", "newcomers", "thinkable"),
+    [(1, 0, False), (2, 0, True), (2, 1, False), (3, 1, True), (4, 2, False)],
 )
 def test_who_may_get_anothers_place(crowd: int, newcomers: int, thinkable: bool) -> None:
     books = Admission(Limits(crowd + newcomers))
