@@ -1,10 +1,11 @@
 """A place for a newcomer when all are taken: one address cannot keep everybody else out.
 
 Theory of operation: the books say which address has the most associations; only the workers know
-which of these are idle, and since when. So main asks the workers that hold them (`SeekIdle`), waits
-for what they answer (`Idle`), and tells the one with the longest-idle association to abort it
-(`Displace`), which it does unless something is under way by now (`Displaced`). The place is free
-from then on: the connection, which may take its time to close, is one without an association.
+which of these are idle, or stuck inside a message, and since when. So main asks the workers that
+hold them (`SeekIdle`), waits for what they answer (`Idle`), and tells the one with the longest-idle
+association to abort it (`Displace`), which it does unless something goes on by now (`Displaced`).
+Where none is idle, the one that is stuck for the longest time goes. The place is free from then on:
+the connection, which may take its time to close, is one without an association.
 
 Main seeks a place for one newcomer at a time, and the next ones wait. If a place becomes free
 meanwhile, the first of them gets it. Nobody waits longer than `_PLACE_S`.
@@ -52,14 +53,15 @@ class _Newcomer:
 class _Search:
     """The search for an idle association of `host`, for the newcomer `number`.
 
-    asked: workers that have not answered yet. found: what they answered, as (idle since,
-    association, worker). told: the association, and its worker, that is to end.
+    asked: workers that have not answered yet. found: what they answered, as (whether stuck inside a
+    message, since when, association, worker): those that are idle go first. told: the association,
+    and its worker, that is to end.
     """
 
     number: int
     host: str
     asked: set[int]
-    found: list[tuple[float, int, int]] = field(default_factory=list)
+    found: list[tuple[bool, float, int, int]] = field(default_factory=list)
     told: tuple[int, int] | None = None
 
 
@@ -105,7 +107,7 @@ class Places:
             return
         search.asked.discard(worker)
         if answer.number:
-            search.found.append((answer.since, answer.number, worker))
+            search.found.append((answer.stuck, answer.since, answer.number, worker))
         if not search.asked:
             self._choose(search)
 
@@ -134,7 +136,7 @@ class Places:
             del self._waiting[number]
         search = self._search
         if search is not None:
-            search.found = [one for one in search.found if one[2] != worker]
+            search.found = [one for one in search.found if one[3] != worker]
             told_it = search.told is not None and search.told[1] == worker
             if worker in search.asked or told_it:
                 search.asked.discard(worker)
@@ -185,7 +187,7 @@ class Places:
             return
         longest = min(search.found)
         search.found.remove(longest)
-        _since, number, worker = longest
+        _stuck, _since, number, worker = longest
         search.told = (number, worker)
         whom = f"#{search.number} {printable(newcomer.asked.calling_ae)}@{newcomer.host}"
         self._tell(worker, Displace(number, search.number, whom))

@@ -98,7 +98,7 @@ class SeekIdle(msgspec.Struct, tag=True, frozen=True):
 
 
 class Displace(msgspec.Struct, tag=True, frozen=True):
-    """Abort this association, unless something is under way in it, for want of places.
+    """Abort this association, unless something goes on in it, for want of places.
 
     newcomer: the connection that gets its place. whom: the same for the log.
     """
@@ -152,12 +152,14 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
 class Idle(msgspec.Struct, tag=True, frozen=True):
     """The answer to `SeekIdle`. number: of the association; 0: none is idle.
 
-    since: in seconds of the monotonic clock.
+    since: in seconds of the monotonic clock. stuck: it is inside a message that makes no progress;
+    none was idle.
     """
 
     newcomer: int
     number: int = 0
     since: float = 0.0
+    stuck: bool = False
 
 
 class Displaced(msgspec.Struct, tag=True, frozen=True):

@@ -399,23 +399,38 @@ class Worker:
             association.drop("too many connections without an association")
 
     def _longest_idle(self, sought: SeekIdle) -> Idle:
-        idle = [
-            (association.idle_since, number)
+        # Those inside a message only where no other one is there.
+        found = [
+            (stuck, since, number)
             for number, association in self._associations.items()
-            if association.host == sought.host and association.idle_since
+            if association.host == sought.host
+            for stuck, since in [self._idle(association)]
+            if since
         ]
-        since, number = min(idle, default=(0.0, 0))
-        return Idle(sought.newcomer, number, since)
+        stuck, since, number = min(found, default=(False, 0.0, 0))
+        return Idle(sought.newcomer, number, since, stuck)
+
+    def _idle(self, association: Association) -> tuple[bool, float]:
+        """Whether it is stuck inside a message, and since when it is idle or stuck; 0.0: neither.
+
+        Progress protects an association, however long its message takes.
+        """
+        since = association.idle_since
+        if since:
+            return False, since
+        return True, association.stuck_since(time.monotonic(), self.config.min_rate)
 
     def _displace(self, order: Displace) -> bool:
-        """Abort an association that is still idle; whether it was."""
+        """Abort an association that is still idle, or stuck; whether it was."""
         association = self._associations.get(order.number)
-        if association is None or not association.idle_since:
+        stuck, since = self._idle(association) if association is not None else (False, 0.0)
+        if association is None or not since:
             return False
-        seconds = time.monotonic() - association.idle_since
+        seconds = time.monotonic() - since
+        what = "without progress inside a message" if stuck else "idle"
         association.end_now(
-            f"idle for {seconds:.1f} s, and its address has the most associations: its place goes "
-            f"to {order.whom}"
+            f"{what} for {seconds:.1f} s, and its address has the most associations: its place "
+            f"goes to {order.whom}"
         )
         return True
 

@@ -35,6 +35,8 @@ cdef class Pace:
     cdef int detach(self) except -1
     cdef void arrived(self, uint64_t nbytes, bint midway) noexcept
     cdef void restart(self) noexcept
+    cdef bint quiet(self) noexcept
+    cdef double stuck_since(self, double now, double min_rate) noexcept
     cdef int before_next(self, bint header_due, uint64_t stored, uint64_t refused) except -1
     cdef int _acknowledge(self, uint64_t answered) except -1
     cdef void _await_more(self, int due) noexcept

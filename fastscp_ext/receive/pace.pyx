@@ -31,6 +31,12 @@ cdef enum:
 cdef double DELAYED_ACK_S = 0.025
 
 
+# Who is to make room for others: bytes as fresh as this protect a PDU that is not whole, and inside
+# a message so long a silence or so slow a trickle is no progress.
+cdef double FRESH_S = 1.0
+cdef double STUCK_S = 5.0
+
+
 cdef inline double _now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC_COARSE, &t)
@@ -67,6 +73,10 @@ cdef class Pace:
         cdef double now = _now()
         if now - self.progress_at > DELAYED_ACK_S and midway:
             self.held_up = self.prompt = True
+        if not midway:
+            # What begins now is timed from now on.
+            self.rate_at = now
+            self.rate_bytes = 0
         self.rate_bytes += nbytes
         self.progress_at = now
 
@@ -155,6 +165,19 @@ cdef class Pace:
         return 0
 
     # -- timers
+
+    cdef bint quiet(self) noexcept:
+        # Whether nothing has come for a moment.
+        return _now() - self.progress_at > FRESH_S
+
+    cdef double stuck_since(self, double now, double min_rate) noexcept:
+        # Inside a message: since when it makes no progress; 0.0: it does.
+        cdef double past = now - self.rate_at
+        if now - self.progress_at > STUCK_S:
+            return self.progress_at
+        if past > STUCK_S and <double>self.rate_bytes < min_rate * past:
+            return self.rate_at
+        return 0.0
 
     def unread(self, double now):
         """How long the peer has not read what we send, in seconds. See pace.pyi."""

@@ -209,7 +209,15 @@ class Receiver:
         """Since when nothing is under way, in seconds of the monotonic clock.
 
         0.0: no association is established, a message has begun, a response is owed, or reading
-        pauses.
+        pauses. A message has begun once its command set is there; what came of a PDU before that
+        counts as one for a second.
+        """
+
+    def stuck_since(self, now: float, min_rate: float) -> float:
+        """Since when a message, or a PDU, makes no progress, in seconds of the monotonic clock.
+
+        That is: for more than 5 s no byte came, or less than min_rate (bytes/s) on the average.
+        0.0: it does, none has begun, a response is owed, or reading pauses.
         """
 
     @property

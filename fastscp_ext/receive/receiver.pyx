@@ -46,7 +46,8 @@ from fastscp_ext.wire.command cimport (
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.wire.framing cimport (
     COMMAND_PLACE, FRAME_COMMAND, FRAME_DATA, FRAME_HEADER, FRAME_MORE, FRAME_PDU, PDU_ABORT,
-    PDU_ASSOCIATE_RQ, PDU_P_DATA_TF, PDU_RELEASE_RQ, PHASE_COMMAND, Framer, complaint_text,
+    PDU_ASSOCIATE_RQ, PDU_P_DATA_TF, PDU_RELEASE_RQ, PHASE_COMMAND, PHASE_DATA, Framer,
+    complaint_text,
     framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
 )
 
@@ -609,9 +610,18 @@ cdef class Receiver:
     @property
     def idle_since(self):
         """Since when nothing is under way, in seconds; 0.0: it is. See receiver.pyi."""
-        if not self.established or self._midway() or self.outbox.owed or self.pace.holds:
+        if not self.established or self.outbox.owed or self.pace.holds:
+            return 0.0
+        # A byte of a header, or of a command set, is no message yet, and protects for a moment.
+        if self.framer.phase == PHASE_DATA or self._midway() and not self.pace.quiet():
             return 0.0
         return self.pace.progress_at
+
+    def stuck_since(self, double now, double min_rate):
+        """Since when a message makes no progress, in seconds; 0.0: it does. See receiver.pyi."""
+        if not self.established or self.outbox.owed or self.pace.holds or not self._midway():
+            return 0.0
+        return self.pace.stuck_since(now, min_rate)
 
     @property
     def mid_message(self):

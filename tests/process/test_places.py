@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,7 +16,18 @@ import pytest
 from fastscp.config.settings import ServeConfig
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import main_needs, worker_needs
-from tests.kit import SOP, Peer, Service, abort, associate_rq, echo, reject, store, wait_for
+from tests.kit import (
+    SOP,
+    Peer,
+    Service,
+    abort,
+    associate_rq,
+    data_set,
+    echo,
+    reject,
+    store,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +87,51 @@ def test_nobody_goes_who_is_at_work(tmp_path: Path) -> None:
         for n, peer in enumerate(crowd):
             peer.send(store(1, sop=f"{SOP}.{n}")[200:])
             assert peer.read_statuses(1) == [(1, 0)]
+
+
+def test_a_byte_in_each_keeps_nobody_out(tmp_path: Path) -> None:
+    """Nor does a message that stopped; those that go on stay."""
+    message = store(1, data_set(sop=SOP, pixels=4_000_000), fragment=16_000)
+    with Service(tmp_path, "--max-associations", "4") as service, contextlib.ExitStack() as peers:
+        crowd = [peers.enter_context(service.peer()) for _ in range(4)]
+        at_work = crowd[2:]
+        crowd[0].send(b"\x04")
+        for peer in crowd[1:]:
+            peer.send(message[:2000])
+        sent, sent_at = 2000, time.monotonic()
+
+        def is_let_in(source: str) -> bool:
+            nonlocal sent, sent_at
+            if time.monotonic() > sent_at + 0.2:
+                for peer in at_work:
+                    peer.send(message[sent : sent + 8000])
+                sent, sent_at = sent + 8000, time.monotonic()
+            newcomer, answer = _answer(service, peers, source)
+            if answer[0] != 2:
+                newcomer.close()
+            return answer[0] == 2
+
+        # The byte first, then what stopped.
+        for peer, source in ((crowd[0], "127.0.0.9"), (crowd[1], "127.0.0.10")):
+            wait_for(lambda source=source: is_let_in(source), "a place", 60)
+            assert peer.read_pdu() == abort(0, 0)
+        service.in_log("aborted (0,0): without progress inside a message for ")
+        # Half as many as two would be enough for this one, but both go on.
+        assert not is_let_in("127.0.0.11")
+        for peer in at_work:
+            peer.send(message[sent:])
+            assert peer.read_statuses(1) == [(1, 0)]
+
+
+def test_nobody_is_a_crowd_alone(tmp_path: Path) -> None:
+    """Where each address has one place, the newcomer gets none of them."""
+    with Service(tmp_path, "--max-associations", "2") as service, contextlib.ExitStack() as peers:
+        holders = [_answer(service, peers, f"127.0.0.{n}") for n in (2, 3)]
+        assert [answer[0] for _peer, answer in holders] == [2, 2]
+        _, answer = _answer(service, peers, ELSEWHERE)
+        assert answer == reject(2, 3, 2)
+        for peer, _answered in holders:
+            _echo(peer)
 
 
 def test_a_newcomer_does_not_wait_for_a_silent_worker(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ class Clock:
         self._now = 1000.0
         self._hold(self._now)
 
+    @property
+    def now(self) -> float:
+        return self._now
+
     def goes_on(self, seconds: float) -> None:
         self._now += seconds
         self._hold(self._now)

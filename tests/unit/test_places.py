@@ -97,6 +97,17 @@ def test_one_that_became_busy_stays(played: Played) -> None:
     assert played.books.admitted == 4
 
 
+def test_one_that_is_stuck_goes_where_none_is_idle(played: Played) -> None:
+    for idle in (Idle(9, 2, 30.0), Idle(9)):
+        played.ask(9)
+        played.places.idle(0, idle)
+        played.places.idle(1, Idle(9, 3, 10.0, stuck=True))
+        at, number = (0, 2) if idle.number else (1, 3)
+        assert played.told()[2:] == [(at, Displace(number, 9, WHOM.format(9)))]
+        played.books.closed(9)
+        played.places.closed(9)
+
+
 def test_none_is_idle(played: Played) -> None:
     played.ask(9)
     for worker in (0, 1):

@@ -109,6 +109,8 @@ BOUNDS = (
     ("{} are turned away", "fastscp/main/dispatch.py", "TURNED_AWAY_MOST", 1),
     ("{} offered", "fastscp/main/dispatch.py", "OFFERED_MOST", 1),
     ("wait for one, {} s", "fastscp/main/dispatch.py", "_NOBODY_S", 1),
+    ("if it has at least {},", "fastscp/main/admission.py", "CROWD_LEAST", 1),
+    ("without a byte for {} s", "fastscp_ext/receive/pace.pyx", "STUCK_S", 1),
     ("{} newcomers", "fastscp/main/places.py", "NEWCOMERS_MOST", 1),
     ("wait for that, {} s", "fastscp/main/places.py", "_PLACE_S", 1),
     ("left after {} s", "fastscp/worker/association.py", "_HANG_UP_S", 1),

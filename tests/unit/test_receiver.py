@@ -1425,6 +1425,53 @@ def test_since_when_nothing_is_under_way(site: Site) -> None:
     assert one.idle_since == 0
 
 
+@still
+def test_a_state_protects_nobody_progress_does(tmp_path: Path) -> None:
+    """A byte of a header, half a command set, a data set that stops or trickles."""
+    clock = Clock()
+    with Site(tmp_path / "store") as site:
+        data = store(1, data_set(pixels=60_000), fragment=4096)
+
+        def since(one: Association) -> tuple[float, float]:
+            return one.idle_since, one.stuck_since(clock.now, 1024)
+
+        header, command, silent, slow, busy = ones = [site.associate() for _ in range(5)]
+        clock.goes_on(100)
+        began = clock.now
+        for one, size in zip(ones, (1, 80, 2000, 2000, 2000), strict=True):
+            site.feed(one, data[:size])
+            assert since(one) == (0, 0)
+        clock.goes_on(0.5)
+        assert [since(one) for one in ones] == [(0, 0)] * 5
+        for n in range(6):
+            # Some 1.2 KiB/s, and a byte a second.
+            clock.goes_on(1)
+            site.feed(slow, data[2000 + n : 2001 + n])
+            site.feed(busy, data[2000 + n * 1200 : 3200 + n * 1200])
+            assert [one.idle_since for one in (header, command)] == [began] * 2
+            assert [one.idle_since for one in (silent, slow, busy)] == [0] * 3
+            if n < 4:
+                assert [one.stuck_since(clock.now, 1024) for one in (silent, slow)] == [0, 0]
+        assert [since(one) for one in (silent, slow, busy)] == [(0, began), (0, began), (0, 0)]
+        # Without a minimum rate only silence counts.
+        assert slow.stuck_since(clock.now, 0) == 0
+        slow.pace.hold(4)
+        assert since(slow) == (0, 0)
+        slow.pace.go_on(4)
+        # What begins is new, however long nothing came before.
+        site.feed(busy, data[9200:])
+        site.until(lambda: busy.outbox.owed == 0)
+        clock.goes_on(60)
+        assert busy.idle_since == began + 6.5
+        site.feed(busy, data[:2000])
+        assert since(busy) == (0, 0)
+        clock.goes_on(4)
+        site.feed(busy, data[2000:2001])
+        assert since(busy) == (0, 0)
+        for one in ones:
+            one.abandon()
+
+
 def test_overdue(site: Site) -> None:
     # Both sides round the same moment to a double, each in its own way.
     rounding = 1e-6

@@ -204,7 +204,8 @@ def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
         await played.associated(4, host="10.0.0.4")
         # The first is at work; the second was the last to say something.
         data = store()
-        await loop.sock_sendall(peers[1], data[:100])
+        # Its command set is there, which lasts, and some of the data set.
+        await loop.sock_sendall(peers[1], data[:400])
         while played.worker._associations[1].idle_since:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.001)
         later = played.worker._associations[2].idle_since
@@ -230,7 +231,7 @@ def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
         played.main.send(Abandon(3))
         played.main.send(Abandon(2))
         assert await played.until(Gone) == [Gone(3)]
-        await loop.sock_sendall(peers[1], data[100:])
+        await loop.sock_sendall(peers[1], data[400:])
         assert (await loop.sock_recv(peers[1], 4096))[0] == 4
 
     run(test)
