@@ -126,6 +126,9 @@ class Association(Receiver):
         self._half_closed = False
         # Heard before all that was read is taken in.
         self._eof = False
+        # The connection is gone, and what was read of it is still being taken in.
+        self._lost = False
+        self._why_lost: Exception | None = None
         self._stray = 0
         self._ending = ""
         self._said_why = False
@@ -167,14 +170,27 @@ class Association(Receiver):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone. Messages complete in what was read are still stored."""
+        self._transport = None
+        self._lost = True
+        self._why_lost = error
+        self._deadline = None
+        self.disconnected()
+        if self.state is not State.STA6:
+            self.stop()
+        self._end_if_lost()
+
+    def _end_if_lost(self) -> None:
+        """End the association, once its connection is lost and what was read is used up."""
+        if not self._lost or self.rest_bytes:
+            return
+        self._lost = False
         unfinished = self.mid_message
         before = self.state
         self._machine.handle(Event.EVT17)
         self.abandon()
-        self.detach()
-        self._transport = None
-        if before is State.STA6 and not self._ending:
-            why = f" ({error})" if error else ""
+        if before in (State.STA6, State.STA8) and not self._ending:
+            why = f" ({self._why_lost})" if self._why_lost else ""
             self._ending = "connection lost inside a message" if unfinished else "connection closed"
             self._ending += why
         self._tell_end()
@@ -260,15 +276,21 @@ class Association(Receiver):
         asyncio.get_running_loop().call_soon(self._turn_begins)
 
     def _turn_begins(self) -> None:
+        had_rest = self.rest_bytes > 0
         try:
             self.next_turn()
         except Exception as error:
             # The loop would only log it.
             self.failed(error)
-        if self._eof and not self.rest_bytes and self._transport is not None:
+        if self.rest_bytes:
+            return
+        if self._eof and self._transport is not None:
             self._eof = False
             if not self.eof_received():
                 self._transport.close()
+        elif had_rest and self._owner.ending:
+            self._finish_if_done()
+        self._end_if_lost()
 
     def failed(self, error: Exception) -> None:
         """Something of this association raised what nobody expects: a bug, which ends it."""
@@ -278,16 +300,22 @@ class Association(Receiver):
         self.end_now("internal error")
 
     def send_failed(self, error_no: int) -> None:
-        self._drop_connection(f"cannot send: {os.strerror(error_no)}")
+        why = f"cannot send: {os.strerror(error_no)}"
+        if self.state is not State.STA6:
+            self._drop_connection(why)
+            return
+        # What the peer sent before it went may still be there to be read, and counts.
+        self._ending = self._ending or why
+        self._deadline = time.monotonic() + _HANG_UP_S
 
     def responses_sent(self) -> None:
         if self.state is State.STA8:
             self._release()
         elif self._half_closed:
             self._close("connection closed")
-        elif self._owner.ending and not self.mid_message:
-            # The message in hand was the last one.
-            self.end_now("shutting down")
+        elif self._owner.ending:
+            # The message in hand was the last one, unless more was read with it.
+            self._finish_if_done()
 
     def instance_answered(
         self,
@@ -482,6 +510,8 @@ class Association(Receiver):
         self._tell_end()
         self.pace.go_on(_ADMISSION)
         if self._transport is None:
+            # The frame that is the end of it may still be in use.
+            asyncio.get_running_loop().call_soon(self._end_if_lost)
             return
         if self._half_closed:
             self._close(self._ending)
@@ -525,6 +555,8 @@ class Association(Receiver):
 
     def tick(self, now: float) -> None:
         """Look at the timers; `now` of the monotonic clock."""
+        if self._lost:
+            return
         config = self._owner.config
         if self.pace.unread(now) > _SEND_S:
             self._drop_connection("the peer does not read what we send")
@@ -550,19 +582,23 @@ class Association(Receiver):
                 self._abort(why)
 
     def finish(self, rested_s: float) -> None:
-        """End the association as soon as the message in hand, if any, is answered.
+        """End the association as soon as what was read of it is answered.
 
         rested_s: what rests for a shorter time, or is no association yet, may begin one message; 0:
         nobody may.
         """
         self.outbox.tell_responses_sent = True
-        if self.mid_message or self.outbox.owed:
+        if self.mid_message or self.outbox.owed or self.rest_bytes:
             return
         is_new = self.state in (State.STA1, State.STA2, State.STA3)
         rests = time.monotonic() - self.idle_since < rested_s
         if rested_s and (is_new or rests):
             return
         self.end_now("shutting down")
+
+    def _finish_if_done(self) -> None:
+        if not self.mid_message and not self.outbox.owed and not self.rest_bytes:
+            self.end_now("shutting down")
 
     def end_now(self, why: str) -> None:
         """End the association whatever it does: A-ABORT where there is one, else close."""

@@ -186,6 +186,13 @@ class Receiver:
     def drop_message(self) -> bool:
         """Discard the unfinished message, if any; whether there was one."""
 
+    def disconnected(self) -> None:
+        """The connection is gone: nothing is sent any more.
+
+        What was read and not taken in yet is taken in, turn by turn, as long as `rest_bytes` says
+        that there is some; complete messages are finished and not answered.
+        """
+
     def abandon(self) -> None:
         """The peer is gone: drop the unfinished message, finish the complete ones unanswered."""
 

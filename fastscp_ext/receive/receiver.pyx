@@ -26,7 +26,7 @@ from fastscp_ext.receive.instance cimport (
 )
 from fastscp_ext.receive.reception cimport RESTS_MOST, Reception
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_REST, HOLD_TURN, HOLDS_ALL, Pace
+from fastscp_ext.receive.pace cimport HOLD_REST, HOLD_SENDING, HOLD_TURN, HOLDS_ALL, Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_take
 from fastscp_ext.receive.rest cimport Rest, rest_append, rest_drop, rest_keep, rest_left
 from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
@@ -578,6 +578,14 @@ cdef class Receiver:
         instance_drop_part(&self.reception.worker, i)
         pool_give_back(&self.reception.pool, i)
         return True
+
+    def disconnected(self):
+        """The connection is gone. See receiver.pyi."""
+        self.outbox.silence()
+        self.pace.detach()
+        if self.pace.holds & HOLD_SENDING:
+            # It waits no longer until the peer reads.
+            self.pace.set_hold(HOLD_SENDING, False)
 
     def abandon(self):
         """The peer is gone. See receiver.pyi."""

@@ -7,8 +7,10 @@ parts on the disk. The default ones are small; `-m long` has the numbers that we
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
 import struct
+import termios
 import time
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -82,6 +84,32 @@ def test_a_burst_of_instances(tmp_path: Path, durability: str, compress: str, co
             assert answers(talk) == [(n & 0xFFFF, 0) for n in range(count)]
         wait_for(lambda: service.parts() == [], "the end of all parts")
         sender.release()
+
+
+def _unsent(peer: Peer) -> int:
+    """Bytes that the other end's kernel has not acknowledged."""
+    (size,) = struct.unpack("i", fcntl.ioctl(peer.socket, termios.TIOCOUTQ, bytes(4)))
+    return int(size)
+
+
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_burst_of_a_peer_that_goes(tmp_path: Path, durability: str, end: str) -> None:
+    """What it completed and the service read is stored, however much of it waits its turn."""
+    with Service(tmp_path, "--durability", durability, workers=1) as service:
+        peer = service.peer()
+        sops = [f"1.2.{n}" for n in range(600)]
+        peer.send(burst(sops, [instance()] * len(sops)))
+        if end == "reset":
+            wait_for(lambda: not _unsent(peer), "all of it at the service")
+            peer.reset()
+        else:
+            peer.close()
+        wait_for(lambda: len(service.instances()) == len(sops), "every instance")
+        wait_for(lambda: len(service.journal()) == len(sops), "a line for each")
+        assert service.parts() == []
+        service.in_log(f"stored {len(sops)}, refused 0")
+        service.echoes()
 
 
 def _differing(count: int) -> list[bytes]:

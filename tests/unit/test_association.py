@@ -17,7 +17,7 @@ import pytest
 
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
-from tests.kit import message, split_pdus, store
+from tests.kit import abort, message, split_pdus, store
 from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site
 
 if TYPE_CHECKING:
@@ -83,8 +83,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def met(site: Site) -> Iterator[Met]:
     owner: Any = SimpleNamespace(
-        config=SimpleNamespace(artim_timeout=30), ending=False, gone=lambda _one: None
-    )
+        config=SimpleNamespace(
+            artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0
+        ),
+        ending=False, gone=lambda _one: None,
+    )  # fmt: skip
     one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -200,9 +203,93 @@ def test_a_bug_in_a_later_turn_ends_the_association(
     assert "a bug ends it" in caplog.text
 
 
-def test_a_send_that_fails_ends_the_connection(met: Met, caplog: pytest.LogCaptureFixture) -> None:
+def _stores(count: int) -> bytes:
+    return b"".join(store(n, sop=f"1.2.{n}") for n in range(count))
+
+
+@pytest.mark.parametrize("how", ["lost", "not read", "told to finish"])
+def test_what_was_read_is_stored_though_nobody_is_left_to_be_answered(
+    site: Site, met: Met, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone: list[Association] = []
+    met.one._owner.gone = gone.append  # type: ignore[method-assign, assignment]
+
+    def act() -> None:
+        if how == "not read":
+            met.one.pause_writing()
+        met.read(_stores(300) + store(7, sop="1.2.99999")[:-1])
+        assert met.one.rest_bytes
+        met.one.connection_lost(None)
+        if how == "told to finish":
+            met.one._owner.ending = True
+            met.one.finish(0)
+        assert not gone
+        # It has no time-outs any more.
+        met.one.tick(time.monotonic() + 3600)
+
+    with caplog.at_level(logging.INFO, "fastscp.association"):
+        in_loop(act, lambda: gone)
+    assert gone == [met.one]
+    assert len(site.files()) == 300
+    assert site.parts() == []
+    assert site.reception.rests == 0
+    assert "connection lost inside a message; stored 300, refused 0" in caplog.text
+    answered = met.sent()
+    assert len(answered) < 300
+    assert [fact.get("responded", True) for fact in site.journal()].count(False) == (
+        300 - len(answered)
+    )
+
+
+@pytest.mark.parametrize("how", ["A-ABORT", "stop", "bug"])
+def test_the_rest_of_a_lost_connection_ends_with(site: Site, met: Met, how: str) -> None:
+    gone: list[Association] = []
+    met.one._owner.gone = gone.append  # type: ignore[method-assign, assignment]
+
+    def raising(*_args: object) -> None:
+        raise RuntimeError("a bug")
+
+    def act() -> None:
+        middle = {"A-ABORT": abort(0, 0), "stop": b"", "bug": ECHO}[how]
+        later = b"".join(store(n, sop=f"1.3.{n}") for n in range(300))
+        met.one.command_received = raising  # type: ignore[method-assign, assignment]
+        met.read(_stores(200) + middle + later)
+        met.one.connection_lost(None)
+        assert not gone
+        if how == "stop":
+            met.one.end_now("shutting down")
+
+    in_loop(act, lambda: gone)
+    assert gone == [met.one]
+    assert met.one.state is State.STA1
+    assert 0 < len(site.files()) <= 200
+    assert site.parts() == []
+    assert site.reception.rests == 0
+
+
+def test_a_drain_waits_for_what_was_read(site: Site, met: Met) -> None:
+    def act() -> None:
+        met.read(_stores(300))
+        met.one._owner.ending = True
+        met.one.finish(0)
+
+    in_loop(act, lambda: met.one.state is not State.STA6)
+    assert len(site.files()) == 300
+    assert met.sent() == [4] * 300 + [7]
+
+
+def test_a_send_that_fails_ends_the_connection(
+    site: Site, met: Met, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before what the peer sent is read, which does not take for ever."""
     met.peer.close()
     met.read(ECHO)
+    met.read(store(1))
+    assert met.transport.ended == []
+    assert len(site.files()) == 1
+    met.one.tick(time.monotonic())
+    assert met.transport.ended == []
+    met.one.tick(time.monotonic() + 6)
     assert met.transport.ended == ["aborted"]
     with caplog.at_level(logging.INFO, "fastscp.association"):
         met.one.connection_lost(None)
