@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from typing import IO, TYPE_CHECKING, Final
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["SUFFIX", "compress_part", "level_of", "open_part10", "part10_size", "twin"]
+__all__ = [
+    "SLICE",
+    "SUFFIX",
+    "PartCompression",
+    "compress_part",
+    "level_of",
+    "open_part10",
+    "part10_size",
+    "twin",
+]
 
 SUFFIX: Final = ".zst"
 DEFAULT_LEVEL: Final = 3
 _CHUNK: Final = 1 << 20
+# Bytes of a part that are compressed in one go: at the highest levels some tenths of a second.
+SLICE: Final = 1 << 18
 # As much of a frame as may say what it holds (RFC 8878 3.1.1.1).
 _FRAME_HEADER: Final = 18
 
@@ -49,21 +61,60 @@ def compress_part(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
     a few MiB whatever the size. Off the event loop; the interpreter is released while it works.
     Raises OSError, and no new part is left.
     """
-    name = part.removesuffix(".part") + SUFFIX
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(open_file(part, incoming_fd), "rb", buffering=0) as source:
-        fd = os.open(name, flags, FILE_MODE, dir_fd=incoming_fd)
+    compression = PartCompression(incoming_fd, part, level)
+    while (made := compression.take_slice()) is None:
+        pass
+    return made
+
+
+class PartCompression:
+    """A part on its way into a new one beside it, slice by slice. Off the event loop.
+
+    It keeps two descriptors and the compressor's memory until its last slice, or until one fails.
+    Raises OSError, and no new part is left; so does `take_slice`.
+    """
+
+    def __init__(self, incoming_fd: int, part: str, level: int) -> None:
+        self._incoming_fd = incoming_fd
+        self._name = part.removesuffix(".part") + SUFFIX
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._source = open_file(part, incoming_fd)
         try:
-            size = os.fstat(source.fileno()).st_size
-            compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
-            # Buffered: it writes all it is given, which a raw file need not.
-            with os.fdopen(fd, "wb", buffering=_CHUNK, closefd=False) as sink:
-                compressor.copy_stream(source, sink, size=size, read_size=_CHUNK, write_size=_CHUNK)
+            self._left = os.fstat(self._source).st_size
+            self._sink = os.open(self._name, flags, FILE_MODE, dir_fd=incoming_fd)
         except BaseException:
-            os.close(fd)
-            os.unlink(name, dir_fd=incoming_fd)
+            os.close(self._source)
             raise
-    return name, fd
+        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+        self._stream = compressor.compressobj(size=self._left)
+
+    def take_slice(self) -> tuple[str, int] | None:
+        """Compress the next slice; after the last: (name, descriptor) of the new part.
+
+        The descriptor wrote the new part and is the caller's.
+        """
+        try:
+            data = os.read(self._source, SLICE) if self._left else b""
+            if self._left and not data:
+                raise OSError(errno.EIO, "a part became shorter while it was compressed")
+            self._left -= len(data)
+            _write_all(self._sink, self._stream.compress(data))
+            if self._left > 0:
+                return None
+            _write_all(self._sink, self._stream.flush())
+        except BaseException:
+            os.close(self._source)
+            os.close(self._sink)
+            os.unlink(self._name, dir_fd=self._incoming_fd)
+            raise
+        os.close(self._source)
+        return self._name, self._sink
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 @contextlib.contextmanager

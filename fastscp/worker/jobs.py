@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fastscp.log import caused
 from fastscp.store import duplicates
-from fastscp.store.compress import compress_part
+from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.names import PATH_LOCKS
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
@@ -34,6 +34,8 @@ log = logging.getLogger("fastscp.worker")
 # Threads that compare duplicates, and as many that compress parts; few, for the receivers need the
 # disk and the processors, too.
 _HELPERS: Final = 2
+# Compressions of more than one slice begun at a time: each keeps tens of MiB at high levels.
+_LARGE_MOST: Final = 4
 # How soon a duplicate that was put back is tried again; twice as late each time, within bounds.
 _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
@@ -72,6 +74,15 @@ class _Comparison:
     again_s: float = _AGAIN_S
 
 
+@dataclass(eq=False)
+class _Compressing:
+    """A compression under way. large: it takes more than a slice, and has leave to begin."""
+
+    compression: Compression
+    large: bool = False
+    work: PartCompression | None = None
+
+
 class Jobs:
     """What the reception asks for, one object per worker.
 
@@ -89,6 +100,9 @@ class Jobs:
         # The locks that are this worker's, or that it tries to get, each for one comparison; and
         # those that come after it.
         self._locks: dict[int, Turns[_Comparison]] = {}
+        # Compressions of more than one slice: how many are begun, and those that wait for that.
+        self._large = 0
+        self._large_later: Turns[_Compressing] = Turns()
         self._under_way = 0
 
     @property
@@ -134,7 +148,7 @@ class Jobs:
     def compress(self, compression: Compression) -> None:
         """Compress the part of a complete instance."""
         self._under_way += 1
-        self._compressions.add(compression.association, compression)
+        self._compressions.add(compression.association, _Compressing(compression))
 
     def file_error(self, step: str, error_no: int, path: str) -> None:
         """Tell of a file call that failed and cost an instance; its sender got A700."""
@@ -197,16 +211,48 @@ class Jobs:
 
     # Compressing ---------------------------------------------------------------------------------
 
-    def _compress(self, compression: Compression) -> tuple[str, int]:
-        """In a thread."""
-        return compress_part(self._life_fd, compression.part, compression.rules.compress_level)
+    def _compress(self, job: _Compressing) -> tuple[str, int] | None:
+        """In a thread. None: it is large, and has to get leave, or has slices left."""
+        part = job.compression.part
+        if job.work is None:
+            if not job.large and self._bytes_of(part) > SLICE:
+                return None
+            level = job.compression.rules.compress_level
+            job.work = PartCompression(self._life_fd, part, level)
+        return job.work.take_slice()
+
+    def _bytes_of(self, part: str) -> int:
+        return os.stat(part, dir_fd=self._life_fd, follow_symlinks=False).st_size
 
     def _compressed(
-        self, compression: Compression, future: asyncio.Future[tuple[str, int]]
+        self, job: _Compressing, future: asyncio.Future[tuple[str, int] | None]
     ) -> None:
+        if future.exception() is None and future.result() is None:
+            self._go_on_compressing(job)
+            return
         self._under_way -= 1
+        if job.large:
+            self._large -= 1
+            if self._large_later:
+                self._go_on_compressing(self._large_later.take())
+        self._hand_back(job.compression, future)
+
+    def _go_on_compressing(self, job: _Compressing) -> None:
+        """With the next slice when it is the association's turn again, before its later ones."""
+        association = job.compression.association
+        if not job.large:
+            if self._large >= _LARGE_MOST:
+                self._large_later.add(association, job)
+                return
+            self._large += 1
+            job.large = True
+        self._compressions.add(association, job, first=True)
+
+    def _hand_back(
+        self, compression: Compression, future: asyncio.Future[tuple[str, int] | None]
+    ) -> None:
         try:
-            name, fd = future.result()
+            made = future.result()
         except OSError as error:
             compression.failed(error.errno or errno.EIO)
         except Exception:
@@ -214,7 +260,8 @@ class Jobs:
             log.exception("cannot compress %s", compression.part)
             compression.failed(errno.EIO)
         else:
-            compression.done(name, fd)
+            if made is not None:
+                compression.done(*made)
 
 
 def _tell_locks(error_no: int) -> None:

@@ -31,9 +31,13 @@ class Turns(Generic[_T]):
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, association: int, item: _T) -> None:
-        """Put an item behind the others of its association."""
-        self._waiting.setdefault(association, deque()).append(item)
+    def add(self, association: int, item: _T, *, first: bool = False) -> None:
+        """Put an item behind the others of its association, or before them."""
+        waiting = self._waiting.setdefault(association, deque())
+        if first:
+            waiting.appendleft(item)
+        else:
+            waiting.append(item)
 
     def take(self) -> _T:
         """The next item. Raises StopIteration when there is none."""
@@ -65,9 +69,9 @@ class Lane(Generic[_T, _R]):
         self._done = done
         self._turns: Turns[_T] = Turns()
 
-    def add(self, association: int, item: _T) -> None:
-        """Have an item worked on, when it is the association's turn."""
-        self._turns.add(association, item)
+    def add(self, association: int, item: _T, *, first: bool = False) -> None:
+        """Have an item worked on, when it is the association's turn; first: before its others."""
+        self._turns.add(association, item, first=first)
         self._begin()
 
     def close(self) -> None:

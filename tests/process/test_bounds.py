@@ -112,6 +112,28 @@ def test_a_burst_of_a_peer_that_goes(tmp_path: Path, durability: str, end: str) 
         service.echoes()
 
 
+def test_large_instances_that_take_long_to_compress(tmp_path: Path) -> None:
+    """Both helper threads have one; that of somebody else waits for a few slices only."""
+    large = element(0x7FE00010, b"OW", random.Random(1).randbytes(3 * MIB))
+    with Service(tmp_path, "--compress", "zstd:19", workers=1) as service:
+        with service.peer() as honest, service.peer() as first, service.peer() as second:
+            for n, peer in enumerate((first, second)):
+                peer.send(store(1, data_set(sop=f"7.{n}", pixels=2)[:-14] + large, sop=f"7.{n}"))
+            # Both are in the hands of the threads when their new parts are there.
+            wait_for(lambda: len(list(_compressed_parts(service))) == 2, "both begun")
+            honest.send(store(1, sop="1.2.3"))
+            assert honest.read_statuses(1) == [(1, 0)]
+            assert len(service.instances()) == 1
+            for peer in (first, second):
+                assert peer.read_statuses(1) == [(1, 0)]
+        assert len(service.instances()) == 3
+        assert service.parts() == []
+
+
+def _compressed_parts(service: Service) -> Iterator[Path]:
+    return (service.store / ".fastscp/incoming").glob("*/*.zst")
+
+
 def _differing(count: int) -> list[bytes]:
     """Data sets of the same path that differ, of equal length."""
     return [instance(element(0x00204000, b"LT", b"%08d" % n, ELE)) for n in range(count)]

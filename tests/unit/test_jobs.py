@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.store import duplicates
-from fastscp.worker import jobs
+from fastscp.store.compress import SLICE, PartCompression
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import Shared, build_meta, status
@@ -228,12 +228,13 @@ def test_long_compressions_delay_no_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
+    take_slice = PartCompression.take_slice
 
-    def long(_fd: int, part: str, _level: int) -> tuple[str, int]:
+    def long(compression: PartCompression) -> tuple[str, int] | None:
         gate.wait(SECONDS)
-        return part, os.open(os.devnull, os.O_WRONLY)
+        return take_slice(compression)
 
-    monkeypatch.setattr(jobs, "compress_part", long)
+    monkeypatch.setattr(PartCompression, "take_slice", long)
 
     async def run() -> None:
         site = Site(tmp_path)
@@ -245,6 +246,56 @@ def test_long_compressions_delay_no_comparison(
         gate.set()
         await site.settled()
         assert len(site.told) == 9
+        await site.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("no_descriptor_left")
+def test_a_small_compression_waits_for_a_few_slices_of_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many large ones four are begun, and each gives way after a slice."""
+    gate = threading.Event()
+    taken: list[PartCompression] = []
+    begun: set[PartCompression] = set()
+    most = 0
+    take_slice = PartCompression.take_slice
+
+    def noted(compression: PartCompression) -> tuple[str, int] | None:
+        nonlocal most
+        gate.wait(SECONDS)
+        taken.append(compression)
+        begun.add(compression)
+        most = max(most, len(begun))
+        made = take_slice(compression)
+        if made is not None:
+            begun.discard(compression)
+        return made
+
+    monkeypatch.setattr(PartCompression, "take_slice", noted)
+
+    async def run() -> None:
+        site = Site(tmp_path)
+        large = [site.waiting(f"{n}.part", "9.dcm", association=n) for n in range(8)]
+        for waiting in large:
+            with (site.incoming / waiting.part).open("wb") as part:
+                part.truncate(20 * SLICE)
+            site.jobs.compress(waiting)
+        # Every large one had its look, and as many as may be are begun.
+        await until(lambda: site.jobs._large == 4 and len(site.jobs._large_later._waiting) == 4)
+        site.jobs.compress(site.waiting("small.part", "1.dcm", association=99))
+        gate.set()
+        await until(lambda: site.told)
+        # Two were in the threads, four go before it, and some more end while this loop hears it.
+        assert site.told[0][0] == "small.part"
+        assert len(taken) < 8 * 20
+        await site.settled()
+        assert len(site.told) == 9
+        assert {what for _part, what, *_ in site.told} == {"compressed"}
+        assert len(taken) == 8 * 20 + 1
+        # The small one is no large one.
+        assert most <= 5
         await site.close()
 
     asyncio.run(run())
