@@ -19,20 +19,28 @@ _PAIRS: Final = 256
 
 
 class Caused(NamedTuple):
-    """Why a line is there. kind: one of a few words of ours. shown: how many an interval shows."""
+    """Why a line is there.
+
+    kind: one of a few words of ours. shown: how many an interval shows. tally: the instances stored
+    and refused that the line tells of; None: it tells of none.
+    """
 
     kind: str
     host: str
     shown: int
+    tally: tuple[int, int] | None = None
 
 
-def caused(kind: str, host: str = "", shown: int = _SHOWN) -> Mapping[str, object]:
+def caused(
+    kind: str, host: str = "", shown: int = _SHOWN, tally: tuple[int, int] | None = None
+) -> Mapping[str, object]:
     """`extra` for a line that a peer can cause.
 
     kind: what happened, one of a few constant words: a peer must not be able to invent kinds.
-    host: the peer's address, "" where none is known.
+    host: the peer's address, "" where none is known. tally: instances stored and refused, which the
+    line that counts those not shown adds up.
     """
-    return {"caused": Caused(kind, host, shown)}
+    return {"caused": Caused(kind, host, shown, tally)}
 
 
 class Summary(NamedTuple):
@@ -50,6 +58,7 @@ class _Interval:
     lines: int = 0
     hidden: int = 0
     level: int = 0
+    tally: tuple[int, int] | None = None
 
 
 class Repeats:
@@ -84,6 +93,9 @@ class Repeats:
             return True
         interval.hidden += 1
         interval.level = max(interval.level, level)
+        if why.tally is not None:
+            stored, refused = interval.tally or (0, 0)
+            interval.tally = (stored + why.tally[0], refused + why.tally[1])
         return False
 
     def over(self, *, all_of_them: bool = False) -> list[Summary]:
@@ -102,7 +114,11 @@ class Repeats:
     def _text(self, kind: str, host: str, interval: _Interval, now: float) -> str:
         source = f" from {host}" if host else ""
         seconds = max(1, round(now - interval.began))
-        return f"{kind}: and {interval.hidden:,} more{source} within {seconds} s"
+        text = f"{kind}: and {interval.hidden:,} more{source} within {seconds} s"
+        if interval.tally is not None:
+            stored, refused = interval.tally
+            text += f" (stored {stored:,}, refused {refused:,})"
+        return text
 
     @property
     def next_s(self) -> float | None:

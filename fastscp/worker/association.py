@@ -67,8 +67,10 @@ _UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
 # So many lines of a kind the log shows from one address in an interval, where the few of the rest
-# are too few: refused instances, and associations that begin, or do not end in order.
+# are too few: refused instances, and associations that begin or end; and of those that bring
+# instances and end in order.
 _SHOWN: Final = 20
+_SHOWN_IN_ORDER: Final = 50
 # Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
 _PDU_SHOWN: Final = 1500
 
@@ -543,13 +545,19 @@ class Association(Receiver):
                 self.bytes_received, seconds, extra=self._caused_end(),
             )  # fmt: skip
 
-    def _caused_end(self) -> Mapping[str, object] | None:
-        """Every end is counted as its kind, except one that is in order."""
+    def _caused_end(self) -> Mapping[str, object]:
+        """Every end is counted as its kind."""
         # `aborted (0,0): why` is of the kind `aborted`: what follows varies.
         kind = self._ending.partition(" (")[0].partition(":")[0]
-        if kind == "released":
-            return None
-        return caused(kind, self.host, _SHOWN) if self.rules else caused(kind, self.host)
+        if not self.rules:
+            return caused(kind, self.host)
+        tally = (self.outbox.stored, self.outbox.refused)
+        shown = _SHOWN
+        if kind == "released" and not any(tally):
+            kind = "released without an instance"
+        elif kind == "released":
+            shown = _SHOWN_IN_ORDER
+        return caused(kind, self.host, shown, tally)
 
     # Timers --------------------------------------------------------------------------------------
 

@@ -91,6 +91,27 @@ def test_a_thousand_ends_of_one_kind_are_a_few_lines_and_a_count(tmp_path: Path)
         assert len(garbage) + hidden == 300
 
 
+def test_associations_that_end_in_order_do_not_flood_the_log(tmp_path: Path) -> None:
+    """Those that brought nothing go first; of the others the instances are added up."""
+    with Service(tmp_path, workers=1) as service:
+        for n in range(80):
+            with service.peer() as peer:
+                peer.release()
+            with service.peer() as peer:
+                peer.send(store(1, sop=f"1.2.{n}"))
+                assert peer.read_statuses(1) == [(1, 0)]
+                peer.release()
+        service.stop()
+        log = service.log()
+        # As many intervals as a slow machine may need for it.
+        shown = re.findall(r": released; stored (\d), refused 0,", log)
+        assert len(shown) < 160
+        hidden = re.findall(r"INFO.* released( without an instance)?: and ([\d,]+) more", log)
+        assert len(shown) + sum(int(count) for _kind, count in hidden) == 160
+        added = re.findall(r"more from 127.0.0.1 within \d+ s \(stored (\d+), refused 0\)", log)
+        assert shown.count("1") + sum(map(int, added)) == 80
+
+
 # Patients -----------------------------------------------------------------------------------------
 
 

@@ -433,6 +433,23 @@ def service() -> Iterator[Service]:
     made.handler.close()
 
 
+def test_what_lines_tell_of_is_added_up(service: Service) -> None:
+    for n in range(1239):
+        service.logger.info("end %d", n, extra=caused("released", "10.0.0.7", 50, (n, 1)))
+    service.logger.info("echoed", extra=caused("released", "10.0.0.8", 50, (0, 0)))
+    assert len(service.lines()) == 51
+    service.now += 10
+    service.logger.info("next", extra=caused("released", "10.0.0.7", 50, (1, 0)))
+    stored = sum(range(50, 1239))
+    assert service.lines() == [
+        (
+            "INFO released: and 1,189 more from 10.0.0.7 within 10 s "
+            f"(stored {stored:,}, refused 1,189)"
+        ),
+        "INFO next",
+    ]
+
+
 def test_repeats_are_counted(service: Service) -> None:
     for n in range(1239):
         service.logger.info("rejected %d", n, extra=caused("rejected", "10.0.0.7"))
