@@ -127,7 +127,7 @@ def test_a_worker_cannot_begin_and_then_can(tmp_path: Path) -> None:
         assert "; tried again in 0." in said
         assert "1 workers serve meanwhile" in said
         assert "cannot remove unfinished instances" in service.log()
-        # Some tries later it has said so once, and the other worker works.
+        # Some tries later it has said so once, and the other worker lives: it answers.
         tried: set[int] = set()
 
         def more() -> bool:
@@ -135,7 +135,9 @@ def test_a_worker_cannot_begin_and_then_can(tmp_path: Path) -> None:
             return len(tried) > 4
 
         wait_for(more, "more tries")
-        one.goes_on()
+        one.echoes()
+        # To main this store is gone, for no part has a place there.
+        service.in_log("the store is gone")
         assert lines(service, "cannot replace") == 1
         assert lines(service, "cannot remove unfinished instances") == 1
         assert service.process.poll() is None
@@ -143,6 +145,8 @@ def test_a_worker_cannot_begin_and_then_can(tmp_path: Path) -> None:
         incoming.with_name("aside").rename(incoming)
         service.in_log(f"worker {number} is up again, after ")
         wait_for(lambda: len(service.worker_pids()) == 2, "two workers")
+        service.in_log("the store is there again")
+        one.goes_on()
         assert service.parts() == []
 
 
