@@ -101,8 +101,8 @@ class Admission:
         while len(self._pending) > self._limits.pending:
             most = self._pending_by_host.most_common(1)[0][0]
             oldest = next(n for n in self._pending if self._all[n].host == most)
-            # It counts as gone already: the next one too many, which may come before its end, costs
-            # another.
+            # Admission no longer counts this connection, though its worker has yet to close it. So
+            # the next connection that is too many costs another one, not this one again.
             self._no_longer_pending(oldest, self._all[oldest])
             too_many.append((oldest, self._all[oldest].worker))
         return too_many
@@ -117,7 +117,8 @@ class Admission:
             return Verdict(number, 2, 3, 1, "the connection is not known")
         refusal = self._refusal(number, calling_ae, connection.host)
         if refusal is not None:
-            # Until the peer hangs up it is one without an association: told to go or not.
+            # The connection stays open until the peer hangs up or its worker closes it: it counts
+            # as one without an association again.
             self._make_pending(number, connection.host)
             return refusal
         self._no_longer_pending(number, connection)
@@ -197,7 +198,8 @@ class Admission:
         return len(self._all)
 
     def _ae_row(self, calling_ae: str, *, named: bool = False) -> int:
-        # Only admitted peers get one: titles are theirs to invent.
+        # Only an admitted peer gets a row: any peer can make up as many titles as it likes, and the
+        # rows are few.
         if self._rows is None:
             return 0
         return self._rows.ae_row(calling_ae.encode("latin-1", "replace"), named)

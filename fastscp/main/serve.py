@@ -360,7 +360,10 @@ class Service:
             )
 
     def _signalled(self, name: signal.Signals, task: asyncio.Task[int]) -> None:
-        """End, in order; told again: at once. task: what serves."""
+        """Drain the workers and end; at the second signal end them at once.
+
+        task: runs `_serve`; a signal before there are workers cancels it.
+        """
         # Whoever ends a start wants to know what it is about.
         logs.announce()
         workers = self._workers
@@ -398,7 +401,7 @@ class Service:
 
 
 def _result(call: asyncio.Future[_T], seconds: float) -> _T:
-    """What a call has found; TimeoutError, an OSError, if it is still at it."""
+    """What the call returned, or raised. Raises TimeoutError, an OSError, if it has not ended."""
     if not call.done():
         call.cancel()
         raise TimeoutError(errno.ETIMEDOUT, f"given up after {seconds:g} s")

@@ -100,7 +100,10 @@ def spawn(descriptors: Sequence[int]) -> Process:
 
 @contextlib.contextmanager
 def _inherited(descriptors: Sequence[int]) -> Iterator[None]:
-    """Let a child have them; main starts no other children, and these in its own thread alone."""
+    """Let the child that is started in the block inherit these descriptors.
+
+    No other child can: main starts workers only, and only in the thread of its loop.
+    """
     before = [os.get_inheritable(fd) for fd in descriptors]
     try:
         for fd in descriptors:

@@ -224,7 +224,7 @@ class Workers:
         return [place.worker for place in self._places if place.worker is not None]
 
     def _end_by_force(self, seconds: float) -> None:
-        """Kill whoever did not end in its time, which makes it an end out of order."""
+        """Kill each worker that did not end in time. The service ends with code 1 then."""
         for worker in self._living():
             log.error(
                 "worker %d did not end within %g s: killed, with what it had in hand",

@@ -71,7 +71,8 @@ class Records:
             for line in self._tail.read():
                 self._take(line)
         except FileNotFoundError:
-            # Its folder: of a segment that is gone the tail knows what to do.
+            # The folder of the journal is gone. Where only a segment is gone, the tail raises
+            # nothing.
             return
 
     def _take(self, line: Line) -> None:

@@ -76,7 +76,7 @@ def lock_of(path: str) -> int:
 
 
 class _NotYetError(Exception):
-    """Another one has to finish first."""
+    """Another instance has the lock of the path, or its journal line is on its way."""
 
 
 # What files hold -------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Content(NamedTuple):
 
 
 class _Identity(NamedTuple):
-    """A file as long as nobody changed it."""
+    """What the file system says of a file. It differs once anybody has changed the file."""
 
     inode: int
     size: int
@@ -244,7 +244,8 @@ class Resolution:
                 return Outcome("replaced", name)
             if self._policy == "keep":
                 if self._durable:
-                    # Its sender is told that the other one is kept, which may be a buffered one.
+                    # The response tells the sender that the existing file is kept, and a buffered
+                    # life may have written that file without a flush.
                     _flush(there, self._store_fd)
                 return Outcome("kept", there)
             if self._policy == "refuse":

@@ -69,7 +69,8 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
     name = IDENTITY.rpartition("/")[2]
     new = f"{name}.new"
     with home(dir_fd) as home_fd:
-        # Of a start that was killed; whatever it is, it is not written through.
+        # A start that was killed may have left this name. It is removed, not opened: it may be a
+        # link.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -47,7 +47,7 @@ def _rewrite(folder_fd: int, name: str) -> str:
     At every moment its whole lines have the name. Raises OSError, and it is as it was.
     """
     new = f"{name}.new"
-    # Of a repair that was killed; whatever it is, it is not written through.
+    # A repair that was killed may have left this name. It is removed, not opened: it may be a link.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder_fd)
     kept_fd, kept = _create_beside(folder_fd, name)

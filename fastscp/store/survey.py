@@ -28,7 +28,7 @@ _NOT_OURS: Final = frozenset({HOME, "lost+found"})
 
 
 def missing(dir_fd: int, identity: Identity | None) -> tuple[str, ...]:
-    """What a store that has a journal and instances cannot be without, and is; as a rule nothing.
+    """What of store.toml and the journal is missing; a store that holds instances needs both.
 
     identity: what store.toml says, None if it is not there. Raises OSError.
     """

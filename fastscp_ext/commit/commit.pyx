@@ -218,7 +218,8 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
     else:
         failed = _append(&c.journal, c.durable, lines.bytes, lines.size)
         if failed:
-            # What this file holds from here on is unknown: it is left alone for a new one.
+            # Nobody knows how much of these lines the file holds: the next batch writes to a new
+            # file.
             c.journal.error_no = failed
             c.journal.fd = -1
     i = batch
@@ -247,8 +248,9 @@ cdef void commit_batch(
     word_set(&c.batches.begun, number)
     directories_refresh(&c.directories, monotonic_ns())
     while i != NULL:
-        # The number is taken before the name is given: who replaces that file has a higher one,
-        # though its line may be written first. Names given by a comparison are locked till then.
+        # The commit takes the number before it gives the name: whoever replaces that file has a
+        # higher one, though its line may be written first. A name that a comparison gave stays
+        # locked until its line is written.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
             i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:

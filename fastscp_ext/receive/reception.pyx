@@ -514,8 +514,8 @@ cdef class Reception:
         return _is_full(&self.worker.removing) or _is_full(&self.worker.unlocking)
 
     cdef int hold_back_store(self, Outbox outbox) except -1:
-        # An instance is about to come in. As many may be uncommitted as may be: the commit goes
-        # first. It has no part yet, so what is open is bounded, too.
+        # An instance is about to come in. If too many are uncommitted, its association waits until
+        # the commit has settled some. The instance has no part yet, so open files are bounded, too.
         if self._too_many(outbox, SHARE):
             self._hold(outbox)
         return 0

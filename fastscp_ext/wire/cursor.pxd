@@ -1,8 +1,9 @@
 # The only place that reads received bytes.
 #
 # A cursor is a pointer and the number of bytes left behind it. Every read says what it needs and
-# returns whether it was there; a read that was not leaves the cursor where it stood. Lengths from
-# the wire are uint32_t and compared as `n > left`: no sum that could wrap, no signed value.
+# returns whether it was there; a read that finds too little leaves the cursor where it stood.
+# Lengths from the wire are uint32_t and compared as `n > left`: no sum that could wrap, no signed
+# value.
 # Sources: PS3.8 9.3.1 (big endian headers), PS3.7 6.3.1 (little endian command sets), PS3.5 7.1.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

@@ -193,8 +193,9 @@ COMMITTER: Final = "fastscp_ext/commit/committer.pyx"
 DIRECTORIES: Final = "fastscp_ext/commit/directories.pyx"
 
 _NAMING: Final = """    while i != NULL:
-        # The number is taken before the name is given: who replaces that file has a higher one,
-        # though its line may be written first. Names given by a comparison are locked till then.
+        # The commit takes the number before it gives the name: whoever replaces that file has a
+        # higher one, though its line may be written first. A name that a comparison gave stays
+        # locked until its line is written.
         if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
             i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
