@@ -86,10 +86,7 @@ class Records:
         else:
             self.torn.discard(name)
         if line.damaged:
-            damaged = self._damaged[name]
-            # One without its newline is given again.
-            if line.place.number not in damaged[-1:]:
-                damaged.append(line.place.number)
+            self._damaged[name].append(line.place.number)
         elif line.fact is not None:
             self._lines[name] += line.ended
             self._note(line.fact)

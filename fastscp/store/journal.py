@@ -7,9 +7,9 @@ The writer of buffered instances ends in `b`: nothing of its segments is flushed
 A line is an object whose last member, `crc`, is the CRC-32C (eight hex digits) of the bytes before
 `,"crc"`. Segments, the files, are only ever appended to. Readers pass over a line that does not
 match its checksum. At the end of a segment and without its newline, it is torn: a crash left it,
-and what it was to tell was never acknowledged. Anywhere else, or if it holds zeroes, it is damaged,
-and may have told of an acknowledged instance: `verify` names it. Readers know a fact by its `seq`,
-not by its place: after a power cut a segment may be shorter than before.
+and what it was to tell was never acknowledged. Anywhere else it is damaged, and may have told of an
+acknowledged instance: `verify` names it. Readers know a fact by its `seq`, not by its place: after
+a power cut a segment may be shorter than before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ __all__ = [
     "append_fact",
     "describes_file",
     "find_path",
-    "is_unreadable",
     "last_sequence",
     "parse_line",
     "read_segment",
@@ -214,20 +213,6 @@ def last_sequence(store_fd: int) -> int:
     return max((_last_in(store_fd, name) for name in segment_names(store_fd)), default=0)
 
 
-def is_unreadable(store_fd: int) -> bool:
-    """Whether segments hold something, and no whole line is among it. Raises OSError.
-
-    Segments that are empty tell nothing: a life that stored nothing leaves them.
-    """
-    names = [name for name in reversed(segment_names(store_fd)) if _size(store_fd, name)]
-    return bool(names) and not any(_last_in(store_fd, name) for name in names)
-
-
-def _size(store_fd: int, name: str) -> int:
-    with _open_segment(store_fd, name) as file:
-        return os.fstat(file.fileno()).st_size
-
-
 def _last_in(store_fd: int, name: str) -> int:
     """The highest `seq` near the end of a segment, read from there in steps; 0: it has none."""
     with _open_segment(store_fd, name) as file:
@@ -283,23 +268,21 @@ class Line(NamedTuple):
 
     fact: None where the checksum says that it is not whole. ended: it has its newline; without one
     its writer is at it, or died at it, and the next reading gives it again, as long as it is then.
-    zeroes: it holds some, which no writer writes.
     """
 
     place: Place
     fact: dict[str, Any] | None
     ended: bool
-    zeroes: bool = False
 
     @property
     def damaged(self) -> bool:
         """Whether it is not whole and never will be."""
-        return self.fact is None and (self.ended or self.zeroes)
+        return self.fact is None and self.ended
 
     @property
     def torn(self) -> bool:
         """Whether it stops in the middle; the rest may come."""
-        return self.fact is None and not (self.ended or self.zeroes)
+        return self.fact is None and not self.ended
 
 
 class Tail:
@@ -352,7 +335,7 @@ class Tail:
         self._places[name] = place
         for data, size in whole_lines(file):
             ended = data.endswith(b"\n")
-            line = Line(place, parse_line(data.rstrip(b"\n")), ended, b"\0" in data)
+            line = Line(place, parse_line(data.rstrip(b"\n")), ended)
             if ended:
                 place = Place(name, place.offset + size, place.number + 1)
                 self._places[name] = place

@@ -10,7 +10,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
-from fastscp.store.journal import is_unreadable, segment_names
+from fastscp.store.journal import segment_names
 from fastscp.store.names import HOME, IDENTITY, JOURNAL, read_folder
 
 if TYPE_CHECKING:
@@ -36,14 +36,10 @@ def missing(dir_fd: int, identity: Identity | None) -> tuple[str, ...]:
     if identity is None:
         parts.append(IDENTITY)
     try:
-        names = segment_names(dir_fd)
+        if not segment_names(dir_fd):
+            parts.append(f"file in {JOURNAL}")
     except FileNotFoundError:
         parts.append(JOURNAL)
-    else:
-        if not names:
-            parts.append(f"file in {JOURNAL}")
-        elif is_unreadable(dir_fd):
-            parts.append(f"whole line in {JOURNAL}")
     return tuple(parts)
 
 
