@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_byte_in_each_keeps_nobody_out(tmp_path: Path) -> None:
 
         # The byte first, then what stopped.
         for peer, source in ((crowd[0], "127.0.0.9"), (crowd[1], "127.0.0.10")):
-            wait_for(lambda source=source: is_let_in(source), "a place", 60)
+            wait_for(partial(is_let_in, source), "a place", 60)
             assert peer.read_pdu() == abort(0, 0)
         service.in_log("aborted (0,0): without progress inside a message for ")
         # Half as many as two would be enough for this one, but both go on.
