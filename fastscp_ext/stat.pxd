@@ -7,6 +7,8 @@ from posix.types cimport off_t
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_t "stat":
+        unsigned long st_dev
+        unsigned long st_ino
         unsigned int st_mode
         unsigned long st_nlink
         off_t st_size

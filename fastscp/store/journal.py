@@ -29,7 +29,7 @@ from fastscp.store.names import (
     open_file,
     open_folder,
 )
-from fastscp_ext import crc32c
+from fastscp_ext import crc32c, open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -75,6 +75,8 @@ class Segments:
         self._durable = durable
         self._number = 0
         self._fd = -1
+        # Of each file that is open, by its descriptor.
+        self._names: dict[int, str] = {}
 
     def next(self) -> tuple[int, int]:
         """Open the next file; returns (descriptor, bytes in it). The file before it is closed.
@@ -102,7 +104,27 @@ class Segments:
             except OSError:
                 os.close(fd)
                 raise
+        self._names[fd] = name
         return fd
+
+    def path(self, fd: int) -> str:
+        """Where a file that was opened here belongs in the store."""
+        return f"{JOURNAL}/{self._names[fd]}"
+
+    def is_in_place(self, fd: int) -> bool:
+        """Whether a file that was opened here is still what its name leads to, by no link.
+
+        Raises OSError where that cannot be told.
+        """
+        about = os.fstat(fd)
+        try:
+            there = open_beneath(self.path(fd), os.O_PATH | os.O_NOFOLLOW, dir_fd=self._store_fd)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                return about.st_nlink > 0
+            raise
+        with descriptor(there):
+            return os.path.samestat(about, os.fstat(there))
 
     def withdraw(self, fd: int) -> None:
         """Close and remove the file opened last, which nobody wrote to. Raises OSError."""

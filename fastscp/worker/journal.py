@@ -77,7 +77,7 @@ class JournalAhead:
         """Find out whether a file was removed, which would take its lines with it. Call often."""
         if not self._watching and (self._in_use, self._ahead) != (_NONE, _NONE):
             self._watching = True
-            self._help(_removed_of, (self._in_use, self._ahead), then=self._watched)
+            self._help(_gone_of, self._segments, (self._in_use, self._ahead), then=self._watched)
 
     def close(self) -> None:
         """Close the files and remove the one that was not needed. Off the loop, and last of all."""
@@ -145,12 +145,12 @@ def _opened_by(segments: Segments) -> int | OSError:
         return OSError(errno.EIO, str(error))
 
 
-def _removed_of(descriptors: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of the files that have no name any more, or do not answer."""
+def _gone_of(segments: Segments, descriptors: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the files that are not what their names lead to any more, or do not answer."""
     gone = []
     for fd in descriptors:
         try:
-            if fd != _NONE and os.fstat(fd).st_nlink == 0:
+            if fd != _NONE and not segments.is_in_place(fd):
                 gone.append(fd)
         except OSError:
             gone.append(fd)

@@ -130,9 +130,12 @@ class Worker:
             journal.prepare()
         return journal
 
-    def _next_journal(self, durable: bool) -> tuple[int, int]:
+    def _next_journal(self, durable: bool) -> tuple[int, int] | tuple[int, int, str]:
         """For stable lines on a thread of the commit, for buffered ones on the loop."""
-        return self._segments.next() if durable else self._journal.next()
+        if not durable:
+            return self._journal.next()
+        fd, size = self._segments.next()
+        return fd, size, self._segments.path(fd)
 
     def _make_reception(self) -> Reception:
         setup = self._setup

@@ -9,12 +9,16 @@ from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.shared.block cimport Batches
 
 
+cdef enum:
+    JOURNAL_PATH_ROOM = 256
+
 # The file that lines are appended to.
 ctypedef struct Journal:
     int fd                   # borrowed; -1: none
     int error_no             # of the failure that closed the one before, or 0
     uint64_t bytes           # in it
     uint64_t limit           # from which on it is full
+    char path[JOURNAL_PATH_ROOM]    # in the store; empty: not known
 
 # What the commit of one durability keeps between batches. Used by one thread at a time.
 ctypedef struct Committed:

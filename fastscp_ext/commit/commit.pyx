@@ -2,11 +2,12 @@
 
 import os
 
-from libc.errno cimport EEXIST, EINTR, EIO, ENOENT, ENOMEM, errno
+from libc.errno cimport EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport close, write
 
+from fastscp_ext.commit.beneath cimport open_file_beneath
 from fastscp_ext.commit.directories cimport (
     directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
     make_directory_of, parent_of,
@@ -25,6 +26,15 @@ from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.status cimport ELEMENTS_DISCARDED
 
 __all__ = ["flush_file_system", "rename_noreplace"]
+
+cdef extern from *:
+    """
+    #include <fcntl.h>
+    #ifndef O_PATH
+    #define O_PATH 010000000
+    #endif
+    """
+    int O_PATH
 
 cdef extern from "unistd.h" nogil:
     int syncfs(int fd)
@@ -175,13 +185,31 @@ cdef bint journal_is_due(const Journal* journal) noexcept nogil:
     return journal.fd < 0 or journal.bytes >= journal.limit
 
 
-cdef bint _journal_is_gone(const Journal* journal) noexcept nogil:
-    # A file that was removed takes its lines with it, however well they were flushed.
+cdef bint _journal_is_gone(int store_fd, const Journal* journal) noexcept nogil:
+    # A file that was removed, or lies elsewhere by now, takes its lines with it, however well they
+    # were flushed.
     cdef stat_t about
-    return fstat(journal.fd, &about) < 0 or about.st_nlink == 0
+    cdef stat_t named
+    cdef int there
+    cdef bint same
+    if fstat(journal.fd, &about) < 0 or about.st_nlink == 0:
+        return True
+    if journal.path[0] == 0:
+        return False
+    there = open_file_beneath(store_fd, journal.path, O_PATH, 0)
+    if there < 0:
+        # Want of descriptors or memory says nothing of the file.
+        return there not in (-EMFILE, -ENFILE, -ENOMEM)
+    same = fstat(there, &named) == 0 and (
+        named.st_dev == about.st_dev and named.st_ino == about.st_ino
+    )
+    close(there)
+    return not same
 
 
-cdef int _append(Journal* journal, bint durable, const char* text, size_t n) noexcept nogil:
+cdef int _append(
+    int store_fd, Journal* journal, bint durable, const char* text, size_t n
+) noexcept nogil:
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
     cdef ssize_t got
     cdef size_t done = 0
@@ -194,7 +222,7 @@ cdef int _append(Journal* journal, bint durable, const char* text, size_t n) noe
     journal.bytes += n
     if durable and fdatasync(journal.fd) < 0:
         return errno
-    if durable and _journal_is_gone(journal):
+    if durable and _journal_is_gone(store_fd, journal):
         return ENOENT
     return 0
 
@@ -216,7 +244,9 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
         # No new file could be opened; that failure is the one to tell of.
         failed = c.journal.error_no if c.journal.error_no else EIO
     else:
-        failed = _append(&c.journal, c.durable, lines.bytes, lines.size)
+        failed = _append(
+            worker.store_fd, &c.journal, c.durable, lines.bytes, lines.size
+        )
         if failed:
             # Nobody knows how much of these lines the file holds: the next batch writes to a new
             # file.

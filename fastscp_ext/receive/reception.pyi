@@ -94,7 +94,9 @@ class Reception:
     has a journal file of its own. `release` must be called when `done_fd` is readable. Wait until
     `uncommitted` and `removals` are 0, and call `close`, before its descriptors go.
     new_journal(durable): returns the next journal file for the lines of durable instances, or for
-    those of the others, as (descriptor, bytes in it); the descriptor stays the caller's. For
+    those of the others, as (descriptor, bytes in it) or (descriptor, bytes in it, path in the
+    store); the descriptor stays the caller's. With its path the commit of durable instances sees
+    when the file lies elsewhere by now, and else only when it was removed. For
     durable ones it is called off the loop and may open the file there and then. For the others it
     is called on the loop's thread, and BlockingIOError says that there is none yet:
     `journal_opened` must follow, until when only they wait. on_duplicate(Duplicate): see there.
@@ -119,7 +121,7 @@ class Reception:
         use_link: bool,
         implementation: bytes,
         version: bytes,
-        new_journal: Callable[[bool], tuple[int, int]],
+        new_journal: Callable[[bool], tuple[int, int] | tuple[int, int, str]],
         on_duplicate: Callable[[Duplicate], object],
         on_error: Callable[[str, int, str], object],
         on_complete: Callable[[Compression], object],

@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read
 
 from fastscp_ext.commit.commit cimport (
-    Committed, commit_batch, committed_begin, committed_end, journal_is_due, part_flushed,
+    JOURNAL_PATH_ROOM, Committed, commit_batch, committed_begin, committed_end, journal_is_due,
+    part_flushed,
 )
 from fastscp_ext.commit.directories cimport directories_refresh
 from fastscp_ext.commit.committer cimport (
@@ -310,16 +311,21 @@ cdef class Reception:
     cdef bint _journal_ready(self, Committed* c) except -1:
         # Have a journal file to append to, new where the last one failed or is full. False: the
         # commit has to wait for one that somebody opens; a full one serves until then.
+        cdef bytes raw
         if not journal_is_due(&c.journal):
             return True
         try:
-            fd, size = self.new_journal(bool(c.durable))
+            fd, size, *path = self.new_journal(bool(c.durable))
         except BlockingIOError:
             return c.journal.fd >= 0
         except OSError as error:
             if c.journal.fd < 0:
                 c.journal.error_no = error.errno or 0
             return True
+        raw = os.fsencode(path[0]) if path else b""
+        if len(raw) >= JOURNAL_PATH_ROOM:
+            raise ValueError("journal path too long")
+        memcpy(c.journal.path, PyBytes_AS_STRING(raw), len(raw) + 1)
         c.journal.fd = fd
         c.journal.bytes = size
         c.journal.error_no = 0

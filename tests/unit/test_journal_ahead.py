@@ -221,3 +221,27 @@ def test_files_that_were_removed(run: Run) -> None:
         assert name_of(site.ahead.next()[0]) == "1-w0-3.jsonl"
 
     run(test)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_files_that_lie_elsewhere(run: Run, folder: bool) -> None:
+    """Behind a link, or in the folder that was the journal's: they still have names."""
+
+    async def test(site: Site) -> None:
+        first, _ = site.ahead.next()
+        await site.until(lambda: site.opened == 1)
+        aside = site.journal.with_name("aside")
+        if folder:
+            site.journal.rename(aside)
+            site.journal.mkdir()
+        else:
+            aside.mkdir()
+            for name in site.names():
+                (site.journal / name).rename(aside / name)
+                (site.journal / name).symlink_to(aside / name)
+        site.ahead.watch()
+        await site.until(lambda: site.opened == 2)
+        assert site.removed == [first]
+        assert name_of(site.ahead.next()[0]) == "1-w0-3.jsonl"
+
+    run(test)

@@ -232,7 +232,7 @@ class Site:
         durable: bool = False,
         layout: str = LAYOUT,
         policy: str = "version",
-        new_journal: Callable[[bool], tuple[int, int]] | None = None,
+        new_journal: Callable[[bool], tuple[int, int] | tuple[int, int, str]] | None = None,
         on_complete: Callable[[Compression], object] = _nothing_to_compress,
         **options: Any,
     ) -> None:
@@ -1590,6 +1590,43 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path: Path) -> None:
             shutil.rmtree(site.store / STUDY)
         assert one.statuses() == [0, 0, 0]
         assert site.errors == []
+
+
+@pytest.mark.parametrize("how", ["a link", "another folder", "a link to the folder"])
+def test_a_journal_file_that_lies_elsewhere(tmp_path: Path, how: str) -> None:
+    """Its inode still has a name, and the lines in it are not in the store's journal."""
+
+    def new_journal(durable: bool) -> tuple[int, int, str]:
+        fd, size = made.segments[durable].next()
+        return fd, size, made.segments[durable].path(fd)
+
+    with Site(tmp_path / "store", durable=True, new_journal=new_journal) as made:
+        one = made.associate()
+        made.feed(one, store(1) + store(2, sop="1.2.2"))
+        made.settle(one)
+        folder = made.store / JOURNAL
+        (file,) = folder.iterdir()
+        if how == "a link":
+            file.rename(tmp_path / "aside")
+            file.symlink_to(tmp_path / "aside")
+        else:
+            folder.rename(tmp_path / "aside")
+            if how == "another folder":
+                folder.mkdir()
+            else:
+                folder.symlink_to(tmp_path / "aside")
+        made.feed(one, store(3, sop="1.2.3"))
+        made.settle(one)
+        assert one.statuses() == [0, 0, 0xA700]
+        made.feed(one, store(4, sop="1.2.4"))
+        made.settle(one)
+        if how == "a link to the folder":
+            assert one.statuses()[3] == 0xA700
+        else:
+            assert one.statuses()[3] == 0
+            newest = max(folder.iterdir())
+            assert not newest.is_symlink()
+            assert newest.read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize("durable", [False, True])
