@@ -142,6 +142,7 @@ BOUNDS = (
     ("{} refusals, then", "fastscp/worker/association.py", "_SHOWN", 1),
     ("{} MiB of lines", "fastscp/log/writer.py", "_MOST_BYTES", MIB),
     ("nothing after {} ms", "fastscp/main/dispatch.py", "_BLOCKED_MS", 1),
+    ("below {} free", "fastscp/main/storewatch.py", "_INODES", 1),
     ("{} parts wait to be removed", "fastscp_ext/commit/remover.h", "REMOVALS_MOST", 1),
     ("counts as gone after {} s", "fastscp/main/storewatch.py", "HANGS_S", 1),
     ("the end waits {} s", "fastscp/main/serve.py", "_LEAVE_S", 1),
