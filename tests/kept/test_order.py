@@ -85,11 +85,11 @@ from fastscp_ext import Rules, ae_title
 establish = association.establish
 
 
-def by_title(receiver, rq, accepted, rules, **more):
-    if ae_title(rq.called_ae) == "STABLE":
+def by_title(receiver, accepted, rules, **more):
+    if ae_title(accepted.ac.called_ae) == "STABLE":
         names = "layout digest on_duplicate strict compress_level max_instance_size".split()
         rules = Rules(durable=True, **{name: getattr(rules, name) for name in names})
-    establish(receiver, rq, accepted, rules, **more)
+    establish(receiver, accepted, rules, **more)
 
 
 association.establish = by_title
