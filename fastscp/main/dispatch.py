@@ -54,6 +54,8 @@ WAITING_MOST: Final = 256
 TURNED_AWAY_MOST: Final = 256
 # How long a connection may go from worker to worker, or wait for one, before main rejects it.
 _NOBODY_S: Final = 5.0
+# The same while all workers drain, each to be followed by another.
+_SUCCESSOR_S: Final = 20.0
 
 
 class _Connection(NamedTuple):
@@ -237,12 +239,13 @@ class Dispatch:
             self._waiting.popleft()
 
     def _waited_for_nothing(self, connection: _Connection, *, is_any_ready: bool) -> bool:
-        """Whether a connection has waited long enough; for a successor it does until that is due.
+        """Whether a connection has waited long enough; for a successor it does for longer.
 
-        A worker that drains ends within its time, and its place is taken then.
+        A worker that drains ends within its time, and its place is taken then. Peers give up after
+        half a minute or so.
         """
         if not is_any_ready and any(target.is_leaving for target in self._targets.values()):
-            return False
+            return time.monotonic() - connection.since > _SUCCESSOR_S
         return time.monotonic() - max(connection.since, self._last_left) > _NOBODY_S
 
     def _offer_to_one(self, targets: list[_Target], connection: _Connection) -> bool:

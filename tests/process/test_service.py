@@ -332,10 +332,8 @@ def test_a_drain_lets_associations_go_on_and_takes_no_new_ones(tmp_path: Path) -
         assert service.instances() == sorted([path_of(), path_of(OTHER)])
 
 
-def test_an_association_that_comes_when_the_drain_is_over_ends_like_the_others(
-    tmp_path: Path,
-) -> None:
-    # A signal to the worker alone recycles it; main goes on offering it connections.
+def test_whoever_comes_while_a_worker_leaves_is_its_successors(tmp_path: Path) -> None:
+    """A signal to a worker alone recycles it; those that it has end as in any drain."""
     with (
         Service(tmp_path, "--drain-timeout", "50ms", workers=1) as service,
         contextlib.ExitStack() as closed,
@@ -343,15 +341,18 @@ def test_an_association_that_comes_when_the_drain_is_over_ends_like_the_others(
         idle, busy = (closed.enter_context(service.peer()) for _ in range(2))
         busy.send(store()[:-50])
         wait_for(lambda: len(service.parts()) == 1, "the message")
-        os.kill(service.worker_pids()[0], signal.SIGTERM)
-        assert idle.read_until_close() == abort(0, 0)
+        (worker,) = service.worker_pids()
+        os.kill(worker, signal.SIGTERM)
+        busy.send(store()[-50:])
+        assert busy.read_statuses(1) == [(1, 0)]
+        for peer in (idle, busy):
+            assert peer.read_until_close() == abort(0, 0)
+            peer.close()
         late = closed.enter_context(service.peer())
         late.send(store(1, sop=OTHER))
         assert late.read_statuses(1) == [(1, 0)]
-        assert late.read_until_close() == abort(0, 0)
-        # The first is still there: it was not the worker's end that ended the second.
-        busy.send(store()[-50:])
-        assert busy.read_statuses(1) == [(1, 0)]
+        assert worker not in service.worker_pids()
+        late.release()
 
 
 def test_a_drain_has_an_end(tmp_path: Path) -> None:

@@ -284,17 +284,29 @@ def test_a_connection_waits_for_the_successor_of_the_only_worker(
     assert len(numbers(one)) == 1
     played.dispatch.heard(first, Leaving())
     now = time.monotonic()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 40))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 15))
     played.dispatch._hand_over_waiting()
     assert (len(played.dispatch._waiting), len(played.turned_away)) == (1, 0)
     played.dispatch.left(first)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 44))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 19))
     successor, end = played.worker(0, up=False)
     played.dispatch._hand_over_waiting()
     assert not played.turned_away
     successor.is_ready = True
     played.dispatch.came_up(successor)
     assert len(numbers(end)) == 1
+
+
+def test_a_drain_that_takes_long_keeps_nobody_waiting(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _end = played.worker(0)
+    played.dispatch.heard(first, Leaving())
+    played.connect()
+    now = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 21))
+    played.dispatch._hand_over_waiting()
+    assert (len(played.dispatch._waiting), len(played.turned_away)) == (0, 1)
 
 
 def test_nobody_waits_for_a_successor_that_does_not_come(
@@ -554,14 +566,14 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
 
 @pytest.mark.parametrize("how", ["displaced", "over", "gone"])
 def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
-    played.admission._limits = Limits(1)
+    played.admission._limits = Limits(2)
     worker, end = played.worker(0)
-    for host in ("10.0.0.1", "10.0.0.2"):
+    for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2"):
         played.connect(host)
     for number in numbers(end):
         played.dispatch.heard(worker, Taken(number))
         played.dispatch.heard(worker, Ask(number, "CT", "US"))
-    told = [Verdict(1), SeekIdle(2, "10.0.0.1")]
+    told = [Verdict(1), Verdict(2), SeekIdle(3, "10.0.0.1")]
     assert [message for message, _fd in end.receive()] == told
     if how == "gone":
         played.dispatch.heard(worker, Gone(1))
@@ -570,9 +582,9 @@ def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
         played.dispatch.heard(worker, Over(1))
         played.dispatch.heard(worker, Over(1))
     else:
-        played.dispatch.heard(worker, Idle(2, 1, 5.0))
-        told = [Displace(1, 2, "#2 CT@10.0.0.2")]
+        played.dispatch.heard(worker, Idle(3, 1, 5.0))
+        told = [Displace(1, 3, "#3 CT@10.0.0.2")]
         assert [message for message, _fd in end.receive()] == told
-        played.dispatch.heard(worker, Displaced(1, 2, done=True))
-    assert [message for message, _fd in end.receive()] == [Verdict(2)]
-    assert played.admission.admitted == 1
+        played.dispatch.heard(worker, Displaced(1, 3, done=True))
+    assert [message for message, _fd in end.receive()] == [Verdict(3)]
+    assert played.admission.admitted == 2
