@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,3 +49,15 @@ def no_process_left() -> Iterator[None]:
     yield
     left = _children() - before
     assert not left, f"processes left behind: {sorted(left)}"
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Take back what a test set up for the log: its stream is closed for those that follow."""
+    root = logging.getLogger()
+    handlers, level, raising = list(root.handlers), root.level, sys.unraisablehook
+    yield
+    for handler in [one for one in root.handlers if one not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    sys.unraisablehook = raising

@@ -383,8 +383,8 @@ def test_a_terminal_that_closes(tmp_path: Path, nohup: bool) -> None:
     def begin() -> None:
         os.setsid()
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        if nohup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Whatever those who run the tests do with it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
 
     with (
         log.open("wb") as stderr,
