@@ -9,6 +9,7 @@ import random
 import resource
 import socket
 import sys
+import traceback
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +51,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was raised where nobody could take it."""
     told: list[str] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda one: told.append(str(one.exc_value)))
+
+    def tell(one: Any) -> None:
+        told.append(str(one.exc_value))
+        # Whoever keeps the exception keeps no frame, and so no descriptor of a test.
+        traceback.clear_frames(one.exc_traceback)
+        one.exc_value.__traceback__ = None
+
+    monkeypatch.setattr(sys, "unraisablehook", tell)
     return told
 
 
