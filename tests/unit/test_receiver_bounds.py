@@ -9,8 +9,8 @@ import random
 import resource
 import socket
 import sys
-import traceback
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
