@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.identity import read_identity
-from fastscp.store.made import Made, leads_to
-from fastscp.store.names import FILE_MODE, HOME, IDENTITY, LOCK, descriptor, holder, open_file
+from fastscp.store.made import Made
+from fastscp.store.names import (
+    FILE_MODE,
+    HOME,
+    IDENTITY,
+    LOCK,
+    descriptor,
+    holder,
+    leads_to,
+    open_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +162,7 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
         lock_fd = _open_lock(dir_fd)
         try:
             is_held = _flock(path, lock_fd)
-            if not leads_to(dir_fd, LOCK, lock_fd):
+            if not leads_to(LOCK, dir_fd, lock_fd):
                 os.close(lock_fd)
                 continue
             if not is_held:

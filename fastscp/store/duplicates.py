@@ -21,7 +21,7 @@ import zstandard
 
 from fastscp.store.compress import twin
 from fastscp.store.journal import find_path
-from fastscp.store.names import FILE_MODE, PATH_LOCKS, holder, open_file, status_at
+from fastscp.store.names import FILE_MODE, PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, open_data_set
 from fastscp_ext import crc32c, rename_noreplace, status
 
@@ -223,7 +223,7 @@ class Resolution:
         """Raises _NotYetError."""
         for version in range(1, _LAST_VERSION + 1):
             name = self.path if version == 1 else f"{self.path}~{version}"
-            there = twin(name) if self._mixed and _exists(self._store_fd, twin(name)) else name
+            there = twin(name) if self._mixed and exists(twin(name), self._store_fd) else name
             if len(os.fsencode(there)) > _PATH_MOST:
                 break
             if there == name and self._named(name):
@@ -392,14 +392,6 @@ class _Doubt:
         if time.monotonic() > self._deadline:
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         raise _NotYetError
-
-
-def _exists(store_fd: int, path: str) -> bool:
-    try:
-        status_at(path, store_fd)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _link(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:

@@ -6,9 +6,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, status_at
+from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, leads_to
 
-__all__ = ["Made", "leads_to"]
+__all__ = ["Made"]
 
 
 class Made:
@@ -23,8 +23,8 @@ class Made:
         self._folders_above: list[Path] = []
         # Below the store: descriptor of the store, path, and whether it is a folder.
         self._below: list[tuple[int, str, bool]] = []
-        # The lock, once this start holds it: descriptor of the store, path, its own descriptor.
-        self._lock: tuple[int, str, int] | None = None
+        # The lock, once this start holds it: path, descriptor of the store, its own descriptor.
+        self._lock: tuple[str, int, int] | None = None
 
     def folders_above(self, path: Path) -> None:
         """Make `path` and what is missing above it, and flush the whole way where possible.
@@ -59,7 +59,7 @@ class Made:
 
     def hold(self, path: str, dir_fd: int, lock_fd: int, *, is_new: bool) -> None:
         """Remember the lock, which the caller holds; is_new: no start has had it before."""
-        self._lock = (dir_fd, path, lock_fd)
+        self._lock = (path, dir_fd, lock_fd)
         if is_new:
             self.note(path, dir_fd)
 
@@ -90,13 +90,3 @@ class Made:
             return self._lock is not None and not leads_to(*self._lock)
         except OSError:
             return True
-
-
-def leads_to(dir_fd: int, path: str, fd: int) -> bool:
-    """Whether the path below the store still leads to the file that is open. Raises OSError."""
-    try:
-        there = status_at(path, dir_fd)
-    except FileNotFoundError:
-        return False
-    ours = os.fstat(fd)
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) and ours.st_nlink > 0

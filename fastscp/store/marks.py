@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import Final, TypeAlias
 
-from fastscp.store.names import BUFFERED, FILE_MODE, SUSPECT, flush_folder, home
+from fastscp.store.names import BUFFERED, FILE_MODE, SUSPECT, exists, flush_folder, home
 from fastscp_ext import flush_file_system
 
 __all__ = ["Suspicion", "begin_life", "end_life", "suspicion", "trust"]
@@ -38,15 +38,7 @@ def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
         if flush_directory:
             os.fsync(home_fd)
             os.fsync(dir_fd)
-        return _has(_SUSPECT, home_fd)
-
-
-def _has(name: str, home_fd: int) -> bool:
-    try:
-        os.stat(name, dir_fd=home_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+        return exists(_SUSPECT, home_fd)
 
 
 def end_life(dir_fd: int) -> None:
@@ -56,7 +48,7 @@ def end_life(dir_fd: int) -> None:
     that was written since could not be flushed.
     """
     with home(dir_fd) as home_fd:
-        if _has(_BUFFERED, home_fd):
+        if exists(_BUFFERED, home_fd):
             flush_file_system(dir_fd)
             os.unlink(_BUFFERED, dir_fd=home_fd)
 

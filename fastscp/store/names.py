@@ -44,11 +44,13 @@ __all__ = [
     "PROBE",
     "SUSPECT",
     "descriptor",
+    "exists",
     "flush_folder",
     "flush_folder_at",
     "holder",
     "home",
     "is_own",
+    "leads_to",
     "names_in",
     "open_file",
     "open_folder",
@@ -127,6 +129,25 @@ def status_at(path: str, dir_fd: int) -> os.stat_result:
     """What the system says of a name, not of what a link leads to. Raises OSError."""
     with holder(path, dir_fd) as (folder_fd, name):
         return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+
+
+def exists(path: str, dir_fd: int) -> bool:
+    """Whether anything has this name below a descriptor, be it a link. Raises OSError."""
+    try:
+        status_at(path, dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def leads_to(path: str, dir_fd: int, fd: int) -> bool:
+    """Whether a path below a descriptor leads to the file that is open. Raises OSError."""
+    try:
+        there = status_at(path, dir_fd)
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(fd)
+    return os.path.samestat(ours, there) and ours.st_nlink > 0
 
 
 def open_file(path: str, dir_fd: int, flags: int = os.O_RDONLY) -> int:

@@ -33,10 +33,10 @@ from fastscp.store.names import (
     LOCK,
     PATH_LOCKS,
     descriptor,
+    leads_to,
     names_in,
     open_file,
     open_folder,
-    status_at,
 )
 from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_file_system
 from fastscp.store.survey import first_instance, links, missing
@@ -159,7 +159,7 @@ class Store:
                 return f"{self.path} is another directory now"
             identity = read_identity(self.path, self.dir_fd)
             missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
-            is_locked = self._is_locked()
+            is_locked = leads_to(LOCK, self.dir_fd, self.lock_fd)
         except OSError as error:
             if error.errno in _OUR_LACK:
                 raise
@@ -176,15 +176,6 @@ class Store:
                 f"use this store: stop one of them; restart this one"
             )
         return None
-
-    def _is_locked(self) -> bool:
-        """Whether the lock that others find is the one held."""
-        ours = os.fstat(self.lock_fd)
-        try:
-            there = status_at(LOCK, self.dir_fd)
-        except FileNotFoundError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
     def _has(self, name: str) -> bool:
         try:

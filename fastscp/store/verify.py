@@ -18,9 +18,9 @@ from fastscp.store.names import (
     IDENTITY,
     JOURNAL,
     SUSPECT,
+    exists,
     flush_folder,
     home,
-    status_at,
 )
 from fastscp.store.repair import repair
 
@@ -84,9 +84,9 @@ def verify(
 
 def _lost(dir_fd: int, *, adopt: bool) -> Iterator[Finding]:
     """What the store has lost of its own; adopt: a journal's folder is made anew for the lines."""
-    if not _has(IDENTITY, dir_fd):
+    if not exists(IDENTITY, dir_fd):
         yield Finding(Kind.MISSING, IDENTITY, f"not there: restore it, or {_NEW_LIFE}")
-    if _has(JOURNAL, dir_fd):
+    if exists(JOURNAL, dir_fd):
         return
     why = "not there: restore it; or have it written anew from the files, with --adopt"
     if adopt:
@@ -94,14 +94,6 @@ def _lost(dir_fd: int, *, adopt: bool) -> Iterator[Finding]:
             os.mkdir(JOURNAL.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
             flush_folder(home_fd)
     yield Finding(Kind.MISSING, JOURNAL, why, settled="made anew" if adopt else "")
-
-
-def _has(path: str, dir_fd: int) -> bool:
-    try:
-        status_at(path, dir_fd)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _order(finding: Finding) -> tuple[str, str]:
