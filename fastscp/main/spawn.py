@@ -9,6 +9,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
+from fastscp.messages.worker import HELD_OFF
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -31,15 +33,6 @@ except Exception as error:
     sys.exit(3)
 main(sys.argv[2:])
 """
-
-# They wait until the worker itself says what they mean to it: none may end it before that.
-_HELD_OFF: Final = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 
 
 class Process:
@@ -93,7 +86,7 @@ def spawn(descriptors: Sequence[int]) -> Process:
             # kernel shares processor time out by sessions, and would break into the senders'
             # work for each worker.
             setpgroup=0,
-            setsigmask=_HELD_OFF,
+            setsigmask=HELD_OFF,
         )
     return Process(pid)
 

@@ -6,7 +6,8 @@ back.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import signal
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,7 @@ from fastscp.association.negotiation import Policy  # noqa: TC001 - msgspec read
 from fastscp.config.settings import WorkerConfig  # noqa: TC001
 
 __all__ = [
+    "HELD_OFF",
     "Abandon",
     "Ask",
     "Displace",
@@ -34,6 +36,16 @@ __all__ = [
     "ToWorker",
     "Verdict",
 ]
+
+# Main starts a worker with these signals blocked, and the worker lets them through once it knows
+# what they mean to it: none ends it before that.
+HELD_OFF: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from fastscp import uids
 from fastscp.association.machine import State
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
+    HELD_OFF,
     Abandon,
     Ask,
     Displace,
@@ -64,14 +65,6 @@ __all__ = ["Worker", "main"]
 
 log = logging.getLogger("fastscp.worker")
 
-# Main starts it with these blocked, so that none of them ends it before it knows what they mean.
-_HELD_OFF: Final = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
 # Of a worker that is replaced: an association that has rested for a shorter time when the drain
@@ -167,7 +160,7 @@ class Worker:
         # Main hears signals and speaks for all; one sent to a worker itself only recycles it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._recycle)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_OFF)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_OFF)
         # Main asks nobody anything who has shown no sign of life for a while; a start may be long.
         self._shared.liveness.heartbeat(self._setup.worker, int(time.monotonic() * 1000))
         self._channel.send(Ready())
@@ -176,7 +169,7 @@ class Worker:
         await self._finished.wait()
         await self._close()
         # Its exit code is decided: no signal that comes now changes it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_OFF)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_OFF)
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
