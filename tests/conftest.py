@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,3 +62,15 @@ def log_as_before() -> Iterator[None]:
         root.removeHandler(handler)
     root.setLevel(level)
     sys.unraisablehook = raising
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Let the signals through that a service or a worker blocks at its end, run in this process.
+
+    Those who run the tests could not interrupt them, and every program that a later test starts
+    would begin with them blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
