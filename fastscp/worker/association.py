@@ -596,7 +596,7 @@ class Association(Receiver):
         nobody may.
         """
         self.outbox.tell_responses_sent = True
-        if self.mid_message or self.outbox.owed or self.rest_bytes:
+        if self._has_in_hand:
             return
         is_new = self.state in (State.STA1, State.STA2, State.STA3)
         rests = time.monotonic() - self.idle_since < rested_s
@@ -605,8 +605,13 @@ class Association(Receiver):
         self.end_now("shutting down")
 
     def _finish_if_done(self) -> None:
-        if not self.mid_message and not self.outbox.owed and not self.rest_bytes:
+        if not self._has_in_hand:
             self.end_now("shutting down")
+
+    @property
+    def _has_in_hand(self) -> bool:
+        """Whether something of what was read is still to be answered."""
+        return bool(self.mid_message or self.outbox.owed or self.rest_bytes)
 
     def end_now(self, why: str) -> None:
         """End the association whatever it does: A-ABORT where there is one, else close."""

@@ -299,12 +299,7 @@ class Worker:
                     if fd is not None:
                         self._offered(message, fd)
                 case Verdict():
-                    self.requests.decided(message.number)
-                    association = self._associations.get(message.number)
-                    if association is not None and message.result:
-                        association.rejected(message)
-                    elif association is not None:
-                        association.admitted(self._rules[DEFAULT], message.ae_row)
+                    self._decided(message)
                 case Abandon():
                     self._abandon(message.number)
                 case SeekIdle():
@@ -327,6 +322,20 @@ class Worker:
             self._drained()
             self._maybe_finished()
 
+    def _decided(self, verdict: Verdict) -> None:
+        self.requests.decided(verdict.number)
+        association = self._associations.get(verdict.number)
+        if association is None:
+            return
+        try:
+            if verdict.result:
+                association.rejected(verdict)
+            else:
+                association.admitted(self._rules[DEFAULT], verdict.ae_row)
+        except Exception as error:
+            # The loop would only log it, and the peer would wait for its answer for ever.
+            association.failed(error)
+
     def _last_messages(self) -> None:
         """Hear, while the store is left, only what makes that a matter of less time."""
         for message, fd in self._channel.receive():
@@ -339,12 +348,9 @@ class Worker:
             self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
 
     def _offered(self, offer: Offer, fd: int) -> None:
-        if self._draining:
-            # Main hands it on: it has been told, or reads so next.
-            os.close(fd)
-            return
-        if not self._shared.claims.claim(offer.slot, offer.number):
-            # Main has given it to somebody else meanwhile.
+        # While this worker drains, main hands it on: it has been told, or reads so next. What
+        # cannot be claimed, main has given to somebody else meanwhile.
+        if self._draining or not self._shared.claims.claim(offer.slot, offer.number):
             os.close(fd)
             return
         self._channel.send(Taken(offer.number))
@@ -377,8 +383,12 @@ class Worker:
             await asyncio.get_running_loop().connect_accepted_socket(  # type: ignore[type-var]
                 lambda: association, sock
             )
-        except OSError as error:
-            log.debug("%s: gone before it was taken over (%s)", association.name, error)
+        except Exception as error:
+            if isinstance(error, OSError):
+                log.debug("%s: gone before it was taken over (%s)", association.name, error)
+            else:
+                log.exception("%s: cannot be taken over, which is a bug", association.name)
+            # In any case: main counts it, and waits for its end.
             sock.close()
             self.gone(association)
 

@@ -40,9 +40,9 @@ from fastscp.messages.worker import (
 )
 from fastscp.store.lives import remove_life
 from fastscp.store.store import Store
-from fastscp.worker import association, process
+from fastscp.worker import association, establish, process
 from fastscp.worker.process import Worker
-from fastscp_ext import Shared
+from fastscp_ext import Receiver, Shared
 from tests.kit import DEADLINE_S, abort, associate_rq, echo, reject, split_pdus, store
 
 if TYPE_CHECKING:
@@ -163,6 +163,34 @@ def test_an_offer_that_is_another_workers_by_now(run: Callable[..., None]) -> No
         assert played.heard == []
 
     run(test)
+
+
+def test_a_bug_in_one_associations_verdict_ends_that_one(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its peer is told, and whoever is decided behind it is associated."""
+
+    def failing(receiver: Receiver, *args: Any, **more: Any) -> None:
+        if receiver.number == 1:
+            raise RuntimeError("a bug")
+        establish.establish(receiver, *args, **more)
+
+    monkeypatch.setattr(association, "establish", failing)
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        peers = {}
+        for number in (1, 2):
+            peers[number] = played.offer(number)
+            await loop.sock_sendall(peers[number], associate_rq(calling="CT"))
+            assert await played.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP")]
+        for number in (1, 2):
+            played.main.send(Verdict(number))
+        assert list(split_pdus(await all_of(peers[1]))) == [abort(0, 0)]
+        assert (await loop.sock_recv(peers[2], 4096))[0] == 2
+
+    run(test)
+    assert ": a bug ends it" in caplog.text
 
 
 def test_too_many_before_it_was_taken_over(run: Callable[..., None]) -> None:
