@@ -45,7 +45,7 @@ cdef class Reception:
     cdef object on_error
     cdef object on_complete
     cdef object on_unlocked
-    cdef dict held            # outboxes of those that pause for the commit, in the order they did
+    cdef tuple held           # by durability: dicts of outboxes that pause for the commit, in order
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
     cdef void enqueue(self, Instance* i) noexcept
@@ -69,6 +69,7 @@ cdef class Reception:
     cdef int hold_back_store(self, Outbox outbox) except -1
     cdef int _hold(self, Outbox outbox) except -1
     cdef int let_others_go(self) except -1
+    cdef int _let_go(self, dict held, int room) except -1
     cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
     cdef void leave(self, Outbox outbox) noexcept

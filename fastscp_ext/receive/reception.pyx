@@ -278,7 +278,7 @@ cdef class Reception:
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
             self.committed[durability].batches = &self.worker.live.batches[durability]
-        self.held = {}
+        self.held = ({}, {})
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}
 
@@ -533,33 +533,36 @@ cdef class Reception:
         return 0
 
     cdef int _hold(self, Outbox outbox) except -1:
-        self.held[outbox] = None
+        (<dict>self.held[<int>outbox.durable])[outbox] = None
         return outbox.pace.set_hold(HOLD_COMMIT, True)
 
     cdef int let_others_go(self) except -1:
         # In the order in which they were held, and no more of those that have something to take in
         # than there are shares left. Each of these calls this again when it has had its turn.
+        cdef int durability
+        for durability in range(DURABILITIES):
+            self._let_go(
+                self.held[durability], UNCOMMITTED_MOST - self.uncommitted_of[durability]
+            )
+        return 0
+
+    cdef int _let_go(self, dict held, int room) except -1:
+        # room: instances that may still be uncommitted, of the durability of those held.
         cdef Outbox outbox
         cdef list due
-        cdef int room[DURABILITIES]
-        cdef int durability
-        if not self.held:
+        if room <= 0 or not held:
             return 0
-        for durability in range(DURABILITIES):
-            room[durability] = UNCOMMITTED_MOST - self.uncommitted_of[durability]
         due = []
-        for outbox in self.held:
-            if room[outbox.durable] <= 0:
-                if room[not outbox.durable] <= 0:
-                    break
-                continue
+        for outbox in held:
+            if room <= 0:
+                break
             if outbox.owed > OWED_MOST // 2 or self._too_many(outbox, SHARE // 2 + 1):
                 continue
             due.append(outbox)
             if outbox.pace.holds & HOLD_REST:
-                room[outbox.durable] -= SHARE
+                room -= SHARE
         for outbox in due:
-            self.held.pop(outbox, None)
+            held.pop(outbox, None)
             self._read_on(outbox.pace, HOLD_COMMIT)
         return 0
 
@@ -587,7 +590,7 @@ cdef class Reception:
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
-        self.held.pop(outbox, None)
+        (<dict>self.held[<int>outbox.durable]).pop(outbox, None)
         self.slowed.pop(outbox.pace, None)
 
     @property
