@@ -118,9 +118,8 @@ cdef Instance* _pending(Instance* i) except NULL:
     return i
 
 
-@cython.final
-cdef class Duplicate:
-    """An instance whose final name was taken. See reception.pyi."""
+cdef class _Pending:
+    # What a Duplicate and a Compression tell of their instance.
 
     cdef Reception reception
     cdef Instance* instance
@@ -130,16 +129,21 @@ cdef class Duplicate:
         return _pending(self.instance).part.decode()
 
     @property
-    def path(self):
-        return _pending(self.instance).path.decode()
-
-    @property
     def rules(self):
         return <Rules>_pending(self.instance).rules
 
     @property
     def association(self):
         return <Py_ssize_t>_pending(self.instance).journal_members
+
+
+@cython.final
+cdef class Duplicate(_Pending):
+    """An instance whose final name was taken. See reception.pyi."""
+
+    @property
+    def path(self):
+        return _pending(self.instance).path.decode()
 
     @property
     def digest(self):
@@ -176,23 +180,8 @@ cdef class Duplicate:
 
 
 @cython.final
-cdef class Compression:
+cdef class Compression(_Pending):
     """A complete instance whose part is to be compressed. See reception.pyi."""
-
-    cdef Reception reception
-    cdef Instance* instance
-
-    @property
-    def part(self):
-        return _pending(self.instance).part.decode()
-
-    @property
-    def rules(self):
-        return <Rules>_pending(self.instance).rules
-
-    @property
-    def association(self):
-        return <Py_ssize_t>_pending(self.instance).journal_members
 
     def done(self, str part not None, int fd):
         """Go on to the commit with another part, and its descriptor. See reception.pyi."""
