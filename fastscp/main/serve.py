@@ -129,7 +129,7 @@ class Service:
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(last)
             self._workers = workers = await self._make_workers(store)
-            undo.callback(workers.kill)
+            undo.callback(workers.abandon)
             await workers.start(config.workers)
             if not workers.stopping:
                 for acceptor in acceptors:
@@ -155,6 +155,9 @@ class Service:
         began = self._loop.time()
 
         def tell() -> None:
+            if self._workers is not None and self._workers.stopping:
+                # It has been told, and only waits for them to end.
+                return
             self._has_waited = self._workers is None
             log.warning(
                 "the start still waits for %s after %.0f s; TERM ends the start",
@@ -243,8 +246,8 @@ class Service:
             why = f"it cannot be looked at ({error.strerror})"
         if why is not None:
             log.error(
-                "the store is gone at the end: %s; what was acknowledged is not where it belongs: "
-                "mount or restore the store, then run `fastscp verify`",
+                "the store is gone at the end: %s; see that it is where it belongs, whole and this "
+                "service's own again (mounted, restored), then run `fastscp verify`",
                 why,
             )  # fmt: skip
         return why is None

@@ -154,6 +154,7 @@ class Workers:
         # Why the last sweep failed, as it stands in the log.
         self._not_swept = ""
         self._is_started = False
+        self._is_abandoned = False
         # Whether all that went since `drain` went as they were told to.
         self._in_order = True
         self.stopping = False
@@ -203,8 +204,12 @@ class Workers:
             worker.channel.send(Stop())
         self._loop.call_later(_AT_ONCE_S, self._end_by_force, _AT_ONCE_S)
 
-    def kill(self) -> None:
-        """Kill those that are still there."""
+    def abandon(self) -> None:
+        """Kill those that are still there: the start failed, and says itself why."""
+        self.stopping = self._is_abandoned = True
+        self._kill()
+
+    def _kill(self) -> None:
         for worker in self._living():
             if worker.process is not None:
                 worker.process.kill()
@@ -230,7 +235,7 @@ class Workers:
                 "worker %d did not end within %g s: killed, with what it had in hand",
                 worker.number, seconds,
             )  # fmt: skip
-        self.kill()
+        self._kill()
         self._loop.call_later(_KILLED_S, self._leave_behind)
 
     def _leave_behind(self) -> None:
@@ -342,7 +347,7 @@ class Workers:
         except Exception:
             # A bug about the dead must not keep the living from their place.
             log.exception("cannot settle what worker %d left", worker.number)
-        if worker.is_ready and code != 0:
+        if worker.is_ready and code != 0 and not self._is_abandoned:
             self.lost = True
             log.error(
                 "worker %d ended unexpectedly (%s): %d associations lost; their unfinished "

@@ -238,6 +238,48 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
     assert caplog.text.count("(process 77) is still there after a kill") == 2
 
 
+def test_a_start_that_fails_blames_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It kills those that are up, says itself why it failed, and starts nobody in their place."""
+
+    def kill() -> None:
+        process.code = -signal.SIGKILL
+
+    process: Any = SimpleNamespace(
+        pid=77, code=None, has_ended=lambda: process.code is not None, kill=kill
+    )
+    monkeypatch.setattr(workers, "spawn", lambda _descriptors: process)
+    listener: Any = SimpleNamespace(
+        joined=lambda _worker: None, came_up=lambda _worker: None, left=lambda _worker: 0
+    )
+    replaced: list[object] = []
+
+    async def start() -> None:
+        config = ServeConfig(workers=1).for_workers()
+        store = a_store(
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
+        )
+        made = workers.Workers(
+            config, workers.policy_of(config), store, Shared(), listener,
+            background=replaced.append, over=lambda _code: None,
+        )  # fmt: skip
+        starting = asyncio.get_running_loop().create_task(made.start(1))
+        while not made._living():  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+        (worker,) = made._living()
+        made._came_up(worker)
+        await asyncio.wait_for(starting, 20)
+        made.abandon()
+        made._reap(worker)
+        assert not made._living()
+
+    asyncio.run(start())
+    gc.collect()
+    assert "ended unexpectedly" not in caplog.text
+    assert replaced == []
+
+
 @pytest.mark.parametrize("how", ["it takes long", "a signal"])
 def test_a_start_does_not_keep_the_log_back_for_ever(
     how: str, monkeypatch: pytest.MonkeyPatch
