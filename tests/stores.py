@@ -6,6 +6,7 @@ import contextlib
 import stat
 from typing import TYPE_CHECKING
 
+from fastscp.store.compress import PartCompression
 from fastscp.store.store import Store
 from tests.kit import wait_for
 
@@ -30,6 +31,14 @@ def opened(path: Path, layout: str = LAYOUT, **options: object) -> Iterator[Stor
 def resolved(resolution: Resolution) -> Outcome:
     """The outcome, however often it has to be asked for."""
     return wait_for(resolution.attempt, "an outcome")
+
+
+def compressed(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
+    """The name of the part that a part is compressed into, and its descriptor, the caller's."""
+    compression = PartCompression(incoming_fd, part, level)
+    while (made := compression.take_slice()) is None:
+        pass
+    return made
 
 
 def mode(path: Path) -> int:

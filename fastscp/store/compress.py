@@ -21,7 +21,6 @@ __all__ = [
     "SLICE",
     "SUFFIX",
     "PartCompression",
-    "compress_part",
     "level_of",
     "open_part10",
     "part10_size",
@@ -54,19 +53,6 @@ def twin(path: str) -> str:
     return path.removesuffix(SUFFIX) if path.endswith(SUFFIX) else path + SUFFIX
 
 
-def compress_part(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
-    """Compress a part into a new one beside it; returns (its name, its descriptor).
-
-    The descriptor wrote the new part and is the caller's; the old part stays. Streams: memory is
-    a few MiB whatever the size. Off the event loop; the interpreter is released while it works.
-    Raises OSError, and no new part is left.
-    """
-    compression = PartCompression(incoming_fd, part, level)
-    while (made := compression.take_slice()) is None:
-        pass
-    return made
-
-
 class PartCompression:
     """A part on its way into a new one beside it, slice by slice. Off the event loop.
 
@@ -78,15 +64,15 @@ class PartCompression:
         self._incoming_fd = incoming_fd
         self._name = part.removesuffix(".part") + SUFFIX
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         self._source = open_file(part, incoming_fd)
         try:
             self._left = os.fstat(self._source).st_size
+            self._stream = compressor.compressobj(size=self._left)
             self._sink = os.open(self._name, flags, FILE_MODE, dir_fd=incoming_fd)
         except BaseException:
             os.close(self._source)
             raise
-        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
-        self._stream = compressor.compressobj(size=self._left)
 
     def take_slice(self) -> tuple[str, int] | None:
         """Compress the next slice; after the last: (name, descriptor) of the new part.

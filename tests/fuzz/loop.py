@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from fastscp.store import duplicates
-from fastscp.store.compress import compress_part
 from fastscp.store.journal import Segments
 from fastscp.store.names import JOURNAL
 from fastscp_ext import (
@@ -36,6 +35,7 @@ from fastscp_ext import (
 )
 from tests.fuzz.build import memory
 from tests.fuzz.conversations import due, make
+from tests.stores import compressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,7 +322,7 @@ class Loop:
 
     def _complete(self, compression: Compression) -> None:
         def compress() -> None:
-            compression.done(*compress_part(self._incoming_fd, compression.part, 1))
+            compression.done(*compressed(self._incoming_fd, compression.part, 1))
 
         self._jobs.append(compress)
 

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stores import opened
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from fastscp.store.store import Store
 
 
 @pytest.fixture
@@ -23,3 +28,16 @@ def no_descriptor_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     gc.collect()
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where there is no store yet, nor the folder around it."""
+    return tmp_path / "a" / "store"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """A new store at `path`, held."""
+    with opened(path) as store:
+        yield store

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from fastscp.store.compress import compress_part, level_of, open_part10, twin
+from fastscp.store.compress import level_of, open_part10, twin
 from fastscp.store.duplicates import Outcome, Resolution, vouched
 from fastscp.store.journal import append_fact
 from fastscp.store.store import Store
 from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.kit import CT, ELE, ILE, SOP, data_set
-from tests.stores import resolved
+from tests.stores import compressed, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def test_level_of() -> None:
 def test_there_and_back(tmp_path: Path, folder: int, level: int, size: int) -> None:
     content = noise(size // 2) + bytes(size - size // 2)
     (tmp_path / "00000001.part").write_bytes(content)
-    name, fd = compress_part(folder, "00000001.part", level)
+    name, fd = compressed(folder, "00000001.part", level)
     try:
         assert name == "00000001.zst"
         # The commit flushes through it, so it has to be the one that wrote.
@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, folder: int) -> None:
         # Cuts the second write short and refuses the next.
         resource.setrlimit(resource.RLIMIT_FSIZE, ((1 << 20) + 1000, limits[1]))
         with pytest.raises(OSError, match="File too large"):
-            compress_part(folder, "1.part", 3)
+            compressed(folder, "1.part", 3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -95,11 +95,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, folder: int) -> None:
 
 def test_what_cannot_be_compressed(tmp_path: Path, folder: int) -> None:
     with pytest.raises(FileNotFoundError):
-        compress_part(folder, "1.part", 3)
+        compressed(folder, "1.part", 3)
     (tmp_path / "1.part").write_bytes(b"x")
     (tmp_path / "1.zst").write_bytes(b"y")
     with pytest.raises(FileExistsError):
-        compress_part(folder, "1.part", 3)
+        compressed(folder, "1.part", 3)
     assert (tmp_path / "1.zst").read_bytes() == b"y"
 
 
@@ -136,7 +136,7 @@ def test_a_frame_that_does_not_say_its_size(tmp_path: Path, folder: int) -> None
 @pytest.mark.parametrize("left", [5, 40, 100_000, -5])
 def test_a_cut_file_is_an_error(tmp_path: Path, folder: int, left: int) -> None:
     (tmp_path / "1.part").write_bytes(noise(200_000))
-    name, fd = compress_part(folder, "1.part", 3)
+    name, fd = compressed(folder, "1.part", 3)
     os.close(fd)
     packed = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(packed[:left])
@@ -146,7 +146,7 @@ def test_a_cut_file_is_an_error(tmp_path: Path, folder: int, left: int) -> None:
 
 def test_a_flipped_bit_is_an_error(tmp_path: Path, folder: int) -> None:
     (tmp_path / "1.part").write_bytes(noise(200_000))
-    name, fd = compress_part(folder, "1.part", 3)
+    name, fd = compressed(folder, "1.part", 3)
     os.close(fd)
     packed = bytearray((tmp_path / name).read_bytes())
     packed[100_000] ^= 1
@@ -210,7 +210,7 @@ class Mixed:
         (self.incoming / name).write_bytes(part10(data, syntax, b"1.2.4"))
         if not packed:
             return name
-        packed_name, fd = compress_part(self.incoming_fd, name, 3)
+        packed_name, fd = compressed(self.incoming_fd, name, 3)
         os.close(fd)
         (self.incoming / name).unlink()
         return packed_name

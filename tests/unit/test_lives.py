@@ -9,26 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.store.lives import SweepReport, create_life, remove_life, sweep_incoming
-from tests.stores import mode, opened
+from tests.stores import mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from fastscp.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a" / "store"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with opened(path) as store:
-        yield store
 
 
 def test_sweep(path: Path, store: Store) -> None:

@@ -17,23 +17,11 @@ from fastscp.store.store import Store
 from tests.stores import LAYOUT, mode, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 OTHER_LAYOUT = "{SOPInstanceUID}.dcm"
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a" / "store"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with opened(path) as store:
-        yield store
 
 
 def test_a_new_store(path: Path, store: Store) -> None:
