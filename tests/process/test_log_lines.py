@@ -67,7 +67,7 @@ def test_259_role_requests_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_thousand_ends_of_one_kind_are_a_few_lines_and_a_count(tmp_path: Path) -> None:
-    """Garbage, rejections and aborts; associations that end in order have a line each."""
+    """Garbage, rejections and aborts; a few associations that end in order have a line each."""
     with Service(tmp_path) as service:
         rejected = associate_rq(application_context="1.2.3")
         for n in range(300):
@@ -75,7 +75,8 @@ def test_a_thousand_ends_of_one_kind_are_a_few_lines_and_a_count(tmp_path: Path)
                 peer.send((b"GET / HTTP/1.0\r\n\r\n", rejected)[n % 2])
                 peer.read_until_close(reset=True)
         names = []
-        for _ in range(30):
+        # No more than one worker shows of those without an instance: it may get all of them.
+        for _ in range(20):
             with service.peer() as peer:
                 names.append(peer.name)
                 peer.release()
