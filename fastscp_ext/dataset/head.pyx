@@ -9,7 +9,7 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from posix.types cimport off_t
 
-from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span, take_u32_le
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
 from fastscp_ext.dataset.part10 cimport META_ELEMENT, META_END, MetaElement, take_meta
@@ -39,10 +39,12 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     FIRST_READ = 4096            # bytes; nearly always all that is needed
+    NO_END = 0xFFFFFFFF          # more than any file's first bytes
 
 cdef enum:
     PREAMBLE = 128
     PREFIX = 4
+    GROUP_LENGTH = 0x0000
     MEDIA_STORAGE_SOP_CLASS_UID = 0x0002
     MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
     TRANSFER_SYNTAX_UID = 0x0010
@@ -61,19 +63,35 @@ cdef enum:
 
 
 cdef bint _scan_meta(Cursor* c, Meta* meta) noexcept nogil:
-    # Leaves the cursor at the first element of another group; False: at one that is cut. The group
-    # length is not believed: it is often wrong, and the group shows where it ends.
+    # Leaves the cursor at the data set; False: at an element that is cut. The group length counts
+    # where it leads to the end of an element, even if the data set begins with the same group. It
+    # is often wrong: then another group shows where the data set begins.
     cdef MetaElement found
+    cdef Cursor value
+    cdef uint32_t length = 0
+    cdef uint32_t behind = NO_END
     cdef int outcome = take_meta(c, &found)
     while outcome == META_ELEMENT:
-        if found.number == MEDIA_STORAGE_SOP_CLASS_UID:
-            meta.sop_class = trimmed_uid(found.value)
+        if found.number == GROUP_LENGTH and behind == NO_END and found.value.left == 4:
+            value = found.value
+            take_u32_le(&value, &length)
+            if 0 < length <= c.left:
+                behind = c.left - length
+        elif found.number == MEDIA_STORAGE_SOP_CLASS_UID:
+            _keep_first(&meta.sop_class, &found)
         elif found.number == MEDIA_STORAGE_SOP_INSTANCE_UID:
-            meta.sop_instance = trimmed_uid(found.value)
+            _keep_first(&meta.sop_instance, &found)
         elif found.number == TRANSFER_SYNTAX_UID:
-            meta.transfer_syntax = trimmed_uid(found.value)
+            _keep_first(&meta.transfer_syntax, &found)
+        if c.left == behind and meta.transfer_syntax.left:
+            return True
         outcome = take_meta(c, &found)
     return outcome == META_END
+
+
+cdef inline void _keep_first(Cursor* uid, const MetaElement* found) noexcept nogil:
+    if not uid.left:
+        uid[0] = trimmed_uid(found.value)
 
 
 cdef bytes _raw(Cursor c):
