@@ -68,7 +68,7 @@ def send(
     retries: Annotated[
         str,
         Parameter(metavar="N", help="Further attempts after a lost connection or A7xx. (0 to 100)"),
-    ] = "3",
+    ] = "7",
     timeout: Annotated[
         str, Parameter(metavar="TIME", help="How long the peer may be silent.")
     ] = "60s",

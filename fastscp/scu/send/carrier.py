@@ -5,7 +5,8 @@ own; between batches the event loop counts and decides what goes back to the que
 turns up after an association was opened is none of its own: when nothing except such instances is
 next, the association ends, and the next one proposes all contexts that are known by then.
 An instance is tried again after a lost connection and after A7xx; nothing else would end otherwise
-the next time.
+the next time. One that was under way when an association ended may be the reason: it is tried again
+behind all others, and with nothing else outstanding, so that it can take none of them along.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastscp.scu.errors import (
     ConnectionLost,
@@ -27,7 +28,7 @@ from fastscp_ext import Sender
 from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
     from fastscp.scu.association import Association
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from fastscp.scu.send.outcomes import Outcomes
     from fastscp.scu.send.source import Source
 
-__all__ = ["FIRST_BATCH", "Carrier", "back_off"]
+__all__ = ["FIRST_BATCH", "Carrier", "End", "back_off"]
 
 _T = TypeVar("_T")
 
@@ -50,6 +51,18 @@ _BATCH_S: Final = 0.1
 _LARGEST_BATCH: Final = 512
 _FIRST_BACK_OFF_S: Final = 0.5
 _LONGEST_BACK_OFF_S: Final = 30.0
+
+
+class End(NamedTuple):
+    """How an association ended: what ended it before its time, and the number of responses.
+
+    suspects: the files of the instances that were under way then. known: they had been before, too.
+    """
+
+    why: PeerError | None
+    answered: int = 0
+    suspects: Sequence[bytes] = ()
+    known: bool = False
 
 
 class Carrier:
@@ -100,16 +113,13 @@ class Carrier:
             self._sender.stop()
             self._sender.break_off()
 
-    async def carry(self, batch: list[FileParcel]) -> tuple[PeerError | None, int]:
-        """Send a batch, and from the group's queue until it is empty.
-
-        Returns what ended it earlier, and the number of responses.
-        """
+    async def carry(self, batch: list[FileParcel]) -> End:
+        """Send a batch, and from the group's queue until it is empty."""
         link = self._association.link
         if link.failure is not None:
             # The end came right behind the acceptance.
             self._group.give_back(batch)
-            return link.failure, 0
+            return End(link.failure)
         async with link.lend() as fd:
             sender: Sender[File] = Sender(
                 fd,
@@ -123,20 +133,26 @@ class Carrier:
         failure = self._conclude(sender)
         lost = sender.unanswered
         ours = sender.end == "file"
+        suspects = [] if ours else [parcel.path for parcel in lost]
+        known = all(self._group.is_suspect(parcel) for parcel in lost)
         for parcel in lost:
             assert failure is not None  # noqa: S101 - nothing else leaves them unanswered
             if parcel.error:
                 self._outcomes.count(parcel.item, parcel, error=file_error(parcel))
             elif self._news.interrupts > 1:
                 self._outcomes.count(parcel.item, parcel, error=INTERRUPTED)
-            elif ours or (failure.transient and self._may_repeat(parcel)):
+            elif ours:
                 self._again(parcel, 0)
+            elif failure.transient and self._may_repeat(parcel):
+                self._outcomes.summary.retried += 1
+                parcel.again()
+                self._group.suspect(parcel)
             else:
                 self._outcomes.count(parcel.item, parcel, error=str(failure))
         if ours or (sender.end in ("closed", "pdu") and not lost and sender.answered):
             # A file of ours failed; or the peer left when it owed us nothing, as it may.
-            return None, sender.answered
-        return failure, sender.answered
+            return End(None, sender.answered)
+        return End(failure, sender.answered, suspects, known)
 
     async def _batches(self, sender: Sender[File], batch: list[FileParcel]) -> None:
         group, source = self._group, self._source
@@ -148,14 +164,20 @@ class Carrier:
             if sender.end:
                 break
             batch += group.take(size - len(batch))
+            batch = batch or group.take_suspect()
             if batch:
                 self._news.tell()
             batch, late = self._sendable(batch)
             if batch:
+                alone = group.is_suspect(batch[0])
+                if alone:
+                    await self._in_thread(sender, sender.finish)
                 began = time.monotonic()
                 begun = await self._in_thread(sender, sender.run, batch)
                 group.give_back(batch[begun:])
                 batch = []
+                if alone:
+                    await self._in_thread(sender, sender.finish)
                 self._account(sender)
                 pace = _BATCH_S / max(time.monotonic() - began, 1e-6)
                 size = max(1, min(_LARGEST_BATCH, int(size * min(pace, 4.0))))

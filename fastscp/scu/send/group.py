@@ -41,6 +41,8 @@ class Group:
         self._kept: list[File] = []
         self._returned: deque[FileParcel] = deque()
         self._later: list[tuple[float, int, FileParcel]] = []
+        self._suspects: deque[FileParcel] = deque()
+        self._suspected: set[FileParcel] = set()
         self._number = 0
 
     def add(self, file: File) -> None:
@@ -71,7 +73,7 @@ class Group:
         return True
 
     def take(self, most: int) -> list[FileParcel]:
-        """Up to so many parcels whose time has come."""
+        """Up to so many parcels whose time has come, suspects excepted."""
         taken: list[FileParcel] = []
         now = time.monotonic()
         while self._later and len(taken) < most and self._later[0][0] <= now:
@@ -84,9 +86,29 @@ class Group:
                 taken.append(parcel)
         return taken
 
+    def take_suspect(self) -> list[FileParcel]:
+        """The next suspect, if nothing else is left that could be sent now; to be sent alone."""
+        if self._suspects and not self._others_wait():
+            return [self._suspects.popleft()]
+        return []
+
     def give_back(self, parcels: Sequence[FileParcel]) -> None:
         """Parcels that were taken and not sent, to be next again."""
-        self._returned.extendleft(reversed(parcels))
+        for parcel in reversed(parcels):
+            (self._suspects if parcel in self._suspected else self._returned).appendleft(parcel)
+
+    def suspect(self, parcel: FileParcel) -> None:
+        """To be tried again behind all others: an association ended while it was under way."""
+        self._suspected.add(parcel)
+        self._suspects.append(parcel)
+
+    def is_suspect(self, parcel: FileParcel) -> bool:
+        return parcel in self._suspected
+
+    def _others_wait(self) -> bool:
+        if self._fresh or self._returned or self._more_rounds:
+            return True
+        return bool(self._later) and self._later[0][0] <= time.monotonic()
 
     def put_off(self, parcel: FileParcel, seconds: float) -> None:
         """To be tried again, but not at once."""
@@ -95,18 +117,21 @@ class Group:
 
     def wait_s(self) -> float | None:
         """Until there is something to take: 0.0 if there is; None if there will be nothing."""
-        if self._fresh or self._returned or self._more_rounds:
+        if self._suspects or self._others_wait():
             return 0.0
         return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
 
     def tried(self) -> list[FileParcel]:
         """Those that were sent before and wait for another time."""
-        waiting = (*self._returned, *(parcel for _, _, parcel in self._later))
+        later = (parcel for _, _, parcel in self._later)
+        waiting = (*self._returned, *self._suspects, *later)
         return [parcel for parcel in waiting if parcel.attempts]
 
     def clear(self) -> Iterator[FileParcel]:
         """All that is left, for whoever gives up on it."""
         while self._later:
             yield heapq.heappop(self._later)[2]
+        while self._suspects:
+            yield self._suspects.popleft()
         while batch := self.take(_AT_A_TIME):
             yield from batch

@@ -29,7 +29,7 @@ class Options:
     max_pdu_length: int = 131072
     priority: Priority = Priority.MEDIUM
     move_originator: tuple[str, int] | None = None
-    retries: int = 3
+    retries: int = 7
     repeat: int = 1
     new_uids: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from fastscp.log import printable
 from fastscp.scu.connect import associate
 from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError
-from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, back_off
+from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, End, back_off
 from fastscp.scu.send.news import News
 from fastscp.scu.send.outcomes import INTERRUPTED, Outcomes
 from fastscp.scu.send.source import Source
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Shipment"]
 
 log = logging.getLogger("fastscp.send")
+
+
+# Associations in a row that end inside instances, before others are given up.
+_LOSSES: Final = 3
 
 
 class Shipment:
@@ -115,27 +121,29 @@ class Shipment:
 
     async def _work(self) -> None:
         """One association after the other, as long as there is anything to send."""
-        failures = 0
+        failures = losses = 0
         while (group := await self.source.choose()) is not None:
             # Taken before the association is there, or others would open theirs for the same.
-            batch = group.take(FIRST_BATCH)
+            batch = group.take(FIRST_BATCH) or group.take_suspect()
             self._news.tell()
             if not batch:
                 continue
             group.workers += 1
             try:
-                why, useful = await self._associate(group, batch)
+                end = await self._associate(group, batch)
             finally:
                 group.workers -= 1
                 self._news.tell()
-            if useful:
-                failures = 0
+            if end.answered:
+                failures = losses = 0
+            why = end.why
             if why is None or group.finished or self._news.interrupts:
                 continue
             failures += 1
-            if why.transient and failures <= self._options.retries:
+            losses += bool(end.suspects) and not end.known
+            if self._goes_on(end, failures, losses):
                 delay = back_off(failures)
-                self._say(f"{why}; trying again in {delay:g} s")
+                self._say(f"{_told(end)}; going on in {delay:g} s")
                 await self._news.until(self.source.over, delay)
             elif self._workers > 1:
                 # The others have the association that this one was not given, or will be the last.
@@ -147,15 +155,22 @@ class Shipment:
                     self.source.abandon_all(why)
                 else:
                     self.source.abandon(group, why)
-                failures = 0
+                failures = losses = 0
 
-    async def _associate(
-        self, group: Group, batch: list[FileParcel]
-    ) -> tuple[PeerError | None, bool]:
-        """One association's life; returns what ended it before its time, and if it was of use.
+    def _goes_on(self, end: End, failures: int, losses: int) -> bool:
+        """Whether another association is worth while.
 
-        batch: what is sent first.
+        failures: in a row, none with a response. losses: those of them that ended inside an
+        instance that was under way for the first time.
         """
+        if end.suspects:
+            # It may be the instance: the others deserve a try, whatever becomes of this one, which
+            # is not tried for ever.
+            return losses <= max(self._options.retries, _LOSSES)
+        return end.why is not None and end.why.transient and failures <= self._options.retries
+
+    async def _associate(self, group: Group, batch: list[FileParcel]) -> End:
+        """One association's life. batch: what is sent first."""
         options = self._options
         try:
             association = await associate(
@@ -173,7 +188,7 @@ class Shipment:
         except BaseException as error:
             group.give_back(batch)
             if isinstance(error, PeerError):
-                return error, False
+                return End(error)
             raise
         self._summary.associations += 1
         if association.window < options.window:
@@ -184,7 +199,7 @@ class Shipment:
         try:
             self._carriers.add(carrier)
             try:
-                failure, answered = await carrier.carry(batch)
+                end = await carrier.carry(batch)
             finally:
                 self._carriers.remove(carrier)
                 self._sent_before += carrier.sent_bytes
@@ -194,6 +209,16 @@ class Shipment:
                 except PeerError as error:
                     # Every instance has its response: how it ends matters to nobody.
                     log.info("at the end of an association: %s", error)
-            return failure, answered > 0
+            return end
         finally:
             await association.abort()
+
+
+def _told(end: End) -> str:
+    """What ended an association, and which instances may be the reason."""
+    if not end.suspects:
+        return str(end.why)
+    name = printable(os.fsdecode(end.suspects[0]))
+    more = len(end.suspects) - 1
+    others = f" and {more} more were" if more else " was"
+    return f"{end.why}; {name}{others} under way"
