@@ -78,7 +78,9 @@ def run_send(
         finder = Finder(paths)
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:
-            raise FastscpError(f"there is no DICOM file to send ({found.skipped} others skipped)")
+            raise FastscpError(
+                f"there is no DICOM file to send ({len(found.skipped)} others skipped)"
+            )
         summary = Summary(report=lines)
         asyncio.run(_run(options, finder, found, summary, display))
         return summary

@@ -6,11 +6,19 @@ Source: PS3.10 7.1.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+import shutil
+import stat
+import tempfile
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
+
+import zstandard
 
 from fastscp.log import printable
 from fastscp.scu.errors import UnusableInstance
+from fastscp.store.compress import is_compressed, part10_of, part10_size
 from fastscp.uids import LONGEST_UID
 from fastscp_ext import (
     UID_USABLE,
@@ -22,13 +30,22 @@ from fastscp_ext import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Head", "is_part10", "read_head", "read_head_of", "tap_identity", "tapped"]
+__all__ = [
+    "Head",
+    "is_part10",
+    "open_decompressed",
+    "read_head",
+    "read_head_of",
+    "tap_identity",
+    "tapped",
+]
 
 _PREFIX_END: Final = 132
 _FIRST_READ: Final = 4096
+_CHUNK: Final = 1 << 20
 # How far the data set's own UIDs are looked for. They stand in its first group.
 _LOOKED_AT: Final = 1 << 20
 _IDENTITY: Final = frozenset({"SOPClassUID", "SOPInstanceUID"})
@@ -41,6 +58,7 @@ class Head(NamedTuple):
     """An instance as its file names it.
 
     offset, size: of the data set, in bytes. modified_ns: of the file, 0 where it is not known.
+    compressed: the file is, as a whole; offset and size are those of what it holds.
     """
 
     sop_class: str
@@ -49,6 +67,7 @@ class Head(NamedTuple):
     offset: int
     size: int
     modified_ns: int = 0
+    compressed: bool = False
 
 
 def is_part10(start: bytes) -> bool:
@@ -57,13 +76,13 @@ def is_part10(start: bytes) -> bool:
 
 
 def read_head(path: str | bytes | Path) -> Head | None:
-    """The head of a file; None if it is not Part 10.
+    """The head of a file, which may be compressed; None if it is not Part 10.
 
     Raises UnusableInstance for a Part 10 file that cannot be sent, OSError.
     """
     found = part10_head_of_file(os.fsencode(path))
     if found is None:
-        return None
+        return _read_compressed(path)
     head, total, modified_ns = found
     if not head[4] and total > _FIRST_READ:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -72,6 +91,63 @@ def read_head(path: str | bytes | Path) -> Head | None:
         finally:
             os.close(fd)
     return _judged(head, total, modified_ns)
+
+
+def _read_compressed(path: str | bytes | Path) -> Head | None:
+    """The head of what a compressed file holds; None if it is not compressed, or not Part 10."""
+    with open_regular(path) as file:
+        if file is None or not is_compressed(file.read(_FIRST_READ)):
+            return None
+        file.seek(0)
+        modified_ns = os.fstat(file.fileno()).st_mtime_ns
+        try:
+            with part10_of(file) as whole:
+                total = part10_size(whole)
+                start = b""
+
+                def read(at: int, size: int) -> bytes:
+                    nonlocal start
+                    # Only ever further on: a stream has no way back.
+                    start += whole.read(at + size - len(start))
+                    return start[at : at + size]
+
+                head = None if total < 0 else _read_on(read, total, modified_ns)
+        except zstandard.ZstdError as error:
+            raise UnusableInstance(f"its compressed content is damaged ({error})") from error
+    if total < 0:
+        raise UnusableInstance("it is compressed, and does not say how much it holds")
+    return None if head is None else head._replace(compressed=True)
+
+
+@contextlib.contextmanager
+def open_regular(path: str | bytes | Path) -> Iterator[IO[bytes] | None]:
+    """A file open for reading; None for what is no regular file. Raises OSError."""
+    # A pipe without a writer must not hold us up.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        yield None
+        return
+    with open(fd, "rb", buffering=_FIRST_READ) as file:  # noqa: PTH123 - a descriptor
+        yield file
+
+
+def open_decompressed(path: bytes, head: Head) -> int:
+    """The content of a compressed file in a file without a name; its descriptor is the caller's.
+
+    The space is that of the temporary folder (TMPDIR). Raises OSError: ESTALE if the file is
+    another one than that whose head was read, EBADMSG if its content is damaged.
+    """
+    with open_regular(path) as file, tempfile.TemporaryFile() as made:
+        if file is None or os.fstat(file.fileno()).st_mtime_ns != head.modified_ns:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        try:
+            with part10_of(file) as whole:
+                shutil.copyfileobj(whole, made, _CHUNK)
+        except zstandard.ZstdError as error:
+            raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)) from error
+        made.flush()
+        return os.dup(made.fileno())
 
 
 def read_head_of(data: bytes) -> Head | None:

@@ -21,8 +21,10 @@ __all__ = [
     "SLICE",
     "SUFFIX",
     "PartCompression",
+    "is_compressed",
     "level_of",
     "open_part10",
+    "part10_of",
     "part10_size",
     "twin",
 ]
@@ -109,19 +111,30 @@ def open_part10(path: str, dir_fd: int) -> Iterator[IO[bytes]]:
 
     Raises OSError; reading raises zstandard.ZstdError for a damaged or cut compressed file.
     """
-    with os.fdopen(open_file(path, dir_fd), "rb") as file:
-        # By content, not by name: a version mark hides the suffix.
-        head = file.read(_FRAME_HEADER)
-        file.seek(0)
-        if not head.startswith(zstandard.FRAME_HEADER):
-            yield file
-            return
-        size = zstandard.frame_content_size(head)
-        with (
-            zstandard.ZstdDecompressor().stream_reader(file, closefd=False) as reader,
-            io.BufferedReader(_Inflated(reader, size), _CHUNK) as whole,
-        ):
-            yield whole
+    with os.fdopen(open_file(path, dir_fd), "rb") as file, part10_of(file) as whole:
+        yield whole
+
+
+@contextlib.contextmanager
+def part10_of(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """An instance's file that is open at its beginning, as `open_part10` gives it."""
+    # By content, not by name: a version mark hides the suffix.
+    head = file.read(_FRAME_HEADER)
+    file.seek(0)
+    if not is_compressed(head):
+        yield file
+        return
+    size = zstandard.frame_content_size(head)
+    with (
+        zstandard.ZstdDecompressor().stream_reader(file, closefd=False) as reader,
+        io.BufferedReader(_Inflated(reader, size), _CHUNK) as whole,
+    ):
+        yield whole
+
+
+def is_compressed(start: bytes) -> bool:
+    """Whether a file that begins like this is compressed."""
+    return start.startswith(zstandard.FRAME_HEADER)
 
 
 def part10_size(file: IO[bytes]) -> int:

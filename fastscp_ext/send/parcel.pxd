@@ -23,6 +23,7 @@ ctypedef struct Job:
     uint64_t offset
     uint64_t size
     int64_t modified_ns         # of the file, 0 if unknown
+    bint opens                  # the parcel's opener does, not the path
     const Patch* patch
     uint32_t patch_count
     uint8_t context_id
@@ -41,6 +42,7 @@ cdef class Parcel:
     cdef readonly bytes command
     cdef readonly bytes response
     cdef tuple patches
+    cdef object opener
     cdef Patch* patch
     cdef Job job
 

@@ -1,5 +1,6 @@
 """An instance on its way: what to send, and then what became of it."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar, final
 
 __all__ = ["Parcel"]
@@ -14,8 +15,10 @@ class Parcel(Generic[_T]):
     C-STORE-RQ command set with any message id; the sender writes its own over it. offset, size: of
     the data set in the file, bytes; it is the rest of the file. patches: (offset in the data set,
     value) to be sent instead of what the file has there. modified_ns: of the file when it was
-    looked at, 0 if unknown. Raises ValueError: no message id in the command, a command of more than
-    32 KiB, or no data set.
+    looked at, 0 if unknown. opener: gives the descriptor, from then on the sender's, of a file that
+    stands for the one at the path; called when it is sent, in the sender's thread; the number of an
+    OSError it raises becomes the parcel's error. Raises ValueError: no message id in the command, a
+    command of more than 32 KiB, or no data set.
     """
 
     def __new__(
@@ -28,6 +31,7 @@ class Parcel(Generic[_T]):
         size: int,
         patches: tuple[tuple[int, bytes], ...] = (),
         modified_ns: int = 0,
+        opener: Callable[[], int] | None = None,
     ) -> Parcel[_T]: ...
     @property
     def item(self) -> _T: ...

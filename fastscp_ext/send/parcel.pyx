@@ -27,6 +27,7 @@ cdef class Parcel:
         uint64_t size,
         tuple patches=(),
         int64_t modified_ns=0,
+        object opener=None,
     ):
         cdef Py_ssize_t id_at = command.find(_MESSAGE_ID) + 8
         if id_at < 8 or id_at + 2 > PyBytes_GET_SIZE(command) or not size:
@@ -37,6 +38,8 @@ cdef class Parcel:
         self.path = path
         self.command = command
         self.patches = patches
+        self.opener = opener
+        self.job.opens = opener is not None
         self.job.parcel = <void*>self
         self.job.path = PyBytes_AS_STRING(path)
         self.job.command = <const uint8_t*>PyBytes_AS_STRING(command)

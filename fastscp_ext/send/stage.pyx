@@ -3,7 +3,7 @@
 Source: PS3.8 9.3.5, Annex E.
 """
 
-from libc.errno cimport EINTR, ESTALE, errno
+from libc.errno cimport EINTR, EIO, ESTALE, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -11,6 +11,7 @@ from posix.fcntl cimport O_NONBLOCK, O_RDONLY, open as c_open
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close
 
+from fastscp_ext.send.parcel cimport Parcel
 from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
 
 __all__ = []
@@ -54,9 +55,14 @@ cdef int stage_open(Stage* s, const Job* job) noexcept nogil:
     # Stage the first of a message. Returns 0, or the number of an error of its file.
     cdef int problem
     # What was a file may be a pipe by now, and one without a writer must not hold us up.
-    s.file = c_open(job.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    if s.file < 0:
-        return errno
+    if job.opens:
+        problem = _open_by_parcel(s, job)
+        if problem:
+            return problem
+    else:
+        s.file = c_open(job.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        if s.file < 0:
+            return errno
     problem = _changed(s.file, job)
     if problem == 0:
         s.file_at = 0
@@ -65,6 +71,19 @@ cdef int stage_open(Stage* s, const Job* job) noexcept nogil:
     if problem:
         stage_shut(s)
     return problem
+
+
+cdef int _open_by_parcel(Stage* s, const Job* job) noexcept with gil:
+    # Returns 0, or the number of an error.
+    cdef Parcel parcel = <Parcel>job.parcel
+    try:
+        s.file = parcel.opener()
+    except OSError as error:
+        return error.errno or EIO
+    except Exception:
+        # Nobody is here to take it; the instance fails, and the run goes on.
+        return EIO
+    return 0
 
 
 cdef int stage_next(Stage* s, const Job* job) noexcept nogil:

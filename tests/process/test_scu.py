@@ -16,6 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 from pydicom import dcmread
 
 from fastscp.cli import app as cli
@@ -733,7 +734,14 @@ class Sent:
         self.errors = captured.err
         self.summary = json.loads(captured.out) if captured.out else {}
         lines = map(json.loads, report.read_text().splitlines()) if report.exists() else []
-        self.lines = {os.path.basename(line["path"]): line for line in lines}
+        self.lines = {}
+        self.skipped: dict[str, str] = {}
+        for line in lines:
+            name = os.path.basename(line["path"])
+            if line["outcome"] == "skipped":
+                self.skipped[name] = line["error"]
+            else:
+                self.lines[name] = line
         self.statuses = [line["status"] for _, line in sorted(self.lines.items())]
         self.attempts = [line["attempts"] for _, line in sorted(self.lines.items())]
 
@@ -752,13 +760,12 @@ def test_send(send: Callable[..., Sent], tmp_path: Path, extra: list[str]) -> No
     deflated = data_set(DEFLATED, sop="1.2.3.6")
     (tmp_path / "in/y.dcm").write_bytes(part10(deflated, sop="1.2.3.6", syntax=DEFLATED))
     (tmp_path / "in/readme.txt").write_text("not DICOM")
-    os.mkfifo(tmp_path / "in/pipe")
+    os.mkfifo(tmp_path / "in/a/pipe")
     with Service(tmp_path) as service:
         address = f"{service.host}:{service.port}"
-        sent = send(
-            address, tmp_path / "in/a", f"{tmp_path}/in/[xy]*", tmp_path / "in/pipe", *extra
-        )
+        sent = send(address, tmp_path / "in/a", f"{tmp_path}/in/[rxy]*", *extra)
         assert sent.code == 0
+        assert sent.skipped.keys() == {"pipe", "readme.txt"}
         assert sent.summary["stored"] == 22
         assert sent.summary["failed"] == 0
         assert sent.summary["statuses"] == {"0000": 22}
@@ -987,21 +994,23 @@ def test_a_lost_association_is_made_again(
 def test_send_to_bad_peers(
     send: Callable[..., Sent],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     script: Callable[[Connection], None],
     error: type[PeerError],
     words: str,
 ) -> None:
-    """Each ends soon, and the report has every instance with the reason."""
-    write_files(tmp_path / "in", 3)
+    """Several instances are tried, for one of them might be the reason; the report has them all."""
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 0.01)
+    write_files(tmp_path / "in", 6)
     with Scp(script) as scp:
         # The time it lets pass is that for the association, too, which is answered at once.
-        timeout = "2" if error is PeerTimeout else "20"
+        timeout = "1" if error is PeerTimeout else "20"
         sent = send(scp.address, tmp_path / "in", "--retries", "0", "--timeout", timeout)
-    words = words.replace("0.3 s", "2 s")
+    words = words.replace("0.3 s", "1 s")
     assert sent.code == 1
-    assert (sent.summary["stored"], sent.summary["failed"]) == (0, 3)
-    assert sent.statuses == [None] * 3
-    assert sent.attempts == [1, 0, 0]
+    assert (sent.summary["stored"], sent.summary["failed"]) == (0, 6)
+    assert sent.statuses == [None] * 6
+    assert sent.attempts == [1, 1, 1, 1, 0, 0]
     for line in sent.lines.values():
         assert re.search(words, line["error"]), line
 
@@ -1068,6 +1077,93 @@ def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path
     for number in range(2, 6):
         assert sent.lines[f"0000{number}.dcm"]["error"] == "it changed since it was looked at"
     assert scp.connections == 1
+
+
+def _hangs_up_at(*poisonous: str) -> Callable[[Connection], None]:
+    """A peer that cannot take some instances: it dies of them."""
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=10)
+        while (got := connection.read_message()) is not None:
+            if got.command.affected_sop_instance_uid in poisonous:
+                return
+            connection.respond(got)
+
+    return script
+
+
+@pytest.mark.parametrize("window", ["1", "5"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_poisonous_instance_blocks_no_other(
+    send: Callable[..., Sent],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    window: str,
+    retries: int,
+) -> None:
+    """Every other one arrives, wherever it stands; with retries none of them is lost beside it."""
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 0.01)
+    write_files(tmp_path / "in", 20)
+    poisonous = (f"{SOP}.1", f"{SOP}.2", f"{SOP}.12")
+    with Scp(_hangs_up_at(*poisonous)) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", retries, "--window", window)
+    assert sent.code == 1
+    failed = {name for name, line in sent.lines.items() if line["status"] is None}
+    assert failed >= {"00000.dcm", "00001.dcm", "00011.dcm"}
+    if retries or window == "1":
+        assert len(failed) == 3
+        assert all(sent.lines[name]["attempts"] == retries + 1 for name in failed)
+    assert "00000.dcm was under way" in sent.errors or "00000.dcm and" in sent.errors
+
+
+def test_a_named_file_that_is_no_instance_fails(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """In a folder it is skipped, and said so in the report; who names it wants it to be sent."""
+    (path,) = write_files(tmp_path / "in", 1)
+    bare = tmp_path / "in/bare.dcm"
+    bare.write_bytes(data_set())
+    with Scp(serving()) as scp:
+        sent = send(scp.address, path, bare)
+        assert sent.code == 1
+        assert "no File Meta Information" in sent.lines["bare.dcm"]["error"]
+        assert sent.lines["00000.dcm"]["status"] == "0000"
+        assert "bare.dcm" in sent.errors
+        sent = send(scp.address, tmp_path / "in")
+        assert sent.code == 0
+        assert sent.skipped.keys() == {"bare.dcm"}
+        assert sent.summary["skipped"] == 1
+
+
+@pytest.mark.parametrize("extra", [[], ["--window", "4", "--repeat", "2"]])
+def test_compressed_files_of_a_store(
+    send: Callable[..., Sent], tmp_path: Path, extra: list[str]
+) -> None:
+    """They are sent as what they hold; one that is cut fails alone."""
+    sent_before = write_files(tmp_path / "in", 5, pixels=300_000)
+    for path in sent_before:
+        packed = path.with_suffix(".dcm.zst")
+        packed.write_bytes(zstandard.compress(path.read_bytes()))
+    originals = [path.read_bytes() for path in sent_before]
+    for path in sent_before:
+        path.unlink()
+    cut = tmp_path / "in/00004.dcm.zst"
+    os.truncate(cut, cut.stat().st_size - 20)
+    taken: list[Message] = []
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=10)
+        taken.extend(connection.serve())
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", *extra)
+    assert sent.code == 1
+    assert sent.lines["00004.dcm.zst"]["error"] == "its compressed content is damaged"
+    assert {line["status"] for name, line in sent.lines.items() if "4" not in name} == {"0000"}
+    if "--new-uids" not in extra:
+        got = [message.data for message in taken]
+        assert all(any(original.endswith(data) for data in got) for original in originals[:4])
+    assert {len(message.data) for message in taken} <= {
+        len(data_set(pixels=300_000, sop=f"{SOP}.1"))
+    }
 
 
 def sparse(path: Path) -> Path:
@@ -1152,7 +1248,7 @@ def test_associations_that_end_as_they_begin(
         sent = send(scp.address, tmp_path / "in", "--retries", "2")
     assert scp.connections == 3
     assert sent.summary["failed"] == 3
-    assert sent.errors.count("trying again") == 2
+    assert sent.errors.count("going on in") == 2
 
 
 def test_one_association_of_two_for_two_groups(send: Callable[..., Sent], tmp_path: Path) -> None:

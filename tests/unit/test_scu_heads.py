@@ -9,6 +9,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,49 @@ def test_head(tmp_path: Path, syntax: str) -> None:
     head = read_head(tmp_path / "file")
     assert head == Head(CT, SOP, syntax, len(file) - len(data), len(data))
     assert read_head_of(file) == head
+
+
+@pytest.mark.parametrize(
+    ("syntax", "first"),
+    [
+        (ILE, struct.pack("<HHI", 0x0002, 0x0013, 4) + b"STRY"),
+        (ELE, struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", 18) + DEFLATED.encode()[:17] + b"\0"),
+        (ELE, struct.pack("<HH2sH", 0x0002, 0x0003, b"UI", 6) + b"1.2.9\0"),
+    ],
+)
+def test_a_group_length_that_is_right_ends_the_meta_information(syntax: str, first: bytes) -> None:
+    """A data set that begins with the same group loses nothing, and its elements say nothing."""
+    data = first + data_set(syntax)
+    file = part10(data, syntax=syntax)
+    head = read_head_of(file)
+    assert head == Head(CT, SOP, syntax, len(file) - len(data), len(data))
+
+
+@pytest.mark.parametrize("length", [0, 1, 12, 30, 10_000, 0xFFFFFFFF])
+def test_a_group_length_that_is_wrong_counts_for_nothing(length: int) -> None:
+    file = bytearray(part10(data_set()))
+    at = file.index(struct.pack("<HH2sH", 0x0002, 0, b"UL", 4)) + 8
+    file[at : at + 4] = struct.pack("<I", length)
+    head = read_head_of(bytes(file))
+    assert head == Head(CT, SOP, ELE, len(file) - len(data_set()), len(data_set()))
+
+
+def test_fresh_uids_for_a_compressed_file(tmp_path: Path) -> None:
+    sop, study = "1.2.3.4.5.6.7.8.9", "1.2.3.4.5.6.7.8.10"
+    data = data_set(study=study, sop=sop, series="1.2.3.4.5.6.7.8.11")
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_bytes(part10(data, sop=sop))
+    packed.write_bytes(zstandard.compress(plain.read_bytes()))
+    head = read_head(packed)
+    assert head is not None
+    assert head.compressed
+    of_plain = read_head(plain)
+    assert of_plain is not None
+    assert head[:5] == of_plain[:5]
+    assert uid_places(str(packed), head) == uid_places(str(plain), of_plain)
+    packed.write_bytes(zstandard.compress(plain.read_bytes() + bytes(2)))
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        uid_places(str(packed), head)
 
 
 def test_the_data_set_names_the_instance(tmp_path: Path) -> None:
@@ -199,14 +243,17 @@ def test_uids_that_cannot_be_exchanged(tmp_path: Path) -> None:
 def test_paths(tmp_path: Path) -> None:
     write_files(tmp_path / "b", 2)
     write_files(tmp_path / "a/deep", 1)
-    names = [os.path.relpath(os.fsdecode(path), tmp_path) for path in paths_of([str(tmp_path)], [])]
-    assert names == ["a/deep/00000.dcm", "b/00000.dcm", "b/00001.dcm"]
+    found = list(paths_of([str(tmp_path)], []))
+    assert [os.path.relpath(os.fsdecode(path), tmp_path) for path, _ in found] == [
+        "a/deep/00000.dcm", "b/00000.dcm", "b/00001.dcm",
+    ]  # fmt: skip
+    assert not any(named for _, named in found)
     pattern = list(paths_of([f"{tmp_path}/**/*1.dcm"], []))
-    assert pattern == [os.fsencode(tmp_path / "b/00001.dcm")]
+    assert pattern == [(os.fsencode(tmp_path / "b/00001.dcm"), False)]
     # A file whose name looks like a pattern is that file.
     odd = tmp_path / "[x].dcm"
     odd.write_bytes(b"")
-    assert list(paths_of([str(odd)], [])) == [os.fsencode(odd)]
+    assert list(paths_of([str(odd)], [])) == [(os.fsencode(odd), True)]
     # Before a file is looked at, wherever among the arguments it stands.
     with pytest.raises(ConfigError, match="there is no"):
         paths_of([str(odd), str(tmp_path / "*.none")], [])
@@ -227,7 +274,11 @@ def test_looking(tmp_path: Path) -> None:
     finder.look(found, 1, 60.0)
     assert (finder.seen, finder.complete) == (5, True)
     assert [os.path.basename(path) for path, _ in found.files] == [b"00000.dcm"]
-    assert found.skipped == 2
+    assert dict(found.skipped) == {
+        os.fsencode(tmp_path / "DICOMDIR"): "a DICOMDIR is no instance",
+        os.fsencode(tmp_path / "text"): "it is not DICOM: it has no File Meta Information "
+        "(no DICM at byte 128)",
+    }
     assert {os.path.basename(path): why for path, why in found.failed} == {
         b"dangling": "cannot be read: No such file or directory",
         b"empty": "it has no data set",
@@ -268,7 +319,7 @@ def test_what_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_links_and_other_things(tmp_path: Path) -> None:
-    """Links to files are files, those to folders are not followed, and the rest is no DICOM."""
+    """Links are followed, no folder is searched twice, and the rest is no DICOM."""
     path = write_files(tmp_path / "in/a", 1)[0]
     os.symlink(path, tmp_path / "in/link")
     os.symlink(".", tmp_path / "in/here")
@@ -278,7 +329,7 @@ def test_links_and_other_things(tmp_path: Path) -> None:
     assert [os.path.relpath(os.fsdecode(one), tmp_path) for one, _ in found.files] == [
         "in/link", "in/a/00000.dcm",
     ]  # fmt: skip
-    assert found.skipped == 1
+    assert [os.path.basename(one) for one, _ in found.skipped] == [b"pipe"]
     assert [os.path.basename(one) for one, _ in found.failed] == [b"loop"]
 
 
@@ -305,10 +356,11 @@ def test_a_stores_own_folder_is_passed_over(
     with caplog.at_level("INFO", "fastscp.send"):
         found = look_at_all(kept)
     assert names(found) == [f"{kept}/study/00000.dcm"]
-    assert (found.skipped, found.failed) == (0, [])
+    assert (found.skipped, found.failed) == ([], [])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{kept}/{folder}.fastscp is passed over: it is a service's own folder"
-        for folder in ("", "inner/")
+        f"{kept}/.fastscp is passed over: it is a service's own folder",
+        f"{kept}/link is passed over: it leads to a service's own folder",
+        f"{kept}/inner/.fastscp is passed over: it is a service's own folder",
     ]
     monkeypatch.chdir(kept)
     # A glob finds files more than once, and the link as if it were named.
@@ -346,7 +398,7 @@ def test_what_is_named_inside_a_stores_own_folder(
         beside / "inner/../twice": None,
     }.items():
         found = look_at_all(argument)
-        assert (found.files, found.skipped) == ([], 0), argument
+        assert (found.files, found.skipped) == ([], []), argument
         assert found.failed == [(str(name or argument).encode(), OWN)], argument
     monkeypatch.chdir(kept / ".fastscp/incoming/life")
     for argument in ("0000.part", "*.part", ".", "..", "./0000.part"):

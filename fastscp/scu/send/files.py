@@ -31,17 +31,22 @@ _OWN_NAME: Final = os.fsencode(HOME)
 File: TypeAlias = "tuple[bytes, Head]"
 
 
-# A path, of a file or a folder, and why it could not be read.
-_Failed: TypeAlias = "tuple[bytes, str]"
+# A path, of a file or a folder, and why it is not sent.
+_Refused: TypeAlias = "tuple[bytes, str]"
+
+_NOT_PART10: Final = "it is not DICOM: it has no File Meta Information (no DICM at byte 128)"
+_IS_DIRECTORY: Final = "a DICOMDIR is no instance"
 
 
 @dataclass
 class Found:
-    """files: to be sent. skipped: files that are not DICOM. failed: path and reason."""
+    """files: to be sent. skipped: files in folders that are no instances. failed: what cannot be
+    sent, and should be. Both with their path and the reason.
+    """
 
     files: list[File] = field(default_factory=list)
-    skipped: int = 0
-    failed: list[_Failed] = field(default_factory=list)
+    skipped: list[_Refused] = field(default_factory=list)
+    failed: list[_Refused] = field(default_factory=list)
 
 
 class Finder:
@@ -52,7 +57,7 @@ class Finder:
     """
 
     def __init__(self, arguments: Iterable[str]) -> None:
-        self._unread: list[_Failed] = []
+        self._unread: list[_Refused] = []
         self._paths = paths_of(arguments, self._unread)
         self.seen = 0
         self.complete = False
@@ -62,52 +67,56 @@ class Finder:
         until = time.monotonic() + seconds
         last = self.seen + most
         while self.seen < last and time.monotonic() < until:
-            path = next(self._paths, None)
+            path, named = next(self._paths, (None, False))
             if path is None:
                 self.complete = True
                 break
             self.seen += 1
-            _look_at(path, found)
+            _look_at(path, named, found)
         found.failed += self._unread
         self._unread.clear()
 
 
-def paths_of(arguments: Iterable[str], unread: list[_Failed]) -> Iterator[bytes]:
+def paths_of(arguments: Iterable[str], unread: list[_Refused]) -> Iterator[tuple[bytes, bool]]:
     """The files that the arguments name, folders searched to their depths, in a stable order.
 
+    Each with whether an argument is its name: it was found in a folder, or by a pattern, otherwise.
     unread: gets the folders that cannot be read, and what belongs to a service's own folder. Such a
     folder below a named one is passed over. Raises ConfigError at once for an argument that names
     nothing; folders are read later.
     """
-    return _files([name for argument in arguments for name in _named(argument)], unread)
+    return _files([name for argument in arguments for name in _meant(argument)], unread)
 
 
-def _named(argument: str) -> list[str]:
+def _meant(argument: str) -> list[tuple[str, bool]]:
+    """The paths that an argument means, each with whether it is the argument itself."""
     try:
         os.stat(argument)  # noqa: PTH116 - pathlib's has nothing to add
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
         # It may be there: whoever reads it will say what is wrong.
-        return [argument]
+        return [(argument, True)]
     else:
-        return [argument]
+        return [(argument, True)]
     # A shell that found no match passes the pattern on, and some shells never look.
     names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute ones too
     if not names:
         raise ConfigError("PATH", f"there is no {argument!r}; give files, folders or globs")
-    return names
+    return [(name, False) for name in names]
 
 
-def _files(names: list[str], unread: list[_Failed]) -> Iterator[bytes]:
+def _files(names: list[tuple[str, bool]], unread: list[_Refused]) -> Iterator[tuple[bytes, bool]]:
     own: dict[str, bool] = {}
-    for name in names:
+    entered: set[tuple[int, int]] = set()
+    for name, named in names:
         if _belongs_to_service(name, own):
             unread.append((os.fsencode(name), OWN))
         elif os.path.isdir(name):  # noqa: PTH112 - pathlib's raises where it may not look
-            yield from _below(os.fsencode(name), unread)
+            for path in _below(os.fsencode(name), entered, unread):
+                yield path, False
         else:
-            yield os.fsencode(name)
+            yield os.fsencode(name), named
 
 
 def _belongs_to_service(name: str, own: dict[str, bool]) -> bool:
@@ -121,12 +130,17 @@ def _belongs_to_service(name: str, own: dict[str, bool]) -> bool:
     return own[folder]
 
 
-def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
-    """Its files, then those of its folders; links to folders are not followed."""
+def _below(top: bytes, entered: set[tuple[int, int]], unread: list[_Refused]) -> Iterator[bytes]:
+    """Its files, then those of its folders; links to folders are followed.
+
+    entered: device and inode of the folders that were searched; none is searched twice.
+    """
     # Not by recursion, which ends long before the depths of a file system.
     waiting = [top]
     while waiting:
         folder = waiting.pop()
+        if not _enter(folder, entered, unread):
+            continue
         # To join each of them costs more than the rest.
         start = os.path.join(folder, b"")  # noqa: PTH118
         files: list[bytes] = []
@@ -142,7 +156,10 @@ def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
                     elif entry.name == _OWN_NAME:
                         own = printable(os.fsdecode(start + _OWN_NAME))
                         log.info("%s is passed over: it is a service's own folder", own)
-                    elif not entry.is_symlink():
+                    elif entry.is_symlink() and is_own(start + entry.name):
+                        own = printable(os.fsdecode(start + entry.name))
+                        log.info("%s is passed over: it leads to a service's own folder", own)
+                    else:
                         folders.append(entry.name)
         except OSError as error:
             unread.append((folder, f"cannot be read: {error.strerror}"))
@@ -153,6 +170,21 @@ def _below(top: bytes, unread: list[_Failed]) -> Iterator[bytes]:
         waiting += (start + name for name in folders)
 
 
+def _enter(folder: bytes, entered: set[tuple[int, int]], unread: list[_Refused]) -> bool:
+    """Whether a folder is to be searched: it was not yet, by whatever way."""
+    try:
+        about = os.stat(folder)  # noqa: PTH116 - bytes
+    except OSError as error:
+        unread.append((folder, f"cannot be read: {error.strerror}"))
+        return False
+    identity = (about.st_dev, about.st_ino)
+    if identity in entered:
+        log.info("%s is passed over: it was searched already", printable(os.fsdecode(folder)))
+        return False
+    entered.add(identity)
+    return True
+
+
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
@@ -161,8 +193,8 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _look_at(path: bytes, found: Found) -> None:
-    """Read the head of a file and note what it is."""
+def _look_at(path: bytes, named: bool, found: Found) -> None:
+    """Read the head of a file and note what it is. named: whoever named it wants it to be sent."""
     try:
         head = read_head(path)
     except OSError as error:
@@ -171,6 +203,7 @@ def _look_at(path: bytes, found: Found) -> None:
         found.failed.append((path, str(error)))
     else:
         if head is None or head.sop_class == _DIRECTORY:
-            found.skipped += 1
+            refused = found.failed if named else found.skipped
+            refused.append((path, _NOT_PART10 if head is None else _IS_DIRECTORY))
         else:
             found.files.append((path, head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from fastscp.status import StatusClass
 from fastscp_ext import decode_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from fastscp.scu.contexts import Context
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fastscp.scu.send.group import FileParcel
 
 __all__ = ["INTERRUPTED", "Outcome", "Outcomes", "Report", "Summary", "file_error"]
+
+log = logging.getLogger("fastscp.send")
 
 INTERRUPTED: Final = "interrupted"
 
@@ -90,8 +93,7 @@ class Outcome:
     def line(self) -> dict[str, Any]:
         """As the report has it."""
         line: dict[str, Any] = {
-            # What is not UTF-8 in a name has no place in JSON.
-            "path": os.fsencode(self.path).decode(errors="backslashreplace"),
+            "path": _in_json(self.path),
             "sop_instance_uid": self.sop_instance,
             "outcome": self.kind,
             "status": None if self.status is None else f"{self.status:04X}",
@@ -115,8 +117,20 @@ class Outcome:
         return line
 
 
+def _in_json(path: str) -> str:
+    """A path with escapes for what is not UTF-8, which has no place in JSON.
+
+    Backslashes of a name that needs an escape are doubled, so that no two names look alike.
+    """
+    raw = os.fsencode(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+
+
 class Report:
-    """A file that gets a line of JSON per instance.
+    """A file that gets a line of JSON per instance, and per file that is none.
 
     Raises ConfigError where it cannot be made, FastscpError where it cannot be written.
     """
@@ -137,9 +151,9 @@ class Report:
         except OSError as why:
             raise self._failed(why) from None
 
-    def write(self, outcome: Outcome) -> None:
+    def write(self, line: dict[str, Any]) -> None:
         try:
-            self._file.write(self._encoder.encode(outcome.line()) + b"\n")
+            self._file.write(self._encoder.encode(line) + b"\n")
         except OSError as why:
             raise self._failed(why) from None
 
@@ -170,6 +184,13 @@ class Summary:
         """Whether everything arrived."""
         return self.failed == 0 and not self.interrupted and self.stored + self.warned > 0
 
+    def skip(self, path: bytes, why: str) -> None:
+        """Count a file that is no instance, and write its line."""
+        self.skipped += 1
+        if self.report is not None:
+            line = Outcome.of(path, None, None, why).line()
+            self.report.write(line | {"outcome": "skipped"})
+
     def stored_plainly(self, size: int) -> None:
         """Count a success that nobody wants a line about."""
         self.stored += 1
@@ -196,7 +217,7 @@ class Summary:
         if outcome.status:
             self.statuses[outcome.status] += 1
         if self.report is not None:
-            self.report.write(outcome)
+            self.report.write(outcome.line())
         return said
 
     def as_json(self) -> dict[str, Any]:
@@ -230,9 +251,11 @@ class Outcomes:
         self._said: set[str] = set()
         self._lost: Counter[str] = Counter()
 
-    def skipped(self, files: int) -> None:
-        """Count files that are not DICOM."""
-        self.summary.skipped += files
+    def skipped(self, files: Iterable[tuple[bytes, str]]) -> None:
+        """Count files that are no instances, found in folders: path and reason."""
+        for path, why in files:
+            self.summary.skip(path, why)
+            log.info("%s is skipped: %s", printable(os.fsdecode(path)), why)
 
     def unreadable(self, path: bytes, why: str) -> None:
         """Count what should be an instance, and has no head."""
@@ -272,6 +295,8 @@ def file_error(parcel: FileParcel) -> str:
     """Why the file of a parcel could not be sent."""
     if parcel.error == errno.ESTALE:
         return "it changed since it was looked at"
+    if parcel.error == errno.EBADMSG:
+        return "its compressed content is damaged"
     return f"cannot be read: {os.strerror(parcel.error)}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
 from fastscp.scu.commands import C_STORE_RQ, Request
+from fastscp.scu.heads import open_decompressed
 from fastscp.scu.send.fresh import UidPlace, fresh_uid, uid_places
 from fastscp_ext import Parcel
 
@@ -34,6 +36,11 @@ class ParcelMaker:
             command, patches = self._renamed(file, round_number)
         else:
             command = self._command(head.sop_class, head.sop_instance)
+        if head.compressed:
+            opener = functools.partial(open_decompressed, path, head)
+            return Parcel(
+                file, path, command, context_id, head.offset, head.size, patches, opener=opener
+            )
         return Parcel(
             file, path, command, context_id, head.offset, head.size, patches, head.modified_ns
         )

@@ -115,6 +115,7 @@ class Source:
         # Whoever still holds it shall not keep them in memory.
         found.files.clear()
         found.failed.clear()
+        found.skipped.clear()
 
     def _new_context(self, head: Head) -> Group:
         """Give a context to its group: the last one, if there is room, or a new one."""
