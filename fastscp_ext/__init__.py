@@ -3,6 +3,7 @@
 from fastscp_ext import status
 from fastscp_ext.commit.beneath import open_beneath
 from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
+from fastscp_ext.commit.folders import exchange, mount_of
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
 from fastscp_ext.dataset.layout import Layout, LayoutError
@@ -20,6 +21,7 @@ from fastscp_ext.shared.counts import Counts, Times
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.shared import Shared
+from fastscp_ext.shared.unflushed import Doubts
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
 from fastscp_ext.wire.framing import PDUStream
 from fastscp_ext.wire.judgement import judge_response
@@ -74,6 +76,7 @@ __all__ = [
     "CommonExtendedNegotiation",
     "Compression",
     "Counts",
+    "Doubts",
     "Duplicate",
     "ExtendedNegotiation",
     "Layout",
@@ -117,9 +120,11 @@ __all__ = [
     "encode_release_rp",
     "encode_release_rq",
     "encoding_of",
+    "exchange",
     "flush_file_system",
     "judge_response",
     "meta_values",
+    "mount_of",
     "open_beneath",
     "part10_head",
     "part10_head_of_file",

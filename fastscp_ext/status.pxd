@@ -17,8 +17,9 @@ cpdef enum:
     DUPLICATE_INVOCATION = 0x0210
     # not a C-STORE and not a C-ECHO
     UNRECOGNIZED_OPERATION = 0x0211
-    # the file cannot be written (disk full, I/O error, quota, ...), space is below
-    # `--min-free-space`, the store is not there, or the instance is above `--max-instance-size`
+    # the file cannot be written (disk full, I/O error, quota, ...), its folder could not be
+    # flushed before, space is below `--min-free-space`, the store is not there, or the instance is
+    # above `--max-instance-size`
     OUT_OF_RESOURCES = 0xA700
     # SOP class or instance in the data set differ from the command's
     DATA_SET_MISMATCH = 0xA900

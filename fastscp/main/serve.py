@@ -32,6 +32,7 @@ from fastscp.store.journal import last_sequence
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
 from fastscp.store.store import Store
+from fastscp.store.unflushed import tell as tell_unflushed
 from fastscp_ext import Shared, rename_noreplace
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Service:
             with _explained(store.path / JOURNAL):
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(last)
+            tell_unflushed(store.unflushed, self._shared.doubts)
             self._workers = workers = await self._make_workers(store)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
@@ -218,7 +220,8 @@ class Service:
         except OSError as error:
             log.error(
                 "cannot flush %s (%s): instances that were acknowledged may not be on the disk; "
-                "the mark of an unclean end stays; check the disk, then run `fastscp verify`",
+                "the mark of an unclean end stays; check the disk, restart the machine or mount "
+                "the file system anew, then run `fastscp verify`",
                 store.path, error.strerror,
             )  # fmt: skip
             has_failed = True

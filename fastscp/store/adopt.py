@@ -13,6 +13,7 @@ from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import Segments, append_fact, last_sequence
 from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
+from fastscp.store.unflushed import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class Adoption:
         self._journal_fd = -1
         self._journal_bytes = 0
         self._flushed: set[str] = set()
+        self._marks = Marks(dir_fd)
 
     def adopt(self, findings: list[Finding]) -> Iterator[Finding]:
         """The findings, those of adopted instances settled. Raises OSError: some are adopted."""
@@ -69,19 +71,30 @@ class Adoption:
         """Read an instance and make it durable; returns the members that it gives its line."""
         if not stat.S_ISREG(status_at(path, self._dir_fd).st_mode):
             raise NoInstanceError("is no regular file")
+        if self._marks.covers(path):
+            raise NoInstanceError("may not be on the disk, because a flush failed")
         members = describe(self._dir_fd, path)
         if self._suspect:
             if members.get("truncated"):
                 raise NoInstanceError("ends inside an element after an unclean end of the service")
             members["suspect"] = True
         with descriptor(open_file(path, self._dir_fd)) as fd:
-            os.fsync(fd)
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                # The next try would succeed, and mean nothing.
+                self._marks.leave("file", path, error.errno or 0)
+                raise
         folder = path
         # All names were given before, so each directory needs it once, in any order.
         while folder:
             folder = folder.rpartition("/")[0]
             if folder not in self._flushed:
-                flush_folder_at(self._dir_fd, folder)
+                try:
+                    flush_folder_at(self._dir_fd, folder)
+                except OSError as error:
+                    self._marks.leave("folder", folder, error.errno or 0)
+                    raise
                 self._flushed.add(folder)
         return members
 

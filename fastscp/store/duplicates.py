@@ -23,6 +23,7 @@ from fastscp.store.compress import twin
 from fastscp.store.journal import find_path
 from fastscp.store.names import FILE_MODE, PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, open_data_set
+from fastscp.store.unflushed import Marks
 from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from fastscp.store.reading import DataSet
 
-__all__ = ["LOCKS", "Batches", "Contents", "Outcome", "Resolution", "lock_of", "vouched"]
+__all__ = ["LOCKS", "Batches", "Contents", "Doubts", "Outcome", "Resolution", "lock_of", "vouched"]
 
 LOCKS: Final = 256
 _LAST_VERSION: Final = 9
@@ -53,13 +54,21 @@ class Batches(Protocol):
     def under_way(self, batch: tuple[int, int, int], /) -> bool: ...
 
 
+class Doubts(Protocol):
+    """What could not be flushed, in any worker; `fastscp_ext.Doubts`."""
+
+    def doubt(self, path: str, /) -> bool: ...
+    def doubts(self, path: str, /) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What was decided.
 
     kind: named (it was free after all), identical, version, replaced or kept, with `path` where the
     instance is now; or refused, with `status` and `comment`. lock_fd: to be closed once the
-    decision is journaled, -1: none.
+    decision is journaled, -1: none. error_no: of the call that failed; with replaced, of the flush
+    of the file that was there.
     """
 
     kind: str
@@ -77,6 +86,10 @@ def lock_of(path: str) -> int:
 
 class _NotYetError(Exception):
     """Another instance has the lock of the path, or its journal line is on its way."""
+
+
+class _NotFlushedError(OSError):
+    """A flush failed; the next one would succeed, and mean nothing."""
 
 
 # What files hold -------------------------------------------------------------------------------
@@ -145,7 +158,9 @@ class Resolution:
     suspect: where a file may have lost what was never flushed, the batches under way; a file that
     no journal line vouches for is replaced, whatever the policy, once none of those is left that
     may have named it. None: files are what they seem. digest: of the part's data set as in its
-    journal line, "" if it has none. contents: what is known of the files in the store.
+    journal line, "" if it has none. contents: what is known of the files in the store. doubts:
+    files that may not be on the disk; the part takes the place of an identical one. None: nobody
+    keeps them.
     """
 
     def __init__(
@@ -162,6 +177,7 @@ class Resolution:
         suspect: Batches | None = None,
         digest: str = "",
         contents: Contents | None = None,
+        doubts: Doubts | None = None,
     ) -> None:
         self.path = path
         self._store_fd = store_fd
@@ -174,10 +190,12 @@ class Resolution:
         self._suspect = suspect
         self._digest = digest
         self._contents = contents or Contents()
+        self._doubts = doubts
         self._ours: Content | None = None
         self._lock_fd = -1
         self._doubt: _Doubt | None = None
         self._trusted: set[str] = set()
+        self._flush_error = 0
 
     def attempt(self) -> Outcome | None:
         """Compare the part with what is at the path and carry out the policy.
@@ -229,9 +247,12 @@ class Resolution:
             if there == name and self._named(name):
                 # It went meanwhile, or is a version not yet given: the name is free.
                 return Outcome("version" if version > 1 else "named", name)
-            if self._is_identical(there):
+            is_identical = self._is_identical(there)
+            # Where instances are flushed, so is a file that is there: it may be another worker's,
+            # named but not flushed into its directory yet.
+            if is_identical and self._is_sure(there):
                 return Outcome("identical", there)
-            if self._policy == "replace" or not self._is_trusted(there):
+            if is_identical or self._policy == "replace" or not self._is_trusted(there):
                 # A file in the other form stays beside it: it was acknowledged, and the new name is
                 # not durable yet. The journal's higher sequence number says which one counts.
                 if not self._durable:
@@ -241,12 +262,15 @@ class Resolution:
                 with holder(name, self._store_fd) as (folder_fd, base):
                     os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
                 self._remember(name)
-                return Outcome("replaced", name)
+                return Outcome("replaced", name, error_no=self._flush_error)
             if self._policy == "keep":
-                if self._durable:
-                    # The response tells the sender that the existing file is kept, and a buffered
-                    # life may have written that file without a flush.
-                    _flush(there, self._store_fd)
+                # The response tells the sender that the existing file is kept, and a buffered life
+                # may have written that file without a flush.
+                if not self._is_sure(there):
+                    return Outcome(
+                        "refused", there, -1, status.OUT_OF_RESOURCES,
+                        b"existing instance may not be on the disk", self._flush_error,
+                    )  # fmt: skip
                 return Outcome("kept", there)
             if self._policy == "refuse":
                 return Outcome(
@@ -276,9 +300,7 @@ class Resolution:
     def _is_identical(self, path: str) -> bool:
         """Whether both hold the same data set in the same transfer syntax.
 
-        The header may differ, and so may the compression. Where instances are flushed an identical
-        file that is there is flushed, too: it may be another worker's, named but not flushed into
-        its directory yet.
+        The header may differ, and so may the compression.
         """
         identity = _Identity.of(self._store_fd, path)
         try:
@@ -290,8 +312,27 @@ class Resolution:
         except zstandard.ZstdError:
             # What was stored is damaged: it must not keep its resend away for ever.
             return False
+        return True
+
+    def _is_sure(self, path: str) -> bool:
+        """Whether a file that is there is on the disk; it is flushed where instances are.
+
+        No other flush of it counts after one that failed, nor after one of its folder that did.
+        """
+        if self._doubts is not None and self._doubts.doubts(path):
+            return False
         if self._durable:
-            _flush(path, self._store_fd)
+            try:
+                _flush(path, self._store_fd)
+            except _NotFlushedError as error:
+                if self._doubts is None:
+                    raise
+                self._flush_error = error.errno or errno.EIO
+                self._doubts.doubt(path)
+                # As long as the service lives it is known anyway.
+                with contextlib.suppress(OSError):
+                    Marks(self._store_fd).leave("file", path, self._flush_error)
+                return False
         return True
 
     def _differs_from(self, known: Content) -> bool:
@@ -369,9 +410,12 @@ class Resolution:
 
 
 def _flush(name: str, dir_fd: int) -> None:
+    """Raises _NotFlushedError, and OSError where the file cannot be opened."""
     fd = open_file(name, dir_fd)
     try:
         os.fsync(fd)
+    except OSError as error:
+        raise _NotFlushedError(error.errno, error.strerror) from error
     finally:
         os.close(fd)
 

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
     UNJOURNALED = "unjournaled"  # a file without a line
     DAMAGED = "damaged"  # a line of the journal, `path` being its file's
+    UNFLUSHED = "unflushed"  # may not be on the disk: a flush of the file or folder failed
 
 
 class Mark(StrEnum):

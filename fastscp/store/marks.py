@@ -11,6 +11,7 @@ import os
 from typing import Final, TypeAlias
 
 from fastscp.store.names import BUFFERED, FILE_MODE, SUSPECT, exists, flush_folder, home
+from fastscp.store.unflushed import Marks
 from fastscp_ext import flush_file_system
 
 __all__ = ["Suspicion", "begin_life", "end_life", "suspicion", "trust"]
@@ -49,7 +50,7 @@ def end_life(dir_fd: int) -> None:
     """
     with home(dir_fd) as home_fd:
         if exists(_BUFFERED, home_fd):
-            flush_file_system(dir_fd)
+            _flush(dir_fd)
             os.unlink(_BUFFERED, dir_fd=home_fd)
 
 
@@ -73,9 +74,22 @@ def trust(dir_fd: int) -> None:
     The lock must be held. What was read may be in memory only yet, so all is flushed first.
     Blocks on the disk. Raises OSError, and the marks stay, if it cannot be flushed.
     """
-    flush_file_system(dir_fd)
+    _flush(dir_fd)
     with home(dir_fd) as home_fd:
         for name in (_SUSPECT, _BUFFERED):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=home_fd)
         flush_folder(home_fd)
+
+
+def _flush(dir_fd: int) -> None:
+    """Flush the file system, or mark that it could not be: another try would mean nothing.
+
+    Raises OSError.
+    """
+    try:
+        flush_file_system(dir_fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            Marks(dir_fd).leave("file system", "", error.errno or 0)
+        raise

@@ -7,6 +7,8 @@
     STORE/.fastscp/journal/          what was stored, one JSON line per fact
     STORE/.fastscp/buffered          while a life with buffered durability lasts
     STORE/.fastscp/suspect           after one that did not end cleanly
+    STORE/.fastscp/unflushed/        what could not be flushed, as long as that matters
+    STORE/.fastscp/anew/             folders that `verify` makes anew, until they have their names
     STORE/.fastscp/probe/            while the start finds out what the file system can do
 
 Nobody who may write below a store leads anybody out of it, or holds anybody up: whatever lies there
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "ANEW",
     "BUFFERED",
     "FILE_MODE",
     "FOLDER_MODE",
@@ -43,6 +46,7 @@ __all__ = [
     "PATH_LOCKS",
     "PROBE",
     "SUSPECT",
+    "UNFLUSHED",
     "descriptor",
     "exists",
     "flush_folder",
@@ -68,6 +72,8 @@ JOURNAL: Final = f"{HOME}/journal"
 # There while a buffered life lasts; a life that finds it there found an unclean end.
 BUFFERED: Final = f"{HOME}/buffered"
 SUSPECT: Final = f"{HOME}/suspect"
+UNFLUSHED: Final = f"{HOME}/unflushed"
+ANEW: Final = f"{HOME}/anew"
 PROBE: Final = f"{HOME}/probe"
 # In the folder of a worker life.
 LIFE_LOCK: Final = "lock"

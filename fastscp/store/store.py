@@ -39,7 +39,10 @@ from fastscp.store.names import (
     open_folder,
 )
 from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_file_system
+from fastscp.store.renew import finish
 from fastscp.store.survey import first_instance, links, missing
+from fastscp.store.unflushed import Mark, Marks
+from fastscp.store.unflushed import warnings as of_unflushed
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ class Store:
     successor started by exec keeps it. created: it did not exist before. previous_layout: what
     the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
-    warnings: for the log. made: what `unmake` takes away.
+    unflushed: what an earlier run could not flush. warnings: for the log. made: what `unmake` takes
+    away.
     """
 
     path: Path
@@ -75,6 +79,7 @@ class Store:
     facts: Facts
     mixed: bool
     suspect: bool
+    unflushed: tuple[Mark, ...]
     warnings: tuple[str, ...]
     made: Made
 
@@ -125,11 +130,14 @@ class Store:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
+            unflushed = _unflushed(dir_fd)
             suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
             if durability == "buffered":
                 # Only now: one that was there is an earlier life's, and has another name by now.
                 made.note(BUFFERED, dir_fd)
-            warnings = (*facts.warnings, *warnings, *_links(path, dir_fd))
+            warnings = (
+                *facts.warnings, *warnings, *_links(path, dir_fd), *of_unflushed(unflushed)
+            )  # fmt: skip
             undo.pop_all()
         return cls(
             path=path,
@@ -143,6 +151,7 @@ class Store:
             facts=facts,
             mixed=len(identity.suffixes) > 1,
             suspect=suspect,
+            unflushed=unflushed,
             warnings=warnings,
             made=made,
         )
@@ -253,6 +262,14 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
         f"`fastscp verify --adopt` writes the journal lines of the instances that have none"
     )
     return (begun,)
+
+
+def _unflushed(dir_fd: int) -> tuple[Mark, ...]:
+    """What an earlier run could not flush and is not sure yet; marks of it that are over go."""
+    finish(dir_fd)
+    marks = Marks(dir_fd)
+    marks.clear()
+    return marks.standing()
 
 
 def _links(path: Path, dir_fd: int) -> tuple[str, ...]:

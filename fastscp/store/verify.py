@@ -22,6 +22,7 @@ from fastscp.store.names import (
     flush_folder,
     home,
 )
+from fastscp.store.renew import renew
 from fastscp.store.repair import repair
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def verify(
         if alone:
             locked.enter_context(held(path, dir_fd))
         mark = suspicion(dir_fd)
-        lost = list(_lost(dir_fd, adopt=adopt))
+        lost = [*_lost(dir_fd, adopt=adopt), *renew(path, dir_fd, alone=alone)]
         comparison = Comparison(dir_fd, watcher)
         findings = sorted(comparison.run(0.0 if alone else patience_s), key=_order)
         damaged = list(comparison.damaged())

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
-from fastscp.store.names import PATH_LOCKS
+from fastscp.store.names import HOME, PATH_LOCKS
+from fastscp.store.unflushed import Marks
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
@@ -63,6 +64,12 @@ _ADVICE: Final = {
 }
 
 
+_LIFTED: Final = (
+    "then run `fastscp verify` without the service, or restart the machine, or unmount the file "
+    "system and mount it again"
+)
+
+
 @dataclass(eq=False)
 class _Comparison:
     """A duplicate on its way to an outcome. lock: the number of its path's lock."""
@@ -95,6 +102,7 @@ class Jobs:
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
         self._contents = duplicates.Contents()
+        self._doubts = shared.doubts
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
         self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
         # The locks that are this worker's, or that it tries to get, each for one comparison; and
@@ -130,6 +138,7 @@ class Jobs:
             suspect=self._suspect,
             digest=duplicate.digest,
             contents=self._contents,
+            doubts=self._doubts,
         )
         lock = duplicates.lock_of(duplicate.path)
         job = _Comparison(duplicate, resolution, duplicate.association, lock)
@@ -160,6 +169,34 @@ class Jobs:
             extra=caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
         )  # fmt: skip
 
+    def refused(self, folder: str, error_no: int, lasting: bool, everything: bool) -> None:
+        """Tell of a folder that could not be flushed, and mark it where that is lasting.
+
+        Called by a thread of the commit. everything: no folder gets anything from now on.
+        """
+        shown = self._shown(folder)
+        # Once for each folder: no worker comes here again for the same one.
+        log.error(
+            "cannot flush the folder %s: %s; answered A700, and so is all that is sent there from "
+            "now on%s: its names may not be on the disk, and another flush would not tell; %s; %s",
+            shown or "of the store itself", os.strerror(error_no),
+            ", or to any other folder, for too many have failed" if everything else "",
+            _ADVICE.get(error_no, "check the store's file system"),
+            _LIFTED if lasting else "then restart the service",
+        )  # fmt: skip
+        if not lasting:
+            return
+        try:
+            Marks(self._store_fd).leave(
+                "all folders" if everything else "folder", folder, error_no, shown
+            )
+        except OSError as error:
+            log.error(
+                "cannot mark in %s that the folder %s was not flushed: %s; do not restart the "
+                "service before the machine was restarted or the file system was mounted anew",
+                HOME, shown or "of the store itself", error.strerror,
+            )  # fmt: skip
+
     def _shown(self, path: str) -> str:
         return path_shown(path, self._setup.config.layout)
 
@@ -185,6 +222,14 @@ class Jobs:
                 error_no = 0
             job.duplicate.refuse(outcome.status, outcome.comment, error_no)
             return
+        if outcome.error_no:
+            log.error(
+                "cannot flush %s: %s; it was there already, and what was sent again has taken its "
+                "place; %s",
+                self._shown(outcome.path), os.strerror(outcome.error_no),
+                _ADVICE.get(outcome.error_no, "check the store's file system"),
+                extra=caused("cannot flush an existing instance", shown=1),
+            )  # fmt: skip
         kind: Literal["named", "identical", "version", "replaced", "kept"] = outcome.kind  # type: ignore[assignment]
         job.duplicate.accept(kind, outcome.path, outcome.lock_fd)
 

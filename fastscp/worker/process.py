@@ -146,6 +146,7 @@ class Worker:
             on_error=self._jobs.file_error,
             on_complete=self._jobs.compress,
             on_unlocked=self._jobs.unlocked,
+            on_refused=self._jobs.refused,
             mixed=setup.mixed,
         )
 

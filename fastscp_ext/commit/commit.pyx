@@ -10,7 +10,7 @@ from posix.unistd cimport close, write
 from fastscp_ext.commit.beneath cimport open_file_beneath
 from fastscp_ext.commit.directories cimport (
     directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
-    make_directory_of, parent_of,
+    make_directory_of, parent_of, refuse_directory_of,
 )
 from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
@@ -159,8 +159,14 @@ cdef int _give_name(
 
 cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     cdef uint32_t above = parent_of(i.path, i.path_size)
-    cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
-    cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
+    cdef int dir_fd
+    cdef int failed
+    if refuse_directory_of(worker, i, above):
+        instance_drop_part(worker, i)
+        i.stage = STAGE_SETTLED
+        return
+    dir_fd = directory_of(&c.directories, worker, i.path, above)
+    failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
     if failed == ENOENT:
         dir_fd = make_directory_of(&c.directories, worker, i.path, above)
         failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)

@@ -4,6 +4,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher
 from fastscp_ext.receive.instance cimport Instance, Worker
+from fastscp_ext.shared.block cimport Unflushed
+from fastscp_ext.shared.unflushed cimport Added
 
 
 cdef enum:
@@ -23,12 +25,22 @@ ctypedef struct Directory:
     int fd                   # negative: it cannot be opened
     int error                # why not, or why its flush failed
     bint due                 # to be flushed in this batch
+    bint above               # for the entry of a directory in it
+    bint refused             # a flush of it has failed, now or before, in any worker
+    bint lasting             # with an error that may have cost what was to be written
+    Added news               # whether this worker was the first to find that
+    Unflushed* unflushed     # in the shared block, borrowed
     Identity identity        # set where `due`
 
 # A directory whose entry this process has flushed into its parent.
 ctypedef struct Durable:
     char* path               # owned, or NULL
     Identity identity
+
+# Told of a directory that is refused from now on. error: of its flush. all: the table of those is
+# full, so that every directory is.
+ctypedef void (*TellRefused)(
+    void* of, const char* path, int error, bint lasting, bint all) noexcept nogil
 
 # Of one durability, used by one thread at a time. What is open may be up to a second old between
 # batches, and is closed behind each one that is flushed.
@@ -39,6 +51,8 @@ ctypedef struct Directories:
     int room                 # places in both
     int used
     uint64_t opened_ns       # when the first of them was
+    TellRefused tell         # or NULL
+    void* of                 # what it is called with
     Durable durable[DURABLE_PLACES]
 
 
@@ -50,5 +64,7 @@ cdef int directory_of(
     Directories* c, const Worker* worker, const char* path, uint32_t size) noexcept nogil
 cdef int make_directory_of(
     Directories* c, const Worker* worker, const char* path, uint32_t size) noexcept nogil
+cdef bint refuse_directory_of(
+    const Worker* worker, Instance* i, uint32_t size) noexcept nogil
 cdef void flush_directories(
     Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil

@@ -1,6 +1,6 @@
 """The directories of a batch: made, and flushed. See directories.pyi."""
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -10,9 +10,15 @@ from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.commit.beneath cimport make_directory_beneath, open_file_beneath
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher, flusher_run
 from fastscp_ext.receive.instance cimport (
-    STAGE_NAMED, STAGE_SETTLED, Instance, Worker, instance_fail,
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, STAGE_NAMED, STAGE_SETTLED, Instance, Worker,
+    instance_fail, instance_refuse,
 )
+from fastscp_ext.shared.block cimport DOUBT_ANEW, DOUBT_REFUSED
 from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.unflushed cimport (
+    ADDED_ALL, ADDED_NOTHING, unflushed_add, unflushed_has,
+)
+from fastscp_ext.status cimport OUT_OF_RESOURCES
 
 __all__ = []
 
@@ -38,6 +44,7 @@ cdef extern from *:
 
 cdef enum:
     OPEN_NS = 1000000000     # how long a directory that was moved away goes on being used
+    REFUSED = -1             # no errno: a flush of the directory has failed, now or before
 
 
 cdef void directories_begin(Directories* c, bint flushed) noexcept nogil:
@@ -156,6 +163,7 @@ cdef int _list(
     d.path[size] = 0
     d.size = size
     d.hash = crc32c(0, <const uint8_t*>path, size)
+    d.unflushed = worker.unflushed
     if size:
         name = d.path
     if make:
@@ -232,6 +240,7 @@ cdef void _list_due(Worker* worker, Directories* c, Instance* i) noexcept nogil:
     # process has not yet flushed into its parent.
     cdef uint32_t size = parent_of(i.path, i.path_size)
     cdef Directory* d
+    cdef bint above = False
     cdef int k
     while True:
         k = _listed(c, i.path, size)
@@ -243,39 +252,113 @@ cdef void _list_due(Worker* worker, Directories* c, Instance* i) noexcept nogil:
         if not d.due:
             d.due = True
             identify(d.fd, &d.identity.inode, &d.identity.born)
+        if above:
+            d.above = True
         if _is_durable(c, d):
             return
+        above = True
         size = parent_of(i.path, size)
 
 
+cdef bint _is_lack(int error) noexcept nogil:
+    # Whether the system lacked something, and says nothing of the disk.
+    return error in (ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM)
+
+
+cdef void _flush_failed(flush_job* job) noexcept nogil:
+    # On the thread that made the flush: another worker may be about to trust the next one.
+    cdef Directory* d = <Directory*>job.of
+    d.lasting = not _is_lack(job.error)
+    if not d.lasting:
+        unflushed_add(d.unflushed, DOUBT_ANEW, d.path, d.size)
+    if d.lasting or d.above:
+        # A directory whose entry may be lost cannot be named anew while instances go into it.
+        d.news = unflushed_add(d.unflushed, DOUBT_REFUSED, d.path, d.size)
+
+
 cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
+    cdef Directory* d
     cdef int count = 0
     cdef int k
     for k in range(c.used):
-        if c.listed[k].due:
-            c.jobs[count].fd = c.listed[k].fd
+        d = &c.listed[k]
+        # A flush that failed is not tried again.
+        d.refused = d.due and unflushed_has(d.unflushed, DOUBT_REFUSED, d.path, d.size)
+        if d.due and not d.refused:
+            c.jobs[count].fd = d.fd
             c.jobs[count].whole = 1
-            c.jobs[count].error = c.listed[k].error
-            c.jobs[count].of = &c.listed[k]
+            c.jobs[count].error = d.error
+            c.jobs[count].of = d
+            c.jobs[count].failed = _flush_failed
             count += 1
     flusher_run(threads, c.jobs, count)
     for k in range(count):
         (<Directory*>c.jobs[k].of).error = c.jobs[k].error
+    for k in range(c.used):
+        d = &c.listed[k]
+        # Once more: the failure may be one that another worker met meanwhile, and the system
+        # tells only one of both.
+        if d.due and unflushed_has(d.unflushed, DOUBT_REFUSED, d.path, d.size):
+            d.refused = True
+        if d.news != ADDED_NOTHING and c.tell != NULL:
+            c.tell(c.of, d.path, d.error, d.lasting, d.news == ADDED_ALL)
 
 
 cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
-    # The first failure among the directories the instance depends on; ENOMEM: one is not listed.
+    # The first failure among the directories the instance depends on; ENOMEM: one is not listed;
+    # REFUSED: its flush failed for good.
     cdef uint32_t size = parent_of(i.path, i.path_size)
     cdef int k
     while True:
         k = _listed(c, i.path, size)
         if k < 0:
             return ENOMEM
+        if c.listed[k].refused:
+            return REFUSED
         if c.listed[k].error:
             return c.listed[k].error
         if _is_durable(c, &c.listed[k]):
             return 0
         size = parent_of(i.path, size)
+
+
+cdef bint refuse_directory_of(
+    const Worker* worker, Instance* i, uint32_t size
+) noexcept nogil:
+    # Whether instances of the directory made of the first `size` bytes of its path are refused;
+    # if so, this one is.
+    if not unflushed_has(worker.unflushed, DOUBT_REFUSED, i.path, size):
+        return False
+    instance_refuse(i, OUT_OF_RESOURCES, b"folder could not be flushed")
+    return True
+
+
+cdef bint _is_doubtful(const Worker* worker, const Instance* i) noexcept nogil:
+    # Whether the instance relies on a file that may not be on the disk. A comparison lets none
+    # pass; what it did let pass may have become doubtful meanwhile.
+    if i.duplicate != DUPLICATE_IDENTICAL and i.duplicate != DUPLICATE_KEPT:
+        return False
+    return (
+        unflushed_has(worker.unflushed, DOUBT_ANEW, i.path, i.path_size)
+        or unflushed_has(
+            worker.unflushed, DOUBT_ANEW, i.path, parent_of(i.path, i.path_size))
+    )
+
+
+cdef void _judge(Worker* worker, Directories* c, Instance* i) noexcept nogil:
+    # Refuse an instance whose name is not sure to be on stable storage.
+    cdef int failed = _directory_error(c, i)
+    if failed == REFUSED:
+        instance_refuse(i, OUT_OF_RESOURCES, b"folder could not be flushed")
+    elif failed:
+        # Its name may never have been written: the sender's next try must not rely on it.
+        unflushed_add(worker.unflushed, DOUBT_ANEW, i.path, parent_of(i.path, i.path_size))
+        instance_fail(i, failed, b"flush a directory")
+    elif _is_doubtful(worker, i):
+        instance_refuse(i, OUT_OF_RESOURCES, b"existing instance may not be on the disk")
+    else:
+        return
+    i.stage = STAGE_SETTLED
 
 
 cdef void flush_directories(
@@ -284,7 +367,6 @@ cdef void flush_directories(
     # Each touched directory once. A failure refuses all instances that depend on it.
     cdef Instance* i = batch
     cdef uint32_t size
-    cdef int failed
     cdef int k
     while i != NULL:
         if i.stage == STAGE_NAMED:
@@ -294,10 +376,7 @@ cdef void flush_directories(
     i = batch
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            failed = _directory_error(c, i)
-            if failed:
-                instance_fail(i, failed, b"flush a directory")
-                i.stage = STAGE_SETTLED
+            _judge(worker, c, i)
         i = i.next
     i = batch
     while i != NULL:

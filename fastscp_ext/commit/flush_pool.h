@@ -26,6 +26,8 @@ typedef struct flush_job {
     int error; /* out: errno, or 0; kept as it is where fd < 0 */
     void *of;  /* the caller's */
     struct flush_job *next;
+    /* Of a directory, or NULL: told at once of a flush that failed, on the thread that made it. */
+    void (*failed)(struct flush_job *job);
 } flush_job;
 
 typedef struct {
@@ -59,6 +61,7 @@ static inline void flusher_one(flush_job *job) {
         got = job->whole ? fsync(job->fd) : fdatasync(job->fd);
     } while (got < 0 && errno == EINTR);
     job->error = got < 0 ? errno : 0;
+    if (job->error && job->whole && job->failed) job->failed(job);
 }
 
 /* Do jobs of flusher_run until none is left. The lock is held on entry and on return. */

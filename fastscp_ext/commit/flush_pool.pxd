@@ -7,6 +7,7 @@ cdef extern from "flush_pool.h" nogil:
         int whole            # a directory: fsync
         int error            # out: errno, or 0
         void* of             # the caller's
+        void (*failed)(flush_job* job) noexcept nogil    # of a directory, or NULL
 
     ctypedef struct flusher:
         pass

@@ -10,7 +10,7 @@ from fastscp_ext.commit.remover cimport remover
 from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
 from fastscp_ext.dataset.tap cimport TapState
 from fastscp_ext.receive.rules cimport Treatment
-from fastscp_ext.shared.block cimport STAMPS, Live, WorkerRows
+from fastscp_ext.shared.block cimport STAMPS, Live, Unflushed, WorkerRows
 
 
 cdef enum:
@@ -54,6 +54,7 @@ ctypedef struct Worker:
     WorkerRows* rows         # likewise
     uint64_t* sequence
     uint64_t* store_state
+    Unflushed* unflushed     # likewise
     uint64_t read_ns         # when the last read from a connection returned, CLOCK_MONOTONIC
     char name[24]
     remover removing         # closes and removes parts that are dropped

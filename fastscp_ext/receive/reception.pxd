@@ -45,6 +45,7 @@ cdef class Reception:
     cdef object on_error
     cdef object on_complete
     cdef object on_unlocked
+    cdef object on_refused
     cdef tuple held           # by durability: dicts of outboxes that pause for the commit, in order
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 

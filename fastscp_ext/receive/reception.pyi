@@ -103,6 +103,11 @@ class Reception:
     on_error(step, errno, path): a file call failed; called on the loop's thread.
     on_complete(Compression): see there.
     on_unlocked(path_hash): the line of a duplicate that had a lock is written; CRC-32C of its path.
+    on_refused(folder, errno, lasting, all): a flush of a folder of the store ("": the store itself)
+    failed, and no worker stores anything that depends on it from now on. lasting: the error may
+    have cost what was to be written; else the system lacked something. all: so many have failed
+    that no folder gets anything. Called off the loop, before any instance is answered because of
+    it, in the worker that was the first to find it.
     mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer, which its receivers export.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
@@ -126,6 +131,7 @@ class Reception:
         on_error: Callable[[str, int, str], object],
         on_complete: Callable[[Compression], object],
         on_unlocked: Callable[[int], object] | None = None,
+        on_refused: Callable[[str, int, bool, bool], object] | None = None,
         mixed: bool = False,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,

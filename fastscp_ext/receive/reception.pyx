@@ -92,6 +92,15 @@ cdef void _open_journal(void* reception) noexcept with gil:
     (<Reception>reception)._journal_ready(&(<Reception>reception).committed[DURABILITY_STABLE])
 
 
+cdef void _tell_refused(
+    void* reception, const char* folder, int error, bint lasting, bint all
+) noexcept with gil:
+    # On the thread that leads the commit.
+    cdef object told = (<Reception>reception).on_refused
+    if told is not None:
+        told(os.fsdecode(<bytes>folder), error, bool(lasting), bool(all))
+
+
 cdef void _tell(PyObject* association, object error) noexcept:
     # A method that was called failed. The association, if it was its, logs that and ends; what
     # belongs to none, or fails at this, is left to the interpreter to report.
@@ -218,8 +227,8 @@ cdef class Reception:
         self, *, int store_fd, int incoming_fd, Shared shared not None,
         Py_ssize_t worker, str name not None, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
-        on_complete, on_unlocked=None, bint mixed=False, Py_ssize_t buffer_bytes=RECEIVE_BYTES,
-        uint64_t journal_limit=67108864,
+        on_complete, on_unlocked=None, on_refused=None, bint mixed=False,
+        Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
         cdef int durability
@@ -254,6 +263,7 @@ cdef class Reception:
         self.worker.rows = shared.rows.of(worker)
         self.worker.sequence = &shared.block.at.store.journal_seq
         self.worker.store_state = &shared.block.at.store.state
+        self.worker.unflushed = &shared.block.at.unflushed
         self.pool.worker = &self.worker
         memcpy(self.worker.name, PyBytes_AS_STRING(raw), len(raw))
         self.implementation = implementation
@@ -263,10 +273,13 @@ cdef class Reception:
         self.on_error = on_error
         self.on_complete = on_complete
         self.on_unlocked = on_unlocked
+        self.on_refused = on_refused
         self.worker.mixed = mixed
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
             self.committed[durability].batches = &self.worker.live.batches[durability]
+            self.committed[durability].directories.tell = _tell_refused
+            self.committed[durability].directories.of = <void*>self
         self.held = ({}, {})
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}

@@ -5,21 +5,28 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 3
+    BLOCK_VERSION = 4
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
-    BLOCK_REGIONS = 4
+    BLOCK_REGIONS = 5
     AE_ROWS = 256
     SYNTAX_ROWS = 80
     STATUS_ROWS = 64
     TITLE_ROOM = 31          # bytes of an AE title; PS3.5 6.2 allows 16
     BUCKETS = 31
+    UNFLUSHED_SLOTS = 64     # paths of each doubt; whatever comes beyond makes it hold for all
 
 # Instances of each are committed in batches of their own.
 cdef enum:
     DURABILITY_BUFFERED = 0
     DURABILITY_STABLE = 1
     DURABILITIES = 2
+
+# What a failed flush makes doubtful.
+cdef enum Doubt:
+    DOUBT_REFUSED = 0        # directories that get no instance any more
+    DOUBT_ANEW = 1           # directories and files: what is there is not adopted, but written anew
+    DOUBTS = 2
 
 # The four moments of an instance, ns of CLOCK_MONOTONIC; 0: it did not come to that.
 cdef enum Stamp:
@@ -46,8 +53,8 @@ ctypedef struct Header:
     uint32_t version
     uint32_t regions
     uint64_t size            # of the whole block, bytes
-    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows
-    uint64_t padding[5]
+    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows, unflushed
+    uint64_t padding[3]
 
 # What holds for the whole store. One cache line, as every group of words that is written together.
 ctypedef struct StoreWords:
@@ -106,12 +113,21 @@ ctypedef struct RowsRegion:
     Title titles[AE_ROWS]
     WorkerRows worker[BLOCK_WORKERS]
 
+# What could not be flushed, in the life of the service: nothing leaves it. Paths are below the
+# store, by their hashes; 0: a free place.
+ctypedef struct Unflushed:
+    uint64_t any             # whether there is anything: all that is read where no flush failed
+    uint64_t all[DOUBTS]     # whether it holds for all paths
+    uint64_t padding[5]
+    uint64_t paths[DOUBTS][UNFLUSHED_SLOTS]
+
 ctypedef struct BlockLayout:
     Header header
     StoreWords store
     uint64_t claims[BLOCK_CLAIMS]
     Live live[BLOCK_WORKERS]
     RowsRegion rows
+    Unflushed unflushed
 
 
 cdef class Block:

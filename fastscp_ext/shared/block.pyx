@@ -27,6 +27,7 @@ cdef void _describe(Header* header, const BlockLayout* block) noexcept nogil:
     _region(&header.region[1], block, &block.claims, sizeof(block.claims))
     _region(&header.region[2], block, &block.live, sizeof(block.live))
     _region(&header.region[3], block, &block.rows, sizeof(block.rows))
+    _region(&header.region[4], block, &block.unflushed, sizeof(block.unflushed))
 
 
 cdef int worker_in_range(Py_ssize_t worker) except -1:

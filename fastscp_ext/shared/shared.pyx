@@ -7,6 +7,7 @@ from fastscp_ext.shared.claims cimport Claims
 from fastscp_ext.shared.liveness cimport Liveness
 from fastscp_ext.shared.rows cimport Rows
 from fastscp_ext.shared.storewide cimport StoreWide
+from fastscp_ext.shared.unflushed cimport Doubts
 
 __all__ = ["Shared"]
 
@@ -21,6 +22,7 @@ cdef class Shared:
         self.claims = Claims(self.block)
         self.liveness = Liveness(self.block)
         self.rows = Rows(self.block)
+        self.doubts = Doubts(self.block)
 
     @property
     def fd(self):

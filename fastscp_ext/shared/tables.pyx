@@ -89,6 +89,8 @@ _REASONS = (
     (OUT_OF_RESOURCES, b"directory in the way", errno.EISDIR),
     (OUT_OF_RESOURCES, b"file in the way of a folder", errno.ENOTDIR),
     (OUT_OF_RESOURCES, b"cannot store now", 0),
+    (OUT_OF_RESOURCES, b"folder could not be flushed", 0),
+    (OUT_OF_RESOURCES, b"existing instance may not be on the disk", 0),
     (DATA_SET_MISMATCH, b"SOP Instance UID differs from the data set's", 0),
     (DATA_SET_MISMATCH, b"SOP Class UID differs from the data set's", 0),
     (CANNOT_UNDERSTAND, b"no data set", 0),

@@ -152,6 +152,8 @@ BOUNDS = (
     ("replaced after {} s", "fastscp/main/loopwatch.py", "hangs_s", 1),
     ("within {} s, and leave", "fastscp/worker/process.py", "_LAST_MESSAGE_S", 1),
     ("does not take in {} s", "fastscp/main/dispatch.py", "_CLAIM_S", 1),
+    ("after {} folders all do", "fastscp_ext/shared/block.pxd", "UNFLUSHED_SLOTS", 1),
+    ("after {} folders and files all is", "fastscp_ext/shared/block.pxd", "UNFLUSHED_SLOTS", 1),
     ("a segment has {} MiB", "fastscp_ext/receive/reception.pyx", "journal_limit", MIB),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",

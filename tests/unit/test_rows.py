@@ -370,7 +370,7 @@ def test_every_refusal_has_a_row() -> None:
             assert text in {reason for _status, reason in known}
     source = (Path(fastscp.__file__).parent / "store" / "duplicates.py").read_text("utf-8")
     said = re.findall(r'status\.(\w+),\s*b"([^"]+)"', source)
-    assert len(set(said)) == 3
+    assert len(set(said)) == 4
     for name, text in said:
         assert (getattr(fastscp_ext.status, name), text) in known
     # Nor does the table have a comment that nobody sends, except those of an error number.
@@ -428,7 +428,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 3, 4, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 4, 5, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -441,8 +441,8 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 3"),
-        (struct.pack("=I", 5), 12, "regions in other places"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 4"),
+        (struct.pack("=I", 6), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),
     ],

@@ -1,0 +1,281 @@
+"""Marks of what could not be flushed: in STORE/.fastscp/unflushed, a JSON object for each.
+
+A flush that fails may cost what was to be written, and the kernel tells of it once: the next flush
+succeeds, and means nothing. So the failure itself is kept on the disk. It holds as long as the
+kernel may take for written what is not: until the machine starts again, the file system is mounted
+anew, or the folder was made anew (`renew`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from fastscp.store.names import (
+    ANEW,
+    FILE_MODE,
+    FOLDER_MODE,
+    UNFLUSHED,
+    descriptor,
+    exists,
+    flush_folder,
+    home,
+    names_in,
+    open_file,
+    open_folder,
+    status_at,
+)
+from fastscp_ext import mount_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Mark", "Marks", "Mounted", "mark_name", "mounted", "tell", "warnings"]
+
+_SUFFIX: Final = ".json"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+# What has a path, and goes with what it leads to.
+_OF_ONE: Final = ("file", "folder")
+# With as many marks as this one of a file is one of the file system.
+_FILES_MOST: Final = 64
+# No mark is near this: whatever is longer is none.
+_MOST: Final = 1 << 14
+_ELSE: Final = "restart the machine, or unmount the file system and mount it again"
+
+What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """One time that this file system was mounted: what marks tell apart."""
+
+    boot: str
+    mount: str
+
+
+def mounted(dir_fd: int) -> Mounted:
+    """What holds now for the store. Raises OSError."""
+    return Mounted(_BOOT_ID.read_text("ascii").strip(), mount_of(dir_fd))
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that could not be flushed.
+
+    what: a file; a folder; so many folders that none is told apart from the others; or the file
+    system as a whole, as at the end of a buffered life, or because of many files. boot, mount:
+    when. path, inode: of the file or folder, below the store. shown: the path without what is a
+    patient's. error: an errno. name: of the mark's file.
+    """
+
+    what: What
+    boot: str = ""
+    mount: str = ""
+    path: str = ""
+    inode: int = 0
+    shown: str = ""
+    error: int = 0
+    name: str = ""
+
+
+class _Doubts(Protocol):
+    """What all workers know; `fastscp_ext.Doubts`."""
+
+    def refuse(self, folder: str, /) -> bool: ...
+    def refuse_all(self) -> None: ...
+    def doubt(self, path: str, /) -> bool: ...
+    def doubt_all(self) -> None: ...
+
+
+def tell(marks: Iterable[Mark], doubts: _Doubts) -> None:
+    """Tell the workers of the marks that hold."""
+    for mark in marks:
+        match mark.what:
+            case "file":
+                doubts.doubt(mark.path)
+            case "folder":
+                doubts.refuse(mark.path)
+            case "all folders":
+                doubts.refuse_all()
+            case "file system":
+                doubts.doubt_all()
+
+
+def warnings(marks: Iterable[Mark]) -> Iterator[str]:
+    """What the start says of the marks that hold."""
+    for mark in marks:
+        why = f"({os.strerror(mark.error)})" if mark.error else f"({UNFLUSHED}/{mark.name})"
+        match mark.what:
+            case "file":
+                yield (
+                    f"an earlier run could not flush a stored file {why}, which {UNFLUSHED}/"
+                    f"{mark.name} names: it is written anew when it is sent again. Check the disk; "
+                    f"then move the file away and have it sent again, or {_ELSE}"
+                )
+            case "folder" if mark.path:
+                yield (
+                    f"an earlier run could not flush the folder {mark.shown or mark.name} {why}, "
+                    f"so its names may not be on the disk: its instances are answered A700. Check "
+                    f"the disk; then run `fastscp verify` without the service, which makes the "
+                    f"folder anew, or {_ELSE}"
+                )
+            case "folder":
+                yield (
+                    f"an earlier run could not flush the store's own folder {why}, so the names in "
+                    f"it may not be on the disk: instances that need it flushed again are answered "
+                    f"A700. Check the disk; then {_ELSE}"
+                )
+            case "all folders":
+                yield (
+                    f"an earlier run could not flush many folders {why}: all instances are "
+                    f"answered A700. Check the disk; then {_ELSE}"
+                )
+            case "file system":
+                yield (
+                    f"an earlier run could not flush the file system {why}: no stored file is "
+                    f"taken for one that is sent again, but written anew. Check the disk; then "
+                    f"{_ELSE}"
+                )
+
+
+def mark_name(mark: Mark) -> str:
+    """What the file of a mark is called, and a folder that is made anew for its sake."""
+    if not mark.inode or mark.what not in _OF_ONE:
+        return mark.what.replace(" ", "-")
+    return hashlib.blake2b(os.fsencode(mark.path), digest_size=12).hexdigest()
+
+
+class Marks:
+    """The marks of one store.
+
+    dir_fd: the store's, borrowed. now: what is mounted; None: what the system says.
+    """
+
+    def __init__(self, dir_fd: int, now: Mounted | None = None) -> None:
+        self._dir_fd = dir_fd
+        self._now = now
+
+    def leave(self, what: What, path: str, error_no: int, shown: str = "") -> None:
+        """Mark what could not be flushed, so that a later life knows. Raises OSError.
+
+        path: of a file or folder, "" for the store itself. Blocks on the disk.
+        """
+        now = self._now or mounted(self._dir_fd)
+        if what == "file" and len(self.left()) >= _FILES_MOST:
+            what, path = "file system", ""
+        inode = status_at(path or ".", self._dir_fd).st_ino
+        mark = Mark(
+            what=what, boot=now.boot, mount=now.mount, path=path, inode=inode, shown=shown,
+            error=error_no,
+        )  # fmt: skip
+        name = f"{mark_name(mark)}{_SUFFIX}"
+        # Two threads, or workers, may meet the same failure.
+        new = f"{name}.{threading.get_native_id()}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with self._folder(make=True) as folder_fd:
+            with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file:
+                file.write(msgspec.json.encode(mark))
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+            flush_folder(folder_fd)
+
+    def standing(self) -> tuple[Mark, ...]:
+        """The marks that hold: of this boot and mount, and of what is still the same.
+
+        Raises OSError.
+        """
+        found = self.left()
+        now = (self._now or mounted(self._dir_fd)) if found else None
+        return tuple(mark for mark in found if now is not None and self._holds(mark, now))
+
+    def left(self) -> tuple[Mark, ...]:
+        """All marks, whether or not they hold. Raises OSError.
+
+        What cannot be understood counts as a mark of all folders.
+        """
+        found = []
+        with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
+            for name in sorted(names_in(folder_fd)):
+                if not name.endswith(_SUFFIX):
+                    continue  # never finished, or nobody's
+                with os.fdopen(open_file(name, folder_fd), "rb") as file:
+                    data = file.read(_MOST)
+                try:
+                    mark = msgspec.json.decode(data, type=Mark)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    mark = Mark(what="all folders")
+                found.append(msgspec.structs.replace(mark, name=name))
+        return tuple(found)
+
+    def covers(self, path: str) -> bool:
+        """Whether a file, or a folder on the way to it, is marked: it may not be on the disk.
+
+        Raises OSError.
+        """
+        marks = self.standing()
+        if any(mark.what not in _OF_ONE for mark in marks):
+            return True
+        paths = {mark.path for mark in marks}
+        while path and path not in paths:
+            path = path.rpartition("/")[0]
+        return path in paths
+
+    def clear(self) -> None:
+        """Remove the marks that hold no more. The store's lock is held. Raises OSError."""
+        standing = {mark.name for mark in self.standing()}
+        with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
+            over = names_in(folder_fd) - standing
+            for name in over:
+                os.unlink(name, dir_fd=folder_fd)
+            if over:
+                flush_folder(folder_fd)
+
+    def lift(self, mark: Mark) -> None:
+        """Remove a mark. The store's lock is held. Raises OSError."""
+        with self._folder() as folder_fd:
+            os.unlink(mark.name, dir_fd=folder_fd)
+            flush_folder(folder_fd)
+
+    def is_same(self, mark: Mark) -> bool:
+        """Whether the path of a mark leads to the file or folder that it was left for.
+
+        Where that cannot be told it counts as the same.
+        """
+        try:
+            return status_at(mark.path or ".", self._dir_fd).st_ino == mark.inode
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.ENOTDIR)
+
+    def is_begun(self, mark: Mark) -> bool:
+        """Whether the folder of a mark is being made anew: until that is done the mark stays.
+
+        Raises OSError.
+        """
+        return mark.what == "folder" and exists(f"{ANEW}/{mark_name(mark)}", self._dir_fd)
+
+    def _holds(self, mark: Mark, now: Mounted) -> bool:
+        if not mark.boot:
+            # Nobody knows what it says: it holds until somebody removes it.
+            return True
+        if self.is_begun(mark):
+            return True
+        if (mark.boot, mark.mount) != (now.boot, now.mount):
+            return False
+        return mark.what not in _OF_ONE or self.is_same(mark)
+
+    @contextlib.contextmanager
+    def _folder(self, *, make: bool = False) -> Iterator[int]:
+        if make:
+            with home(self._dir_fd) as home_fd, contextlib.suppress(FileExistsError):
+                os.mkdir(UNFLUSHED.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
+                flush_folder(home_fd)
+        with descriptor(open_folder(UNFLUSHED, self._dir_fd)) as folder_fd:
+            yield folder_fd

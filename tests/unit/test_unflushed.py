@@ -1,0 +1,493 @@
+"""Marks of what could not be flushed, what is told of them, and folders that are made anew."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import pytest
+
+from fastscp.store import renew as renewing
+from fastscp.store import unflushed
+from fastscp.store.duplicates import Resolution
+from fastscp.store.renew import finish, renew
+from fastscp.store.unflushed import Marks, Mounted, tell, warnings
+from fastscp.store.verify import verify
+from fastscp_ext import Shared, exchange, mount_of
+from tests.stores import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fastscp.store.store import Store
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+NOW: Final = Mounted("boot", "mount")
+SLOTS: Final = 64
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with opened(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def folder(store: Store) -> Path:
+    """A study with files and series in it."""
+    for path in ("1/a.dcm", "1/b.dcm", "1/2/c.dcm", "1/3/d.dcm", "1/3/4/e.dcm"):
+        file = store.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(path)
+    return store.path / "1"
+
+
+def tree(path: Path) -> dict[str, str]:
+    return {str(f.relative_to(path)): f.read_text() for f in path.rglob("*") if f.is_file()}
+
+
+def own(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.path / ".fastscp").iterdir())
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_each_doubt_is_bounded() -> None:
+    doubts = Shared().doubts
+    assert [doubts.refuse(f"{n}") for n in range(SLOTS)] == [True] * SLOTS
+    assert [doubts.refuse(f"{n}") for n in range(SLOTS)] == [False] * SLOTS
+    assert not doubts.refuses("another")
+    assert doubts.refuse("one too many")
+    assert doubts.refuses("another")
+    assert not doubts.refuse("and another")
+    # The other one has places of its own.
+    assert not doubts.doubts("0/file")
+    assert [doubts.doubt(f"{n}") for n in range(SLOTS + 1)] == [True] * (SLOTS + 1)
+    assert doubts.doubts("another/file")
+
+
+def test_what_one_process_finds_all_know() -> None:
+    shared = Shared()
+    other = Shared(os.dup(shared.fd))
+    for folder in ("", "1/2", "1/2/3"):
+        assert not other.doubts.refuses(folder)
+        assert shared.doubts.refuse(folder)
+        assert other.doubts.refuses(folder)
+        assert not other.doubts.refuse(folder)
+    assert not other.doubts.refuses("1")
+
+
+def test_a_file_is_doubtful_with_its_folder_alone() -> None:
+    doubts = Shared().doubts
+    doubts.doubt("1/2")
+    doubts.doubt("3/a.dcm")
+    found = [path for path in ("1/2/a", "1/2/b~2", "1/a", "1/2/3/a", "2/a") if doubts.doubts(path)]
+    assert found == ["1/2/a", "1/2/b~2"]
+    assert (doubts.doubts("3/a.dcm"), doubts.doubts("3/b.dcm")) == (True, False)
+
+
+def test_all() -> None:
+    doubts = Shared().doubts
+    doubts.doubt_all()
+    assert (doubts.doubts("any/file"), doubts.refuses("any")) == (True, False)
+    doubts.refuse_all()
+    assert doubts.refuses("any")
+
+
+# Marks --------------------------------------------------------------------------------------------
+
+
+def test_a_mark_holds_for_this_boot_mount_and_folder(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    assert marks.standing() == ()
+    marks.leave("folder", "1", errno.EIO, "shown")
+    (mark,) = marks.standing()
+    assert (mark.path, mark.shown, mark.error) == ("1", "shown", errno.EIO)
+    assert mark.inode == folder.stat().st_ino
+    for now in (replace(NOW, boot="next"), replace(NOW, mount="next")):
+        assert Marks(store.dir_fd, now).standing() == ()
+    # Another folder in its place is none that failed.
+    folder.rename(store.path / "old")
+    assert marks.standing() == ()
+    folder.mkdir()
+    assert marks.standing() == ()
+    folder.rmdir()
+    (store.path / "old").rename(folder)
+    assert marks.standing() == (mark,)
+    # Twice is once.
+    marks.leave("folder", "1", errno.EIO, "shown")
+    assert marks.standing() == (mark,)
+    marks.clear()
+    assert marks.standing() == (mark,)
+    Marks(store.dir_fd, replace(NOW, boot="next")).clear()
+    assert marks.left() == ()
+
+
+def test_what_the_system_says_holds_until_it_changes(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+    assert len(Marks(store.dir_fd).standing()) == 1
+    assert mount_of(store.dir_fd) == mount_of(store.lock_fd) != ""
+    monkeypatch.setattr(unflushed, "mount_of", lambda _fd: "another")
+    assert Marks(store.dir_fd).standing() == ()
+    monkeypatch.undo()
+    other = folder / "boot_id"
+    other.write_text("another\n")
+    monkeypatch.setattr(unflushed, "_BOOT_ID", other)
+    assert Marks(store.dir_fd).standing() == ()
+
+
+def test_a_mark_that_cannot_be_read_counts_for_all(store: Store) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    marks.leave("folder", "", errno.EIO)
+    (file,) = (store.path / ".fastscp/unflushed").iterdir()
+    file.write_bytes(b'{"what": "fol')
+    (mark,) = marks.standing()
+    assert (mark.what, mark.boot) == ("all folders", "")
+    # What was never finished is no mark.
+    file.rename(file.with_suffix(".json.1.new"))
+    assert marks.standing() == ()
+    marks.clear()
+    assert not list((store.path / ".fastscp/unflushed").iterdir())
+
+
+def test_what_a_mark_covers(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    marks.leave("folder", "1/3", errno.EIO)
+    marks.leave("file", "1/a.dcm", errno.EIO)
+    found = [path for path in sorted(tree(store.path)) if marks.covers(path)]
+    assert found == ["1/3/4/e.dcm", "1/3/d.dcm", "1/a.dcm"]
+    marks.leave("file system", "", errno.EIO)
+    assert marks.covers("1/b.dcm")
+
+
+def test_marks_of_files_are_bounded(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    for n in range(70):
+        (folder / f"{n}").touch()
+        marks.leave("file", f"1/{n}", errno.EIO)
+    kinds = [mark.what for mark in marks.standing()]
+    assert (kinds.count("file"), kinds.count("file system")) == (SLOTS, 1)
+
+
+def test_what_the_workers_and_the_operator_are_told(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    marks.leave("folder", "1", errno.EIO, "{PatientID}")
+    marks.leave("folder", "", errno.EIO)
+    marks.leave("file", "1/a.dcm", errno.EIO)
+    doubts = Shared().doubts
+    tell(marks.standing(), doubts)
+    assert [path for path in ("", "1", "1/2") if doubts.refuses(path)] == ["", "1"]
+    assert [path for path in ("1/a.dcm", "1/b.dcm") if doubts.doubts(path)] == ["1/a.dcm"]
+    said = sorted(warnings(marks.standing()))
+    assert len(said) == 3
+    assert all("Input/output error" in one and "restart the machine" in one for one in said)
+    assert not any("1/a.dcm" in one for one in said)
+    assert sum("{PatientID}" in one and "`fastscp verify`" in one for one in said) == 1
+    marks.leave("all folders", "", errno.EIO)
+    marks.leave("file system", "", errno.EIO)
+    tell(marks.standing(), doubts)
+    assert doubts.refuses("any")
+    assert doubts.doubts("any/file")
+    assert len(list(warnings(marks.standing()))) == 5
+
+
+def test_the_start_takes_away_what_holds_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with opened(path) as store:
+        Marks(store.dir_fd).leave("folder", "", errno.EIO)
+        Marks(store.dir_fd, NOW).leave("file system", "", errno.EIO)
+    with opened(path) as store:
+        assert [mark.what for mark in store.unflushed] == ["folder"]
+        assert sum("could not flush" in one for one in store.warnings) == 1
+        assert len(Marks(store.dir_fd).left()) == 1
+
+
+# Made anew ----------------------------------------------------------------------------------------
+
+
+def test_names_are_exchanged(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        exchange("a", "b", one_dir_fd=fd, other_dir_fd=fd)
+        assert ((tmp_path / "a").read_text(), (tmp_path / "b").is_dir()) == ("b", True)
+        with pytest.raises(FileNotFoundError) as caught:
+            exchange("a", "c", one_dir_fd=fd, other_dir_fd=fd)
+        assert (caught.value.filename, caught.value.filename2) == ("a", "c")
+    finally:
+        os.close(fd)
+
+
+def test_a_folder_is_made_anew(store: Store, folder: Path) -> None:
+    folder.chmod(0o2770)
+    before, there = folder.stat(), tree(store.path)
+    inodes = {path: path.stat().st_ino for path in folder.rglob("*")}
+    Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert (found.kind, found.path, found.settled) == ("unflushed", "1", "made anew")
+    after = folder.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode, before.st_uid, before.st_gid,
+    )  # fmt: skip
+    assert tree(store.path) == there
+    assert {path: path.stat().st_ino for path in folder.rglob("*")} == inodes
+    assert all(path.stat().st_nlink == 1 for path in folder.rglob("*.dcm"))
+    assert Marks(store.dir_fd).left() == ()
+    assert "anew" not in own(store)
+    assert renew(store.path, store.dir_fd, alone=True) == []
+
+
+def test_folders_in_one_another(store: Store, folder: Path) -> None:
+    there = tree(store.path)
+    paths = ("1/3", "1", "1/3/4")
+    for path in paths:
+        Marks(store.dir_fd).leave("folder", path, errno.EIO)
+    before = [(store.path / path).stat().st_ino for path in paths]
+    found = renew(store.path, store.dir_fd, alone=True)
+    assert [one.path for one in found] == ["1/3/4", "1/3", "1"]
+    assert all(one.settled for one in found)
+    # The number of one that went may be another one's by now.
+    after = [(store.path / path).stat().st_ino for path in paths]
+    assert all(new != old for new, old in zip(after, before, strict=True))
+    assert tree(store.path) == there
+
+
+class _Cut(BaseException):
+    """The process ends."""
+
+
+CALLS: Final = (
+    *((renewing, name) for name in ("exchange", "rename_noreplace")),
+    *((os, name) for name in ("fsync", "mkdir", "rmdir", "link", "unlink", "fchmod")),
+)
+
+
+def _interrupt(
+    monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool, error: int = 0
+) -> Callable[[], int]:
+    """Let the call with this number be the last one, or fail; returns how many there were."""
+    calls = 0
+
+    def wrap(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at and not after:
+                raise OSError(error, os.strerror(error)) if error else _Cut
+            result = real(*arguments, **more)
+            if calls == at:
+                raise _Cut
+            return result
+
+        return call
+
+    for place, name in CALLS:
+        monkeypatch.setattr(place, name, wrap(getattr(place, name)))
+    return lambda: calls
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("then", ["start", "verify"])
+def test_cut_off_anywhere_it_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool, then: str
+) -> None:
+    at = 0
+    while True:
+        at += 1
+        path = tmp_path / f"{at}"
+        with opened(path) as store:
+            for name in ("1/a.dcm", "1/b.dcm", "1/2/c.dcm", "1/3/d.dcm"):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_text(name)
+            there = tree(path / "1")
+            before = (path / "1").stat().st_ino
+            Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+            with monkeypatch.context() as patched:
+                calls = _interrupt(patched, at, after=after)
+                with contextlib.suppress(_Cut):
+                    renew(path, store.dir_fd, alone=True)
+                if calls() < at:
+                    break
+            # No file is lost, and each that lies in the folder itself has its name all the time.
+            assert {"a.dcm", "b.dcm"} <= set(tree(path / "1"))
+            if then == "start":
+                finish(store.dir_fd)
+                # Made anew, or as it was and marked.
+                is_old = (path / "1").stat().st_ino == before
+                assert bool(Marks(store.dir_fd).standing()) == is_old
+            else:
+                renew(path, store.dir_fd, alone=True)
+                assert Marks(store.dir_fd).left() == ()
+                assert (path / "1").stat().st_ino != before
+            assert tree(path / "1") == there
+            assert not list((path / ".fastscp").glob("anew/*"))
+    assert at > 15
+
+
+def test_a_failure_anywhere_leaves_the_mark_and_all_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 0
+    while True:
+        at += 1
+        path = tmp_path / f"{at}"
+        with opened(path) as store:
+            for name in ("1/a.dcm", "1/2/c.dcm"):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_text(name)
+            there = tree(path / "1")
+            before = (path / "1").stat().st_ino
+            Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+            with monkeypatch.context() as patched:
+                calls = _interrupt(patched, at, after=False, error=errno.EIO)
+                try:
+                    found = renew(path, store.dir_fd, alone=True)
+                except OSError:
+                    # The marks themselves cannot be removed.
+                    found = []
+                if calls() < at:
+                    break
+            if not all(one.settled for one in found):
+                # The removal of the mark may be what failed.
+                is_anew = (path / "1").stat().st_ino != before and "anew" not in own(store)
+                assert Marks(store.dir_fd).standing() or is_anew
+            # Whatever it was, another try ends well, except that the store's own folder cannot be
+            # made anew.
+            for one in renew(path, store.dir_fd, alone=True):
+                assert one.settled or one.path == "."
+            assert tree(path / "1") == there
+    assert at > 15
+
+
+def test_one_that_is_begun_hides_none_inside_it(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a folder is made anew those in it are not at their paths, and their marks wait."""
+    there = tree(store.path)
+    Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+    with monkeypatch.context() as patched:
+        patched.setattr(renewing, "rename_noreplace", _cut)
+        with pytest.raises(_Cut):
+            renew(store.path, store.dir_fd, alone=True)
+    assert not (folder / "3").exists()
+    moved = next((store.path / ".fastscp/anew").iterdir()) / "3"
+    Marks(store.dir_fd).leave("folder", str(moved.relative_to(store.path)), errno.EIO)
+    (file,) = [
+        file for file in (store.path / ".fastscp/unflushed").iterdir() if b"/3" in file.read_bytes()
+    ]
+    known = msgspec.json.decode(file.read_bytes())
+    file.write_bytes(msgspec.json.encode({**known, "path": "1/3"}))
+    before = moved.stat().st_ino
+    found = renew(store.path, store.dir_fd, alone=True)
+    assert [(one.path, one.settled) for one in found] == [("1", "made anew"), ("1/3", "made anew")]
+    assert (folder / "3").stat().st_ino != before
+    assert tree(store.path) == there
+
+
+def _cut(*_arguments: object, **_more: object) -> None:
+    raise _Cut
+
+
+def test_attributes_stay(store: Store, folder: Path) -> None:
+    try:
+        os.setxattr(folder, "user.kept", b"1")
+    except OSError as error:
+        pytest.skip(f"no extended attributes here: {error}")
+    Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+    renew(store.path, store.dir_fd, alone=True)
+    assert os.getxattr(folder, "user.kept") == b"1"
+
+
+def test_what_cannot_be_made_anew_says_so(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd)
+    marks.leave("folder", "", errno.EIO)
+    marks.leave("file", "1/a.dcm", errno.EIO)
+    marks.leave("all folders", "", errno.EIO)
+    marks.leave("file system", "", errno.EIO)
+    found = renew(store.path, store.dir_fd, alone=True)
+    assert len(found) == 4
+    assert all("restart the machine" in one.why and not one.settled for one in found)
+    assert len(marks.standing()) == 4
+    # In another mount there is nothing to be said.
+    now = Mounted("next", "next")
+    assert renew(store.path, store.dir_fd, alone=True, now=now) == []
+    assert marks.left() == ()
+
+
+def test_verify_beside_a_service_only_tells(store: Store, folder: Path) -> None:
+    Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+    before = folder.stat().st_ino
+    (found,) = [one for one in verify(store.path, patience_s=0).findings if one.path == "1"]
+    assert (found.kind, found.settled) == ("unflushed", "")
+    assert "a service is using the store" in found.why
+    assert folder.stat().st_ino == before
+
+
+def test_nothing_doubtful_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush that failed once succeeds the next time, and the line would promise too much."""
+    from tests.unit.test_duplicates import instance
+
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    (path / "1").mkdir()
+    (path / "1/a.dcm").write_bytes(instance())
+    real, fails = os.fsync, [True]
+
+    def fsync(fd: int) -> None:
+        if fails and os.readlink(f"/proc/self/fd/{fd}").endswith("/1/a.dcm"):
+            fails.clear()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert not verify(path, adopt=True).clean
+    report = verify(path, adopt=True)
+    assert not any(one.settled for one in report.findings)
+    (why,) = [one.why for one in report.findings if one.kind == "unjournaled"]
+    assert "may not be on the disk" in why
+
+
+# Duplicates ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["version", "replace", "keep", "refuse"])
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_identical_file_that_is_doubtful_is_replaced(
+    store: Store, policy: str, durable: bool
+) -> None:
+    from tests.unit.test_duplicates import instance
+
+    (store.path / "1").mkdir()
+    file = store.path / "1/a.dcm"
+    part = store.path / ".fastscp/incoming/a.part"
+    incoming_fd = os.open(part.parent, os.O_RDONLY)
+    doubts = Shared().doubts
+    try:
+        for doubtful in ("1", "1/a.dcm"):
+            file.write_bytes(instance())
+            part.write_bytes(instance())
+            before = file.stat().st_ino
+            doubts.doubt(doubtful)
+            outcome = Resolution(
+                store.dir_fd, incoming_fd, "a.part", "1/a.dcm",
+                policy=policy, durable=durable, doubts=doubts,
+            ).attempt()  # fmt: skip
+            assert outcome is not None
+            os.close(outcome.lock_fd)
+            assert (outcome.kind, outcome.path) == ("replaced", "1/a.dcm")
+            assert file.stat().st_ino != before
+            assert not part.exists()
+    finally:
+        os.close(incoming_fd)
