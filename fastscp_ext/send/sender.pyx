@@ -335,6 +335,7 @@ cdef class Sender:
         cdef pollfd watched
         cdef ssize_t n
         cdef int ready
+        cdef int left_ms
         cdef uint64_t since = 0         # when it took something last, once that is asked
         while size:
             n = send(self.fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT)
@@ -353,7 +354,9 @@ cdef class Sender:
             watched.fd = self.fd
             watched.events = POLLIN | POLLOUT
             watched.revents = 0
-            ready = poll(&watched, 1, _left_ms(since, self.send_timeout_ms))
+            left_ms = _left_ms(since, self.send_timeout_ms)
+            # Whatever the peer sends meanwhile: that it takes nothing is what counts.
+            ready = poll(&watched, 1, left_ms) if left_ms else 0
             if ready == 0:
                 self.end = END_SEND_TIMEOUT
                 return 1

@@ -275,6 +275,40 @@ def test_timeouts(
     assert two.mid_message
 
 
+def test_a_peer_that_floods_and_takes_nothing(tmp_path: Path) -> None:
+    """What it sends meanwhile, responses not among it, gives it no more time."""
+    (tmp_path / "big").write_bytes(bytes(MUCH))
+    parcel = Parcel("big", os.fsencode(tmp_path / "big"), store_rq(), 1, 0, MUCH)
+    flood = encode_pdata([(1, 1, b"")]) * 1_000_000
+    over = threading.Event()
+
+    def pour(theirs: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                theirs.sendall(flood)
+
+    # TCP holds enough at the receiving end that there is always something to read.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    one: Sender[str] = Sender(ours.fileno(), 4096, 1, 0.2, 30.0)
+    pouring = threading.Thread(target=pour, args=(theirs,))
+    sending = threading.Thread(target=one.run, args=([parcel],))
+    pouring.start()
+    sending.start()
+    try:
+        wait_for(lambda: one.end or None, "the end of the sender", 20.0)
+        assert one.end == "send timeout"
+    finally:
+        over.set()
+        one.break_off()
+        sending.join()
+        # With bytes unread this resets the connection, under whoever is blocked in it.
+        ours.close()
+        pouring.join()
+        theirs.close()
+
+
 def test_files_that_fail(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
     """Before a byte is out only the parcel fails; later the association cannot be used."""
     ours, theirs = pair
