@@ -4,6 +4,7 @@ from fastscp_ext import status
 from fastscp_ext.commit.beneath import open_beneath
 from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
 from fastscp_ext.commit.folders import exchange, mount_of
+from fastscp_ext.commit.journal_scan import index_lines, lines_about
 from fastscp_ext.dataset.digest import crc32c
 from fastscp_ext.dataset.head import part10_head, part10_head_of_file
 from fastscp_ext.dataset.layout import Layout, LayoutError
@@ -18,6 +19,7 @@ from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
 from fastscp_ext.shared.counts import Counts, Times
+from fastscp_ext.shared.line_index import LineIndex
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.shared import Shared
@@ -81,6 +83,7 @@ __all__ = [
     "ExtendedNegotiation",
     "Layout",
     "LayoutError",
+    "LineIndex",
     "Liveness",
     "PDUError",
     "PDULimitError",
@@ -122,7 +125,9 @@ __all__ = [
     "encoding_of",
     "exchange",
     "flush_file_system",
+    "index_lines",
     "judge_response",
+    "lines_about",
     "meta_values",
     "mount_of",
     "open_beneath",

@@ -24,6 +24,7 @@ from fastscp.main.admission import Admission, Limits
 from fastscp.main.backoff import BackOff
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
+from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.signals import heard
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.threads import in_thread
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from fastscp.config.settings import ServeConfig
     from fastscp.store.lives import SweepReport
+    from fastscp_ext import LineIndex
 
 __all__ = ["Service", "run"]
 
@@ -130,7 +132,8 @@ class Service:
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(last)
             tell_unflushed(store.unflushed, self._shared.doubts)
-            self._workers = workers = await self._make_workers(store)
+            index = await index_of(store)
+            self._workers = workers = await self._make_workers(store, index)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
             if not workers.stopping:
@@ -141,6 +144,9 @@ class Service:
             beginning.pop_all()
             if not workers.stopping:
                 self._open(acceptors, store, swept)
+                if index is not None:
+                    indexing = Indexing(store, index, workers.run_id)
+                    self._background(indexing.run(self._done))
             code = await self._done
             for acceptor in acceptors:
                 acceptor.close()
@@ -275,7 +281,7 @@ class Service:
             undo.callback(acceptor.close)
         return acceptors
 
-    async def _make_workers(self, store: Store) -> Workers:
+    async def _make_workers(self, store: Store, index: LineIndex | None) -> Workers:
         config = self._config.for_workers()
         return Workers(
             config,
@@ -283,6 +289,7 @@ class Service:
             store,
             self._shared,
             self._dispatch,
+            index=index,
             background=self._background,
             over=self._over,
         )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fastscp.main.spawn import Process
     from fastscp.store.lives import SweepReport
     from fastscp.store.store import Store
-    from fastscp_ext import Shared
+    from fastscp_ext import LineIndex, Shared
 
 __all__ = ["Listener", "Worker", "Workers", "policy_of", "tell_failed"]
 
@@ -118,8 +118,10 @@ def policy_of(config: WorkerConfig) -> Policy:
 class Workers:
     """The worker processes of one run of the service.
 
-    background(work): lets a coroutine run beside the others. over(code): called when the last
-    worker has gone as it was told to: with 0 if all of them went in order, else with 1.
+    index: of the journal, for every worker to look into; None: there is none. background(work):
+    lets a coroutine run beside the others. over(code): called when the last worker has gone as it
+    was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
+    run's segments begin with.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails.
@@ -133,6 +135,7 @@ class Workers:
         shared: Shared,
         listener: Listener,
         *,
+        index: LineIndex | None = None,
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
@@ -141,10 +144,11 @@ class Workers:
         self._store = store
         self._shared = shared
         self._listener = listener
+        self._index = index
         self._background = background
         self._over = over
         self._loop = asyncio.get_running_loop()
-        self._run = f"{time.time_ns() // 1000:x}"
+        self.run_id = f"{time.time_ns() // 1000:x}"
         self._places: list[_Place] = []
         self._lives = 0
         self._watch = LoopWatch()
@@ -265,15 +269,16 @@ class Workers:
             self._lives += 1
             worker = Worker(
                 place.number,
-                f"{self._run}-w{place.number}-{self._lives}",
+                f"{self.run_id}-w{place.number}-{self._lives}",
                 Channel(ours, FromWorker),
                 self._loop.create_future(),
                 time.monotonic(),
             )
             self._shared.liveness.clear(place.number)
             # The lock goes along: the store is free when its last worker is gone, not before.
+            index = () if self._index is None else (self._index.fd,)
             worker.process = spawn(
-                (theirs.fileno(), self._shared.fd, self._store.dir_fd, self._store.lock_fd)
+                (theirs.fileno(), self._shared.fd, self._store.dir_fd, self._store.lock_fd, *index)
             )
             undo.pop_all()
         worker.channel.write_with(self._loop.add_writer, self._loop.remove_writer)
@@ -284,7 +289,7 @@ class Workers:
             Setup(
                 worker=place.number,
                 life=worker.life,
-                run=self._run,
+                run=self.run_id,
                 config=self._config,
                 policy=self._policy,
                 use_link=not self._store.facts.noreplace,

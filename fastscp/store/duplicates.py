@@ -15,11 +15,12 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import zstandard
 
 from fastscp.store.compress import twin
+from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
 from fastscp.store.names import FILE_MODE, PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, open_data_set
@@ -27,8 +28,9 @@ from fastscp.store.unflushed import Marks
 from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from fastscp.store.index import IndexedJournal
     from fastscp.store.reading import DataSet
 
 __all__ = ["LOCKS", "Batches", "Contents", "Doubts", "Outcome", "Resolution", "lock_of", "vouched"]
@@ -157,10 +159,10 @@ class Resolution:
     mixed: the store has compressed and uncompressed files; either form of a name takes it.
     suspect: where a file may have lost what was never flushed, the batches under way; a file that
     no journal line vouches for is replaced, whatever the policy, once none of those is left that
-    may have named it. None: files are what they seem. digest: of the part's data set as in its
-    journal line, "" if it has none. contents: what is known of the files in the store. doubts:
-    files that may not be on the disk; the part takes the place of an identical one. None: nobody
-    keeps them.
+    may have named it. None: files are what they seem. journal: where such lines are looked for
+    faster than in all of it, once it is ready. digest: of the part's data set as in its journal
+    line, "" if it has none. contents: what is known of the files in the store. doubts: files that
+    may not be on the disk; the part takes the place of an identical one. None: nobody keeps them.
     """
 
     def __init__(
@@ -175,6 +177,7 @@ class Resolution:
         use_link: bool = False,
         mixed: bool = False,
         suspect: Batches | None = None,
+        journal: IndexedJournal | None = None,
         digest: str = "",
         contents: Contents | None = None,
         doubts: Doubts | None = None,
@@ -188,22 +191,34 @@ class Resolution:
         self._give = _link if use_link else rename_noreplace
         self._mixed = mixed
         self._suspect = suspect
+        self._journal = journal
         self._digest = digest
         self._contents = contents or Contents()
         self._doubts = doubts
         self._ours: Content | None = None
         self._lock_fd = -1
         self._doubt: _Doubt | None = None
+        # Whether it waits for the journal's index: it looks at no file, and has no lock.
+        self.awaits_index = False
         self._trusted: set[str] = set()
         self._flush_error = 0
 
     def attempt(self) -> Outcome | None:
         """Compare the part with what is at the path and carry out the policy.
 
-        None: not yet, try again soon; another one has the path's lock, or a line is on its way. The
-        part is gone afterwards where the outcome is version or replaced. Never raises OSError: a
-        failure is an outcome. Blocks on the disk, and on nothing else.
+        None: not yet, try again soon; another one has the path's lock, a line is on its way, or
+        `awaits_index`. The part is gone afterwards where the outcome is version or replaced. Never
+        raises OSError: a failure is an outcome. Blocks on the disk, and on nothing else.
         """
+        try:
+            self._await_index()
+        except _NotYetError:
+            return None
+        except OSError as error:
+            return Outcome(
+                "refused", self.path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
+                error.errno or errno.EIO,
+            )  # fmt: skip
         try:
             if self._lock_fd < 0:
                 self._lock_fd = _lock(self._store_fd, self.path)
@@ -217,6 +232,9 @@ class Resolution:
         try:
             outcome = self._decide()
         except _NotYetError:
+            if self.awaits_index:
+                # Nothing is decided, and others with this path may need no line.
+                self._unlock()
             return None
         except OSError as error:
             self._unlock()
@@ -394,19 +412,36 @@ class Resolution:
         The path's lock is held, also between attempts. It does not keep a commit from giving the
         free name, whose line comes some flushes later: a file without a line is judged only when
         every batch that may have named it has ended. A later batch cannot have: the name was taken.
-        Raises _NotYetError: such a batch is under way. Raises TimeoutError: it takes too long.
+        Raises _NotYetError: such a batch is under way, or the index is being built. Raises OSError:
+        it takes too long.
         """
         if self._suspect is None or path in self._trusted:
             return True
-        if self._doubt is None and not vouched(self._store_fd, path):
+        if self._doubt is None and not self._is_vouched(path):
             self._doubt = _Doubt(self._suspect)
         if self._doubt is not None:
             self._doubt.look()
             self._doubt = None
-            if not vouched(self._store_fd, path):
+            if not self._is_vouched(path):
                 return False
         self._trusted.add(path)
         return True
+
+    def _is_vouched(self, path: str) -> bool:
+        find = find_path if self._journal is None else self._journal.find_path
+        try:
+            return vouched(self._store_fd, path, find)
+        except IndexPendingError:
+            self.awaits_index = True
+            self._await_index()
+            raise _NotYetError from None
+
+    def _await_index(self) -> None:
+        """Raise _NotYetError while the index that is needed is being built; OSError: too long."""
+        if self.awaits_index and self._journal is not None:
+            if not self._journal.await_built(self):
+                raise _NotYetError
+            self.awaits_index = False
 
 
 def _flush(name: str, dir_fd: int) -> None:
@@ -503,14 +538,16 @@ def _compare(ours: Iterator[bytes], theirs: Iterator[bytes]) -> tuple[bool, int 
         mine, yours = mine[size:], yours[size:]
 
 
-def vouched(store_fd: int, path: str) -> bool:
+def vouched(
+    store_fd: int, path: str, find: Callable[[int, str], dict[str, Any] | None] = find_path
+) -> bool:
     """Whether the file is what its journal line says, after an unclean buffered life.
 
     The line of a stable instance was written when its file was flushed: that says enough. What a
     buffered one says is compared with the file. A line that was written from the file itself,
-    after such a life, says nothing of what was sent.
+    after such a life, says nothing of what was sent. find: finds the line as `find_path` does.
     """
-    fact = find_path(store_fd, path)
+    fact = find(store_fd, path)
     if fact is None or fact.get("suspect"):
         return False
     return fact.get("durability") != "buffered" or not difference(

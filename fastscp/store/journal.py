@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -29,23 +28,30 @@ from fastscp.store.names import (
     open_file,
     open_folder,
 )
-from fastscp_ext import crc32c, open_beneath
+from fastscp_ext import crc32c, lines_about, open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
 __all__ = [
+    "LINE_MOST",
+    "SUFFIX",
     "Line",
     "Place",
     "Segments",
     "Tail",
     "append_fact",
     "describes_file",
+    "fact_at",
+    "facts_about",
     "find_path",
     "last_sequence",
+    "line_blocks",
     "parse_line",
+    "path_bytes",
     "read_segment",
+    "says_what_is",
     "segment_names",
     "whole_lines",
 ]
@@ -56,7 +62,11 @@ _STEP: Final = 1 << 16
 _MARK: Final = b',"crc":"'
 _CRC_END: Final = len(b'01234567"}')
 # No line is near this, whatever its path and titles. What is longer is no line, and not kept.
-_LINE_MOST: Final = 1 << 16
+LINE_MOST: Final = 1 << 16
+# Read at a time where a segment is looked through.
+_BLOCK: Final = 1 << 18
+# The numbers of lines have 64 bits.
+_SEQUENCE_MOST: Final = (1 << 64) - 1
 
 
 # Writing ----------------------------------------------------------------------------------------
@@ -194,16 +204,13 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return fact if isinstance(fact, dict) else None
 
 
-def read_segment(store_fd: int, name: str, containing: bytes = b"") -> Iterator[dict[str, Any]]:
+def read_segment(store_fd: int, name: str) -> Iterator[dict[str, Any]]:
     """The facts of one segment, in order; lines that are not whole are passed over.
 
-    containing: pass over lines without these bytes, before the costly look into them.
     The segment may be written meanwhile. Raises OSError.
     """
     with _open_segment(store_fd, name) as file:
         for line, _size in whole_lines(file):
-            if containing not in line:
-                continue
             fact = parse_line(line.rstrip(b"\n"))
             if fact is not None:
                 yield fact
@@ -212,18 +219,88 @@ def read_segment(store_fd: int, name: str, containing: bytes = b"") -> Iterator[
 def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
     """The fact with the highest `seq` about the file at a path, None if there is none.
 
-    Cost: reads the whole journal.
+    Of several with the same number the first counts. Cost: reads the whole journal.
+    Raises OSError.
     """
     found: dict[str, Any] | None = None
-    # What JSON escapes does not stand in the line as it is.
-    needle = b"" if re.search(r'[\x00-\x1f"\\\x7f]', path) else path.encode("utf-8")
-    for name in segment_names(store_fd):
-        for fact in read_segment(store_fd, name, needle):
-            if fact.get("path") != path or not describes_file(fact):
-                continue
-            if found is None or fact["seq"] > found["seq"]:
-                found = fact
+    with _folder(store_fd) as folder_fd:
+        for name in segment_names(store_fd):
+            try:
+                for _offset, fact in facts_about(folder_fd, name, path):
+                    if found is None or fact["seq"] > found["seq"]:
+                        found = fact
+            except FileNotFoundError:
+                continue  # compacted away meanwhile
     return found
+
+
+def says_what_is(fact: Mapping[str, Any]) -> bool:
+    """Whether a fact counts among those about the file at its path.
+
+    It describes the file, and has a path and a number that can be one.
+    """
+    sequence = fact.get("seq")
+    return (
+        describes_file(fact)
+        and isinstance(fact["path"], str)
+        and type(sequence) is int
+        and 0 <= sequence <= _SEQUENCE_MOST
+    )
+
+
+def path_bytes(path: str) -> bytes:
+    """A path as it stands in a line of the journal, where nothing in it is escaped."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def facts_about(
+    folder_fd: int, name: str, path: str, start: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The facts of one segment that say what the file at a path is, each with the line's place.
+
+    start: where a line begins; what is in front of it is not read. Raises OSError.
+    """
+    wanted = path_bytes(path)
+    with descriptor(open_file(name, folder_fd)) as fd:
+        for at, block in line_blocks(fd, start):
+            for offset, size in lines_about(block, wanted, LINE_MOST):
+                fact = parse_line(block[offset : offset + size].rstrip(b"\n"))
+                if fact is not None and says_what_is(fact) and fact["path"] == path:
+                    yield at + offset, fact
+
+
+def fact_at(fd: int, offset: int) -> dict[str, Any] | None:
+    """The fact of the line that begins at a place of a segment; None: no whole line does.
+
+    Raises OSError.
+    """
+    line, newline, _rest = os.pread(fd, LINE_MOST, offset).partition(b"\n")
+    return parse_line(line) if newline or len(line) < LINE_MOST else None
+
+
+def line_blocks(fd: int, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """What a segment holds from a line's beginning on: whole lines, each block with its place.
+
+    The last one may lack its newline. Of what is too long for a line there may be a part, and where
+    the end of a file is, none of it is kept. Raises OSError.
+    """
+    rest = b""
+    at, too_long = start, False
+    while data := os.pread(fd, _BLOCK, at + len(rest)):
+        if too_long:
+            end = data.find(b"\n") + 1
+            at += end or len(data)
+            too_long = not end
+            continue
+        data = rest + data
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield at, data[:end]
+        at, rest = at + end, data[end:]
+        if len(rest) >= LINE_MOST:
+            at, rest, too_long = at + len(rest), b"", True
+    if rest:
+        yield at, rest
 
 
 def last_sequence(store_fd: int) -> int:
@@ -253,7 +330,7 @@ def _last_in(store_fd: int, name: str) -> int:
                 return max(given)
             # The line that begins further to the front. What is too long for one is none, and
             # without its end it has no checksum that fits.
-            rest = first if len(first) <= _LINE_MOST else b""
+            rest = first if len(first) <= LINE_MOST else b""
     return 0
 
 
@@ -262,12 +339,12 @@ def whole_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
     One too long for a line of a journal has only its newline, or nothing where it has none.
     """
-    while line := file.readline(_LINE_MOST):
+    while line := file.readline(LINE_MOST):
         size = len(line)
-        if size == _LINE_MOST and not line.endswith(b"\n"):
+        if size == LINE_MOST and not line.endswith(b"\n"):
             more = line
             while more and not more.endswith(b"\n"):
-                more = file.readline(_LINE_MOST)
+                more = file.readline(LINE_MOST)
                 size += len(more)
             line = more[-1:]
         yield line, size

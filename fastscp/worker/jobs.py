@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
+from fastscp.store.index import IndexedJournal
 from fastscp.store.names import HOME, PATH_LOCKS
 from fastscp.store.unflushed import Marks
 from fastscp.worker.paths import path_shown
@@ -26,7 +27,7 @@ from fastscp_ext import status
 
 if TYPE_CHECKING:
     from fastscp.messages.worker import Setup
-    from fastscp_ext import Compression, Duplicate, Shared
+    from fastscp_ext import Compression, Duplicate, LineIndex, Shared
 
 __all__ = ["Jobs"]
 
@@ -46,6 +47,7 @@ _WORDS: Final = {
     errno.ELOOP: "a symbolic link is in its place or on the way",
     errno.ENXIO: "what has its name is no regular file",
     errno.EISDIR: "a directory has its name",
+    errno.EINPROGRESS: "the index of the journal, which tells what to trust, is still being built",
 }
 _ADVICE: Final = {
     errno.ENOSPC: "free some space, or inodes (df -i), on the store's file system",
@@ -59,6 +61,7 @@ _ADVICE: Final = {
     errno.ELOOP: "put the folder or file itself where the symbolic link is: none is followed",
     errno.ENXIO: "move it away; the sender's next try stores the instance",
     errno.EISDIR: "move it away; the sender's next try stores the instance",
+    errno.EINPROGRESS: "nothing to do: the sender may try again soon",
     errno.ENOTDIR: "move away the file that has the name of a folder",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
@@ -93,14 +96,23 @@ class _Compressing:
 class Jobs:
     """What the reception asks for, one object per worker.
 
-    store_fd, life_fd: the store and the folder of unfinished instances, owned by the worker.
+    store_fd, life_fd: the store and the folder of unfinished instances, owned by the worker. index:
+    of a suspect store's journal, if there is one.
     """
 
-    def __init__(self, setup: Setup, store_fd: int, life_fd: int, shared: Shared) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        store_fd: int,
+        life_fd: int,
+        shared: Shared,
+        index: LineIndex | None = None,
+    ) -> None:
         self._setup = setup
         self._store_fd = store_fd
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
+        self._journal = IndexedJournal(index) if index is not None else None
         self._contents = duplicates.Contents()
         self._doubts = shared.doubts
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
@@ -136,6 +148,7 @@ class Jobs:
             use_link=self._setup.use_link,
             mixed=self._setup.mixed,
             suspect=self._suspect,
+            journal=self._journal,
             digest=duplicate.digest,
             contents=self._contents,
             doubts=self._doubts,
@@ -143,11 +156,15 @@ class Jobs:
         lock = duplicates.lock_of(duplicate.path)
         job = _Comparison(duplicate, resolution, duplicate.association, lock)
         self._under_way += 1
-        waiting = self._locks.get(lock)
+        self._queue(job)
+
+    def _queue(self, job: _Comparison) -> None:
+        """Have it compared when the lock of its path is this worker's to take, and its turn."""
+        waiting = self._locks.get(job.lock)
         if waiting is not None:
             waiting.add(job.association, job)
         else:
-            self._locks[lock] = Turns()
+            self._locks[job.lock] = Turns()
             self._comparisons.add(job.association, job)
 
     def unlocked(self, path_hash: int) -> None:
@@ -208,7 +225,12 @@ class Jobs:
         outcome = self._outcome(job, future)
         if outcome is None:
             loop = asyncio.get_running_loop()
-            loop.call_later(job.again_s, self._comparisons.add, job.association, job)
+            if job.resolution.awaits_index:
+                # Others of its lock need not wait for that.
+                self._unlock(job.lock)
+                loop.call_later(job.again_s, self._queue, job)
+            else:
+                loop.call_later(job.again_s, self._comparisons.add, job.association, job)
             job.again_s = min(2 * job.again_s, _AGAIN_MOST_S)
             return
         self._under_way -= 1

@@ -1,6 +1,7 @@
 """A worker process: its life, its loop, and what main tells it.
 
-Main starts it with four descriptors; it takes everything else from the first message.
+Main starts it with four descriptors, or five where there is an index of the journal; it takes
+everything else from the first message.
 It lives until it is told to drain or stop, or until main is gone.
 """
 
@@ -54,7 +55,7 @@ from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.requests import Requests
 from fastscp.worker.rules import DEFAULT, rules_from
-from fastscp_ext import Reception, Shared
+from fastscp_ext import LineIndex, Reception, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,14 @@ _DISK_AT_ONCE_S: Final = 1.5
 class Worker:
     """The process's one object. All methods run on its loop."""
 
-    def __init__(self, setup: Setup, channel: Channel, store_fd: int, shared: Shared) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        channel: Channel,
+        store_fd: int,
+        shared: Shared,
+        index: LineIndex | None = None,
+    ) -> None:
         self._setup = setup
         self._channel = channel
         self._shared = shared
@@ -105,7 +113,7 @@ class Worker:
         self._tick_s = _tick_of(self.config)
         self._leaver = Helpers("leave", 1)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
-        self._jobs = Jobs(setup, store_fd, self._life_fd, shared)
+        self._jobs = Jobs(setup, store_fd, self._life_fd, shared, index)
         self._rules = rules_from(self.config)
         # Stable lines, and buffered ones in files of their own: nobody waits for the other's flush.
         writer = setup.life.removeprefix(f"{setup.run}-")
@@ -465,9 +473,11 @@ def _tick_of(config: WorkerConfig) -> float:
     return min(1.0, max(0.02, shortest / 4))
 
 
-async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -> None:
+async def _live(
+    setup: Setup, channel: Channel, store_fd: int, shared: Shared, index: LineIndex | None
+) -> None:
     try:
-        worker = Worker(setup, channel, store_fd, shared)
+        worker = Worker(setup, channel, store_fd, shared, index)
     except (OSError, ValueError) as error:
         # Its folder has a new name each time, the reason has not.
         channel.send(Failed(str(error).replace(setup.life, f"{INCOMING}/...")))
@@ -478,17 +488,32 @@ async def _live(setup: Setup, channel: Channel, store_fd: int, shared: Shared) -
     await worker.live()
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run a worker; arguments: the descriptors of channel, shared block, store and its lock.
+def _index_of(fd: int) -> LineIndex | None:
+    """The index of a suspect store's journal; None, and a line in the log, if it cannot be had."""
+    try:
+        return LineIndex(fd)
+    except (OSError, ValueError) as error:
+        log.error(
+            "cannot use the index of the journal (%s): each instance that differs from the file "
+            "under its path costs reading the whole journal; restart this worker (TERM), or the "
+            "service",
+            error,
+        )
+        return None
 
-    The lock is only held, by being open, until the process ends.
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a worker; arguments: descriptors of channel, shared block, store, its lock, index.
+
+    The index of the journal is there in a suspect store alone. The lock is only held, by being
+    open, until the process ends.
     """
     for name in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
     # Some terminals stop background processes that write to them: a line on stderr must not stop
     # it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    channel_fd, shared_fd, store_fd, _lock_fd = (int(one) for one in arguments)
+    channel_fd, shared_fd, store_fd, _lock_fd, *index_fd = (int(one) for one in arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
     setup = channel.wait()
     if not isinstance(setup, Setup):
@@ -503,8 +528,9 @@ def main(arguments: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         channel.send(Failed(str(error)))
         raise SystemExit(3) from error
+    index = _index_of(index_fd[0]) if index_fd else None
     with (
         contextlib.suppress(KeyboardInterrupt),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_live(setup, channel, store_fd, shared))
+        runner.run(_live(setup, channel, store_fd, shared, index))

@@ -1,6 +1,6 @@
 # Words that several processes read and write.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from *:
@@ -15,6 +15,12 @@ cdef extern from *:
     static inline uint64_t word_get(const uint64_t *at) {
         return __atomic_load_n(at, __ATOMIC_ACQUIRE);
     }
+    static inline void half_set(uint32_t *at, uint32_t n) {
+        __atomic_store_n(at, n, __ATOMIC_RELEASE);
+    }
+    static inline uint32_t half_get(const uint32_t *at) {
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    }
     static inline int word_swap(uint64_t *at, uint64_t from, uint64_t to) {
         return __atomic_compare_exchange_n(at, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
@@ -26,5 +32,7 @@ cdef extern from *:
     uint64_t word_add(uint64_t* at, uint64_t n) noexcept nogil
     void word_set(uint64_t* at, uint64_t n) noexcept nogil
     uint64_t word_get(const uint64_t* at) noexcept nogil
+    void half_set(uint32_t* at, uint32_t n) noexcept nogil
+    uint32_t half_get(const uint32_t* at) noexcept nogil
     int word_swap(uint64_t* at, uint64_t before, uint64_t after) noexcept nogil
     void word_count(uint64_t* at, uint64_t n) noexcept nogil

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.store import duplicates
+from fastscp.store import index as index_module
 from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution
+from fastscp.store.index import IndexBuilder, IndexedJournal
 from fastscp.store.journal import append_fact
-from fastscp.store.names import PATH_LOCKS
-from fastscp_ext import Shared, build_meta, crc32c, status
+from fastscp.store.names import JOURNAL, PATH_LOCKS
+from fastscp.store.reading import open_data_set
+from fastscp_ext import LineIndex, Shared, build_meta, crc32c, status
 from tests.block import begin_batch
 from tests.kit import CT, ELE, ILE, data_set
 from tests.stores import resolved
@@ -52,6 +55,7 @@ class Site:
         self.use_link = use_link
         self.durable = durable
         self.digest = ""
+        self.journal: IndexedJournal | None = None
         self.contents = Contents()
         self.store_fd = os.open(folder, os.O_RDONLY)
         self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
@@ -67,7 +71,7 @@ class Site:
         return Resolution(
             self.store_fd, self.incoming_fd, name, PATH,
             policy=policy, durable=self.durable, use_link=self.use_link,
-            suspect=suspect, digest=self.digest, contents=self.contents,
+            suspect=suspect, journal=self.journal, digest=self.digest, contents=self.contents,
         )  # fmt: skip
 
     def resolve(
@@ -358,6 +362,80 @@ def test_only_what_was_buffered_is_compared_with_its_line(
         kind = {"version": "version", "keep": "kept", "refuse": "refused"}[policy]
         assert outcome.kind == kind
         assert site.files()["3.dcm"] == other
+
+
+def indexed(site: Site) -> tuple[IndexedJournal, IndexBuilder, LineIndex]:
+    """The journal of a site by an index that is not built yet."""
+    (site.store / JOURNAL).mkdir(exist_ok=True)
+    index = LineIndex()
+    return IndexedJournal(index), IndexBuilder(site.store_fd, index, "run"), index
+
+
+@pytest.mark.parametrize("vouches", [False, True])
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_suspect_file_waits_for_the_index_and_no_other_does(
+    site: Site, monkeypatch: pytest.MonkeyPatch, vouches: bool, is_built: bool
+) -> None:
+    """What it says then is what the journal says; if it cannot be built, the journal is read."""
+    old, new = instance(), instance(1)
+    looking, builder, index = indexed(site)
+    site.journal = looking
+    if vouches:
+        journal(site, old)
+    liveness = Shared().liveness
+    # A free name, and what is there already, need no line.
+    free = site.resolve(new, "keep", suspect=liveness)
+    os.close(free.lock_fd)
+    assert free.kind == "named"
+    (site.store / PATH).write_bytes(old)
+    same = site.resolve(old, "keep", suspect=liveness)
+    os.close(same.lock_fd)
+    assert same.kind == "identical"
+    other = site.resolution(new, "keep", suspect=liveness)
+    opened: list[str] = []
+
+    def noted(path: str, dir_fd: int) -> Any:
+        opened.append(path)
+        return open_data_set(path, dir_fd)
+
+    assert other.attempt() is None
+    with monkeypatch.context() as patch:
+        # Nor does it read its files again and again meanwhile.
+        patch.setattr(duplicates, "open_data_set", noted)
+        assert other.attempt() is None
+    assert opened == []
+    # And keeps nobody from its path.
+    same = site.resolve(old, "keep", "b.part", suspect=liveness)
+    os.close(same.lock_fd)
+    assert same.kind == "identical"
+    if is_built:
+        assert builder.extend()
+    index.set_state(LineIndex.READY if is_built else LineIndex.FAILED)
+    outcome = resolved(other)
+    os.close(outcome.lock_fd)
+    builder.close()
+    site.journal = None
+    assert outcome.kind == ("kept" if vouches else "replaced")
+    assert site.files() == {"3.dcm": old if vouches else new}
+
+
+def test_an_index_that_takes_too_long_costs_only_those_that_need_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.store / PATH).write_bytes(instance())
+    looking, builder, _index = indexed(site)
+    site.journal = looking
+    monkeypatch.setattr(index_module, "WAIT_S", 0.01)
+    outcome = site.resolve(instance(1), "version", suspect=Shared().liveness)
+    assert (outcome.kind, outcome.error_no) == ("refused", errno.EINPROGRESS)
+    assert outcome.status == status.OUT_OF_RESOURCES
+    assert site.files() == {"3.dcm": instance()}
+    # Its path is free for others.
+    outcome = site.resolve(instance(), "version", "b.part", suspect=Shared().liveness)
+    os.close(outcome.lock_fd)
+    assert outcome.kind == "identical"
+    builder.close()
+    site.journal = None
 
 
 def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:

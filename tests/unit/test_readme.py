@@ -117,6 +117,8 @@ BOUNDS = (
     ("or {} MiB", "fastscp/worker/association.py", "_HANG_UP_BYTES", MIB),
     ("{} rows of counters", "fastscp_ext/shared/rows.pyx", "OTHERS_MOST", 1),
     ("P-DATA-TF up to {} MiB", "fastscp_ext/receive/receiver.pyx", "pdata_cap", MIB),
+    ("{} instances of a worker wait for it", "fastscp/store/index.py", "WAITING_MOST", 1),
+    ("wait for it, {} s", "fastscp/store/index.py", "WAIT_S", 1),
     ("{} KiB", "fastscp_ext/wire/framing.pxd", "COMMAND_CAP", 1024),
     ("{} responses owed to an association", "fastscp_ext/receive/reception.pxd", "OWED_MOST", 1),
     ("{} instances uncommitted", "fastscp_ext/receive/reception.pxd", "UNCOMMITTED_MOST", 1),

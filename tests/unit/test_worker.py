@@ -384,3 +384,11 @@ def test_a_worker_that_is_replaced_ends_what_is_idle(
         assert await all_of(peer) == abort(0, 0)
 
     run(test)
+
+
+def test_an_index_that_cannot_be_used_keeps_no_worker_from_its_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert process._index_of(os.memfd_create("test")) is None
+    assert "cannot use the index of the journal" in caplog.text
+    assert "the whole journal" in caplog.text
