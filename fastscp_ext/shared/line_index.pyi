@@ -19,8 +19,8 @@ class LineIndex:
 
     fd: a descriptor of the table as main made it, which this process can only read then; or -1 to
     make a new one. The descriptor is owned by the object and closed with it, also where this
-    raises; it is inheritable only on request. chains: about as many as there will be lines; fewer
-    make a look longer.
+    raises; it is inheritable only on request. chains: how many at most, a power of two is taken,
+    and 1,024 at least; with one for a few lines a look is short.
 
     Memory: 24 bytes a line, 4 a chain, 96 a segment; all of it is there before it is used. A look
     takes no lock, and one thread of main alone fills the table. Every method needs the GIL.

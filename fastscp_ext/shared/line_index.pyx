@@ -60,7 +60,7 @@ cdef class LineIndex:
             self._map(<size_t>os.fstat(self.fd).st_size)
             self._check()
             return
-        while number < chains and number < CHAINS_MOST:
+        while 2 * number <= chains and number < CHAINS_MOST:
             number *= 2
         # Memory that is there before anybody writes to it: without it the write ends the process.
         os.posix_fallocate(self.fd, 0, PAGE)

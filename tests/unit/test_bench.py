@@ -433,3 +433,16 @@ def test_quick_run_from_end_to_end(tmp_path: Path) -> None:
     )
     assert (tmp_path / "page" / "results.md").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "r.json"]
+
+
+def test_duplicates_on_a_suspect_store(tmp_path: Path) -> None:
+    """Small, so the figures say nothing: each duplicate was answered, by way of the index."""
+    run = [sys.executable, "-m", "bench.suspect", "--lines", "40", "--duplicates", "6"]
+    run += ["--different", "5", "--associations", "2", "--folder", str(tmp_path)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["identical"]["rate"] > 0
+    assert figures["different"]["p99_ms"] > 0
+    assert " lines, " in figures["index"]
+    assert list(tmp_path.iterdir()) == []
