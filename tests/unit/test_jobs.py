@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 20
+# One for all: whoever knows a worker's jobs, as a logged traceback does, keeps it open.
+SHARED = Shared()
 
 
 async def until(look: Callable[[], object]) -> None:
@@ -114,7 +116,7 @@ class Site:
             use_link=False, mixed=False, suspect=False,
             config=SimpleNamespace(layout="{SOPInstanceUID}"),
         )  # fmt: skip
-        self.jobs = Jobs(setup, self.fds[0], self.fds[1], Shared())
+        self.jobs = Jobs(setup, self.fds[0], self.fds[1], SHARED)
         self.told: list[Any] = []
 
     def waiting(self, part: str, path: str, seed: int = 0, association: int = 1) -> Any:
