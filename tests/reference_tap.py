@@ -79,7 +79,7 @@ def room(keyword: str, raw: bytes) -> bytes:
 
 
 def first_value(keyword: str, raw: bytes) -> bytes:
-    return room(keyword, raw).split(b"\\")[0].rstrip(b" \0")
+    return room(keyword, raw).rstrip(b" \0")
 
 
 def trimmed(keyword: str, raw: bytes) -> bytes:

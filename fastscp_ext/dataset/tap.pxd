@@ -111,6 +111,6 @@ cdef void tap_end(TapState* tap, bint whole) noexcept nogil
 # Nothing more can be read; what was found for sure stands.
 cdef void tap_stop(TapState* tap) noexcept nogil
 
-# The first of a key's values without its padding; left == 0: absent, incomplete, empty, or found
+# A key's value without its padding; left == 0: absent, incomplete, empty, or found
 # in a reading that is not proved yet.
 cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil

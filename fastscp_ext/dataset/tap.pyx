@@ -618,9 +618,6 @@ cdef void compare(TapState* tap, Cursor passing) noexcept nogil:
         if peek_u8(&known, tap.compared, &ours):
             if byte != ours:
                 tap.differs = True
-        elif byte == c"\\":
-            tap.compared = room  # of several values the first one counts
-            return
         elif byte != c" " and byte != 0:
             tap.differs = True
         tap.compared += 1
@@ -752,15 +749,10 @@ cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil:
 
 
 cdef Cursor first_value(const TapState* tap, int key) noexcept nogil:
-    # Of an element that has passed, without the padding behind it.
+    # Of an element that has passed, without the padding behind it. All of them have one value
+    # (PS3.6), in which 5C may be the second byte of a character (GB18030, Shift JIS).
     cdef Cursor value = cursor_over(&tap.values[place_of(key)], tap.sizes[key])
     cdef uint8_t byte = 0
-    cdef uint32_t n
-    for n in range(value.left):
-        peek_u8(&value, n, &byte)
-        if byte == c"\\":
-            value.left = n
-            break
     while (value.left > 0 and peek_u8(&value, value.left - 1, &byte)
            and (byte == c" " or byte == 0)):
         value.left -= 1

@@ -140,7 +140,7 @@ EXPECTED = {
     "StudyDate": b"20240229",
     "AccessionNumber": b"A1",
     "Modality": b"CT",
-    "PatientID": b"P^1",
+    "PatientID": b"P^1\\P2",
     "StudyInstanceUID": b"1.2.3",
     "SeriesInstanceUID": b"1.2.3.1",
     "SeriesNumber": b"7",
@@ -235,8 +235,8 @@ def test_encapsulated_pixel_data() -> None:
         (b"1.2\0", b"1.2"),
         (b"1.2 \0 ", b"1.2"),
         (b" 1.2", b" 1.2"),
-        (b"1.2\\3.4\0", b"1.2"),
-        (b"1.2 \\3.4", b"1.2"),
+        (b"1.2\\3.4\0", b"1.2\\3.4"),
+        (b"1.2 \\3.4", b"1.2 \\3.4"),
         (b"1\0.2", b"1\0.2"),
         (b"1.2.3", b"1.2.3"),
         (b"../x", b"../x"),
@@ -253,8 +253,9 @@ def test_uid_padding(raw: bytes, value: bytes) -> None:
     [
         (b"  A B ", b"A B"),
         (b"A\0\0", b"A"),
-        (b"A\\B", b"A"),
-        (b"\\B", b""),
+        (b"A\\B", b"A\\B"),
+        (b"\\B", b"\\B"),
+        (b"\x8c\x5c01 ", b"\x8c\x5c01"),  # GB18030: one character of two bytes, then "01"
         (b"  ", b""),
         (b"x" * 3000, b"x" * 1024),
     ],
@@ -262,6 +263,15 @@ def test_uid_padding(raw: bytes, value: bytes) -> None:
 def test_text_padding(raw: bytes, value: bytes) -> None:
     data = element(0x00100020, "LO", raw, EXPLICIT_LE)
     assert check(data, EXPLICIT_LE).values == ({"PatientID": value} if value else {})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_values_that_differ_behind_a_backslash(family: int) -> None:
+    one = element(0x00100020, "LO", b"\x8c\x5c01", family)
+    two = element(0x00100020, "LO", b"\x8c\x5c02", family)
+    head = element(0x00080005, "CS", b"GB18030 ", family)
+    assert check(head + one + one, family).values == {"PatientID": b"\x8c\x5c01"}
+    assert check(head + one + two, family).values == {}
 
 
 def test_long_texts_leave_room_for_the_uids() -> None:
