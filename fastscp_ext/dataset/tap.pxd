@@ -15,7 +15,7 @@
 # hold items as its length and theirs say, or the tap stops: nobody knows the level at its end then.
 # Source: PS3.5 7.1, 7.5, A.4; 6.2.2 for UN.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastscp_ext.wire.cursor cimport Cursor
 
@@ -38,6 +38,12 @@ cdef enum TapKey:
     KEY_SERIES_NUMBER = 8     # (0020,0011)
     KEY_INSTANCE_NUMBER = 9   # (0020,0013)
     TAP_KEYS = 10
+
+# What the pixel data at the outermost level are: (7FE0,0008), (7FE0,0009) or (7FE0,0010).
+cdef enum:
+    TAP_PIXELS_NONE = 0          # none has been seen
+    TAP_PIXELS_NATIVE = 1        # of defined length (PS3.5 A.1 to A.3)
+    TAP_PIXELS_ENCAPSULATED = 2  # of undefined length, with a fragment (PS3.5 A.4)
 
 cdef enum:
     TAP_READINGS = 8               # of the level, followed at a time
@@ -64,8 +70,15 @@ ctypedef struct TapState:
     uint32_t found        # 1 << key: the element has passed completely, perhaps empty
     uint32_t conflicting  # 1 << key: it has passed with two values, neither of which is found
     uint32_t unproved     # 1 << key: a value was given back, and none has come since
+    int pixels            # one of TAP_PIXELS_*: the last ones at the outermost level
+    uint32_t stop_tag     # once stopped: of the element that cannot be read past; 0: not known
+    uint64_t stop_at      # and where it starts, in bytes of the data set (inflated) from its start
 
     # The tap's own.
+    uint64_t fed          # bytes
+    uint64_t header_at    # where the header in hand starts, or the one of the passing value
+    uint32_t header_tag   # of that header
+    int before_pixels     # `pixels` when there was one reading, while there are more
     bint suspect          # the last VR was invalid: the next header decides
     bint item_opened      # the next header is the first of an item of undefined length
     int key               # whose value is passing, or -1
@@ -108,7 +121,7 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
 # The last byte was fed: settles `truncated` and `settled`. whole: it is the data set's last one.
 cdef void tap_end(TapState* tap, bint whole) noexcept nogil
 
-# Nothing more can be read; what was found for sure stands.
+# Nothing more can be read behind the header in hand; what was found for sure stands.
 cdef void tap_stop(TapState* tap) noexcept nogil
 
 # A key's value without its padding; left == 0: absent, incomplete, empty, or found

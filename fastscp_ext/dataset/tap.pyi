@@ -4,12 +4,26 @@ from typing import Final, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["EXPLICIT_BE", "EXPLICIT_LE", "IMPLICIT_LE", "KEYWORDS", "SYNTAX_UNKNOWN", "Tap"]
+__all__ = [
+    "EXPLICIT_BE",
+    "EXPLICIT_LE",
+    "IMPLICIT_LE",
+    "KEYWORDS",
+    "PIXELS_ENCAPSULATED",
+    "PIXELS_NATIVE",
+    "PIXELS_NONE",
+    "SYNTAX_UNKNOWN",
+    "Tap",
+]
 
 SYNTAX_UNKNOWN: Final[int]
 IMPLICIT_LE: Final[int]
 EXPLICIT_LE: Final[int]
 EXPLICIT_BE: Final[int]
+
+PIXELS_NONE: Final[int]
+PIXELS_NATIVE: Final[int]
+PIXELS_ENCAPSULATED: Final[int]
 
 KEYWORDS: Final[tuple[str, ...]]
 
@@ -42,6 +56,18 @@ class Tap:
     @property
     def stopped(self) -> bool:
         """Whether the rest cannot be read; what was found stands."""
+
+    @property
+    def stop_tag(self) -> int:
+        """Once stopped, the tag of the element that cannot be read past; 0 where none is known."""
+
+    @property
+    def stop_at(self) -> int:
+        """Once stopped, where that element starts: bytes from the start of the data set."""
+
+    @property
+    def pixels(self) -> int:
+        """PIXELS_NONE, PIXELS_NATIVE or PIXELS_ENCAPSULATED: what the outermost level holds."""
 
     @property
     def truncated(self) -> bool:

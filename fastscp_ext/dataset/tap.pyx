@@ -21,12 +21,26 @@ from fastscp_ext.dataset.vr cimport (
     VR, VR_INVALID, VR_LONG, VR_SEQUENCE, VR_SHORT, VR_UN, VR_UNKNOWN, vr_of,
 )
 
-__all__ = ["EXPLICIT_BE", "EXPLICIT_LE", "IMPLICIT_LE", "KEYWORDS", "SYNTAX_UNKNOWN", "Tap"]
+__all__ = [
+    "EXPLICIT_BE",
+    "EXPLICIT_LE",
+    "IMPLICIT_LE",
+    "KEYWORDS",
+    "PIXELS_ENCAPSULATED",
+    "PIXELS_NATIVE",
+    "PIXELS_NONE",
+    "SYNTAX_UNKNOWN",
+    "Tap",
+]
 
 SYNTAX_UNKNOWN = TAP_SYNTAX_UNKNOWN
 IMPLICIT_LE = TAP_IMPLICIT_LE
 EXPLICIT_LE = TAP_EXPLICIT_LE
 EXPLICIT_BE = TAP_EXPLICIT_BE
+
+PIXELS_NONE = TAP_PIXELS_NONE
+PIXELS_NATIVE = TAP_PIXELS_NATIVE
+PIXELS_ENCAPSULATED = TAP_PIXELS_ENCAPSULATED
 
 # In the order of TapKey.
 KEYWORDS = (
@@ -182,6 +196,7 @@ cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
     # The reading is wrong. Only the shallowest one has values of its own, and they fall with it.
     if at == tap.count - 1:
         give_back(tap, tap.before_guess)
+        tap.pixels = tap.before_pixels
         tap.image_described = tap.image_passed = False
     tap.count -= 1
     while at < tap.count:
@@ -193,6 +208,10 @@ cdef void drop_reading(TapState* tap, uint32_t at) noexcept nogil:
 cdef void tap_stop(TapState* tap) noexcept nogil:
     if tap.count > 1:
         give_back(tap, tap.before_guess)
+        tap.pixels = tap.before_pixels
+    if not tap.stopped:
+        tap.stop_tag = tap.header_tag
+        tap.stop_at = tap.header_at
     tap.stopped = True
     tap.settled = True
 
@@ -231,6 +250,7 @@ cdef void add_reading(
         last.outermost = min(last.outermost, reading.outermost)
         last.tag = last.outermost if last.depth == 0 else 0
         give_back(tap, tap.before_guess)
+        tap.pixels = tap.before_pixels
     elif count[0] == TAP_READINGS:
         tap_stop(tap)
     else:
@@ -246,6 +266,7 @@ cdef void fork(TapState* tap) noexcept nogil:
     cdef uint32_t n
     if tap.count == 1:
         tap.before_guess = tap.found
+        tap.before_pixels = tap.pixels
     tap.image_described = tap.image_passed = False
     for n in range(tap.count):
         add_reading(tap, readings, &count, &tap.readings[n])
@@ -269,6 +290,7 @@ cdef void stray_end(TapState* tap) noexcept nogil:
         # A value that was found before and met another one since is there still.
         give_back(tap, tap.before_sequence)
         tap.found = tap.before_sequence
+        tap.pixels = TAP_PIXELS_NONE
         tap.conflicting = 0
 
 
@@ -361,6 +383,8 @@ cdef void take_delimiter(TapState* tap, uint32_t tag, uint32_t length) noexcept 
     if tag == ITEM and not elements:
         if length != UNDEFINED_LENGTH:
             tap.skip = length
+            if tap.fragments and tap.behind_pixels and shallowest(tap).depth == 1:
+                tap.pixels = TAP_PIXELS_ENCAPSULATED
         elif tap.fragments:
             tap_stop(tap)
         else:
@@ -401,7 +425,7 @@ cdef void note_sequence(TapState* tap) noexcept nogil:
         tap.before_sequence = tap.found
 
 
-cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels) noexcept nogil:
+cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels, bint defined) noexcept nogil:
     cdef TapReading* reading
     cdef uint32_t group = tag >> 16
     cdef uint32_t n
@@ -417,6 +441,7 @@ cdef void note_element(TapState* tap, uint32_t tag, bint is_pixels) noexcept nog
             tap.image_described = True
         elif is_pixels:
             tap.image_passed = True
+            tap.pixels = TAP_PIXELS_NATIVE if defined else TAP_PIXELS_NONE
 
 
 cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noexcept nogil:
@@ -424,7 +449,7 @@ cdef void take_element(TapState* tap, uint32_t tag, VR vr, uint32_t length) noex
                            or tag == DOUBLE_FLOAT_PIXEL_DATA)
     cdef bint implicit
     cdef int key
-    note_element(tap, tag, is_pixels)
+    note_element(tap, tag, is_pixels, length != UNDEFINED_LENGTH)
     implicit = reads_implicit(&tap.readings[0])
     tap.last_tag = tag
     # Without a VR only the value shows whether it is items.
@@ -488,7 +513,7 @@ cdef void take_header(TapState* tap) noexcept nogil:
     else:
         take_u16_le(&c, &group)
         take_u16_le(&c, &element)
-    tag = (<uint32_t>group << 16) | element
+    tag = tap.header_tag = (<uint32_t>group << 16) | element
     if group == GROUP_DELIMITER or implicit:
         if big:
             take_u32_be(&c, &length)
@@ -520,6 +545,7 @@ cdef void take_header(TapState* tap) noexcept nogil:
         tap.scanned = TAP_SCAN_LIMIT
         if tap.count > 1:
             give_back(tap, tap.before_guess)
+            tap.pixels = tap.before_pixels
             tap.count = 1
         tap.settled = True
     tap.header_have = 0
@@ -593,6 +619,12 @@ cdef void take_items(TapState* tap, Cursor passing) noexcept nogil:
         tap.walking = tap.may_be_items = False
 
 
+cdef uint32_t tag_of(const uint8_t* header, bint big) noexcept nogil:
+    cdef Cursor c = cursor_over(header, ITEM_HEADER)
+    cdef uint32_t length = 0
+    return take_item_header(&c, big, &length)
+
+
 cdef uint32_t take_item_header(Cursor* c, bint big, uint32_t* length) noexcept nogil:
     # The tag.
     cdef uint16_t group = 0
@@ -662,6 +694,12 @@ cdef void tap_begin(TapState* tap, int negotiated) noexcept nogil:
     tap.truncated = False
     tap.settled = False
     tap.found = 0
+    tap.pixels = tap.before_pixels = TAP_PIXELS_NONE
+    tap.stop_tag = 0
+    tap.stop_at = 0
+    tap.fed = 0
+    tap.header_at = 0
+    tap.header_tag = 0
     tap.suspect = False
     tap.item_opened = False
     tap.key = -1
@@ -696,6 +734,7 @@ cdef void begin_reading(TapState* tap) noexcept nogil:
     cdef int syntax = sniff(tap.header, tap.syntax)
     tap.begun = True
     if syntax < 0:
+        tap.header_tag = tag_of(tap.header, tap.syntax == TAP_EXPLICIT_BE)
         tap_stop(tap)
         return
     tap.sniffed = tap.syntax != TAP_SYNTAX_UNKNOWN and syntax != tap.syntax
@@ -706,6 +745,7 @@ cdef void begin_reading(TapState* tap) noexcept nogil:
 
 cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil:
     cdef Cursor c = cursor_over(data, n)
+    tap.fed += n
     while c.left > 0 and not tap.stopped:
         if tap.skip > 0:
             take_value(tap, &c)
@@ -713,6 +753,7 @@ cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogi
         tap.header_have = collect(&c, tap.header, tap.header_have, tap.header_want)
         if tap.header_have < tap.header_want:
             return
+        tap.header_at = tap.fed - c.left - tap.header_have
         if not tap.begun:
             begin_reading(tap)
             if tap.stopped:
@@ -730,6 +771,7 @@ cdef void tap_end(TapState* tap, bint whole) noexcept nogil:
         # has held a whole image. Else an item was cut, perhaps, and nothing is proved.
         if inside or not outermost(tap) or not (tap.image_described and tap.image_passed):
             give_back(tap, tap.before_guess)
+            tap.pixels = tap.before_pixels
         tap.readings[0] = shallowest(tap)[0]
         tap.count = 1
     tap.truncated = inside or not outermost(tap)
@@ -807,6 +849,21 @@ cdef class Tap:
     def stopped(self):
         """Whether the rest cannot be read; what was found stands."""
         return bool(self.state.stopped)
+
+    @property
+    def stop_tag(self):
+        """Once stopped, the tag of the element that cannot be read past; 0 where none is known."""
+        return self.state.stop_tag
+
+    @property
+    def stop_at(self):
+        """Once stopped, where that element starts: bytes from the start of the data set."""
+        return self.state.stop_at
+
+    @property
+    def pixels(self):
+        """PIXELS_NONE, PIXELS_NATIVE or PIXELS_ENCAPSULATED: what the outermost level holds."""
+        return self.state.pixels
 
     @property
     def truncated(self):

@@ -1,0 +1,117 @@
+"""What the tap says of a data set besides its values: where reading stopped, and the pixel data."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastscp_ext.dataset.tap import (
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    PIXELS_ENCAPSULATED,
+    PIXELS_NATIVE,
+    PIXELS_NONE,
+    Tap,
+)
+from tests.reference_tap import UNDEFINED
+from tests.unit.test_tap import delimiter, element, pixels, sequence, uid
+
+FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
+
+
+def read(data: bytes, family: int) -> Tap:
+    """Fed whole; fed byte by byte it says the same."""
+    whole, cut = Tap(family), Tap(family)
+    whole.feed(data)
+    whole.end()
+    for at in range(len(data)):
+        cut.feed(data[at : at + 1])
+    cut.end()
+    assert (cut.stopped, cut.stop_tag, cut.stop_at) == (
+        whole.stopped,
+        whole.stop_tag,
+        whole.stop_at,
+    )
+    assert (cut.pixels, cut.values()) == (whole.pixels, whole.values())
+    return whole
+
+
+def front(family: int) -> bytes:
+    return element(0x00080005, "CS", b"ISO_IR 100", family) + uid(0x00080018, b"1.2", family)
+
+
+def studied(family: int) -> bytes:
+    return uid(0x0020000D, b"1.2.3", family) + uid(0x0020000E, b"1.2.3.1", family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("found", [False, True])
+def test_an_item_in_front_of_no_sequence(family: int, found: bool) -> None:
+    """Also where the UIDs were found before."""
+    before = front(family) + (studied(family) if found else b"")
+    tap = read(before + delimiter(0xE000, 4, family) + b"abcd", family)
+    assert tap.stopped
+    assert (tap.stop_tag, tap.stop_at) == (0xFFFEE000, len(before))
+
+
+@pytest.mark.parametrize("family", [EXPLICIT_LE, EXPLICIT_BE])
+def test_a_sequence_that_holds_no_items_is_named_itself(family: int) -> None:
+    data = front(family) + element(0x00081115, "SQ", b"these are no items", family)
+    tap = read(data + studied(family), family)
+    assert tap.stopped
+    assert (tap.stop_tag, tap.stop_at) == (0x00081115, len(front(family)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_does_not_stop_has_no_place(family: int) -> None:
+    tap = read(front(family) + studied(family), family)
+    assert (tap.stopped, tap.stop_tag, tap.stop_at) == (False, 0, 0)
+
+
+def test_what_is_no_data_set_stops_at_its_first_byte() -> None:
+    tap = read(b"\xff\xd8\xff\xe0\0\x10JFIF", EXPLICIT_LE)
+    assert (tap.stopped, tap.stop_tag, tap.stop_at) == (True, 0xD8FFE0FF, 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tag", [0x7FE00008, 0x7FE00009, 0x7FE00010])
+def test_native_pixel_data(family: int, tag: int) -> None:
+    data = front(family)
+    assert read(data, family).pixels == PIXELS_NONE
+    data += studied(family) + element(tag, "OW", bytes(40), family)
+    assert read(data, family).pixels == PIXELS_NATIVE
+    assert read(data + element(0xFFFCFFFC, "OB", b"", family), family).pixels == PIXELS_NATIVE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encapsulated_pixel_data(family: int) -> None:
+    data = front(family) + studied(family) + pixels([b"abcd"], family)
+    assert read(data, family).pixels == PIXELS_ENCAPSULATED
+    # Without a fragment it is not known to be encapsulated.
+    bare = element(0x7FE00010, "OB", delimiter(0xE0DD, 0, family), family, UNDEFINED)
+    assert read(front(family) + bare, family).pixels == PIXELS_NONE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("icon", [PIXELS_NATIVE, PIXELS_ENCAPSULATED])
+def test_an_icon_is_not_the_pixel_data(family: int, icon: int) -> None:
+    inside = pixels([b"ab"], family)
+    if icon == PIXELS_NATIVE:
+        inside = element(0x7FE00010, "OW", b"ab", family)
+    data = front(family) + sequence(0x00880200, [inside], family)
+    assert read(data, family).pixels == PIXELS_NONE
+    native = element(0x7FE00010, "OW", bytes(40), family)
+    assert read(data + native, family).pixels == PIXELS_NATIVE
+    assert read(data + pixels([b"a"], family), family).pixels == PIXELS_ENCAPSULATED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pixel_data_of_a_reading_that_falls(family: int) -> None:
+    """A sequence end that ends nothing, and in the item behind it an icon."""
+    stray = element(0x00081115, "SQ", b"", family) + delimiter(0xE0DD, 0, family)
+    opening = element(0x00081200, "SQ", delimiter(0xE000, UNDEFINED, family), family, UNDEFINED)
+    icon = element(0x7FE00010, "OW", b"ab", family)
+    data = front(family) + opening + stray + icon + delimiter(0xE00D, 0, family)
+    tap = read(data + delimiter(0xE0DD, 0, family) + studied(family), family)
+    assert tap.pixels == PIXELS_NONE
+    assert tap.values()["StudyInstanceUID"] == b"1.2.3"
