@@ -16,6 +16,15 @@ cdef inline char* put_hex8(char* at, uint32_t value) noexcept nogil:
     return at
 
 
+cdef inline char* put_upper_hex(char* at, uint32_t value, int digits) noexcept nogil:
+    # So many digits, as in a tag and in %XX; returns what follows them.
+    cdef int k
+    for k in range(digits - 1, -1, -1):
+        at[k] = b"0123456789ABCDEF"[value & 15]
+        value >>= 4
+    return at + digits
+
+
 cdef inline char* put_padded(char* at, uint32_t value, int digits) noexcept nogil:
     # So many decimal digits, zeros in front.
     cdef int k

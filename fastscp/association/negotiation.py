@@ -12,6 +12,7 @@ import msgspec
 
 from fastscp import uids
 from fastscp.log import shown
+from fastscp.titles import title_text
 from fastscp.uids import SopClassRule, TransferSyntaxRule
 from fastscp_ext import (
     UID_USABLE,
@@ -153,7 +154,7 @@ def _reject(rq: AssociateRQ, information: UserInformation, policy: Policy) -> Re
     if rq.application_context != uids.APPLICATION_CONTEXT:
         shown = _shown(rq.application_context) if rq.application_context is not None else "missing"
         return Rejected(1, 1, 2, f"application context is {shown}")
-    called = ae_title(rq.called_ae)
+    called = title_text(ae_title(rq.called_ae))
     if policy.check_called_ae and called != policy.ae_title:
         return Rejected(1, 1, 7, f"called AE title {_shown(called)} is not ours")
     if not rq.presentation_contexts:

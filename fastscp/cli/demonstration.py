@@ -19,6 +19,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from fastscp.errors import FastscpError
+from fastscp.titles import title_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,7 @@ class _Demonstration:
                 host,
                 port,
                 [(sop_class, [syntax]) for sop_class, syntax in sorted(contexts)],
-                called_ae=self._config.ae_title,
+                called_ae=title_bytes(self._config.ae_title).decode("latin-1"),
                 calling_ae="DEMO",
             )
             async with association:

@@ -35,9 +35,9 @@ from fastscp.config.values import (
     read_allow_rule,
     read_compress,
     read_host,
+    read_own_title,
     read_path,
     read_text,
-    read_title,
 )
 from fastscp.errors import ConfigError
 
@@ -151,7 +151,11 @@ def _setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_AE_TITLE: Final = Parsed(read_title, "TITLE", "1 to 16 ASCII characters without a backslash")
+_AE_TITLE: Final = Parsed(
+    read_own_title,
+    "TITLE",
+    "1 to 16 ASCII characters, without a backslash, with %XX for any other byte",
+)
 _DAY_S: Final = 86400.0
 
 

@@ -14,6 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fastscp.titles import title_bytes, title_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -33,10 +35,12 @@ __all__ = [
     "read_compress",
     "read_host",
     "read_move_originator",
+    "read_own_title",
     "read_path",
     "read_peer",
     "read_text",
     "read_title",
+    "read_written_title",
 ]
 
 
@@ -252,6 +256,22 @@ def read_title(raw: object) -> str:
     return title
 
 
+def read_written_title(raw: object) -> str:
+    """An AE title in its written form, in which %XX is a byte; returned in that form, too."""
+    title = title_bytes(read_text(raw))
+    if not title:
+        raise ValueError("is empty")
+    return title_text(title)
+
+
+def read_own_title(raw: object) -> str:
+    """An AE title as `read_written_title` takes it, and as no standard forbids one."""
+    title = read_written_title(raw)
+    if "\\" in title:
+        raise ValueError("has a backslash in it")
+    return title
+
+
 def read_compress(raw: object) -> str:
     """`none`, `zstd` or `zstd:LEVEL`."""
     text = read_text(raw).lower()
@@ -303,7 +323,10 @@ def read_path(raw: object) -> Path:
 
 @dataclass(frozen=True)
 class AllowRule:
-    """Who may associate: one AE title or anyone (`*`), from one network or anywhere (None)."""
+    """Who may associate: one AE title or anyone (`*`), from one network or anywhere (None).
+
+    ae: in its written form (fastscp.titles), and so are the titles that `matches` is given.
+    """
 
     ae: str
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
@@ -339,7 +362,7 @@ def read_allow_rule(raw: object) -> AllowRule:
     if not at:
         raise ValueError("has no @")
     if ae != "*":
-        ae = read_title(ae)
+        ae = read_written_title(ae)
         if "*" in ae:
             raise ValueError("mixes * with other characters of an AE title")
     if network.strip() == "*":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from fastscp.config.values import allows
 from fastscp.log import printable
 from fastscp.messages.worker import Verdict
+from fastscp.titles import title_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +203,7 @@ class Admission:
         # rows are few.
         if self._rows is None:
             return 0
-        return self._rows.ae_row(calling_ae.encode("latin-1", "replace"), named)
+        return self._rows.ae_row(title_bytes(calling_ae), named)
 
     def _free_place(self, connection: _Connection) -> None:
         if connection.calling_ae is not None:

@@ -17,6 +17,7 @@ from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
 from fastscp.log import TRACE, caused, printable, shown
 from fastscp.messages.worker import Verdict
+from fastscp.titles import title_text
 from fastscp.worker.establish import establish
 from fastscp_ext import (
     Abort,
@@ -364,7 +365,7 @@ class Association(Receiver):
         except PDUError as error:
             self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
             return
-        self.name = f"#{self.number} {printable(ae_title(rq.calling_ae))}@{self.peer}"
+        self.name = f"#{self.number} {printable(title_text(ae_title(rq.calling_ae)))}@{self.peer}"
         if self.outbox.trace:
             self._trace_items("received", pdu)
         outcome = negotiate(rq, self._owner.policy)
@@ -378,7 +379,9 @@ class Association(Receiver):
         self._deciding = (outcome, self._implementation(rq))
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
-        self._owner.ask(self, ae_title(rq.calling_ae), ae_title(rq.called_ae))
+        self._owner.ask(
+            self, title_text(ae_title(rq.calling_ae)), title_text(ae_title(rq.called_ae))
+        )
 
     def rejected(self, verdict: Verdict) -> None:
         """Main's answer to the request that was asked about: no."""
@@ -413,7 +416,8 @@ class Association(Receiver):
         log.info(
             "%s: associated with '%s', %d of %d presentation contexts, window %d, "
             "peer takes %s bytes%s",
-            self.name, printable(ae_title(accepted.ac.called_ae)), len(accepted.contexts),
+            self.name, printable(title_text(ae_title(accepted.ac.called_ae))),
+            len(accepted.contexts),
             len(accepted.ac.presentation_contexts), accepted.window,
             accepted.peer_max_pdu_length or "any number of", implementation,
             extra=caused("associated", self.host, _SHOWN),

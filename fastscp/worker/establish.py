@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fastscp import uids
+from fastscp.titles import title_text
 from fastscp_ext import ae_title, encoding_of
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def establish(
     # Members of a journal line, each behind a comma: how the codec puts them in.
     members = {
         "association": association,
-        "calling_ae": ae_title(ac.calling_ae),
-        "called_ae": ae_title(ac.called_ae),
+        "calling_ae": title_text(ae_title(ac.calling_ae)),
+        "called_ae": title_text(ae_title(ac.called_ae)),
         "peer": peer,
     }
     contexts = []
@@ -56,16 +57,7 @@ def establish(
         peer_max_pdu_length=accepted.peer_max_pdu_length,
         unique_ids=accepted.window > 1,
         journal_members=b"," + msgspec.json.encode(members)[1:-1],
-        calling_ae=_plain_title(ac.calling_ae),
-        called_ae=_plain_title(ac.called_ae),
+        calling_ae=ae_title(ac.calling_ae).encode("latin-1"),
+        called_ae=ae_title(ac.called_ae).encode("latin-1"),
         ae_row=ae_row,
     )
-
-
-def _plain_title(raw: bytes) -> bytes:
-    """An AE title fit for File Meta Information: printable ASCII without backslash, at most 16.
-
-    Source: PS3.5 6.2 (AE), PS3.10 7.1.
-    """
-    title = ae_title(raw).encode("latin-1")
-    return bytes(b if 32 <= b <= 126 and b != 92 else 95 for b in title)

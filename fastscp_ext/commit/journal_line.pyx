@@ -13,7 +13,7 @@ from fastscp_ext.receive.instance cimport (
     sop_instance_uid,
 )
 from fastscp_ext.dataset.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
-from fastscp_ext.text cimport put_decimal, put_hex8, put_padded
+from fastscp_ext.text cimport put_decimal, put_hex8, put_padded, put_upper_hex
 
 __all__ = []
 
@@ -95,6 +95,22 @@ cdef void _put_string(Lines* lines, const char* key, Cursor value) noexcept nogi
     _put(lines, b'"', 1)
 
 
+cdef void _put_title(Lines* lines, const char* key, Cursor title) noexcept nogil:
+    # An AE title in its written form: printable ASCII, and any other byte as %XX.
+    cdef uint8_t b = 0
+    cdef char written[48]
+    cdef uint32_t n = 0
+    while n <= 45 and take_u8(&title, &b):
+        if 32 <= b <= 126 and b != 37:
+            written[n] = <char>b
+            n += 1
+        else:
+            written[n] = c"%"
+            put_upper_hex(written + n + 1, b, 2)
+            n += 3
+    _put_string(lines, key, cursor_over(<uint8_t*>written, n))
+
+
 cdef void _put_number(Lines* lines, const char* key, unsigned long long value) noexcept nogil:
     # key: with its comma, quotes and colon.
     cdef char text[20]
@@ -119,7 +135,7 @@ cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept 
     )
     _put(lines, <const char*>i.journal_text.at, i.journal_text.left)
     if i.has_move:
-        _put_string(lines, b',"move_originator_ae":"', cursor_over(i.move_ae, i.move_ae_size))
+        _put_title(lines, b',"move_originator_ae":"', cursor_over(i.move_ae, i.move_ae_size))
         if i.has_move_id:
             _put_number(lines, b',"move_originator_message_id":', i.move_id)
     _put_number(lines, b',"message_id":', i.message_id)

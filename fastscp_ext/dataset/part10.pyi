@@ -16,7 +16,7 @@ def build_meta(
     """Preamble, prefix and File Meta Information for a data set.
 
     All values without padding; UIDs are cut at 64 bytes, titles and version at 16. `sender` is
-    written as source and sending AE title. Empty titles are left out.
+    written as source and sending AE title, `_` for what AE does not allow. Empty ones are left out.
     Source: PS3.10 7.1.
     """
 

@@ -52,6 +52,16 @@ cdef inline uint32_t _text(
     return at + n + (n & 1)
 
 
+cdef uint32_t _title(uint8_t* out, uint16_t element, Cursor value) noexcept nogil:
+    # Any byte of a title is possible, and AE has printable ASCII without a backslash (PS3.5 6.2).
+    cdef uint32_t size = _text(out, element, 65, 69, value, 16, 32)
+    cdef uint32_t n
+    for n in range(SHORT_HEADER, size):
+        if out[n] < 32 or out[n] > 126 or out[n] == 92:
+            out[n] = 95
+    return size
+
+
 cdef uint32_t meta_build(
     uint8_t* out, Cursor sop_class, Cursor sop_instance, Cursor transfer_syntax,
     Cursor implementation, Cursor version, Cursor sender, Cursor receiver
@@ -73,10 +83,10 @@ cdef uint32_t meta_build(
     at += _text(out + at, 0x0012, 85, 73, implementation, 64, 0)
     at += _text(out + at, 0x0013, 83, 72, version, 16, 32)
     if sender.left:
-        at += _text(out + at, 0x0016, 65, 69, sender, 16, 32)
-        at += _text(out + at, 0x0017, 65, 69, sender, 16, 32)
+        at += _title(out + at, 0x0016, sender)
+        at += _title(out + at, 0x0017, sender)
     if receiver.left:
-        at += _text(out + at, 0x0018, 65, 69, receiver, 16, 32)
+        at += _title(out + at, 0x0018, receiver)
     group = at - META_PREFIX - 12
     _head(out + META_PREFIX, 0x0000, 85, 76, 4)
     out[META_PREFIX + 8] = <uint8_t>(group & 0xFF)

@@ -151,8 +151,8 @@ class Receiver:
         peer_max_pdu_length: bytes of P-DATA-TF body the peer takes, 0 for any, else >= 8.
         unique_ids: refuse a Message ID that is still outstanding with 0210.
         journal_members: what the association's journal lines have in common, each led by a comma.
-        calling_ae, called_ae: AE titles for files and paths. ae_row: the calling one's, for the
-        counters.
+        calling_ae, called_ae: AE titles without their padding, any bytes, for files and paths.
+        ae_row: of the calling one, among the counters.
         Raises ValueError.
         """
 

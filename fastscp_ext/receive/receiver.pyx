@@ -444,7 +444,6 @@ cdef class Receiver:
             i.has_move = True
             i.move_ae_size = <uint16_t>(ae.left if ae.left < 16 else 16)
             memcpy(i.move_ae, ae.at, i.move_ae_size)
-            _plain(i.move_ae, i.move_ae_size)
             if scan.present & ~scan.unusable & CMD_HAS_MOVE_ORIGINATOR_MESSAGE_ID:
                 i.has_move_id = True
                 i.move_id = scan.move_originator_message_id
@@ -635,11 +634,3 @@ cdef class Receiver:
     def mid_message(self):
         """Whether a message has begun and not ended."""
         return self.framer.phase != PHASE_COMMAND
-
-
-cdef void _plain(uint8_t* text, uint32_t n) noexcept nogil:
-    # Titles are printable ASCII without backslash wherever we write them.
-    cdef uint32_t k
-    for k in range(n):
-        if text[k] < 32 or text[k] > 126 or text[k] == 92:
-            text[k] = 95

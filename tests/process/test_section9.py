@@ -182,14 +182,38 @@ def test_b16_a_calling_title_not_allowed_is_refused(tmp_path: Path) -> None:
         service.peer(calling="GOOD").close()
 
 
+def test_b16_titles_outside_ascii_in_rules_and_in_a_layout(tmp_path: Path) -> None:
+    layout = "{CallingAE}/{CalledAE}/{SOPInstanceUID}.dcm"
+    rules = ("--allow", "M%dcLLER@127.0.0.0/8", "--ae-title", "S%E9", "--check-called-ae")
+    with Service(tmp_path, *rules, "--layout", layout) as service:
+        assert _answer_to(service, associate_rq(calling="M_LLER", called=b"S\xe9")) == (
+            reject(1, 1, 3)
+        )
+        assert _answer_to(service, associate_rq(calling=b"M\xdcLLER", called="S_")) == (
+            reject(1, 1, 7)
+        )
+        with service.peer(calling=b"M\xdcLLER", called=b"S\xe9") as peer:
+            peer.send(message(store_rq(more={0x1030: b"\xc4%\\"}), data_set()))
+            assert peer.read_statuses(1) == [(1, 0)]
+            name = peer.name
+            peer.release()
+        assert service.instances() == [f"M%DCLLER/S%E9/{SOP}.dcm"]
+        fact = service.journal()[-1]
+        assert (fact["calling_ae"], fact["called_ae"]) == ("M%DCLLER", "S%E9")
+        assert fact["move_originator_ae"] == "%C4%25\\"
+        service.in_log(f"{name}: associated with 'S%E9'")
+        service.in_log("M%DCLLER@")
+
+
 @pytest.mark.parametrize(
     ("title", "journaled", "in_file"),
     [
         (b" " * 16, "", None),
         (bytes(16), "", None),
         (b"OLD\0\0\0\0\0\0\0\0\0\0\0\0\0", "OLD", "OLD"),
-        (b"M\xdcLLER          ", "MÜLLER", "M_LLER"),
-        (b"A\\B\x1b[31mC\r\nD    ", "A\\B\x1b[31mC\r\nD", "A_B_[31mC__D"),
+        (b"M\xdcLLER          ", "M%DCLLER", "M_LLER"),
+        (b"A%DC            ", "A%25DC", "A%DC"),
+        (b"A\\B\x1b[31mC\r\nD    ", "A\\B%1B[31mC%0D%0AD", "A_B_[31mC__D"),
     ],
 )
 def test_b16_b76_any_calling_title_is_taken(

@@ -71,6 +71,13 @@ def check(data: bytes) -> tuple[int, bytes] | None:
 # Building ---------------------------------------------------------------------------------------
 
 
+def test_titles_are_what_ae_allows() -> None:
+    info = read_meta(meta(sender=b"M\xdc\\L\x1bR", receiver=b"\xff" * 20))
+    assert info.SourceApplicationEntityTitle == "M__L_R"
+    assert info.SendingApplicationEntityTitle == "M__L_R"
+    assert info.ReceivingApplicationEntityTitle == "_" * 16
+
+
 def test_pydicom_reads_what_was_built(tmp_path: Path) -> None:
     path = tmp_path / "one.dcm"
     path.write_bytes(meta() + DATA_SETS[0])

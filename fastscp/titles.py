@@ -1,0 +1,38 @@
+"""AE titles as they are written for people: printable ASCII, and any other byte as %XX.
+
+One form in rules, journal and log, so that what the log shows can be put into a rule. A percent
+sign is %25, or the form would not say which bytes it stands for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["title_bytes", "title_text"]
+
+_MOST: Final = 16  # PS3.5 6.2 (AE)
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+
+
+def title_text(title: bytes | str) -> str:
+    """The written form. title: without its padding; characters stand for bytes (latin-1)."""
+    raw = title.encode("latin-1") if isinstance(title, str) else title
+    return "".join(chr(b) if 32 <= b <= 126 and b != 37 else f"%{b:02X}" for b in raw)
+
+
+def title_bytes(text: str) -> bytes:
+    """The bytes that a written form stands for.
+
+    Raises ValueError, its message in words for an operator: what no title of a request can be.
+    """
+    if "%" in _ESCAPE.sub("", text):
+        raise ValueError("has a % that begins no %XX; a percent sign is written %25")
+    if not text.isascii():
+        raise ValueError("has a character outside ASCII in it; its bytes are written %XX")
+    raw = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text).encode("latin-1")
+    if len(raw) > _MOST:
+        raise ValueError(f"has {len(raw)} characters")
+    if raw != raw.partition(b"\0")[0].strip(b" "):
+        raise ValueError("has spaces at an end or a NUL in it, which are padding in a request")
+    return raw
