@@ -39,18 +39,22 @@ def encode(raw: bytes) -> str:
     return text if len(text) <= 200 else f"{text[:150]}~{fnv_1a(raw):016x}"
 
 
+def shortened(name: str, most: int) -> str:
+    raw = name.encode()
+    return name if len(raw) <= most else f"{raw[:150].decode(errors='ignore')}~{fnv_1a(raw):016x}"
+
+
 def render(template: str, values: Mapping[str, bytes], suffix: str = ".dcm") -> str | None:
     """The path, or None where the instance must be refused."""
     uids = [values.get(f"{level}InstanceUID", b"") for level in ("SOP", "Study", "Series")]
     if not all(valid_uid(uid) for uid in uids):
         return None
-    stem = template.removesuffix(".dcm") + suffix
-    *folders, name = (
+    *folders, stem = (
         re.sub(r"\{(\w+)\}", lambda m: encode(values.get(m[1], b"")), component)
-        for component in stem.split("/")
+        for component in template.removesuffix(".dcm").split("/")
     )
     folders = [re.sub(r"\.(dcm|(?<=\.dcm\.)zst)\Z", r"%2E\1", folder) for folder in folders]
     folders = [re.sub(r"\A\.fastscp\Z", "%2Efastscp", folder) for folder in folders]
-    path = "/".join([*folders, name])
-    too_long = any(len(part.encode()) > 255 for part in path.split("/"))
-    return None if too_long or len(path.encode()) > 4095 else path
+    folders = [shortened(folder, 255) for folder in folders]
+    path = "/".join([*folders, shortened(stem, 245) + suffix])
+    return None if len(path.encode()) > 4095 else path

@@ -17,7 +17,7 @@ cdef enum:
     LAYOUT_OK = 0
     LAYOUT_BAD_UID = 1      # SOP Instance, Study or Series Instance UID unfit as a name
     LAYOUT_MISSING_UID = 2  # Study or Series Instance UID absent or empty
-    LAYOUT_TOO_LONG = 3     # a component over 255 bytes, or the path and its NUL over `cap`
+    LAYOUT_TOO_LONG = 3     # the path and its NUL over `cap`
 
 cdef enum:
     LAYOUT_MAX_PATH = 4096     # bytes, the final NUL included

@@ -47,6 +47,7 @@ cdef enum:
     PART_SUFFIX = -3  # ends the file name, and the template
 
     MAX_COMPONENT = 255  # NAME_MAX
+    MAX_STEM = 245       # of the file: ".dcm", ".zst" and the "~2" of a version still fit behind it
     MAX_VALUE = 200      # of an encoded value; a longer one is cut and gets a hash
     CUT_VALUE = 150
 
@@ -124,6 +125,20 @@ cdef void put_value(Path* path, Cursor value) noexcept nogil:
             put(path, c"~")
             put_hex(path, fnv_1a(value), 16, upper=False)
             return
+
+
+cdef void shorten(Path* path, uint32_t start, uint32_t most) noexcept nogil:
+    # A name above `most` bytes is cut as a value is, and gets a hash of all of it.
+    cdef Cursor name = cursor_over(path.out + start, path.at - start)
+    cdef uint64_t hashed
+    if name.left <= most:
+        return
+    hashed = fnv_1a(name)
+    path.at = start + CUT_VALUE
+    while path.out[path.at] & 0xC0 == 0x80:
+        path.at -= 1  # not inside a character of the template
+    put(path, c"~")
+    put_hex(path, hashed, 16, upper=False)
 
 
 cdef bint ends_with(const Path* path, uint32_t start, const char* suffix,
@@ -223,13 +238,16 @@ cdef class Layout:
             if part.key == PART_SLASH:
                 if not path.full:
                     hide_dot(&path, start)
-                if path.full or path.at - start > MAX_COMPONENT:
+                    shorten(&path, start, MAX_COMPONENT)
+                if path.full:
                     return LAYOUT_TOO_LONG
                 start = path.at + 1
+            elif part.key == PART_SUFFIX and not path.full:
+                shorten(&path, start, MAX_STEM)
             for j in range(part.size):
                 put(&path, self.literals[part.start + j])
         put(&path, 0)
-        if path.full or path.at - 1 - start > MAX_COMPONENT:
+        if path.full:
             return LAYOUT_TOO_LONG
         length[0] = path.at - 1
         return LAYOUT_OK
@@ -258,8 +276,7 @@ cdef class Layout:
         if outcome == LAYOUT_MISSING_UID:
             raise LayoutError(_NAMES[bad_key], "absent or empty")
         if outcome == LAYOUT_TOO_LONG:
-            raise LayoutError(None, f"a name over {MAX_COMPONENT} bytes or a path over "
-                              f"{LAYOUT_MAX_PATH - 1}")
+            raise LayoutError(None, f"a path over {LAYOUT_MAX_PATH - 1} bytes")
         return (<bytes>out[:length]).decode()
 
 

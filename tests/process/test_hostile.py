@@ -378,6 +378,31 @@ def test_a_duplicate_without_room_for_a_version(tmp_path: Path) -> None:
         service.echoes()
 
 
+@pytest.mark.parametrize("compress", ["none", "zstd"])
+def test_a_version_of_the_longest_name(tmp_path: Path, compress: str) -> None:
+    """Around NAME_MAX every name has room for a version mark, or gets a shorter form."""
+    layout = "{PatientID}{SOPInstanceUID}.dcm"
+    options = ("--layout", layout, "--compress", compress)
+    suffix = ".dcm" if compress == "none" else ".dcm.zst"
+    with Service(tmp_path, *options, workers=1) as service, service.peer() as peer:
+        for size in (44, 45, 46, 51, 52, 55, 64):
+            sop = "1." + "2" * (size - 2)
+            for seed in (1, 2, 2):
+                data = data_set(sop=sop, patient_id="P" * 200, seed=seed)
+                peer.send(store(seed, data, sop=sop))
+                answer = peer.read_response()
+                assert (answer.to, answer.status) == (seed, 0)
+        peer.release()
+        names = service.instances()
+        assert len(names) == 2 * 7
+        plain = [name for name in names if "~" not in name.removesuffix("~2")]
+        whole = sorted("P" * 200 + "1." + "2" * (size - 2) + suffix for size in (44, 45))
+        assert sorted(plain) == sorted([*whole, *(f"{name}~2" for name in whole)])
+        cut = [name for name in names if name not in plain]
+        assert all(name.startswith("P" * 150 + "~") and len(name) < 182 for name in cut)
+        service.echoes()
+
+
 # Message IDs ----------------------------------------------------------------------------------
 
 

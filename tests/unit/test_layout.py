@@ -195,22 +195,43 @@ def test_lengths() -> None:
     pair = Layout("{PatientID}{Modality}/{SOPInstanceUID}.dcm")
     fits = {**UIDS, "PatientID": b"p" * 200, "Modality": b"m" * 55}
     assert pair.render(fits).startswith("p" * 200 + "m" * 55 + "/")
-    for values in ({**fits, "Modality": b"m" * 56}, {**fits, "Modality": b"m" * 51 + b".dcm"}):
-        with pytest.raises(LayoutError, match="over 255") as refused:
-            pair.render(values)
-        assert refused.value.key is None
-    name = Layout("{PatientID}{SOPInstanceUID}.dcm")
-    longest = {**UIDS, "PatientID": b"p" * 200, "SOPInstanceUID": b"1" * 51}
-    assert len(name.render(longest)) == 255
-    with pytest.raises(LayoutError):
-        name.render({**longest, "SOPInstanceUID": b"1" * 52})
+    for modality in (b"m" * 56, b"m" * 51 + b".dcm"):
+        folder, _ = pair.render({**fits, "Modality": modality}).split("/")
+        whole = b"p" * 200 + modality.replace(b".dcm", b"%2Edcm")
+        assert folder == "p" * 150 + f"~{reference_layout.fnv_1a(whole):016x}"
     # 4095 bytes and the NUL: 20 folders of 201 with their slash are 4020.
     deep = "{PatientID}/" * 20
     values = {**UIDS, "PatientID": b"p" * 200, "SOPInstanceUID": b"1" * 60}
     assert len(Layout(deep + "1234567{SOPInstanceUID}sop.dcm").render(values)) == 4094
     assert len(Layout(deep + "12345678{SOPInstanceUID}sop.dcm").render(values)) == 4095
-    with pytest.raises(LayoutError, match="4095"):
+    with pytest.raises(LayoutError, match="4095") as refused:
         Layout(deep + "123456789{SOPInstanceUID}sop.dcm").render(values)
+    assert refused.value.key is None
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".dcm.zst"])
+def test_a_version_fits_behind_every_name_of_a_file(suffix: str) -> None:
+    name = Layout("{PatientID}{SOPInstanceUID}.dcm", suffix.encode())
+    longest = {**UIDS, "PatientID": b"p" * 200, "SOPInstanceUID": b"1" * 45}
+    assert name.render(longest) == "p" * 200 + "1" * 45 + suffix
+    assert len("p" * 200 + "1" * 45 + ".dcm.zst~9") == 255
+    seen = set()
+    for size in range(46, 65):
+        path = name.render({**longest, "SOPInstanceUID": b"1" * size})
+        whole = b"p" * 200 + b"1" * size
+        assert path == "p" * 150 + f"~{reference_layout.fnv_1a(whole):016x}{suffix}"
+        seen.add(path)
+    assert len(seen) == 19
+
+
+def test_a_name_is_not_cut_inside_a_character() -> None:
+    for lead in ("", "x"):
+        folder = Layout(f"{lead}{'é' * 120}{{PatientID}}/{{SOPInstanceUID}}.dcm").render(
+            {**UIDS, "PatientID": b"p" * 30}
+        )
+        whole = f"{lead}{'é' * 120}{'p' * 30}".encode()
+        cut = lead + "é" * (75 - len(lead))
+        assert folder == f"{cut}~{reference_layout.fnv_1a(whole):016x}/1.2.3.4.dcm"
 
 
 keys = st.sampled_from(KEYS).map(lambda key: f"{{{key}}}")
