@@ -52,5 +52,5 @@ def strip(data: bytes) -> tuple[int, bytes] | None:
         if value_at + size > min(len(meta), CAP):
             return None
         if element == 0x0010 and not syntax:
-            syntax = meta[value_at : value_at + size].rstrip(b"\0 ")
+            syntax = meta[value_at : value_at + size].strip(b"\0 \r\n")
         at = value_at + size

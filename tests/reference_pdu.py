@@ -70,7 +70,7 @@ def of_type(items: Items, kind: int) -> list[bytes]:
 
 
 def uid(raw: bytes) -> str:
-    return raw.decode("latin-1").rstrip("\0 ")
+    return raw.decode("latin-1").strip("\0 \r\n")
 
 
 def first_uid(items: Items, kind: int) -> str | None:

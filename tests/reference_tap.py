@@ -382,9 +382,7 @@ class _Reader:
 
     @staticmethod
     def another(known: bytes, raw: bytes) -> bool:
-        rest = raw[len(known) :]
-        several = rest.lstrip(b" \0").startswith(b"\\")
-        return not raw.startswith(known) or (not several and rest.strip(b" \0") != b"")
+        return not raw.startswith(known) or raw[len(known) :].strip(b" \0") != b""
 
     def sequence_passes(self) -> None:
         if self.before_sequence is None and self.outermost():

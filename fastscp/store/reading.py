@@ -140,6 +140,8 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
         "series_instance_uid": values.get("SeriesInstanceUID", b""),
         "transfer_syntax_uid": data.transfer_syntax,
     }
+    # As a receiver takes them.
+    uids = {member: uid.strip(b"\0 \r\n") for member, uid in uids.items()}
     for member, uid in uids.items():
         if uid_grade(uid) < UID_AS_NAME:
             raise NoInstanceError(f"has no usable {member.replace('_', ' ')}")

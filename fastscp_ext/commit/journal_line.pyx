@@ -10,9 +10,9 @@ from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_u8
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, sop_class_uid,
-    sop_instance_uid,
+    sop_instance_uid, tapped_uid,
 )
-from fastscp_ext.dataset.tap cimport KEY_SERIES_UID, KEY_STUDY_UID, tap_value
+from fastscp_ext.dataset.tap cimport KEY_SERIES_UID, KEY_STUDY_UID
 from fastscp_ext.text cimport put_decimal, put_hex8, put_padded, put_upper_hex
 
 __all__ = []
@@ -141,8 +141,8 @@ cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept 
     _put_number(lines, b',"message_id":', i.message_id)
     _put_string(lines, b',"sop_class_uid":"', sop_class_uid(i))
     _put_string(lines, b',"sop_instance_uid":"', sop_instance_uid(i))
-    _put_string(lines, b',"study_instance_uid":"', tap_value(&i.tap, KEY_STUDY_UID))
-    _put_string(lines, b',"series_instance_uid":"', tap_value(&i.tap, KEY_SERIES_UID))
+    _put_string(lines, b',"study_instance_uid":"', tapped_uid(i, KEY_STUDY_UID))
+    _put_string(lines, b',"series_instance_uid":"', tapped_uid(i, KEY_SERIES_UID))
     _put_string(
         lines, b',"transfer_syntax_uid":"', cursor_over(i.transfer_syntax, i.transfer_syntax_size)
     )

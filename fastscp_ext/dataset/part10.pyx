@@ -261,6 +261,6 @@ def meta_values(data not None):
     if prefix == NO_META or not skip(&c, prefix):
         return values
     while take_meta(&c, &found) == META_ELEMENT:
-        value = trimmed_uid(found.value)
-        values[found.number] = value.at[:value.left] if value.left else b""
+        value = found.value
+        values[found.number] = value.at[:value.left].rstrip(b"\0 ") if value.left else b""
     return values

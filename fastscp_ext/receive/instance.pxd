@@ -146,6 +146,8 @@ cdef void disk_begin(Worker* worker) noexcept nogil
 cdef void disk_end(Worker* worker) noexcept nogil
 cdef Cursor sop_class_uid(Instance* i) noexcept nogil
 cdef Cursor sop_instance_uid(Instance* i) noexcept nogil
+# As it was found in the data set, without its padding.
+cdef Cursor tapped_uid(const Instance* i, int key) noexcept nogil
 cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil

@@ -58,7 +58,7 @@ cdef enum:
     INFLATE_STEP = 65536
     INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
     _FILING = (1 << KEY_STUDY_UID) | (1 << KEY_SERIES_UID)
-    VERSION_ROOM = 2            # bytes of the path that a duplicate's "~2" may need
+    VERSION_ROOM = 6            # bytes of the path that a duplicate's ".zst" and "~2" may need
 
 
 cdef void disk_begin(Worker* worker) noexcept nogil:
@@ -81,6 +81,10 @@ cdef Cursor sop_class_uid(Instance* i) noexcept nogil:
 
 cdef Cursor sop_instance_uid(Instance* i) noexcept nogil:
     return trimmed_uid(cursor_over(i.sop_instance_raw, i.sop_instance_size))
+
+
+cdef Cursor tapped_uid(const Instance* i, int key) noexcept nogil:
+    return trimmed_uid(tap_value(&i.tap, key))
 
 
 cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
@@ -453,6 +457,8 @@ cdef void _judge_values(Instance* i) noexcept:
     cdef int k
     for k in range(<int>TAP_KEYS):
         values[k] = tap_value(&i.tap, k)
+    for k in (KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
+        values[k] = trimmed_uid(values[k])
     if i.stripped and i.sniffed:
         instance_refuse(i, CANNOT_UNDERSTAND, b"data set does not match its embedded header")
     found = values[<int>KEY_SOP_INSTANCE_UID]

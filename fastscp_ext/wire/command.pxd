@@ -46,7 +46,7 @@ ctypedef struct CommandScan:
 # it holds what stood before the broken element.
 cdef int scan_command(const uint8_t* data, uint32_t n, CommandScan* out) noexcept nogil
 
-# The value without its trailing NULs and spaces.
+# The value without the NULs, spaces, CRs and LFs at either end.
 cdef Cursor trimmed_uid(Cursor raw) noexcept nogil
 
 # The value up to its first NUL, without the spaces around it.

@@ -139,10 +139,17 @@ cdef int scan_command(const uint8_t* data, uint32_t n, CommandScan* out) noexcep
                     &out.move_originator_message_id)
 
 
+cdef inline bint is_padding(uint8_t byte) noexcept nogil:
+    # Of a UID: a NUL by the book, the others are seen.
+    return byte == c"\0" or byte == c" " or byte == c"\r" or byte == c"\n"
+
+
 cdef Cursor trimmed_uid(Cursor raw) noexcept nogil:
-    cdef uint8_t last = 0
-    while raw.left and peek_u8(&raw, raw.left - 1, &last) and (last == c"\0" or last == c" "):
+    cdef uint8_t byte = 0
+    while peek_u8(&raw, raw.left - 1, &byte) and is_padding(byte):
         raw.left -= 1
+    while peek_u8(&raw, 0, &byte) and is_padding(byte):
+        skip(&raw, 1)
     return raw
 
 
@@ -154,7 +161,9 @@ cdef Cursor trimmed_ae(Cursor raw) noexcept nogil:
     raw.left = size
     while peek_u8(&raw, 0, &byte) and byte == c" ":
         skip(&raw, 1)
-    return trimmed_uid(raw)
+    while peek_u8(&raw, raw.left - 1, &byte) and byte == c" ":
+        raw.left -= 1
+    return raw
 
 
 # Everything below is for messages outside the hot path.
@@ -189,7 +198,7 @@ cdef class CommandSet:
 
     cdef object uid(self, int number):
         value = self.elements.get(number)
-        return None if value is None else value.rstrip(b"\0 ").decode("latin-1")
+        return None if value is None else value.strip(b"\0 \r\n").decode("latin-1")
 
     cdef object text(self, int number):
         value = self.elements.get(number)

@@ -198,7 +198,7 @@ def expected_scan(elements: dict[int, bytes]) -> dict[str, object]:
     for name, affected, requested in (("class", 0x0002, 0x0003), ("instance", 0x1000, 0x1001)):
         for whose, number in (("affected", affected), ("requested", requested)):
             if number in elements:
-                fields[f"{whose}_sop_{name}"] = elements[number], elements[number].rstrip(b"\0 ")
+                fields[f"{whose}_sop_{name}"] = elements[number], elements[number].strip(b"\0 \r\n")
                 break
     if 0x1030 in elements:
         raw = elements[0x1030]
@@ -232,7 +232,7 @@ def command(given: Input) -> None:
         (0x0002, again.affected_sop_class_uid), (0x1001, again.requested_sop_instance_uid),
     ):  # fmt: skip
         raw = elements.get(number)
-        assert uid == (None if raw is None else raw.rstrip(b"\0 ").decode("latin-1"))
+        assert uid == (None if raw is None else raw.strip(b"\0 \r\n").decode("latin-1"))
     _ = (again.has_data_set, again.offending_elements, again.error_comment, repr(again))
 
 

@@ -690,6 +690,42 @@ def test_b52_a_uid_that_is_merely_odd_is_kept(service: Service, uid: str) -> Non
     assert service.instances() == [path_of(uid)]
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [(" ", ""), ("", "\r\n"), ("\0 ", "\0\0 "), ("\n\r", " \n"), ("", "\0" * 20)],
+)
+def test_b50_padding_at_either_end_is_trimmed_and_echoed(
+    service: Service, before: str, behind: str
+) -> None:
+    """Before its length is checked: the longest UID has 64 characters without it."""
+    sop, study, series = (f"1.2.{n}" + "5" * 59 for n in (1, 2, 3))
+    data = data_set(
+        sop=f"{behind}{sop}{before}",
+        sop_class=f"{before}{CT}{behind}",
+        study=f"{before}{study}{behind}",
+        series=f"{behind}{series}{before}",
+    )
+    raw = f"{before}{sop}{behind}".encode()
+    raw_class = f"{behind}{CT}{before}".encode()
+    with service.peer() as peer:
+        peer.send(message(store_rq(sop=raw, sop_class=raw_class), data))
+        response = peer.read_response()
+        peer.release()
+    assert response.status == 0
+    assert response.command.elements[0x1000].rstrip(b"\0") == raw.rstrip(b"\0")
+    assert response.command.elements[0x0002].rstrip(b"\0") == raw_class.rstrip(b"\0")
+    assert service.instances() == [path_of(sop, study=study, series=series)]
+    fact = service.journal()[-1]
+    assert fact["sop_instance_uid"] == sop
+    assert fact["sop_class_uid"] == CT
+    assert (fact["study_instance_uid"], fact["series_instance_uid"]) == (study, series)
+    assert service.data_of(path_of(sop, study=study, series=series)) == data
+    meta = pydicom.filereader.read_file_meta_info(
+        service.store / path_of(sop, study=study, series=series)
+    )
+    assert (meta.MediaStorageSOPInstanceUID, meta.MediaStorageSOPClassUID) == (sop, CT)
+
+
 @pytest.mark.parametrize(("uid", "status"), [("abc", 0x0117), ("1.2-3", 0x0117), ("1.02", 0)])
 def test_b52_strict_a_uid_with_letters_is_refused(strict: Service, uid: str, status: int) -> None:
     assert _status_of(strict, store(sop=uid)) == status

@@ -143,7 +143,7 @@ def scanned(elements: dict[int, bytes]) -> dict[str, object]:
         for whose, number in (("affected", affected), ("requested", requested)):
             if number in elements:
                 raw = elements[number]
-                fields[f"{whose}_{what}"] = (raw, raw.rstrip(b"\0 "))
+                fields[f"{whose}_{what}"] = (raw, raw.strip(b"\0 \r\n"))
                 break
     if 0x1030 in elements:
         raw = elements[0x1030]
@@ -277,6 +277,8 @@ def test_affected_goes_before_requested(affected: int, requested: int) -> None:
         b"",
         b"\0",
         b" \0 \0",
+        b"\r\n 1.2.3\r\n\0",
+        b"\n",
         b"1.2",
         b"1.2\0",
         b"1.2 ",
@@ -290,7 +292,7 @@ def test_trimming(raw: bytes) -> None:
     data = element(0x0002, raw) + element(0x1030, raw)
     assert check(data)
     decoded = decode_command(data)
-    assert decoded.affected_sop_class_uid == raw.rstrip(b"\0 ").decode("latin-1")
+    assert decoded.affected_sop_class_uid == raw.strip(b"\0 \r\n").decode("latin-1")
     assert decoded.move_originator_ae == raw.partition(b"\0")[0].strip(b" ").decode("latin-1")
     assert decoded.elements == {0x0002: raw, 0x1030: raw}
 
