@@ -31,8 +31,8 @@ __all__ = ["DataSet", "NoInstanceError", "describe", "difference", "open_data_se
 _CHUNK: Final = 1 << 20
 # Longer than any header written here; a file with a longer one is none of ours.
 _HEADER: Final = 65536
-# Of a deflated data set, inflated for the tap: as much as a receiver does.
-_INFLATED: Final = 1 << 20
+# Of a deflated data set, inflated for the tap in one go.
+_INFLATED: Final = 1 << 16
 _VERSION: Final = re.compile(r"~[2-9]\Z")
 
 
@@ -174,21 +174,32 @@ def _pass_on(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _inflate(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Show the tap what the chunks inflate to, until it has all it wants (PS3.5 A.5)."""
     inflater = zlib.decompressobj(-15)
-    left = _INFLATED
+    found = 0
+    faulty = False
     for chunk in chunks:
         yield chunk
-        if not left or tap.settled or inflater.eof:
-            continue
-        try:
-            out = inflater.decompress(chunk, left)
-        except zlib.error:
-            if left == _INFLATED:
-                # Labelled deflated, sent plain.
-                tap.feed(chunk)
-                yield from _pass_on(tap, chunks)
-                return
-            left = 0
-        else:
+        pending = chunk
+        # Behind its end the inflater would keep all there is.
+        while pending and not (faulty or tap.settled or inflater.eof):
+            before = inflater.copy()
+            try:
+                out = inflater.decompress(pending, _INFLATED)
+            except zlib.error:
+                faulty = True
+                out = b"".join(_to_fault(before, pending))
+                if not found and not out:
+                    # Labelled deflated, sent plain.
+                    tap.feed(chunk)
+                    yield from _pass_on(tap, chunks)
+                    return
             tap.feed(out)
-            left -= len(out)
+            found += len(out)
+            pending = inflater.unconsumed_tail
     tap.end(whole=inflater.eof)
+
+
+def _to_fault(inflater: zlib._Decompress, pending: bytes) -> Iterator[bytes]:
+    """What comes out in front of a fault; a call that fails gives nothing of it."""
+    with contextlib.suppress(zlib.error):
+        for at in range(len(pending)):
+            yield inflater.decompress(pending[at : at + 1])

@@ -73,7 +73,7 @@ ctypedef struct Instance:
     PyObject* rules          # its association's Rules when it began
     const Treatment* treatment   # theirs
     PyObject* hasher
-    PyObject* inflater
+    PyObject* inflater       # an Inflation
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
     flush_job flush          # this and the next two while it is the committer's
     uint64_t ticket
@@ -102,6 +102,8 @@ ctypedef struct Instance:
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
     bint deflated
+    bint inflating           # for the tap, which has not all it wants
+    bint inflated_all        # to the end of the stream
     uint16_t message_id
     uint16_t status
     uint16_t move_id
@@ -112,8 +114,7 @@ ctypedef struct Instance:
     uint64_t data_bytes      # of data set, as stored
     uint64_t drained
     uint32_t stripped        # bytes of embedded header taken off
-    uint32_t inflated
-    uint32_t inflate_calls
+    uint64_t inflated        # bytes that were inflated for the tap
     uint32_t crc
     Cursor implementation    # for the File Meta Information; borrowed from the receiver
     Cursor version
@@ -154,7 +155,8 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_unlock(Worker* worker, Instance* i, bint here) noexcept nogil
-cdef void instance_append(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept
+cdef uint32_t instance_append(
+    Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept
 cdef void instance_judge(Worker* worker, Instance* i) noexcept
 cdef void hold(PyObject** place, object value) noexcept
 cdef void drop(PyObject** place) noexcept

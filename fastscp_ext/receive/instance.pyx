@@ -4,8 +4,6 @@ Python sees nothing of it. `receiver` drives it, and `commit` takes over when it
 Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
 """
 
-import zlib
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EINTR, errno
@@ -21,19 +19,20 @@ from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.dataset.digest cimport crc32c
+from fastscp_ext.dataset.inflate cimport INFLATE_SLICE, Inflation
 from fastscp_ext.dataset.layout cimport (
     KEY_CALLED_AE, KEY_CALLING_AE, KEY_RECEIVED_DATE, LAYOUT_BAD_UID, LAYOUT_KEYS,
     LAYOUT_MISSING_UID, LAYOUT_OK, Layout,
 )
 from fastscp_ext.dataset.part10 cimport (
-    EMBEDDED_LOOK, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
+    EMBEDDED_LOOK, NO_META, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
     embedded_prefix, meta_build,
 )
 from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
-    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_stop, tap_value,
+    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_value,
 )
 from fastscp_ext.dataset.uid cimport uid_is_strict
 from fastscp_ext.status cimport (
@@ -54,9 +53,6 @@ cdef extern from "fcntl.h" nogil:
     int openat(int dirfd, const char* path, int flags, ...)
 
 cdef enum:
-    INFLATE_CAP = 1048576       # bytes inflated for the tap, at most
-    INFLATE_STEP = 65536
-    INFLATE_CALLS = 65536       # fragments inflated: real ones are thousands of bytes each
     _FILING = (1 << KEY_STUDY_UID) | (1 << KEY_SERIES_UID)
     VERSION_ROOM = 6            # bytes of the path that a duplicate's ".zst" and "~2" may need
 
@@ -91,9 +87,13 @@ cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept no
     # Everything up to `transfer_syntax` was set by the caller, the rest was zeroed.
     i.fd = -1
     i.lock_fd = -1
-    i.deflated = deflated
     i.stage = STAGE_RECEIVING
     i.header_stage = HEADER_UNKNOWN
+    _begin_tap(i, tap_syntax, deflated)
+
+
+cdef void _begin_tap(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
+    i.deflated = i.inflating = deflated
     tap_begin(&i.tap, TAP_EXPLICIT_LE if deflated else tap_syntax)
 
 
@@ -193,73 +193,22 @@ cdef inline int _push(Worker* worker, Instance* i, const uint8_t* data, uint32_t
     return 0
 
 
-cdef void _tap_output(Instance* i, bytes out) noexcept:
-    cdef const uint8_t* at = out
-    i.inflated += <uint32_t>len(out)
-    tap_feed(&i.tap, at, <uint32_t>len(out))
-
-
 cdef void _tap_inflated(Instance* i, const uint8_t* data, uint32_t n) noexcept:
     # A copy of the deflated stream is inflated until the tap has what it wants (PS3.5 A.5).
-    # Bounded: a stream that expands for ever ends at INFLATE_CAP.
-    cdef object inflater
-    cdef object before
-    cdef bytes out
-    cdef bint first = i.inflater == NULL
-    if first:
-        if i.inflated:
-            return
-        inflater = zlib.decompressobj(-15)
-        hold(&i.inflater, inflater)
-    inflater = <object>i.inflater
-    if inflater.eof:
-        # It would keep what stands behind the end, all of it, and copy that with every slice.
-        return
-    pending = data[:n]
-    i.inflate_calls += 1
-    if i.inflate_calls > INFLATE_CALLS:
-        tap_stop(&i.tap)
-        i.inflated = INFLATE_CAP
-    while pending and not i.tap.settled and i.inflated < INFLATE_CAP:
-        before = inflater.copy()
-        try:
-            out = inflater.decompress(
-                pending, min(<uint32_t>INFLATE_STEP, <uint32_t>INFLATE_CAP - i.inflated))
-        except zlib.error:
-            if _tap_to_fault(i, before, pending) < EMBEDDED_LOOK and first and not i.inflated:
-                # Labelled deflated, sent plain. Plain elements fail that early, and a first slice
-                # holds that much.
-                i.deflated = False
-                i.sniffed = True
-                tap_feed(&i.tap, data, n)
-            else:
-                tap_stop(&i.tap)
-            drop(&i.inflater)
-            i.inflated = INFLATE_CAP
-            return
-        if not out:
-            return
-        _tap_output(i, out)
-        pending = inflater.unconsumed_tail
-
-
-cdef Py_ssize_t _tap_to_fault(Instance* i, object inflater, bytes pending) noexcept:
-    # A failed call keeps what it had inflated to itself. Again in halves, down to the byte, so that
-    # what is found in front of the fault does not depend on how the stream was cut. Returns the
-    # fault's place.
-    cdef Py_ssize_t at = 0
-    cdef Py_ssize_t step = len(pending)
-    while step and at < len(pending) and i.inflated < INFLATE_CAP:
-        attempt = inflater.copy()
-        try:
-            out = attempt.decompress(pending[at:at + step], INFLATE_CAP - i.inflated)
-        except zlib.error:
-            step //= 2
-            continue
-        inflater = attempt
-        at += step
-        _tap_output(i, out)
-    return at
+    cdef Inflation inflation
+    if i.inflater == NULL:
+        inflation = Inflation.__new__(Inflation)
+        hold(&i.inflater, inflation)
+    inflation = <Inflation>i.inflater
+    inflation.take(&i.tap, data, n)
+    i.inflated = inflation.done
+    if inflation.plain:
+        i.deflated = False
+        i.sniffed = True
+    if i.tap.settled or inflation.ended or inflation.faulty:
+        i.inflating = False
+        i.inflated_all = inflation.ended
+        drop(&i.inflater)
 
 
 cdef void hold(PyObject** place, object value) noexcept:
@@ -276,18 +225,21 @@ cdef void drop(PyObject** place) noexcept:
         Py_DECREF(value)
 
 
-cdef void _data_set(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
-    # Bytes that will be stored, exactly as they came.
+cdef uint32_t _data_set(
+    Worker* worker, Instance* i, const uint8_t* data, uint32_t n
+) noexcept:
+    # Bytes that will be stored, exactly as they came. Returns how many of them it took.
+    if i.inflating and n > INFLATE_SLICE:
+        n = INFLATE_SLICE
     i.data_bytes += n
     if i.treatment.max_instance_size and i.data_bytes > i.treatment.max_instance_size:
         instance_refuse(i, OUT_OF_RESOURCES, b"data set above the size limit")
         worker.iov_used = 0
         instance_drop_part(worker, i)
-        return
-    if i.deflated:
-        if not i.tap.settled:
-            _tap_inflated(i, data, n)
-    else:
+        return n
+    if i.inflating:
+        _tap_inflated(i, data, n)
+    elif not i.deflated:
         tap_feed(&i.tap, data, n)
     if i.treatment.digest == DIGEST_CRC32C:
         i.crc = crc32c(i.crc, data, n)
@@ -296,8 +248,9 @@ cdef void _data_set(Worker* worker, Instance* i, const uint8_t* data, uint32_t n
     if i.meta_due:
         i.meta_due = False
         if _push(worker, i, i.meta, i.meta_size) < 0:
-            return
+            return n
     _push(worker, i, data, n)
+    return n
 
 
 cdef void _begin_file(Instance* i) noexcept nogil:
@@ -325,75 +278,78 @@ cdef void _embedded_done(Worker* worker, Instance* i) noexcept:
         return
     memcpy(i.transfer_syntax, transfer_syntax.at, transfer_syntax.left)
     i.transfer_syntax_size = <uint16_t>transfer_syntax.left
-    i.deflated = known[1]
-    tap_begin(&i.tap, TAP_EXPLICIT_LE if i.deflated else <int>known[0])
+    _begin_tap(i, known[0], known[1])
     # The eight bytes read too far start the data set; they must outlive this call.
     memcpy(i.first, i.embedded.bytes + i.embedded.at, 8)
     embedded_end(&i.embedded)
     _begin_file(i)
 
 
-cdef void _strip(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+cdef uint32_t _strip(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
+    # Returns how many of the bytes it took.
     cdef Cursor c = cursor_over(data, n)
     cdef int outcome = embedded_feed(&i.embedded, &c)
     if outcome == STRIP_MORE:
-        return
+        return n
     if outcome == STRIP_BAD:
         instance_refuse(i, CANNOT_UNDERSTAND, b"unreadable file header in the data set")
         embedded_end(&i.embedded)
-        return
+        return n
     _embedded_done(worker, i)
     if i.discarding:
         embedded_end(&i.embedded)
-        return
+        return n
     _data_set(worker, i, i.first, 8)
+    n -= c.left
     if c.left and not i.discarding:
-        _data_set(worker, i, c.at, c.left)
+        n += _data_set(worker, i, c.at, c.left)
+    return n
 
 
-cdef void _find_header(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept:
-    # `data` starts the data set and is long enough to tell, or all there is.
+cdef uint32_t _find_header(
+    Worker* worker, Instance* i, const uint8_t* data, uint32_t n
+) noexcept:
+    # `data` starts the data set and is long enough to tell, or all there is. Returns how many of
+    # its bytes are done with: all of those that are no more than EMBEDDED_LOOK.
     cdef uint32_t prefix = embedded_prefix(data, n)
-    if prefix == 0xFFFFFFFF:
+    if prefix == NO_META:
         _begin_file(i)
-        if n:
-            _data_set(worker, i, data, n)
-        return
+        return _data_set(worker, i, data, n) if n else 0
     if i.treatment.strict:
         instance_refuse(i, CANNOT_UNDERSTAND, b"file header in the data set")
-        return
+        return n
     i.header_stage = HEADER_PASSING
     i.stripped = prefix
     embedded_begin(&i.embedded)
-    _strip(worker, i, data + prefix, n - prefix)
+    return prefix + _strip(worker, i, data + prefix, n - prefix)
 
 
-cdef void instance_append(
+cdef uint32_t instance_append(
     Worker* worker, Instance* i, const uint8_t* data, uint32_t n
 ) noexcept:
-    # The next bytes of the data set as sent. They must stay until instance_flush.
+    # The next bytes of the data set as sent. They must stay until instance_flush. Returns how many
+    # of them it took: all, except where inflating them would be too much work for one step.
     cdef uint32_t take
     if i.discarding:
         i.drained += n
-        return
+        return n
     if i.header_stage == HEADER_PAST:
-        _data_set(worker, i, data, n)
-    elif i.header_stage == HEADER_PASSING:
-        _strip(worker, i, data, n)
-    elif i.first_have == 0 and n >= EMBEDDED_LOOK:
-        _find_header(worker, i, data, n)
-    else:
-        take = EMBEDDED_LOOK - i.first_have
-        if take > n:
-            take = n
-        if take:
-            memcpy(i.first + i.first_have, data, take)
-        i.first_have += <uint8_t>take
-        if i.first_have < EMBEDDED_LOOK:
-            return
+        return _data_set(worker, i, data, n)
+    if i.header_stage == HEADER_PASSING:
+        return _strip(worker, i, data, n)
+    if i.first_have == 0 and n >= EMBEDDED_LOOK:
+        return _find_header(worker, i, data, n)
+    take = EMBEDDED_LOOK - i.first_have
+    if take > n:
+        take = n
+    if take:
+        memcpy(i.first + i.first_have, data, take)
+    i.first_have += <uint8_t>take
+    if i.first_have == EMBEDDED_LOOK:
         _find_header(worker, i, i.first, EMBEDDED_LOOK)
-        if n > take and not i.discarding:
-            instance_append(worker, i, data + take, n - take)
+        if n > take:
+            take += instance_append(worker, i, data + take, n - take)
+    return take
 
 
 cdef bint _same(Cursor a, Cursor b) noexcept nogil:
@@ -496,7 +452,7 @@ cdef void instance_judge(Worker* worker, Instance* i) noexcept:
         instance_refuse(i, CANNOT_UNDERSTAND, b"empty data set")
     if not i.discarding:
         # Of a deflated data set the tap has seen all only if the stream came to its end.
-        tap_end(&i.tap, not i.deflated or i.inflater != NULL and (<object>i.inflater).eof)
+        tap_end(&i.tap, not i.deflated or i.inflated_all)
         i.sniffed = i.sniffed or i.tap.sniffed
         i.truncated = not i.deflated and i.tap.truncated
         _judge_values(i)

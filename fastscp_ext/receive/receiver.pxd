@@ -51,7 +51,7 @@ cdef class Receiver:
     cdef int _frames(self, Cursor* c) except -1
     cdef uint32_t _unfinished_now(self) noexcept
     cdef int _weigh(self) except -1
-    cdef uint32_t _data(self) except? 0
+    cdef uint32_t _data(self, Cursor* c) except? 0
     cdef int _header(self) except -1
     cdef int _command(self) except -1
     cdef int _other_command(self, bint data_follows) except -1

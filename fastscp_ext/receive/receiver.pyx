@@ -48,7 +48,7 @@ from fastscp_ext.wire.framing cimport (
     COMMAND_PLACE, FRAME_COMMAND, FRAME_DATA, FRAME_HEADER, FRAME_MORE, FRAME_PDU, PDU_ABORT,
     PDU_ASSOCIATE_RQ, PDU_P_DATA_TF, PDU_RELEASE_RQ, PHASE_COMMAND, PHASE_DATA, Framer,
     complaint_text,
-    framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_next,
+    framer_begin, framer_drop_pdu, framer_end, framer_expect, framer_give_back, framer_next,
 )
 
 __all__ = ["Receiver"]
@@ -69,6 +69,7 @@ cdef enum:
     WORK_MOST = 4096
     MESSAGE_WORK = 60
     PYTHON_WORK = 16             # a fragment that is hashed or inflated, or a frame that is traced
+    INFLATED_WORK = 512          # bytes inflated for the tap
 
 
 cdef inline Cursor _bytes_cursor(bytes value):
@@ -253,7 +254,7 @@ cdef class Receiver:
         while True:
             kind = framer_next(f, c)
             if kind == FRAME_DATA:
-                work += self._data()
+                work += self._data(c)
             elif kind == FRAME_MORE:
                 break
             elif kind == FRAME_HEADER:
@@ -303,13 +304,18 @@ cdef class Receiver:
         self.unfinished = self._unfinished_now()
         return self.reception.unfinished.weigh(self, self.unfinished)
 
-    cdef uint32_t _data(self) except? 0:
-        # A fragment of a data set; what it costs.
+    cdef uint32_t _data(self, Cursor* c) except? 0:
+        # A fragment of a data set, or the first of it; what it costs.
         cdef Framer* f = &self.framer
         cdef Instance* i = self.current
-        cdef uint32_t work = PYTHON_WORK if i.deflated or i.hasher != NULL else 1
+        cdef uint32_t work = PYTHON_WORK if i.inflating or i.hasher != NULL else 1
+        cdef uint64_t inflated = i.inflated
+        cdef uint32_t taken
         if f.data.left:
-            instance_append(&self.reception.worker, i, f.data.at, f.data.left)
+            taken = instance_append(&self.reception.worker, i, f.data.at, f.data.left)
+            if taken < f.data.left:
+                framer_give_back(f, c, f.data.left - taken)
+            work += <uint32_t>((i.inflated - inflated) // INFLATED_WORK)
         if f.last:
             if i.discarding:
                 # Its refusal is told in Python, too.

@@ -274,6 +274,17 @@ cdef int framer_next(Framer* f, Cursor* c) noexcept nogil:
         return FRAME_DATA if n else FRAME_MORE
 
 
+cdef void framer_give_back(Framer* f, Cursor* c, uint32_t n) noexcept nogil:
+    f.data.left -= n
+    c.at -= n
+    c.left += n
+    f.pdv_left += n
+    f.pdu_left += n
+    f.in_pdv = True
+    f.last = False
+    f.phase = PHASE_DATA
+
+
 @cython.final
 cdef class PDUStream:
     """Frames out of a byte stream, as Python objects. See framing.pyi."""

@@ -266,16 +266,16 @@ def test_a_tail_behind_a_deflated_stream(tmp_path: Path, mib: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_deflated_stream_that_expands_without_end(tmp_path: Path) -> None:
-    """1 MiB of it would be 1 GiB: the tap inflates only so much, and the rest is stored as sent."""
+    """1 MiB of it is 1 GiB: the tap inflates all of that, in many turns, and keeps nothing."""
     bomb = zlib.compressobj(9, wbits=-15)
     head = data_set(sop="1.2.1", pixels=0)
     data = bomb.compress(head + bytes(512 * MIB)) + bomb.flush()
     data += bytes(len(data) % 2)
     with Service(tmp_path, workers=1) as service, service.peer((1, CT, DEFLATED)) as sender:
         with beside(service, more_descriptors=COMMIT_DESCRIPTORS):
-            for n in range(8):
+            for n in range(2):
                 sender.send(store(n, data, sop="1.2.1", fragment=100_000))
-            assert sender.read_statuses(8) == [(n, 0) for n in range(8)]
+            assert sender.read_statuses(2) == [(n, 0) for n in range(2)]
         sender.release()
 
 

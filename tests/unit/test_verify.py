@@ -48,6 +48,7 @@ from tests.kit import (
     STUDY,
     Service,
     data_set,
+    element,
     path_of,
     store,
 )
@@ -582,6 +583,20 @@ def test_what_stands_behind_a_deflated_stream_is_not_inflated(
         os.close(fd)
     assert len(fed) == 1
     assert fed[0] <= 1 << 20
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_values_far_behind_in_a_deflated_stream(tmp_path: Path, whole: bool) -> None:
+    """As far as a receiver finds them, also right in front of a fault."""
+    plain = element(0x00080005, b"UT", bytes(3 << 20)) + data_set(pixels=0)
+    deflate = zlib.compressobj(wbits=-15)
+    data = deflate.compress(plain) + deflate.flush(zlib.Z_FINISH if whole else zlib.Z_SYNC_FLUSH)
+    (tmp_path / "a.dcm").write_bytes(part10(data if whole else data + b"\xff" * 9, DEFLATED))
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert describe(fd, "a.dcm")["study_instance_uid"] == STUDY
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("syntax", [ELE, ILE, BIG, DEFLATED])
