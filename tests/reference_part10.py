@@ -10,11 +10,18 @@ LONG_FORM = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "
 CAP = 65536
 
 
-def begins_meta(raw: bytes) -> bool:
-    if len(raw) < 6:
+KNOWN = "AEASATCSDADSDTFDFLISLOLTOBODOFOLOVOWPNSHSLSQSSSTSVTMUCUIULUNURUSUTUV"
+
+
+def begins_front(raw: bytes) -> bool:
+    if len(raw) < 8:
         return False
-    group, element = struct.unpack("<HH", raw[:4])
-    return group == 2 and element < 0x0200 and is_vr(raw[4:6].decode("latin-1"))
+    group, element, vr, length = struct.unpack("<HH2s2x", raw[:8]) + struct.unpack("<L", raw[4:8])
+    if element >= {0: 0x6000, 2: 0x0200}.get(group, 0):
+        return False
+    if is_vr(vr.decode("latin-1")):
+        return bool(group == 2 or KNOWN.find(vr.decode()) % 2 == 0)
+    return bool(length <= CAP and (element or length == 4))
 
 
 def is_vr(vr: str) -> bool:
@@ -23,21 +30,24 @@ def is_vr(vr: str) -> bool:
 
 def strip(data: bytes) -> tuple[int, bytes] | None:
     """What `strip_embedded` returns: bytes taken off and transfer syntax, or None."""
-    if begins_meta(data):
-        start = 0
-    elif data[128:132] == b"DICM" and begins_meta(data[132:]):
+    if data[128:132] == b"DICM" and begins_front(data[132:]):
         start = 132
+    elif begins_front(data):
+        start = 0
     else:
         return None
     meta = data[start:]
     syntax = b""
+    fronts = [0, 2]
     at = 0
     while True:
         if at + 8 > min(len(meta), CAP):
             return None
         group, element = struct.unpack_from("<HH", meta, at)
-        if group != 2:
+        if group not in fronts:
             return start + at, syntax
+        if group == 2:
+            fronts = [2]
         vr = meta[at + 4 : at + 6].decode("latin-1")
         if vr in LONG_FORM:
             if at + 12 > min(len(meta), CAP):
@@ -48,9 +58,10 @@ def strip(data: bytes) -> tuple[int, bytes] | None:
             (size,) = struct.unpack_from("<H", meta, at + 6)
             value_at = at + 8
         else:
-            return None
+            (size,) = struct.unpack_from("<L", meta, at + 4)
+            value_at = at + 8
         if value_at + size > min(len(meta), CAP):
             return None
-        if element == 0x0010 and not syntax:
+        if group == 2 and element == 0x0010 and not syntax:
             syntax = meta[value_at : value_at + size].strip(b"\0 \r\n")
         at = value_at + size

@@ -36,5 +36,6 @@ class Layout:
         values: the raw bytes of each key without padding, by name; a key left out is empty.
         A folder's name over 255 bytes, or the file's over 245 without its suffix, is cut and gets a
         hash: a version mark and `.zst` fit behind any file's name. Raises LayoutError: a UID unfit
-        as a name, Study or Series Instance UID empty, or a path too long. ValueError: a key this knows nothing of.
+        as a name, Study or Series Instance UID empty, or a path too long. ValueError: a key this
+        knows nothing of.
         """

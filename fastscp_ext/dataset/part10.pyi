@@ -12,16 +12,23 @@ def build_meta(
     version: bytes,
     sender: bytes,
     receiver: bytes,
+    other_syntax: bytes = b"",
 ) -> bytes:
     """Preamble, prefix and File Meta Information for a data set.
 
     All values without padding; UIDs are cut at 64 bytes, titles and version at 16. `sender` is
     written as source and sending AE title, `_` for what AE does not allow. Empty ones are left out.
+    other_syntax: what the data set might have been in, written as Private Information (0002,0102)
+    of the implementation; with it and the transfer syntax changed for each other the header is as
+    long.
     Source: PS3.10 7.1.
     """
 
 def strip_embedded(data: Buffer, step: int = 0) -> tuple[int, bytes] | None:
     """Take a Part 10 header off the front of `data`, fed in slices of `step` bytes (0: whole).
+
+    Its elements of groups 0000 and 0002 may be in Explicit or Implicit VR Little Endian, with or
+    without a preamble.
 
     Returns (header bytes taken off, its transfer syntax or b"") or None where `data` does not
     begin with a header, or with an unreadable or unfinished one.

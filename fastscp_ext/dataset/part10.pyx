@@ -1,7 +1,8 @@
 """Preamble and File Meta Information (PS3.10 7.1), built and taken off.
 
-A receiver builds one in front of every data set. Some senders put one inside the data set; that
-one is recognised, read for its transfer syntax and left out of what is stored.
+A receiver builds one in front of every data set. Some senders put one inside the data set, or the
+command set, or both; these are recognised, read for the transfer syntax and left out of what is
+stored.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -10,13 +11,14 @@ from libc.string cimport memcpy, memset
 
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport (
-    Cursor, collect, cursor_over, skip, take_span, take_u8, take_u16_le, take_u32_le,
+    Cursor, collect, cursor_over, peek_u8, skip, take_span, take_u8, take_u16_le, take_u32_le,
 )
 from fastscp_ext.dataset.vr cimport VR_INVALID, VR_UNKNOWN, is_long, vr_of
 
 __all__ = ["build_meta", "meta_values", "strip_embedded"]
 
 cdef enum:
+    GROUP_COMMAND = 0x0000
     GROUP_META = 0x0002
     TRANSFER_SYNTAX_UID = 0x0010
 
@@ -62,9 +64,18 @@ cdef uint32_t _title(uint8_t* out, uint16_t element, Cursor value) noexcept nogi
     return size
 
 
+cdef uint32_t _private(uint8_t* out, Cursor value) noexcept nogil:
+    # Private Information (0002,0102), OB: two reserved bytes, then a 32-bit length.
+    cdef uint32_t size = _text(out + 4, 0x0102, 79, 66, value, 64, 0) - SHORT_HEADER
+    _head(out, 0x0102, 79, 66, 0)
+    memset(out + 8, 0, 4)
+    out[8] = <uint8_t>size
+    return LONG_HEADER + size
+
+
 cdef uint32_t meta_build(
     uint8_t* out, Cursor sop_class, Cursor sop_instance, Cursor transfer_syntax,
-    Cursor implementation, Cursor version, Cursor sender, Cursor receiver
+    Cursor implementation, Cursor version, Cursor sender, Cursor receiver, Cursor other_syntax
 ) noexcept nogil:
     # Writes at most META_ROOM bytes and returns how many: UIDs are cut at 64, the rest at 16.
     # `sender` is written as source and as sending AE title; an empty title is left out.
@@ -87,6 +98,9 @@ cdef uint32_t meta_build(
         at += _title(out + at, 0x0017, sender)
     if receiver.left:
         at += _title(out + at, 0x0018, receiver)
+    if other_syntax.left:
+        at += _text(out + at, 0x0100, 85, 73, implementation, 64, 0)
+        at += _private(out + at, other_syntax)
     group = at - META_PREFIX - 12
     _head(out + META_PREFIX, 0x0000, 85, 76, 4)
     out[META_PREFIX + 8] = <uint8_t>(group & 0xFF)
@@ -96,17 +110,28 @@ cdef uint32_t meta_build(
     return at
 
 
-cdef inline bint _meta_element(Cursor c) noexcept nogil:
-    # Whether an explicit VR little endian element of group 0002 begins here.
+cdef bint _front_begins(Cursor c, bint packed) noexcept nogil:
+    # Whether an element of group 0002 or 0000 begins here.
     cdef uint16_t group = 0
-    cdef uint16_t element = 0
+    cdef uint16_t number = 0
     cdef uint8_t vr0 = 0
     cdef uint8_t vr1 = 0
-    return (
-        take_u16_le(&c, &group) and group == GROUP_META and take_u16_le(&c, &element)
-        and element < 0x0200 and take_u8(&c, &vr0) and take_u8(&c, &vr1)
-        and vr_of(vr0, vr1) != VR_INVALID
-    )
+    cdef uint32_t length = 0
+    cdef VR vr
+    if not (take_u16_le(&c, &group) and take_u16_le(&c, &number)
+            and peek_u8(&c, 0, &vr0) and peek_u8(&c, 1, &vr1) and take_u32_le(&c, &length)):
+        return False
+    vr = vr_of(vr0, vr1)
+    if group == GROUP_META:
+        if number >= 0x0200:
+            return False
+        if vr != VR_INVALID:
+            return True
+    elif group != GROUP_COMMAND or number >= 0x6000:
+        return False
+    elif vr != VR_INVALID:
+        return vr != VR_UNKNOWN and not packed
+    return not packed and length <= EMBEDDED_CAP and (number != 0 or length == 4)
 
 
 cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil:
@@ -120,6 +145,7 @@ cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil:
     found.size = SHORT_HEADER
     if not take_u16_le(&at, &group):
         return META_CUT
+    found.group = group
     if group != GROUP_META:
         return META_END
     if not (take_u16_le(&at, &found.number) and take_u8(&at, &vr0) and take_u8(&at, &vr1)
@@ -138,14 +164,52 @@ cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil:
     return META_ELEMENT
 
 
-cdef uint32_t embedded_prefix(const uint8_t* data, uint32_t n) noexcept nogil:
+cdef int _take_front(Cursor* c, MetaElement* found, bint meta_seen) noexcept nogil:
+    # As take_meta, and also group 0000 in front of group 0002, and Implicit VR.
+    cdef Cursor at = c[0]
+    cdef uint16_t group = 0
+    cdef uint8_t vr0 = 0
+    cdef uint8_t vr1 = 0
+    cdef uint16_t short_length = 0
+    cdef uint32_t length = 0
+    found.vr = VR_UNKNOWN
+    found.size = SHORT_HEADER
+    if not take_u16_le(&at, &group):
+        return META_CUT
+    found.group = group
+    if group != GROUP_META and (group != GROUP_COMMAND or meta_seen):
+        return META_END
+    if not (take_u16_le(&at, &found.number) and peek_u8(&at, 0, &vr0) and peek_u8(&at, 1, &vr1)):
+        return META_CUT
+    found.vr = vr_of(vr0, vr1)
+    if found.vr == VR_INVALID:
+        if not take_u32_le(&at, &length):
+            return META_CUT
+    else:
+        skip(&at, 2)
+        if not take_u16_le(&at, &short_length):
+            return META_CUT
+        length = short_length
+    if is_long(found.vr):
+        found.size = LONG_HEADER
+        if not take_u32_le(&at, &length):
+            return META_CUT
+    found.size = found.size + length if length <= NO_META - LONG_HEADER else NO_META
+    if not take_span(&at, length, &found.value):
+        return META_CUT
+    c[0] = at
+    return META_ELEMENT
+
+
+cdef uint32_t embedded_prefix(const uint8_t* data, uint32_t n, bint packed) noexcept nogil:
     cdef Cursor c = cursor_over(data, n)
+    cdef Cursor behind = c
     cdef uint32_t magic = 0
-    if _meta_element(c):
-        return 0
-    if skip(&c, 128) and take_u32_le(&c, &magic) and magic == 0x4D434944 and _meta_element(c):
-        return META_PREFIX
-    return NO_META
+    # First of all: a preamble of zeros reads like elements of group 0000.
+    if skip(&behind, 128) and take_u32_le(&behind, &magic) and magic == 0x4D434944:
+        if _front_begins(behind, packed):
+            return META_PREFIX
+    return 0 if _front_begins(c, packed) else NO_META
 
 
 cdef void embedded_begin(Embedded* e) noexcept nogil:
@@ -188,15 +252,17 @@ cdef int embedded_feed(Embedded* e, Cursor* c) noexcept nogil:
         if e.have < e.want:
             return STRIP_MORE
         head = cursor_over(e.bytes + e.at, e.have - e.at)
-        outcome = take_meta(&head, &found)
+        outcome = _take_front(&head, &found, e.meta_seen)
         if outcome == META_END:
             return STRIP_DONE
-        if found.vr == VR_INVALID or found.size > EMBEDDED_CAP:
+        if found.size > EMBEDDED_CAP:
             return STRIP_BAD
         if outcome == META_CUT:
             e.want = e.at + found.size
             continue
-        if found.number == TRANSFER_SYNTAX_UID and not e.transfer_syntax.left:
+        e.meta_seen = found.group == GROUP_META
+        if (e.meta_seen and found.number == TRANSFER_SYNTAX_UID
+                and not e.transfer_syntax.left):
             e.transfer_syntax = trimmed_uid(found.value)
         e.at = e.have - head.left
         e.want = e.at + SHORT_HEADER
@@ -205,13 +271,14 @@ cdef int embedded_feed(Embedded* e, Cursor* c) noexcept nogil:
 def build_meta(
     bytes sop_class not None, bytes sop_instance not None, bytes transfer_syntax not None,
     bytes implementation not None, bytes version not None, bytes sender not None,
-    bytes receiver not None,
+    bytes receiver not None, bytes other_syntax not None=b"",
 ):
     """Preamble, prefix and File Meta Information for a data set. See part10.pyi."""
     cdef uint8_t out[META_ROOM]
     cdef uint32_t n = meta_build(
         out, _over(sop_class), _over(sop_instance), _over(transfer_syntax),
         _over(implementation), _over(version), _over(sender), _over(receiver),
+        _over(other_syntax),
     )
     return out[:n]
 
@@ -225,7 +292,7 @@ def strip_embedded(data not None, Py_ssize_t step=0):
     cdef bytes held = bytes(data)
     cdef const uint8_t* base = held
     cdef uint32_t size = <uint32_t>len(held)
-    cdef uint32_t prefix = embedded_prefix(base, size)
+    cdef uint32_t prefix = embedded_prefix(base, size, False)
     cdef uint32_t cut
     cdef Embedded e
     cdef Cursor c
@@ -254,7 +321,7 @@ def meta_values(data not None):
     """The values of the File Meta Information that `data` begins with. See part10.pyi."""
     cdef bytes held = bytes(data)
     cdef Cursor c = _over(held)
-    cdef uint32_t prefix = embedded_prefix(c.at, c.left)
+    cdef uint32_t prefix = embedded_prefix(c.at, c.left, True)
     cdef MetaElement found
     cdef Cursor value
     values = {}

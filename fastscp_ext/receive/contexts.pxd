@@ -5,13 +5,18 @@ from libc.stdint cimport uint8_t, uint16_t
 from fastscp_ext.wire.cursor cimport Cursor
 
 
+# How the data sets of a transfer syntax are encoded: of syntaxes.py, and tap.pxd.
+ctypedef struct Encoding:
+    uint8_t tap_syntax            # UNKNOWN: it tells nothing
+    bint deflated
+    uint8_t pixels
+
 ctypedef struct Context:
     uint16_t abstract_at          # places in the association's `uids`
     uint16_t transfer_at
     uint8_t abstract_size         # bytes, <= 64
     uint8_t transfer_size
-    uint8_t tap_syntax
-    bint deflated
+    Encoding encoding
     bint storage
 
 

@@ -7,6 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 
+from fastscp_ext.dataset.syntaxes import pixels_of
+
 __all__ = []
 
 
@@ -40,8 +42,9 @@ cdef class Contexts:
             context.abstract_size = len(abstract)
             context.transfer_at = at[transfer]
             context.transfer_size = len(transfer)
-            context.tap_syntax = tap_syntax
-            context.deflated = deflated
+            context.encoding.tap_syntax = tap_syntax
+            context.encoding.deflated = deflated
+            context.encoding.pixels = pixels_of(transfer)
             context.storage = storage
             self.in_use[context_id & 255] = 1
             self.places[context_id & 255] = <uint8_t>used

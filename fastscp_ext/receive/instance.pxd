@@ -9,6 +9,7 @@ from fastscp_ext.commit.flush_pool cimport flush_job
 from fastscp_ext.commit.remover cimport remover
 from fastscp_ext.dataset.part10 cimport META_ROOM, Embedded
 from fastscp_ext.dataset.tap cimport TapState
+from fastscp_ext.receive.contexts cimport Encoding
 from fastscp_ext.receive.rules cimport Treatment
 from fastscp_ext.shared.block cimport STAMPS, Live, Unflushed, WorkerRows
 
@@ -121,7 +122,11 @@ ctypedef struct Instance:
     Cursor calling_ae
     Cursor called_ae
     uint32_t meta_size
-    bint meta_due
+    bint meta_due            # built once the tap has seen the first of the data set
+    bint meta_stale          # in the part stands another one, of the same length
+    Encoding encoding        # of `transfer_syntax`
+    Encoding other           # of `other_syntax`
+    uint16_t other_size
     uint8_t first_have
     uint32_t path_size
     uint32_t path_hash       # of the path it was judged to have
@@ -133,6 +138,7 @@ ctypedef struct Instance:
     uint8_t sop_instance_raw[RAW_UID_ROOM]  # Affected SOP Instance UID likewise
     uint8_t move_ae[16]
     uint8_t transfer_syntax[64]  # of the data set
+    uint8_t other_syntax[64]     # which may still turn out to be it, and stands in `meta`, too
     char part[PART_ROOM]
     char comment[COMMENT_ROOM]
     char path[PATH_ROOM]     # below the store, with its NUL
@@ -149,7 +155,7 @@ cdef Cursor sop_class_uid(Instance* i) noexcept nogil
 cdef Cursor sop_instance_uid(Instance* i) noexcept nogil
 # As it was found in the data set, without its padding.
 cdef Cursor tapped_uid(const Instance* i, int key) noexcept nogil
-cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil
+cdef void instance_begin(Instance* i, const Encoding* encoding) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil

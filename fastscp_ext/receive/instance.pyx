@@ -12,6 +12,7 @@ from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
 from posix.fcntl cimport O_CREAT, O_EXCL, O_WRONLY
 from posix.time cimport clock_gettime, clockid_t, timespec
+from posix.types cimport off_t
 from posix.uio cimport iovec, writev
 from posix.unistd cimport close
 
@@ -28,19 +29,21 @@ from fastscp_ext.dataset.part10 cimport (
     EMBEDDED_LOOK, NO_META, STRIP_BAD, STRIP_MORE, embedded_begin, embedded_end, embedded_feed,
     embedded_prefix, meta_build,
 )
+from fastscp_ext.receive.contexts cimport Encoding
+from fastscp_ext.receive.label cimport (
+    LABEL_CHANGED, LABEL_WRONG, label_begun, label_judged, label_named, pixels_contradict,
+)
 from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
-    TAP_KEYS, TAP_SYNTAX_UNKNOWN, tap_begin, tap_end, tap_feed, tap_value,
+    TAP_KEYS, tap_begin, tap_end, tap_feed, tap_value,
 )
 from fastscp_ext.dataset.uid cimport uid_is_strict
 from fastscp_ext.status cimport (
     CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
 )
 from fastscp_ext.text cimport put_hex8, put_padded
-
-from fastscp_ext.dataset.syntaxes import encoding_of
 
 __all__ = []
 
@@ -51,6 +54,9 @@ cdef extern from "fcntl.h" nogil:
     int O_CLOEXEC
     int O_NOFOLLOW
     int openat(int dirfd, const char* path, int flags, ...)
+
+cdef extern from "unistd.h" nogil:
+    ssize_t pwrite(int fd, const void* data, size_t size, off_t offset)
 
 cdef enum:
     _FILING = (1 << KEY_STUDY_UID) | (1 << KEY_SERIES_UID)
@@ -83,18 +89,19 @@ cdef Cursor tapped_uid(const Instance* i, int key) noexcept nogil:
     return trimmed_uid(tap_value(&i.tap, key))
 
 
-cdef void instance_begin(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
+cdef void instance_begin(Instance* i, const Encoding* encoding) noexcept nogil:
     # Everything up to `transfer_syntax` was set by the caller, the rest was zeroed.
     i.fd = -1
     i.lock_fd = -1
     i.stage = STAGE_RECEIVING
     i.header_stage = HEADER_UNKNOWN
-    _begin_tap(i, tap_syntax, deflated)
+    i.encoding = encoding[0]
+    _begin_tap(i)
 
 
-cdef void _begin_tap(Instance* i, int tap_syntax, bint deflated) noexcept nogil:
-    i.deflated = i.inflating = deflated
-    tap_begin(&i.tap, TAP_EXPLICIT_LE if deflated else tap_syntax)
+cdef void _begin_tap(Instance* i) noexcept nogil:
+    i.deflated = i.inflating = i.encoding.deflated
+    tap_begin(&i.tap, TAP_EXPLICIT_LE if i.deflated else i.encoding.tap_syntax)
 
 
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil:
@@ -247,41 +254,38 @@ cdef uint32_t _data_set(
         (<object>i.hasher).update(<const uint8_t[:n]>data)
     if i.meta_due:
         i.meta_due = False
+        if i.other_size:
+            label_begun(i)
+        _build_meta(i)
         if _push(worker, i, i.meta, i.meta_size) < 0:
             return n
     _push(worker, i, data, n)
     return n
 
 
-cdef void _begin_file(Instance* i) noexcept nogil:
-    # What the data set is encoded in is known: the header can be built.
+cdef void _build_meta(Instance* i) noexcept nogil:
     i.meta_size = meta_build(
         i.meta, sop_class_uid(i), sop_instance_uid(i),
         cursor_over(i.transfer_syntax, i.transfer_syntax_size),
         i.implementation, i.version, i.calling_ae, i.called_ae,
+        cursor_over(i.other_syntax, i.other_size),
     )
+
+
+cdef void _begin_file(Instance* i) noexcept nogil:
+    # What comes is data set. The header is built once the tap has seen the first of it.
     i.meta_due = True
     i.header_stage = HEADER_PAST
 
 
 cdef void _embedded_done(Worker* worker, Instance* i) noexcept:
-    # The embedded header has passed; what it says of the data set holds from here.
-    cdef Cursor transfer_syntax = i.embedded.transfer_syntax
-    cdef object known
+    # The embedded header has passed. The eight bytes read too far start the data set; they must
+    # outlive this call.
     i.stripped = i.stripped + i.embedded.at
-    if transfer_syntax.left == 0 or transfer_syntax.left > 64:
-        instance_refuse(i, CANNOT_UNDERSTAND, b"embedded file header without transfer syntax")
-        return
-    known = encoding_of(transfer_syntax.at[:transfer_syntax.left])
-    if known[0] == TAP_SYNTAX_UNKNOWN:
-        instance_refuse(i, CANNOT_UNDERSTAND, b"embedded file header, unknown transfer syntax")
-        return
-    memcpy(i.transfer_syntax, transfer_syntax.at, transfer_syntax.left)
-    i.transfer_syntax_size = <uint16_t>transfer_syntax.left
-    _begin_tap(i, known[0], known[1])
-    # The eight bytes read too far start the data set; they must outlive this call.
     memcpy(i.first, i.embedded.bytes + i.embedded.at, 8)
+    label_named(i, i.embedded.transfer_syntax)
     embedded_end(&i.embedded)
+    _begin_tap(i)
     _begin_file(i)
 
 
@@ -296,9 +300,6 @@ cdef uint32_t _strip(Worker* worker, Instance* i, const uint8_t* data, uint32_t 
         embedded_end(&i.embedded)
         return n
     _embedded_done(worker, i)
-    if i.discarding:
-        embedded_end(&i.embedded)
-        return n
     _data_set(worker, i, i.first, 8)
     n -= c.left
     if c.left and not i.discarding:
@@ -311,7 +312,7 @@ cdef uint32_t _find_header(
 ) noexcept:
     # `data` starts the data set and is long enough to tell, or all there is. Returns how many of
     # its bytes are done with: all of those that are no more than EMBEDDED_LOOK.
-    cdef uint32_t prefix = embedded_prefix(data, n)
+    cdef uint32_t prefix = embedded_prefix(data, n, i.deflated)
     if prefix == NO_META:
         _begin_file(i)
         return _data_set(worker, i, data, n) if n else 0
@@ -415,8 +416,6 @@ cdef void _judge_values(Instance* i) noexcept:
         values[k] = tap_value(&i.tap, k)
     for k in (KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
         values[k] = trimmed_uid(values[k])
-    if i.stripped and i.sniffed:
-        instance_refuse(i, CANNOT_UNDERSTAND, b"data set does not match its embedded header")
     found = values[<int>KEY_SOP_INSTANCE_UID]
     if found.left and not _same(found, sop_instance_uid(i)):
         instance_refuse(i, DATA_SET_MISMATCH, b"SOP Instance UID differs from the data set's")
@@ -441,6 +440,41 @@ cdef void _judge_values(Instance* i) noexcept:
         instance_refuse(i, INVALID_SOP_INSTANCE, b"UID is not made of digits and dots")
 
 
+cdef void _judge_label(Instance* i) noexcept nogil:
+    # Whether the data set is in the transfer syntax that its file names.
+    cdef int label
+    i.sniffed = i.sniffed or i.tap.sniffed or pixels_contradict(i, &i.encoding)
+    if not i.stripped:
+        return
+    i.sniffed = False
+    label = label_judged(i)
+    if label == LABEL_WRONG:
+        instance_refuse(i, CANNOT_UNDERSTAND, b"data set does not match its embedded header")
+    elif label == LABEL_CHANGED:
+        # What is still to be written is so from `meta`, too.
+        _build_meta(i)
+        i.meta_stale = i.fd >= 0
+
+
+cdef int _rewrite_meta(Worker* worker, Instance* i) noexcept nogil:
+    # In the part, whose data set stays where it is: the header is as long as it was.
+    cdef uint32_t at = 0
+    cdef ssize_t n
+    cdef int failed = 0
+    disk_begin(worker)
+    while at < i.meta_size and not failed:
+        n = pwrite(i.fd, i.meta + at, i.meta_size - at, at)
+        if n >= 0:
+            at += <uint32_t>n
+        elif errno != EINTR:
+            failed = errno
+    disk_end(worker)
+    if failed:
+        instance_fail(i, failed, b"write a part file")
+        return -1
+    return 0
+
+
 cdef void instance_judge(Worker* worker, Instance* i) noexcept:
     # The last byte has come: every check that may refuse the instance, and its path.
     # Leaves STAGE_COMPLETE, or a status and no part.
@@ -453,11 +487,11 @@ cdef void instance_judge(Worker* worker, Instance* i) noexcept:
     if not i.discarding:
         # Of a deflated data set the tap has seen all only if the stream came to its end.
         tap_end(&i.tap, not i.deflated or i.inflated_all)
-        i.sniffed = i.sniffed or i.tap.sniffed
+        _judge_label(i)
         i.truncated = not i.deflated and i.tap.truncated
         _judge_values(i)
-    if not i.discarding:
-        instance_flush(worker, i)
+    if not i.discarding and instance_flush(worker, i) == 0 and i.meta_stale:
+        _rewrite_meta(worker, i)
     if i.discarding:
         worker.iov_used = 0
         instance_drop_part(worker, i)

@@ -453,7 +453,7 @@ cdef class Receiver:
             if scan.present & ~scan.unusable & CMD_HAS_MOVE_ORIGINATOR_MESSAGE_ID:
                 i.has_move_id = True
                 i.move_id = scan.move_originator_message_id
-        instance_begin(i, context.tap_syntax, context.deflated)
+        instance_begin(i, &context.encoding)
 
     cdef int _judge(self, Instance* i, Context* context) except -1:
         # Refuse what the command set alone, or the state of the store, rules out.

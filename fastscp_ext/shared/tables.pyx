@@ -105,8 +105,6 @@ _REASONS = (
     (CANNOT_UNDERSTAND, b"file header in the data set", 0),
     (CANNOT_UNDERSTAND, b"data set ends inside a file header", 0),
     (CANNOT_UNDERSTAND, b"unreadable file header in the data set", 0),
-    (CANNOT_UNDERSTAND, b"embedded file header without transfer syntax", 0),
-    (CANNOT_UNDERSTAND, b"embedded file header, unknown transfer syntax", 0),
     (CANNOT_UNDERSTAND, b"data set does not match its embedded header", 0),
     *((status, None, 0) for status in (
         INVALID_SOP_INSTANCE, SOP_CLASS_NOT_SUPPORTED, DUPLICATE_INVOCATION, OUT_OF_RESOURCES,

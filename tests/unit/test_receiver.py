@@ -75,7 +75,11 @@ LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 PRIVATE_SYNTAX = "1.2.3.4.5"
 IMPLEMENTATION = b"1.2.3.77"
 VERSION = b"UNIT_TEST"
-CONTEXTS = ((1, CT, ELE), (3, CT, ILE), (5, CT, BIG), (7, CT, DEFLATED), (9, CT, PRIVATE_SYNTAX))
+JPEG = "1.2.840.10008.1.2.4.70"
+CONTEXTS = (
+    (1, CT, ELE), (3, CT, ILE), (5, CT, BIG), (7, CT, DEFLATED), (9, CT, PRIVATE_SYNTAX),
+    (13, CT, JPEG),
+)  # fmt: skip
 # Of the clock in <linux/time.h>; Python has no name for it.
 MONOTONIC_COARSE = 6
 ECHO_RSP = encode_command({0x0100: 0x8030, 0x0120: 99, 0x0800: 0x0101, 0x0900: 0})
@@ -686,9 +690,9 @@ REFUSED: dict[str, tuple[bytes, bytes | None, bool, int]] = {
     "header without end": (store_rq(), meta()[:200], False, 0xC000),
     "header and nothing": (store_rq(), meta(), False, 0xC000),
     "header garbled": (store_rq(), meta()[:160] + b"\0" * 200, False, 0xC000),
-    "header without syntax": (store_rq(), meta(syntax="") + data_set(), False, 0xC000),
-    "header of unknown syntax": (store_rq(), meta(syntax="1.2.3") + data_set(), False, 0xC000),
-    "header of another syntax": (store_rq(), meta(syntax=BIG) + data_set(), False, 0xC000),
+    "header without syntax": (store_rq(), meta(syntax="") + data_set(ILE), False, 0xC000),
+    "header of unknown syntax": (store_rq(), meta(syntax="1.2.3") + data_set(ILE), False, 0xC000),
+    "header of another syntax": (store_rq(), meta(syntax=BIG) + data_set(ILE), False, 0xC000),
 }
 
 
