@@ -10,7 +10,10 @@ LONG_FORM = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "
 CAP = 65536
 
 
-KNOWN = "AEASATCSDADSDTFDFLISLOLTOBODOFOLOVOWPNSHSLSQSSSTSVTMUCUIULUNURUSUTUV"
+KNOWN = (
+    *LONG_FORM, "AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH",
+    "SL", "SS", "ST", "TM", "UI", "UL", "US",
+)  # fmt: skip
 
 
 def begins_front(raw: bytes) -> bool:
@@ -20,7 +23,7 @@ def begins_front(raw: bytes) -> bool:
     if element >= {0: 0x6000, 2: 0x0200}.get(group, 0):
         return False
     if is_vr(vr.decode("latin-1")):
-        return bool(group == 2 or KNOWN.find(vr.decode()) % 2 == 0)
+        return bool(group == 2 or vr.decode() in KNOWN)
     return bool(length <= CAP and (element or length == 4))
 
 

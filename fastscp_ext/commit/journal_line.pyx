@@ -164,6 +164,14 @@ cdef void line_stored(Lines* lines, const Worker* worker, Instance* i) noexcept 
         _put_text(lines, b',"durability":"buffered"')
     if i.truncated:
         _put_text(lines, b',"truncated":true')
+    if i.tap.stopped:
+        _put_text(lines, b',"unread_from":"(')
+        put_upper_hex(text, i.tap.stop_tag >> 16, 4)
+        put_upper_hex(text + 5, i.tap.stop_tag & 0xFFFF, 4)
+        text[4] = c","
+        _put(lines, text, 9)
+        _put_number(lines, b') at byte ', i.tap.stop_at)
+        _put_text(lines, b'"')
     if i.sniffed:
         _put_text(lines, b',"syntax_mismatch":true')
     if i.odd_uid:

@@ -102,6 +102,8 @@ ctypedef struct Instance:
     uint8_t duplicate
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
+    bint unread              # they were not found, for the tap stopped at `unread_tag`
+    uint32_t unread_tag
     bint deflated
     bint inflating           # for the tap, which has not all it wants
     bint inflated_all        # to the end of the stream

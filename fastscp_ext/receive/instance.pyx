@@ -43,7 +43,7 @@ from fastscp_ext.dataset.uid cimport uid_is_strict
 from fastscp_ext.status cimport (
     CANNOT_UNDERSTAND, DATA_SET_MISMATCH, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
 )
-from fastscp_ext.text cimport put_hex8, put_padded
+from fastscp_ext.text cimport put_decimal, put_hex8, put_padded, put_upper_hex
 
 __all__ = []
 
@@ -377,11 +377,24 @@ cdef void _received_date(Instance* i, char* out) noexcept nogil:
     put_padded(out, <uint32_t>day.tm_mday, 2)
 
 
+cdef void _say_where(const Instance* i, char* out) noexcept nogil:
+    # Where reading stopped: at most 59 characters and a NUL. The byte is one of the data set as it
+    # is stored; of a deflated one, as it is inflated.
+    cdef uint32_t tag = i.tap.stop_tag
+    memcpy(out, b"cannot be read past (", 21)
+    out = put_upper_hex(out + 21, tag >> 16, 4)
+    out[0] = c","
+    out = put_upper_hex(out + 1, tag & 0xFFFF, 4)
+    memcpy(out, b") at byte ", 10)
+    put_decimal(out + 10, i.tap.stop_at)[0] = 0
+
+
 cdef void _find_path(Instance* i, const Cursor* values) noexcept:
     # Its path below the store, or a refusal that says why there is none.
     cdef Layout layout = (<Rules>i.rules).layout
     cdef uint32_t size = 0
     cdef int bad_key = -1
+    cdef char where[COMMENT_ROOM]
     cdef int outcome = layout.render_into(
         values, <uint8_t*>i.path, PATH_ROOM - VERSION_ROOM, &size, &bad_key)
     if outcome == LAYOUT_OK:
@@ -395,6 +408,11 @@ cdef void _find_path(Instance* i, const Cursor* values) noexcept:
         if i.tap.conflicting & _FILING:
             instance_refuse(
                 i, CANNOT_UNDERSTAND, b"two different Study or Series Instance UIDs found")
+        elif i.tap.stopped:
+            i.unread = True
+            i.unread_tag = i.tap.stop_tag
+            _say_where(i, where)
+            instance_refuse(i, CANNOT_UNDERSTAND, where)
         elif i.tap.unproved & _FILING:
             instance_refuse(
                 i, CANNOT_UNDERSTAND, b"broken sequences: Study or Series Instance UID not sure")

@@ -37,6 +37,8 @@ cdef inline void _fill(StoreResponse* response, Instance* i) noexcept nogil:
     response.message_id = i.message_id
     response.status = i.status
     response.offending = i.offending
+    response.unread = i.unread
+    response.unread_tag = i.unread_tag
     response.sop_class_uid = cursor_over(i.sop_class_raw, i.sop_class_size)
     response.sop_instance_uid = cursor_over(i.sop_instance_raw, i.sop_instance_size)
     response.comment = cursor_over(<uint8_t*>i.comment, <uint32_t>strlen(i.comment))

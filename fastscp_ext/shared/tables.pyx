@@ -6,7 +6,7 @@ A row's number is its place: whoever changes an order here makes another version
 import errno
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, strcmp
+from libc.string cimport memcmp, memcpy, strlen, strncmp
 
 from fastscp_ext.shared.block cimport STATUS_ROWS, SYNTAX_ROWS
 from fastscp_ext.status cimport (
@@ -97,6 +97,8 @@ _REASONS = (
     (CANNOT_UNDERSTAND, b"empty data set", 0),
     (CANNOT_UNDERSTAND, b"data set ends inside an element", 0),
     (CANNOT_UNDERSTAND, b"no Study or Series Instance UID found", 0),
+    # And where: the rest of the comment.
+    (CANNOT_UNDERSTAND, b"cannot be read past", 0),
     (CANNOT_UNDERSTAND, b"two different Study or Series Instance UIDs found", 0),
     (CANNOT_UNDERSTAND, b"broken sequences: Study or Series Instance UID not sure", 0),
     (CANNOT_UNDERSTAND, b"path too long for the layout", 0),
@@ -145,6 +147,12 @@ cdef int syntax_row(const uint8_t* uid, uint32_t size) noexcept nogil:
     return 0
 
 
+cdef inline bint _says(const char* comment, const char* text) noexcept nogil:
+    # Whether the comment is the text, or begins with it as a sentence with its words.
+    cdef size_t size = strlen(text)
+    return strncmp(comment, text, size) == 0 and (comment[size] == 0 or comment[size] == c" ")
+
+
 cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept nogil:
     # The row of a refusal: of its error where the table knows that, else of its Error Comment, else
     # the one of its status.
@@ -158,7 +166,7 @@ cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept
         at = &_reasons[row]
         # The row without a text is the last one of its status.
         if not at.error_no and at.status == status and (
-            at.text[0] == 0 or strcmp(at.text, comment) == 0
+            at.text[0] == 0 or _says(comment, at.text)
         ):
             return row
     return STATUS_ROW_OTHER

@@ -15,6 +15,8 @@ ctypedef struct StoreResponse:
     uint16_t message_id
     uint16_t status
     uint8_t offending            # bit 0: Study, bit 1: Series Instance UID
+    bint unread                  # first of all this one, which could not be read past
+    uint32_t unread_tag
     Cursor sop_class_uid
     Cursor sop_instance_uid
     Cursor comment

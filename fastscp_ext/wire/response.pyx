@@ -36,9 +36,18 @@ cdef inline uint32_t _value(
     return 8 + padded
 
 
+cdef inline uint32_t _tag(uint8_t* out, uint32_t tag) noexcept nogil:
+    # AT: group, element, little endian.
+    out[0] = <uint8_t>((tag >> 16) & 0xFF)
+    out[1] = <uint8_t>(tag >> 24)
+    out[2] = <uint8_t>(tag & 0xFF)
+    out[3] = <uint8_t>((tag >> 8) & 0xFF)
+    return 4
+
+
 cdef uint32_t store_response(const StoreResponse* response, uint8_t* out) noexcept nogil:
     # C-STORE-RSP command set, at most 480 bytes (PS3.7 9.3.1.2).
-    cdef uint8_t tags[8]
+    cdef uint8_t tags[12]
     cdef Cursor uid = response.sop_class_uid
     cdef uint32_t n = 12
     cdef uint32_t group
@@ -50,15 +59,14 @@ cdef uint32_t store_response(const StoreResponse* response, uint8_t* out) noexce
     n += _u16(out + n, 0x0800, 0x0101)
     n += _u16(out + n, 0x0900, response.status)
     if response.status:
-        # (0020,000D) and (0020,000E) as AT: group, element, little endian.
-        memcpy(tags, b"\x20\x00\x0d\x00\x20\x00\x0e\x00", 8)
-        if response.offending == 3:
-            offending = 8
-        elif response.offending:
-            offending = 4
+        if response.unread:
+            offending += _tag(tags, response.unread_tag)
+        if response.offending & 1:
+            offending += _tag(tags + offending, 0x0020000D)
+        if response.offending & 2:
+            offending += _tag(tags + offending, 0x0020000E)
         if offending:
-            n += _value(
-                out + n, 0x0901, tags + (4 if response.offending == 2 else 0), offending, 0)
+            n += _value(out + n, 0x0901, tags, offending, 0)
         if response.comment.left:
             n += _value(out + n, 0x0902, response.comment.at, response.comment.left, 32)
     uid = response.sop_instance_uid

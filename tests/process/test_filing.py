@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pydicom
 import pytest
 
 from tests.kit import CT, DEFLATED, ELE, ILE, Service, data_set, element, path_of, store
@@ -131,22 +132,66 @@ def test_two_studies_at_once_are_none(service: Service) -> None:
     assert service.instances() == []
 
 
-@pytest.mark.parametrize(
-    ("name", "syntax"),
-    [
-        ("R1a-stray-seqend-other-study-explicit.bin", ELE),
-        ("R1b-stray-seqend-other-study-implicit.bin", ILE),
-    ],
-)
-def test_inputs_of_the_field(service: Service, name: str, syntax: str) -> None:
+def _input(name: str) -> bytes:
     if not FAULTS.is_dir():
         pytest.skip(f"{FAULTS} is not here")
-    data = (FAULTS / name).read_bytes()
-    sop = "1.2.826.0.1.3.1" if syntax == ELE else "1.2.826.0.1.3.2"
-    with service.peer(SYNTAXES[syntax]) as peer:
-        peer.send(store(1, data, sop=sop))
+    return (FAULTS / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "syntax", "sop", "stripped"),
+    [
+        ("R1a-stray-seqend-other-study-explicit.bin", ELE, "1.2.826.0.1.3.1", 0),
+        ("R1b-stray-seqend-other-study-implicit.bin", ILE, "1.2.826.0.1.3.2", 0),
+        ("R2-deflated-1050000-bytes-before-the-uids.bin", DEFLATED, "1.2.826.0.1.3.5", 0),
+        ("R5a-embedded-0002-0003-no-syntax.bin", ELE, "1.2.826.0.1.3.20", 24),
+        (
+            "R5b-embedded-syntax-is-the-negotiated-private-one.bin",
+            "1.3.46.670589.33.1.4.1",
+            "1.2.826.0.1.3.21",
+            30,
+        ),
+        ("R5c-embedded-jpeg-syntax-native-pixels.bin", ELE, "1.2.826.0.1.3.22", 30),
+    ],
+)
+@pytest.mark.parametrize("fragment", [100, 16000])
+def test_inputs_of_the_field(
+    service: Service, name: str, syntax: str, sop: str, stripped: int, fragment: int
+) -> None:
+    data = _input(name)
+    with service.peer((1, CT, syntax)) as peer:
+        peer.send(store(1, data, sop=sop, fragment=fragment))
         assert peer.read_response().status == 0
         peer.release()
     path = path_of(sop, study="1.2.826.0.1.1", series="1.2.826.0.1.2")
     assert service.instances() == [path]
-    assert (service.store / path).read_bytes().endswith(data)
+    assert service.data_of(path) == data[stripped:]
+    fact = service.journal()[-1]
+    assert fact.get("stripped", 0) == stripped
+    assert fact["transfer_syntax_uid"] == syntax
+    meta = pydicom.filereader.read_file_meta_info(service.store / path)
+    assert meta.TransferSyntaxUID == syntax
+
+
+def test_two_patients_whose_ids_differ_behind_a_5c(tmp_path: Path) -> None:
+    """In GB18030 the byte is half of a character."""
+    layout = "{PatientID}/{SOPInstanceUID}.dcm"
+    with Service(tmp_path, "--layout", layout, workers=1) as service, service.peer() as peer:
+        for n in range(2):
+            data = _input(f"R7-patient-id-{n}.bin")
+            peer.send(store(n, data, sop=f"1.2.826.0.1.3.7.{n}"))
+            assert peer.read_response().status == 0
+        peer.release()
+        assert service.instances() == [f"%8C%5C0{n + 1}/1.2.826.0.1.3.7.{n}.dcm" for n in range(2)]
+
+
+def test_two_patients_of_our_own_whose_ids_differ_behind_a_5c(tmp_path: Path) -> None:
+    """The same in Shift JIS."""
+    layout = "{PatientID}/{SOPInstanceUID}.dcm"
+    with Service(tmp_path, "--layout", layout, workers=1) as service, service.peer() as peer:
+        for n in (1, 2):
+            data = data_set(sop=f"1.2.{n}", patient_id=f"\x95\x5c{n}")
+            peer.send(store(n, data, sop=f"1.2.{n}"))
+            assert peer.read_response().status == 0
+        peer.release()
+        assert service.instances() == [f"%95%5C{n}/1.2.{n}.dcm" for n in (1, 2)]

@@ -311,7 +311,7 @@ def test_only_the_admitted_get_rows() -> None:
     rules = [read_allow_rule("CT1@10.0.0.0/8"), read_allow_rule("*@10.0.0.1")]
     books = Admission(Limits(3), rules, shared.rows)
     answers = []
-    asking = [("1", "X"), ("2", "Y"), ("2", "CT1"), ("1", "\xff"), ("1", "Z")]
+    asking = [("1", "X"), ("2", "Y"), ("2", "CT1"), ("1", "%FF"), ("1", "Z")]
     for number, (host, title) in enumerate(asking):
         books.opened(number, f"10.0.0.{host}", 0)
         answer = books.ask(number, title, "FASTSCP")
@@ -368,16 +368,20 @@ def test_every_refusal_has_a_row() -> None:
             assert (getattr(fastscp_ext.status, name), text) in known
         else:
             assert text in {reason for _status, reason in known}
-    source = (Path(fastscp.__file__).parent / "store" / "duplicates.py").read_text("utf-8")
-    said = re.findall(r'status\.(\w+),\s*b"([^"]+)"', source)
+    duplicates = (Path(fastscp.__file__).parent / "store" / "duplicates.py").read_text("utf-8")
+    said = re.findall(r'status\.(\w+),\s*b"([^"]+)"', duplicates)
     assert len(set(said)) == 4
     for name, text in said:
         assert (getattr(fastscp_ext.status, name), text) in known
+    # One goes on with a place.
+    (text,) = set(re.findall(r'memcpy\(out, b"([a-z ]+) \("', source))
+    assert (fastscp_ext.status.CANNOT_UNDERSTAND, text) in known
+    began = {text}
     # Nor does the table have a comment that nobody sends, except those of an error number.
     table = (Path(fastscp_ext.__file__).parent / "shared" / "tables.pyx").read_text("utf-8")
     listed = set(re.findall(r'\([A-Z_]+, b"([^"]+)", 0\)', table[table.index('b"unfinished"') :]))
     assert len(listed) > 20
-    assert listed == {text for _name, text in (*refused, *said)}
+    assert listed == began | {text for _name, text in (*refused, *said)}
     assert status_name(-1) == status_name(1000) == status_name(0) == (None, None)
 
 
@@ -428,7 +432,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 4, 5, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 5, 5, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -441,7 +445,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 4"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 5"),
         (struct.pack("=I", 6), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),
