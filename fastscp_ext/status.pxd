@@ -23,9 +23,11 @@ cpdef enum:
     OUT_OF_RESOURCES = 0xA700
     # SOP class or instance in the data set differ from the command's
     DATA_SET_MISMATCH = 0xA900
-    # no data set; or no Study or Series Instance UID found in it, or two different ones, or one
-    # that may belong to an item, because the sequences in front of it are broken; or
-    # `--on-duplicate refuse`; or a tenth version of one path
+    # no data set; or no Study or Series Instance UID found in it, or two different ones, or
+    # one that may belong to an item, because the sequences in front of it are broken; or
+    # `cannot be read past (0009,1001) at byte 412`, and they were not found up to there; or
+    # the data set agrees neither with the header inside it nor with the negotiated transfer
+    # syntax; or `--on-duplicate refuse`; or a tenth version of one path
     CANNOT_UNDERSTAND = 0xC000
 
 # What others send besides.

@@ -296,7 +296,7 @@ def part10(given: Input) -> None:
     meta = build_meta(*parts)
     assert len(meta) <= 768
     assert len(meta) % 2 == 0
-    syntax = parts[2][:64].rstrip(b"\0 ")
+    syntax = parts[2][:64].strip(b"\0 \r\n")
     assert strip_embedded(meta + b"\x08\0\x05\0CS\0\0") == (len(meta), syntax)
 
 
