@@ -88,8 +88,8 @@ ctypedef struct Framer:
 cdef void framer_begin(Framer* f, uint32_t pdata_cap) noexcept nogil
 cdef void framer_end(Framer* f) noexcept nogil
 cdef int framer_next(Framer* f, Cursor* c) noexcept nogil
-# The last n bytes of the FRAME_DATA just returned come again, as a frame of their own. c: the cursor
-# it came from. 0 < n < data.left.
+# The last n bytes of the FRAME_DATA just returned come again, as a frame of their own. c: where it
+# came from. 0 < n < data.left.
 cdef void framer_give_back(Framer* f, Cursor* c, uint32_t n) noexcept nogil
 cdef void framer_drop_pdu(Framer* f) noexcept nogil
 cdef void framer_expect(Framer* f, bint data_follows) noexcept nogil
