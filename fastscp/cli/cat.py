@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import Store, store_directory
+from fastscp.cli.options import Store, StoreConfigFile, store_directory
 from fastscp.cli.output import os_errors
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log import printable
@@ -32,7 +32,8 @@ def cat(
     ],
     /,
     *,
-    store: Store = "dicom-store",
+    store: Store | None = None,
+    config: StoreConfigFile | None = None,
 ) -> int:
     """Write a stored instance to stdout as a DICOM file, decompressed where it is compressed."""
     import zstandard
@@ -45,7 +46,7 @@ def cat(
             "cat", "would write binary data to the terminal; redirect it, as in `> instance.dcm`"
         )
     with os_errors():
-        found, folder_fd, name = _find(store_directory(store), path)
+        found, folder_fd, name = _find(store_directory(store, config), path)
         with descriptor(folder_fd):
             if is_own(found):
                 raise FastscpError(f"{printable(path)} {OWN}, and the instance as its journal does")

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Group as HelpGroup
 from cyclopts import Parameter
 
-from fastscp.config.settings import SETTINGS, Group, Loaded, load, read_value
+from fastscp.config.settings import SETTINGS, Group, Loaded, load, load_one
 from fastscp.config.values import (
     Duration,
     Many,
     Parsed,
     Switch,
     Whole,
-    read_path,
     read_peer,
     read_title,
 )
@@ -36,6 +35,7 @@ __all__ = [
     "MaxPDULength",
     "Quiet",
     "Store",
+    "StoreConfigFile",
     "Verbose",
     "load_settings",
     "store_directory",
@@ -149,15 +149,23 @@ Store = Annotated[
     Parameter(
         name="--store",
         metavar="DIR",
-        env_var="FASTSCP_STORE",
-        help="Directory of the store. Default: ./dicom-store",
+        help="Directory of the store; else what FASTSCP_STORE or the file with settings names. "
+        "Default: ./dicom-store",
         show_default=False,
     ),
 ]
-_DIRECTORY: Final = Parsed(read_path, "DIR", "a directory")
+StoreConfigFile = Annotated[
+    str,
+    Parameter(
+        name="--config",
+        metavar="FILE",
+        show_default=False,
+        help="TOML file with the settings of serve, for its store; FASTSCP_CONFIG names one too.",
+    ),
+]
 
 
-def store_directory(store: str) -> Path:
-    """What --store names. Raises ConfigError."""
-    path: Path = read_value("--store", store, _DIRECTORY)
+def store_directory(store: str | None, config: str | None) -> Path:
+    """The store that serve would use with the same options. Raises ConfigError."""
+    path: Path = load_one("store", store, None if config is None else Path(config))
     return path

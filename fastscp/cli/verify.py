@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import Store, store_directory
-from fastscp.cli.output import os_errors, plain_table, print_json, table_console
+from fastscp.cli.options import Store, StoreConfigFile, store_directory
+from fastscp.cli.output import os_errors
+from fastscp.cli.verify_output import JSONOutput, Table
+from fastscp.config.settings import read_value
+from fastscp.config.values import Duration, ExplainedError, Parsed, Size, read_text
 from fastscp.errors import StartError, StoreBusyError
-from fastscp.log import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Progress
 
     from fastscp.store.findings import Report, Watcher
+    from fastscp.store.selection import Selection
 
 __all__ = ["verify"]
+
+_DRAW_S: Final = 0.1
 
 
 def verify(
     *,
-    store: Store = "dicom-store",
+    store: Store | None = None,
+    config: StoreConfigFile | None = None,
     adopt: Annotated[
         bool,
         Parameter(
@@ -44,130 +51,161 @@ def verify(
             "*.damaged. No service may be running.",
         ),
     ] = False,
+    study: Annotated[
+        str | None,
+        Parameter(metavar="UID", show_default=False, help="Look at this study alone."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        Parameter(
+            metavar="TIME",
+            show_default=False,
+            help="Look only at what was journaled since then: a date or time such as 2026-05-31 "
+            "or 2026-05-31T08:30 (UTC), or how long ago, such as 24h or 7d.",
+        ),
+    ] = None,
+    max_rate: Annotated[
+        str | None,
+        Parameter(
+            metavar="SIZE/s",
+            show_default=False,
+            help="Read no faster than this, such as 50MiB/s, and leave the disk to the service.",
+        ),
+    ] = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print JSON instead of a table.")
     ] = False,
 ) -> int:
-    """Hold the files of a store against its journal, data set by data set.
+    """Hold the files of a store against its journal, header and data set by data set.
 
     Finds files that are missing, changed, unreadable or unjournaled, and damaged lines of the
     journal. A running service is not disturbed, and what it is storing at the moment is not
     reported. Exit code: 0 nothing found or all put right, 1 something is left, 3 no store there.
     """
-    from fastscp.store import verify as verifying
+    from fastscp.store.verify import Verification
 
-    path = store_directory(store)
-    with os_errors(), _progress() as watcher:
+    path = store_directory(store, config)
+    selection = _selection(study, since)
+    rate = 0 if max_rate is None else read_value("--max-rate", max_rate, _RATE)
+    with os_errors(), _screen() as (line, watcher):
+        output = (JSONOutput if json else Table)(line, path)
+        run = Verification(
+            path,
+            adopt=adopt,
+            repair_journal=repair_journal,
+            selection=selection,
+            rate=rate,
+            tell=lambda finding: output.finding(finding, run.study_depth),
+            watcher=watcher,
+        )
+        report: Report | None = None
         try:
-            report = verifying.verify(
-                path, adopt=adopt, repair_journal=repair_journal, watcher=watcher
-            )
+            report = run.run()
         except StoreBusyError as error:
             holder = f"process {error.pid}" if error.pid is not None else "another process"
             raise StartError(
                 f"the store {path} is in use by {holder}: --adopt and --repair-journal need it to "
                 f"themselves; stop that service first, or verify without them"
             ) from error
-    if json:
-        _print_json(path, report)
-    else:
-        _print_table(path, report)
+        except BrokenPipeError:
+            # Nobody reads any more.
+            raise
+        except BaseException:
+            output.end_early(run.report())
+            raise
+        output.end(report)
     return 0 if report.clean else 1
 
 
+# Options ----------------------------------------------------------------------------------------
+
+
+def _read_rate(raw: object) -> int:
+    """`SIZE` or `SIZE/s`."""
+    rate = Size().read(read_text(raw).removesuffix("/s"))
+    if not rate:
+        raise ValueError("would never read anything")
+    return rate
+
+
+def _read_since(raw: object) -> datetime:
+    """A time, or how long ago it was."""
+    text = read_text(raw)
+    now = datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return now - timedelta(seconds=Duration(0.0, 36500 * 86400.0).read(text))
+    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    if found > now:
+        raise ExplainedError(f"{text!r} is in the future; times without a zone are UTC")
+    return found
+
+
+_RATE: Final = Parsed(_read_rate, "SIZE/s", "a number of bytes a second such as 50MiB/s")
+_SINCE: Final = Parsed(
+    _read_since, "TIME", "a time such as 2026-05-31 or 2026-05-31T08:30, or how long ago, as in 24h"
+)
+_STUDY: Final = Parsed(read_text, "UID", "a Study Instance UID")
+
+
+def _selection(study: str | None, since: str | None) -> Selection:
+    from fastscp.store.selection import Selection
+
+    return Selection(
+        study="" if study is None else read_value("--study", study, _STUDY),
+        since=None if since is None else read_value("--since", since, _SINCE),
+    )
+
+
+# The screen -------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def _progress() -> Iterator[Watcher | None]:
-    """A bar on a terminal, None elsewhere."""
+def _screen() -> Iterator[tuple[Callable[[str], None], Watcher | None]]:
+    """How a line of the result is printed, and a bar on a terminal, None elsewhere."""
     if not sys.stderr.isatty():
-        yield None
+        yield _print, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.progress import TransferSpeedColumn as Speed
+    from rich.text import Text
+
+    both = sys.stdout.isatty()
+    # Where both go to the terminal, one has to know of the other.
+    console = Console(stderr=not both)
+
+    def above_the_bar(line: str) -> None:
+        console.print(Text(line), soft_wrap=True)
 
     with Progress(
         TextColumn("{task.fields[files]} files"),
         BarColumn(),
         Speed(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     ) as bar:
-        task = bar.add_task("verify", total=None, files=0)
+        yield above_the_bar if both else _print, _watcher(bar)
 
-        def watch(*, files: int, size: int, total: int) -> None:
+
+def _print(line: str) -> None:
+    # At once: whoever reads it is to see it when it is found.
+    print(line, flush=True)
+
+
+def _watcher(bar: Progress) -> Watcher:
+    task = bar.add_task("verify", total=None, files=0)
+    drawn = 0.0
+
+    def watch(*, files: int, size: int, total: int) -> None:
+        nonlocal drawn
+        # It costs more than a small file.
+        if (now := time.monotonic()) - drawn >= _DRAW_S:
+            drawn = now
             bar.update(task, files=files, completed=size, total=total)
 
-        yield watch
-
-
-def _print_json(path: Path, report: Report) -> None:
-    shown = {
-        "store": str(path),
-        "clean": report.clean,
-        "lines": report.lines,
-        "files": report.files,
-        "bytes": report.bytes,
-        "torn": report.torn,
-        "mark": report.mark,
-        "suspect": report.suspect,
-        "findings": [
-            {
-                "kind": finding.kind,
-                "path": _encodable(finding.path),
-                "why": finding.why,
-                "settled": finding.settled,
-            }
-            for finding in report.findings
-        ],
-    }
-    print_json(shown)
-
-
-def _encodable(path: str) -> str:
-    """A file name that is no UTF-8, with escapes where it is not."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _print_table(path: Path, report: Report) -> None:
-    from rich.text import Text
-
-    console = table_console()
-    if report.findings:
-        table = plain_table("finding", "path", "why")
-        for finding in report.findings:
-            why = f"{finding.why}: {finding.settled}" if finding.settled else finding.why
-            # Text, not str: nothing in a name is markup.
-            table.add_row(Text(finding.kind), Text(printable(_encodable(finding.path))), Text(why))
-        console.print(table)
-    console.print(Text("\n".join(_summary(path, report))))
-
-
-def _summary(path: Path, report: Report) -> Iterator[str]:
-    left = Counter(finding.kind for finding in report.findings if not finding.settled)
-    settled = sum(1 for finding in report.findings if finding.settled)
-    said = ", ".join(f"{number} {kind}" for kind, number in sorted(left.items()))
-    if settled:
-        said = f"{said or 'nothing left'}, {settled} put right"
-    yield (
-        f"{path}: {report.files} files, {report.bytes / 2**20:.1f} MiB of data sets, "
-        f"{report.lines} journal lines: {said or 'nothing found'}"
-    )
-    if report.torn:
-        yield f"{report.torn} journal files end inside a line, as a crash leaves them: no loss"
-    match report.mark:
-        case "lifted":
-            yield "the mark of an unclean end is lifted: every file is what the journal says"
-        case "stays":
-            yield "the mark of an unclean end stays until nothing is found"
-        case "adopted":
-            yield (
-                f"the mark of an unclean end stays: of {report.suspect} adopted files nobody knows "
-                f"that they are what was sent; send those instances again, and the service "
-                f"compares them"
-            )
-        case "in use":
-            yield (
-                "the mark of an unclean end stays, because a service is running: "
-                "verify once without it"
-            )
+    return watch

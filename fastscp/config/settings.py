@@ -56,6 +56,7 @@ __all__ = [
     "WorkerConfig",
     "allows",
     "load",
+    "load_one",
     "options_table",
     "read_value",
 ]
@@ -486,6 +487,37 @@ def load(
             flag = (spelled or {}).get(field, setting.flag)
             take(setting, raw, flag, f"flag {flag}")
     return Loaded(ServeConfig(**values), sources)
+
+
+def load_one(
+    field: str,
+    flag: object = None,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Any:
+    """One setting of the receiver, for a command that needs no other: `load` for that alone.
+
+    What is wrong with other settings matters to the receiver only. Raises ConfigError.
+    """
+    if environ is None:
+        environ = os.environ
+    setting = _BY_NAME[field.replace("_", "-")]
+    from_file = None
+    if file is not None:
+        from_file = _one_of_file(setting, file, "--config")
+    if flag is not None:
+        return read_value(setting.flag, flag, setting.kind)
+    if (raw := environ.get(setting.environment)) is not None:
+        return read_value(setting.environment, raw, setting.kind)
+    # The file that the environment names is a habit, not a request: it is read where it is needed.
+    if file is None and (variable := environ.get(_FILE_VARIABLE)):
+        from_file = _one_of_file(setting, Path(variable), _FILE_VARIABLE)
+    return getattr(ServeConfig(), setting.field) if from_file is None else from_file
+
+
+def _one_of_file(setting: Setting, file: Path, option: str) -> Any:
+    raw = _read_file(file, option).get(setting.name)
+    return None if raw is None else read_value(f"{file}: {setting.name}", raw, setting.kind)
 
 
 def _read_file(file: Path, option: str) -> dict[str, object]:

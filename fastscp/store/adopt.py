@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.errors import FastscpError
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import Segments, append_fact, last_sequence
 from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
 from fastscp.store.unflushed import Marks
+from fastscp_ext import Layout, LayoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from fastscp.store.reading import Described
 
 __all__ = ["ADOPTED", "Adoption"]
 
@@ -28,15 +34,27 @@ _BATCH: Final = 256
 _SEGMENT_BYTES: Final = 64 << 20
 
 
+# A date that no instance has: in its place any date of arrival will do.
+_SOME_DATE: Final = b"00000000"
+# Directories that are known to be flushed, so that this is not done once an instance.
+_FLUSHED_MOST: Final = 4096
+
+
 class Adoption:
     """Writes the lines of instances that have none.
 
     suspect: a buffered life ended uncleanly, so that a file may be less than was written to it.
+    layout: of the store, "" if it is not known. has_below: as in `Records`.
+    Raises FastscpError where the journal cannot be written; what was told as adopted is.
     """
 
-    def __init__(self, dir_fd: int, *, suspect: bool) -> None:
+    def __init__(
+        self, dir_fd: int, *, suspect: bool, layout: str, has_below: Callable[[str], bool]
+    ) -> None:
         self._dir_fd = dir_fd
         self._suspect = suspect
+        self._layout = Layout(layout) if layout else None
+        self._has_below = has_below
         start = f"{time.time_ns() // 1000:x}"
         durable = flush_folder_at(dir_fd, JOURNAL)
         self._segments = Segments(dir_fd, start, f"verify-{os.getpid()}", durable=durable)
@@ -45,27 +63,41 @@ class Adoption:
         self._journal_bytes = 0
         self._flushed: set[str] = set()
         self._marks = Marks(dir_fd)
+        self._batch: list[tuple[Finding, dict[str, Any]]] = []
+        self._adopted = 0
 
-    def adopt(self, findings: list[Finding]) -> Iterator[Finding]:
-        """The findings, those of adopted instances settled. Raises OSError: some are adopted."""
+    def take(self, finding: Finding) -> Iterator[Finding]:
+        """Adopt what has no line; gives the findings that are done, those of adopted ones settled.
+
+        Some wait for others, until `finish`.
+        """
+        if finding.kind is not Kind.UNJOURNALED or finding.inside:
+            yield finding
+            return
         try:
-            batch: list[tuple[Finding, dict[str, Any]]] = []
-            for finding in findings:
-                if finding.kind is not Kind.UNJOURNALED:
-                    yield finding
-                    continue
-                try:
-                    batch.append((finding, self._prepare(finding.path)))
-                except NoInstanceError as error:
-                    yield replace(finding, why=f"{finding.why}, and it {error}: not adopted")
-                except OSError as error:
-                    yield Finding(Kind.UNREADABLE, finding.path, reason(error))
-                if len(batch) == _BATCH:
-                    yield from self._journal(batch)
-                    batch = []
-            yield from self._journal(batch)
-        finally:
-            self._segments.close()
+            self._batch.append((finding, self._prepare(finding.path)))
+        except NoInstanceError as error:
+            yield replace(finding, why=f"{finding.why}, and it {error}: not adopted")
+        except OSError as error:
+            yield Finding(Kind.UNREADABLE, finding.path, reason(error))
+        if len(self._batch) == _BATCH:
+            yield from self.finish()
+
+    def finish(self) -> Iterator[Finding]:
+        """Write the lines of those that wait."""
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        try:
+            self._journal(batch)
+        except OSError as error:
+            raise FastscpError(self._explain(error)) from error
+        self._adopted += len(batch)
+        for finding, _members in batch:
+            yield replace(finding, settled=ADOPTED)
+
+    def close(self) -> None:
+        self._segments.close()
 
     def _prepare(self, path: str) -> dict[str, Any]:
         """Read an instance and make it durable; returns the members that it gives its line."""
@@ -73,7 +105,9 @@ class Adoption:
             raise NoInstanceError("is no regular file")
         if self._marks.covers(path):
             raise NoInstanceError("may not be on the disk, because a flush failed")
-        members = describe(self._dir_fd, path)
+        described = describe(self._dir_fd, path)
+        self._refuse_foreign(path, described)
+        members = described.members
         if self._suspect:
             if members.get("truncated"):
                 raise NoInstanceError("ends inside an element after an unclean end of the service")
@@ -85,6 +119,8 @@ class Adoption:
                 # The next try would succeed, and mean nothing.
                 self._marks.leave("file", path, error.errno or 0)
                 raise
+        if len(self._flushed) > _FLUSHED_MOST:
+            self._flushed.clear()
         folder = path
         # All names were given before, so each directory needs it once, in any order.
         while folder:
@@ -98,9 +134,33 @@ class Adoption:
                 self._flushed.add(folder)
         return members
 
-    def _journal(self, batch: list[tuple[Finding, dict[str, Any]]]) -> Iterator[Finding]:
-        if not batch:
+    def _refuse_foreign(self, path: str, described: Described) -> None:
+        """Raise NoInstanceError for a file that no service stored here.
+
+        Under a layout of earlier times it has neighbours that the journal knows.
+        """
+        if self._layout is None or self._has_below(path.rpartition("/")[0]):
             return
+        members = described.members
+        values = described.values | {
+            "SOPInstanceUID": members["sop_instance_uid"].encode("ascii"),
+            "SOPClassUID": members["sop_class_uid"].encode("ascii"),
+            "CallingAE": members.get("calling_ae", "").encode("latin-1", "replace"),
+            "CalledAE": members.get("called_ae", "").encode("latin-1", "replace"),
+            "ReceivedDate": _SOME_DATE,
+        }
+        try:
+            place = self._layout.render(values)
+        except LayoutError as error:
+            raise NoInstanceError(f"has no place in this store ({error})") from error
+        pattern = re.escape(place).replace(_SOME_DATE.decode(), "[0-9]{8}")
+        if not re.fullmatch(rf"{pattern}(?:\.zst)?(?:~[2-9])?", path):
+            raise NoInstanceError(
+                f"is not where this store puts it, which is {place}, and no instance of this store "
+                f"is near it; give it to the service with `fastscp send`"
+            )
+
+    def _journal(self, batch: list[tuple[Finding, dict[str, Any]]]) -> None:
         if self._journal_fd < 0 or self._journal_bytes >= _SEGMENT_BYTES:
             self._journal_fd, self._journal_bytes = self._segments.next()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -111,5 +171,14 @@ class Adoption:
                 self._journal_fd, {**head, "worker": "verify", **members}
             )
         os.fdatasync(self._journal_fd)
-        for finding, _members in batch:
-            yield replace(finding, settled=ADOPTED)
+
+    def _explain(self, error: OSError) -> str:
+        # A disk that becomes full takes a part of a line, and has no error for that.
+        advice = "look at the free space (df) and the free inodes (df -i) of the store"
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            advice += ", and into the system's log"
+        return (
+            f"cannot write the journal ({reason(error)}): {self._adopted} instances were adopted "
+            f"before that, the others were not, and nothing was lost; {advice}; the next "
+            f"--adopt goes on from there"
+        )

@@ -1,112 +1,45 @@
 """The journal and the files of a store held against each other.
 
-Works beside a running service. Memory: one small record (about 500 bytes) per journaled path.
+Works beside a running service: what is found is told once it is no matter of the moment. Memory
+does not grow with the store.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastscp.store.findings import Finding, Kind, reason
-from fastscp.store.journal import Tail, describes_file
-from fastscp.store.names import HOME, JOURNAL, read_folder, status_at
-from fastscp.store.reading import difference
+from fastscp.store.names import HOME, exists, read_folder, status_at
+from fastscp.store.reading import Pace, difference, is_checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
+    from collections.abc import Iterator, Sequence
 
     from fastscp.store.findings import Watcher
-    from fastscp.store.journal import Line
+    from fastscp.store.records import Record, Records
+    from fastscp.store.selection import Selection
 
-__all__ = ["Comparison", "Records"]
+__all__ = ["Comparison"]
 
 _LOOK_AGAIN_S: Final = 0.2
 # File systems have one of their own at the top.
 _NOT_OURS: Final = frozenset({HOME, "lost+found"})
-
-
-@dataclass(slots=True)
-class Record:
-    """What the latest line of a path says."""
-
-    sequence: int
-    size: int
-    digest: str
-    suspect: bool = False
-    seen: bool = False
-
-
-class Records:
-    """What the journal says of every path; `read` goes on where it ended the last time.
-
-    lines: whole lines. torn: segments that end inside a line. damaged: lines, by segment and
-    number.
-    """
-
-    def __init__(self, dir_fd: int) -> None:
-        self._tail = Tail(dir_fd)
-        self._lines: dict[str, int] = {}
-        self._damaged: dict[str, list[int]] = {}
-        self.torn: set[str] = set()
-        self.by_path: dict[str, Record] = {}
-
-    @property
-    def lines(self) -> int:
-        return sum(self._lines.values())
-
-    @property
-    def suspect(self) -> int:
-        """Files whose line was written from the file itself, after an unclean buffered life."""
-        return sum(record.suspect and record.seen for record in self.by_path.values())
-
-    @property
-    def damaged(self) -> list[tuple[str, int]]:
-        return [(name, number) for name, found in self._damaged.items() for number in found]
-
-    def read(self) -> None:
-        """Take in what is new; nothing where the journal is gone. Raises OSError."""
-        try:
-            for line in self._tail.read():
-                self._take(line)
-        except FileNotFoundError:
-            # The folder of the journal is gone. Where only a segment is gone, the tail raises
-            # nothing.
-            return
-
-    def _take(self, line: Line) -> None:
-        name = line.place.segment
-        if line.place.offset == 0:
-            # A segment that is new, or was made anew under its name.
-            self._lines[name] = 0
-            self._damaged[name] = []
-        if line.torn:
-            self.torn.add(name)
-        else:
-            self.torn.discard(name)
-        if line.damaged:
-            self._damaged[name].append(line.place.number)
-        elif line.fact is not None:
-            self._lines[name] += line.ended
-            self._note(line.fact)
-
-    def _note(self, fact: dict[str, Any]) -> None:
-        if not describes_file(fact):
-            return
-        record = self.by_path.get(fact["path"])
-        if record is None:
-            record = self.by_path[fact["path"]] = Record(-1, 0, "")
-        if fact["seq"] > record.sequence:
-            record.sequence = fact["seq"]
-            record.size = fact["bytes"]
-            record.digest = fact.get("digest", "")
-            record.suspect = bool(fact.get("suspect"))
+# Doubts after which, and seconds after which, the journal is asked again.
+_DOUBTS: Final = 256
+_DOUBT_S: Final = 1.0
+# Young doubts that are kept; with more than that the walk waits.
+_DOUBTS_MOST: Final = 4096
 
 
 @dataclass(slots=True)
 class _Doubt:
-    """A finding that may be one of the moment: of something named, but not yet journaled."""
+    """A finding that may be one of the moment: of something named, but not yet journaled.
+
+    sequence: of the line that was looked at, -1 without one.
+    """
 
     finding: Finding
     sequence: int
@@ -115,107 +48,198 @@ class _Doubt:
 class Comparison:
     """One walk over journal and files.
 
-    files, bytes: what was read so far, and the data sets in it.
+    alone: nobody else uses the store, so that what is seen is so. patience_s: else, how long a
+    young file may wait for its line. files, bytes: what was read so far, and the data sets in it.
+    unchecked: as in `Report`.
     """
 
-    def __init__(self, dir_fd: int, watcher: Watcher | None) -> None:
+    def __init__(
+        self,
+        dir_fd: int,
+        records: Records,
+        selection: Selection,
+        layout: str,
+        *,
+        alone: bool,
+        patience_s: float,
+        pace: Pace,
+        watcher: Watcher | None,
+    ) -> None:
         self._dir_fd = dir_fd
+        self._records = records
+        self._selection = selection
+        self._folders = selection.folders(layout)
+        self._alone = alone
+        self._patience_s = 0.0 if alone else patience_s
+        self._pace = pace
         self._watcher = watcher
-        self.journal = Records(dir_fd)
+        self._doubts: dict[str, _Doubt] = {}
+        self._asked_at = time.monotonic()
+        self._fresh = 0
         self.files = 0
         self.bytes = 0
+        self.unchecked = 0
 
-    def run(self, patience_s: float) -> list[Finding]:
-        """Look at every file and every line; returns what is wrong with files."""
-        journal = self.journal
-        journal.read()
-        total = sum(record.size for record in journal.by_path.values())
-        doubts: dict[str, _Doubt] = {}
-        unreachable: list[Finding] = []
-        for path in self._walk("", unreachable):
-            record = journal.by_path.get(path)
+    def run(self) -> Iterator[Finding]:
+        """Look at every file and every line; what is wrong with files, as it is found."""
+        self._records.read()
+        total = self._records.total
+        # Files that come meanwhile are not waited for.
+        last = self._records.last_sequence
+        for found in self._walk():
+            if isinstance(found, Finding):
+                yield found
+                continue
+            path, inside = found
+            record = self._records.find(path)
             if record is not None:
-                record.seen = True
-            self._doubt(doubts, path)
+                self._records.see(path)
+                if not record.wanted:
+                    continue
+            self._look(path, record, inside)
             self.files += 1
             self.bytes += record.size if record is not None else 0
             if self._watcher is not None:
                 self._watcher(files=self.files, size=self.bytes, total=total)
-        for path in [path for path, record in journal.by_path.items() if not record.seen]:
-            self._doubt(doubts, path)
-        self._settle(doubts, patience_s)
-        return [*unreachable, *(doubt.finding for doubt in doubts.values())]
+            yield from self._told()
+        for path in self._records.unseen(last):
+            self._look(path, self._records.find(path), "")
+            yield from self._told()
+        yield from self._settle()
 
-    def damaged(self) -> Iterator[Finding]:
-        for name, number in self.journal.damaged:
-            why = f"line {number}: its checksum is wrong"
-            yield Finding(Kind.DAMAGED, f"{JOURNAL}/{name}", why)
+    # Looking -------------------------------------------------------------------------------------
 
-    def _walk(self, folder: str, unreachable: list[Finding]) -> Iterator[str]:
-        """The paths of all files below a folder of the store, none of our own."""
-        folders = [folder]
-        while folders:
-            folder = folders.pop()
+    def _walk(self) -> Iterator[tuple[str, str] | Finding]:
+        """Every file of the store, with the other store it is in; and folders that are closed."""
+        if self._folders is None:
+            return
+        self._records.push_folder("", "")
+        while (found := self._records.pop_folder()) is not None:
+            folder, inside = found
             try:
+                # A store below this one keeps its own there, as this one does.
+                if folder and exists(f"{folder}/{HOME}", self._dir_fd):
+                    inside = folder
                 with read_folder(self._dir_fd, folder or ".") as entries:
-                    for entry in entries:
-                        path = f"{folder}/{entry.name}" if folder else entry.name
-                        if path in _NOT_OURS:
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
-                            # A store below this one keeps its own there, as this one does.
-                            if entry.name != HOME:
-                                folders.append(path)
-                        else:
-                            yield path
-            except FileNotFoundError:
+                    yield from self._enter(folder, inside, entries)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                unreachable.append(Finding(Kind.UNREADABLE, folder, reason(error)))
+                yield Finding(Kind.UNREADABLE, folder, reason(error))
 
-    def _doubt(self, doubts: dict[str, _Doubt], path: str) -> None:
+    def _enter(
+        self, folder: str, inside: str, entries: Iterator[os.DirEntry[str]]
+    ) -> Iterator[tuple[str, str]]:
+        """The files in a folder; the folders in it are kept for later."""
+        patterns: Sequence[object] = self._folders or ()
+        depth = folder.count("/") + 1 if folder else 0
+        pattern = self._folders[depth] if self._folders and depth < len(patterns) else None
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if path in _NOT_OURS or (pattern is not None and not pattern.fullmatch(entry.name)):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                yield path, inside
+            elif entry.name != HOME:
+                self._records.push_folder(path, inside)
+
+    def _look(self, path: str, record: Record | None, inside: str) -> None:
         """Look at one path, and keep or drop a doubt about it."""
-        record = self.journal.by_path.get(path)
-        finding = self._look(path, record)
+        finding = self._judge(path, record, inside)
         if finding is None:
-            doubts.pop(path, None)
+            self._doubts.pop(path, None)
         else:
-            doubts[path] = _Doubt(finding, -1 if record is None else record.sequence)
+            sequence = -1 if record is None else record.sequence
+            self._doubts[path] = _Doubt(finding, sequence)
+            self._fresh += 1
 
-    def _look(self, path: str, record: Record | None) -> Finding | None:
+    def _judge(self, path: str, record: Record | None, inside: str) -> Finding | None:
+        origin = None if record is None else record.origin
         try:
             if record is None:
-                status_at(path, self._dir_fd)
-                return Finding(Kind.UNJOURNALED, path, "the journal has no line for it")
-            why = difference(self._dir_fd, path, record.size, record.digest)
-            return Finding(Kind.CHANGED, path, why) if why else None
+                return self._judge_unjournaled(path, inside)
+            why = difference(
+                self._dir_fd, path, record.size, record.digest, record.header, self._pace
+            )
         except (FileNotFoundError, NotADirectoryError):
             if record is None:
                 return None  # gone again
-            return Finding(Kind.MISSING, path, f"journaled with {record.size} bytes, and not there")
+            why = f"journaled with {record.size} bytes, and not there"
+            return Finding(Kind.MISSING, path, why, origin=origin)
         except OSError as error:
-            return Finding(Kind.UNREADABLE, path, reason(error))
+            return Finding(Kind.UNREADABLE, path, reason(error), origin=origin)
+        if why:
+            return Finding(Kind.CHANGED, path, why, origin=origin)
+        self.unchecked += not is_checked(record.digest)
+        return None
 
-    def _settle(self, doubts: dict[str, _Doubt], patience_s: float) -> None:
-        """Look again at what may have been journaled meanwhile, waiting for what is young."""
-        deadline = time.monotonic() + patience_s
-        while doubts:
-            self.journal.read()
-            for path, doubt in list(doubts.items()):
-                record = self.journal.by_path.get(path)
-                sequence = -1 if record is None else record.sequence
-                if sequence != doubt.sequence:
-                    self._doubt(doubts, path)
-            if time.monotonic() >= deadline or not any(
-                self._is_young(path, patience_s) for path in doubts
-            ):
-                return
+    def _judge_unjournaled(self, path: str, inside: str) -> Finding | None:
+        found = status_at(path, self._dir_fd)
+        since = self._selection.since
+        if since is not None and found.st_ctime < since.timestamp():
+            return None
+        why = "the journal has no line for it"
+        if inside:
+            why += f"; it is in another store, {inside}: verify that one by itself"
+        return Finding(Kind.UNJOURNALED, path, why, inside=inside)
+
+    # Doubts --------------------------------------------------------------------------------------
+
+    def _told(self) -> Iterator[Finding]:
+        """From time to time: what is no matter of the moment any more."""
+        doubts = self._doubts
+        if not doubts:
+            return
+        late = time.monotonic() - self._asked_at >= _DOUBT_S
+        if self._alone or late or self._fresh >= _DOUBTS:
+            yield from self._tell_old()
+            while len(doubts) > _DOUBTS_MOST:
+                time.sleep(_LOOK_AGAIN_S)
+                yield from self._tell_old()
+
+    def _tell_old(self) -> Iterator[Finding]:
+        """Findings that a line which is still to come cannot explain."""
+        self._ask_again()
+        for path, doubt in list(self._doubts.items()):
+            if self._alone or not self._is_young(path):
+                del self._doubts[path]
+                yield doubt.finding
+
+    def _ask_again(self) -> None:
+        """Look again at what was journaled meanwhile."""
+        self._asked_at = time.monotonic()
+        if self._alone:
+            return
+        self._records.read()
+        for path, doubt in list(self._doubts.items()):
+            record = self._records.find(path)
+            sequence = -1 if record is None else record.sequence
+            if sequence == doubt.sequence:
+                continue
+            if doubt.finding.kind is not Kind.MISSING:
+                self._records.see(path)
+            if record is not None and not record.wanted:
+                del self._doubts[path]
+            else:
+                self._look(path, record, doubt.finding.inside)
+        self._fresh = 0
+
+    def _settle(self) -> Iterator[Finding]:
+        """Whatever is left, waiting for what is young."""
+        deadline = time.monotonic() + self._patience_s
+        yield from self._tell_old()
+        while self._doubts and time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN_S)
+            yield from self._tell_old()
+        for doubt in self._doubts.values():
+            yield doubt.finding
+        self._doubts.clear()
 
-    def _is_young(self, path: str, patience_s: float) -> bool:
+    def _is_young(self, path: str) -> bool:
         """Whether the path got its file so short a time ago that its line may be under way."""
         try:
             found = status_at(path, self._dir_fd)
         except OSError:
             return False
-        return time.time() - found.st_ctime < patience_s
+        # A file server's clock may be ahead of ours.
+        return abs(time.time() - found.st_ctime) < self._patience_s

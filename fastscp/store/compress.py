@@ -21,12 +21,14 @@ __all__ = [
     "SLICE",
     "SUFFIX",
     "PartCompression",
+    "frame_fault",
     "is_compressed",
     "level_of",
     "open_part10",
     "part10_of",
     "part10_size",
     "twin",
+    "was_compressed",
 ]
 
 SUFFIX: Final = ".zst"
@@ -141,6 +143,41 @@ def part10_size(file: IO[bytes]) -> int:
     """The bytes of a stream that `open_part10` gave, in all; -1: only reading would tell."""
     raw = getattr(file, "raw", None)
     return raw.size if isinstance(raw, _Inflated) else os.fstat(file.fileno()).st_size
+
+
+def was_compressed(file: IO[bytes]) -> bool:
+    """Whether a stream that `open_part10` gave is decompressed as it is read."""
+    return isinstance(getattr(file, "raw", None), _Inflated)
+
+
+def frame_fault(file: IO[bytes]) -> str:
+    """What is wrong around the content of a zstandard file of ours that can be decompressed.
+
+    A decompressor stops at the end of the frame, and takes one without its checksum. "": nothing.
+    Source: RFC 8878 3.1.1.
+    """
+    head = file.read(_FRAME_HEADER)
+    about = head[4] if len(head) > 4 else 0
+    if not about & 0x04:
+        return "its zstandard frame has no checksum"
+    if about & 0x10:
+        return "byte 4 of its zstandard frame has a bit that is never set"
+    single = about >> 5 & 1
+    end = 5 + (1 - single) + (0, 1, 2, 4)[about & 3] + (single, 2, 4, 8)[about >> 6]
+    last = 0
+    while not last:
+        file.seek(end)
+        raw = file.read(3)
+        if len(raw) < 3:
+            return "it became shorter meanwhile"
+        block = int.from_bytes(raw, "little")
+        last, kind = block & 1, block >> 1 & 3
+        # One byte stands for all of a block that repeats it.
+        end += 3 + (1 if kind == 1 else block >> 3)
+    behind = os.fstat(file.fileno()).st_size - end - 4
+    if behind < 0:
+        return f"cannot be decompressed (the file ends {-behind} bytes too early)"
+    return f"{behind} bytes are behind its zstandard frame" if behind else ""
 
 
 class _Inflated(io.RawIOBase):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Finding", "Kind", "Mark", "Report", "Watcher", "reason"]
+__all__ = ["Finding", "Kind", "Mark", "Origin", "Report", "Tally", "Watcher", "reason"]
 
 
 class Kind(StrEnum):
@@ -18,6 +19,7 @@ class Kind(StrEnum):
     UNJOURNALED = "unjournaled"  # a file without a line
     DAMAGED = "damaged"  # a line of the journal, `path` being its file's
     UNFLUSHED = "unflushed"  # may not be on the disk: a flush of the file or folder failed
+    TWICE = "twice"  # a line of the journal with the `seq` of another one, `path` as above
 
 
 class Mark(StrEnum):
@@ -28,6 +30,17 @@ class Mark(StrEnum):
     STAYS = "stays"  # something is not as it should be
     ADOPTED = "adopted"  # it stays: of an adopted file nobody knows that it is what was sent
     IN_USE = "in use"  # it stays, because a service is using the store
+    PARTIAL = "partial"  # it stays, because only a part of the store was looked at
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an instance came from, as its line says; each "" where it does not."""
+
+    calling_ae: str
+    peer: str
+    time: str
+    study: str
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,29 @@ class Finding:
     """Something that is not as it should be.
 
     path: below the store. why: for a reader. settled: how this run put it right, "" if it did not.
+    origin: of what is journaled. inside: another store, inside this one, that the file is in.
     """
 
     kind: Kind
     path: str
     why: str
     settled: str = ""
+    origin: Origin | None = None
+    inside: str = ""
+
+
+@dataclass
+class Tally:
+    """What was found, counted. left: by kind, what was not put right."""
+
+    left: Counter[Kind] = field(default_factory=Counter)
+    settled: int = 0
+
+    def take(self, finding: Finding) -> None:
+        if finding.settled:
+            self.settled += 1
+        else:
+            self.left[finding.kind] += 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +80,9 @@ class Report:
     lines: whole lines in the journal. files, bytes: what was read, and the data sets in it. torn:
     journal files that end inside a line, as a crash leaves them; never acknowledged, no finding.
     suspect: files whose line was written from the file itself, after an unclean buffered life.
+    unchecked: files whose line has no digest that is known here, so that only the header and the
+    length were compared. left: what was not put right, by kind. settled: how much was.
+    findings: all of them; empty if somebody was told each one instead.
     """
 
     lines: int
@@ -57,13 +90,16 @@ class Report:
     bytes: int
     torn: int
     suspect: int
+    unchecked: int
+    left: Counter[Kind]
+    settled: int
     findings: tuple[Finding, ...]
     mark: Mark
 
     @property
     def clean(self) -> bool:
         """Whether nothing is left to be put right."""
-        return all(finding.settled for finding in self.findings)
+        return not self.left.total()
 
 
 class Watcher(Protocol):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
+import time
 import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import zstandard
 
-from fastscp.store.compress import open_part10, part10_size
+from fastscp.store.compress import frame_fault, open_part10, part10_size, was_compressed
+from fastscp.store.header import header_difference
+from fastscp.store.names import open_file
 from fastscp_ext import (
     UID_AS_NAME,
     UID_STRICT,
@@ -26,14 +30,28 @@ from fastscp_ext import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DataSet", "NoInstanceError", "describe", "difference", "open_data_set"]
+    from fastscp.store.header import Header
+
+__all__ = [
+    "DataSet",
+    "Described",
+    "NoInstanceError",
+    "Pace",
+    "describe",
+    "difference",
+    "is_checked",
+    "open_data_set",
+]
 
 _CHUNK: Final = 1 << 20
+_LEAST: Final = 1 << 12
 # Longer than any header written here; a file with a longer one is none of ours.
 _HEADER: Final = 65536
 # Of a deflated data set, inflated for the tap in one go.
 _INFLATED: Final = 1 << 16
 _VERSION: Final = re.compile(r"~[2-9]\Z")
+_DIGESTS: Final = ("crc32c", "sha256")
+_HEADLESS: Final = "does not begin with a DICOM file header"
 
 
 class NoInstanceError(Exception):
@@ -73,33 +91,96 @@ def open_data_set(path: str, dir_fd: int) -> Iterator[DataSet | None]:
             yield DataSet(head[:header], transfer_syntax, size, _chunks(head[header:], file))
 
 
-def _chunks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+class Pace:
+    """Holds up whoever reads faster than a rate.
+
+    rate: bytes/s, of files as they are when decompressed; 0 for none.
+    """
+
+    def __init__(self, rate: int = 0) -> None:
+        self._rate = rate
+        self._since = time.monotonic()
+        self._taken = 0
+        # So that a disk is read in small steps, and not in bursts with long pauses.
+        self.chunk = _CHUNK if not rate else max(_LEAST, min(_CHUNK, rate // 8))
+
+    def took(self, size: int) -> None:
+        """Wait until so many more bytes are due."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        self._taken += size
+        ahead = self._taken / self._rate - (now - self._since)
+        if ahead > 0:
+            time.sleep(ahead)
+        elif ahead < -1:
+            # What the disk or somebody else did not let us read is not made up for.
+            self._since, self._taken = now, 0
+
+
+_AT_ONCE: Final = Pace()
+
+
+def _chunks(first: bytes, file: IO[bytes], pace: Pace = _AT_ONCE) -> Iterator[bytes]:
     data = first
     while data:
         yield data
-        data = file.read(_CHUNK)
+        data = file.read(pace.chunk)
+        pace.took(len(data))
 
 
-def difference(store_fd: int, path: str, size: int, digest: str) -> str:
-    """How the data set at a path differs from a journal line's length and digest; "": it does not.
+def is_checked(digest: str) -> bool:
+    """Whether `difference` compares contents with it; else it compares lengths."""
+    return digest.partition(":")[0] in _DIGESTS
 
-    digest: as in the line, "" if it has none. Raises OSError.
+
+def difference(
+    store_fd: int,
+    path: str,
+    size: int,
+    digest: str,
+    header: Header | None = None,
+    pace: Pace = _AT_ONCE,
+) -> str:
+    """How the file at a path differs from its journal line; "": it does not.
+
+    size, digest: of the data set, as in the line; digest "" if it has none. header: what belongs in
+    front of it, None if that is not known. Raises OSError.
     """
-    form, _colon, _value = digest.partition(":")
-    sha256 = hashlib.sha256()
-    crc = found_size = 0
     try:
-        with open_data_set(path, store_fd) as data:
-            if data is None:
-                return "does not begin with a DICOM file header"
-            for chunk in data.chunks:
-                found_size += len(chunk)
-                if form == "crc32c":
-                    crc = crc32c(chunk, crc)
-                elif form == "sha256":
-                    sha256.update(chunk)
+        with open_part10(path, store_fd) as file:
+            head = file.read(_HEADER)
+            pace.took(len(head))
+            of_header, length = ("", 0) if header is None else header_difference(head, header)
+            if of_header or not length:
+                found = strip_embedded(head)
+                # A damaged header does not tell where it ends; the length of the file may.
+                if not length or part10_size(file) - length != size:
+                    if found is None:
+                        return _HEADLESS
+                    length = found[0]
+            of_data = _data_difference(_chunks(head[length:], file, pace), size, digest)
+            packed = was_compressed(file)
     except zstandard.ZstdError as error:
         return f"cannot be decompressed ({error})"
+    if of_header and not of_data:
+        of_data = "the data set is as journaled"
+    elif packed and not of_data and header is not None and not header.adopted:
+        with os.fdopen(open_file(path, store_fd), "rb") as raw:
+            of_data = frame_fault(raw)
+    return "; ".join(filter(None, (of_header, of_data)))
+
+
+def _data_difference(chunks: Iterator[bytes], size: int, digest: str) -> str:
+    form = digest.partition(":")[0]
+    sha256 = hashlib.sha256()
+    crc = found_size = 0
+    for chunk in chunks:
+        found_size += len(chunk)
+        if form == "crc32c":
+            crc = crc32c(chunk, crc)
+        elif form == "sha256":
+            sha256.update(chunk)
     if found_size != size:
         return f"a data set of {found_size} bytes, journaled with {size}"
     found = {"crc32c": f"crc32c:{crc:08x}", "sha256": f"sha256:{sha256.hexdigest()}"}
@@ -109,21 +190,32 @@ def difference(store_fd: int, path: str, size: int, digest: str) -> str:
     return ""
 
 
-def describe(store_fd: int, path: str) -> dict[str, Any]:
-    """The members of a journal line, as far as header and data set of a file give them.
+@dataclass(frozen=True)
+class Described:
+    """What a file says of itself.
+
+    members: of a journal line. values: found in the data set, by keyword, for a layout.
+    """
+
+    members: dict[str, Any]
+    values: dict[str, bytes]
+
+
+def describe(store_fd: int, path: str) -> Described:
+    """What header and data set of a file give for a journal line.
 
     Reads the whole file. Raises OSError; NoInstanceError for what is no instance, or a damaged one.
     """
     try:
         with open_data_set(path, store_fd) as data:
             if data is None:
-                raise NoInstanceError("does not begin with a DICOM file header")
+                raise NoInstanceError(_HEADLESS)
             return _describe(path, data)
     except zstandard.ZstdError as error:
         raise NoInstanceError(f"cannot be decompressed ({error})") from error
 
 
-def _describe(path: str, data: DataSet) -> dict[str, Any]:
+def _describe(path: str, data: DataSet) -> Described:
     meta = meta_values(data.header)
     syntax, deflated = encoding_of(data.transfer_syntax)
     tap = Tap(syntax)
@@ -160,7 +252,7 @@ def _describe(path: str, data: DataSet) -> dict[str, Any]:
     names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid")
     if not all(uid_grade(uids[name]) == UID_STRICT for name in names):
         fact["odd_uid"] = True
-    return fact
+    return Described(fact, values)
 
 
 def _pass_on(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastscp.store.journal import parse_line, whole_lines
@@ -21,24 +20,17 @@ from fastscp.store.names import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fastscp.store.findings import Finding
-
 __all__ = ["repair"]
 
 
-def repair(dir_fd: int, damaged: Iterable[Finding]) -> Iterator[Finding]:
-    """Replace each journal file that has a damaged line by its whole lines."""
-    kept: dict[str, str] = {}
-    damaged = list(damaged)
-    if not damaged:
-        return
+def repair(dir_fd: int, segments: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Replace each of these journal files by its whole lines.
+
+    Gives the name of each, and the path of the file that has all its lines now. Raises OSError.
+    """
     with descriptor(open_folder(JOURNAL, dir_fd)) as folder_fd:
-        for finding in damaged:
-            name = finding.path.removeprefix(f"{JOURNAL}/")
-            if name not in kept:
-                kept[name] = _rewrite(folder_fd, name)
-            settled = f"repaired, the original is {JOURNAL}/{kept[name]}"
-            yield replace(finding, settled=settled)
+        for name in segments:
+            yield name, f"{JOURNAL}/{_rewrite(folder_fd, name)}"
 
 
 def _rewrite(folder_fd: int, name: str) -> str:

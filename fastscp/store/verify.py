@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from fastscp.errors import StartError, StoreBusyError
+from fastscp.errors import FastscpError, StartError, StoreBusyError
 from fastscp.store.access import existing, held
 from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
-from fastscp.store.findings import Finding, Kind, Mark, Report
+from fastscp.store.findings import Finding, Kind, Mark, Report, Tally
+from fastscp.store.identity import read_identity
 from fastscp.store.marks import suspicion, trust
 from fastscp.store.names import (
     FOLDER_MODE,
+    HOME,
     IDENTITY,
     JOURNAL,
     SUSPECT,
@@ -22,105 +24,246 @@ from fastscp.store.names import (
     flush_folder,
     home,
 )
+from fastscp.store.reading import Pace
+from fastscp.store.records import CHECKSUM, Records, records
 from fastscp.store.renew import renew
 from fastscp.store.repair import repair
+from fastscp.store.selection import Selection, study_depth
+from fastscp_ext import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fastscp.store.findings import Watcher
     from fastscp.store.marks import Suspicion
 
-__all__ = ["verify"]
+__all__ = ["Verification", "verify"]
 
 # How long something that is younger than this may take to be named and journaled.
 _PATIENCE_S: Final = 10.0
 _NEW_LIFE: Final = "start the service once with --store-new-life"
 
 
-def verify(
-    path: Path,
-    *,
-    adopt: bool = False,
-    repair_journal: bool = False,
-    watcher: Watcher | None = None,
-    patience_s: float = _PATIENCE_S,
-) -> Report:
-    """Hold the files of the store at `path` against its journal.
+@dataclass(frozen=True)
+class _Store:
+    """The store at `path` in a run. alone: its lock is held, so nothing in it moves and all may be changed.
 
-    adopt: write lines for unjournaled instances. repair_journal: replace journal files with damaged
-    lines by ones without. Both need the store's lock. patience_s: how long a young file may wait
-    for its line, where a service may be running.
-    Raises StartError where there is no store, StoreBusyError where the lock is needed and not to be
-    had, OSError where the store or its journal as a whole cannot be read or written.
+    adopt: as in `Verification`. layout: "" where store.toml is lost.
     """
-    with existing(path) as dir_fd, contextlib.ExitStack() as locked:
-        alone = adopt or repair_journal
-        if alone:
-            locked.enter_context(held(path, dir_fd))
-        mark = suspicion(dir_fd)
-        lost = [*_lost(dir_fd, adopt=adopt), *renew(path, dir_fd, alone=alone)]
-        comparison = Comparison(dir_fd, watcher)
-        findings = sorted(comparison.run(0.0 if alone else patience_s), key=_order)
-        damaged = list(comparison.damaged())
-        if repair_journal:
-            damaged = list(repair(dir_fd, damaged))
-        if adopt:
-            adoption = Adoption(dir_fd, suspect=bool(mark))
-            findings = sorted(adoption.adopt(findings), key=_order)
-        everything = (*lost, *damaged, *findings)
-        report = Report(
-            lines=comparison.journal.lines,
-            files=comparison.files,
-            bytes=comparison.bytes,
-            torn=len(comparison.journal.torn),
-            suspect=comparison.journal.suspect
-            + sum(one.settled == ADOPTED for one in findings if mark),
-            findings=everything,
-            mark=Mark.NONE,
-        )
-        return replace(report, mark=_judge_mark(path, dir_fd, mark, alone, report))
+
+    path: Path
+    dir_fd: int
+    alone: bool
+    adopt: bool
+    layout: str
 
 
-def _lost(dir_fd: int, *, adopt: bool) -> Iterator[Finding]:
-    """What the store has lost of its own; adopt: a journal's folder is made anew for the lines."""
-    if not exists(IDENTITY, dir_fd):
+def _lost(store: _Store) -> Iterator[Finding]:
+    """What the store has lost of its own; a journal's folder is made anew for adopted lines."""
+    if not exists(IDENTITY, store.dir_fd):
         yield Finding(Kind.MISSING, IDENTITY, f"not there: restore it, or {_NEW_LIFE}")
-    if exists(JOURNAL, dir_fd):
+    if exists(JOURNAL, store.dir_fd):
         return
     why = "not there: restore it; or have it written anew from the files, with --adopt"
-    if adopt:
-        with home(dir_fd) as home_fd:
+    if store.adopt:
+        with home(store.dir_fd) as home_fd:
             os.mkdir(JOURNAL.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
             flush_folder(home_fd)
-    yield Finding(Kind.MISSING, JOURNAL, why, settled="made anew" if adopt else "")
+    yield Finding(Kind.MISSING, JOURNAL, why, settled="made anew" if store.adopt else "")
 
 
-def _order(finding: Finding) -> tuple[str, str]:
-    return finding.kind, finding.path
+def _unflushed(store: _Store) -> Iterator[Finding]:
+    """Folders and files whose flush failed; folders are made anew where that can be."""
+    yield from renew(store.path, store.dir_fd, alone=store.alone)
 
 
-def _judge_mark(path: Path, dir_fd: int, mark: Suspicion, alone: bool, report: Report) -> Mark:
-    """Lift the mark of an unclean end where nothing is wrong and nobody uses the store.
+# Things between two states, before any file is compared. Each step looks for one kind of them; it
+# finishes or undoes it if nobody else uses the store (`alone`), and else only tells. The journal is
+# read afterwards.
+_BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (_lost, _unflushed)
 
-    An adopted file is what its line says, for the line was written from it; whether it is what was
-    sent, only its resend can tell.
 
-    mark: what it was before anything was read: one that came later says something new.
+def verify(path: Path, **options: Any) -> Report:
+    """Hold the files of the store at `path` against its journal; see `Verification`."""
+    return Verification(path, **options).run()
+
+
+class Verification:
+    """One run over a store.
+
+    adopt: write lines for unjournaled instances. repair_journal: replace journal files with damaged
+    lines by ones without. Both need the store's lock. selection: what is looked at. rate: bytes
+    read in a second, 0 for no limit. tell: called with each finding; without it the report has them
+    all. patience_s: how long a young file may wait for its line, where a service may be running.
     """
-    if not mark:
-        return Mark.NONE
-    try:
-        with contextlib.nullcontext() if alone else held(path, dir_fd):
-            if not report.clean or suspicion(dir_fd) != mark:
-                return Mark.STAYS
-            if report.suspect:
-                return Mark.ADOPTED
-            trust(dir_fd)
-            return Mark.LIFTED
-    except StoreBusyError:
-        # Of a buffered life that goes on, the mark says nothing yet.
-        return Mark.IN_USE if any(name == SUSPECT for name, *_ in mark) else Mark.NONE
-    except StartError:
-        return Mark.STAYS
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        adopt: bool = False,
+        repair_journal: bool = False,
+        selection: Selection | None = None,
+        rate: int = 0,
+        tell: Callable[[Finding], None] | None = None,
+        watcher: Watcher | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._path = path
+        self._adopt = adopt
+        self._repair = repair_journal
+        self._selection = selection or Selection()
+        self._pace = Pace(rate)
+        self._findings: list[Finding] = []
+        self._tell = tell or self._findings.append
+        self._watcher = watcher
+        self._patience_s = patience_s
+        self._tally = Tally()
+        self._adopted = 0
+        self._records: Records | None = None
+        self._comparison: Comparison | None = None
+        # How many components of a path name the study it belongs to.
+        self.study_depth = 1
+
+    def run(self) -> Report:
+        """Look at everything.
+
+        Raises StartError where there is no store, StoreBusyError where the lock is needed and not
+        to be had, OSError where the store or its journal as a whole cannot be read or written,
+        FastscpError where the journal cannot be added to, or nothing is left to look at.
+        """
+        alone = self._adopt or self._repair
+        with contextlib.ExitStack() as until:
+            dir_fd = until.enter_context(existing(self._path))
+            layout = self._begin(dir_fd)
+            if alone:
+                until.enter_context(held(self._path, dir_fd))
+            mark = suspicion(dir_fd)
+            store = _Store(self._path, dir_fd, alone, self._adopt, layout)
+            for step in _BETWEEN:
+                self._take(step(store))
+            notes = until.enter_context(records(dir_fd, self._selection, self._pace.took))
+            self._records = notes
+            self._look(store, notes, suspect=bool(mark))
+            if self._selection.study and not self._comparison_has(notes):
+                raise FastscpError(
+                    f"{self._path} has no line and no file of the study {self._selection.study}; "
+                    f"name it as `study_instance_uid` in the journal does"
+                )
+            suspect = notes.suspect + (self._adopted if mark else 0)
+            outcome = self._judge_mark(dir_fd, mark, alone, suspect)
+            return self.report(suspect, outcome)
+
+    def report(self, suspect: int = 0, mark: Mark = Mark.NONE) -> Report:
+        """What was found so far, where a run was interrupted."""
+        comparison, notes = self._comparison, self._records
+        return Report(
+            lines=notes.lines if notes is not None else 0,
+            files=comparison.files if comparison is not None else 0,
+            bytes=comparison.bytes if comparison is not None else 0,
+            torn=len(notes.torn) if notes is not None else 0,
+            suspect=suspect,
+            unchecked=comparison.unchecked if comparison is not None else 0,
+            left=self._tally.left,
+            settled=self._tally.settled,
+            findings=tuple(self._findings),
+            mark=mark,
+        )
+
+    def _begin(self, dir_fd: int) -> str:
+        """The layout of the store. Raises StartError where it is not known what the store is."""
+        if not exists(IDENTITY, dir_fd) and not exists(JOURNAL, dir_fd):
+            raise StartError(
+                f"{self._path} has a folder {HOME}, and neither {IDENTITY} nor {JOURNAL} is in it, "
+                f"so nothing is known of its instances: mount or restore what is missing; if it is "
+                f"gone, {_NEW_LIFE}, stop it, and run `fastscp verify --adopt`"
+            )
+        identity = read_identity(self._path, dir_fd)
+        if identity is None:
+            return ""
+        try:
+            Layout(identity.layout)
+        except ValueError as error:
+            raise StartError(
+                f"{self._path / IDENTITY} cannot be used ({error}); restore it"
+            ) from error
+        self.study_depth = study_depth(identity.layout)
+        return identity.layout
+
+    def _look(self, store: _Store, notes: Records, *, suspect: bool) -> None:
+        comparison = self._comparison = Comparison(
+            store.dir_fd,
+            notes,
+            self._selection,
+            store.layout,
+            alone=store.alone,
+            patience_s=self._patience_s,
+            pace=self._pace,
+            watcher=self._watcher,
+        )
+        if not self._adopt:
+            self._take(comparison.run())
+        else:
+            adoption = Adoption(
+                store.dir_fd, suspect=suspect, layout=store.layout, has_below=notes.has_below
+            )
+            with contextlib.closing(adoption):
+                for finding in comparison.run():
+                    self._take(adoption.take(finding))
+                self._take(adoption.finish())
+        self._take(_of_lines(store.dir_fd, notes, repair_journal=self._repair))
+
+    def _take(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
+            self._tally.take(finding)
+            self._adopted += finding.settled == ADOPTED
+            self._tell(finding)
+
+    def _comparison_has(self, notes: Records) -> bool:
+        files = self._comparison.files if self._comparison is not None else 0
+        return bool(files or notes.wanted)
+
+    def _judge_mark(self, dir_fd: int, mark: Suspicion, alone: bool, suspect: int) -> Mark:
+        """Lift the mark of an unclean end where nothing is wrong and nobody uses the store.
+
+        An adopted file is what its line says, for the line was written from it; whether it is what
+        was sent, only its resend can tell.
+
+        mark: what it was before anything was read: one that came later says something new.
+        """
+        if not mark:
+            return Mark.NONE
+        if self._selection:
+            return Mark.PARTIAL
+        try:
+            with contextlib.nullcontext() if alone else held(self._path, dir_fd):
+                if self._tally.left.total() or suspicion(dir_fd) != mark:
+                    return Mark.STAYS
+                if suspect:
+                    return Mark.ADOPTED
+                trust(dir_fd)
+                return Mark.LIFTED
+        except StoreBusyError:
+            # Of a buffered life that goes on, the mark says nothing yet.
+            return Mark.IN_USE if any(name == SUSPECT for name, *_ in mark) else Mark.NONE
+        except StartError:
+            return Mark.STAYS
+
+
+def _of_lines(dir_fd: int, notes: Records, *, repair_journal: bool) -> Iterator[Finding]:
+    """What is wrong with lines of the journal; repair_journal: damaged ones are taken out."""
+    segments = notes.damaged_segments() if repair_journal else []
+    kept = dict(repair(dir_fd, segments)) if segments else {}
+    for segment, number, why in notes.damaged():
+        settled = ""
+        if segment in kept and why == CHECKSUM:
+            settled = f"repaired, the original is {kept[segment]}"
+        yield Finding(Kind.DAMAGED, f"{JOURNAL}/{segment}", f"line {number}: {why}", settled)
+    for seq, segment, number, other, other_number in notes.twice():
+        where = f"line {other_number} of {f'{JOURNAL}/{other}' if other != segment else 'it'}"
+        why = (
+            f"line {number}: its `seq` {seq} is also that of {where}, and for one path the highest "
+            f"is the truth: keep copies of both files, and take out the line that is not true"
+        )
+        yield Finding(Kind.TWICE, f"{JOURNAL}/{segment}", why)

@@ -138,8 +138,9 @@ def test_verify(disk: Path) -> None:
 
     (path / "1/1/1.dcm").unlink()
     (path / "2/0/2.dcm").write_bytes(part10(data[:-1] + b"\xff"))
-    (path / "new").mkdir()
-    (path / "new/41.dcm").write_bytes(part10(data, sop=f"{SOP}.41"))
+    new = path_of(f"{SOP}.41")
+    (path / new).parent.mkdir(parents=True)
+    (path / new).write_bytes(part10(data_set(sop=f"{SOP}.41"), sop=f"{SOP}.41"))
     segment = path / ".fastscp/journal/1-w0-1.jsonl"
     segment.write_bytes(segment.read_bytes().replace(b'"seq":10,', b'"seq":99,'))
     report = verify(path, adopt=True, repair_journal=True)
@@ -148,7 +149,7 @@ def test_verify(disk: Path) -> None:
         "1/1/1.dcm": (Kind.MISSING, False),
         "1/1/9.dcm": (Kind.UNJOURNALED, True),
         "2/0/2.dcm": (Kind.CHANGED, False),
-        "new/41.dcm": (Kind.UNJOURNALED, True),
+        new: (Kind.UNJOURNALED, True),
     }
     report = verify(path, patience_s=0.0)
     assert {finding.path for finding in report.findings} == {"1/1/1.dcm", "2/0/2.dcm"}

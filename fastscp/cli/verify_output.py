@@ -1,0 +1,199 @@
+"""What `fastscp verify` prints, finding by finding: for people, and as JSON."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from fastscp.log import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fastscp.store.findings import Finding, Report
+
+__all__ = ["JSONOutput", "Output", "Table"]
+
+# Findings shown of one study, and of all.
+_SHOWN_OF_STUDY: Final = 20
+_SHOWN: Final = 200
+
+
+class Output(Protocol):
+    """Told of each finding as it comes, and then of the end."""
+
+    def finding(self, finding: Finding, study_depth: int) -> None: ...
+
+    def end(self, report: Report) -> None: ...
+
+    def end_early(self, report: Report) -> None:
+        """The run did not come to its end; why is said elsewhere."""
+
+
+class Table:
+    """For people: a line a finding below the name of its study; of many, the first ones.
+
+    line: prints a line. store: what is verified.
+    """
+
+    def __init__(self, line: Callable[[str], None], store: Path) -> None:
+        self._line = line
+        self._store = store
+        self._study: str | None = None
+        self._of_study = 0
+        self._shown = 0
+        self._hidden = 0
+
+    def finding(self, finding: Finding, study_depth: int) -> None:
+        folder, name = _divide(_encodable(finding.path), study_depth)
+        if folder != self._study:
+            self._end_study()
+            self._study = folder
+            self._of_study = 0
+            if folder and self._shown < _SHOWN:
+                self._line(f"{printable(folder)}/")
+        self._of_study += 1
+        if self._of_study > _SHOWN_OF_STUDY or self._shown >= _SHOWN:
+            self._hidden += 1
+            return
+        self._shown += 1
+        self._line(f"  {finding.kind:<12} {printable(name)}  {_why(finding)}")
+
+    def end(self, report: Report) -> None:
+        self._end_study()
+        for line in _summary(self._store, report):
+            self._line(line)
+        if self._hidden:
+            self._line(f"{self._hidden:,} of the findings are not shown: --json prints all")
+
+    def end_early(self, report: Report) -> None:
+        self._end_study()
+        self._line(f"not finished; so far: {next(_summary(self._store, report))}")
+
+    def _end_study(self) -> None:
+        more = self._of_study - _SHOWN_OF_STUDY
+        if more > 0 and self._shown < _SHOWN:
+            self._line(f"  and {more:,} more")
+
+
+def _divide(path: str, depth: int) -> tuple[str, str]:
+    """The study that a path belongs to, by its first components, and the rest of the path."""
+    parts = path.split("/")
+    depth = min(depth, len(parts) - 1)
+    return "/".join(parts[:depth]), "/".join(parts[depth:])
+
+
+def _why(finding: Finding) -> str:
+    said = finding.why
+    origin = finding.origin
+    if origin is not None and origin.time:
+        sender = f"{origin.calling_ae or '(no title)'} at {origin.peer or 'an unknown address'}"
+        said += f"; from {printable(sender)}, {printable(origin.time)}"
+    return f"{said}: {finding.settled}" if finding.settled else said
+
+
+def _summary(path: Path, report: Report) -> Iterator[str]:
+    said = ", ".join(f"{number} {kind}" for kind, number in sorted(report.left.items()))
+    if report.settled:
+        said = f"{said or 'nothing left'}, {report.settled} put right"
+    yield (
+        f"{path}: {report.files} files, {report.bytes / 2**20:.1f} MiB of data sets, "
+        f"{report.lines} journal lines: {said or 'nothing found'}"
+    )
+    if report.unchecked:
+        yield (
+            f"the contents of {report.unchecked} files were not checked, only their headers and "
+            f"lengths: their journal lines have no digest (--digest none)"
+        )
+    if report.torn:
+        yield f"{report.torn} journal files end inside a line, as a crash leaves them: no loss"
+    match report.mark:
+        case "lifted":
+            yield "the mark of an unclean end is lifted: every file is what the journal says"
+        case "stays":
+            yield "the mark of an unclean end stays until nothing is found"
+        case "adopted":
+            yield (
+                f"the mark of an unclean end stays: of {report.suspect} adopted files nobody knows "
+                f"that they are what was sent; send those instances again, and the service "
+                f"compares them"
+            )
+        case "in use":
+            yield (
+                "the mark of an unclean end stays, because a service is running: "
+                "verify once without it"
+            )
+        case "partial":
+            yield (
+                "the mark of an unclean end stays, because only a part of the store was looked "
+                "at: verify once without --study and --since"
+            )
+
+
+class JSONOutput:
+    """For programs: one document, a line a finding, the sums behind them."""
+
+    def __init__(self, line: Callable[[str], None], store: Path) -> None:
+        self._line = line
+        self._store = store
+        self._begun = False
+
+    def finding(self, finding: Finding, study_depth: int) -> None:  # noqa: ARG002
+        shown: dict[str, Any] = {
+            "kind": finding.kind,
+            "path": _encodable(finding.path),
+            "why": finding.why,
+            "settled": finding.settled,
+        }
+        if finding.origin is not None:
+            shown |= {
+                "study_instance_uid": finding.origin.study,
+                "calling_ae": finding.origin.calling_ae,
+                "peer": finding.origin.peer,
+                "time": finding.origin.time,
+            }
+        # The comma stands in front, because nobody knows yet whether another one comes.
+        comma = "," if self._begun else " "
+        self._begin()
+        self._line(f"   {comma}{_json(shown)}")
+
+    def end(self, report: Report) -> None:
+        self._end(report, complete=True)
+
+    def end_early(self, report: Report) -> None:
+        self._end(report, complete=False)
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._line(f'{{\n  "store": {_json(str(self._store))},\n  "findings": [')
+        self._begun = True
+
+    def _end(self, report: Report, *, complete: bool) -> None:
+        sums = {
+            "complete": complete,
+            "clean": complete and report.clean,
+            "lines": report.lines,
+            "files": report.files,
+            "bytes": report.bytes,
+            "unchecked": report.unchecked,
+            "torn": report.torn,
+            "mark": report.mark,
+            "suspect": report.suspect,
+            "left": report.left,
+            "settled": report.settled,
+        }
+        self._begin()
+        told = ",\n".join(f"  {_json(name)}: {_json(value)}" for name, value in sums.items())
+        self._line(f"  ],\n{told}\n}}")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode("utf-8")
+
+
+def _encodable(path: str) -> str:
+    """A file name that is no UTF-8, with escapes where it is not."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
