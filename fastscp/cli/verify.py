@@ -110,8 +110,10 @@ def verify(
         except BrokenPipeError:
             # Nobody reads any more.
             raise
-        except BaseException:
-            output.end_early(run.report())
+        except BaseException as error:
+            so_far = run.report()
+            if so_far.left or so_far.settled or not isinstance(error, StartError):
+                output.end_early(so_far)
             raise
         output.end(report)
     return 0 if report.clean else 1

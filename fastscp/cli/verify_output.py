@@ -108,6 +108,11 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
             f"the contents of {report.unchecked} files were not checked, only their headers and "
             f"lengths: their journal lines have no digest (--digest none)"
         )
+    if not report.searched:
+        yield (
+            "files without a journal line were not looked for: the layout of this store does not "
+            "tell the study of a file; verify without --study finds them"
+        )
     if report.torn:
         yield f"{report.torn} journal files end inside a line, as a crash leaves them: no loss"
     match report.mark:
@@ -179,6 +184,7 @@ class JSONOutput:
             "files": report.files,
             "bytes": report.bytes,
             "unchecked": report.unchecked,
+            "searched": report.searched,
             "torn": report.torn,
             "mark": report.mark,
             "suspect": report.suspect,

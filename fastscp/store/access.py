@@ -55,7 +55,8 @@ def existing(path: Path) -> Iterator[int]:
         if not is_store(path) and not (path / HOME).is_dir():
             raise StartError(
                 f"{path} is not a store (it has no {IDENTITY}); name one with --store, or mount "
-                f"its file system"
+                f"its file system; if it is a store that lost its {HOME}, start the service once "
+                f"with --store-new-life"
             )
         dir_fd = open_store(path)
     with descriptor(dir_fd):

@@ -16,7 +16,7 @@ from fastscp.store.reading import Pace, difference, is_checked
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from fastscp.store.findings import Watcher
     from fastscp.store.records import Record, Records
@@ -97,15 +97,31 @@ class Comparison:
                 if not record.wanted:
                     continue
             self._look(path, record, inside)
-            self.files += 1
-            self.bytes += record.size if record is not None else 0
-            if self._watcher is not None:
-                self._watcher(files=self.files, size=self.bytes, total=total)
+            self._count(record, total)
             yield from self._told()
         for path in self._records.unseen(last):
-            self._look(path, self._records.find(path), "")
+            record = self._records.find(path)
+            self._look(path, record, "")
+            doubt = self._doubts.get(path)
+            if doubt is None or doubt.finding.kind is not Kind.MISSING:
+                self._count(record, total)
             yield from self._told()
         yield from self._settle()
+
+    def stop(self) -> Iterator[Finding]:
+        """After an interruption: what was found until then, except what may be of the moment."""
+        yield from self._tell_old()
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether files without a line are found: else the layout does not tell whose they are."""
+        return self._folders is not None
+
+    def _count(self, record: Record | None, total: int) -> None:
+        self.files += 1
+        self.bytes += record.size if record is not None else 0
+        if self._watcher is not None:
+            self._watcher(files=self.files, size=self.bytes, total=total)
 
     # Looking -------------------------------------------------------------------------------------
 
@@ -131,9 +147,9 @@ class Comparison:
         self, folder: str, inside: str, entries: Iterator[os.DirEntry[str]]
     ) -> Iterator[tuple[str, str]]:
         """The files in a folder; the folders in it are kept for later."""
-        patterns: Sequence[object] = self._folders or ()
+        patterns = self._folders or ()
         depth = folder.count("/") + 1 if folder else 0
-        pattern = self._folders[depth] if self._folders and depth < len(patterns) else None
+        pattern = patterns[depth] if depth < len(patterns) else None
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if path in _NOT_OURS or (pattern is not None and not pattern.fullmatch(entry.name)):

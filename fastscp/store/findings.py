@@ -82,7 +82,8 @@ class Report:
     suspect: files whose line was written from the file itself, after an unclean buffered life.
     unchecked: files whose line has no digest that is known here, so that only the header and the
     length were compared. left: what was not put right, by kind. settled: how much was.
-    findings: all of them; empty if somebody was told each one instead.
+    findings: all of them; empty if somebody was told each one instead. searched: files without a
+    line were looked for.
     """
 
     lines: int
@@ -95,6 +96,7 @@ class Report:
     settled: int
     findings: tuple[Finding, ...]
     mark: Mark
+    searched: bool = True
 
     @property
     def clean(self) -> bool:

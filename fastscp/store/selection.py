@@ -49,9 +49,11 @@ class Selection:
             return ()
         if _STUDY not in layout:
             return None
+        *folders, name = layout.split("/")
+        # Behind a file's name may be another suffix, and the mark of a version.
         return tuple(
             _matching(component, self.study) if _STUDY in component else None
-            for component in layout.split("/")
+            for component in (*folders, name.removesuffix(".dcm") + "{AnySuffix}")
         )
 
 

@@ -47,9 +47,9 @@ _NEW_LIFE: Final = "start the service once with --store-new-life"
 
 @dataclass(frozen=True)
 class _Store:
-    """The store at `path` in a run. alone: its lock is held, so nothing in it moves and all may be changed.
+    """The store of a run.
 
-    adopt: as in `Verification`. layout: "" where store.toml is lost.
+    alone: its lock is held, so nothing in it moves, and all may be changed. adopt: as in `Verification`. layout: "" where store.toml is lost.
     """
 
     path: Path
@@ -169,6 +169,7 @@ class Verification:
             settled=self._tally.settled,
             findings=tuple(self._findings),
             mark=mark,
+            searched=comparison is None or comparison.is_searching,
         )
 
     def _begin(self, dir_fd: int) -> str:
@@ -202,16 +203,22 @@ class Verification:
             pace=self._pace,
             watcher=self._watcher,
         )
-        if not self._adopt:
-            self._take(comparison.run())
-        else:
-            adoption = Adoption(
-                store.dir_fd, suspect=suspect, layout=store.layout, has_below=notes.has_below
-            )
-            with contextlib.closing(adoption):
+        with contextlib.ExitStack() as until:
+            finish = comparison.stop
+            take: Callable[[Finding], Iterator[Finding]] = _as_it_is
+            if self._adopt:
+                adoption = Adoption(
+                    store.dir_fd, suspect=suspect, layout=store.layout, has_below=notes.has_below
+                )
+                until.callback(adoption.close)
+                finish, take = adoption.finish, adoption.take
+            try:
                 for finding in comparison.run():
-                    self._take(adoption.take(finding))
-                self._take(adoption.finish())
+                    self._take(take(finding))
+            except KeyboardInterrupt:
+                self._take(finish())
+                raise
+            self._take(finish())
         self._take(_of_lines(store.dir_fd, notes, repair_journal=self._repair))
 
     def _take(self, findings: Iterator[Finding]) -> None:
@@ -249,6 +256,10 @@ class Verification:
             return Mark.IN_USE if any(name == SUSPECT for name, *_ in mark) else Mark.NONE
         except StartError:
             return Mark.STAYS
+
+
+def _as_it_is(finding: Finding) -> Iterator[Finding]:
+    yield finding
 
 
 def _of_lines(dir_fd: int, notes: Records, *, repair_journal: bool) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--report", "--retries", "--adopt", "--repair-journal"}
+    known |= {"--study", "--since", "--max-rate"}
     # In code and prose; the one-line commands call other programs.
     prose = re.sub(r"```sh\n.*?\n```", "", README, flags=re.DOTALL)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
@@ -155,6 +156,8 @@ BOUNDS = (
     ("does not take in {} s", "fastscp/main/dispatch.py", "_CLAIM_S", 1),
     ("after {} folders all do", "fastscp_ext/shared/block.pxd", "UNFLUSHED_SLOTS", 1),
     ("after {} folders and files all is", "fastscp_ext/shared/block.pxd", "UNFLUSHED_SLOTS", 1),
+    ("{} MiB of them in memory", "fastscp/store/records.py", "_CACHE_KIB", 1024),
+    ("{} files that may be on", "fastscp/store/compare.py", "_DOUBTS_MOST", 1),
     ("a segment has {} MiB", "fastscp_ext/receive/reception.pyx", "journal_limit", MIB),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",

@@ -930,6 +930,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
         "complete": True,
         "clean": False,
         "unchecked": 0,
+        "searched": True,
         "left": {"unjournaled": 1},
         "settled": 1,
         "lines": 0,

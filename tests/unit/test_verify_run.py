@@ -1,0 +1,666 @@
+"""`fastscp verify` on large stores and parts of stores: what it tells when, and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from fastscp.cli import app as cli
+from fastscp.cli import verify_output
+from fastscp.cli.verify import _read_since
+from fastscp.cli.verify_output import Table
+from fastscp.errors import FastscpError, StartError
+from fastscp.store import compare, records
+from fastscp.store.findings import Finding, Kind, Mark, Report
+from fastscp.store.reading import Pace
+from fastscp.store.selection import Selection, study_depth
+from fastscp.store.store import Store
+from fastscp_ext import crc32c
+from tests.kit import DEADLINE_S, DEFLATED, SERIES, SOP, STUDY, Service, data_set, path_of, wait_for
+from tests.unit.test_verify import LAYOUT, Shelf, command, kinds, look, part10, shelf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["shelf"]
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+DATA = data_set()
+
+
+def instance(shelf: Shelf, sop: str, study: str = STUDY, **more: Any) -> str:
+    """A stored and journaled instance at its place in the default layout; returns the path."""
+    path = path_of(sop, study=study)
+    data = data_set(sop=sop, study=study)
+    shelf.file(path, part10(data, sop=sop))
+    shelf.lines(shelf.fact(path, data, sop_instance_uid=sop, study_instance_uid=study, **more))
+    return path
+
+
+# Cost -------------------------------------------------------------------------------------------
+
+
+def large(shelf: Shelf, lines: int, files: int) -> None:
+    """A store with so many lines whose files are missing, and so many empty files without."""
+    fact = shelf.fact("", DATA)
+    with (shelf.journal / "1-w0-1.jsonl").open("wb") as segment:
+        for number in range(lines):
+            sop = f"{SOP}.{number * 7919 % lines}"
+            more = {"seq": number + 1, "path": path_of(sop, study=f"{STUDY}.{number // 500}")}
+            body = msgspec.json.encode(fact | more | {"sop_instance_uid": sop})[:-1]
+            segment.write(b'%b,"crc":"%08x"}\n' % (body, crc32c(body)))
+    # In one folder, and each in its own.
+    for number in range(files):
+        shelf.file(f"flat/{number}" if number % 2 else f"{number}/x", b"")
+
+
+# What the system says of a process that ended has in it what its parent was, before the exec. The
+# cache of the notes is a small one, so that a small store fills it.
+MEASURED = """
+import re, sys
+from fastscp.cli.app import main
+from fastscp.store import records
+records._CACHE_KIB = 1024
+code = main(sys.argv[1:])
+with open("/proc/self/status") as status:
+    print(re.search(r"VmHWM:\\s*(\\d+) kB", status.read())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def peak_kib(shelf: Shelf, *options: str) -> tuple[int, bytes]:
+    """The most memory that one run had, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, "verify", "--store", str(shelf.path), *options],
+        env=Service.environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    return int(done.stderr), done.stdout
+
+
+@pytest.mark.parametrize("options", [("--repair-journal",), ("--repair-journal", "--json")])
+def test_memory_does_not_grow_with_the_store(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Ten times as many lines, files and folders, and findings."""
+    small, big = Shelf(tmp_path / "small"), Shelf(tmp_path / "big")
+    large(small, 5_000, 600)
+    large(big, 50_000, 6_000)
+    before, _out = peak_kib(small, *options)
+    after, out = peak_kib(big, *options)
+    assert after - before < 2048
+    if "--json" in options:
+        shown = json.loads(out)
+        assert Counter(one["kind"] for one in shown["findings"]) == shown["left"]
+        assert shown["left"] == {"missing": 50_000, "unjournaled": 6_000}
+    else:
+        assert len(out) < 100_000
+        assert b": 50000 missing, 6000 unjournaled\n" in out
+
+
+def test_no_file_is_left_below_tmpdir(shelf: Shelf, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    seen: list[str] = []
+    shelf.put("1.dcm", DATA)
+
+    def watch(**_: int) -> None:
+        for fd in os.listdir("/proc/self/fd"):
+            # The one that read the folder is closed.
+            with contextlib.suppress(FileNotFoundError):
+                link = os.readlink(f"/proc/self/fd/{fd}")
+                if link.startswith(str(notes)):
+                    seen.append(link)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(notes))
+        look(shelf, watcher=watch)
+    assert len(seen) == 1
+    assert seen[0].endswith(" (deleted)")
+    assert list(notes.iterdir()) == []
+
+
+def test_a_tmpdir_that_cannot_be_used(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(shelf.path / "none"))
+    with pytest.raises(StartError, match=r"/none \(No such file .* in TMPDIR"):
+        look(shelf)
+
+
+def test_a_tmpdir_that_is_full(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    large(shelf, 3000, 0)
+    monkeypatch.setattr(records, "_TABLES", records._TABLES + "PRAGMA max_page_count = 40;")
+    with pytest.raises(FastscpError, match=r"disk is full\); free some space there, or name a"):
+        look(shelf)
+
+
+# Telling ----------------------------------------------------------------------------------------
+
+
+def test_what_is_certain_is_told_at_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "_DOUBTS", 2)
+    for number in range(9):
+        shelf.file(f"{number}.dcm", b"")
+    told: list[Finding] = []
+    when: list[int] = []
+    report = look(shelf, tell=told.append, watcher=lambda **_: when.append(len(told)))
+    assert when == [0, 0, 2, 2, 4, 4, 6, 6, 8]
+    assert (len(told), report.findings, report.left) == (9, (), {Kind.UNJOURNALED: 9})
+
+
+def test_time_passes_and_it_is_told(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for number in range(3):
+        shelf.file(f"{number}.dcm", b"")
+    told: list[Finding] = []
+    when: list[int] = []
+
+    def watch(**_: int) -> None:
+        when.append(len(told))
+        now[0] += 2.0
+
+    look(shelf, tell=told.append, watcher=watch)
+    assert when == [0, 1, 2]
+
+
+def test_many_young_files_are_waited_for(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubts are no memory that grows: with too many of them the walk waits."""
+    monkeypatch.setattr(compare, "_DOUBTS", 1)
+    monkeypatch.setattr(compare, "_DOUBTS_MOST", 2)
+    for number in range(6):
+        shelf.file(f"{number}.dcm", b"")
+    real = time.time
+    later = [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + later[0])
+
+    def sleep(seconds: float) -> None:
+        later[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    told: list[Finding] = []
+    walked: list[float] = []
+    look(shelf, patience_s=100.0, tell=told.append, watcher=lambda **_: walked.append(later[0]))
+    assert len(told) == 6
+    assert walked[:3] == [0.0] * 3
+    assert walked[3] > 90.0
+
+
+def finding(path: str, kind: Kind = Kind.UNJOURNALED) -> Finding:
+    return Finding(kind, path, "why")
+
+
+def shown(findings: list[Finding], depth: int, shelf: Shelf) -> list[str]:
+    lines: list[str] = []
+    table = Table(lines.append, shelf.path)
+    for one in findings:
+        table.finding(one, depth)
+    left = Counter(one.kind for one in findings)
+    table.end(Report(0, 0, 0, 0, 0, 0, left, 0, (), Mark.NONE))
+    return lines
+
+
+def test_the_table_is_by_study_and_has_an_end(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_output, "_SHOWN_OF_STUDY", 2)
+    monkeypatch.setattr(verify_output, "_SHOWN", 4)
+    findings = [finding(f"a/{number}/x.dcm") for number in range(5)]
+    findings += [finding("b/1/x.dcm"), finding("top.dcm"), *map(finding, ("c/1", "c/2"))]
+    lines = shown(findings, 1, shelf)
+    assert lines[:-2] == [
+        "a/",
+        "  unjournaled  0/x.dcm  why",
+        "  unjournaled  1/x.dcm  why",
+        "  and 3 more",
+        "b/",
+        "  unjournaled  1/x.dcm  why",
+        "  unjournaled  top.dcm  why",
+    ]
+    assert lines[-2].endswith(": 9 unjournaled")
+    assert lines[-1] == "5 of the findings are not shown: --json prints all"
+    assert shown([finding("a/b/c/d"), finding("a/x"), finding("y")], 2, shelf)[:-1] == [
+        "a/b/",
+        "  unjournaled  c/d  why",
+        "a/",
+        "  unjournaled  x  why",
+        "  unjournaled  y  why",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "depth"),
+    [
+        (LAYOUT, 1),
+        ("{SOPInstanceUID}.dcm", 1),
+        ("{CalledAE}/{ReceivedDate}_{StudyInstanceUID}/{SOPInstanceUID}.dcm", 2),
+        ("{Modality}/{StudyInstanceUID}_{SOPInstanceUID}.dcm", 1),
+    ],
+)
+def test_how_deep_a_study_is(layout: str, depth: int) -> None:
+    assert study_depth(layout) == depth
+
+
+def test_names_are_shown_as_text(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    shelf.file("a\x1b[31m/b\n.dcm", b"")
+    assert cli.main(["verify", "--store", str(shelf.path), "--repair-journal"]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 3
+
+
+def test_an_interruption(shelf: Shelf) -> None:
+    """What was found is shown, the JSON is one whole document, and the exit code is 130."""
+    shelf.file("1.txt", b"")
+    instance(shelf, SOP)
+    for options in ((), ("--json",)):
+        with subprocess.Popen(
+            [*Service.program(), "verify", "--store", str(shelf.path), "--repair-journal",
+             "--max-rate", "1", *options],
+            env=Service.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            os.set_blocking(process.stdout.fileno(), False)
+            got = b""
+
+            def is_told(stdout: IO[bytes] = process.stdout) -> bool:
+                nonlocal got
+                got += stdout.read() or b""
+                return b"1.txt" in got
+
+            wait_for(is_told, "the first finding")
+            process.send_signal(signal.SIGINT)
+            os.set_blocking(process.stdout.fileno(), True)
+            out, err = process.communicate(timeout=DEADLINE_S)
+            assert (process.returncode, err) == (130, b"fastscp: interrupted\n")
+        if options:
+            told = json.loads(got + out)
+            assert (told["complete"], told["clean"]) == (False, False)
+            assert [one["path"] for one in told["findings"]] == ["1.txt"]
+        else:
+            assert out.startswith(b"not finished; so far: ")
+            assert b": 1 unjournaled\n" in out
+
+
+def test_a_failure_leaves_a_whole_document(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.file(path_of(), part10(DATA))
+
+    def fail(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    assert cli.main(["verify", "--store", str(shelf.path), "--adopt", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["complete"] is False
+    assert "(No space left on device): 0 instances were adopted before" in captured.err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_pipe_that_nobody_reads(shelf: Shelf, options: tuple[str, ...]) -> None:
+    large(shelf, 0, 3000)
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    with subprocess.Popen(
+        [*Service.program(), "verify", "--store", str(shelf.path), "--repair-journal", *options],
+        env=Service.environment(),
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(theirs)
+        assert os.read(ours, 10)
+        os.close(ours)
+        assert process.communicate(timeout=DEADLINE_S)[1] == b""
+    assert process.returncode == 1
+
+
+# A part of the store ----------------------------------------------------------------------------
+
+
+def test_one_study(shelf: Shelf) -> None:
+    for study in ("1.2.5", "1.2.6"):
+        for number in range(2):
+            instance(shelf, f"{study}.{number}", study)
+        shelf.file(path_of("1.9", study=study), b"")
+    (shelf.path / path_of("1.2.5.1", study="1.2.5")).unlink()
+    (shelf.path / path_of("1.2.6.1", study="1.2.6")).unlink()
+    # Stored under another layout once.
+    old = f"old/{SERIES}/1.2.5.7.dcm"
+    shelf.lines(shelf.fact(old, DATA, study_instance_uid="1.2.5"))
+    report = look(shelf, selection=Selection(study="1.2.5"))
+    assert kinds(report) == {
+        path_of("1.2.5.1", study="1.2.5"): Kind.MISSING,
+        path_of("1.9", study="1.2.5"): Kind.UNJOURNALED,
+        old: Kind.MISSING,
+    }
+    assert (report.files, report.searched) == (2, True)
+    with pytest.raises(FastscpError, match=r"has no line and no file of the study 1\.2\.7"):
+        look(shelf, selection=Selection(study="1.2.7"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "inside", "outside"),
+    [
+        ("{Modality}/{StudyInstanceUID}/{SOPInstanceUID}.dcm", "CT/1.2.5/x", "CT/1.2.55/x"),
+        ("{Modality}/{PatientID}-{StudyInstanceUID}/{SOPInstanceUID}.dcm", "C/p-1.2.5/x", "C/1/x"),
+        ("{StudyInstanceUID}_{SOPInstanceUID}.dcm", "1.2.5_7", "1.2.6_7"),
+    ],
+)
+def test_one_study_of_any_layout(tmp_path: Path, layout: str, inside: str, outside: str) -> None:
+    Store.open(tmp_path / "store", layout).close()
+    shelf = Shelf.at(tmp_path / "store")
+    for path in (inside, outside):
+        shelf.file(path, b"")
+    report = look(shelf, selection=Selection(study="1.2.5"))
+    assert kinds(report) == {inside: Kind.UNJOURNALED}
+
+
+def test_one_study_of_a_layout_that_does_not_tell_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its lines alone, and it says so."""
+    Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm").close()
+    shelf = Shelf.at(tmp_path / "store")
+    for number in range(3):
+        fact = shelf.fact(f"{number}.dcm", DATA, study_instance_uid=f"1.2.{number % 2}")
+        shelf.file(f"{number}.dcm", part10(DATA))
+        shelf.lines(fact)
+    shelf.file("4.dcm", b"")
+    assert cli.main(["verify", "--store", str(shelf.path), "--study", "1.2.0"]) == 0
+    out = capsys.readouterr().out
+    assert ": 2 files, " in out
+    assert "files without a journal line were not looked for" in out
+
+
+def test_since(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time of the line; of a file without one, by that of its inode."""
+    old = instance(shelf, "1.5", time="2026-05-30T23:59:59.999999Z")
+    new = instance(shelf, "1.6", time="2026-05-31T00:00:00.000000Z")
+    # It came once more: that line counts.
+    again = instance(shelf, "1.7", time="2026-05-30T00:00:00.000000Z")
+    more = {"duplicate": "identical", "time": "2026-05-31T09:00:00.000000Z"}
+    shelf.lines(shelf.fact(again, data_set(sop="1.7"), sop_instance_uid="1.7", **more))
+    for path in (old, new, again):
+        (shelf.path / path).unlink()
+    shelf.file("x", b"")
+    since = Selection(since=datetime(2026, 5, 31, tzinfo=UTC))
+    now = datetime.now(UTC)
+    in_file = {"x": Kind.UNJOURNALED} if since.since is not None and since.since < now else {}
+    assert kinds(look(shelf, selection=since)) == {
+        new: Kind.MISSING, again: Kind.MISSING
+    } | in_file  # fmt: skip
+    later = Selection(since=now + timedelta(hours=1))
+    assert look(shelf, selection=later).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020-05-31", datetime(2020, 5, 31, tzinfo=UTC)),
+        ("2020-05-31T08:30", datetime(2020, 5, 31, 8, 30, tzinfo=UTC)),
+        ("2020-05-31 08:30:15+02:00", datetime(2020, 5, 31, 6, 30, 15, tzinfo=UTC)),
+    ],
+)
+def test_times(text: str, expected: datetime) -> None:
+    assert _read_since(text) == expected
+    ago = datetime.now(UTC) - _read_since("36h")
+    assert timedelta(hours=35.9) < ago < timedelta(hours=36.1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--since", "yesterday", "give a time such as"),
+        ("--since", "9999-01-01", "is in the future; times without a zone are UTC"),
+        ("--max-rate", "0", "would never read anything"),
+        ("--max-rate", "fast", "a number of bytes a second such as 50MiB/s"),
+        ("--study", " ", "is empty"),
+    ],
+)
+def test_what_options_take(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], option: str, value: str, why: str
+) -> None:
+    assert cli.main(["verify", "--store", str(shelf.path), option, value]) == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "selection", [Selection(study=STUDY), Selection(since=datetime(2026, 1, 1, tzinfo=UTC))]
+)
+def test_a_part_lifts_no_mark(shelf: Shelf, selection: Selection) -> None:
+    instance(shelf, SOP)
+    mark = shelf.path / ".fastscp/suspect"
+    mark.touch()
+    report = look(shelf, selection=selection)
+    assert (report.clean, report.mark) == (True, Mark.PARTIAL)
+    assert mark.exists()
+    assert cli.main(["verify", "--store", str(shelf.path), "--study", STUDY]) == 0
+    assert mark.exists()
+    assert look(shelf).mark is Mark.LIFTED
+
+
+def test_the_rate(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 3 MiB data set and its line at 1 MiB/s take three seconds, in steps of an eighth."""
+    now = [0.0]
+    naps = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    data = data_set(pixels=3 << 20)
+    shelf.put("1.dcm", data)
+    assert look(shelf, rate=1 << 20).clean
+    assert 2.99 < now[0] < 3.1
+    assert max(naps) < 0.126
+    # What could not be read is not made up for in one go.
+    pace = Pace(1 << 20)
+    now[0] += 100
+    pace.took(1 << 17)
+    pace.took(1 << 17)
+    assert naps[-1] == pytest.approx(0.125)
+
+
+# What a store lost ------------------------------------------------------------------------------
+
+
+def test_a_store_that_lost_all_it_knew(shelf: Shelf) -> None:
+    shelf.file(path_of(), part10(DATA))
+    (shelf.path / ".fastscp/store.toml").unlink()
+    shelf.journal.rmdir()
+    for options in ({}, {"adopt": True}):
+        with pytest.raises(StartError, match=r"neither .*start the service once with --store-new"):
+            look(shelf, **options)
+    done = command("verify", "--store", str(shelf.path))
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+def test_contents_without_a_digest(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, digest in enumerate(("", "", "blake9:00")):
+        shelf.put(f"{number}.dcm", DATA, digest=digest)
+    shelf.put("3.dcm", DATA)
+    assert look(shelf).unchecked == 3
+    assert cli.main(["verify", "--store", str(shelf.path)]) == 0
+    out = capsys.readouterr().out
+    assert "the contents of 3 files were not checked, only their headers and lengths" in out
+
+
+# Lines ------------------------------------------------------------------------------------------
+
+
+def test_a_number_given_twice(shelf: Shelf) -> None:
+    shelf.put("1.dcm", DATA)
+    shelf.put("2.dcm", DATA)
+    other = shelf.fact("2.dcm", data_set(seed=1))
+    first = shelf.lines(shelf.fact("1.dcm", DATA), shelf.fact("2.dcm", DATA, seq=1))
+    same = shelf.lines(other | {"seq": 2})
+    report = look(shelf, repair_journal=True)
+    assert {(one.kind, one.path) for one in report.findings} == {
+        (Kind.TWICE, f".fastscp/journal/{first.name}"),
+        (Kind.TWICE, f".fastscp/journal/{same.name}"),
+    }
+    why = sorted(one.why for one in report.findings)
+    assert why[0].startswith("line 1: its `seq` 2 is also that of line 1 of .fastscp/journal/0002-")
+    assert why[1].startswith("line 2: its `seq` 1 is also that of line 1 of .fastscp/journal/0001-")
+    assert not report.clean
+
+
+def test_a_number_given_twice_in_one_segment(shelf: Shelf) -> None:
+    shelf.put("1.dcm", DATA)
+    (segment,) = shelf.journal.iterdir()
+    segment.write_bytes(segment.read_bytes() * 2)
+    (found,) = look(shelf).findings
+    assert found.why.startswith("line 2: its `seq` 1 is also that of line 1 of it, ")
+
+
+def test_a_segment_read_again_gives_no_number_twice(shelf: Shelf) -> None:
+    """It became another one, so the reader begins anew; a line without newline comes again."""
+    shelf.put("1.dcm", DATA)
+    shelf.put("2.dcm", DATA)
+    segment = min(shelf.journal.iterdir())
+    whole = segment.read_bytes()
+    segment.write_bytes(b"x" * 900 + b"\n" + whole[:-1])
+    assert {
+        one.kind for one in look(shelf, watcher=lambda **_: segment.write_bytes(whole)).findings
+    } == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"seq": "7"}, "it is no line of a journal (Expected `int`, got `str` - at `$.seq`)"),
+        ({"seq": -7}, "it has a value that no line has"),
+        ({"bytes": 1 << 70}, "it has a value that no line has"),
+        ({"path": "a\0b"}, "it has a value that no line has"),
+        ({"path": ""}, "it names no file"),
+        ({"v": 2}, "it has version 2, and this program knows 1"),
+    ],
+)
+def test_a_line_with_its_checksum_that_says_nothing(
+    shelf: Shelf, change: dict[str, Any], why: str
+) -> None:
+    shelf.put("1.dcm", DATA)
+    segment = shelf.lines(shelf.fact("2.dcm", DATA) | change)
+    for options in ({}, {"repair_journal": True}):
+        (found,) = look(shelf, **options).findings
+        assert (found.kind, found.path) == (Kind.DAMAGED, f".fastscp/journal/{segment.name}")
+        assert found.why.startswith("line 1: ")
+        assert found.why.endswith(why)
+        assert found.settled == ""
+
+
+# Foreign files ----------------------------------------------------------------------------------
+
+
+def test_another_store_inside(shelf: Shelf) -> None:
+    """Its files are named, and not adopted; what the journal of this one has is compared."""
+    inner = Shelf(shelf.path / "inner")
+    instance(inner, SOP)
+    shelf.put("inner/old.dcm", DATA)
+    outer = path_of("1.7")
+    shelf.file(outer, part10(data_set(sop="1.7"), sop="1.7"))
+    report = look(shelf, adopt=True)
+    found = {one.path: one for one in report.findings}
+    assert {path: bool(one.settled) for path, one in found.items()} == {
+        f"inner/{path_of()}": False,
+        outer: True,
+    }
+    why = found[f"inner/{path_of()}"].why
+    assert why.endswith("it is in another store, inner: verify that one by itself")
+    assert len(shelf.facts()) == 2
+
+
+@pytest.mark.parametrize(
+    "layout", [LAYOUT, "{CallingAE}/{ReceivedDate}/{PatientID}/{SOPInstanceUID}.dcm"]
+)
+def test_what_lies_where_no_layout_puts_it(tmp_path: Path, layout: str) -> None:
+    Store.open(tmp_path / "store", layout).close()
+    shelf = Shelf.at(tmp_path / "store")
+    right = path_of() if layout == LAYOUT else f"CT1/20260531/KIT-1/{SOP}.dcm"
+    foreign = f"backup/{right}"
+    for path in (right, f"{right}~2", foreign, "1.dcm"):
+        shelf.file(path, part10(DATA))
+    report = look(shelf, adopt=True)
+    found = {one.path: one for one in report.findings}
+    assert {path for path, one in found.items() if one.settled} == {right, f"{right}~2"}
+    assert "is not where this store puts it, which is " in found[foreign].why
+    assert found[foreign].why.endswith("`fastscp send`: not adopted")
+
+
+def test_a_neighbour_that_the_journal_knows(shelf: Shelf) -> None:
+    """Under an earlier layout: its line was damaged, those beside it were not."""
+    shelf.put("CT/2020/1.dcm", DATA)
+    shelf.file("CT/2020/2.dcm", part10(DATA))
+    shelf.file("CT/2021/3.dcm", part10(DATA))
+    found = {one.path: one.settled for one in look(shelf, adopt=True).findings}
+    assert found == {"CT/2020/2.dcm": "adopted", "CT/2021/3.dcm": ""}
+
+
+def test_what_stands_behind_a_deflate_stream(shelf: Shelf) -> None:
+    """As much as one likes: it is read, and never inflated."""
+    data = data_set(DEFLATED) + bytes(5 << 20)
+    shelf.put("1.dcm", data, DEFLATED)
+    assert look(shelf).clean
+
+
+# Which store ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["flag", "environment", "file", "file of the environment"])
+@pytest.mark.parametrize("name", ["verify", "cat"])
+def test_the_store_is_the_one_of_the_service(tmp_path: Path, given: str, name: str) -> None:
+    """Flag, environment, file, default, as with serve; other settings are not its business."""
+    shelf = Shelf(tmp_path / "right")
+    path = instance(shelf, SOP)
+    file = tmp_path / "site.toml"
+    right = str(shelf.path)
+    file.write_text(f'store = "{right if given.startswith("file") else "wrong"}"\nport = "odd"\n')
+    arguments = [name, path] if name == "cat" else [name, "--json"]
+    env = {}
+    if given == "flag":
+        arguments += ["--store", right, "--config", str(file)]
+        env = {"FASTSCP_STORE": "wrong", "FASTSCP_CONFIG": str(tmp_path / "none.toml")}
+    elif given == "environment":
+        env = {"FASTSCP_STORE": right, "FASTSCP_CONFIG": str(tmp_path / "none.toml")}
+    elif given == "file":
+        arguments += ["--config", str(file)]
+        env = {"FASTSCP_CONFIG": str(tmp_path / "none.toml")}
+    else:
+        env = {"FASTSCP_CONFIG": str(file)}
+    done = command(*arguments, env=env, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if name == "cat":
+        assert done.stdout == (shelf.path / path).read_bytes()
+    else:
+        assert json.loads(done.stdout)["store"] == right
+
+
+def test_a_file_with_settings_that_cannot_be_read(tmp_path: Path) -> None:
+    for options, env, option in (
+        (("--config", "none.toml"), {}, b"--config"),
+        ((), {"FASTSCP_CONFIG": "none.toml"}, b"FASTSCP_CONFIG"),
+    ):
+        done = command("verify", *options, env=env, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"fastscp: " + option + b": cannot read none.toml")
+    (tmp_path / "odd.toml").write_text("store = 7\n")
+    done = command("verify", "--config", "odd.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"fastscp: odd.toml: store: ")
