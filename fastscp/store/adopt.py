@@ -9,6 +9,7 @@ import stat
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.errors import FastscpError
@@ -54,7 +55,8 @@ class Adoption:
         self._dir_fd = dir_fd
         self._suspect = suspect
         self._layout = Layout(layout) if layout else None
-        self._has_below = has_below
+        # Files come folder by folder, and the answer may cost a look at every path.
+        self._has_below = lru_cache(maxsize=16)(has_below)
         start = f"{time.time_ns() // 1000:x}"
         durable = flush_folder_at(dir_fd, JOURNAL)
         self._segments = Segments(dir_fd, start, f"verify-{os.getpid()}", durable=durable)

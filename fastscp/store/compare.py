@@ -110,7 +110,8 @@ class Comparison:
 
     def stop(self) -> Iterator[Finding]:
         """After an interruption: what was found until then, except what may be of the moment."""
-        yield from self._tell_old()
+        if self._doubts:
+            yield from self._tell_old()
 
     @property
     def is_searching(self) -> bool:
