@@ -23,7 +23,7 @@ from fastscp_ext import Layout, LayoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fastscp.store.reading import Described
+    from fastscp.store.reading import Described, Pace
 
 __all__ = ["ADOPTED", "Adoption"]
 
@@ -50,9 +50,16 @@ class Adoption:
     """
 
     def __init__(
-        self, dir_fd: int, *, suspect: bool, layout: str, has_below: Callable[[str], bool]
+        self,
+        dir_fd: int,
+        *,
+        suspect: bool,
+        layout: str,
+        has_below: Callable[[str], bool],
+        pace: Pace,
     ) -> None:
         self._dir_fd = dir_fd
+        self._pace = pace
         self._suspect = suspect
         self._layout = Layout(layout) if layout else None
         # Files come folder by folder, and the answer may cost a look at every path.
@@ -93,6 +100,9 @@ class Adoption:
         try:
             self._journal(batch)
         except OSError as error:
+            # They were found, at least.
+            for finding, _members in batch:
+                yield finding
             raise FastscpError(self._explain(error)) from error
         self._adopted += len(batch)
         for finding, _members in batch:
@@ -107,7 +117,7 @@ class Adoption:
             raise NoInstanceError("is no regular file")
         if self._marks.covers(path):
             raise NoInstanceError("may not be on the disk, because a flush failed")
-        described = describe(self._dir_fd, path)
+        described = describe(self._dir_fd, path, self._pace)
         self._refuse_foreign(path, described)
         members = described.members
         if self._suspect:

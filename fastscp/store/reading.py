@@ -73,24 +73,6 @@ class DataSet:
     chunks: Iterator[bytes]
 
 
-@contextlib.contextmanager
-def open_data_set(path: str, dir_fd: int) -> Iterator[DataSet | None]:
-    """An instance's file, decompressed where it must be; None: it does not begin with a header.
-
-    Raises OSError, zstandard.ZstdError.
-    """
-    with open_part10(path, dir_fd) as file:
-        head = file.read(_HEADER)
-        found = strip_embedded(head)
-        if found is None:
-            yield None
-        else:
-            header, transfer_syntax = found
-            whole = part10_size(file)
-            size = whole - header if whole >= 0 else -1
-            yield DataSet(head[:header], transfer_syntax, size, _chunks(head[header:], file))
-
-
 class Pace:
     """Holds up whoever reads faster than a rate.
 
@@ -121,7 +103,26 @@ class Pace:
 _AT_ONCE: Final = Pace()
 
 
-def _chunks(first: bytes, file: IO[bytes], pace: Pace = _AT_ONCE) -> Iterator[bytes]:
+@contextlib.contextmanager
+def open_data_set(path: str, dir_fd: int, pace: Pace = _AT_ONCE) -> Iterator[DataSet | None]:
+    """An instance's file, decompressed where it must be; None: it does not begin with a header.
+
+    Raises OSError, zstandard.ZstdError.
+    """
+    with open_part10(path, dir_fd) as file:
+        head = file.read(_HEADER)
+        pace.took(len(head))
+        found = strip_embedded(head)
+        if found is None:
+            yield None
+        else:
+            header, transfer_syntax = found
+            whole = part10_size(file)
+            size = whole - header if whole >= 0 else -1
+            yield DataSet(head[:header], transfer_syntax, size, _chunks(head[header:], file, pace))
+
+
+def _chunks(first: bytes, file: IO[bytes], pace: Pace) -> Iterator[bytes]:
     data = first
     while data:
         yield data
@@ -201,13 +202,13 @@ class Described:
     values: dict[str, bytes]
 
 
-def describe(store_fd: int, path: str) -> Described:
+def describe(store_fd: int, path: str, pace: Pace = _AT_ONCE) -> Described:
     """What header and data set of a file give for a journal line.
 
     Reads the whole file. Raises OSError; NoInstanceError for what is no instance, or a damaged one.
     """
     try:
-        with open_data_set(path, store_fd) as data:
+        with open_data_set(path, store_fd, pace) as data:
             if data is None:
                 raise NoInstanceError(_HEADLESS)
             return _describe(path, data)

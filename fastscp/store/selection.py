@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ class Selection:
         """Whether the file of a fact is looked at."""
         if self.study and fact.get("study_instance_uid") != self.study:
             return False
-        # The same form in both: as text they are in the order of time.
-        return self.since is None or str(fact.get("time", "")) >= self.since.strftime(
-            "%Y-%m-%dT%H:%M:%S.%fZ"
-        )
+        return self.since is None or str(fact.get("time", "")) >= _as_in_a_line(self.since)
 
     def folders(self, layout: str) -> tuple[re.Pattern[str] | None, ...] | None:
         """What each component of a path must be for files of the study, None where it may be any.
@@ -55,6 +53,12 @@ class Selection:
             _matching(component, self.study) if _STUDY in component else None
             for component in (*folders, name.removesuffix(".dcm") + "{AnySuffix}")
         )
+
+
+@lru_cache(maxsize=1)
+def _as_in_a_line(since: datetime) -> str:
+    """A time in the form that lines have, so that as text both are in the order of time."""
+    return since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _matching(component: str, study: str) -> re.Pattern[str]:

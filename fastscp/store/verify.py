@@ -49,7 +49,8 @@ _NEW_LIFE: Final = "start the service once with --store-new-life"
 class _Store:
     """The store of a run.
 
-    alone: its lock is held, so nothing in it moves, and all may be changed. adopt: as in `Verification`. layout: "" where store.toml is lost.
+    alone: its lock is held, so nothing in it moves, and all may be changed. adopt: as in
+    `Verification`. layout: "" where store.toml is lost.
     """
 
     path: Path
@@ -208,7 +209,11 @@ class Verification:
             take: Callable[[Finding], Iterator[Finding]] = _as_it_is
             if self._adopt:
                 adoption = Adoption(
-                    store.dir_fd, suspect=suspect, layout=store.layout, has_below=notes.has_below
+                    store.dir_fd,
+                    suspect=suspect,
+                    layout=store.layout,
+                    has_below=notes.has_below,
+                    pace=self._pace,
                 )
                 until.callback(adoption.close)
                 finish, take = adoption.finish, adoption.take
