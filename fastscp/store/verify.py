@@ -147,7 +147,7 @@ class Verification:
             notes = until.enter_context(records(dir_fd, self._selection, self._pace.took))
             self._records = notes
             self._look(store, notes, suspect=bool(mark))
-            if self._selection.study and not self._comparison_has(notes):
+            if self._selection.study and not notes.wanted and not self.report().files:
                 raise FastscpError(
                     f"{self._path} has no line and no file of the study {self._selection.study}; "
                     f"name it as `study_instance_uid` in the journal does"
@@ -231,10 +231,6 @@ class Verification:
             self._tally.take(finding)
             self._adopted += finding.settled == ADOPTED
             self._tell(finding)
-
-    def _comparison_has(self, notes: Records) -> bool:
-        files = self._comparison.files if self._comparison is not None else 0
-        return bool(files or notes.wanted)
 
     def _judge_mark(self, dir_fd: int, mark: Suspicion, alone: bool, suspect: int) -> Mark:
         """Lift the mark of an unclean end where nothing is wrong and nobody uses the store.
