@@ -441,12 +441,13 @@ def test_nothing_doubtful_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "store"
     with opened(path):
         pass
-    (path / "1").mkdir()
-    (path / "1/a.dcm").write_bytes(instance())
+    file = path / "1.2.3.1/1.2.3.1.1/1.2.3.dcm"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(instance())
     real, fails = os.fsync, [True]
 
     def fsync(fd: int) -> None:
-        if fails and os.readlink(f"/proc/self/fd/{fd}").endswith("/1/a.dcm"):
+        if fails and os.readlink(f"/proc/self/fd/{fd}").endswith("/1.2.3.dcm"):
             fails.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(fd)
