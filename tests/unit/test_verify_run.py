@@ -269,7 +269,10 @@ def test_an_interruption(shelf: Shelf) -> None:
             env=Service.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        ) as process:  # fmt: skip
+            # Whoever runs the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as process, contextlib.ExitStack() as after:  # fmt: skip
+            after.callback(process.kill)
             assert process.stdout is not None
             os.set_blocking(process.stdout.fileno(), False)
             got = b""
