@@ -14,7 +14,7 @@ from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABLE, uid_grade
 from fastscp_ext.errors import CodecError, CommandError, PDUError, PDULimitError
 from fastscp_ext.receive.receiver import Receiver
-from fastscp_ext.receive.reception import Compression, Duplicate, Reception
+from fastscp_ext.receive.reception import Compression, Duplicate, Reception, Replacement
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
@@ -95,6 +95,7 @@ __all__ = [
     "Reception",
     "ReleaseRP",
     "ReleaseRQ",
+    "Replacement",
     "RoleSelection",
     "Rows",
     "Rules",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import stat
 from typing import TYPE_CHECKING
 
 from fastscp.store.compress import PartCompression
+from fastscp.store.restore import Lines, Replaced, Settlement
 from fastscp.store.store import Store
 from tests.kit import wait_for
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastscp.store.duplicates import Outcome, Resolution
+    from fastscp.store.waits import Batches
+    from fastscp_ext import Replacement
 
 LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
@@ -31,6 +35,19 @@ def opened(path: Path, layout: str = LAYOUT, **options: object) -> Iterator[Stor
 def resolved(resolution: Resolution) -> Outcome:
     """The outcome, however often it has to be asked for."""
     return wait_for(resolution.attempt, "an outcome")
+
+
+def replacing(store_fd: int, after: int = 0, batches: Batches | None = None) -> Replaced:
+    """The replacements of a process whose journal numbers follow `after`."""
+    numbers = itertools.count(after + 1)
+    return Replaced(store_fd, Lines(store_fd, "t", "r", lambda: next(numbers), "t"), batches)
+
+
+def end_replacement(of: Replaced, replacement: Replacement) -> None:
+    """What a worker does with an instance that took the place of another one, here and now."""
+    settlement = Settlement(of, replacement.path, refused=replacement.refused)
+    wait_for(settlement.attempt, "the end of a replacement")
+    replacement.settled()
 
 
 def compressed(incoming_fd: int, part: str, level: int) -> tuple[str, int]:

@@ -130,7 +130,7 @@ class Service:
                 swept = await in_thread(sweep_incoming, store.dir_fd)
             with _explained(store.path / JOURNAL):
                 last = await in_thread(last_sequence, store.dir_fd)
-            self._shared.store.begin_sequence(last)
+            self._shared.store.begin_sequence(max(last, store.sequence))
             tell_unflushed(store.unflushed, self._shared.doubts)
             index = await index_of(store)
             self._workers = workers = await self._make_workers(store, index)

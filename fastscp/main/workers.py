@@ -20,6 +20,7 @@ from fastscp.main.storewatch import REMIND_S
 from fastscp.main.threads import in_thread
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
+from fastscp.store.leftovers import settle_beside
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING
 
@@ -152,6 +153,7 @@ class Workers:
         self._places: list[_Place] = []
         self._lives = 0
         self._watch = LoopWatch()
+        self._settlings = 0
         self._sweeping: asyncio.Future[SweepReport] | None = None
         # What the last one could not remove, and why, as it stands in the log.
         self._left = (0, "")
@@ -410,6 +412,7 @@ class Workers:
 
     async def _replace(self, place: _Place) -> None:
         """Start another worker in a place; one that does not come up is missed like any other."""
+        self._background(self._settle_replaced())
         while True:
             await self._sweep()
             await asyncio.sleep(place.back_off.delay_s)
@@ -437,6 +440,23 @@ class Workers:
             f"{up} workers serve meanwhile" if up
             else "no worker is left: new associations are rejected until one is up",
         )  # fmt: skip
+
+    async def _settle_replaced(self) -> None:
+        """End the replacements that a dead worker had in hand, before anybody meets its files."""
+        self._settlings += 1
+        try:
+            told = await in_thread(
+                settle_beside,
+                self._store.dir_fd,
+                f"{self.run}-main-{self._settlings}",
+                self._shared.store.next_sequence,
+                self._shared.liveness,
+            )
+        except OSError as error:
+            why = f"cannot look for replacements that were not through ({error.strerror})"
+            told = (f"{why}: the next instance of their paths, or the next start, settles them",)
+        for one in told:
+            log.warning("%s", one)
 
     async def _sweep(self) -> None:
         """Remove the parts of dead workers, as far as that works; says once why it does not."""

@@ -17,6 +17,7 @@ from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import Segments, append_fact, last_sequence
 from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
+from fastscp.store.replaced import highest
 from fastscp.store.unflushed import Marks
 from fastscp_ext import Layout, LayoutError
 
@@ -67,7 +68,7 @@ class Adoption:
         start = f"{time.time_ns() // 1000:x}"
         durable = flush_folder_at(dir_fd, JOURNAL)
         self._segments = Segments(dir_fd, start, f"verify-{os.getpid()}", durable=durable)
-        self._sequence = last_sequence(dir_fd)
+        self._sequence = max(last_sequence(dir_fd), highest(dir_fd))
         self._journal_fd = -1
         self._journal_bytes = 0
         self._flushed: set[str] = set()

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import struct
 import threading
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -22,38 +19,28 @@ import zstandard
 from fastscp.store.compress import twin
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
-from fastscp.store.names import FILE_MODE, PATH_LOCKS, exists, holder, open_file, status_at
+from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, open_data_set
 from fastscp.store.unflushed import Marks
+from fastscp.store.waits import LOCKS, Batches, Doubt, NotYetError, lock_of, take_lock
 from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from fastscp.store.index import IndexedJournal
     from fastscp.store.reading import DataSet
+    from fastscp.store.restore import Replaced, Settlement
 
 __all__ = ["LOCKS", "Batches", "Contents", "Doubts", "Outcome", "Resolution", "lock_of", "vouched"]
 
-LOCKS: Final = 256
 _LAST_VERSION: Final = 9
 # As many bytes as the codec keeps of a path.
 _PATH_MOST: Final = 2047
-# How long a line that is on its way is waited for. A batch lasts as long as its flushes; one that
-# takes longer than this is stuck with its disk.
-_LINE_S: Final = 10.0
 # Files whose contents are remembered by a worker; some hundred bytes each.
 _REMEMBERED: Final = 4096
 # Two files that differ within so many bytes are told apart again as fast as by what is remembered.
 _SOON: Final = 4 << 20
-
-
-class Batches(Protocol):
-    """The batches of all workers that may still write journal lines; `fastscp_ext.Liveness`."""
-
-    def batches(self) -> Sequence[tuple[int, int, int]]: ...
-
-    def under_way(self, batch: tuple[int, int, int], /) -> bool: ...
 
 
 class Doubts(Protocol):
@@ -79,15 +66,6 @@ class Outcome:
     status: int = status.SUCCESS
     comment: bytes = b""
     error_no: int = 0
-
-
-def lock_of(path: str) -> int:
-    """Which of the store-wide locks is the path's."""
-    return crc32c(os.fsencode(path)) % LOCKS
-
-
-class _NotYetError(Exception):
-    """Another instance has the lock of the path, or its journal line is on its way."""
 
 
 class _NotFlushedError(OSError):
@@ -163,6 +141,8 @@ class Resolution:
     faster than in all of it, once it is ready. digest: of the part's data set as in its journal
     line, "" if it has none. contents: what is known of the files in the store. doubts: files that
     may not be on the disk; the part takes the place of an identical one. None: nobody keeps them.
+    replaced: keeps what the part takes the place of. Where the outcome is replaced, whoever has the
+    lock settles that before it gives the lock back.
     """
 
     def __init__(
@@ -174,6 +154,7 @@ class Resolution:
         *,
         policy: str,
         durable: bool,
+        replaced: Replaced,
         use_link: bool = False,
         mixed: bool = False,
         suspect: Batches | None = None,
@@ -188,6 +169,8 @@ class Resolution:
         self._part = part
         self._policy = policy
         self._durable = durable
+        self._replaced = replaced
+        self._left: Settlement | None = None
         self._give = _link if use_link else rename_noreplace
         self._mixed = mixed
         self._suspect = suspect
@@ -197,7 +180,7 @@ class Resolution:
         self._doubts = doubts
         self._ours: Content | None = None
         self._lock_fd = -1
-        self._doubt: _Doubt | None = None
+        self._doubt: Doubt | None = None
         # Whether it waits for the journal's index: it looks at no file, and has no lock.
         self.awaits_index = False
         self._trusted: set[str] = set()
@@ -212,7 +195,7 @@ class Resolution:
         """
         try:
             self._await_index()
-        except _NotYetError:
+        except NotYetError:
             return None
         except OSError as error:
             return Outcome(
@@ -221,8 +204,8 @@ class Resolution:
             )  # fmt: skip
         try:
             if self._lock_fd < 0:
-                self._lock_fd = _lock(self._store_fd, self.path)
-        except _NotYetError:
+                self._lock_fd = take_lock(self._store_fd, lock_of(self.path))
+        except NotYetError:
             return None
         except OSError as error:
             return Outcome(
@@ -231,7 +214,7 @@ class Resolution:
             )  # fmt: skip
         try:
             outcome = self._decide()
-        except _NotYetError:
+        except NotYetError:
             if self.awaits_index:
                 # Nothing is decided, and others with this path may need no line.
                 self._unlock()
@@ -256,9 +239,10 @@ class Resolution:
             self._lock_fd = -1
 
     def _decide(self) -> Outcome:
-        """Raises _NotYetError."""
+        """Raises NotYetError."""
         for version in range(1, _LAST_VERSION + 1):
             name = self.path if version == 1 else f"{self.path}~{version}"
+            self._settle_left(name)
             there = twin(name) if self._mixed and exists(twin(name), self._store_fd) else name
             if len(os.fsencode(there)) > _PATH_MOST:
                 break
@@ -271,15 +255,14 @@ class Resolution:
             if is_identical and self._is_sure(there):
                 return Outcome("identical", there)
             if is_identical or self._policy == "replace" or not self._is_trusted(there):
-                # A file in the other form stays beside it: it was acknowledged, and the new name is
-                # not durable yet. The journal's higher sequence number says which one counts.
                 if not self._durable:
                     # What it takes the place of may be on stable storage: a power cut leaves one
                     # of both, whole.
                     _flush(self._part, self._incoming_fd)
-                with holder(name, self._store_fd) as (folder_fd, base):
-                    os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
-                self._remember(name)
+                # A file in the other form stays beside it, and nothing need be kept: it was
+                # acknowledged, and the journal's higher sequence number says which one counts.
+                if there == name or not self._named(name):
+                    self._replace(name)
                 return Outcome("replaced", name, error_no=self._flush_error)
             if self._policy == "keep":
                 # The response tells the sender that the existing file is kept, and a buffered life
@@ -297,6 +280,32 @@ class Resolution:
         return Outcome(
             "refused", self.path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID"
         )
+
+    def _settle_left(self, name: str) -> None:
+        """End the replacement that a worker left at the name when it died. Raises NotYetError."""
+        self._left = self._left or self._replaced.left_at(name)
+        if self._left is None:
+            return
+        if self._left.attempt() is None:
+            raise NotYetError
+        self._left = None
+
+    def _replace(self, name: str) -> None:
+        """The part takes the name of a file, whose content is kept until this one's line is there.
+
+        At every moment one of both has the name, whole.
+        """
+        # It may be a buffered one, and may have to stand for the path again. One that cannot be
+        # flushed is kept as it is: it is in doubt from now on, and the newer one is flushed.
+        self._is_flushed(name)
+        self._replaced.keep(name, lock_of(self.path))
+        try:
+            with holder(name, self._store_fd) as (folder_fd, base):
+                os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
+        except OSError:
+            self._replaced.failed(name)
+            raise
+        self._remember(name)
 
     def _named(self, name: str) -> bool:
         """Whether the part has the name now."""
@@ -339,18 +348,21 @@ class Resolution:
         """
         if self._doubts is not None and self._doubts.doubts(path):
             return False
-        if self._durable:
-            try:
-                _flush(path, self._store_fd)
-            except _NotFlushedError as error:
-                if self._doubts is None:
-                    raise
-                self._flush_error = error.errno or errno.EIO
-                self._doubts.doubt(path)
-                # As long as the service lives it is known anyway.
-                with contextlib.suppress(OSError):
-                    Marks(self._store_fd).leave("file", path, self._flush_error)
-                return False
+        return not self._durable or self._is_flushed(path)
+
+    def _is_flushed(self, path: str) -> bool:
+        """Flush a file that is there; where that fails, it is in doubt from now on."""
+        try:
+            _flush(path, self._store_fd)
+        except _NotFlushedError as error:
+            if self._doubts is None:
+                raise
+            self._flush_error = error.errno or errno.EIO
+            self._doubts.doubt(path)
+            # As long as the service lives it is known anyway.
+            with contextlib.suppress(OSError):
+                Marks(self._store_fd).leave("file", path, self._flush_error)
+            return False
         return True
 
     def _differs_from(self, known: Content) -> bool:
@@ -412,13 +424,13 @@ class Resolution:
         The path's lock is held, also between attempts. It does not keep a commit from giving the
         free name, whose line comes some flushes later: a file without a line is judged only when
         every batch that may have named it has ended. A later batch cannot have: the name was taken.
-        Raises _NotYetError: such a batch is under way, or the index is being built. Raises OSError:
+        Raises NotYetError: such a batch is under way, or the index is being built. Raises OSError:
         it takes too long.
         """
         if self._suspect is None or path in self._trusted:
             return True
         if self._doubt is None and not self._is_vouched(path):
-            self._doubt = _Doubt(self._suspect)
+            self._doubt = Doubt(self._suspect)
         if self._doubt is not None:
             self._doubt.look()
             self._doubt = None
@@ -434,13 +446,13 @@ class Resolution:
         except IndexPendingError:
             self.awaits_index = True
             self._await_index()
-            raise _NotYetError from None
+            raise NotYetError from None
 
     def _await_index(self) -> None:
-        """Raise _NotYetError while the index that is needed is being built; OSError: too long."""
+        """Raise NotYetError while the index that is needed is being built; OSError: too long."""
         if self.awaits_index and self._journal is not None:
             if not self._journal.await_built(self):
-                raise _NotYetError
+                raise NotYetError
             self.awaits_index = False
 
 
@@ -455,59 +467,10 @@ def _flush(name: str, dir_fd: int) -> None:
         os.close(fd)
 
 
-class _Doubt:
-    """A file that has no line yet, and the batches that may still write it."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-        self._waiting = list(batches.batches())
-        self._deadline = time.monotonic() + _LINE_S
-
-    def look(self) -> None:
-        """Return once none of the batches is under way. Raises _NotYetError, TimeoutError."""
-        self._waiting = [one for one in self._waiting if self._batches.under_way(one)]
-        if not self._waiting:
-            return
-        if time.monotonic() > self._deadline:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        raise _NotYetError
-
-
 def _link(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
     """`rename_noreplace` where the file system has none."""
     os.link(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=False)
     os.unlink(old, dir_fd=src_dir_fd)
-
-
-def _lock(store_fd: int, path: str) -> int:
-    """Take the lock of a path; closing the descriptor gives it back.
-
-    Locks of the open file description: they hold between the threads of a process, too.
-    Raises _NotYetError: somebody has it.
-    """
-    try:
-        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
-    except FileNotFoundError:
-        _make_locks(store_fd)
-        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
-    try:
-        # struct flock: type, whence, start, length, pid.
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, lock_of(path), 1, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-    except (BlockingIOError, PermissionError) as error:
-        # Either says that it is taken.
-        os.close(fd)
-        raise _NotYetError from error
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _make_locks(store_fd: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with holder(PATH_LOCKS, store_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
-        os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))
 
 
 def _checksum(chunks: Iterator[bytes], crc: int = 0) -> int:

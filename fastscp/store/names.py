@@ -5,6 +5,7 @@
     STORE/.fastscp/locks             locks between workers that meet at one path
     STORE/.fastscp/incoming/<life>/  parts of one worker life, beside the `lock` it holds
     STORE/.fastscp/journal/          what was stored, one JSON line per fact
+    STORE/.fastscp/replaced/         older contents, until the newer line of their path is flushed
     STORE/.fastscp/buffered          while a life with buffered durability lasts
     STORE/.fastscp/suspect           after one that did not end cleanly
     STORE/.fastscp/unflushed/        what could not be flushed, as long as that matters
@@ -45,6 +46,7 @@ __all__ = [
     "OWN",
     "PATH_LOCKS",
     "PROBE",
+    "REPLACED",
     "SUSPECT",
     "UNFLUSHED",
     "descriptor",
@@ -69,6 +71,7 @@ LOCK: Final = f"{HOME}/lock"
 PATH_LOCKS: Final = f"{HOME}/locks"
 INCOMING: Final = f"{HOME}/incoming"
 JOURNAL: Final = f"{HOME}/journal"
+REPLACED: Final = f"{HOME}/replaced"
 # There while a buffered life lasts; a life that finds it there found an unclean end.
 BUFFERED: Final = f"{HOME}/buffered"
 SUSPECT: Final = f"{HOME}/suspect"

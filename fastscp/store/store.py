@@ -21,6 +21,7 @@ from fastscp.errors import ConfigError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock
 from fastscp.store.identity import FORMAT, Identity, read_identity, write_identity
+from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
 from fastscp.store.marks import begin_life, end_life
@@ -32,6 +33,7 @@ from fastscp.store.names import (
     JOURNAL,
     LOCK,
     PATH_LOCKS,
+    REPLACED,
     descriptor,
     leads_to,
     names_in,
@@ -64,7 +66,8 @@ class Store:
     successor started by exec keeps it. created: it did not exist before. previous_layout: what
     the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
-    unflushed: what an earlier run could not flush. warnings: for the log. made: what `unmake` takes
+    unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
+    warnings: for the log. made: what `unmake` takes away.
     away.
     """
 
@@ -80,6 +83,7 @@ class Store:
     mixed: bool
     suspect: bool
     unflushed: tuple[Mark, ...]
+    sequence: int
     warnings: tuple[str, ...]
     made: Made
 
@@ -120,7 +124,7 @@ class Store:
 
             known = read_identity(path, dir_fd)
             warnings = _begun_anew(path, dir_fd, known, new_life)
-            for folder in (INCOMING, JOURNAL):
+            for folder in (INCOMING, JOURNAL, REPLACED):
                 made.folder(folder, dir_fd)
             refuse_another_file_system(path, dir_fd)
             facts = probe(path, dir_fd, durability, rename_noreplace)
@@ -135,8 +139,11 @@ class Store:
             if durability == "buffered":
                 # Only now: one that was there is an earlier life's, and has another name by now.
                 made.note(BUFFERED, dir_fd)
+            # Before anybody stores or reads anything.
+            cleared = settle_alone(dir_fd, "main")
             warnings = (
-                *facts.warnings, *warnings, *_links(path, dir_fd), *of_unflushed(unflushed)
+                *facts.warnings, *warnings, *_links(path, dir_fd), *of_unflushed(unflushed),
+                *cleared.told,
             )  # fmt: skip
             undo.pop_all()
         return cls(
@@ -152,6 +159,7 @@ class Store:
             mixed=len(identity.suffixes) > 1,
             suspect=suspect,
             unflushed=unflushed,
+            sequence=cleared.sequence,
             warnings=warnings,
             made=made,
         )

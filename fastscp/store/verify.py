@@ -13,6 +13,7 @@ from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
 from fastscp.store.findings import Finding, Kind, Mark, Report, Tally
 from fastscp.store.identity import read_identity
+from fastscp.store.leftovers import is_anything_left, settle_alone
 from fastscp.store.marks import suspicion, trust
 from fastscp.store.names import (
     FOLDER_MODE,
@@ -79,10 +80,26 @@ def _unflushed(store: _Store) -> Iterator[Finding]:
     yield from renew(store.path, store.dir_fd, alone=store.alone)
 
 
+def _replaced(store: _Store) -> Iterator[Finding]:
+    """What replacements left that were not through, settled; of a running service's, nothing."""
+    if not is_anything_left(store.dir_fd):
+        return
+    try:
+        with contextlib.nullcontext() if store.alone else held(store.path, store.dir_fd):
+            yield from settle_alone(store.dir_fd, "verify").findings
+    except (StoreBusyError, StartError):
+        # It has them in hand, and settles what a dead worker left.
+        return
+
+
 # Things between two states, before any file is compared. Each step looks for one kind of them; it
 # finishes or undoes it if nobody else uses the store (`alone`), and else only tells. The journal is
 # read afterwards.
-_BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (_lost, _unflushed)
+_BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (
+    _lost,
+    _replaced,
+    _unflushed,
+)
 
 
 def verify(path: Path, **options: Any) -> Report:

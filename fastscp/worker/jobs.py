@@ -1,4 +1,4 @@
-"""What is done for an instance beside the loop: comparing duplicates and compressing parts.
+"""What is done for an instance beside the loop: comparing, replacing, and compressing parts.
 
 Helper threads do the work, for it may block on the disk; results come back on the loop's thread.
 No thread waits for anything but the disk: a duplicate whose path is locked, or must not be judged
@@ -19,7 +19,8 @@ from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.index import IndexedJournal
-from fastscp.store.names import HOME, PATH_LOCKS
+from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
+from fastscp.store.restore import Lines, Replaced, Secured, Settled, Settlement
 from fastscp.store.unflushed import Marks
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
@@ -27,14 +28,14 @@ from fastscp_ext import status
 
 if TYPE_CHECKING:
     from fastscp.messages.worker import Setup
-    from fastscp_ext import Compression, Duplicate, LineIndex, Shared
+    from fastscp_ext import Compression, Duplicate, LineIndex, Replacement, Shared
 
 __all__ = ["Jobs"]
 
 log = logging.getLogger("fastscp.worker")
 
-# Threads that compare duplicates, and as many that compress parts; few, for the receivers need the
-# disk and the processors, too.
+# Threads that compare duplicates, as many that settle what they replaced, and as many that compress
+# parts; few, for the receivers need the disk and the processors, too.
 _HELPERS: Final = 2
 # Compressions of more than one slice begun at a time: each keeps tens of MiB at high levels.
 _LARGE_MOST: Final = 4
@@ -63,6 +64,7 @@ _ADVICE: Final = {
     errno.EISDIR: "move it away; the sender's next try stores the instance",
     errno.EINPROGRESS: "nothing to do: the sender may try again soon",
     errno.ENOTDIR: "move away the file that has the name of a folder",
+    errno.EEXIST: f"something is in the way in {REPLACED}: `fastscp verify` names it",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
 
@@ -81,6 +83,22 @@ class _Comparison:
     resolution: duplicates.Resolution
     association: int
     lock: int
+    again_s: float = _AGAIN_S
+
+
+@dataclass(eq=False)
+class _Replacing:
+    """An instance in the place of another one, whose content goes or comes back.
+
+    error_no: why it cannot be kept though the commit did not fail, 0: it can.
+    """
+
+    replacement: Replacement
+    settlement: Settlement
+    association: int
+    path: str
+    is_due: bool
+    error_no: int = 0
     again_s: float = _AGAIN_S
 
 
@@ -115,7 +133,14 @@ class Jobs:
         self._journal = IndexedJournal(index) if index is not None else None
         self._contents = duplicates.Contents()
         self._doubts = shared.doubts
+        # What is said again of a path is said in a segment of its own, whoever commits meanwhile.
+        writer = setup.life.removeprefix(f"{setup.run}-")
+        number = shared.store.next_sequence
+        self._lines = Lines(store_fd, setup.run, f"{writer}r", number, f"w{setup.worker}")
+        self._replaced = Replaced(store_fd, self._lines, shared.liveness)
+        self._secured = Secured(store_fd, f"{setup.run}-{writer}b")
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
+        self._replacements = Lane("replace", _HELPERS, self._settle, self._settled)
         self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
         # The locks that are this worker's, or that it tries to get, each for one comparison; and
         # those that come after it.
@@ -133,7 +158,9 @@ class Jobs:
     def close(self) -> None:
         """End the threads, once nothing is under way. Off the loop."""
         self._comparisons.close()
+        self._replacements.close()
         self._compressions.close()
+        self._lines.close()
 
     def compare(self, duplicate: Duplicate) -> None:
         """Settle an instance whose path is taken."""
@@ -145,6 +172,7 @@ class Jobs:
             duplicate.path,
             policy=rules.on_duplicate,
             durable=rules.durable,
+            replaced=self._replaced,
             use_link=self._setup.use_link,
             mixed=self._setup.mixed,
             suspect=self._suspect,
@@ -170,6 +198,15 @@ class Jobs:
     def unlocked(self, path_hash: int) -> None:
         """The line of a duplicate is written, and its path's lock is free: the next one's turn."""
         self._unlock(path_hash % duplicates.LOCKS)
+
+    def replaced(self, replacement: Replacement) -> None:
+        """Let go of what an instance took the place of, or put it back if that was refused."""
+        settlement = Settlement(self._replaced, replacement.path, refused=replacement.refused)
+        # A buffered one is flushed only now, and the older content may be on stable storage.
+        is_due = not replacement.refused and not replacement.rules.durable
+        job = _Replacing(replacement, settlement, replacement.association, replacement.path, is_due)
+        self._under_way += 1
+        self._replacements.add(job.association, job)
 
     def compress(self, compression: Compression) -> None:
         """Compress the part of a complete instance."""
@@ -275,6 +312,59 @@ class Jobs:
             return
         job = waiting.take()
         self._comparisons.add(job.association, job)
+
+    # Replacing -----------------------------------------------------------------------------------
+
+    def _settle(self, job: _Replacing) -> Settled | None:
+        """In a thread. None: not yet. Raises OSError."""
+        if job.is_due:
+            job.is_due = False
+            try:
+                self._secured.flush(job.path)
+            except OSError as error:
+                job.error_no = error.errno or errno.EIO
+                # What comes again is written and named anew: another flush would mean nothing.
+                self._doubts.doubt(job.path)
+                job.settlement.refuse()
+        return job.settlement.attempt()
+
+    def _settled(self, job: _Replacing, future: asyncio.Future[Settled | None]) -> None:
+        try:
+            done = future.result()
+        except OSError as error:
+            self._tell_left(job, error)
+        except Exception:
+            # A bug; the sender is answered all the same, and what is kept stays.
+            log.exception("cannot settle what %s held before", self._shown(job.path))
+        else:
+            if done is None:
+                loop = asyncio.get_running_loop()
+                loop.call_later(job.again_s, self._replacements.add, job.association, job)
+                job.again_s = min(2 * job.again_s, _AGAIN_MOST_S)
+                return
+            if done.undone:
+                log.warning(
+                    "%s holds again what it held before: the newer instance was refused",
+                    self._shown(job.path), extra=caused("refused replacements", shown=1),
+                )  # fmt: skip
+        self._under_way -= 1
+        job.replacement.settled(job.error_no)
+
+    def _tell_left(self, job: _Replacing, error: OSError) -> None:
+        """Say what an end that failed has left."""
+        why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
+        what = (
+            "cannot put back what %s held before a refused instance (%s): it is kept in %s, and "
+            "comes back with the next instance of that path or at the next start; %s"
+            if job.replacement.refused or job.error_no
+            else "cannot remove what %s held before (%s): it stays in %s until the next instance "
+            "of that path comes, or until the next start; %s"
+        )
+        log.error(
+            what, self._shown(job.path), why, REPLACED,
+            _ADVICE.get(error.errno or 0, "check the store's file system"),
+            extra=caused(f"cannot settle a replacement: {why}", shown=1),
+        )  # fmt: skip
 
     # Compressing ---------------------------------------------------------------------------------
 

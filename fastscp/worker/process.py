@@ -155,6 +155,7 @@ class Worker:
             on_complete=self._jobs.compress,
             on_unlocked=self._jobs.unlocked,
             on_refused=self._jobs.refused,
+            on_replaced=self._jobs.replaced,
             mixed=setup.mixed,
         )
 

@@ -16,8 +16,8 @@ from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
 from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.receive.instance cimport (
-    DUPLICATE_KEPT, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED, STAGE_SETTLED,
-    Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
+    DUPLICATE_KEPT, DUPLICATE_REPLACED, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED,
+    STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport STAMP_DURABLE
@@ -300,7 +300,10 @@ cdef void commit_batch(
     i = batch
     while i != NULL:
         if i.stage == STAGE_SETTLED:
-            instance_unlock(worker, i, c.durable)
+            # Of one that took another one's place somebody lets the older content go first, or
+            # puts it back.
+            if i.duplicate != DUPLICATE_REPLACED:
+                instance_unlock(worker, i, c.durable)
             if not i.error_no:
                 i.stamps[<int>STAMP_DURABLE] = now_ns
         i = i.next

@@ -46,6 +46,7 @@ cdef class Reception:
     cdef object on_complete
     cdef object on_unlocked
     cdef object on_refused
+    cdef object on_replaced
     cdef tuple held           # by durability: dicts of outboxes that pause for the commit, in order
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
@@ -61,6 +62,7 @@ cdef class Reception:
     cdef int _settle(self, Instance* i) except -1
     cdef int _tell_unlocked(self, uint32_t path_hash) except -1
     cdef int _compare(self, Instance* i) except -1
+    cdef int _replaced(self, Instance* i) except -1
     cdef int _answer(self, Outbox outbox) except -1
     cdef int tell_error(self, Instance* i, const char* name) except -1
     cdef void count(self, Instance* i, Outbox outbox) noexcept

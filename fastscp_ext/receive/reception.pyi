@@ -7,7 +7,7 @@ from fastscp_ext.receive.rules import Rules
 from fastscp_ext.receive.unfinished import Unfinished
 from fastscp_ext.shared.shared import Shared
 
-__all__ = ["Compression", "Duplicate", "Reception"]
+__all__ = ["Compression", "Duplicate", "Reception", "Replacement"]
 
 @final
 class Duplicate:
@@ -47,12 +47,43 @@ class Duplicate:
         """Go on to directory flush, journal and response.
 
         kind: named, where the path was free after all. path: where the instance is now. lock_fd:
-        closed once the journal line is written; then `on_unlocked` is called. The part is removed
-        unless it is gone already.
+        closed once the journal line is written, and where the kind is replaced, once that is
+        settled; then `on_unlocked` is called. The part is removed unless it is gone already.
         """
 
     def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
         """Drop the part and answer with `status`; error_no says why, for the log."""
+
+@final
+class Replacement:
+    """An instance that took another one's place, and is through the commit, or was refused by it.
+
+    Handed to `on_replaced`; `settled` must follow, on the loop's thread. Until then the path's lock
+    is held, and nobody is answered. After that ValueError meets every further use.
+    """
+
+    @property
+    def part(self) -> str:
+        """The name that it had in the incoming folder."""
+
+    @property
+    def path(self) -> str:
+        """Where it is now, below the store."""
+
+    @property
+    def rules(self) -> Rules:
+        """Of its association when it began."""
+
+    @property
+    def association(self) -> int:
+        """Tells its association from the others whose instances are under way."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the commit failed, so that what it took the place of has to come back."""
+
+    def settled(self, error_no: int = 0) -> None:
+        """Give the lock of the path back, and answer: with A700 where error_no says so."""
 
 @final
 class Compression:
@@ -108,6 +139,7 @@ class Reception:
     have cost what was to be written; else the system lacked something. all: so many have failed
     that no folder gets anything. Called off the loop, before any instance is answered because of
     it, in the worker that was the first to find it.
+    on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
     mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer, which its receivers export.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
@@ -132,6 +164,7 @@ class Reception:
         on_complete: Callable[[Compression], object],
         on_unlocked: Callable[[int], object] | None = None,
         on_refused: Callable[[str, int, bool, bool], object] | None = None,
+        on_replaced: Callable[[Replacement], object] | None = None,
         mixed: bool = False,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,

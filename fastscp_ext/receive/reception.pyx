@@ -26,7 +26,7 @@ from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_NO, DUPLICATE_REPLACED, DUPLICATE_VERSION,
     PART_ROOM, PATH_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, STAGE_COMPRESSING, STAGE_DUPLICATE,
     STAGE_NAMED, STAGE_SETTLED, Instance, Worker, disk_begin, disk_end, instance_drop_part,
-    instance_fail, instance_refuse,
+    instance_fail, instance_refuse, instance_unlock,
 )
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
@@ -42,7 +42,7 @@ from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
 from fastscp_ext.status cimport OUT_OF_RESOURCES
 
-__all__ = ["Compression", "Duplicate", "Reception"]
+__all__ = ["Compression", "Duplicate", "Reception", "Replacement"]
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -189,6 +189,28 @@ cdef class Duplicate(_Pending):
 
 
 @cython.final
+cdef class Replacement(_Pending):
+    """An instance that took another one's place, behind the commit. See reception.pyi."""
+
+    @property
+    def path(self):
+        return _pending(self.instance).path.decode()
+
+    @property
+    def refused(self):
+        return _pending(self.instance).status != 0
+
+    def settled(self, int error_no=0):
+        """Give the lock of the path back, and answer. See reception.pyi."""
+        cdef Instance* i = _pending(self.instance)
+        self.instance = NULL
+        if error_no:
+            instance_fail(i, error_no, b"flush what takes the place of an older instance")
+        instance_unlock(&self.reception.worker, i, False)
+        self.reception._finish(i)
+
+
+@cython.final
 cdef class Compression(_Pending):
     """A complete instance whose part is to be compressed. See reception.pyi."""
 
@@ -227,7 +249,7 @@ cdef class Reception:
         self, *, int store_fd, int incoming_fd, Shared shared not None,
         Py_ssize_t worker, str name not None, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
-        on_complete, on_unlocked=None, on_refused=None, bint mixed=False,
+        on_complete, on_unlocked=None, on_refused=None, on_replaced=None, bint mixed=False,
         Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
@@ -274,6 +296,7 @@ cdef class Reception:
         self.on_complete = on_complete
         self.on_unlocked = on_unlocked
         self.on_refused = on_refused
+        self.on_replaced = on_replaced
         self.worker.mixed = mixed
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
@@ -409,6 +432,7 @@ cdef class Reception:
         cdef Instance* i = batch
         cdef Instance* after
         cdef Instance* duplicates = NULL
+        cdef Instance* replacing = NULL
         cdef list outboxes = []
         cdef PyObject* last = NULL
         while i != NULL:
@@ -417,6 +441,9 @@ cdef class Reception:
             if i.stage == STAGE_DUPLICATE:
                 i.next = duplicates
                 duplicates = i
+            elif i.lock_fd >= 0:
+                i.next = replacing
+                replacing = i
             else:
                 if i.outbox != NULL and i.outbox != last:
                     last = i.outbox
@@ -431,6 +458,12 @@ cdef class Reception:
             duplicates.next = NULL
             self._compare(duplicates)
             duplicates = after
+        replacing = _reversed(replacing)
+        while replacing != NULL:
+            after = replacing.next
+            replacing.next = NULL
+            self._replaced(replacing)
+            replacing = after
         self.let_others_go()
         return self.commit()
 
@@ -474,6 +507,22 @@ cdef class Reception:
             _tell(NULL, error)
             if duplicate.instance != NULL:
                 duplicate.refuse(OUT_OF_RESOURCES, b"cannot store now", EIO)
+        return 0
+
+    cdef int _replaced(self, Instance* i) except -1:
+        # Somebody is to let go of what it took the place of, or to put that back.
+        cdef Replacement replacement = Replacement.__new__(Replacement)
+        replacement.reception = self
+        replacement.instance = i
+        try:
+            if self.on_replaced is None:
+                replacement.settled()
+            else:
+                self.on_replaced(replacement)
+        except Exception as error:
+            _tell(NULL, error)
+            if replacement.instance != NULL:
+                replacement.settled(EIO)
         return 0
 
     cdef int _answer(self, Outbox outbox) except -1:

@@ -35,13 +35,13 @@ from fastscp_ext import (
 )
 from tests.fuzz.build import memory
 from tests.fuzz.conversations import due, make
-from tests.stores import compressed
+from tests.stores import compressed, end_replacement, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fastscp_ext import Compression, Duplicate
+    from fastscp_ext import Compression, Duplicate, Replacement
 
 __all__ = ["Most", "Settings", "converse", "run"]
 
@@ -250,11 +250,14 @@ class Loop:
         self._incoming_fd = os.open(incoming, os.O_RDONLY)
         self._segments = [Segments(self._store_fd, "1", writer, durable=False) for writer in "bw"]
         self._shared = Shared()
+        self._replaced = replacing(self._store_fd)
+        self._replaced.lines.number = self._shared.store.next_sequence
         self._reception = Reception(
             store_fd=self._store_fd, incoming_fd=self._incoming_fd, shared=self._shared, worker=0,
             name="w0", use_link=False, implementation=b"1.2.3",
             version=b"FUZZ", new_journal=lambda durable: self._segments[durable].next(),
             on_duplicate=self._duplicate, on_error=self._error, on_complete=self._complete,
+            on_replaced=self._end_replacement,
         )  # fmt: skip
         self.peers = [
             self._associate(deaf, durable)
@@ -278,6 +281,7 @@ class Loop:
         del self._reception
         for segments in self._segments:
             segments.close()
+        self._replaced.lines.close()
         os.close(self._store_fd)
         os.close(self._incoming_fd)
 
@@ -306,7 +310,7 @@ class Loop:
         resolution = duplicates.Resolution(
             self._store_fd, self._incoming_fd, duplicate.part, duplicate.path,
             policy=duplicate.rules.on_duplicate, durable=False, use_link=False,
-            digest=duplicate.digest,
+            digest=duplicate.digest, replaced=self._replaced,
         )  # fmt: skip
         self._jobs.append(lambda: self._compare(duplicate, resolution))
 
@@ -319,6 +323,9 @@ class Loop:
             duplicate.refuse(outcome.status, outcome.comment, outcome.error_no)
         else:
             duplicate.accept(outcome.kind, outcome.path, outcome.lock_fd)  # type: ignore[arg-type]
+
+    def _end_replacement(self, replacement: Replacement) -> None:
+        self._jobs.append(lambda: end_replacement(self._replaced, replacement))
 
     def _complete(self, compression: Compression) -> None:
         def compress() -> None:

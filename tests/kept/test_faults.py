@@ -282,6 +282,27 @@ def test_a_journal_that_vanishes(tmp_path: Path, durability: str) -> None:
         peer.release()
 
 
+@pytest.mark.parametrize("durability", ["stable", "buffered"])
+def test_a_journal_folder_that_is_moved_aside_and_replaced(tmp_path: Path, durability: str) -> None:
+    """Lines that go where no reader looks are noticed: before the answer, or within a second."""
+    first, second, third = items("1", 3)
+    with (
+        Service(tmp_path, "--durability", durability, workers=1) as service,
+        service.peer() as peer,
+    ):
+        assert put(peer, 1, first) == 0
+        folder = service.store / ".fastscp/journal"
+        folder.rename(service.store / ".fastscp/journal-aside")
+        folder.mkdir()
+        if durability == "stable":
+            assert put(peer, 2, second) == 0xA700
+            assert ADVICE[errno.ENOENT] in service.in_log("cannot write the journal")
+        # The line of each copy goes where it is found, once the file in use is not in its place.
+        wait_for(lambda: put(peer, 3, third) == 0 and service.journal(), "a line in the new folder")
+        assert {fact["path"] for fact in service.journal()} == {third.path}
+        peer.release()
+
+
 def test_a_store_that_is_moved_away_and_comes_back(tmp_path: Path) -> None:
     first, second, third, fourth = items("1", 4)
     with Service(tmp_path) as service, service.peer() as peer:

@@ -219,8 +219,9 @@ _JOURNAL_FLUSH: Final = """    if durable and fdatasync(journal.fd) < 0:
 """
 _DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"
 
-# name -> file, text to replace, its replacement, and how often it must be there.
-MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
+# File, text to replace, its replacement, and how often it must be there.
+Changes = list[tuple[str, str, str, int]]
+MUTANTS: Final[dict[str, Changes]] = {
     "no data flush": [(COMMITTER, _DATA_FLUSH, "    i.flush.fd = -1\n", 1)],
     "data flush through another descriptor": [
         (
@@ -336,17 +337,17 @@ MUTANTS: Final[dict[str, list[tuple[str, str, str, int]]]] = {
 _ALWAYS: Final = ("no flush of new parents", "no flush of an identical file")
 
 
-def mutate(name: str, into: Path) -> Path:
+def mutate(changes: Changes, into: Path) -> Path:
     """A copy of the packages with the mutation built in."""
     for package in ("fastscp", "fastscp_ext"):
         shutil.copytree(
             PACKAGES / package, into / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     changed: dict[Path, str] = {}
-    for file, old, replacement, times in MUTANTS[name]:
+    for file, old, replacement, times in changes:
         source = into / file
         text = changed.get(source) or source.read_text()
-        assert text.count(old) == times, f"{name}: no longer in {file}:\n{old}"
+        assert text.count(old) == times, f"no longer in {file}:\n{old}"
         changed[source] = text.replace(old, replacement.replace("@FLUSH_SETTLED@", _again(text)))
     for source, text in changed.items():
         source.write_text(text)
@@ -391,7 +392,7 @@ def build(source: Path) -> None:
 def test_a_commit_that_leaves_out_or_swaps_a_step_is_caught(
     tmp_path: Path, library: Path, name: str
 ) -> None:
-    mutant = mutate(name, tmp_path / "mutant")
+    mutant = mutate(MUTANTS[name], tmp_path / "mutant")
     count, bad = scenario(tmp_path, library, env={"PYTHONPATH": str(mutant)})
     # It answered 0000 as if nothing were wrong, and only the order tells.
     assert count == 182

@@ -17,7 +17,7 @@ from fastscp.store.journal import append_fact
 from fastscp.store.store import Store
 from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.kit import CT, ELE, ILE, SOP, data_set
-from tests.stores import compressed, resolved
+from tests.stores import compressed, replacing, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,7 +218,7 @@ class Mixed:
     def resolve(self, part: str, path: str, policy: str, **more: Any) -> Outcome:
         resolution = Resolution(
             self.store.dir_fd, self.incoming_fd, part, path,
-            policy=policy, durable=True, mixed=True, **more,
+            policy=policy, durable=True, mixed=True, replaced=replacing(self.store.dir_fd), **more,
         )  # fmt: skip
         outcome = resolved(resolution)
         assert (outcome.lock_fd >= 0) == (outcome.kind != "refused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
+from fastscp.store.waits import take_lock
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import Shared, build_meta, status
@@ -113,7 +115,7 @@ class Site:
         self.folder = folder
         self.fds = [os.open(one, os.O_RDONLY) for one in (folder, self.incoming)]
         setup: Any = SimpleNamespace(
-            use_link=False, mixed=False, suspect=False,
+            use_link=False, mixed=False, suspect=False, run="r", life="r-w0", worker=0,
             config=SimpleNamespace(layout="{SOPInstanceUID}"),
         )  # fmt: skip
         self.jobs = Jobs(setup, self.fds[0], self.fds[1], SHARED)
@@ -139,6 +141,8 @@ class Site:
 def no_descriptor_left() -> Iterator[None]:
     before = sorted(os.listdir("/proc/self/fd"))
     yield
+    # Lanes and jobs know each other, and with them goes the shared block.
+    gc.collect()
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
@@ -173,7 +177,7 @@ def test_a_lock_that_another_worker_has_keeps_no_thread(tmp_path: Path) -> None:
         site = Site(tmp_path)
         taken = [f"{n}.dcm" for n in range(4)]
         locks = {duplicates.lock_of(path): path for path in taken}
-        held = [duplicates._lock(site.fds[0], path) for path in locks.values()]
+        held = [take_lock(site.fds[0], number) for number in locks]
         for n, path in enumerate(taken):
             site.jobs.compare(site.waiting(f"{n}.part", path, association=n))
         free = next(p for n in range(1000) if duplicates.lock_of(p := f"free{n}.dcm") not in locks)
@@ -329,3 +333,5 @@ def test_a_bug_answers_its_sender_and_hurts_nobody_else(
 
     asyncio.run(run())
     assert "cannot compare 1.dcm" in caplog.text
+    # The traceback in there knows the jobs.
+    caplog.clear()

@@ -33,6 +33,7 @@ from fastscp_ext import (
     Layout,
     Receiver,
     Reception,
+    Replacement,
     Rules,
     Shared,
     build_meta,
@@ -63,7 +64,7 @@ from tests.kit import (
     store_rq,
     wait_for,
 )
-from tests.stores import resolved
+from tests.stores import end_replacement, replacing, resolved
 from tests.unit.still import Clock, still
 
 if TYPE_CHECKING:
@@ -264,6 +265,8 @@ class Site:
             **{name: options.pop(name) for name in TREATMENT & options.keys()},
         )
         self.use_link = options.setdefault("use_link", False)
+        self.replaced = replacing(self.store_fd)
+        self.replaced.lines.number = self.shared.store.next_sequence
         self.reception = Reception(
             store_fd=self.store_fd, incoming_fd=self.incoming_fd, shared=self.shared, worker=3,
             name="w3", implementation=IMPLEMENTATION, version=VERSION,
@@ -271,6 +274,7 @@ class Site:
             on_duplicate=self._duplicate,
             on_error=lambda *error: self.errors.append(error),
             on_complete=on_complete,
+            on_replaced=self._replaced,
             **options,
         )  # fmt: skip
 
@@ -287,10 +291,11 @@ class Site:
             self.removed()
             for segments in self.segments.values():
                 segments.close()
+            self.replaced.lines.close()
             os.close(self.store_fd)
             os.close(self.incoming_fd)
             # Its descriptors go with it.
-            del self.reception, self.shared
+            del self.reception, self.shared, self.replaced
             self.waiting.clear()
 
     def associate(
@@ -390,11 +395,14 @@ class Site:
         else:
             self.waiting.append(duplicate)
 
+    def _replaced(self, replacement: Replacement) -> None:
+        end_replacement(self.replaced, replacement)
+
     def resolve(self, duplicate: Duplicate) -> None:
         resolution = duplicates.Resolution(
             self.store_fd, self.incoming_fd, duplicate.part, duplicate.path,
             policy=duplicate.rules.on_duplicate, durable=duplicate.rules.durable,
-            use_link=self.use_link, digest=duplicate.digest,
+            use_link=self.use_link, digest=duplicate.digest, replaced=self.replaced,
         )  # fmt: skip
         outcome = resolved(resolution)
         if outcome.kind == "refused":

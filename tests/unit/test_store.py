@@ -32,9 +32,11 @@ def test_a_new_store(path: Path, store: Store) -> None:
         "incoming",
         "journal",
         "lock",
+        "replaced",
         "store.toml",
     ]
-    for folder in (path.parent, path, home, home / "incoming", home / "journal"):
+    own = [home / name for name in ("incoming", "journal", "replaced")]
+    for folder in (path.parent, path, home, *own):
         assert mode(folder) == 0o750
     for file in (home / "lock", home / "store.toml"):
         assert mode(file) == 0o640

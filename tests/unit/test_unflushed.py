@@ -15,10 +15,11 @@ from fastscp.store import renew as renewing
 from fastscp.store import unflushed
 from fastscp.store.duplicates import Resolution
 from fastscp.store.renew import finish, renew
+from fastscp.store.restore import Settlement
 from fastscp.store.unflushed import Marks, Mounted, tell, warnings
 from fastscp.store.verify import verify
 from fastscp_ext import Shared, exchange, mount_of
-from tests.stores import opened
+from tests.stores import opened, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -475,6 +476,7 @@ def test_an_identical_file_that_is_doubtful_is_replaced(
     part = store.path / ".fastscp/incoming/a.part"
     incoming_fd = os.open(part.parent, os.O_RDONLY)
     doubts = Shared().doubts
+    replaced = replacing(store.dir_fd)
     try:
         for doubtful in ("1", "1/a.dcm"):
             file.write_bytes(instance())
@@ -483,9 +485,10 @@ def test_an_identical_file_that_is_doubtful_is_replaced(
             doubts.doubt(doubtful)
             outcome = Resolution(
                 store.dir_fd, incoming_fd, "a.part", "1/a.dcm",
-                policy=policy, durable=durable, doubts=doubts,
+                policy=policy, durable=durable, doubts=doubts, replaced=replaced,
             ).attempt()  # fmt: skip
             assert outcome is not None
+            assert Settlement(replaced, "1/a.dcm", refused=False).attempt() is not None
             os.close(outcome.lock_fd)
             assert (outcome.kind, outcome.path) == ("replaced", "1/a.dcm")
             assert file.stat().st_ino != before

@@ -1,0 +1,93 @@
+"""What an instance whose path is taken may have to wait for: the path's lock, and a line to come.
+
+Nothing here waits itself: whoever asks is told that it is not yet time, and asks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fastscp.store.names import FILE_MODE, PATH_LOCKS, holder, open_file
+from fastscp_ext import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["LOCKS", "Batches", "Doubt", "NotYetError", "lock_of", "take_lock"]
+
+LOCKS: Final = 256
+# How long a line that is on its way is waited for. A batch lasts as long as its flushes; one that
+# takes longer than this is stuck with its disk.
+_LINE_S: Final = 10.0
+
+
+class NotYetError(Exception):
+    """Another instance has the lock of the path, or its journal line is on its way."""
+
+
+class Batches(Protocol):
+    """The batches of all workers that may still write journal lines; `fastscp_ext.Liveness`."""
+
+    def batches(self) -> Sequence[tuple[int, int, int]]: ...
+
+    def under_way(self, batch: tuple[int, int, int], /) -> bool: ...
+
+
+class Doubt:
+    """A file that has no line yet, and the batches that may still write it."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._waiting = list(batches.batches())
+        self._deadline = time.monotonic() + _LINE_S
+
+    def look(self) -> None:
+        """Return once none of the batches is under way. Raises NotYetError, TimeoutError."""
+        self._waiting = [one for one in self._waiting if self._batches.under_way(one)]
+        if not self._waiting:
+            return
+        if time.monotonic() > self._deadline:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        raise NotYetError
+
+
+def lock_of(path: str) -> int:
+    """Which of the store-wide locks is the path's."""
+    return crc32c(os.fsencode(path)) % LOCKS
+
+
+def take_lock(store_fd: int, number: int) -> int:
+    """Take one of the locks; closing the descriptor gives it back.
+
+    Locks of the open file description: they hold between the threads of a process, too.
+    Raises NotYetError: somebody has it. Raises OSError.
+    """
+    try:
+        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
+    except FileNotFoundError:
+        _make_locks(store_fd)
+        fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
+    try:
+        # struct flock: type, whence, start, length, pid.
+        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except (BlockingIOError, PermissionError) as error:
+        # Either says that it is taken.
+        os.close(fd)
+        raise NotYetError from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_locks(store_fd: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with holder(PATH_LOCKS, store_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
+        os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))

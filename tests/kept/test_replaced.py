@@ -1,0 +1,646 @@
+"""An acknowledged instance that another one replaces is there until that one is acknowledged.
+
+Whatever fails, is killed or loses its power in between: the path holds one of both, whole, the
+journal says which one, and a sender that was refused has changed nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from fastscp.store.compare import Comparison
+from fastscp.store.journal import find_path
+from fastscp.store.leftovers import settle_alone
+from fastscp.store.names import REPLACED
+from fastscp.store.verify import verify
+from fastscp_ext import crc32c
+from tests.kept.kit_kept import (
+    COUNT,
+    FAIL,
+    FLUSH,
+    HOLD_AFTER,
+    HOLD_BEFORE,
+    KILL_AFTER,
+    KILL_ALL_AFTER,
+    KILL_ALL_BEFORE,
+    KILL_BEFORE,
+    LINK,
+    OPEN,
+    RENAME,
+    SEND,
+    UNLINK,
+    WRITE,
+    Disk,
+    Event,
+    Interposed,
+    Item,
+    acknowledged,
+    items,
+    write_tree,
+)
+from tests.kept.test_order import mutate
+from tests.kit import Peer, Service, store, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.kept.test_order import Changes
+
+DURABILITIES: Final = ("stable", "buffered")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two instances of one path."""
+
+    old: Item
+    new: Item
+
+
+def pair(number: int = 1) -> Pair:
+    (old,), (new,) = items(f"{number}", 1), items(f"{number}", 1, seed=77)
+    return Pair(old, new)
+
+
+def replacing(
+    tmp_path: Path,
+    library: Path,
+    durability: str = "stable",
+    *,
+    log: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Interposed:
+    flags = ("--on-duplicate", "replace", "--durability", durability)
+    return Interposed(tmp_path, library, *flags, workers=1, log=log, env=env)
+
+
+def put(peer: Peer, number: int, item: Item) -> int:
+    peer.send(store(number, item.data, sop=item.sop))
+    return peer.read_response().status
+
+
+def kept(folder: Path) -> list[str]:
+    where = folder / REPLACED
+    return sorted(os.listdir(where)) if where.exists() else []
+
+
+def check(folder: Path, path: str, *allowed: Item, nothing_left: bool = True) -> Item:
+    """What the path holds is one of these, the journal says so, and nothing else is amiss."""
+    store_fd = os.open(folder, os.O_RDONLY)
+    try:
+        assert Comparison(store_fd, None).run(0.0) == []
+        fact = find_path(store_fd, path)
+    finally:
+        os.close(store_fd)
+    assert fact is not None
+    found = [item for item in allowed if (folder / path).read_bytes().endswith(item.data)]
+    assert len(found) == 1, "the path holds something else"
+    assert fact["digest"] == f"crc32c:{crc32c(found[0].data):08x}"
+    assert not (nothing_left and kept(folder))
+    return found[0]
+
+
+# Something fails ----------------------------------------------------------------------------------
+
+# What fails -> kind of call, part of its path, how many of these come first. The older file's flush
+# is the first below its study. The commit and whoever compares have tried the name before. A folder
+# gets nothing any more when its flush fails with an error of the disk, so it has another one.
+FAULTS: Final = {
+    "the record": (OPEN, ".record", 0),
+    "writing the record": (WRITE, ".record", 0),
+    "the flush of the record": (FLUSH, ".record", 0),
+    "the flush of the record's name": (FLUSH, "/replaced", 1),
+    "the second name": (LINK, ".copy", 0),
+    "the flush of the second name": (FLUSH, "/replaced", 2),
+    "the name": (RENAME, "/store/1.2.", 2),
+    "the flush of the directory": (FLUSH, "/store/1.2.", 1),
+    "the journal": (WRITE, ".jsonl", 0),
+    "the flush of the journal": (FLUSH, ".jsonl", 0),
+}
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_a_refused_newer_one_changes_nothing(
+    tmp_path: Path, library: Path, durability: str
+) -> None:
+    with replacing(tmp_path, library, durability) as service, service.peer() as peer:
+        for number, (what, (kind, path, skip)) in enumerate(FAULTS.items(), 1):
+            service.control.clear()
+            one = pair(number)
+            assert put(peer, 1, one.old) == 0
+            error = errno.ENOSPC if what == "the flush of the directory" else errno.EIO
+            rule = service.control.rule([kind], FAIL, error=error, path=path, skip=skip, left=1)
+            assert put(peer, 2, one.new) == 0xA700, what
+            assert service.control.hits(rule) == 1, what
+            assert check(service.store, one.old.path, one.old) is one.old
+            # The same content again is what is there; and the newer one takes the path yet.
+            assert put(peer, 3, one.old) == 0
+            assert put(peer, 4, one.new) == 0
+            assert check(service.store, one.old.path, one.new) is one.new
+        peer.release()
+        wait_for(lambda: not service.parts(), "no part left")
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_an_older_content_that_cannot_be_flushed_is_in_nobodys_way(
+    tmp_path: Path, library: Path, durability: str
+) -> None:
+    one = pair()
+    with replacing(tmp_path, library, durability) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        rule = service.control.rule([FLUSH], FAIL, error=errno.EIO, path="/store/1.2.", left=1)
+        assert put(peer, 2, one.new) == 0
+        assert service.control.hits(rule) == 1
+        check(service.store, one.old.path, one.new)
+        peer.release()
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_a_file_system_without_second_names(tmp_path: Path, library: Path, durability: str) -> None:
+    one, other = pair(1), pair(2)
+    with replacing(tmp_path, library, durability) as service, service.peer() as peer:
+        service.control.rule([LINK], FAIL, error=errno.EPERM, path="/replaced/")
+        for two in (one, other):
+            assert put(peer, 1, two.old) == 0
+        assert put(peer, 2, one.new) == 0
+        check(service.store, one.old.path, one.new)
+        rule = service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 3, other.new) == 0xA700
+        assert service.control.hits(rule) == 1
+        check(service.store, other.old.path, other.old)
+        peer.release()
+
+
+def test_a_full_disk_takes_no_note_and_changes_nothing(tmp_path: Path, library: Path) -> None:
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        full = errno.ENOSPC
+        service.control.rule([WRITE], FAIL, error=full, path=".jsonl")
+        service.control.rule([OPEN], FAIL, error=full, path=".undo")
+        assert put(peer, 2, one.new) == 0xA700
+        assert "cannot put back" not in service.log()
+        check(service.store, one.old.path, one.old)
+        service.control.clear()
+        assert put(peer, 3, one.new) == 0
+        check(service.store, one.old.path, one.new)
+        peer.release()
+
+
+@pytest.mark.parametrize("then", ["the older again", "the newer again", "a restart"])
+def test_what_cannot_be_put_back_is_put_back_later(
+    tmp_path: Path, library: Path, then: str
+) -> None:
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        # The third gives the newer file the path, the fourth would give it back.
+        service.control.rule([RENAME], FAIL, error=errno.EIO, path="/store/1.2.", skip=3, left=1)
+        assert put(peer, 2, one.new) == 0xA700
+        said = service.in_log("cannot put back what")
+        assert "comes back with the next instance of that path or at the next start" in said
+        assert kept(service.store)
+        if then != "a restart":
+            item = one.old if then == "the older again" else one.new
+            assert put(peer, 3, item) == 0
+            check(service.store, one.old.path, item)
+        peer.release()
+    if then == "a restart":
+        with Service(tmp_path, store=service.store) as after:
+            after.in_log("1 replacements were not through")
+            check(after.store, one.old.path, one.old)
+
+
+def test_what_cannot_be_removed_is_removed_later(tmp_path: Path, library: Path) -> None:
+    """The newer instance is acknowledged: its line is flushed."""
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        service.control.rule([UNLINK], FAIL, error=errno.EIO, path=".kept", left=1)
+        assert put(peer, 2, one.new) == 0
+        service.in_log("cannot remove what")
+        assert kept(service.store)
+        assert put(peer, 3, one.new) == 0
+        check(service.store, one.old.path, one.new)
+        peer.release()
+
+
+def test_an_older_content_that_was_never_journaled_comes_back_without_a_line(
+    tmp_path: Path, library: Path
+) -> None:
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 1, one.old) == 0xA700
+        service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 2, one.new) == 0xA700
+        assert service.data_of(one.old.path) == one.old.data
+        assert service.journal() == []
+        assert kept(service.store) == []
+        # A line of the refused one that stands in the journal is taken back, by one that says that
+        # nobody acknowledged what is there.
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 3, one.new) == 0xA700
+        assert service.data_of(one.old.path) == one.old.data
+        refused, again = service.journal()
+        assert refused["duplicate"] == "replaced"
+        assert (again["event"], again["suspect"]) == ("adopted", True)
+        check(service.store, one.old.path, one.old)
+        peer.release()
+
+
+def test_readers_see_one_of_both_and_nobody_else_comes_between(
+    tmp_path: Path, library: Path
+) -> None:
+    one = pair()
+    third = items("1", 1, seed=99)[0]
+    with (
+        replacing(tmp_path, library) as service,
+        service.peer() as first,
+        service.peer() as second,
+    ):
+        assert put(first, 1, one.old) == 0
+        held = service.control.rule([FLUSH], HOLD_BEFORE, path=".jsonl", left=1)
+        first.send(store(2, one.new.data, sop=one.new.sop))
+        wait_for(lambda: service.control.hits(held) == 1, "the newer one's line")
+        assert service.data_of(one.old.path) == one.new.data
+        assert len(kept(service.store)) == 2
+        looked = service.control.rule([LINK], COUNT, path=".copy")
+        second.send(store(1, third.data, sop=third.sop))
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        service.control.lift(held)
+        # The line was written and not flushed: the older content comes back before the next one.
+        assert first.read_response().status in (0, 0xA700)
+        assert second.read_response().status in (0, 0xA700)
+        assert service.control.hits(looked) <= 1
+        check(service.store, one.old.path, one.old, one.new, third)
+        second.release()
+        first.release()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_verify_beside_a_replacement_under_way(
+    tmp_path: Path, library: Path, refused: bool
+) -> None:
+    """It finds the newer file and the older line, and waits for what becomes of them."""
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        held = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", skip=2, left=1)
+        peer.send(store(2, one.new.data, sop=one.new.sop))
+        wait_for(lambda: service.control.hits(held) == 1, "the newer one's name")
+        if refused:
+            service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        looked = threading.Event()
+
+        def watch(**_far: int) -> None:
+            looked.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            report = pool.submit(verify, service.store, watcher=watch, patience_s=60.0)
+            assert looked.wait(60)
+            service.control.lift(held)
+            assert peer.read_response().status == (0xA700 if refused else 0)
+            assert report.result(60).findings == ()
+        check(service.store, one.old.path, one.old if refused else one.new)
+        peer.release()
+
+
+# Somebody is killed -------------------------------------------------------------------------------
+
+STEPS: Final = {
+    "record made": (OPEN, ".record", 0),
+    "record written": (WRITE, ".record", 0),
+    "record flushed": (FLUSH, ".record", 0),
+    "record's name flushed": (FLUSH, "/replaced", 1),
+    "second name": (LINK, ".copy", 0),
+    "second name flushed": (FLUSH, "/replaced", 2),
+    "named": (RENAME, "/store/1.2.", 2),
+    "folder flushed": (FLUSH, "/store/1.2.", 1),
+    "journaled": (WRITE, ".jsonl", 0),
+    "journal flushed": (FLUSH, ".jsonl", 0),
+    "second name gone": (UNLINK, ".kept", 0),
+    "record gone": (UNLINK, ".record", 0),
+}
+# Of the way back, after the flush of the newer line has failed.
+BACK: Final = {
+    "decided": (OPEN, ".undo", 0),
+    "decision flushed": (FLUSH, ".undo", 0),
+    "path given back": (RENAME, "/store/1.2.", 3),
+    "path flushed": (FLUSH, "/store/1.2.", 2),
+    "said again": (WRITE, ".jsonl", 1),
+    "flushed again": (FLUSH, ".jsonl", 0),
+    "second name gone": (UNLINK, ".kept", 0),
+    "decision gone": (UNLINK, ".undo", 1),
+}
+WAYS: Final = {
+    "all before": KILL_ALL_BEFORE,
+    "worker after": KILL_AFTER,
+    "all after": KILL_ALL_AFTER,
+    "worker before": KILL_BEFORE,
+}
+
+
+def killed(
+    tmp_path: Path, library: Path, durability: str, step: tuple[int, str, int], way: str, back: bool
+) -> None:
+    one = pair()
+    kind, path, skip = step
+    service = replacing(tmp_path, library, durability)
+    with service:
+        with service.peer() as peer:
+            assert put(peer, 1, one.old) == 0
+            if back:
+                service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+            rule = service.control.rule([kind], WAYS[way], path=path, skip=skip, left=1)
+            peer.send(store(2, one.new.data, sop=one.new.sop))
+            try:
+                status = peer.read_response().status
+            except (OSError, AssertionError):
+                status = -1
+            assert service.control.hits(rule) == 1, "not reached"
+            service.control.lift(rule)
+        allowed = (
+            [one.new] if status == 0 else [one.old] if status == 0xA700 else [one.old, one.new]
+        )
+        if way.startswith("all"):
+            service.process.wait(20)
+            service.kill()
+        else:
+            # The service lives, and ends what its worker had in hand: all but a record that was not
+            # whole yet, which nobody can tell from one that is being written.
+            service.in_log("ended unexpectedly")
+            wait_for(
+                lambda: all(
+                    name.endswith(".record")
+                    and not (service.store / REPLACED / name).stat().st_size
+                    for name in kept(service.store)
+                ),
+                "the end of the replacement",
+            )
+            check(service.store, one.old.path, *allowed, nothing_left=False)
+            service.kill()
+    with Service(tmp_path, "--on-duplicate", "replace", store=service.store) as after:
+        there = check(after.store, one.old.path, *allowed)
+        with after.peer() as peer:
+            other = one.new if there is one.old else one.old
+            assert put(peer, 1, other) == 0
+            check(after.store, one.old.path, other)
+            peer.release()
+    shutil.rmtree(service.store)
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_killed_at_a_step(tmp_path: Path, library: Path, durability: str) -> None:
+    # Each step once, the ways in turn: all combinations are for the long run.
+    for number, step in enumerate(STEPS.values()):
+        way = list(WAYS)[(number + (durability == "buffered")) % 4]
+        killed(tmp_path, library, durability, step, way, back=False)
+
+
+def test_killed_on_the_way_back(tmp_path: Path, library: Path) -> None:
+    for number, step in enumerate(BACK.values()):
+        killed(tmp_path, library, "stable", step, list(WAYS)[number % 4], back=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("durability", DURABILITIES)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("back", [False, True])
+def test_killed_at_every_step(
+    tmp_path: Path, library: Path, durability: str, way: str, back: bool
+) -> None:
+    for step in (BACK if back else STEPS).values():
+        killed(tmp_path, library, durability, step, way, back=back)
+
+
+# The power fails ----------------------------------------------------------------------------------
+
+
+def answers(events: Sequence[Event]) -> list[int]:
+    return [status for e in events if e.kind == SEND for _uid, status in acknowledged(e.data)]
+
+
+def cut(
+    tmp_path: Path, events: Sequence[Event], root: int, begin: int, sent: Sequence[Item]
+) -> set[Item]:
+    """Cut after each event from `begin` on, and start on what is left; returns what was there.
+
+    sent: to one path, each with its answer before the next.
+    """
+    found = set()
+    for seed, luck in enumerate((0.0, 0.3, 0.7, 1.0)):
+        rng = random.Random(seed)
+        disk = Disk(root)
+        for event in events[:begin]:
+            disk.play(event)
+        for place in range(begin, len(events)):
+            disk.play(events[place])
+            left = tmp_path / "left"
+            write_tree(disk.after_cut(luck, rng), left)
+            store_fd = os.open(left / "store", os.O_RDONLY)
+            try:
+                cleared = settle_alone(store_fd, "main")
+                assert all(finding.settled for finding in cleared.findings), cleared
+                # Once more changes nothing.
+                assert settle_alone(store_fd, "main").findings == ()
+            finally:
+                os.close(store_fd)
+            there = check(left / "store", sent[0].path, *sent)
+            found.add(there)
+            told = answers(events[: place + 1])
+            if told[1:] == [0xA700]:
+                assert there is sent[0], f"cut {place}: a refused instance changed something"
+            shutil.rmtree(left)
+    return found
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["link", "copy"])
+def test_a_power_cut_at_any_step_of_a_stable_replacement(
+    tmp_path: Path, library: Path, link: bool
+) -> None:
+    one = pair()
+    with replacing(tmp_path, library, log=True) as service, service.peer() as peer:
+        root = service.root.stat().st_ino
+        if not link:
+            service.control.rule([LINK], FAIL, error=errno.EPERM, path="/replaced/")
+        assert put(peer, 1, one.old) == 0
+        begin = len(service.events())
+        assert put(peer, 2, one.new) == 0
+        peer.release()
+        events = service.events()
+    assert cut(tmp_path, events, root, begin, (one.old, one.new)) == {one.old, one.new}
+    # The answer is worth something: from there on it is the newer one, with no luck at all.
+    told = next(n for n in range(begin, len(events)) if len(answers(events[: n + 1])) == 2)
+    assert cut(tmp_path, events, root, told, (one.old, one.new)) == {one.new}
+
+
+def cut_on_the_way_back(
+    tmp_path: Path,
+    library: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    fails: bool = False,
+) -> set[Item]:
+    """The refused instance's line may stand in the journal, whole. fails: the return does."""
+    one = pair()
+    with replacing(tmp_path, library, log=True, env=env) as service, service.peer() as peer:
+        root = service.root.stat().st_ino
+        assert put(peer, 1, one.old) == 0
+        begin = len(service.events())
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        if fails:
+            service.control.rule([RENAME], FAIL, error=errno.EIO, path="/store/1.2.", skip=3)
+        assert put(peer, 2, one.new) == 0xA700
+        peer.release()
+        events = service.events()
+    found = cut(tmp_path, events, root, begin, (one.old, one.new))
+    assert one.old in found
+    return found
+
+
+def cut_where_the_return_fails(
+    tmp_path: Path, library: Path, env: Mapping[str, str] | None = None
+) -> set[Item]:
+    return cut_on_the_way_back(tmp_path, library, env, fails=True)
+
+
+@pytest.mark.parametrize("way", [cut_on_the_way_back, cut_where_the_return_fails])
+def test_a_power_cut_at_any_step_of_the_way_back(
+    tmp_path: Path, library: Path, way: Callable[..., set[Item]]
+) -> None:
+    assert len(way(tmp_path, library)) == 2
+
+
+def cut_buffered(tmp_path: Path, library: Path, env: Mapping[str, str] | None = None) -> set[Item]:
+    """A buffered instance replaces a stable one."""
+    one = pair()
+    with replacing(tmp_path, library, log=True) as stable, stable.peer() as peer:
+        root = stable.root.stat().st_ino
+        assert put(peer, 1, one.old) == 0
+        peer.release()
+    with (
+        replacing(tmp_path, library, "buffered", log=True, env=env) as service,
+        service.peer() as peer,
+    ):
+        begin = len(service.events())
+        assert put(peer, 1, one.new) == 0
+        peer.release()
+        events = service.events()
+    before = stable.events()
+    return cut(tmp_path, [*before, *events], root, len(before) + begin, (one.old, one.new))
+
+
+def test_a_power_cut_when_a_buffered_instance_replaces_a_stable_one(
+    tmp_path: Path, library: Path
+) -> None:
+    assert len(cut_buffered(tmp_path, library)) == 2
+
+
+def test_a_power_cut_between_two_replacements_of_a_path(tmp_path: Path, library: Path) -> None:
+    one = pair()
+    third = items("1", 1, seed=99)[0]
+    with replacing(tmp_path, library, log=True) as service, service.peer() as peer:
+        root = service.root.stat().st_ino
+        assert put(peer, 1, one.old) == 0
+        assert put(peer, 2, one.new) == 0
+        begin = len(service.events())
+        assert put(peer, 3, third) == 0
+        peer.release()
+        events = service.events()
+    # The first of the three is never back.
+    assert cut(tmp_path, events, root, begin, (one.old, one.new, third)) == {one.new, third}
+
+
+# Mutants ------------------------------------------------------------------------------------------
+
+_KEEP: Final = "fastscp/store/replaced.py"
+_END: Final = "fastscp/store/restore.py"
+_KEEPING: Final = "        self._replaced.keep(name, lock_of(self.path))\n"
+_NAMING: Final = """            with holder(name, self._store_fd) as (folder_fd, base):
+                os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
+        except OSError:
+            self._replaced.failed(name)
+            raise
+"""
+_KEPT: Final = "            _keep_content(store_fd, path, fd, folder_fd, stem)\n"
+_FLUSHED: Final = "            flush_folder(folder_fd)\n"
+_DECIDING: Final = "            self._decide(record)\n"
+_RETURN: Final = "            replaced.put_back(self._store_fd, self.path)\n"
+
+# name -> what changes, and the way on which that is noticed.
+MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
+    "the older content is kept after it has lost its path": (
+        [
+            ("fastscp/store/duplicates.py", _KEEPING, "", 1),
+            (
+                "fastscp/store/duplicates.py",
+                _NAMING,
+                _NAMING + "        self._replaced.keep(name, lock_of(self.path))\n",
+                1,
+            ),
+        ],
+        cut_buffered,
+    ),
+    "no flush of what is kept": (
+        [(_KEEP, _KEPT + _FLUSHED, _KEPT, 1)],
+        cut_buffered,
+    ),
+    "no flush of the record's name": (
+        [(_KEEP, _FLUSHED + _KEPT, _KEPT, 1)],
+        cut_buffered,
+    ),
+    "no flush of the record": (
+        [(_KEEP, "        os.fsync(fd)\n\n\ndef _keep", "\n\ndef _keep", 1)],
+        cut_buffered,
+    ),
+    "the older content goes before the buffered line is flushed": (
+        [("fastscp/worker/jobs.py", "                self._secured.flush(job.path)\n",
+          "                pass\n", 1)],
+        cut_buffered,
+    ),
+    "nothing is decided before the older content comes back": (
+        [(_END, _DECIDING, "", 1)],
+        cut_where_the_return_fails,
+    ),
+    "the path is not flushed when it has the older content back": (
+        [(_KEEP, "    flush_way(store_fd, path)\n\n\ndef _make_way", "\n\ndef _make_way", 1)],
+        cut_on_the_way_back,
+    ),
+    "nothing says again what the path holds": (
+        [(_END, "        self._say_again(known)\n", "", 1)],
+        cut_on_the_way_back,
+    ),
+}  # fmt: skip
+# Quick enough for every run.
+_ALWAYS: Final = "the older content goes before the buffered line is flushed"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == _ALWAYS else pytest.mark.long, id=name)
+        for name in MUTANTS
+    ],
+)
+def test_a_way_that_leaves_out_or_swaps_a_step_is_caught(
+    tmp_path: Path, library: Path, name: str
+) -> None:
+    changes, way = MUTANTS[name]
+    mutant = mutate(changes, tmp_path / "mutant")
+    with pytest.raises(AssertionError) as caught:
+        way(tmp_path, library, {"PYTHONPATH": str(mutant)})
+    # It answered as if nothing were wrong, and only what a power cut leaves tells.
+    assert caught.traceback[-1].name in ("check", "cut"), caught.value

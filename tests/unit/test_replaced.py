@@ -1,0 +1,543 @@
+"""Older contents that are kept while a newer one is on its way: every step, and every leftover."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from fastscp.store import replaced, restore
+from fastscp.store.compare import Comparison
+from fastscp.store.findings import Kind
+from fastscp.store.journal import append_fact, find_path, segment_names
+from fastscp.store.leftovers import settle_alone, settle_beside
+from fastscp.store.names import JOURNAL, REPLACED
+from fastscp.store.reading import describe
+from fastscp.store.restore import RESTORED, Secured, Settlement
+from fastscp.store.verify import verify
+from fastscp.store.waits import lock_of, take_lock
+from fastscp_ext import Shared, build_meta
+from tests.kit import CT, ELE, data_set
+from tests.stores import LAYOUT, opened, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fastscp.store.restore import Replaced
+
+PATH: Final = "1.2/3.4/5.dcm"
+LOCK: Final = lock_of(PATH)
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def instance(seed: int) -> bytes:
+    header = build_meta(CT.encode(), b"1.2.3", ELE.encode(), b"1.9", b"V", b"S", b"US")
+    return header + data_set(seed=seed)
+
+
+OLD, NEW = instance(0), instance(1)
+
+
+class Site:
+    """A store whose PATH holds OLD, and a newer file beside it."""
+
+    def __init__(self, folder: Path, *, journaled: bool = True) -> None:
+        self.folder = folder
+        self.path = folder / PATH
+        self.path.parent.mkdir(parents=True)
+        (folder / JOURNAL).mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(OLD)
+        self.fd = os.open(folder, os.O_RDONLY)
+        self.of = replacing(self.fd, after=100)
+        if journaled:
+            self.journal(OLD, 7)
+
+    def close(self) -> None:
+        self.of.lines.close()
+        os.close(self.fd)
+
+    def journal(self, content: bytes, sequence: int, **more: object) -> None:
+        """Write the line of a content, to a segment of its own."""
+        beside = self.folder / ".fastscp/described"
+        beside.write_bytes(content)
+        members = describe(self.fd, ".fastscp/described") | {"path": PATH}
+        beside.unlink()
+        fact = {"v": 1, "event": "stored", "seq": sequence, "time": "", "worker": "w0"}
+        with (self.folder / JOURNAL / f"1-w{sequence}-1.jsonl").open("ab") as file:
+            append_fact(file.fileno(), {**fact, **members, **more})
+
+    def replace(self) -> None:
+        """Another content takes the path, as whoever compares has it."""
+        part = self.folder / ".fastscp/part"
+        part.write_bytes(NEW)
+        self.of.keep(PATH, LOCK)
+        os.rename(part, self.path)
+
+    def end(self, *, refused: bool) -> bool:
+        done = Settlement(self.of, PATH, refused=refused).attempt()
+        assert done is not None
+        return done.undone
+
+    def kept(self) -> list[str]:
+        where = self.folder / REPLACED
+        return sorted(os.listdir(where)) if where.exists() else []
+
+    def holds(self, content: bytes) -> bool:
+        """Whether the path holds this and nothing is amiss."""
+        assert self.kept() == []
+        assert Comparison(self.fd, None).run(0.0) == []
+        return self.path.read_bytes() == content
+
+    def latest(self) -> dict[str, Any]:
+        fact = find_path(self.fd, PATH)
+        assert fact is not None
+        return fact
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Site]:
+    """Of which no line tells."""
+    made = Site(tmp_path, journaled=False)
+    yield made
+    made.close()
+
+
+def test_the_older_content_goes_when_the_newer_line_is_there(site: Site) -> None:
+    site.replace()
+    assert site.path.read_bytes() == NEW
+    assert len(site.kept()) == 2
+    site.journal(NEW, 200)
+    assert not site.end(refused=False)
+    assert site.holds(NEW)
+
+
+def test_the_older_content_comes_back_and_a_line_says_so(site: Site) -> None:
+    inode = site.path.stat().st_ino
+    site.replace()
+    assert site.end(refused=True)
+    assert site.holds(OLD)
+    assert site.path.stat().st_ino == inode
+    latest = site.latest()
+    assert (latest["event"], latest["duplicate"]) == ("stored", RESTORED)
+    assert latest["seq"] > 101
+    first = {k: v for k, v in site.latest().items() if k in ("bytes", "digest", "path")}
+    assert first.items() <= latest.items()
+
+
+def test_a_line_of_the_refused_instance_counts_for_nothing(site: Site) -> None:
+    site.replace()
+    # Above the record's number: it was written, and its flush failed.
+    site.journal(NEW, site.of.lines.number())
+    assert site.end(refused=True)
+    assert site.holds(OLD)
+
+
+def test_what_nobody_acknowledged_is_not_called_stored(bare: Site) -> None:
+    bare.replace()
+    assert bare.end(refused=True)
+    assert find_path(bare.fd, PATH) is None
+    assert bare.path.read_bytes() == OLD
+    bare.replace()
+    bare.journal(NEW, bare.of.lines.number())
+    assert bare.end(refused=True)
+    assert bare.holds(OLD)
+    latest = bare.latest()
+    assert (latest["event"], latest["suspect"]) == ("adopted", True)
+
+
+def test_a_line_of_an_earlier_content_is_not_said_again(site: Site) -> None:
+    """What was at the path was never acknowledged, though a line tells of the path."""
+    site.path.write_bytes(instance(5))
+    site.replace()
+    assert site.end(refused=True)
+    assert site.path.read_bytes() == instance(5)
+    assert site.latest()["seq"] == 7
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_file_system_without_second_names(
+    site: Site, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    monkeypatch.setattr(os, "link", _no_link)
+    site.replace()
+    if not refused:
+        site.journal(NEW, 200)
+    assert site.end(refused=refused) == refused
+    assert site.holds(OLD if refused else NEW)
+
+
+def test_a_folder_that_vanished_is_made_again(site: Site) -> None:
+    """The older content comes back under a path whose folders a power cut took."""
+    site.replace()
+    site.path.unlink()
+    site.path.parent.rmdir()
+    site.path.parent.parent.rmdir()
+    assert site.end(refused=True)
+    assert site.holds(OLD)
+
+
+def test_a_line_that_is_on_its_way_is_waited_for(bare: Site) -> None:
+    """The older content may be another worker's, named and not journaled yet."""
+
+    class Batches:
+        asked = 0
+
+        def batches(self) -> list[tuple[int, int, int]]:
+            return [(0, 1, 1)]
+
+        def under_way(self, _batch: tuple[int, int, int]) -> bool:
+            self.asked += 1
+            if self.asked == 3:
+                bare.journal(OLD, 50)
+            return self.asked < 3
+
+    bare.of.batches = Batches()
+    bare.replace()
+    settlement = Settlement(bare.of, PATH, refused=True)
+    assert settlement.attempt() is None
+    assert bare.path.read_bytes() == OLD
+    assert settlement.attempt() is None
+    assert settlement.attempt() is not None
+    assert bare.holds(OLD)
+    assert bare.latest()["duplicate"] == RESTORED
+
+
+# Killed at any call -------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+@contextlib.contextmanager
+def process(kill_at: int, *, link: bool) -> Iterator[None]:
+    """A process that is killed at its n-th call that changes or flushes anything."""
+    before = set(os.listdir("/proc/self/fd"))
+    calls = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*what: Any, **where: Any) -> Any:
+            nonlocal calls
+            if call is os_open and not what[1] & os.O_CREAT:
+                return call(*what, **where)
+            calls += 1
+            if calls == kill_at:
+                raise KilledError
+            return call(*what, **where)
+
+        return instead
+
+    os_open = os.open
+    with pytest.MonkeyPatch.context() as patch:
+        if not link:
+            patch.setattr(os, "link", _no_link)
+        for name in ("open", "link", "rename", "unlink", "mkdir", "fsync", "fdatasync", "write"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            yield
+        except KilledError:
+            patch.undo()
+            for fd in set(os.listdir("/proc/self/fd")) - before:
+                with contextlib.suppress(OSError):
+                    os.close(int(fd))
+
+
+def _no_link(*_what: object, **_where: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def life(site: Site, ending: str) -> None:
+    """Replace, and end it; the newer line is there before that, or not."""
+    try:
+        site.replace()
+        if ending != "refused":
+            site.journal(NEW, site.of.lines.number())
+        site.end(refused=ending != "journaled")
+    finally:
+        site.of.lines.close()
+
+
+@pytest.mark.parametrize(
+    ("ending", "link", "again"),
+    [
+        ("journaled", True, True),
+        ("refused", True, False),
+        ("refused with its line", True, True),
+        ("journaled", False, False),
+        ("refused with its line", False, False),
+    ],
+)
+def test_killed_at_every_call_and_again_while_it_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, link: bool, again: bool
+) -> None:
+    """Whatever the call: one of both is there in the end, whole, and the journal says which."""
+    # No power fails here.
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _fd: None)
+    first = 0
+    ended = False
+    while not ended:
+        first += 1
+        second = 0 if again else 1000
+        settled = False
+        while not settled:
+            second += 1
+            site = Site(tmp_path / f"{first}-{second}")
+            with process(first, link=link):
+                life(site, ending)
+                ended = True
+            with process(second, link=link):
+                settle_alone(site.fd, "main")
+                settled = True
+            cleared = settle_alone(site.fd, "main")
+            assert all(finding.settled for finding in cleared.findings)
+            newer = site.path.read_bytes() == NEW
+            assert site.holds(NEW if newer else OLD), (first, second)
+            if ended:
+                assert newer == (ending == "journaled")
+            os.close(site.fd)
+    assert first > 15
+
+
+# What is left -------------------------------------------------------------------------------------
+
+
+def left(site: Site) -> None:
+    """As a life that was killed between name and line leaves it."""
+    site.replace()
+    site.of.lines.close()
+
+
+def test_a_start_undoes_what_has_no_line(site: Site) -> None:
+    left(site)
+    cleared = settle_alone(site.fd, "main")
+    assert [(f.kind, f.path, f.settled) for f in cleared.findings] == [
+        (Kind.REPLACED, PATH, "holds the older content again")
+    ]
+    # The log may not show a path: it may hold a patient's name.
+    assert len(cleared.told) == 1
+    assert PATH not in cleared.told[0]
+    assert site.holds(OLD)
+    assert site.latest()["worker"] == "main"
+    assert settle_alone(site.fd, "main") == type(cleared)()
+
+
+def test_a_start_finishes_what_has_a_line(site: Site) -> None:
+    left(site)
+    site.journal(NEW, 200)
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the newer instance"
+    assert site.holds(NEW)
+
+
+def test_a_line_without_the_newer_file_is_none(site: Site) -> None:
+    """A power cut may have kept a buffered line and lost the name."""
+    site.of.keep(PATH, LOCK)
+    site.journal(NEW, 200)
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the older content again"
+    assert site.holds(OLD)
+
+
+def test_verify_settles_what_is_left_where_nobody_uses_the_store(tmp_path: Path) -> None:
+    with opened(tmp_path / "store", LAYOUT) as store:
+        path = store.path
+        site = Site(path)
+        left(site)
+        # A service that runs has it in hand.
+        assert not any(one.kind is Kind.REPLACED for one in verify(path, patience_s=0.0).findings)
+        assert site.path.read_bytes() == NEW
+    report = verify(path)
+    (finding,) = report.findings
+    assert (finding.kind, finding.path, bool(finding.settled)) == (Kind.REPLACED, PATH, True)
+    assert report.clean
+    assert site.holds(OLD)
+    assert verify(path).findings == ()
+    site.close()
+
+
+def test_a_start_settles_what_is_left_and_says_so(tmp_path: Path) -> None:
+    with opened(tmp_path / "store", LAYOUT) as store:
+        site = Site(store.path)
+        left(site)
+    with opened(tmp_path / "store", LAYOUT) as store:
+        assert any("1 paths hold the older content again" in said for said in store.warnings)
+        assert store.sequence == 0
+        assert site.holds(OLD)
+    site.close()
+
+
+def test_a_torn_record_is_named_and_removed(site: Site) -> None:
+    (site.folder / REPLACED).mkdir()
+    torn = site.folder / REPLACED / f"{'0' * 32}.record"
+    torn.write_bytes(b'{"path":"1.2/3')
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.path == f"{REPLACED}/{torn.name}"
+    assert "is not whole" in finding.why
+    assert finding.settled
+    assert site.holds(OLD)
+
+
+def test_junk_is_named_and_left(site: Site) -> None:
+    folder = site.folder / REPLACED
+    folder.mkdir()
+    # One that may be the only copy of something, and a damaged record beside another one.
+    names = {f"{'1' * 32}.kept", f"{'2' * 32}.kept", f"{'2' * 32}.record", "notes.txt"}
+    for name in names:
+        (folder / name).write_bytes(OLD)
+    (folder / "folder").mkdir()
+    (folder / f"{'3' * 32}.record").symlink_to(site.path)
+    cleared = settle_alone(site.fd, "main")
+    named = {finding.path.removeprefix(f"{REPLACED}/") for finding in cleared.findings}
+    assert named == {
+        f"{'1' * 32}.kept", f"{'2' * 32}.record", "notes.txt", "folder", f"{'3' * 32}.record",
+    }  # fmt: skip
+    assert not any(finding.settled for finding in cleared.findings)
+    assert names < set(site.kept())
+
+
+def test_a_folder_that_cannot_be_read_is_named(site: Site) -> None:
+    (site.folder / REPLACED).write_bytes(b"")
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert "cannot be read" in finding.why
+    assert not finding.settled
+    # It is in nobody's way who replaces nothing.
+    assert site.of.left_at(PATH) is None
+    with pytest.raises(NotADirectoryError):
+        site.of.keep(PATH, LOCK)
+    assert site.path.read_bytes() == OLD
+
+
+def test_what_cannot_be_settled_keeps_the_sequence_above_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers that a power cut took back would put a later line below the record."""
+    left(site)
+
+    def refuse(*_what: object, **_where: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        cleared = settle_alone(site.fd, "main")
+    assert cleared.sequence == 101
+    (finding,) = cleared.findings
+    assert not finding.settled
+    assert "Input/output error" in finding.why
+    assert site.path.read_bytes() == NEW
+    settle_alone(site.fd, "main")
+    assert site.holds(OLD)
+    assert site.latest()["seq"] > 101
+
+
+def test_a_replacement_in_hand_is_nobody_elses(site: Site) -> None:
+    left(site)
+    lock_fd = take_lock(site.fd, LOCK)
+    shared = Shared()
+    number = shared.store.next_sequence
+    shared.store.begin_sequence(300)
+    try:
+        assert settle_beside(site.fd, "9-main-1", number, shared.liveness) == ()
+        assert site.path.read_bytes() == NEW
+    finally:
+        os.close(lock_fd)
+    (said,) = settle_beside(site.fd, "9-main-2", number, shared.liveness)
+    assert "1 paths hold the older content again" in said
+    assert site.holds(OLD)
+    del shared, number
+
+
+def test_the_next_of_the_path_settles_what_is_left(site: Site) -> None:
+    left(site)
+    other: Replaced = replacing(site.fd, after=300)
+    settlement = other.left_at(PATH)
+    assert settlement is not None
+    done = settlement.attempt()
+    assert done is not None
+    assert done.undone
+    assert other.left_at(PATH) is None
+    assert site.holds(OLD)
+    other.lines.close()
+
+
+def test_two_paths_are_settled_by_one_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    left(site)
+    second = "1.2/3.4/6.dcm"
+    (site.folder / second).write_bytes(OLD)
+    site.of.keep(second, lock_of(second))
+    read: list[str] = []
+
+    def noted(store_fd: int) -> list[str]:
+        read.append("all")
+        return segment_names(store_fd)
+
+    monkeypatch.setattr(restore, "segment_names", noted)
+    assert len(settle_alone(site.fd, "main").findings) == 2
+    assert read == ["all"]
+    assert site.path.read_bytes() == OLD
+
+
+def test_what_has_its_name_is_never_overwritten(site: Site) -> None:
+    """An older content without a record may be the only copy of something."""
+    (site.folder / REPLACED).mkdir()
+    orphan = site.folder / REPLACED / f"{replaced.stem_of(PATH)}.kept"
+    orphan.write_bytes(b"something else")
+    with pytest.raises(FileExistsError):
+        site.of.keep(PATH, LOCK)
+    assert orphan.read_bytes() == b"something else"
+    assert site.path.read_bytes() == OLD
+
+
+# Buffered -----------------------------------------------------------------------------------------
+
+
+def test_buffered_lines_are_flushed_before_the_older_content_goes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segments = [site.folder / JOURNAL / f"5-w0b-{n}.jsonl" for n in (1, 2)]
+    for segment in segments:
+        segment.write_bytes(b"{}\n")
+    flushed: list[int] = []
+    for name in ("fsync", "fdatasync"):
+        call = getattr(os, name)
+
+        def noted(fd: int, call: Callable[[int], None] = call) -> None:
+            flushed.append(os.fstat(fd).st_ino)
+            call(fd)
+
+        monkeypatch.setattr(os, name, noted)
+    secured = Secured(site.fd, "5-w0b")
+    secured.flush(PATH)
+    way = [site.path.parent, site.path.parent.parent, site.folder, site.folder / JOURNAL]
+    assert {path.stat().st_ino for path in (*way, *segments)} <= set(flushed)
+    # What has not grown is flushed already.
+    flushed.clear()
+    with segments[1].open("ab") as file:
+        file.write(b"{}\n")
+    secured.flush(PATH)
+    assert segments[1].stat().st_ino in flushed
+    assert segments[0].stat().st_ino not in flushed
+    # A journal that lies elsewhere has the line with it.
+    (site.folder / JOURNAL).rename(site.folder / ".fastscp/away")
+    (site.folder / JOURNAL).mkdir()
+    with pytest.raises(FileNotFoundError):
+        secured.flush(PATH)
