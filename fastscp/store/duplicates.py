@@ -297,7 +297,8 @@ class Resolution:
         """
         # It may be a buffered one, and may have to stand for the path again. One that cannot be
         # flushed is kept as it is: it is in doubt from now on, and the newer one is flushed.
-        self._is_flushed(name)
+        if self._doubts is None or not self._doubts.doubts(name):
+            self._is_flushed(name)
         self._replaced.keep(name, lock_of(self.path))
         try:
             with holder(name, self._store_fd) as (folder_fd, base):
