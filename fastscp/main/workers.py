@@ -448,7 +448,7 @@ class Workers:
             told = await in_thread(
                 settle_beside,
                 self._store.dir_fd,
-                f"{self.run}-main-{self._settlings}",
+                f"{self.run_id}-main-{self._settlings}",
                 self._shared.store.next_sequence,
                 self._shared.liveness,
             )
