@@ -3,7 +3,8 @@
     with mounted("btrfs", tmp_path) as point: ...
 
 or the fixture `disk` of conftest.py, which gives a test each of `KINDS` in turn. Another kind takes
-a line in `_KINDS`, and its package one in .ci/run.
+a line in `_KINDS`, and its package one in .ci/run. `make` and `attached` are its two steps, for
+whoever puts something between them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["KINDS", "mounted", "program"]
+__all__ = ["KINDS", "MountError", "attached", "make", "mounted", "program"]
+
+
+class MountError(Exception):
+    """What `mount` said."""
 
 
 class _Kind(NamedTuple):
@@ -67,30 +72,47 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
     Skips, saying so, where this user or this kernel cannot mount it; see `program` for what makes
     it. Nothing of it stays, whatever happens in the block.
     """
-    how = _KINDS[kind]
-    make = program(how.make[0], how.package)
-    mount, umount = program("mount", "mount"), program("umount", "mount")
-    if os.geteuid() != 0:
-        pytest.skip(f"mounting {kind} takes root")
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / f"{kind}.image"
-    point = folder / kind
+    try:
+        make(kind, image)
+        with contextlib.ExitStack() as undo:
+            try:
+                point = undo.enter_context(attached(kind, image, folder / kind))
+            except MountError as error:
+                pytest.skip(f"{kind} cannot be mounted here: {error}")
+            yield point
+    finally:
+        image.unlink(missing_ok=True)
+
+
+def make(kind: str, image: Path) -> None:
+    """Make an empty file system in a new file; skips, as `mounted`, without a program or root."""
+    how = _KINDS[kind]
+    command = program(how.make[0], how.package)
+    if os.geteuid() != 0:
+        pytest.skip(f"mounting {kind} takes root")
+    with image.open("xb") as file:
+        file.truncate(how.size)
+    made = _run(command, *how.make[1:], image)
+    assert made.returncode == 0, made.stderr
+
+
+@contextlib.contextmanager
+def attached(kind: str, image: Path, point: Path) -> Iterator[Path]:
+    """Mount a file with a file system in it on a new folder; MountError where that does not go."""
+    mount, umount = program("mount", "mount"), program("umount", "mount")
     point.mkdir()
     try:
-        with image.open("wb") as file:
-            file.truncate(how.size)
-        made = _run(make, *how.make[1:], image)
-        assert made.returncode == 0, made.stderr
         # The loop device that `mount` takes is given back by the last unmount.
         done = _run(mount, "-t", kind, "-o", "loop", image, point)
         if done.returncode != 0:
-            pytest.skip(f"{kind} cannot be mounted here: {' '.join(done.stderr.split())}")
+            raise MountError(" ".join(done.stderr.split()))
         try:
             yield point
         finally:
             _unmount(umount, point)
     finally:
-        image.unlink(missing_ok=True)
         point.rmdir()
 
 

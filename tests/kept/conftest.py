@@ -1,15 +1,19 @@
-"""The interposed library, compiled once."""
+"""What is compiled once for these tests, and the figures of what they tried."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.compiled import compile_c
+from tests.kept.kit_kept import INJECTED
+from tests.kept.model import Tally
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,6 +29,54 @@ def slow_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The slow disk of bench/flush as a library to be preloaded."""
     source = HERE.parents[1] / "bench/flush/slow.c"
     return compile_c(source, tmp_path_factory.mktemp("slow"), "-shared", "-fPIC")
+
+
+class Figures:
+    """What the tests tried, looked at and lost, added up; shown when all tests are done."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Tally] = {}
+
+    def add(self, what: str, where: str, tally: Tally) -> None:
+        """what: the kind of trial. where: the file system, or ""."""
+        row = self._rows.setdefault((what, where), Tally())
+        for name, number in asdict(tally).items():
+            setattr(row, name, getattr(row, name) + number)
+
+    def lines(self) -> list[str]:
+        """A table, where there is something to show."""
+        if not self._rows:
+            return []
+        names = list(asdict(Tally()))
+        rows = [["trial", "file system", *names]]
+        for (what, where), tally in sorted(self._rows.items()):
+            rows.append([what, where, *(f"{number:,}" for number in asdict(tally).values())])
+        rules = ["---", "---", *["---:"] * len(names)]
+        return [f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:])]
+
+
+_FIGURES: Final = Figures()
+
+
+@pytest.fixture
+def figures() -> Figures:
+    return _FIGURES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = _FIGURES.lines()
+    if lines or INJECTED:
+        terminalreporter.section("kept")
+        for line in lines:
+            terminalreporter.write_line(line)
+        for what, number in sorted(INJECTED.items()):
+            terminalreporter.write_line(f"{what}: {number:,}")
+
+
+@pytest.fixture(scope="session")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of the recorded disk."""
+    return compile_c(HERE / "device/recorder.c", tmp_path_factory.mktemp("recorder"))
 
 
 @pytest.fixture

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import random
 import struct
 import threading
+import time
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastscp.store.journal import parse_line
@@ -32,8 +36,7 @@ from tests.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # Kinds, actions and layouts as in disk.c.
 OPEN, WRITE, BEGIN, FLUSH, RENAME, LINK, UNLINK, MKDIR, RMDIR, CLOSE, SEND, TRUNCATE, SYNC, LOOK = (
@@ -41,12 +44,20 @@ OPEN, WRITE, BEGIN, FLUSH, RENAME, LINK, UNLINK, MKDIR, RMDIR, CLOSE, SEND, TRUN
 )
 (
     FAIL, KILL_BEFORE, KILL_ALL_BEFORE, KILL_AFTER, KILL_ALL_AFTER, HOLD_BEFORE, HOLD_AFTER, SHORT,
-    COUNT,
-) = range(1, 10)  # fmt: skip
+    COUNT, PRETEND,
+) = range(1, 11)  # fmt: skip
 _RULE: Final = struct.Struct("<IiqqII64sQ")
 _RULES_AT: Final = 528
 _RECORD: Final = struct.Struct("<IHHiiiiQQQqHHI")
 
+
+# How many calls failed, and how many processes or services were killed, by rules of all tests.
+INJECTED: Final = Counter[str]()
+_INJECTS: Final = {
+    FAIL: "calls that failed", SHORT: "calls that failed", PRETEND: "flushes not done",
+    KILL_BEFORE: "kills at a step", KILL_AFTER: "kills at a step",
+    KILL_ALL_BEFORE: "kills at a step", KILL_ALL_AFTER: "kills at a step",
+}  # fmt: skip
 
 # The interposed disk ------------------------------------------------------------------------------
 
@@ -60,6 +71,7 @@ class Control:
         with path.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), 4096)
         self._used = 0
+        self._actions: list[int] = []
 
     def rule(
         self,
@@ -76,6 +88,7 @@ class Control:
         number = self._used
         self._used += 1
         assert number < 16
+        self._actions.append(action)
         at = _RULES_AT + number * _RULE.size
         mask = sum(1 << kind for kind in calls)
         packed = _RULE.pack(mask, error, skip, left, 0, pid, path.encode(), 0)
@@ -94,8 +107,11 @@ class Control:
         return int(_RULE.unpack_from(self._page, at)[7])
 
     def clear(self) -> None:
-        for number in range(self._used):
+        for number, action in enumerate(self._actions):
             self.lift(number)
+            if (what := _INJECTS.get(action)) and (hits := self.hits(number)):
+                INJECTED[what] += hits
+        self._actions.clear()
         self._used = 0
 
     def free(self, size: int) -> None:
@@ -106,6 +122,7 @@ class Control:
         return int(struct.unpack_from("<Q", self._page, 144 + 8 * kind)[0])
 
     def close(self) -> None:
+        self.clear()
         self._page.close()
 
 
@@ -374,6 +391,28 @@ def facts_in(tree: Tree) -> list[dict[str, Any]]:
     return [fact for line in lines if (fact := parse_line(line)) is not None]
 
 
+def files_of(store: Path) -> dict[str, bytes]:
+    """The data sets of all files of a store that anybody sees, by their paths."""
+    found = {}
+    for folder, folders, names in os.walk(store):
+        if Path(folder) == store and ".fastscp" in folders:
+            folders.remove(".fastscp")
+        for name in names:
+            path = Path(folder, name)
+            found[str(path.relative_to(store))] = data_in(path.read_bytes())
+    return found
+
+
+def facts_of(store: Path) -> list[dict[str, Any]]:
+    """The whole lines of a store's journal."""
+    return [
+        fact
+        for segment in (store / ".fastscp/journal").iterdir()
+        for line in segment.read_bytes().split(b"\n")
+        if (fact := parse_line(line)) is not None
+    ]
+
+
 def losses(
     events: Sequence[Event],
     root: int,
@@ -566,12 +605,33 @@ def items(
     return made
 
 
+def versions_of(item: Item, n: int, pixels: int = 3000) -> list[Item]:
+    """Instances with the UID and the path of this one and bytes of their own."""
+    study, series = item.path.split("/")[:2]
+    return [
+        Item(item.sop, data_set(study=study, series=series, sop=item.sop, seed=k, pixels=pixels),
+             item.path)
+        for k in range(n)
+    ]  # fmt: skip
+
+
+@dataclass(eq=False)
+class Sending:
+    """One C-STORE. began, ended: by the clock of `send_all`; without an answer it never ended."""
+
+    item: Item
+    began: int
+    ended: int | None = None
+    status: int | None = None
+
+
 @dataclass
 class Sent:
     """What came of sending: statuses in the order they came, and who never got an answer."""
 
     statuses: dict[str, list[int]] = field(default_factory=dict)
     broken: bool = False
+    sendings: list[Sending] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> set[str]:
@@ -587,11 +647,12 @@ def send_all(
     all_to_each: bool = False,
     called: str = "FASTSCP",
     shares: Sequence[Sequence[Item]] = (),
+    clock: Callable[[], int] = time.monotonic_ns,
 ) -> Sent:
     """Send over several associations at once, until done or until the connections break.
 
     all_to_each: every association sends all of them, instead of its share. shares: what each
-    association sends, instead of that.
+    association sends, instead of that. clock: tells when a sending began, and when it was answered.
     """
     sent = Sent()
     guard = threading.Lock()
@@ -604,18 +665,20 @@ def send_all(
                 answer = peer.associate(associate_rq((1, CT, ELE), called=called, window=window))
                 if answer is None or answer[0] != 2:
                     raise ConnectionError("not admitted")
-                outstanding: dict[int, str] = {}
+                outstanding: dict[int, Sending] = {}
                 for number, item in enumerate(share, 1):
+                    outstanding[number] = sending = Sending(item, clock())
+                    with guard:
+                        sent.sendings.append(sending)
                     peer.send(store(number, item.data, sop=item.sop))
-                    outstanding[number] = item.sop
                     while len(outstanding) >= window:
                         take(peer, outstanding)
                 while outstanding:
                     take(peer, outstanding)
                 peer.send(RELEASE_RQ)
                 end = peer.read_until_close()
-                if not end:
-                    raise ConnectionError("closed instead of releasing")
+                if not end or end[0] == 7:
+                    raise ConnectionError("closed or aborted instead of released")
                 assert end == RELEASE_RP, f"answer to the release: {end.hex()}"
             except (OSError, AssertionError) as error:
                 sent.broken = True
@@ -624,11 +687,12 @@ def send_all(
                 if isinstance(error, AssertionError) and not any(e in str(error) for e in ends):
                     errors.append(error)
 
-    def take(peer: Peer, outstanding: dict[int, str]) -> None:
+    def take(peer: Peer, outstanding: dict[int, Sending]) -> None:
         response = peer.read_response()
-        sop = outstanding.pop(response.to)
+        sending = outstanding.pop(response.to)
+        sending.ended, sending.status = clock(), response.status
         with guard:
-            sent.statuses.setdefault(sop, []).append(response.status)
+            sent.statuses.setdefault(sending.item.sop, []).append(response.status)
 
     shares = shares or [what if all_to_each else what[k::associations] for k in range(associations)]
     threads = [threading.Thread(target=one, args=(share,)) for share in shares if share]

@@ -18,8 +18,9 @@ from tests.kept.kit_kept import (
     Item,
     items,
     send_all,
+    versions_of,
 )
-from tests.kit import data_set, store, wait_for
+from tests.kit import store, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,16 +50,6 @@ def service(tmp_path: Path, library: Path, naming: str, policy: str) -> Iterator
     with made:
         made.in_log(f"{naming} names")
         yield made
-
-
-def others(item: Item, n: int) -> list[Item]:
-    """Instances with the UID and the path of this one and bytes of their own."""
-    study, series = item.path.split("/")[:2]
-    return [
-        Item(item.sop, data_set(study=study, series=series, sop=item.sop, seed=k, pixels=3000),
-             item.path)
-        for k in range(n)
-    ]  # fmt: skip
 
 
 def journal_of(service: Interposed, item: Item) -> list[tuple[str, str, str]]:
@@ -94,7 +85,7 @@ def test_the_same_bytes_are_one_file(service: Interposed) -> None:
 
 def test_different_bytes_follow_the_policy(service: Interposed, policy: str) -> None:
     what = items("1", UIDS)
-    versions = {item.sop: others(item, SENDERS) for item in what}
+    versions = {item.sop: versions_of(item, SENDERS) for item in what}
     shares = [[versions[item.sop][k] for item in what] for k in range(SENDERS)]
     sent = send_all(service.port, (), window=2, shares=shares)
     assert not sent.broken
@@ -138,7 +129,7 @@ def test_different_bytes_follow_the_policy(service: Interposed, policy: str) -> 
 
 def test_the_tenth_version_is_refused(tmp_path: Path, library: Path) -> None:
     (item,) = items("1", 1)
-    shares = [[one] for one in others(item, 12)]
+    shares = [[one] for one in versions_of(item, 12)]
     with Interposed(tmp_path, library, log=False) as service:
         sent = send_all(service.port, (), window=1, shares=shares)
         assert sorted(sent.statuses[item.sop]) == [0] * 9 + [0xC000] * 3
@@ -149,7 +140,7 @@ def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
     tmp_path: Path, library: Path
 ) -> None:
     (item,) = items("1", 1)
-    old, new = others(item, 2)
+    old, new = versions_of(item, 2)
     with (
         Interposed(tmp_path, library, "--on-duplicate", "replace", log=False) as service,
         service.peer() as one,
@@ -177,7 +168,7 @@ def test_a_suspect_store_keeps_what_is_on_its_way_to_the_journal(
     about to be written: its sender will be told that it is kept.
     """
     (item,) = items("1", 1)
-    old, new = others(item, 2)
+    old, new = versions_of(item, 2)
     flags = ("--on-duplicate", policy, "--durability", durability)
     with Interposed(tmp_path, library, *flags, log=False):
         pass

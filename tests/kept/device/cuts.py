@@ -1,0 +1,133 @@
+"""What a power cut leaves of a recorded disk.
+
+A cut after entry k of the record leaves everything that was written before the last flush up to
+there, and of what was written later any part: the disk had it in its cache, and may have put it on
+the medium in any order, down to single sectors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tests.disks import attached, program
+from tests.kept.device.disk import copy_image
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tests.kept.device.record import Entry, Record
+
+__all__ = ["WAYS", "Cut", "Cuts", "after_cut", "chosen"]
+
+# How much survives of what was not flushed: nothing, all up to some write, some writes, some
+# sectors of all writes, everything.
+WAYS: Final = ("nothing", "prefix", "subset", "sectors", "everything")
+_WEIGHTS: Final = (2, 2, 4, 4, 1)
+# What a disk writes as a whole. btrfs relies on that for the 4 KiB of its superblock, as disks with
+# sectors of 4 KiB give it; the others ask for no more than 512 bytes.
+SECTORS: Final = {"ext4": 512, "xfs": 512, "btrfs": 4096}
+
+
+class Cut(NamedTuple):
+    """A cut after so many entries; position: where the record stood, in bytes."""
+
+    entries: int
+    position: int
+    way: str
+    pending: int
+
+    def __str__(self) -> str:
+        return f"cut after {self.entries} ({self.way} of {self.pending} writes left)"
+
+
+def chosen(record: Record, start: int, count: int, rng: random.Random) -> list[int]:
+    """Where to cut: anywhere after position `start`, and every other time as late as possible.
+
+    As late as possible is right before a flush, when most is waiting for it. Rising.
+    """
+    entries = record.entries
+    first = next(k for k, entry in enumerate(entries, 1) if entry.end > start)
+    found = []
+    for number in range(count):
+        k = rng.randint(first, len(entries))
+        while number % 2 and k < len(entries) and not entries[k].is_flush:
+            k += 1
+        found.append(k)
+    return sorted(found)
+
+
+class Cuts:
+    """Makes images of a disk after power cuts, in rising order, in a folder of its own."""
+
+    def __init__(self, kind: str, base: Path, record: Record, folder: Path) -> None:
+        self._record = record
+        self._sector = SECTORS[kind]
+        folder.mkdir()
+        self._kept = folder / "kept"
+        self._image = folder / "image"
+        self._kept_entries = 0
+        copy_image(base, self._kept)
+
+    def make(self, entries: int, rng: random.Random) -> tuple[Cut, Path]:
+        """Cut after so many entries; the image is the caller's until the next cut."""
+        all_entries = self._record.entries
+        flush = next(
+            (k for k in range(entries, self._kept_entries, -1) if all_entries[k - 1].is_flush),
+            self._kept_entries,
+        )
+        done = all_entries[self._kept_entries : flush]
+        self._write(self._kept, ((e.offset, self._record.data(e)) for e in done if e.size))
+        self._kept_entries = flush
+        pending = all_entries[flush:entries]
+        way = rng.choices(WAYS, _WEIGHTS)[0]
+        self._image.unlink(missing_ok=True)
+        copy_image(self._kept, self._image)
+        self._write(self._image, self._surviving(pending, way, rng))
+        position = all_entries[entries - 1].end
+        return Cut(entries, position, way, len(pending)), self._image
+
+    def _surviving(
+        self, pending: Sequence[Entry], way: str, rng: random.Random
+    ) -> Iterator[tuple[int, bytes]]:
+        """Offset and bytes of what reached the medium, in an order that leaves the same there."""
+        if way == "prefix":
+            pending = pending[: rng.randint(0, len(pending))]
+        luck = {"nothing": 0.0, "subset": rng.random(), "sectors": rng.random()}.get(way, 1.0)
+        for entry in pending:
+            if way != "sectors":
+                if rng.random() < luck:
+                    yield entry.offset, self._record.data(entry)
+                continue
+            data = self._record.data(entry)
+            for at in range(0, len(data), self._sector):
+                if rng.random() < luck:
+                    yield entry.offset + at, data[at : at + self._sector]
+
+    @staticmethod
+    def _write(image: Path, pieces: Iterator[tuple[int, bytes]]) -> None:
+        fd = os.open(image, os.O_WRONLY)
+        try:
+            for offset, data in pieces:
+                assert os.pwrite(fd, data, offset) == len(data)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def after_cut(kind: str, image: Path, point: Path) -> Iterator[Path]:
+    """Mount what a cut left, on a new folder: the kernel replays the file system's own log.
+
+    Raises MountError: no cut may leave what cannot be mounted.
+    """
+    if kind == "btrfs":
+        # The kernel remembers the newest generation of a device that is not mounted any more, and
+        # would take this one for a stale copy.
+        forget = [program("btrfs", "btrfs-progs"), "device", "scan", "--forget"]
+        subprocess.run(forget, check=True)
+    with attached(kind, image, point) as mounted:
+        yield mounted
