@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,8 +23,8 @@ from fastscp.store.findings import Kind
 from fastscp.store.verify import verify
 from tests.disks import KINDS
 from tests.kept.device import disk as device
-from tests.kept.device.cuts import Cuts, after_cut, chosen
-from tests.kept.device.disk import RecordedDisk, recorded, scratch
+from tests.kept.device.cuts import Cuts, chosen
+from tests.kept.device.disk import RecordedDisk, mounted_again, recorded, scratch
 from tests.kept.device.record import Record
 from tests.kept.kit_kept import (
     FLUSH,
@@ -51,13 +52,19 @@ FLAGS: Final = ("--min-free-space", "0")
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a service did on a recorded disk. start: where the record stood when it was ready."""
+    """What a service did on a recorded disk.
+
+    mounted, ready: where the record stood then. since: what the clock of the sendings showed when
+    the record was empty.
+    """
 
     kind: str
     policy: str
     base: Path
     log: Path
-    start: int
+    mounted: int
+    ready: int
+    since: int
     sendings: Sequence[Sending]
 
 
@@ -94,18 +101,27 @@ def record(
     env: Mapping[str, str] | None = None,
     library: Path | None = None,
     pretend: str = "",
+    image: Path | None = None,
+    before: Sequence[Sending] = (),
+    since: int = 0,
 ) -> Recorded:
-    """Let a service run on a recorded disk. pretend: flushes of these paths are not done."""
+    """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
+
+    image, before: of a disk that has a store already, and what was sent to it until `since`.
+    """
     flags = (*FLAGS, "--on-duplicate", policy, *flags)
-    with recorded(kind, folder, recorder) as disk:
+    folder.mkdir(exist_ok=True)
+    with recorded(kind, folder, recorder, image) as disk:
+        mounted = disk.position()
         service = served(folder, disk, library, flags, env)
         if pretend:
             assert isinstance(service, Interposed)
             service.control.rule([FLUSH], PRETEND, path=pretend)
         with service:
-            start = disk.position()
-            sendings = workload(service, disk.position, scale, seed)
-    return Recorded(kind, policy, disk.base, disk.log, start, sendings)
+            ready = disk.position()
+            sendings = workload(service, lambda: since + disk.position(), scale, seed)
+    everything = [*before, *sendings]
+    return Recorded(kind, policy, disk.base, disk.log, mounted, ready, since, everything)
 
 
 def served(
@@ -160,25 +176,32 @@ def started(folder: Path, store: Path, policy: str) -> None:
 
 
 def cut(
-    done: Recorded, folder: Path, count: int, *, seed: int = 0, start_every: int = 10, most: int = 0
+    done: Recorded,
+    folder: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    start_every: int = 10,
+    most: int = 0,
+    start: int | None = None,
 ) -> tuple[Tally, list[str]]:
     """Cut the power `count` times; returns what was looked at, and what was wrong.
 
     start_every: every so many cuts the service starts on what is left. most: stop after so many
-    faults; 0: never.
+    faults; 0: never. start: no cut is before this position; None: before the service was ready.
     """
+    start = done.ready if start is None else start
     rng = random.Random(seed)
     tally = Tally()
     bad: list[str] = []
     with Record(done.log) as entries:
         cuts = Cuts(done.kind, done.base, entries, folder / "cuts")
-        for number, k in enumerate(chosen(entries, done.start, count, rng), 1):
+        for number, k in enumerate(chosen(entries, start, count, rng), 1):
             where, image = cuts.make(k, rng)
-            model = Model(
-                done.policy, sendings=known_at(done.sendings, where.position), tally=tally
-            )
+            known = known_at(done.sendings, done.since + where.position)
+            model = Model(done.policy, sendings=known, tally=tally)
             tally.cuts += 1
-            with after_cut(done.kind, image, folder / "after") as point:
+            with mounted_again(done.kind, image, folder / "after") as point:
                 if done.policy == "replace":
                     # Only the start decides whether a replacement counts that was under way.
                     started(folder / "run", point / "store", done.policy)
@@ -241,13 +264,17 @@ def test_stable_loses_nothing_on_real_file_systems(
     assert bad == []
 
 
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-@pytest.mark.xfail(
+needs_replaced = pytest.mark.xfail(
     find_spec("fastscp.store.replaced") is None,
     reason="the older instance is not kept until the newer one's line is",
     strict=True,
 )
+REPLACE: Final = pytest.param("replace", marks=needs_replaced)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@needs_replaced
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_replacement_loses_nothing_on_real_file_systems(
     tmp_path: Path, recorder: Path, kind: str, figures: Figures
@@ -257,6 +284,55 @@ def test_a_replacement_loses_nothing_on_real_file_systems(
         tally, bad = cut(done, folder, 120, seed=1, start_every=10)
     figures.add("power cuts, replace", kind, tally)
     assert bad == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("policy", ["version", REPLACE])
+def test_a_second_cut_loses_nothing_either(
+    tmp_path: Path, recorder: Path, kind: str, policy: str, figures: Figures
+) -> None:
+    """While the service starts on what the first one left, and afterwards."""
+    rng = random.Random(2)
+    with scratch(tmp_path) as folder:
+        first = record(kind, folder / "first", recorder, policy=policy, scale=2, seed=2)
+        with Record(first.log) as entries:
+            cuts = Cuts(kind, first.base, entries, folder / "first/cuts")
+            for number, k in enumerate(chosen(entries, first.ready, 6, rng)):
+                where, image = cuts.make(k, rng)
+                again = folder / f"{number}"
+                second = record(
+                    kind, again, recorder, policy=policy, seed=number, image=image,
+                    before=known_at(first.sendings, where.position), since=where.position + 1,
+                )  # fmt: skip
+                tally, bad = cut(second, again, 12, seed=number, start=second.mounted)
+                figures.add(f"second power cuts, {policy}", kind, tally)
+                assert bad == [], where
+                shutil.rmtree(again)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_while_a_store_is_made(
+    tmp_path: Path, recorder: Path, kind: str, figures: Figures
+) -> None:
+    """Whatever there is of it then, the next start takes it."""
+    rng = random.Random(3)
+    tally = Tally()
+    with scratch(tmp_path) as folder:
+        done = record(kind, folder, recorder)
+        with Record(done.log) as entries:
+            cuts = Cuts(kind, done.base, entries, folder / "cuts")
+            for k in chosen(entries, done.mounted, 20, rng, done.ready):
+                where, image = cuts.make(k, rng)
+                tally.cuts += 1
+                model = Model(done.policy, tally=tally)
+                with mounted_again(kind, image, folder / "after") as point:
+                    bad = go_on(folder / "run", point / "store", model, done.sendings)
+                    assert bad == [], where
+    figures.add("power cuts at the first start", kind, tally)
 
 
 def test_where_it_skips(tmp_path: Path, recorder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

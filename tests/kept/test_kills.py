@@ -20,6 +20,8 @@ import pytest
 from fastscp.store.findings import Mark
 from fastscp.store.verify import verify
 from tests.kept.kit_kept import (
+    FLUSH,
+    MKDIR,
     Interposed,
     Item,
     facts_of,
@@ -67,7 +69,12 @@ class Campaign:
         rng = self._rng
         shares = self._shares()
         if rng.random() < 0.5:
-            ended = self._killed_at(rng.choice(list(STEPS)), rng.choice(list(ACTIONS)), shares)
+            steps = [
+                step
+                for step, (call, _path) in STEPS.items()
+                if self._durability == "stable" or call != FLUSH
+            ]
+            ended = self._killed_at(rng.choice(steps), rng.choice(list(ACTIONS)), shares)
         else:
             ended = self._killed_after(rng.choice(VICTIMS), rng.uniform(0, 0.08), shares)
         if ended:
@@ -102,9 +109,9 @@ class Campaign:
             self._folder, self._library, *self._flags, log=False, store=self.store
         ) as service:
             kind, path = STEPS[step]
-            rule = service.control.rule(
-                [kind], ACTIONS[action], path=path, skip=self._rng.randint(0, 20), left=1
-            )
+            # Few folders are made.
+            skip = self._rng.randint(0, 2 if kind == MKDIR else 12)
+            rule = service.control.rule([kind], ACTIONS[action], path=path, skip=skip, left=1)
             self._send(service, shares)
             killed = service.control.hits(rule)
             service.control.lift(rule)

@@ -7,12 +7,9 @@ the medium in any order, down to single sectors.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.disks import attached, program
 from tests.kept.device.disk import copy_image
 
 if TYPE_CHECKING:
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.kept.device.record import Entry, Record
 
-__all__ = ["WAYS", "Cut", "Cuts", "after_cut", "chosen"]
+__all__ = ["WAYS", "Cut", "Cuts", "chosen"]
 
 # How much survives of what was not flushed: nothing, all up to some write, some writes, some
 # sectors of all writes, everything.
@@ -45,17 +42,21 @@ class Cut(NamedTuple):
         return f"cut after {self.entries} ({self.way} of {self.pending} writes left)"
 
 
-def chosen(record: Record, start: int, count: int, rng: random.Random) -> list[int]:
+def chosen(
+    record: Record, start: int, count: int, rng: random.Random, end: int | None = None
+) -> list[int]:
     """Where to cut: anywhere after position `start`, and every other time as late as possible.
 
-    As late as possible is right before a flush, when most is waiting for it. Rising.
+    As late as possible is right before a flush, when most is waiting for it. end: the position
+    that no cut is after; None: the record's own end. Rising.
     """
     entries = record.entries
     first = next(k for k, entry in enumerate(entries, 1) if entry.end > start)
+    last = sum(entry.end <= end for entry in entries) if end is not None else len(entries)
     found = []
     for number in range(count):
-        k = rng.randint(first, len(entries))
-        while number % 2 and k < len(entries) and not entries[k].is_flush:
+        k = rng.randint(first, last)
+        while number % 2 and k < last and not entries[k].is_flush:
             k += 1
         found.append(k)
     return sorted(found)
@@ -116,18 +117,3 @@ class Cuts:
                 assert os.pwrite(fd, data, offset) == len(data)
         finally:
             os.close(fd)
-
-
-@contextlib.contextmanager
-def after_cut(kind: str, image: Path, point: Path) -> Iterator[Path]:
-    """Mount what a cut left, on a new folder: the kernel replays the file system's own log.
-
-    Raises MountError: no cut may leave what cannot be mounted.
-    """
-    if kind == "btrfs":
-        # The kernel remembers the newest generation of a device that is not mounted any more, and
-        # would take this one for a stale copy.
-        forget = [program("btrfs", "btrfs-progs"), "device", "scan", "--forget"]
-        subprocess.run(forget, check=True)
-    with attached(kind, image, point) as mounted:
-        yield mounted

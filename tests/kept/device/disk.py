@@ -18,7 +18,7 @@ from tests.kit import DEADLINE_S, wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RecordedDisk", "copy_image", "recorded", "scratch"]
+__all__ = ["RecordedDisk", "copy_image", "mounted_again", "recorded", "scratch"]
 
 _FUSE: Final = Path("/dev/fuse")
 _MEMORY: Final = Path("/dev/shm")
@@ -48,24 +48,30 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def recorded(kind: str, folder: Path, recorder: Path) -> Iterator[RecordedDisk]:
-    """A new file system of a kind on a recorded device.
+def recorded(
+    kind: str, folder: Path, recorder: Path, image: Path | None = None
+) -> Iterator[RecordedDisk]:
+    """A file system of a kind on a recorded device.
 
-    recorder: recorder.c, compiled. Skips, saying so, without root, /dev/fuse or the program that
-    makes the file system. When the block ends the mounts, the loop device and the recorder go; the
-    base image and the record stay, for `Cuts`.
+    recorder: recorder.c, compiled. image: what is on the disk; None: a new file system. Skips,
+    saying so, without root, /dev/fuse or the program that makes the file system. When the block
+    ends the mounts, the loop device and the recorder go; the base image and the record stay, for
+    `Cuts`.
     """
     if not _FUSE.exists():
         pytest.skip("the recorded disk takes /dev/fuse (modprobe fuse)")
     base, live, log, served = (folder / name for name in ("base", "live", "record", "served"))
-    make(kind, base)
+    if image is None:
+        make(kind, base)
+    else:
+        copy_image(image, base)
     copy_image(base, live)
     log.touch()
     with contextlib.ExitStack() as undo:
         undo.callback(live.unlink)
         undo.enter_context(_served(recorder, live, log, served))
         try:
-            point = undo.enter_context(attached(kind, served, folder / "mounted"))
+            point = undo.enter_context(mounted_again(kind, served, folder / "mounted"))
         except MountError as error:
             pytest.skip(f"{kind} cannot be mounted here: {error}")
         # What mounting wrote belongs to the file system, not to what is tested.
@@ -101,6 +107,21 @@ def _served(recorder: Path, live: Path, log: Path, point: Path) -> Iterator[None
                 raise
             assert process.wait(DEADLINE_S) == 0, process.stderr.read()
             point.unlink()
+
+
+@contextlib.contextmanager
+def mounted_again(kind: str, image: Path, point: Path) -> Iterator[Path]:
+    """Mount what a cut left, on a new folder: the kernel replays the file system's own log.
+
+    Raises MountError: no cut may leave what cannot be mounted.
+    """
+    if kind == "btrfs":
+        # The kernel remembers the newest generation of a file system that is not mounted any more,
+        # and would take this one for a stale copy.
+        forget = [program("btrfs", "btrfs-progs"), "device", "scan", "--forget"]
+        subprocess.run(forget, check=True)
+    with attached(kind, image, point) as mounted:
+        yield mounted
 
 
 def copy_image(image: Path, to: Path) -> None:

@@ -13,7 +13,9 @@
  * flush afterwards, as it has a volatile cache and no FUA) into an fsync of its file, which comes
  * here as FUSE_FSYNC. This process does one request after the other, each recorded before it is
  * answered: a write that the file system knew to be done before it asked for a flush stands before
- * that flush in the record. No write that is not followed by a flush is taken for durable.
+ * that flush in the record. No write that is not followed by a flush is taken for durable. (A write
+ * that is done just before a flush, though the file system does not know it yet, counts as flushed
+ * here. A real disk may take longer over it.)
  *
  * The protocol: linux/fuse.h.
  */
