@@ -8,10 +8,12 @@ service starts on it and takes the rest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +45,8 @@ from tests.kept.test_order import mutate
 from tests.kit import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from tests.kept.conftest import Figures
 
@@ -60,6 +63,7 @@ class Recorded:
 
     kind: str
     policy: str
+    flags: Sequence[str]
     base: Path
     log: Path
     mounted: int
@@ -104,10 +108,12 @@ def record(
     image: Path | None = None,
     before: Sequence[Sending] = (),
     since: int = 0,
+    beside: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Recorded:
     """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
 
     image, before: of a disk that has a store already, and what was sent to it until `since`.
+    beside: what goes on meanwhile with the store.
     """
     flags = (*FLAGS, "--on-duplicate", policy, *flags)
     folder.mkdir(exist_ok=True)
@@ -119,9 +125,10 @@ def record(
             service.control.rule([FLUSH], PRETEND, path=pretend)
         with service:
             ready = disk.position()
-            sendings = workload(service, lambda: since + disk.position(), scale, seed)
+            with beside(service.store):
+                sendings = workload(service, lambda: since + disk.position(), scale, seed)
     everything = [*before, *sendings]
-    return Recorded(kind, policy, disk.base, disk.log, mounted, ready, since, everything)
+    return Recorded(kind, policy, flags, disk.base, disk.log, mounted, ready, since, everything)
 
 
 def served(
@@ -153,26 +160,20 @@ def look(store: Path, model: Model) -> list[str]:
     return bad
 
 
-def go_on(folder: Path, store: Path, model: Model, sent: Sequence[Sending]) -> list[str]:
+def go_on(folder: Path, store: Path, model: Model, done: Recorded) -> list[str]:
     """Start the service on what a cut left, send everything again, verify; what is wrong."""
-    again = list({one.item: None for one in sent})
-    later = 1 + max(one.ended or one.began for one in sent)
-    with Service(folder, *FLAGS, "--on-duplicate", model.policy, store=store) as service:
+    again = list({one.item: None for one in done.sendings})
+    later = 1 + max(one.ended or one.began for one in done.sendings)
+    with Service(folder, *done.flags, store=store) as service:
         resent = send_all(service.port, again, clock=lambda: later)
         assert not resent.broken
         model.sendings += resent.sendings
         bad = model.faults(files_of(store), facts_of(store))
-    done = subprocess.run(
+    told = subprocess.run(
         [*Service.program(), "verify", "--store", store], env=Service.environment(),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return bad + [f"fastscp verify: {done.stdout}{done.stderr}"] * (done.returncode != 0)
-
-
-def started(folder: Path, store: Path, policy: str) -> None:
-    """Let the service start on a store and end: it puts right what a cut left."""
-    with Service(folder, *FLAGS, "--on-duplicate", policy, store=store):
-        pass
+    return bad + [f"fastscp verify: {told.stdout}{told.stderr}"] * (told.returncode != 0)
 
 
 def cut(
@@ -204,10 +205,11 @@ def cut(
             with mounted_again(done.kind, image, folder / "after") as point:
                 if done.policy == "replace":
                     # Only the start decides whether a replacement counts that was under way.
-                    started(folder / "run", point / "store", done.policy)
+                    with Service(folder / "run", *done.flags, store=point / "store"):
+                        pass
                 found = look(point / "store", model)
                 if number % start_every == 0 and not found:
-                    found = go_on(folder / "run", point / "store", model, done.sendings)
+                    found = go_on(folder / "run", point / "store", model, done)
             bad += [f"{where}: {one}" for one in found]
             if most and len(bad) >= most:
                 break
@@ -259,7 +261,7 @@ def test_stable_loses_nothing_on_real_file_systems(
 ) -> None:
     with scratch(tmp_path) as folder:
         done = record(kind, folder, recorder, scale=8, seed=1)
-        tally, bad = cut(done, folder, 500, seed=1, start_every=20)
+        tally, bad = cut(done, folder, 300, seed=1, start_every=20, most=10)
     figures.add("power cuts, version", kind, tally)
     assert bad == []
 
@@ -281,7 +283,7 @@ def test_a_replacement_loses_nothing_on_real_file_systems(
 ) -> None:
     with scratch(tmp_path) as folder:
         done = record(kind, folder, recorder, policy="replace", scale=4, seed=1)
-        tally, bad = cut(done, folder, 120, seed=1, start_every=10)
+        tally, bad = cut(done, folder, 60, seed=1, start_every=6, most=1)
     figures.add("power cuts, replace", kind, tally)
     assert bad == []
 
@@ -330,9 +332,55 @@ def test_a_cut_while_a_store_is_made(
                 tally.cuts += 1
                 model = Model(done.policy, tally=tally)
                 with mounted_again(kind, image, folder / "after") as point:
-                    bad = go_on(folder / "run", point / "store", model, done.sendings)
+                    bad = go_on(folder / "run", point / "store", model, done)
                     assert bad == [], where
     figures.add("power cuts at the first start", kind, tally)
+
+
+@contextlib.contextmanager
+def written_now_and_then(store: Path) -> Iterator[None]:
+    """Let the system write what nobody flushed, as it does by itself after some seconds."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.wait(0.02):
+            subprocess.run(["sync", "-f", store], check=True)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writing.join()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("policy", ["version", "keep"])
+def test_buffered_takes_again_what_a_cut_took(
+    tmp_path: Path, recorder: Path, kind: str, policy: str, figures: Figures
+) -> None:
+    """Nothing is promised for a power cut, except that what is sent again is kept."""
+    rng = random.Random(4)
+    tally = Tally()
+    flags = ("--durability", "buffered")
+    with scratch(tmp_path) as folder:
+        done = record(
+            kind, folder, recorder, *flags, policy=policy, scale=2, beside=written_now_and_then
+        )
+        with Record(done.log) as entries:
+            cuts = Cuts(kind, done.base, entries, folder / "cuts")
+            for k in chosen(entries, done.ready, 20, rng):
+                where, image = cuts.make(k, rng)
+                tally.cuts += 1
+                moment = done.since + where.position
+                known = [Sending(one.item, one.began, moment) for one in done.sendings]
+                model = Model(policy, False, known, tally)
+                with mounted_again(kind, image, folder / "after") as point:
+                    assert go_on(folder / "run", point / "store", model, done) == [], where
+    figures.add("power cuts, buffered, sent again", kind, tally)
 
 
 def test_where_it_skips(tmp_path: Path, recorder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,5 +211,5 @@ def test_killed_under_each_policy(
 def test_killed_under_each_policy_many_times(
     tmp_path: Path, library: Path, policy: str, durability: str, figures: Figures
 ) -> None:
-    tally = campaign(tmp_path, library, policy, durability, rounds=40, seed=1)
+    tally = campaign(tmp_path, library, policy, durability, rounds=20, seed=1)
     figures.add(f"kills, {durability}", "", tally)

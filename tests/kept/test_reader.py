@@ -116,7 +116,7 @@ def test_many_files_are_whole_from_the_first_moment(
     tmp_path: Path, policy: str, compress: str, durability: str, figures: Figures
 ) -> None:
     flags = ("--compress", compress, "--durability", durability)
-    seen = read_while_sending(tmp_path, policy, *flags, new=150, most=12_000_000)
+    seen = read_while_sending(tmp_path, policy, *flags, new=50, most=8_000_000)
     figures.add("a reader beside the service", "", Tally(reads=seen.reads, losses=len(seen.faults)))
     assert seen.faults == []
 

@@ -25,9 +25,12 @@ __all__ = ["WAYS", "Cut", "Cuts", "chosen"]
 # sectors of all writes, everything.
 WAYS: Final = ("nothing", "prefix", "subset", "sectors", "everything")
 _WEIGHTS: Final = (2, 2, 4, 4, 1)
-# What a disk writes as a whole. btrfs relies on that for the 4 KiB of its superblock, as disks with
-# sectors of 4 KiB give it; the others ask for no more than 512 bytes.
-SECTORS: Final = {"ext4": 512, "xfs": 512, "btrfs": 4096}
+# A disk writes a sector as a whole or not at all.
+_SECTOR: Final = 512
+# Blocks of 4 KiB of which a file system takes that for granted: the superblock, which is written in
+# place. Torn, it has a wrong checksum, and nobody mounts that. Disks with sectors of 4 KiB keep it.
+_BLOCK: Final = 4096
+_WHOLE: Final = {"ext4": (0,), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
 
 
 class Cut(NamedTuple):
@@ -67,7 +70,7 @@ class Cuts:
 
     def __init__(self, kind: str, base: Path, record: Record, folder: Path) -> None:
         self._record = record
-        self._sector = SECTORS[kind]
+        self._whole = _WHOLE[kind]
         folder.mkdir()
         self._kept = folder / "kept"
         self._image = folder / "image"
@@ -105,9 +108,13 @@ class Cuts:
                     yield entry.offset, self._record.data(entry)
                 continue
             data = self._record.data(entry)
-            for at in range(0, len(data), self._sector):
+            at = 0
+            while at < len(data):
+                where = entry.offset + at
+                size = _BLOCK if where in self._whole else _SECTOR
                 if rng.random() < luck:
-                    yield entry.offset + at, data[at : at + self._sector]
+                    yield where, data[at : at + size]
+                at += size
 
     @staticmethod
     def _write(image: Path, pieces: Iterator[tuple[int, bytes]]) -> None:
