@@ -108,7 +108,7 @@ def record(
     image: Path | None = None,
     before: Sequence[Sending] = (),
     since: int = 0,
-    beside: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
+    beside: Callable[[Path], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Recorded:
     """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
 
