@@ -66,7 +66,7 @@ def test_what_was_flushed_stays_and_the_rest_may(tmp_path: Path, log: Path) -> N
     ways = set()
     seen: dict[int, set[int | None]] = {at: set() for at in range(SECTORS)}
     for seed in range(60):
-        way, found = cut(tmp_path, log, "xfs", 6, seed)
+        way, found = cut(tmp_path, log, "btrfs", 6, seed)
         ways.add(way)
         assert found[20:22] == [2, 3]
         for at, number in enumerate(found):
@@ -86,7 +86,7 @@ def test_what_was_flushed_stays_and_the_rest_may(tmp_path: Path, log: Path) -> N
 
 def test_a_second_flush_keeps_what_came_before_it(tmp_path: Path, log: Path) -> None:
     for seed in range(10):
-        _way, found = cut(tmp_path, log, "xfs", 8, seed)
+        _way, found = cut(tmp_path, log, "btrfs", 8, seed)
         assert (found[:8], found[20:22], found[30:33]) == ([4] * 8, [2, 3], [8, 9, 10])
         assert found[40] in (0, 11)
 
@@ -97,7 +97,7 @@ def test_rising_cuts_of_one_disk(tmp_path: Path, log: Path) -> None:
     rng = random.Random(1)
     with Record(log) as record:
         assert record.flushes() == 2
-        cuts = Cuts("xfs", base, record, tmp_path / "cuts")
+        cuts = Cuts("btrfs", base, record, tmp_path / "cuts")
         for entries in (1, 1, 3, 4, 7, 8):
             where, image = cuts.make(entries, rng)
             raw = image.read_bytes()
@@ -108,12 +108,22 @@ def test_rising_cuts_of_one_disk(tmp_path: Path, log: Path) -> None:
 
 
 def test_a_superblock_is_not_torn(tmp_path: Path, log: Path) -> None:
-    torn = dict.fromkeys(("ext4", "xfs"), False)
+    torn = dict.fromkeys(("ext4", "xfs", "btrfs"), False)
     for kind in torn:
         for seed in range(40):
             _way, found = cut(tmp_path, log, kind, 4, seed)
             torn[kind] |= len(set(found[:8])) > 1
-    assert torn == {"ext4": False, "xfs": True}
+    assert torn == {"ext4": False, "xfs": False, "btrfs": True}
+
+
+def test_where_a_write_is_torn(tmp_path: Path, log: Path) -> None:
+    """xfs: only between blocks of 4 KiB, one of which begins with sector 32."""
+    seen = {kind: set[tuple[int | None, ...]]() for kind in ("ext4", "xfs")}
+    for kind, found in seen.items():
+        for seed in range(60):
+            found.add(tuple(cut(tmp_path, log, kind, 5, seed)[1][30:33]))
+    assert seen["xfs"] == {(0, 0, 0), (5, 6, 0), (0, 0, 7), (5, 6, 7)}
+    assert {(5, 0, 0), (0, 6, 0), (0, 6, 7)} & seen["ext4"]
 
 
 def test_where_to_cut(log: Path) -> None:

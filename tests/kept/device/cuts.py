@@ -25,10 +25,11 @@ __all__ = ["WAYS", "Cut", "Cuts", "chosen"]
 # sectors of all writes, everything.
 WAYS: Final = ("nothing", "prefix", "subset", "sectors", "everything")
 _WEIGHTS: Final = (2, 2, 4, 4, 1)
-# A disk writes a sector as a whole or not at all.
-_SECTOR: Final = 512
-# Blocks of 4 KiB of which a file system takes that for granted: the superblock, which is written in
-# place. Torn, it has a wrong checksum, and nobody mounts that. Disks with sectors of 4 KiB keep it.
+# What a disk writes as a whole or not at all, in bytes: disks have sectors of 512 bytes or 4 KiB. xfs
+# relies on the latter. A block that is torn in its place has a wrong checksum, and the log is not
+# replayed over what says that it is newer. ext4 replays whole blocks; btrfs overwrites none.
+_UNIT: Final = {"ext4": 512, "xfs": 4096, "btrfs": 512}
+# That is, except their superblock, which must be whole, too: where it is on the disk.
 _BLOCK: Final = 4096
 _WHOLE: Final = {"ext4": (0,), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
 
@@ -70,6 +71,7 @@ class Cuts:
 
     def __init__(self, kind: str, base: Path, record: Record, folder: Path) -> None:
         self._record = record
+        self._unit = _UNIT[kind]
         self._whole = _WHOLE[kind]
         folder.mkdir()
         self._kept = folder / "kept"
@@ -111,7 +113,7 @@ class Cuts:
             at = 0
             while at < len(data):
                 where = entry.offset + at
-                size = _BLOCK if where in self._whole else _SECTOR
+                size = _BLOCK if where in self._whole else self._unit - where % self._unit
                 if rng.random() < luck:
                     yield where, data[at : at + size]
                 at += size
