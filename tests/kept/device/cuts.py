@@ -25,9 +25,9 @@ __all__ = ["WAYS", "Cut", "Cuts", "chosen"]
 # sectors of all writes, everything.
 WAYS: Final = ("nothing", "prefix", "subset", "sectors", "everything")
 _WEIGHTS: Final = (2, 2, 4, 4, 1)
-# What a disk writes as a whole or not at all, in bytes: disks have sectors of 512 bytes or 4 KiB. xfs
-# relies on the latter. A block that is torn in its place has a wrong checksum, and the log is not
-# replayed over what says that it is newer. ext4 replays whole blocks; btrfs overwrites none.
+# What a disk writes as a whole or not at all, in bytes: disks have sectors of 512 bytes or 4 KiB.
+# xfs relies on the latter. A block that is torn in its place has a wrong checksum, and the log is
+# not replayed over what says that it is newer. ext4 replays whole blocks; btrfs overwrites none.
 _UNIT: Final = {"ext4": 512, "xfs": 4096, "btrfs": 512}
 # That is, except their superblock, which must be whole, too: where it is on the disk.
 _BLOCK: Final = 4096
