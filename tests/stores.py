@@ -7,8 +7,12 @@ import itertools
 import stat
 from typing import TYPE_CHECKING
 
+from fastscp.store.compare import Comparison
 from fastscp.store.compress import PartCompression
+from fastscp.store.reading import Pace
+from fastscp.store.records import records
 from fastscp.store.restore import Lines, Replaced, Settlement
+from fastscp.store.selection import Selection
 from fastscp.store.store import Store
 from tests.kit import wait_for
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastscp.store.duplicates import Outcome, Resolution
+    from fastscp.store.findings import Finding
     from fastscp.store.waits import Batches
     from fastscp_ext import Replacement
 
@@ -60,3 +65,13 @@ def compressed(incoming_fd: int, part: str, level: int) -> tuple[str, int]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def amiss(store_fd: int) -> list[Finding]:
+    """What a comparison of the files with the journal finds, where nobody else is at work."""
+    pace, everything = Pace(0), Selection()
+    with records(store_fd, everything, pace.took) as notes:
+        comparison = Comparison(
+            store_fd, notes, everything, "", alone=True, patience_s=0.0, pace=pace, watcher=None
+        )
+        return list(comparison.run())

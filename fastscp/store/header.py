@@ -70,7 +70,10 @@ def header_of(fact: Mapping[str, Any]) -> Header | None:
     uids = [fact[name] for name in names if isinstance(fact.get(name), str) and fact[name]]
     if len(uids) != len(names):
         return None
-    is_first = fact.get("duplicate") != "identical"
+    # A line that says again what a path holds has no titles where they were never known.
+    is_first = fact.get("duplicate") not in ("identical", "restored") or (
+        fact.get("duplicate") == "restored" and "calling_ae" in fact
+    )
     return Header(
         sop_class=uids[0],
         sop_instance=uids[1],

@@ -307,9 +307,13 @@ class Settlement:
         try:
             if known.older is not None and not self._differs(known.older):
                 members = {k: v for k, v in known.older.items() if k not in _OF_THE_LINE}
+                if known.older.get("duplicate") == "identical":
+                    # The file has the titles of whoever sent it first; nobody is to compare them.
+                    members.pop("calling_ae", None)
+                    members.pop("called_ae", None)
                 return known.older["event"], members
             if known.newer is not None:
-                return "adopted", {**describe(self._store_fd, self.path), "suspect": True}
+                return "adopted", describe(self._store_fd, self.path).members | {"suspect": True}
         except (FileNotFoundError, NoInstanceError):
             # `verify` names it: a line without its file, or a file that is no instance.
             pass

@@ -41,7 +41,7 @@ from tests.kept.kit_kept import (
     versions_of,
 )
 from tests.kept.model import Model, Tally, known_at
-from tests.kept.test_order import mutate
+from tests.kept.test_order import MUTANTS, mutate
 from tests.kit import Service
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def test_a_flush_that_is_not_done_is_caught(
 def test_a_commit_without_a_flush_is_caught(
     tmp_path: Path, recorder: Path, kind: str, mutant: str
 ) -> None:
-    env = {"PYTHONPATH": str(mutate(mutant, tmp_path / "mutant"))}
+    env = {"PYTHONPATH": str(mutate(MUTANTS[mutant], tmp_path / "mutant"))}
     with scratch(tmp_path) as folder:
         done = record(kind, folder, recorder, env=env)
         assert all(one.status == 0 for one in done.sendings)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fastscp.store.compare import Comparison
 from fastscp.store.journal import find_path
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.names import REPLACED
@@ -50,6 +49,7 @@ from tests.kept.kit_kept import (
 )
 from tests.kept.test_order import mutate
 from tests.kit import Peer, Service, store, wait_for
+from tests.stores import amiss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +109,7 @@ def check(folder: Path, path: str, *allowed: Item, nothing_left: bool = True) ->
     """What the path holds is one of these, the journal says so, and nothing else is amiss."""
     store_fd = os.open(folder, os.O_RDONLY)
     try:
-        assert Comparison(store_fd, None).run(0.0) == []
+        assert amiss(store_fd) == []
         fact = find_path(store_fd, path)
     finally:
         os.close(store_fd)

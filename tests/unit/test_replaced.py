@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from fastscp.store import replaced, restore
-from fastscp.store.compare import Comparison
 from fastscp.store.findings import Kind
 from fastscp.store.journal import append_fact, find_path, segment_names
 from fastscp.store.leftovers import settle_alone, settle_beside
@@ -21,7 +20,7 @@ from fastscp.store.verify import verify
 from fastscp.store.waits import lock_of, take_lock
 from fastscp_ext import Shared, build_meta
 from tests.kit import CT, ELE, data_set
-from tests.stores import LAYOUT, opened, replacing
+from tests.stores import LAYOUT, amiss, opened, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +71,7 @@ class Site:
         """Write the line of a content, to a segment of its own."""
         beside = self.folder / ".fastscp/described"
         beside.write_bytes(content)
-        members = describe(self.fd, ".fastscp/described") | {"path": PATH}
+        members = describe(self.fd, ".fastscp/described").members | {"path": PATH}
         beside.unlink()
         fact = {"v": 1, "event": "stored", "seq": sequence, "time": "", "worker": "w0"}
         with (self.folder / JOURNAL / f"1-w{sequence}-1.jsonl").open("ab") as file:
@@ -97,7 +96,7 @@ class Site:
     def holds(self, content: bytes) -> bool:
         """Whether the path holds this and nothing is amiss."""
         assert self.kept() == []
-        assert Comparison(self.fd, None).run(0.0) == []
+        assert amiss(self.fd) == []
         return self.path.read_bytes() == content
 
     def latest(self) -> dict[str, Any]:

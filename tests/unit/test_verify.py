@@ -617,7 +617,7 @@ def test_values_far_behind_in_a_deflated_stream(tmp_path: Path, whole: bool) -> 
     (tmp_path / "a.dcm").write_bytes(part10(data if whole else data + b"\xff" * 9, DEFLATED))
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert describe(fd, "a.dcm")["study_instance_uid"] == STUDY
+        assert describe(fd, "a.dcm").members["study_instance_uid"] == STUDY
     finally:
         os.close(fd)
 
