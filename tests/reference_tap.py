@@ -1,12 +1,16 @@
 """A slow, obvious tap over whole data sets: the oracle for fastscp_ext.dataset.tap.
 
-It works on absolute offsets into the whole bytes, and keeps every level of every reading.
+It works on absolute offsets into the whole bytes, and keeps every level of every reading. It reads
+headers in the literal way alone. What it says holds where no header is in doubt, and where the
+literal way is the legal one; of the rest it says nothing.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+
+from pydicom._dicom_dict import DicomDictionary
 
 UNKNOWN, IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE = range(4)
 
@@ -38,6 +42,10 @@ class StoppedError(Exception):
     """The bytes cannot be read any further."""
 
 
+class DoubtError(Exception):
+    """A header that is not legal: others must say how it is read."""
+
+
 @dataclass
 class Outcome:
     syntax: int
@@ -56,22 +64,41 @@ def implicit_is_likely(group: int, length: int) -> bool:
     return 1 <= group <= 0x7FE0 and (length == UNDEFINED or length < 2**20)
 
 
+BYTES = {
+    tag
+    for tag, entry in DicomDictionary.items()
+    if {"OB", "OD", "OF", "OL", "OV", "OW", "UN"} & set(entry[0].split(" or "))
+}
+
+
+def may_hold_bytes(tag: int) -> bool:
+    return tag >> 16 & 1 == 1 or tag in BYTES or (tag >> 16 >= 0x5000 and tag != 0x54000100)
+
+
+KNOWN = SHORT | LONG | {"SQ", "UN"}
+
+
 def sniff(header: bytes, negotiated: int) -> int | None:
     vr = header[4:6].decode("latin-1")
     explicit = negotiated in (EXPLICIT_LE, EXPLICIT_BE)
-    if vr in SHORT | LONG | {"SQ", "UN"}:
-        small = [
-            syntax
-            for syntax, order in ((EXPLICIT_LE, "<H"), (EXPLICIT_BE, ">H"))
-            if (group := struct.unpack_from(order, header)[0]) % 2 == 0 and 2 <= group < 256
-        ]
+    small = [
+        syntax
+        for syntax, order in ((EXPLICIT_LE, "<H"), (EXPLICIT_BE, ">H"))
+        if (group := struct.unpack_from(order, header)[0]) % 2 == 0 and 2 <= group < 256
+    ]
+    if vr in KNOWN:
         if len(small) == 1:
             return small[0]
         return negotiated if explicit else EXPLICIT_LE
-    if capitals(vr) and explicit:
-        return negotiated
     group, length = struct.unpack_from("<H2xL", header)
-    return IMPLICIT_LE if implicit_is_likely(group, length) else None
+    likely = implicit_is_likely(group, length)
+    if capitals(vr) and explicit:
+        if likely:
+            raise DoubtError
+        return negotiated
+    if small and length != UNDEFINED and (length >= 0x10000 or min(vr) >= " "):
+        raise DoubtError
+    return IMPLICIT_LE if likely else None
 
 
 def room(keyword: str, raw: bytes) -> bytes:
@@ -79,7 +106,13 @@ def room(keyword: str, raw: bytes) -> bytes:
 
 
 def first_value(keyword: str, raw: bytes) -> bytes:
+    if keyword.endswith("UID"):
+        return room(keyword, raw).strip(b" \0\r\n")
     return room(keyword, raw).rstrip(b" \0")
+
+
+def holds_controls(text: bytes) -> bool:
+    return any(byte < 0x20 and byte != 0x1B for byte in text[:1024].rstrip(b" \0"))
 
 
 def trimmed(keyword: str, raw: bytes) -> bytes:
@@ -139,11 +172,20 @@ class _Reader:
         self.conflicts: set[str] = set()
         self.readings = [Reading((Level(implicit=implicit),))]
         self.image: set[str] = set()  # what of one passed at depth 0 since the last guess
+        self.needs_image = False  # to prove a guess; else any element behind group 0020 does
         self.fragments = False
         self.behind = False  # a sequence ended last
-        self.suspect = False
         self.first = False  # of an item
+        self.opened = False  # a sequence of undefined length, by the last header
+        self.empty = False  # an element with a 16-bit length came last
         self.previous = 0
+        self.faults = 0
+        self.settled = False  # for sure, not by stopping
+        self.fresh = ""  # the keyword of the value that passed last
+        self.shaky: set[str] = set()  # those with nothing plausible behind
+        self.unproved_for = 0  # headers that have to come
+        self.weak: set[str] | None = None  # found before a value that only began like items
+        self.in_doubt = False  # a header that is legal may be meant in another way
 
     # What is known of the level.
 
@@ -163,17 +205,21 @@ class _Reader:
                 self.image = set()
             self.readings.remove(reading)
         self.settle()
+        self.needs_image = self.needs_image and len(self.readings) > 1
 
     def settle(self) -> None:
-        if len(self.raw) == len(WANTED) and self.before_sequence is None:
-            self.outcome.settled = True
+        if len(self.raw) == len(WANTED) and self.before_sequence is None and not self.faults:
+            self.outcome.settled = self.settled = True
 
     def stray_end(self) -> None:
+        self.faults += 1
         if len(self.readings) > 1:
             self.drop([self.shallowest()])
         elif self.before_sequence is not None:
             self.raw = dict(self.before_sequence)
             self.conflicts = set()
+        else:
+            self.raw = {}
 
     def enter(self, implicit: bool | None = None) -> None:
         self.readings = [
@@ -181,15 +227,19 @@ class _Reader:
             for one in self.readings
         ]
 
-    def fork(self) -> None:
+    def fork(self, *, needs_image: bool, more: int, fewer: int) -> None:
+        """Each reading may be `more` levels down, or `fewer` up."""
+        self.faults += 1
         if len(self.readings) == 1:
             self.before_guess = set(self.raw)
+        self.needs_image = self.needs_image or needs_image
         self.image = set()
         forked: list[Reading] = []
         for reading in self.readings:
-            ways = [reading]
-            if len(reading.levels) > 1:
-                ways.append(reading.left(2))
+            down = [Level(implicit=reading.implicit)] * more
+            ways = [Reading((*reading.levels, *down))]
+            if len(reading.levels) > fewer:
+                ways.append(reading.left(fewer))
             for way in ways:
                 same = [one for one in forked if len(one.levels) == len(way.levels)]
                 if not same:
@@ -201,6 +251,7 @@ class _Reader:
                 forked.append(same[0].merged(way))
                 self.keep(self.before_guess)
         self.readings = forked
+        self.needs_image = self.needs_image and len(forked) > 1
 
     # What is read.
 
@@ -219,8 +270,10 @@ class _Reader:
             group, number, length = self.unpack(order + "HHL", self.at)
             if group == 0xFFFE:
                 self.at += 8
-                self.suspect = self.first = False
+                self.first = self.empty = False
+                self.fresh = ""
                 self.delimiter(number, length)
+                self.opened = False
             else:
                 self.element(group << 16 | number, order, implicit)
         if not self.outermost():
@@ -244,7 +297,7 @@ class _Reader:
     def delimiter(self, number: int, length: int) -> None:
         in_items = len(self.readings[0].levels) % 2 == 0
         behind, self.behind = self.behind, number != 0xE000
-        if number == 0xE000 and in_items:
+        if number == 0xE000 and (in_items or self.leave_item()):
             if length != UNDEFINED:
                 self.pass_on(length)
             elif self.fragments:
@@ -266,11 +319,21 @@ class _Reader:
                 self.behind = False
                 if self.previous not in PIXELS:
                     self.stray_end()
-            self.fork()
+            self.fork(needs_image=True, more=0, fewer=2)
         else:
             if not in_items and self.outermost():
                 self.stray_end()
             raise StoppedError
+
+    def leave_item(self) -> bool:
+        """An item where an element must be: the end of the one before was left out."""
+        if self.outermost():
+            if len(self.readings) == 1:
+                return False
+            self.drop([self.shallowest()])
+        self.faults += 1
+        self.readings = [one.left(1) for one in self.readings]
+        return True
 
     def pass_on(self, length: int) -> None:
         self.at += length
@@ -279,37 +342,83 @@ class _Reader:
 
     def element(self, tag: int, order: str, implicit: bool) -> None:
         at = self.at
-        vr = ""
-        bad_vr = False
-        in_items = len(self.readings[0].levels) % 2 == 0
-        if not implicit:
+        if len(self.readings[0].levels) % 2 == 0:
             vr = self.data[at + 4 : at + 6].decode("latin-1")
-            bad_vr = not capitals(vr)
-        if in_items:
             # A header of 12 bytes is only judged when it is there.
-            if not implicit and not bad_vr and vr not in SHORT and at + 12 > len(self.data):
+            longer = not implicit and capitals(vr) and vr not in SHORT
+            if longer and at + 12 > len(self.data):
                 raise TruncatedError
-            raise StoppedError
-        if bad_vr and self.first and order == "<":
-            (length,) = self.unpack("<L", at + 4)
-            if implicit_is_likely(tag >> 16, length):
-                implicit, bad_vr, vr = True, False, ""
-                self.readings = [one.turned_implicit() for one in self.readings]
-        known = vr in SHORT or vr in LONG or vr in ("SQ", "UN")
+            if self.fragments:
+                raise StoppedError
+            self.fork(needs_image=not self.opened, more=1, fewer=1)
+            self.judge_encoding()
+            was, implicit = implicit, self.readings[0].implicit
+            order = "<" if implicit else self.order
+            if was != implicit and order == ">":
+                raise DoubtError  # its tag was read in the other order
+        vr = "" if implicit else self.data[at + 4 : at + 6].decode("latin-1")
+        if not implicit and not capitals(vr):
+            (size,) = self.unpack("<L", at + 4)
+            if not (self.first and order == "<" and size < 0x10000):
+                raise DoubtError
+            if not implicit_is_likely(tag >> 16, size):
+                raise DoubtError
+            implicit, vr = True, ""
+            self.faults += 1
+            self.readings = [one.turned_implicit() for one in self.readings]
         if implicit:
             length, at = self.unpack("<L", at + 4)[0], at + 8
-        elif bad_vr or vr in SHORT:
+        elif vr in SHORT:
             length, at = self.unpack(order + "H", at + 6)[0], at + 8
         else:
-            length, at = self.unpack(order + "L", at + 8)[0], at + 12
-        next_in_group = tag > self.previous and tag >> 16 == self.previous >> 16
-        if self.suspect and not known and not implicit and not next_in_group:
-            raise StoppedError
-        if self.suspect and implicit and not next_in_group:
-            raise StoppedError
-        self.suspect, self.previous, self.first = bad_vr, tag, False
+            reserved, length = self.unpack(order + "HL", at + 6)
+            at += 12
+            if reserved:
+                raise DoubtError
+        header = self.is_header(tag, vr, length)
+        plausible = header and any(tag > one.levels[-1].tag for one in self.readings)
+        if not header:
+            text = self.raw.get(self.fresh, b"")
+            if self.fresh[-3:] != "UID" and not self.settled and holds_controls(text):
+                del self.raw[self.fresh]
+            self.shaky |= {self.fresh}
+            rest = all(0x20 <= byte < 0x7F for byte in self.data[self.at : self.at + 2])
+            self.unproved_for = 2 if rest else 1
+        else:
+            self.unproved_for -= 1
+            if self.unproved_for <= 0:
+                self.shaky = set()
+        self.fresh = ""
+        self.doubt(tag, vr, length, order, plausible=plausible)
+        self.empty = vr in SHORT and length == 0
+        self.previous, self.first, self.opened = tag, False, False
         self.at = at
         self.value(tag, vr, length, implicit)
+
+    def is_header(self, tag: int, vr: str, length: int) -> bool:
+        group = tag >> 16
+        if group == 0 or (group > 0x7FE0 and group & 1 == 0 and group not in (0xFFFA, 0xFFFC)):
+            return False
+        if vr:
+            return vr in KNOWN and (tag & 0xFFFF != 0 or (length == 4 and vr in SHORT))
+        if tag & 0xFFFF == 0:
+            return length == 4
+        spelled = self.data[self.at + 4 : self.at + 6].decode("latin-1")
+        return tag in PIXELS or length == UNDEFINED or (length < 2**20 and spelled not in KNOWN)
+
+    def doubt(self, tag: int, vr: str, length: int, order: str, *, plausible: bool) -> None:
+        """Whether the header may be meant in another way than the legal one."""
+        if self.empty and not plausible:
+            self.in_doubt = True
+        if vr == "":
+            spelled = self.data[self.at + 4 : self.at + 6].decode("latin-1")
+            self.in_doubt = self.in_doubt or spelled in KNOWN
+        elif vr not in SHORT:
+            behind = length if order == ">" else (length << 16 | length >> 16) & 0xFFFFFFFF
+            if behind & 0xFFFF and tag < behind < 0x7FE10000:
+                self.in_doubt = True
+            if vr == "UN" and length == UNDEFINED:
+                self.in_doubt = True
 
     def value(self, tag: int, vr: str, length: int, implicit: bool) -> None:
         if len(self.readings) > 1:
@@ -317,7 +426,8 @@ class _Reader:
             if len(descending) < len(self.readings):
                 self.drop(sorted(descending, key=lambda one: len(one.levels)))
         self.readings = [one.at_tag(tag) for one in self.readings]
-        if self.outermost():
+        if self.outermost() and tag >= 0x00280000:
+            self.image.add("later")
             if tag >> 16 == 0x0028:
                 self.image.add("description")
             elif tag in PIXELS:
@@ -328,6 +438,7 @@ class _Reader:
             self.sequence_passes()
         if length == UNDEFINED:
             self.fragments = vr in LONG or tag in PIXELS
+            self.opened = not self.fragments
             self.enter(True if vr == "UN" else None)
             return
         start = self.at
@@ -337,20 +448,27 @@ class _Reader:
             self.behind = items = True
             self.sequence_passes()
         if items and not self.outcome.settled:
-            self.walk_items(start, length, "<" if by_look else self.order)
+            try:
+                self.walk_items(start, length, "<" if by_look else self.order)
+            except StoppedError:
+                if not by_look or not may_hold_bytes(tag):
+                    raise
+                self.behind = False
+                if self.weak is None:
+                    self.weak = set(self.raw)
         self.pass_on(length)
         keyword = WANTED.get(tag)
         if self.outcome.settled or not self.outermost() or not keyword or keyword in self.conflicts:
             return
         raw = self.data[start : start + length]
         if keyword not in self.raw:
+            self.fresh = keyword
             self.raw[keyword] = raw
             self.settle()
-        elif (
-            length
-            and not keyword.startswith("SOP")
-            and self.another(first_value(keyword, self.raw[keyword]), room(keyword, raw))
-        ):
+        elif length and not keyword.startswith("SOP"):
+            self.fresh = keyword
+            if first_value(keyword, self.raw[keyword]) == first_value(keyword, raw):
+                return
             if len(self.readings) > 1:
                 self.drop([self.shallowest()])
             else:
@@ -380,23 +498,35 @@ class _Reader:
             elif not known or not (number == 0xE00D or (number == 0xE0DD and at == end)):
                 raise StoppedError
 
-    @staticmethod
-    def another(known: bytes, raw: bytes) -> bool:
-        return not raw.startswith(known) or raw[len(known) :].strip(b" \0") != b""
-
     def sequence_passes(self) -> None:
         if self.before_sequence is None and self.outermost():
             self.before_sequence = dict(self.raw)
 
     def end(self, *, whole: bool) -> None:
         """Nothing more comes; whole: not inside an element."""
-        proved = whole and self.outermost() and self.image == {"description", "pixels"}
+        needs = {"description", "pixels"} if self.needs_image else {"later"}
+        proved = whole and self.outermost() and needs <= self.image
         if len(self.readings) > 1 and not proved:
             self.keep(self.before_guess)
+        if self.settled:
+            return
+        ended = whole and self.outermost()
+        if ended and not self.faults:
+            return
+        if self.weak is not None:
+            self.keep(self.weak)
+        self.keep(set(self.raw) - self.shaky)
 
 
-def tap(data: bytes, negotiated: int) -> Outcome:
-    """What fastscp_ext.dataset.tap must say about `data`."""
+def tap(data: bytes, negotiated: int) -> Outcome | None:
+    """What fastscp_ext.dataset.tap must say about `data`; None: the literal way does not tell."""
+    try:
+        return _tap(data, negotiated)
+    except DoubtError:
+        return None
+
+
+def _tap(data: bytes, negotiated: int) -> Outcome | None:
     outcome = Outcome(negotiated)
     if len(data) < 8:
         outcome.truncated = len(data) > 0
@@ -417,6 +547,8 @@ def tap(data: bytes, negotiated: int) -> Outcome:
         outcome.stopped = outcome.settled = True
     except TruncatedError:
         outcome.truncated = True
+    if reader.in_doubt and (reader.faults or not whole):
+        return None
     reader.end(whole=whole)
     values = {keyword: trimmed(keyword, raw) for keyword, raw in reader.raw.items()}
     outcome.values = {keyword: value for keyword, value in values.items() if value}

@@ -18,6 +18,7 @@ from fastscp_ext.dataset.tap cimport (
     KEY_SOP_INSTANCE_UID,
     TapState,
     tap_begin,
+    tap_drop,
     tap_feed,
     tap_value,
 )
@@ -180,10 +181,12 @@ cdef tuple _head(Cursor c):
             _syntaxes[raw] = known
     syntax, encoding, deflated = known
     complete = deflated and c.left != 0
-    if not deflated:
-        # The command has to agree with the data set, whatever the file's own header says.
-        tap_begin(&tap, encoding)
-        tap_feed(&tap, c.at, c.left)
+    if deflated:
+        return _identity(&meta, syntax, size - c.left, complete)
+    # The command has to agree with the data set, whatever the file's own header says.
+    tap_begin(&tap, encoding)
+    tap_feed(&tap, c.at, c.left)
+    try:
         found = tap_value(&tap, KEY_SOP_CLASS_UID)
         complete = found.left != 0
         if found.left:
@@ -192,12 +195,16 @@ cdef tuple _head(Cursor c):
         complete = (complete and found.left != 0) or tap.settled or tap.stopped
         if found.left:
             meta.sop_instance = found
-    raw = _raw(meta.sop_class)
+        return _identity(&meta, syntax, size - c.left, complete)
+    finally:
+        tap_drop(&tap)
+
+
+cdef tuple _identity(const Meta* meta, str syntax, uint32_t at, bint complete):
+    cdef bytes raw = _raw(meta.sop_class)
     sop_class = _classes.get(raw)
     if sop_class is None:
         sop_class = raw.decode("latin-1")
         if len(_classes) < MOST_KNOWN:
             _classes[raw] = sop_class
-    return (
-        sop_class, _raw(meta.sop_instance).decode("latin-1"), syntax, size - c.left, complete
-    )
+    return sop_class, _raw(meta.sop_instance).decode("latin-1"), syntax, at, complete

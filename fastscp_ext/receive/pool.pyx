@@ -5,6 +5,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from fastscp_ext.dataset.part10 cimport embedded_end
+from fastscp_ext.dataset.tap cimport tap_drop
 from fastscp_ext.receive.instance cimport Instance, drop, instance_unlock
 from fastscp_ext.receive.settled cimport settled
 
@@ -27,6 +28,7 @@ cdef Instance* pool_take(Pool* pool) except NULL:
             raise MemoryError()
         memset(i, 0, sizeof(Instance))
     i.embedded.bytes = NULL
+    i.tap.more = NULL
     i.comment[0] = 0
     i.part[0] = 0
     i.path[0] = 0
@@ -39,6 +41,7 @@ cdef Instance* pool_shrink(Instance* i) noexcept:
     # Only its response is still to come, behind others: thousands of such fit one read.
     cdef Instance* got
     embedded_end(&i.embedded)
+    tap_drop(&i.tap)
     i.path[0] = 0
     i.shrunk = True
     got = <Instance*>realloc(i, <size_t>(<uint8_t*>i.path - <uint8_t*>i) + 1)
@@ -55,6 +58,7 @@ cdef void pool_give_back(Pool* pool, Instance* i) noexcept:
     drop(&i.reply)
     if not i.shrunk:
         embedded_end(&i.embedded)
+        tap_drop(&i.tap)
     instance_unlock(pool.worker, i, False)
     if pool.spares < SPARES_MOST and not i.shrunk:
         i.next = pool.spare

@@ -63,8 +63,6 @@ except ModuleNotFoundError:
 __all__ = ["HEADER", "LAYOUTS", "TARGETS", "check", "guard", "pack", "refuse_allocation"]
 
 HEADER = 4  # bytes in front of the ones under test
-MANY_HEADERS = 0xFF  # the option of target `tap` that puts the tap's limit on headers to work
-MANY_BEHIND = 0xFE  # likewise, behind the bytes under test
 STREAM_CAP = 8192  # the longest P-DATA-TF body in target `framing` with an odd option
 
 
@@ -238,7 +236,7 @@ def command(given: Input) -> None:
 
 # The tap -------------------------------------------------------------------------------------
 
-TapOutcome: TypeAlias = tuple[int, bool, bool, bool, dict[str, bytes]]
+TapOutcome: TypeAlias = tuple[int, bool, bool, bool, dict[str, bytes], int, int, int]
 
 
 def tapped(negotiated: int, pieces: Iterator[bytes] | list[bytes]) -> TapOutcome:
@@ -251,29 +249,21 @@ def tapped(negotiated: int, pieces: Iterator[bytes] | list[bytes]) -> TapOutcome
     tap.end()
     values = tap.values()
     assert settled is None or settled == values
-    return tap.syntax, tap.sniffed, tap.stopped, tap.truncated, values
-
-
-# Empty elements, a few more than the tap looks at.
-PAST_THE_LIMIT = b"\x08\0\x09\0OB\0\0\0\0\0\0" * 350000
+    return (
+        tap.syntax, tap.sniffed, tap.stopped, tap.truncated, values,
+        tap.stop_tag, tap.stop_at, tap.pixels,
+    )  # fmt: skip
 
 
 def tap(given: Input) -> None:
     negotiated = given.option & 3
-    if given.option == MANY_HEADERS:
-        # The oracle knows of no limit: nothing is found behind it, however the bytes are cut.
-        assert tapped(negotiated, [PAST_THE_LIMIT, *slices(given.data, given.cut)])[4] == {}
-        return
-    if given.option == MANY_BEHIND:
-        whole = tapped(negotiated, [given.data, PAST_THE_LIMIT])
-        assert tapped(negotiated, [*slices(given.data, given.cut), PAST_THE_LIMIT]) == whole
-        return
     whole = tapped(negotiated, [given.data])
     assert tapped(negotiated, slices(given.data, given.cut)) == whole
     oracle = reference_tap.tap(given.data, negotiated)
-    assert whole == (
-        oracle.syntax, oracle.sniffed, oracle.stopped, oracle.truncated, oracle.values,
-    )  # fmt: skip
+    if oracle is not None:
+        assert whole[:5] == (
+            oracle.syntax, oracle.sniffed, oracle.stopped, oracle.truncated, oracle.values,
+        )  # fmt: skip
 
 
 # Part 10 headers -----------------------------------------------------------------------------

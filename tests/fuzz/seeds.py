@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests import wire
-from tests.fuzz.checks import MANY_BEHIND, MANY_HEADERS, TARGETS, pack
+from tests.fuzz.checks import TARGETS, pack
 from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
 
 if TYPE_CHECKING:
@@ -344,12 +344,6 @@ def level_seeds(family: int) -> Iterator[bytes]:
 
 
 def tap_seeds() -> Iterator[tuple[int, bytes]]:
-    yield MANY_HEADERS, data_element(RIGHT, EXPLICIT, 0x0020000D, b"UI", b"1.2.3")
-    words = level_words(EXPLICIT)
-    yield from (
-        (MANY_BEHIND, b"".join(words[name] for name in shape.split()))
-        for shape in ("front study", "front open reference SE study series", "own IE")
-    )
     for family in (IMPLICIT, EXPLICIT, BIG):
         yield from ((family, data) for data in level_seeds(family))
     for family in (IMPLICIT, EXPLICIT, BIG):

@@ -6,7 +6,7 @@ import random
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,9 +48,13 @@ def outcome_of(data: bytes, negotiated: int, cuts: list[int] | None = None) -> O
 
 
 def check(data: bytes, negotiated: int, cuts: list[int] | None = None) -> Outcome:
-    """Whole, cut, byte by byte and the reference: one outcome."""
+    """Whole, cut, byte by byte and the reference, where that tells: one outcome."""
     outcome = outcome_of(data, negotiated)
-    assert outcome == reference_tap.tap(data, negotiated)
+    told = reference_tap.tap(data, negotiated)
+    if told is not None:
+        # Several ways to read one header may keep it open for longer.
+        assert outcome.settled <= told.settled
+        assert outcome == replace(told, settled=outcome.settled)
     if cuts:
         assert outcome_of(data, negotiated, cuts) == outcome
     if len(data) <= 4096:
@@ -234,7 +238,9 @@ def test_encapsulated_pixel_data() -> None:
     [
         (b"1.2\0", b"1.2"),
         (b"1.2 \0 ", b"1.2"),
-        (b" 1.2", b" 1.2"),
+        (b" 1.2", b"1.2"),
+        (b"\r\n 1.2\0\r\n", b"1.2"),
+        (b" \r\n", b""),
         (b"1.2\\3.4\0", b"1.2\\3.4"),
         (b"1.2 \\3.4", b"1.2 \\3.4"),
         (b"1\0.2", b"1\0.2"),
@@ -245,7 +251,7 @@ def test_encapsulated_pixel_data() -> None:
 )
 def test_uid_padding(raw: bytes, value: bytes) -> None:
     data = element(0x00080018, "UI", raw, EXPLICIT_LE)
-    assert check(data, EXPLICIT_LE).values == {"SOPInstanceUID": value}
+    assert check(data, EXPLICIT_LE).values == ({"SOPInstanceUID": value} if value else {})
 
 
 @pytest.mark.parametrize(
@@ -297,17 +303,15 @@ def test_any_depth(levels: int) -> None:
     assert outcome.values == {"SOPInstanceUID": b"1.2", "StudyInstanceUID": b"1.2.3"}
 
 
-def test_scan_limit_counts_headers_not_values() -> None:
-    family = IMPLICIT_LE
-    filler = element(0x00091010, "UN", b"", family)
-    front = uid(0x00080016, b"", family) + element(0x00091001, "UN", bytes(6 << 20), family)
-    last = uid(0x0020000D, b"1.2.3", family)
-    limit = (4 << 20) // 8
-    within = outcome_of(front + filler * (limit - 4) + last, family)
-    assert within.values == {"StudyInstanceUID": b"1.2.3"}
-    beyond = outcome_of(front + filler * (limit - 3) + last, family)
-    assert beyond == Outcome(family, settled=True)
-    assert outcome_of(front + filler * (limit + 9) + last[:-1], family).truncated
+def test_no_number_of_headers_is_too_many() -> None:
+    """140,000 items of undefined length, and 10 MiB of empty elements: legal."""
+    for family in FAMILIES:
+        items = [uid(0x00081155, b"1.2", family)] * 140_000
+        data = sequence(0x00081140, items, family)
+        data += element(0x00091010, "OB", b"", family) * 900_000
+        data += uid(0x0020000D, b"1.2.3", family)
+        outcome = outcome_of(data, family)
+        assert outcome == Outcome(family, values={"StudyInstanceUID": b"1.2.3"})
 
 
 def test_length_far_beyond_the_end() -> None:
@@ -370,8 +374,12 @@ def test_ends_that_end_nothing_and_ends_left_out() -> None:
 def test_an_item_in_front_of_no_sequence_stops() -> None:
     data = uid(0x00080018, b"1.2", EXPLICIT_LE) + delimiter(0xE000, 4, EXPLICIT_LE) + b"abcd"
     assert check(data, EXPLICIT_LE).stopped
+
+
+def test_a_sequence_without_items_or_an_item_without_a_start() -> None:
+    """Either way nothing shows whose values they are: nothing behind group 0020 follows."""
     no_item = element(0x00081250, "SQ", decoys(EXPLICIT_LE), EXPLICIT_LE, UNDEFINED)
-    assert check(no_item, EXPLICIT_LE).stopped
+    assert check(no_item, EXPLICIT_LE).values == {}
 
 
 @pytest.mark.parametrize("negotiated", [SYNTAX_UNKNOWN, *FAMILIES])
@@ -389,12 +397,16 @@ def test_sniffing() -> None:
     unknown_vr = little + b"ZZ\0\0"
     assert first(unknown_vr, EXPLICIT_LE) == (EXPLICIT_LE, False)
     assert first(unknown_vr, EXPLICIT_BE)[0] == EXPLICIT_BE
-    assert first(unknown_vr, IMPLICIT_LE) == (IMPLICIT_LE, False)
-    assert first(unknown_vr, SYNTAX_UNKNOWN) == (IMPLICIT_LE, False)
+    # Implicit VR would make its length 23,130: the data set ends in front of that.
+    assert first(unknown_vr, IMPLICIT_LE) == (EXPLICIT_LE, False)
+    assert first(unknown_vr, SYNTAX_UNKNOWN) == (EXPLICIT_LE, False)
+    long_enough = unknown_vr + bytes(0x5A5A - 4)
+    assert first(long_enough, IMPLICIT_LE) == (IMPLICIT_LE, False)
     # Both byte orders alike: the negotiated one.
     assert first(b"\x08\x08\x16\0UI\0\0", EXPLICIT_BE)[0] == EXPLICIT_BE
     assert first(b"\x08\x08\x16\0UI\0\0", IMPLICIT_LE)[0] == EXPLICIT_LE
-    assert first(little + b"\0\0\x10\0", EXPLICIT_LE)[1]
+    # A VR of zeros: no first element is as long as 1 MiB.
+    assert first(little + b"\0\0\x10\0", EXPLICIT_LE) == (EXPLICIT_LE, False)
     assert first(little + b"\xff\xff\xff\xff", EXPLICIT_LE)[0] == IMPLICIT_LE
     assert first(bytes(8), EXPLICIT_LE)[1]
     assert first(b"\xff\xd8\xff\xe0\0\x10JF", EXPLICIT_LE)[1]

@@ -1,0 +1,272 @@
+"""At which level the tap is: the readings of it that one parse follows."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u16_le, take_u32_le
+from fastscp_ext.dataset.tap_headers cimport GROUP_DELIMITER, HEADER, reads_as_implicit
+from fastscp_ext.dataset.tap_state cimport (
+    GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, TAP_EXPLICIT_BE, TAP_KEYS, TAP_NEVER, TAP_PIXELS_NONE,
+    TAP_READINGS, TapParse, TapReading,
+)
+from fastscp_ext.dataset.vr cimport VR, VR_INVALID, VR_UNKNOWN, vr_of
+
+__all__ = []
+
+cdef enum:
+    DEEPEST = 0xFFFFFFF0  # no stream comes here: each level has a header of eight bytes
+
+    ALL_FOUND = (1 << TAP_KEYS) - 1
+
+
+cdef void first_reading(TapParse* p) noexcept nogil:
+    p.count = 1
+    p.readings[0].depth = 0
+    p.readings[0].implicit_from = TAP_NEVER
+    p.readings[0].tag = 0
+    p.readings[0].outermost = 0
+
+
+cdef void settle_if_complete(TapParse* p) noexcept nogil:
+    # Behind a sequence an item end may still show that the level is wrong, and behind a fault
+    # that the bytes were read in the wrong way.
+    if p.found == ALL_FOUND and not p.sequence_passed and p.faults == 0:
+        p.settled = True
+
+
+cdef void give_back(TapParse* p, uint32_t keep) noexcept nogil:
+    p.unproved |= p.found & ~keep
+    p.found &= keep
+
+
+cdef void give_guess_back(TapParse* p) noexcept nogil:
+    give_back(p, p.before_guess)
+    p.pixels = p.before_pixels
+
+
+cdef void forget_what_passed(TapParse* p) noexcept nogil:
+    p.image_described = p.image_passed = p.later_passed = False
+
+
+cdef void drop_reading(TapParse* p, uint32_t at) noexcept nogil:
+    # The reading is wrong. Only the shallowest one has values of its own, and they fall with it.
+    if at == p.count - 1:
+        give_guess_back(p)
+        forget_what_passed(p)
+    p.count -= 1
+    while at < p.count:
+        p.readings[at] = p.readings[at + 1]
+        at += 1
+    if p.count == 1:
+        p.guess = GUESS_NONE
+    settle_if_complete(p)
+
+
+cdef void give_doubtful_back(TapParse* p) noexcept nogil:
+    if p.settled:
+        return
+    give_back(p, ~p.shaky)
+    p.shaky = 0
+    if p.weak:
+        give_back(p, p.weak_found)
+
+
+cdef void die(TapParse* p) noexcept nogil:
+    if p.count > 1:
+        give_guess_back(p)
+    give_doubtful_back(p)
+    p.dead = True
+    p.settled = True
+
+
+cdef void enter(TapParse* p, bint implicit) noexcept nogil:
+    cdef uint32_t n
+    cdef TapReading* reading
+    for n in range(p.count):
+        reading = &p.readings[n]
+        if reading.depth >= DEEPEST:
+            die(p)
+            return
+        reading.depth += 1
+        reading.tag = 0
+        if implicit and not reads_implicit(reading):
+            reading.implicit_from = reading.depth
+
+
+cdef void leave(TapReading* reading, uint32_t levels) noexcept nogil:
+    reading.depth -= levels
+    if reading.depth < reading.implicit_from:
+        reading.implicit_from = TAP_NEVER
+    reading.tag = reading.outermost if reading.depth == 0 else 0
+
+
+cdef void add_reading(
+    TapParse* p, TapReading* readings, uint32_t* count, const TapReading* reading
+) noexcept nogil:
+    # Two that came to one depth have one future, and no values but those that both may claim.
+    cdef TapReading* last
+    if count[0] and readings[count[0] - 1].depth == reading.depth:
+        last = &readings[count[0] - 1]
+        if last.implicit_from != reading.implicit_from:
+            die(p)
+        last.outermost = min(last.outermost, reading.outermost)
+        last.tag = last.outermost if last.depth == 0 else 0
+        give_guess_back(p)
+    elif count[0] == TAP_READINGS:
+        die(p)
+    else:
+        readings[count[0]] = reading[0]
+        count[0] += 1
+
+
+cdef void begin_guess(TapParse* p, int guess) noexcept nogil:
+    if p.count == 1:
+        p.before_guess = p.found
+        p.before_pixels = p.pixels
+    if guess > p.guess:
+        p.guess = guess
+    p.faults += 1
+    forget_what_passed(p)
+
+
+cdef void take_readings(TapParse* p, const TapReading* readings, uint32_t count) noexcept nogil:
+    cdef uint32_t n
+    if p.dead:
+        return
+    for n in range(count):
+        p.readings[n] = readings[n]
+    p.count = count
+    if count == 1:
+        p.guess = GUESS_NONE
+
+
+cdef void fork_readings(TapParse* p) noexcept nogil:
+    cdef TapReading readings[TAP_READINGS]
+    cdef TapReading ended
+    cdef uint32_t count = 0
+    cdef uint32_t n
+    begin_guess(p, GUESS_ENDS)
+    for n in range(p.count):
+        add_reading(p, readings, &count, &p.readings[n])
+        if p.readings[n].depth > 0:
+            ended = p.readings[n]
+            leave(&ended, 2)
+            add_reading(p, readings, &count, &ended)
+    take_readings(p, readings, count)
+
+
+cdef void fork_without_item(TapParse* p) noexcept nogil:
+    cdef TapReading readings[TAP_READINGS]
+    cdef TapReading one
+    cdef uint32_t count = 0
+    cdef uint32_t n
+    begin_guess(p, GUESS_NO_ITEMS if p.opened else GUESS_ENDS)
+    for n in range(p.count):
+        one = p.readings[n]
+        one.depth += 1
+        one.tag = 0
+        add_reading(p, readings, &count, &one)
+        one = p.readings[n]
+        leave(&one, 1)
+        add_reading(p, readings, &count, &one)
+    take_readings(p, readings, count)
+
+
+cdef bint leave_item(TapParse* p) noexcept nogil:
+    cdef uint32_t n
+    if outermost(p):
+        if p.count == 1:
+            return False
+        drop_reading(p, p.count - 1)
+    p.faults += 1
+    for n in range(p.count):
+        leave(&p.readings[n], 1)
+    return True
+
+
+cdef void stray_end(TapParse* p) noexcept nogil:
+    # What was found since a sequence passed may be an item's. Where none has, a wrong length led
+    # into an item, and nobody knows since when.
+    p.faults += 1
+    if p.count > 1:
+        drop_reading(p, p.count - 1)
+    elif p.sequence_passed:
+        # A value that was found before and met another one since is there still.
+        give_back(p, p.before_sequence)
+        p.found = p.before_sequence
+        p.pixels = TAP_PIXELS_NONE
+        p.conflicting = 0
+    else:
+        give_back(p, 0)
+        p.pixels = TAP_PIXELS_NONE
+
+
+cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil:
+    # Tags ascend in a data set and in an item (PS3.5 7.1). Where they do in one reading and not in
+    # another, the other one is wrong; unsorted data sets are seen, so that alone proves nothing.
+    cdef uint32_t ascending = 0
+    cdef uint32_t n
+    for n in range(p.count):
+        ascending += tag > p.readings[n].tag
+    if ascending == 0:
+        return
+    n = p.count
+    while n > 0:
+        n -= 1
+        if tag <= p.readings[n].tag:
+            drop_reading(p, n)
+
+
+cdef void judge_encoding(TapParse* p) noexcept nogil:
+    cdef Cursor c = cursor_over(p.header, HEADER)
+    cdef uint16_t group = 0
+    cdef uint16_t element = 0
+    cdef uint32_t length = 0
+    cdef uint8_t first = 0
+    cdef uint8_t second = 0
+    cdef bint implicit
+    cdef uint32_t n
+    cdef VR vr
+    take_u16_le(&c, &group)
+    take_u16_le(&c, &element)
+    peek_u8(&c, 0, &first)
+    peek_u8(&c, 1, &second)
+    take_u32_le(&c, &length)
+    vr = vr_of(first, second)
+    if group == GROUP_DELIMITER:
+        # Little endian: where the data set is, too, both read it alike.
+        if p.syntax != TAP_EXPLICIT_BE:
+            return
+        implicit = True
+    elif vr != VR_INVALID and vr != VR_UNKNOWN:
+        implicit = False
+    else:
+        implicit = reads_as_implicit(group, length)
+    n = p.count
+    while n > 0:
+        n -= 1
+        if reads_implicit(&p.readings[n]) != implicit:
+            drop_reading(p, n)
+
+
+cdef void prove(TapParse* p, bint inside) noexcept nogil:
+    prove_level(p, inside)
+    p.ended = not inside and outermost(p)
+    if not p.ended or p.faults:
+        give_doubtful_back(p)
+    p.shaky = 0
+
+
+cdef void prove_level(TapParse* p, bint inside) noexcept nogil:
+    # The end proves the one reading in which it stands at the outermost level, if that level has
+    # held what the guess needs. Else an item was cut, perhaps, and nothing is proved.
+    cdef bint proved
+    if p.count == 1:
+        return
+    if p.guess == GUESS_NO_ITEMS:
+        proved = p.later_passed
+    else:
+        proved = p.image_described and p.image_passed
+    if inside or not outermost(p) or not proved:
+        give_guess_back(p)
+    p.readings[0] = shallowest(p)[0]
+    p.count = 1

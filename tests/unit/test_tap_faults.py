@@ -1,0 +1,340 @@
+"""Data sets that are not as PS3.5 says, and what the tap reads of them all the same.
+
+Each fault stands in front of the own UIDs, so that it has to be read past. Foreign UIDs stand where
+a wrong step would find them.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
+from tests.reference_tap import LONG, SHORT, UNDEFINED, Outcome
+from tests.unit.test_tap import check, decoys, delimiter, element, outcome_of, pixels, sequence, uid
+
+FAULTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "faults"
+FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
+EXPLICIT = [EXPLICIT_LE, EXPLICIT_BE]
+OWN = {
+    "SOPInstanceUID": b"1.2.826",
+    "PatientID": b"P1",
+    "StudyInstanceUID": b"1.2.3",
+    "SeriesInstanceUID": b"1.2.3.1",
+}
+
+
+def front(family: int) -> bytes:
+    return element(0x00080005, "CS", b"ISO_IR 100", family) + uid(0x00080018, b"1.2.826", family)
+
+
+def own(family: int) -> bytes:
+    return b"".join([
+        element(0x00100020, "LO", b"P1", family),
+        uid(0x0020000D, b"1.2.3", family),
+        uid(0x0020000E, b"1.2.3.1", family),
+        element(0x00280010, "US", b"\1\0", family),
+        element(0x7FE00010, "OW", bytes(64), family),
+    ])  # fmt: skip
+
+
+def short(tag: int, vr: bytes, value: bytes, family: int) -> bytes:
+    """With a 16-bit length, whatever the VR."""
+    order = ">" if family == EXPLICIT_BE else "<"
+    head = struct.pack(order + "HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value))
+    return head + value
+
+
+def long(tag: int, vr: bytes, value: bytes, family: int) -> bytes:
+    order = ">" if family == EXPLICIT_BE else "<"
+    head = struct.pack(order + "HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(value))
+    return head + value
+
+
+def implicit(tag: int, value: bytes, family: int) -> bytes:
+    order = ">" if family == EXPLICIT_BE else "<"
+    return struct.pack(order + "HHL", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+def finds_all(fault: bytes, family: int) -> Outcome:
+    outcome = check(front(family) + fault + own(family), family)
+    assert outcome.values == OWN
+    assert not outcome.stopped
+    assert not outcome.truncated
+    return outcome
+
+
+@pytest.mark.parametrize("path", sorted(FAULTS.glob("R[14]*.bin")), ids=lambda path: path.name[:3])
+def test_seen_in_the_wild(path: Path) -> None:
+    family = IMPLICIT_LE if path.name.startswith("R1b") else EXPLICIT_LE
+    outcome = check(path.read_bytes(), family)
+    assert outcome.values["StudyInstanceUID"] == b"1.2.826.0.1.1"
+    assert outcome.values["SeriesInstanceUID"] == b"1.2.826.0.1.2"
+    assert (outcome.syntax, outcome.stopped, outcome.truncated) == (family, False, False)
+
+
+# Forms of the length --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("vr", [*sorted(LONG), "UN", "RE", "ZZ"])
+@pytest.mark.parametrize("value", [b"", b"abcd", bytes(6), b"0 ", b"LO\0\0" * 30])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_16_bit_length_where_32_bits_belong(
+    family: int, vr: str, value: bytes, times: int
+) -> None:
+    fault = b"".join(short(0x00091001 + n, vr.encode(), value, family) for n in range(times))
+    finds_all(fault, family)
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("vr", sorted(SHORT))
+@pytest.mark.parametrize("value", [b"", b"ab", b"Series", b"SERIES", bytes(8), b"1.2.3 " * 50])
+@pytest.mark.parametrize("times", [1, 3])
+def test_32_bits_where_a_16_bit_length_belongs(
+    family: int, vr: str, value: bytes, times: int
+) -> None:
+    fault = b"".join(long(0x00091001 + n, vr.encode(), value, family) for n in range(times))
+    finds_all(fault, family)
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+def test_the_own_uids_in_the_wrong_form(family: int) -> None:
+    for form in (short, long):
+        for vr in (b"UN", b"UI"):
+            if form is short and vr == b"UI":
+                continue
+            data = front(family) + element(0x00100020, "LO", b"P1", family)
+            data += form(0x0020000D, vr, b"1.2.3\0", family)
+            data += form(0x0020000E, vr, b"1.2.3.1\0", family)
+            data += element(0x00280010, "US", b"\1\0", family)
+            assert check(data, family).values == OWN, (form, vr)
+
+
+# VRs ------------------------------------------------------------------------------------------
+
+BAD_VRS = [b"--", b"  ", b"\0\0", b"??", b"lo", b"ob", b"L1", b"\xff\xff", b"\xe4\xf6"]
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("vr", BAD_VRS)
+@pytest.mark.parametrize("value", [b"", b"abcd", b"1.2 " * 20])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("form", [short, long])
+def test_a_vr_that_is_none(family: int, vr: bytes, value: bytes, times: int, form: type) -> None:
+    finds_all(b"".join(form(0x00091001 + n, vr, value, family) for n in range(times)), family)
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("vr", [*BAD_VRS, b"RE"])
+def test_in_the_very_first_element(family: int, vr: bytes) -> None:
+    data = short(0x00080005, vr, b"ISO_IR 100", family)
+    data += uid(0x00080018, b"1.2.826", family) + own(family)
+    outcome = check(data, family)
+    assert outcome.values == OWN
+    assert (outcome.syntax, outcome.sniffed) == (family, False)
+
+
+@pytest.mark.parametrize("negotiated", EXPLICIT)
+def test_implicit_data_are_still_told_apart(negotiated: int) -> None:
+    outcome = check(front(IMPLICIT_LE) + own(IMPLICIT_LE), negotiated)
+    assert outcome.values == OWN
+    assert (outcome.syntax, outcome.sniffed) == (IMPLICIT_LE, True)
+
+
+# Implicit among explicit, and the reverse -----------------------------------------------------
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("value", [b"", b"ab", b"implicit value! ", bytes(300), b"x" * 70_000])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_implicit_elements_among_explicit_ones(family: int, value: bytes, times: int) -> None:
+    finds_all(b"".join(implicit(0x00091001 + n, value, family) for n in range(times)), family)
+
+
+def test_implicit_from_one_element_on() -> None:
+    data = front(EXPLICIT_LE) + own(IMPLICIT_LE)
+    assert check(data, EXPLICIT_LE).values == OWN
+
+
+@pytest.mark.parametrize("vr", ["LO", "UI", "OB", "UN", "UT"])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_explicit_elements_among_implicit_ones(vr: str, times: int) -> None:
+    fault = b"".join(element(0x00091001 + n, vr, b"1.2.3 ", EXPLICIT_LE) for n in range(times))
+    finds_all(fault, IMPLICIT_LE)
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("levels", [1, 3])
+def test_un_of_undefined_length_with_explicit_items(family: int, levels: int) -> None:
+    def inside(left: int) -> bytes:
+        item = element(0x00080100, "SH", b"T-A0100 ", family)
+        if left > 1:
+            item += inside(left - 1)
+        item += decoys(family)
+        body = delimiter(0xE000, UNDEFINED, family) + item + delimiter(0xE00D, 0, family)
+        body += delimiter(0xE0DD, 0, family)
+        return element(0x00091001, "UN", body, family, UNDEFINED)
+
+    finds_all(inside(levels), family)
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+def test_un_of_undefined_length_as_it_should_be(family: int) -> None:
+    """An explicit reading of it is wrong, and found to be."""
+    items = [element(0x00080100, "SH", b"LO\4\0abcd", IMPLICIT_LE) + decoys(IMPLICIT_LE), b""]
+    finds_all(sequence(0x00091001, items, family, vr="UN"), family)
+
+
+# Items and ends -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("vr", ["SQ", "UN"])
+def test_a_sequence_without_items_and_end(family: int, vr: str) -> None:
+    finds_all(element(0x00081032, vr, b"", family, UNDEFINED), family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("cut", ["items", "end", "both"])
+def test_it_proves_nothing_where_an_item_has_no_start(family: int, cut: str) -> None:
+    """The same bytes, but what follows is an item's: foreign values are never told."""
+    foreign = uid(0x0020000D, b"1.9", family) + uid(0x0020000E, b"1.9", family)
+    data = front(family) + element(0x00081032, "SQ", b"", family, UNDEFINED) + foreign
+    if cut != "both":
+        data += delimiter(0xE00D, 0, family)
+    if cut == "items":
+        data += delimiter(0xE0DD, 0, family) + own(family)
+    values = check(data, family).values
+    assert b"1.9" not in values.values()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_end_of_a_sequence_is_missing(family: int) -> None:
+    item = delimiter(0xE000, UNDEFINED, family) + decoys(family) + delimiter(0xE00D, 0, family)
+    finds_all(element(0x00081140, "SQ", item * 2, family, UNDEFINED), family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_end_of_an_item_is_missing(family: int) -> None:
+    item = delimiter(0xE000, UNDEFINED, family) + decoys(family)
+    end = delimiter(0xE00D, 0, family) + delimiter(0xE0DD, 0, family)
+    finds_all(element(0x00081140, "SQ", item * 3 + end, family, UNDEFINED), family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("behind", [bytes(64), None])
+def test_uids_behind_the_pixel_data(family: int, behind: bytes | None) -> None:
+    picture = pixels([b"abcd"], family)
+    if behind is not None:
+        picture = element(0x7FE00010, "OW", behind, family)
+    data = front(family) + picture + own(family)[: -64 - 8]
+    assert check(data, family).values.items() >= {"StudyInstanceUID": b"1.2.3"}.items()
+
+
+# Legal, and not to be taken for anything else -------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tag", [0x00091001, 0x00282000, 0x60003000])
+def test_bytes_that_begin_like_items(family: int, tag: int) -> None:
+    like = delimiter(0xE000, 4, IMPLICIT_LE) + b"abcd" + decoys(IMPLICIT_LE) + b"12345"
+    for value in (like, like[:9], like[:16] + b"\0"):
+        data = front(family)
+        if tag == 0x00091001:
+            data += element(tag, "UN", value, family)
+        data += own(family)[:-90]
+        if tag != 0x00091001:
+            data += element(tag, "OB", value, family)
+        outcome = check(front(family) + element(tag, "UN", value, family) + own(family), family)
+        assert outcome.values == OWN
+        assert not outcome.stopped
+
+
+@pytest.mark.parametrize("length", [0x4F4C, 0x64F4C, 0x5153, 0x4E55])
+def test_an_implicit_length_that_spells_a_vr(length: int) -> None:
+    outcome = finds_all(implicit(0x00091001, bytes(length), IMPLICIT_LE), IMPLICIT_LE)
+    assert not outcome.sniffed
+
+
+@pytest.mark.parametrize("length", [0x00200010, 0x0010_0010 + 2, 0x00130020])
+def test_a_length_that_reads_as_the_next_tag(length: int) -> None:
+    finds_all(element(0x00091001, "OB", bytes(length), EXPLICIT_LE), EXPLICIT_LE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_empty_elements_in_any_order(family: int) -> None:
+    empty = element(0x00090010, "LO", b"", family) + element(0x00080090, "PN", b"", family)
+    finds_all(empty * 3, family)
+
+
+# Values -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("more", [-2, -1, 1, 2, 3])
+def test_a_value_of_a_wrong_length_is_not_told(family: int, more: int) -> None:
+    value = b"1.2.3.4.5.6.7.8.9.10"
+    study = element(0x0020000D, "UI", value, family, len(value) + more)
+    data = front(family) + element(0x00100020, "LO", b"P1", family) + study + own(family)[-120:]
+    values = check(data, family).values
+    assert values.get("StudyInstanceUID") in (None, b"1.2.3")
+
+
+# Bounds ---------------------------------------------------------------------------------------
+
+
+def test_more_ways_than_are_followed() -> None:
+    """Each of them leaves a parse that skips for long; what differs then is not told."""
+    family = EXPLICIT_LE
+    data = front(family)
+    for n in range(20):
+        head = struct.pack("<HH2sHL", 0x0009, 0x1001 + n, b"UN", 4, 0x40000000)
+        data += head
+    outcome = check(data + own(family), family)
+    assert outcome.values.items() <= OWN.items()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        struct.pack("<HH2sH", 0x0009, 0x1001, b"--", 0),
+        struct.pack("<HH2sHL", 0x0009, 0x1001, b"UN", 4, 0),
+        element(0x00091001, "UN", b"", EXPLICIT_LE, UNDEFINED),
+        element(0x00091001, "LO", b"", EXPLICIT_LE),
+        delimiter(0xE0DD, 0, EXPLICIT_LE),
+    ],
+    ids=["vr", "reserved", "un", "empty", "ends"],
+)
+def test_a_doubt_at_every_header_costs_no_more_than_time_for_each_byte(piece: bytes) -> None:
+    """Four times the bytes: some four times the CPU time."""
+
+    def cost(times: int) -> float:
+        data = front(EXPLICIT_LE) + piece * times
+        best = float("inf")
+        for _ in range(3):
+            tap = Tap(EXPLICIT_LE)
+            began = time.process_time()
+            tap.feed(data)
+            best = min(best, time.process_time() - began)
+            tap.end()
+        return best
+
+    cost(1000)
+    assert cost(200_000) < 12 * cost(50_000) + 0.02
+
+
+def test_the_outcome_does_not_hang_on_cuts_while_several_ways_are_followed() -> None:
+    family = EXPLICIT_LE
+    gap = element(0x00100010, "PN", b"A^B ", family) + element(0x00100020, "LO", b"P1", family)
+    data = front(family) + short(0x00091001, b"UN", b"abcd", family) + gap
+    data += implicit(0x00101002, b"implicit", family)
+    data += element(0x00101010, "AS", b"040Y", family) + element(0x00101020, "DS", b"", family)
+    data += long(0x00101030, b"US", b"\1\0", family) + own(family)[10:]
+    whole = outcome_of(data, family)
+    assert whole.values == OWN
+    for cut in range(1, len(data)):
+        assert outcome_of(data, family, [cut]) == whole
