@@ -150,7 +150,8 @@ cdef void take_element(TapState* tap, TapParse* p, const TapHeader* h) noexcept 
 
 # Headers --------------------------------------------------------------------------------------
 
-cdef bint read_header(TapParse* p, TapHeader* h) noexcept nogil:
+cdef bint read_formed(TapParse* p, TapHeader* h) noexcept nogil:
+    # As its form says. False: it needs 12 bytes, which are asked for.
     cdef Cursor c = cursor_over(p.header, p.header_have)
     cdef bint implicit = reads_implicit(&p.readings[0])
     cdef bint big = p.syntax == TAP_EXPLICIT_BE and not implicit
@@ -163,21 +164,21 @@ cdef bint read_header(TapParse* p, TapHeader* h) noexcept nogil:
         return True
     h.tag = take_tag(&c, big)
     h.size = HEADER
-    if p.form == FORM_EXPLICIT:
-        implicit = False
-    elif p.form == FORM_IMPLICIT or p.form == FORM_IMPLICIT_LEVEL:
-        implicit = True
-    if h.tag >> 16 == GROUP_DELIMITER or implicit:
-        h.implicit = implicit
+    if p.form == FORM_IMPLICIT or p.form == FORM_IMPLICIT_LEVEL:
+        h.implicit = True
         h.length = take_u32(&c, big)
         h.vr = VR_UNKNOWN
         return True
     take_u8(&c, &first)
     take_u8(&c, &second)
     h.vr = vr_of(first, second)
-    if p.form == FORM_SHORT or (h.vr == VR_SHORT or h.vr == VR_INVALID) and p.form != FORM_LONG:
+    if p.form == FORM_SHORT or p.form != FORM_LONG and h.vr == VR_SHORT:
         h.length = take_u16(&c, big)
         return True
+    return read_long(p, h, c, big)
+
+
+cdef inline bint read_long(TapParse* p, TapHeader* h, Cursor c, bint big) noexcept nogil:
     if p.header_have < LONG_HEADER:
         p.header_want = LONG_HEADER
         return False
@@ -185,6 +186,32 @@ cdef bint read_header(TapParse* p, TapHeader* h) noexcept nogil:
     h.length = take_u32(&c, big)
     h.size = LONG_HEADER
     return True
+
+
+cdef inline bint read_header(TapParse* p, TapHeader* h) noexcept nogil:
+    # As it says, unless it has a form. False: it needs 12 bytes, which are asked for.
+    cdef Cursor c = cursor_over(p.header, p.header_have)
+    cdef bint implicit = reads_implicit(&p.readings[0])
+    cdef bint big = p.syntax == TAP_EXPLICIT_BE and not implicit
+    cdef uint8_t first = 0
+    cdef uint8_t second = 0
+    if p.form != FORM_LITERAL:
+        return read_formed(p, h)
+    h.tag = take_tag(&c, big)
+    h.implicit = implicit
+    h.reserved = 0
+    h.size = HEADER
+    if implicit or h.tag >> 16 == GROUP_DELIMITER:
+        h.length = take_u32(&c, big)
+        h.vr = VR_UNKNOWN
+        return True
+    take_u8(&c, &first)
+    take_u8(&c, &second)
+    h.vr = vr_of(first, second)
+    if h.vr == VR_SHORT or h.vr == VR_INVALID:
+        h.length = take_u16(&c, big)
+        return True
+    return read_long(p, h, c, big)
 
 
 cdef void retake_before(TapParse* p) noexcept nogil:
@@ -334,7 +361,7 @@ cdef bint bears_out(const TapParse* p, const TapHeader* h) noexcept nogil:
     # Whether a length taken on trust has led to a header.
     if h.vr == VR_INVALID or h.vr == VR_UNKNOWN:
         return h.tag > p.last_tag and h.tag >> 16 == p.last_tag >> 16
-    # Where a value in front of it may be longer than it says, by chance it may lead to any.
+    # Where a value in front of it may be longer than it says, it may lead to any by chance.
     return not p.shaky or h.tag > p.last_tag
 
 
@@ -435,6 +462,7 @@ cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
     # Of a sequence of defined length, what the slice holds: items, up to its very end. An item of
     # undefined length ends by a delimiter, which its length does not tell.
     cdef Cursor c
+    cdef Cursor front = cursor_over(NULL, 0)
     cdef uint32_t n
     cdef uint32_t left
     cdef uint32_t tag
@@ -443,7 +471,11 @@ cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
         n = p.item_left if p.item_left < passing.left else passing.left
         skip(&passing, n)
         p.item_left -= n
-        p.front_have = collect(&passing, p.front, p.front_have, HEADER)
+        if p.front_have == 0 and take_span(&passing, HEADER, &front):
+            memcpy(p.front, front.at, HEADER)
+            p.front_have = HEADER
+        else:
+            p.front_have = collect(&passing, p.front, p.front_have, HEADER)
         if p.front_have < HEADER:
             break
         p.front_have = 0
@@ -531,15 +563,34 @@ cdef void set_syntax(TapParse* p, int syntax, int negotiated) noexcept nogil:
         p.readings[0].implicit_from = 0
 
 
+cdef inline void collect_header(TapParse* p, Cursor* c) noexcept nogil:
+    # Copies of a known size are one instruction.
+    cdef Cursor part = cursor_over(NULL, 0)
+    if p.header_have == 0 and take_span(c, HEADER, &part):
+        memcpy(p.header, part.at, HEADER)
+        p.header_have = HEADER
+    elif p.header_have == HEADER and take_span(c, LONG_HEADER - HEADER, &part):
+        memcpy(&p.header[HEADER], part.at, LONG_HEADER - HEADER)
+        p.header_have = LONG_HEADER
+    else:
+        p.header_have = collect(c, p.header, p.header_have, p.header_want)
+
+
 cdef void run_alone(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil:
     cdef TapParse* p = &tap.first
     cdef Cursor c = cursor_over(data, n)
+    cdef uint32_t amount
     skip(&c, n - p.left)
     while c.left > 0 and not p.dead:
         if p.skip > 0:
-            take_value(tap, p, &c)
+            if p.key < 0 and not p.walking and not p.may_be_items:
+                amount = p.skip if p.skip < c.left else c.left
+                skip(&c, amount)
+                p.skip -= amount
+            else:
+                take_value(tap, p, &c)
             continue
-        p.header_have = collect(&c, p.header, p.header_have, p.header_want)
+        collect_header(p, &c)
         if p.header_have < p.header_want:
             break
         p.left = c.left
