@@ -86,12 +86,14 @@ def sniff(header: bytes, negotiated: int) -> int | None:
         for syntax, order in ((EXPLICIT_LE, "<H"), (EXPLICIT_BE, ">H"))
         if (group := struct.unpack_from(order, header)[0]) % 2 == 0 and 2 <= group < 256
     ]
+    group, length = struct.unpack_from("<H2xL", header)
+    likely = implicit_is_likely(group, length)
     if vr in KNOWN:
+        if negotiated == IMPLICIT_LE and likely and length < 0x10000:
+            raise DoubtError
         if len(small) == 1:
             return small[0]
         return negotiated if explicit else EXPLICIT_LE
-    group, length = struct.unpack_from("<H2xL", header)
-    likely = implicit_is_likely(group, length)
     if capitals(vr) and explicit:
         if likely:
             raise DoubtError
@@ -180,6 +182,7 @@ class _Reader:
         self.empty = False  # an element with a 16-bit length came last
         self.previous = 0
         self.faults = 0
+        self.barred: set[str] = set()  # given back: another one is none either
         self.settled = False  # for sure, not by stopping
         self.fresh = ""  # the keyword of the value that passed last
         self.shaky: set[str] = set()  # those with nothing plausible behind
@@ -219,6 +222,7 @@ class _Reader:
             self.raw = dict(self.before_sequence)
             self.conflicts = set()
         else:
+            self.barred |= set(self.raw)
             self.raw = {}
 
     def enter(self, implicit: bool | None = None) -> None:
@@ -458,7 +462,12 @@ class _Reader:
                     self.weak = set(self.raw)
         self.pass_on(length)
         keyword = WANTED.get(tag)
-        if self.outcome.settled or not self.outermost() or not keyword or keyword in self.conflicts:
+        if (
+            self.outcome.settled
+            or not self.outermost()
+            or not keyword
+            or keyword in self.conflicts | self.barred
+        ):
             return
         raw = self.data[start : start + length]
         if keyword not in self.raw:

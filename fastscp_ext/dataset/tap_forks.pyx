@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy, memmove
 
-from fastscp_ext.dataset.tap_levels cimport die
+from fastscp_ext.dataset.tap_levels cimport assume_fault, die
 from fastscp_ext.dataset.tap_state cimport (
     FORM_LITERAL, TAP_AGAIN, TAP_PARSES, TAP_SLOTS, TapMore, TapParse, TapState,
 )
@@ -52,7 +52,7 @@ cdef TapParse* fork_parse(TapState* tap, TapParse* p, int form) noexcept nogil:
     tap.parses += 1
     q.form = <uint8_t>form
     q.kind = <uint8_t>form
-    q.faults += 1
+    assume_fault(q)
     q.trial = TRIAL
     return q
 

@@ -52,6 +52,10 @@ cdef int sniff(const uint8_t* header, int negotiated, int* also) noexcept nogil:
     family = explicit_family(group_le, group_be, negotiated)
     likely = reads_as_implicit(group_le, length)
     if vr != VR_INVALID and vr != VR_UNKNOWN:
+        if negotiated == TAP_IMPLICIT_LE and likely and length >> 16 == 0:
+            # A length of some 20 KiB spells a VR.
+            also[0] = family
+            return TAP_IMPLICIT_LE
         return family
     if vr == VR_UNKNOWN and explicit:
         if likely:

@@ -36,6 +36,13 @@ cdef inline bint readings_disagree(const TapParse* p) noexcept nogil:
 cdef void first_reading(TapParse* p) noexcept nogil
 cdef void settle_if_complete(TapParse* p) noexcept nogil
 
+cdef inline void assume_fault(TapParse* p) noexcept nogil:
+    # In a header.
+    p.faults += 1
+    if not p.trusted:
+        p.trusted = True
+        p.before_fault = p.found
+
 # The parse cannot be read any further; what its readings have not proved is given back.
 cdef void die(TapParse* p) noexcept nogil
 

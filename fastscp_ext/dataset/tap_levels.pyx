@@ -186,18 +186,26 @@ cdef bint leave_item(TapParse* p) noexcept nogil:
 cdef void stray_end(TapParse* p) noexcept nogil:
     # What was found since a sequence passed may be an item's. Where none has, a wrong length led
     # into an item, and nobody knows since when.
+    cdef uint32_t keep
     p.faults += 1
     if p.count > 1:
         drop_reading(p, p.count - 1)
-    elif p.sequence_passed:
-        # A value that was found before and met another one since is there still.
-        give_back(p, p.before_sequence)
-        p.found = p.before_sequence
-        p.pixels = TAP_PIXELS_NONE
-        p.conflicting = 0
-    else:
+        return
+    if p.trusted:
+        give_back(p, p.before_fault)
+    elif not p.sequence_passed:
+        # Nor whether they are an item's: another one of them is none either.
+        p.barred |= p.found
         give_back(p, 0)
-        p.pixels = TAP_PIXELS_NONE
+    if p.sequence_passed:
+        # A value that was found before and met another one since is there still.
+        keep = p.before_sequence
+        if p.trusted:
+            keep &= p.before_fault
+        give_back(p, keep)
+        p.found = keep
+        p.conflicting = 0
+    p.pixels = TAP_PIXELS_NONE
 
 
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil:

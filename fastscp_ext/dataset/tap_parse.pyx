@@ -12,8 +12,9 @@ from fastscp_ext.dataset.tap_headers cimport (
     take_u16, take_u32,
 )
 from fastscp_ext.dataset.tap_levels cimport (
-    at_elements, die, enter, fork_readings, fork_without_item, judge_encoding, judge_order, leave,
-    leave_item, outermost, reads_implicit, readings_disagree, shallowest, stray_end,
+    assume_fault, at_elements, die, enter, fork_readings, fork_without_item, judge_encoding,
+    judge_order, leave, leave_item, outermost, readings_disagree, reads_implicit, shallowest,
+    stray_end,
 )
 from fastscp_ext.dataset.tap_state cimport (
     FORM_BEFORE_IMPLICIT, FORM_BEFORE_LONG, FORM_EXPLICIT, FORM_EXPLICIT_ITEMS, FORM_IMPLICIT,
@@ -25,7 +26,7 @@ from fastscp_ext.dataset.tap_values cimport (
     holds_controls, key_of, value_ends, value_passes, value_starts,
 )
 from fastscp_ext.dataset.vr cimport (
-    VR_INVALID, VR_LONG, VR_SEQUENCE, VR_SHORT, VR_UN, VR_UNKNOWN, vr_of,
+    VR, VR_INVALID, VR_LONG, VR_SEQUENCE, VR_SHORT, VR_UN, VR_UNKNOWN, vr_of,
 )
 
 __all__ = []
@@ -249,7 +250,7 @@ cdef bint doubt_invalid_vr(TapState* tap, TapParse* p, const TapHeader* h) noexc
         # Private sequences with implicit items inside explicit data sets are seen.
         if p.item_opened and h.length == 0 and not big:
             p.form = FORM_IMPLICIT_LEVEL
-            p.faults += 1
+            assume_fault(p)
             return False
         fork_parse(tap, p, FORM_IMPLICIT_LEVEL if p.item_opened else FORM_IMPLICIT)
     if h.length == 0:
@@ -271,7 +272,7 @@ cdef void doubt(TapState* tap, TapParse* p, TapHeader* h) noexcept nogil:
     if h.vr == VR_INVALID:
         if doubt_invalid_vr(tap, p, h):
             p.suspect = True
-            p.faults += 1
+            assume_fault(p)
         else:
             read_header(p, h)
         return
@@ -280,7 +281,7 @@ cdef void doubt(TapState* tap, TapParse* p, TapHeader* h) noexcept nogil:
     if h.reserved != 0:
         fork_parse(tap, p, FORM_SHORT)
         p.suspect = True
-        p.faults += 1
+        assume_fault(p)
     elif hides_a_tag(p, h):
         fork_parse(tap, p, FORM_SHORT)
     if h.vr == VR_UN and h.length == UNDEFINED_LENGTH:
@@ -523,16 +524,20 @@ cdef void take_value(TapState* tap, TapParse* p, Cursor* c) noexcept nogil:
 # Steps ----------------------------------------------------------------------------------------
 
 cdef int first_form(const TapParse* p, int syntax) noexcept nogil:
-    # Of the first header, in another family than it seems to be; its VR is none that is known.
+    # Of the first header, in another family than it seems to be; its bytes tell two stories.
     cdef Cursor c = cursor_over(p.header, HEADER)
     cdef uint8_t first = 0
     cdef uint8_t second = 0
+    cdef VR vr
     if syntax == TAP_IMPLICIT_LE:
         return FORM_IMPLICIT
     skip(&c, 4)
     take_u8(&c, &first)
     take_u8(&c, &second)
-    if vr_of(first, second) == VR_UNKNOWN and take_u16(&c, False) == 0:
+    vr = vr_of(first, second)
+    if vr != VR_INVALID and vr != VR_UNKNOWN:
+        return FORM_EXPLICIT
+    if vr == VR_UNKNOWN and take_u16(&c, False) == 0:
         return FORM_LONG
     return FORM_SHORT
 

@@ -94,6 +94,9 @@ ctypedef struct TapParse:
     uint32_t fresh        # 1 << key: of the value that passed last
     uint32_t shaky        # those with nothing plausible behind: their lengths may be wrong
     int unproved_for      # headers that have to come until they are proved
+    uint32_t barred       # 1 << key: given back, though nothing showed that it was an item's
+    bint trusted          # a fault was assumed: a length may have led into an item
+    uint32_t before_fault  # what was found before
     bint weak             # a value began like items and held none, where bytes may stand
     uint32_t weak_found   # what was found before
     int pixels            # one of TAP_PIXELS_*

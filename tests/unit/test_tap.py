@@ -404,7 +404,9 @@ def test_sniffing() -> None:
     assert first(long_enough, IMPLICIT_LE) == (IMPLICIT_LE, False)
     # Both byte orders alike: the negotiated one.
     assert first(b"\x08\x08\x16\0UI\0\0", EXPLICIT_BE)[0] == EXPLICIT_BE
-    assert first(b"\x08\x08\x16\0UI\0\0", IMPLICIT_LE)[0] == EXPLICIT_LE
+    assert first(b"\x08\x08\x16\0UI\4\0", IMPLICIT_LE)[0] == EXPLICIT_LE
+    # An implicit length that spells a VR, or an explicit one without a value: the negotiated.
+    assert first(b"\x08\x08\x16\0UI\0\0", IMPLICIT_LE)[0] == IMPLICIT_LE
     # A VR of zeros: no first element is as long as 1 MiB.
     assert first(little + b"\0\0\x10\0", EXPLICIT_LE) == (EXPLICIT_LE, False)
     assert first(little + b"\xff\xff\xff\xff", EXPLICIT_LE)[0] == IMPLICIT_LE

@@ -271,6 +271,37 @@ def test_empty_elements_in_any_order(family: int) -> None:
     finds_all(empty * 3, family)
 
 
+def test_an_implicit_first_element_whose_length_spells_a_vr() -> None:
+    data = implicit(0x00080005, bytes(0x4144), IMPLICIT_LE)  # DA
+    data += uid(0x00080018, b"1.2.826", IMPLICIT_LE) + own(IMPLICIT_LE)
+    outcome = check(data, IMPLICIT_LE)
+    assert outcome.values == OWN
+    assert not outcome.sniffed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_stray_ends_take_back_no_other_value_replaces(family: int) -> None:
+    strays = delimiter(0xE0DD, 0, family) * 2
+    foreign = uid(0x0020000D, b"1.9", family) + element(0x00280011, "US", b"ab", family)
+    data = uid(0x0020000D, b"1.2.3", family) + strays + foreign
+    assert "StudyInstanceUID" not in check(data, family).values
+
+
+def test_an_odd_length_that_leads_into_an_item() -> None:
+    """By chance, to the start of an element in it; an end at the outermost level tells."""
+    family = EXPLICIT_LE
+    inside = uid(0x00080016, b"1.9.9.9.9662448.833107", family) + element(
+        0x00080020, "DA", b"19990101", family
+    )
+    inside += element(0x00100020, "LO", b"999 ", family) + uid(0x0020000D, b"1.9", family)
+    inside += uid(0x0020000E, b"1.9", family) + element(0x0040A730, "SQ", b"", family)
+    items = delimiter(0xE000, UNDEFINED, family) + inside + delimiter(0xE00D, 0, family)
+    items += delimiter(0xE000, UNDEFINED, family) + delimiter(0xE00D, 0, family)
+    data = uid(0x00080018, b"1.2.826", family) + element(0x00081030, "LO", b"9 ", family, 1)
+    data += element(0x00081199, "SQ", items, family) + own(family)
+    assert check(data, family).values.items() <= OWN.items()
+
+
 # Values -----------------------------------------------------------------------------------------
 
 
