@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests import wire
+from tests.datasets.case import case
 from tests.fuzz.checks import TARGETS, pack
 from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
 
@@ -23,6 +24,7 @@ __all__ = ["dictionary", "generated", "recorded", "write", "written"]
 
 VECTORS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
 UNDEFINED: Final = 0xFFFFFFFF
+LARGEST: Final = 2000  # bytes, of a data set made from a tree
 
 
 class Right(random.Random):
@@ -416,6 +418,19 @@ def part10_seeds() -> Iterator[bytes]:
     yield b"1.2|1.3|||||"
 
 
+def damaged_seeds(count: int = 50) -> Iterator[tuple[int, bytes]]:
+    """Small data sets with faults of each kind, made from trees; and how they are encoded."""
+    seed = 0
+    while count:
+        one = case(seed, broken=True)
+        seed += 1
+        data = one.tree.data()
+        if len(data) < LARGEST:
+            coding = one.tree.coding
+            yield IMPLICIT if coding.implicit else BIG if coding.order == ">" else EXPLICIT, data
+            count -= 1
+
+
 def layout_seeds() -> Iterator[bytes]:
     # A path that would not fit without the cut of its long values, and fits with it.
     yield b"1.2.3|1.2.3|1.2.3.1|" + b"x" * 36 + b"|" + b"y" * 201
@@ -474,6 +489,7 @@ def written() -> Iterator[bytes]:
         yield pack("pdu", data, 1 | (data[0] & 7) << 1)
     yield from (pack("command", data) for data in command_seeds())
     yield from (pack("tap", data, option) for option, data in tap_seeds())
+    yield from (pack("tap", data, option, 3) for option, data in damaged_seeds())
     for allocation in range(4):
         yield from (pack("part10", data, 0, 2, allocation) for data in part10_seeds())
     for option in range(5):
