@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from fastscp import log
 from fastscp.cli.options import (
+    JSON,
     MAX_PDU_LENGTH,
     PEER,
     TIMEOUT,
     TITLE,
+    TLS,
+    TLSCA,
     CalledAE,
     CallingAE,
     MaxPDULength,
+    TLSCert,
+    TLSKey,
+    TLSNoVerify,
     Verbose,
 )
+from fastscp.cli.output import print_json
 from fastscp.config.settings import read_value
 from fastscp.errors import FastscpError
 
-__all__ = ["echo", "run_echo"]
+if TYPE_CHECKING:
+    import ssl
+
+    from fastscp.scu import Response
+
+__all__ = ["Answer", "echo", "run_echo"]
 
 
 def echo(
@@ -33,25 +46,76 @@ def echo(
         str, Parameter(metavar="TIME", help="How long the whole exchange may take.")
     ] = "10s",
     max_pdu_length: MaxPDULength = "131072",
+    tls: TLS = False,
+    tls_ca: TLSCA = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
+    tls_no_verify: TLSNoVerify = False,
+    json: JSON = False,
     verbose: Verbose = 0,
 ) -> int:
-    """Ask a peer whether it is there (C-ECHO)."""
+    """Ask a peer whether it is there (C-ECHO).
+
+    Exit code 0 if it answered with success, 1 if it did not.
+    """
     host, port = read_value("HOST:PORT", peer, PEER)
-    options = {
-        "called_ae": read_value("--called-ae", called_ae, TITLE),
-        "calling_ae": read_value("--calling-ae", calling_ae, TITLE),
-        "timeout_s": read_value("--timeout", timeout, TIMEOUT),
-        "max_pdu_length": read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
-    }
     log.configure("echo", ("warning", "debug", "trace")[min(verbose, 2)])
-    print(run_echo(host, port, **options))
+    from fastscp.cli.security import tls_context
+
+    answer = run_echo(
+        host,
+        port,
+        called_ae=read_value("--called-ae", called_ae, TITLE),
+        calling_ae=read_value("--calling-ae", calling_ae, TITLE),
+        timeout_s=read_value("--timeout", timeout, TIMEOUT),
+        max_pdu_length=read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
+        tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
+    )
+    if json:
+        print_json(answer.as_json())
+    else:
+        print(answer)
     return 0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a peer answered, a success. milliseconds: of the whole exchange."""
+
+    peer: str
+    response: Response
+    implementation_class_uid: str | None
+    implementation_version_name: str | None
+    milliseconds: float
+
+    def __str__(self) -> str:
+        name = self.implementation_version_name
+        who = f" ({log.printable(name)})" if name else ""
+        return f"{self.peer}{who}: {self.response} in {self.milliseconds:.1f} ms"
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "peer": self.peer,
+            "status": f"{self.response.status:04X}",
+            "meaning": self.response.meaning,
+            "implementation_class_uid": self.implementation_class_uid,
+            "implementation_version_name": self.implementation_version_name,
+            "milliseconds": round(self.milliseconds, 3),
+        }
+
+
 def run_echo(
-    host: str, port: int, *, called_ae: str, calling_ae: str, timeout_s: float, max_pdu_length: int
-) -> str:
-    """Ask a peer whether it is there; returns what it said, in one line.
+    host: str,
+    port: int,
+    *,
+    called_ae: str,
+    calling_ae: str,
+    timeout_s: float,
+    max_pdu_length: int,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """Ask a peer whether it is there.
 
     timeout_s: for the whole exchange. Raises FastscpError if the answer is anything but success.
     """
@@ -61,7 +125,7 @@ def run_echo(
     from fastscp.scu import PeerTimeout, Timeouts, associate
     from fastscp.status import StatusClass
 
-    async def ask() -> str:
+    async def ask() -> Answer:
         began = time.perf_counter()
         association = await associate(
             host,
@@ -74,17 +138,21 @@ def run_echo(
                 connect=timeout_s, associate=timeout_s, send=timeout_s, response=timeout_s,
                 release=timeout_s,
             ),
+            tls=tls,
         )  # fmt: skip
         async with association:
             response = await association.echo()
             if response.status_class is not StatusClass.SUCCESS:
                 raise FastscpError(f"the peer answered {response}")
-        name = association.implementation_version_name
-        who = f" ({log.printable(name)})" if name else ""
-        milliseconds = (time.perf_counter() - began) * 1000
-        return f"{host}:{port}{who}: {response} in {milliseconds:.1f} ms"
+        return Answer(
+            f"{host}:{port}",
+            response,
+            association.implementation_class_uid,
+            association.implementation_version_name,
+            (time.perf_counter() - began) * 1000,
+        )
 
-    async def within() -> str:
+    async def within() -> Answer:
         try:
             async with asyncio.timeout(timeout_s):
                 return await ask()

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "JSON",
     "MAX_PDU_LENGTH",
     "PEER",
     "TIMEOUT",
     "TITLE",
+    "TLS",
+    "TLSCA",
     "CalledAE",
     "CallingAE",
     "ConfigFile",
@@ -36,6 +39,9 @@ __all__ = [
     "Quiet",
     "Store",
     "StoreConfigFile",
+    "TLSCert",
+    "TLSKey",
+    "TLSNoVerify",
     "Verbose",
     "load_settings",
     "store_directory",
@@ -135,6 +141,34 @@ CalledAE = Annotated[str, Parameter(metavar="TITLE", help="AE title of the peer.
 CallingAE = Annotated[str, Parameter(metavar="TITLE", help="AE title to call as.")]
 MaxPDULength = Annotated[
     str, Parameter(metavar="N", help="Largest P-DATA-TF to announce, in bytes.")
+]
+
+JSON = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, help="Print the result as JSON."),
+]
+TLS = Annotated[bool, Parameter(name="--tls", negative="", show_default=False, help="Use TLS.")]
+TLSCA = Annotated[
+    str | None,
+    Parameter(
+        name="--tls-ca",
+        metavar="FILE",
+        help="Certificates to trust, instead of the system's.",
+    ),
+]
+TLSCert = Annotated[
+    str | None,
+    Parameter(name="--tls-cert", metavar="FILE", help="Certificate to show to the peer."),
+]
+TLSKey = Annotated[str | None, Parameter(name="--tls-key", metavar="FILE", help="Its key.")]
+TLSNoVerify = Annotated[
+    bool,
+    Parameter(
+        name="--tls-no-verify",
+        negative="",
+        show_default=False,
+        help="Trust whoever answers. For tests only.",
+    ),
 ]
 
 PEER: Final = Parsed(read_peer, "HOST:PORT", "HOST:PORT, an IPv6 address in brackets")

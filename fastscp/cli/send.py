@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 from cyclopts import Parameter
 
 from fastscp import log
 from fastscp.cli.options import (
+    JSON,
     MAX_PDU_LENGTH,
     PEER,
     TIMEOUT,
     TITLE,
+    TLS,
+    TLSCA,
     CalledAE,
     CallingAE,
     MaxPDULength,
+    TLSCert,
+    TLSKey,
+    TLSNoVerify,
     Verbose,
 )
+from fastscp.cli.output import print_json
 from fastscp.config.settings import read_value
 from fastscp.config.values import Choice, Parsed, Whole, read_move_originator
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.store.names import HOME
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fastscp.cli.send_run import Plan
     from fastscp.scu.send.outcomes import Summary
 
 __all__ = ["send"]
 
+# Read at a time from a list of paths. No path is longer.
+_PATH_MOST: Final = 1 << 13
 _PRIORITY: Final = Choice(("low", "medium", "high"))
 _MOVE_ORIGINATOR: Final = Parsed(read_move_originator, "AE:ID", "AE:ID, the id from 0 to 65535")
 
@@ -81,19 +94,11 @@ def send(
             negative="", show_default=False, help="Study, series and SOP UIDs fresh each time."
         ),
     ] = False,
-    tls: Annotated[bool, Parameter(negative="", show_default=False, help="Use TLS.")] = False,
-    tls_ca: Annotated[
-        str | None,
-        Parameter(metavar="FILE", help="Certificates to trust, instead of the system's."),
-    ] = None,
-    tls_cert: Annotated[
-        str | None, Parameter(metavar="FILE", help="Certificate to show to the peer.")
-    ] = None,
-    tls_key: Annotated[str | None, Parameter(metavar="FILE", help="Its key.")] = None,
-    tls_no_verify: Annotated[
-        bool,
-        Parameter(negative="", show_default=False, help="Trust whoever answers. For tests only."),
-    ] = False,
+    tls: TLS = False,
+    tls_ca: TLSCA = None,
+    tls_cert: TLSCert = None,
+    tls_key: TLSKey = None,
+    tls_no_verify: TLSNoVerify = False,
     user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
     password_file: Annotated[
         str | None, Parameter(metavar="FILE", help="User identity: file with the password.")
@@ -104,8 +109,31 @@ def send(
     report: Annotated[
         str | None, Parameter(metavar="FILE.jsonl", help="Write a line of JSON per instance.")
     ] = None,
-    json: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Print the summary as JSON.")
+    files_from: Annotated[
+        str | None,
+        Parameter(
+            metavar="FILE|-",
+            allow_leading_hyphen=True,
+            help="Send what a file (-: stdin) lists, too: a path a line, or each ended by NUL.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Look at the files and say what would be sent; connect to nobody.",
+        ),
+    ] = False,
+    json: JSON = False,
+    quiet: Annotated[
+        bool,
+        Parameter(
+            name="-q",
+            negative="",
+            show_default=False,
+            help="Say nothing unless something did not arrive.",
+        ),
     ] = False,
     verbose: Verbose = 0,
 ) -> int:
@@ -114,13 +142,14 @@ def send(
     Exit code 0 only if everything arrived.
     """
     host, port = read_value("HOST:PORT", peer, PEER)
-    if not paths:
+    if not paths and files_from is None:
         raise ConfigError("PATH", "nothing to send; give files, folders or globs")
-    secure = tls or bool(tls_ca or tls_cert or tls_key or tls_no_verify)
+    if quiet and verbose:
+        raise ConfigError("-v", "contradicts -q; give one of them")
     allowed = read_value("--timeout", timeout, TIMEOUT)
-    log.configure("send", ("warning", "info", "debug")[min(verbose, 2)])
-    from fastscp.cli.send_run import run_send
-    from fastscp.cli.send_security import tls_context, user_identity
+    log.configure("send", "error" if quiet else ("warning", "info", "debug")[min(verbose, 2)])
+    from fastscp.cli.security import tls_context, user_identity
+    from fastscp.cli.send_run import plan_send, run_send
     from fastscp.scu import Priority, Timeouts
     from fastscp.scu.send.options import Options
 
@@ -142,17 +171,75 @@ def send(
         repeat=read_value("--repeat", repeat, Whole(1, 1_000_000_000)),
         new_uids=new_uids,
         timeouts=Timeouts(associate=min(allowed, 30.0), send=allowed, response=allowed),
-        tls=tls_context(tls_ca, tls_cert, tls_key, tls_no_verify) if secure else None,
+        tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
         identity=user_identity(user, password_file, jwt_file),
     )
-    summary = run_send(
-        options,
-        paths,
-        None if report is None else Path(report),
-        progress=sys.stderr.isatty() and not verbose,
-    )
-    _print_summary(summary, json)
+    with _listed(files_from) as listed:
+        if dry_run:
+            plan = plan_send(paths, listed=listed)
+            _print_plan(plan, json)
+            return 0 if plan.instances and not plan.failed else FastscpError.exit_code
+        summary = run_send(
+            options,
+            paths,
+            None if report is None else Path(report),
+            listed=listed,
+            progress=sys.stderr.isatty() and not verbose and not quiet,
+        )
+    if json or not (quiet and summary.ok):
+        _print_summary(summary, json)
     return 0 if summary.ok else FastscpError.exit_code
+
+
+@contextlib.contextmanager
+def _listed(files_from: str | None) -> Iterator[Iterable[bytes]]:
+    """The paths of a list; none without one. Raises ConfigError for one that cannot be read."""
+    if files_from is None:
+        yield ()
+        return
+    if files_from == "-":
+        yield _paths_in(sys.stdin.buffer)
+        return
+    try:
+        file = Path(files_from).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        why = f"cannot read {log.printable(files_from)} ({error.strerror})"
+        raise ConfigError("--files-from", f"{why}; name a readable file, or - for stdin") from None
+    with file:
+        yield _paths_in(file)
+
+
+def _paths_in(file: BinaryIO) -> Iterator[bytes]:
+    """The paths in a list, read as far as they are asked for."""
+    rest = file.read(_PATH_MOST)
+    # A name may hold a newline where NUL ends each.
+    end = b"\0" if b"\0" in rest else b"\n"
+    chunk = rest
+    while chunk:
+        *paths, rest = rest.split(end)
+        yield from filter(None, paths)
+        chunk = file.read(_PATH_MOST)
+        rest += chunk
+    if rest:
+        yield rest
+
+
+def _print_plan(plan: Plan, json: bool) -> None:
+    if json:
+        print_json(plan.as_json())
+        return
+    from fastscp.scu.names import name_of
+
+    rows = [("to be sent", f"{plan.instances} instances, {plan.size / 1e6:.1f} MB")]
+    rows += [
+        (f"  {number} x", f"{name_of(sop_class)} in {name_of(syntax)}")
+        for (sop_class, syntax), number in plan.contexts.most_common()
+    ]
+    if plan.failed:
+        rows.append(("cannot be sent", str(plan.failed)))
+    if plan.skipped:
+        rows.append(("skipped, not DICOM", str(plan.skipped)))
+    _print_rows(rows)
 
 
 def _print_summary(summary: Summary, json: bool) -> None:
@@ -161,7 +248,10 @@ def _print_summary(summary: Summary, json: bool) -> None:
 
         print(msgspec.json.encode(summary.as_json()).decode("utf-8"))
         return
-    rows = _summary_rows(summary)
+    _print_rows(_summary_rows(summary))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")

@@ -6,22 +6,26 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastscp.errors import FastscpError
+from fastscp.log import printable
 from fastscp.scu.send.files import Finder, Found
 from fastscp.scu.send.outcomes import Report, Summary
 from fastscp.scu.send.shipment import Shipment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from fastscp.scu.send.options import Options
 
-__all__ = ["run_send"]
+__all__ = ["Plan", "plan_send", "run_send"]
 
 log = logging.getLogger("fastscp.send")
 
@@ -60,11 +64,17 @@ class _Quiet:
 
 
 def run_send(
-    options: Options, paths: Sequence[str], report: Path | None, *, progress: bool
+    options: Options,
+    paths: Sequence[str],
+    report: Path | None,
+    *,
+    listed: Iterable[bytes] = (),
+    progress: bool,
 ) -> Summary:
     """Send what the paths name; returns what became of it.
 
-    report: gets a line of JSON per instance. progress: show a bar on stderr.
+    report: gets a line of JSON per instance. listed: further paths, none of them a pattern.
+    progress: show a bar on stderr.
     Raises ConfigError for a path that names nothing and a report that cannot be made, FastscpError
     if there is no DICOM file to send, or for a report that cannot be written to its end.
     """
@@ -75,7 +85,7 @@ def run_send(
 
             display = undo.enter_context(Bar())
         lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
-        finder = Finder(paths)
+        finder = Finder(paths, listed)
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:
             raise FastscpError(
@@ -84,6 +94,52 @@ def run_send(
         summary = Summary(report=lines)
         asyncio.run(_run(options, finder, found, summary, display))
         return summary
+
+
+@dataclass
+class Plan:
+    """What a run would send. contexts: instances by SOP class and transfer syntax. size: bytes."""
+
+    contexts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    size: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    @property
+    def instances(self) -> int:
+        return self.contexts.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "instances": self.instances,
+            "bytes": self.size,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "contexts": [
+                {"sop_class_uid": sop_class, "transfer_syntax_uid": syntax, "instances": number}
+                for (sop_class, syntax), number in self.contexts.most_common()
+            ],
+        }
+
+
+def plan_send(paths: Sequence[str], *, listed: Iterable[bytes] = ()) -> Plan:
+    """Look at what the paths name, as a run does, and send nothing. Arguments as of `run_send`."""
+    plan = Plan()
+    finder = Finder(paths, listed)
+    while not finder.complete:
+        found = Found()
+        finder.look(found, _AT_A_TIME, _FIRST_S)
+        for _path, head in found.files:
+            plan.contexts[head.sop_class, head.transfer_syntax] += 1
+            plan.size += head.size
+        for path, why in found.skipped:
+            log.info("%s is skipped: %s", printable(os.fsdecode(path)), why)
+        for path, why in found.failed:
+            log.warning("%s: %s", printable(os.fsdecode(path)), why)
+        plan.skipped += len(found.skipped)
+        plan.failed += len(found.failed)
+    return plan
 
 
 def _first_found(finder: Finder, options: Options, display: _Display) -> Found:

@@ -708,9 +708,19 @@ def test_echo(capsys: pytest.CaptureFixture[str]) -> None:
         connection.respond(got, e0100=0x8001)
         connection.until_closed()
 
-    with Scp(serving(), refuses, _rejects, silent, stores) as scp:
+    with Scp(serving(), serving(), refuses, _rejects, silent, stores) as scp:
         assert cli.main(["echo", scp.address]) == 0
         assert f"{scp.address}: 0000 success in " in capsys.readouterr().out
+        assert cli.main(["echo", scp.address, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer.pop("milliseconds") > 0
+        assert answer == {
+            "peer": scp.address,
+            "status": "0000",
+            "meaning": "success",
+            "implementation_class_uid": "1.2.3.9",
+            "implementation_version_name": None,
+        }
         assert cli.main(["echo", scp.address]) == 1
         assert "the peer answered 0122 SOP class not supported" in capsys.readouterr().err
         assert cli.main(["echo", scp.address]) == 1
@@ -1114,6 +1124,74 @@ def test_a_poisonous_instance_blocks_no_other(
         assert len(failed) == 3
         assert all(sent.lines[name]["attempts"] == retries + 1 for name in failed)
     assert "00000.dcm was under way" in sent.errors or "00000.dcm and" in sent.errors
+
+
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_files_from_a_list(send: Callable[..., Sent], tmp_path: Path, end: str) -> None:
+    """Each path of the list counts as named; a name that ends with NUL may hold a newline."""
+    paths = write_files(tmp_path / "in", 3) + write_files(tmp_path / "other", 1)
+    if end == "\0":
+        paths[0] = paths[0].rename(tmp_path / "in/a\nb.dcm")
+    listed = [*map(str, paths[:3]), "", str(tmp_path / "other"), str(tmp_path / "none*")]
+    (tmp_path / "list").write_text(end.join(listed))
+    with Scp(serving()) as scp:
+        sent = send(scp.address, "--files-from", tmp_path / "list")
+    assert sent.code == 1
+    assert (sent.summary["stored"], sent.summary["failed"]) == (4, 1)
+    assert sent.lines["none*"]["error"] == "cannot be read: No such file or directory"
+
+
+def test_a_list_on_stdin(
+    send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_files(tmp_path / "in", 300)
+    text = "\n".join(map(str, paths)).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    with Scp(serving()) as scp:
+        sent = send(scp.address, "--files-from", "-")
+    assert (sent.code, sent.summary["stored"]) == (0, 300)
+
+
+def test_a_list_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["send", "127.0.0.1:1", "--files-from", str(tmp_path / "none")]) == 2
+    assert "--files-from: cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, extra: list[str]) -> None:
+    """It says what a run would send, and what it could not; nobody is connected to."""
+    write_files(tmp_path / "in", 3)
+    write_files(tmp_path / "in/implicit", 2, syntax=ILE)
+    (tmp_path / "in/text").write_text("text")
+    command = ["send", "127.0.0.1:1", str(tmp_path / "in"), "--dry-run", *extra]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    if extra:
+        plan = json.loads(out)
+        assert (plan["instances"], plan["skipped"], plan["failed"]) == (5, 1, 0)
+        assert [one["instances"] for one in plan["contexts"]] == [3, 2]
+        assert plan["contexts"][1]["transfer_syntax_uid"] == ILE
+    else:
+        assert re.search(r"to be sent +5 instances", out)
+        assert re.search(r"3 x +CT Image Storage .* in Explicit VR Little Endian", out)
+    assert cli.main([*command, str(tmp_path / "in/text")]) == 1
+    assert "no File Meta Information" in capsys.readouterr().err
+
+
+def test_a_quiet_run_speaks_of_failures_only(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_files(tmp_path / "in", 2)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        return connection.serve(0, 0xC000)
+
+    with Scp(serving(), script) as scp:
+        assert cli.main(["send", scp.address, str(tmp_path / "in"), "-q"]) == 0
+        assert capsys.readouterr() == ("", "")
+        assert cli.main(["send", scp.address, str(tmp_path / "in"), "-q"]) == 1
+        assert "C000 cannot understand" in capsys.readouterr().out
 
 
 def test_a_named_file_that_is_no_instance_fails(send: Callable[..., Sent], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import os
 import time
@@ -52,13 +53,16 @@ class Found:
 class Finder:
     """Looks at the files that the arguments name, in a stable order, as far as it is asked to.
 
-    seen: files looked at. complete: there are no more.
+    listed: further paths of files and folders, read as far as they are looked at. seen: files
+    looked at. complete: there are no more.
     Raises ConfigError at once for an argument that names nothing.
     """
 
-    def __init__(self, arguments: Iterable[str]) -> None:
+    def __init__(self, arguments: Iterable[str], listed: Iterable[bytes] = ()) -> None:
         self._unread: list[_Refused] = []
-        self._paths = paths_of(arguments, self._unread)
+        self._paths = itertools.chain(
+            paths_of(arguments, self._unread), _listed_paths(listed, self._unread)
+        )
         self.seen = 0
         self.complete = False
 
@@ -88,6 +92,11 @@ def paths_of(arguments: Iterable[str], unread: list[_Refused]) -> Iterator[tuple
     return _files([name for argument in arguments for name in _meant(argument)], unread)
 
 
+def _listed_paths(listed: Iterable[bytes], unread: list[_Refused]) -> Iterator[tuple[bytes, bool]]:
+    """As `paths_of`, for paths of a list: none of them is a pattern, and none need be there."""
+    yield from _files(((os.fsdecode(path), True) for path in listed), unread)
+
+
 def _meant(argument: str) -> list[tuple[str, bool]]:
     """The paths that an argument means, each with whether it is the argument itself."""
     try:
@@ -106,7 +115,9 @@ def _meant(argument: str) -> list[tuple[str, bool]]:
     return [(name, False) for name in names]
 
 
-def _files(names: list[tuple[str, bool]], unread: list[_Refused]) -> Iterator[tuple[bytes, bool]]:
+def _files(
+    names: Iterable[tuple[str, bool]], unread: list[_Refused]
+) -> Iterator[tuple[bytes, bool]]:
     own: dict[str, bool] = {}
     entered: set[tuple[int, int]] = set()
     for name, named in names:

@@ -16,9 +16,14 @@ __all__ = ["tls_context", "user_identity"]
 
 
 def tls_context(
-    ca: str | None, certificate: str | None, key: str | None, no_verify: bool
-) -> ssl.SSLContext:
-    """What a requestor needs for TLS. Raises ConfigError for files that cannot be used."""
+    wanted: bool, ca: str | None, certificate: str | None, key: str | None, *, no_verify: bool
+) -> ssl.SSLContext | None:
+    """What a requestor needs for TLS; None if no option asks for it.
+
+    Raises ConfigError for files that cannot be used.
+    """
+    if not (wanted or ca or certificate or key or no_verify):
+        return None
     if key is not None and certificate is None:
         raise ConfigError("--tls-key", "is of no use without its certificate; add --tls-cert")
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
