@@ -55,7 +55,7 @@ def send(
         Parameter(
             name="PATH",
             help=f"Files, folders (with all below them, {HOME} excepted) or globs; "
-            "not DICOM is skipped.",
+            "what is not DICOM is skipped in folders, and fails where it is named.",
         ),
     ],
     called_ae: CalledAE = "ANY-SCP",
@@ -107,7 +107,10 @@ def send(
         str | None, Parameter(metavar="FILE", help="User identity: file with a JSON Web Token.")
     ] = None,
     report: Annotated[
-        str | None, Parameter(metavar="FILE.jsonl", help="Write a line of JSON per instance.")
+        str | None,
+        Parameter(
+            metavar="FILE.jsonl", help="Write a line of JSON per instance, and per file skipped."
+        ),
     ] = None,
     files_from: Annotated[
         str | None,

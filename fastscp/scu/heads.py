@@ -39,6 +39,7 @@ __all__ = [
     "open_decompressed",
     "read_head",
     "read_head_of",
+    "reading_data_set",
     "tap_identity",
     "tapped",
 ]
@@ -103,14 +104,7 @@ def _read_compressed(path: str | bytes | Path) -> Head | None:
         try:
             with part10_of(file) as whole:
                 total = part10_size(whole)
-                start = b""
-
-                def read(at: int, size: int) -> bytes:
-                    nonlocal start
-                    # Only ever further on: a stream has no way back.
-                    start += whole.read(at + size - len(start))
-                    return start[at : at + size]
-
+                read = _onwards(whole)
                 head = None if total < 0 else _read_on(read, total, modified_ns)
         except zstandard.ZstdError as error:
             raise UnusableInstance(f"its compressed content is damaged ({error})") from error
@@ -119,15 +113,45 @@ def _read_compressed(path: str | bytes | Path) -> Head | None:
     return None if head is None else head._replace(compressed=True)
 
 
+def _onwards(whole: IO[bytes]) -> Callable[[int, int], bytes]:
+    """A way to read (offset, bytes) of a stream, which has no way back: its beginning is kept."""
+    start = b""
+
+    def read(at: int, size: int) -> bytes:
+        nonlocal start
+        start += whole.read(max(0, at + size - len(start)))
+        return start[at : at + size]
+
+    return read
+
+
+@contextlib.contextmanager
+def reading_data_set(path: str | bytes | Path, head: Head) -> Iterator[Callable[[int, int], bytes]]:
+    """A way to read (offset, bytes) of the beginning of a file's data set.
+
+    Raises OSError; ESTALE if the file is another one than that whose head was read.
+    """
+    with open_regular(path) as file:
+        if file is None or (
+            head.modified_ns and os.fstat(file.fileno()).st_mtime_ns != head.modified_ns
+        ):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        with part10_of(file) as whole:
+            read = _onwards(whole)
+            yield lambda at, size: read(head.offset + at, size)
+
+
 @contextlib.contextmanager
 def open_regular(path: str | bytes | Path) -> Iterator[IO[bytes] | None]:
     """A file open for reading; None for what is no regular file. Raises OSError."""
     # A pipe without a writer must not hold us up.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        yield None
-        return
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            yield None
+            return
+        undo.pop_all()
     with open(fd, "rb", buffering=_FIRST_READ) as file:  # noqa: PTH123 - a descriptor
         yield file
 

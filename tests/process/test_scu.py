@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import os
@@ -1122,7 +1123,9 @@ def test_a_poisonous_instance_blocks_no_other(
     assert failed >= {"00000.dcm", "00001.dcm", "00011.dcm"}
     if retries or window == "1":
         assert len(failed) == 3
-        assert all(sent.lines[name]["attempts"] == retries + 1 for name in failed)
+        assert sent.lines["00000.dcm"]["attempts"] == retries + 1
+    # Between them there are never more in a row than are worth while.
+    assert scp.connections <= 3 + 2 * (retries + 3)
     assert "00000.dcm was under way" in sent.errors or "00000.dcm and" in sent.errors
 
 
@@ -1192,6 +1195,62 @@ def test_a_quiet_run_speaks_of_failures_only(
         assert capsys.readouterr() == ("", "")
         assert cli.main(["send", scp.address, str(tmp_path / "in"), "-q"]) == 1
         assert "C000 cannot understand" in capsys.readouterr().out
+
+
+def test_a_peer_that_ends_at_every_instance(
+    send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are under way at once: the run ends soon."""
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 0.01)
+    write_files(tmp_path / "in", 40)
+    every = [f"{SOP}.{number + 1}" for number in range(40)]
+    with Scp(_hangs_up_at(*every)) as scp:
+        sent = send(scp.address, tmp_path / "in", "--retries", "4", "--window", "10")
+    assert (sent.code, sent.summary["failed"]) == (1, 40)
+    assert scp.connections <= 1 + 4 + 3
+
+
+def test_a_suspect_that_is_put_off_stays_alone(
+    send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of resources in between: it is sent alone the next time, too."""
+    monkeypatch.setattr(carrier, "_FIRST_BACK_OFF_S", 0.01)
+    write_files(tmp_path / "in", 12)
+    suspect = f"{SOP}.1"
+    turn = iter(["ends", "A700", "ends", "0000"])
+
+    def script(connection: Connection) -> None:
+        connection.accept(window=10)
+        while (got := connection.read_message()) is not None:
+            status = next(turn) if got.command.affected_sop_instance_uid == suspect else "0000"
+            if status == "ends":
+                return
+            connection.respond(got, int(status, 16))
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", "--window", "5")
+    assert (sent.code, sent.summary["stored"]) == (0, 12)
+    assert sent.lines["00000.dcm"]["attempts"] == 4
+    assert sum(line["attempts"] for line in sent.lines.values()) <= 4 + 4 * 2 + 7
+
+
+def test_no_space_to_decompress(
+    send: Callable[..., Sent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_files(tmp_path / "in", 1)
+    path.with_suffix(".dcm.zst").write_bytes(zstandard.compress(path.read_bytes()))
+    path.unlink()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with Scp(serving()) as scp:
+        sent = send(scp.address, tmp_path / "in")
+    assert sent.code == 1
+    error = sent.lines["00000.dcm.zst"]["error"]
+    assert error.startswith("cannot be decompressed: No space left on device in ")
+    assert error.endswith("TMPDIR")
 
 
 def test_a_named_file_that_is_no_instance_fails(send: Callable[..., Sent], tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from typing import Final, NamedTuple
 
 from fastscp.scu.errors import UnusableInstance
-from fastscp.scu.heads import Head, open_decompressed, tapped
+from fastscp.scu.heads import Head, reading_data_set, tapped
 from fastscp_ext import encoding_of
 
 __all__ = ["UidPlace", "fresh_uid", "uid_places"]
@@ -43,16 +42,8 @@ def uid_places(path: str | bytes, head: Head) -> tuple[UidPlace, ...]:
     """
     if encoding_of(head.transfer_syntax.encode("latin-1"))[1]:
         raise UnusableInstance("its data set is deflated: its UIDs cannot be exchanged")
-    if head.compressed:
-        fd = open_decompressed(os.fsencode(path), head)
-    else:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        values, data, encoding = tapped(
-            lambda at, size: os.pread(fd, size, head.offset + at), head.transfer_syntax, _KEYWORDS
-        )
-    finally:
-        os.close(fd)
+    with reading_data_set(path, head) as read:
+        values, data, encoding = tapped(read, head.transfer_syntax, _KEYWORDS)
     places: list[UidPlace] = []
     for keyword, tag in _TAGS.items():
         raw = values.get(keyword, b"").rstrip(b"\0 ")

@@ -77,13 +77,14 @@ class Group:
         taken: list[FileParcel] = []
         now = time.monotonic()
         while self._later and len(taken) < most and self._later[0][0] <= now:
-            taken.append(heapq.heappop(self._later)[2])
+            parcel = heapq.heappop(self._later)[2]
+            (self._suspects if parcel in self._suspected else taken).append(parcel)
         while self._returned and len(taken) < most:
             taken.append(self._returned.popleft())
         while len(taken) < most and (self._fresh or self._begin_round()):
-            parcel = self._make(self._fresh.popleft(), self._round)
-            if parcel is not None:
-                taken.append(parcel)
+            made = self._make(self._fresh.popleft(), self._round)
+            if made is not None:
+                taken.append(made)
         return taken
 
     def take_suspect(self) -> list[FileParcel]:

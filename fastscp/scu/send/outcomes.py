@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -297,6 +298,11 @@ def file_error(parcel: FileParcel) -> str:
         return "it changed since it was looked at"
     if parcel.error == errno.EBADMSG:
         return "its compressed content is damaged"
+    if parcel.item[1].compressed and parcel.error in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"cannot be decompressed: {os.strerror(parcel.error)} in {tempfile.gettempdir()}; "
+            f"name a folder with space for it in TMPDIR"
+        )
     return f"cannot be read: {os.strerror(parcel.error)}"
 
 

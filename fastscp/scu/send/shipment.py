@@ -164,9 +164,10 @@ class Shipment:
         instance that was under way for the first time.
         """
         if end.suspects:
-            # It may be the instance: the others deserve a try, whatever becomes of this one, which
-            # is not tried for ever.
-            return losses <= max(self._options.retries, _LOSSES)
+            # It may be the instance: the others deserve a try, whatever becomes of this one. A peer
+            # that ends at each is not tried for ever.
+            retries = self._options.retries
+            return losses <= max(retries, _LOSSES) and failures <= retries + _LOSSES
         return end.why is not None and end.why.transient and failures <= self._options.retries
 
     async def _associate(self, group: Group, batch: list[FileParcel]) -> End:
