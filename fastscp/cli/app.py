@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
@@ -18,6 +18,7 @@ from fastscp.cli.cat import cat
 from fastscp.cli.config import show_config
 from fastscp.cli.demo import demo
 from fastscp.cli.echo import echo
+from fastscp.cli.output import INTERRUPTED_CODE
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
 from fastscp.cli.verify import verify
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["app", "main"]
-
-# As a shell says it of a program that INT ended.
-_INTERRUPTED: Final = 130
 
 app = App(
     name="fastscp",
@@ -63,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FastscpError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED_CODE)
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not trip over it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import FastscpError
 from fastscp.log import printable
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["os_errors", "plain_table", "print_json", "table_console"]
+# The exit code of what a user ended with Ctrl-C, as a shell says it of a program that INT ended.
+INTERRUPTED_CODE: Final = 130
+
+__all__ = ["INTERRUPTED_CODE", "os_errors", "plain_table", "print_json", "table_console"]
 
 
 def print_json(shown: dict[str, object]) -> None:

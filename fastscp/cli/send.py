@@ -26,7 +26,7 @@ from fastscp.cli.options import (
     TLSNoVerify,
     Verbose,
 )
-from fastscp.cli.output import print_json
+from fastscp.cli.output import INTERRUPTED_CODE, print_json
 from fastscp.config.settings import read_value
 from fastscp.config.values import Choice, Parsed, Whole, read_move_originator
 from fastscp.errors import ConfigError, FastscpError
@@ -191,6 +191,8 @@ def send(
         )
     if json or not (quiet and summary.ok):
         _print_summary(summary, json)
+    if summary.interrupted:
+        return INTERRUPTED_CODE
     return 0 if summary.ok else FastscpError.exit_code
 
 
@@ -278,6 +280,6 @@ def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
         ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
     ]
     if summary.interrupted:
-        rows.append(("interrupted", "not everything was sent"))
+        rows.append(("interrupted", f"{summary.left} instances that were found were not sent"))
     rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
     return rows

@@ -42,7 +42,7 @@ from fastscp.config.values import (
 from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -474,19 +474,25 @@ def load(
     for key, raw in keys.items():
         option = f"{file}: {key}"
         take(_known(key, option, _BY_NAME, "setting"), raw, option, str(file))
-    for variable, raw in sorted(environ.items()):
-        if (
-            variable.startswith(ENVIRONMENT_PREFIX)
-            and variable not in _OTHER_VARIABLES
-            and not is_of_a_service(variable, raw)
-        ):
-            take(_known(variable, variable, _BY_VARIABLE, "variable"), raw, variable, variable)
+    for variable, raw in _variables(environ):
+        take(_known(variable, variable, _BY_VARIABLE, "variable"), raw, variable, variable)
     for field, raw in (flags or {}).items():
         if raw is not None:
             setting = _BY_NAME[field.replace("_", "-")]
             flag = (spelled or {}).get(field, setting.flag)
             take(setting, raw, flag, f"flag {flag}")
     return Loaded(ServeConfig(**values), sources)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What of an environment is meant for the settings, by name."""
+    for variable, raw in sorted(environ.items()):
+        if (
+            variable.startswith(ENVIRONMENT_PREFIX)
+            and variable not in _OTHER_VARIABLES
+            and not is_of_a_service(variable, raw)
+        ):
+            yield variable, raw
 
 
 def load_one(
@@ -497,10 +503,13 @@ def load_one(
 ) -> Any:
     """One setting of the receiver, for a command that needs no other: `load` for that alone.
 
-    What is wrong with other settings matters to the receiver only. Raises ConfigError.
+    What is wrong with the values of others matters to the receiver only; but a name that is none
+    may be this one's, mistyped. Raises ConfigError.
     """
     if environ is None:
         environ = os.environ
+    for name, _raw in _variables(environ):
+        _known(name, name, _BY_VARIABLE, "variable")
     setting = _BY_NAME[field.replace("_", "-")]
     from_file = None
     if file is not None:
@@ -516,7 +525,10 @@ def load_one(
 
 
 def _one_of_file(setting: Setting, file: Path, option: str) -> Any:
-    raw = _read_file(file, option).get(setting.name)
+    keys = _read_file(file, option)
+    for key in keys:
+        _known(key, f"{file}: {key}", _BY_NAME, "setting")
+    raw = keys.get(setting.name)
     return None if raw is None else read_value(f"{file}: {setting.name}", raw, setting.kind)
 
 

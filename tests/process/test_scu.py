@@ -1643,10 +1643,11 @@ def test_interrupted(tmp_path: Path, times: int) -> None:
             env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert scp.results == [True]
     summary = json.loads(out)
     assert summary["interrupted"] is True
+    assert summary["not_sent"] == 46
     assert (summary["stored"], summary["failed"]) == ((4, 0) if times == 1 else (3, 1))
     lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
     assert [line.get("error") for line in lines] == [

@@ -15,6 +15,7 @@ from fastscp.config.settings import (
     ServeConfig,
     WorkerConfig,
     load,
+    load_one,
     options_table,
 )
 from fastscp.config.values import AllowRule, allows, read_allow_rule
@@ -472,3 +473,15 @@ def test_what_only_looks_like_kubernetes_is_an_error(variable: str, value: str) 
     with pytest.raises(ConfigError) as caught:
         load({}, {**PODS, variable: value})
     assert caught.value.option == variable
+
+
+def test_one_setting_alone_minds_names_that_are_none(tmp_path: Path) -> None:
+    """A mistyped name may be the one that is asked for; what is wrong with others is theirs."""
+    file = tmp_path / "settings.toml"
+    file.write_text('stor = "/data"\n')
+    with pytest.raises(ConfigError, match="stor"):
+        load_one("store", file=file, environ={})
+    with pytest.raises(ConfigError, match="FASTSCP_STOR"):
+        load_one("store", environ={"FASTSCP_STOR": "/data"})
+    file.write_text('store = "/data"\nport = "none"\n')
+    assert load_one("store", file=file, environ={"FASTSCP_PORT": "x"}) == Path("/data")

@@ -164,7 +164,10 @@ class Report:
 
 @dataclass
 class Summary:
-    """The counts of a run. report: for a line per instance, or None."""
+    """The counts of a run. report: for a line per instance, or None.
+
+    left: found, and not begun when the run was interrupted.
+    """
 
     report: Report | None = None
     skipped: int = 0
@@ -176,6 +179,7 @@ class Summary:
     seconds: float = 0.0
     associations: int = 0
     interrupted: bool = False
+    left: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
@@ -234,6 +238,7 @@ class Summary:
             "seconds": round(self.seconds, 6),
             "associations": self.associations,
             "interrupted": self.interrupted,
+            "not_sent": self.left,
             "statuses": {f"{status:04X}": n for status, n in sorted(self.statuses.items())}
             | ({"0000": self.stored} if self.stored else {}),
             "reasons": dict(self.reasons.most_common(_SHOWN)),

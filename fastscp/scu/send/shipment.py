@@ -117,6 +117,8 @@ class Shipment:
                 raise end
         for parcel in self.source.tried():
             self._outcomes.count(parcel.item, parcel, error=INTERRUPTED)
+        summary = self._summary
+        summary.left = self.source.instances - summary.stored - summary.warned - summary.failed
         self._outcomes.say_lost()
 
     async def _work(self) -> None:
