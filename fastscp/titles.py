@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["title_bytes", "title_text"]
+__all__ = ["title_bytes", "title_meant", "title_text"]
 
 _MOST: Final = 16  # PS3.5 6.2 (AE)
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -26,13 +26,33 @@ def title_bytes(text: str) -> bytes:
 
     Raises ValueError, its message in words for an operator: what no title of a request can be.
     """
-    if "%" in _ESCAPE.sub("", text):
-        raise ValueError("has a % that begins no %XX; a percent sign is written %25")
-    if not text.isascii():
-        raise ValueError("has a character outside ASCII in it; its bytes are written %XX")
-    raw = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text).encode("latin-1")
+    raw = _unescaped(text)
     if len(raw) > _MOST:
         raise ValueError(f"has {len(raw)} characters")
     if raw != raw.partition(b"\0")[0].strip(b" "):
         raise ValueError("has spaces at an end or a NUL in it, which are padding in a request")
     return raw
+
+
+def title_meant(text: str) -> tuple[bytes, ...]:
+    """All bytes that a title in the journal may stand for, those of the written form first.
+
+    In old lines a character stands for a byte (latin-1), also a percent sign. Empty: some byte of
+    the title is not known, for which old lines of adopted files have U+FFFD.
+    """
+    if "\ufffd" in text:
+        return ()
+    plain = text.encode("latin-1", "replace")
+    try:
+        written = _unescaped(text)
+    except ValueError:
+        return (plain,)
+    return (written,) if written == plain else (written, plain)
+
+
+def _unescaped(text: str) -> bytes:
+    if "%" in _ESCAPE.sub("", text):
+        raise ValueError("has a % that begins no %XX; a percent sign is written %25")
+    if not text.isascii():
+        raise ValueError("has a character outside ASCII in it; its bytes are written %XX")
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text).encode("latin-1")

@@ -38,6 +38,10 @@ _SEGMENT_BYTES: Final = 64 << 20
 
 # A date that no instance has: in its place any date of arrival will do.
 _SOME_DATE: Final = b"00000000"
+# A byte that no header of ours has in a title. In its place a path may have whatever the header has
+# `_` for.
+_SOME_BYTE: Final = b"\x1a"
+_SOME_BYTE_IN_PATH: Final = "%1A"
 # Directories that are known to be flushed, so that this is not done once an instance.
 _FLUSHED_MOST: Final = 4096
 
@@ -158,19 +162,21 @@ class Adoption:
         values = described.values | {
             "SOPInstanceUID": members["sop_instance_uid"].encode("ascii"),
             "SOPClassUID": members["sop_class_uid"].encode("ascii"),
-            "CallingAE": members.get("calling_ae", "").encode("latin-1", "replace"),
-            "CalledAE": members.get("called_ae", "").encode("latin-1", "replace"),
             "ReceivedDate": _SOME_DATE,
         }
+        for key in ("CallingAE", "CalledAE"):
+            values[key] = values.get(key, b"").replace(b"_", _SOME_BYTE)
         try:
             place = self._layout.render(values)
         except LayoutError as error:
             raise NoInstanceError(f"has no place in this store ({error})") from error
         pattern = re.escape(place).replace(_SOME_DATE.decode(), "[0-9]{8}")
+        pattern = pattern.replace(_SOME_BYTE_IN_PATH, "(?:_|%[0-9A-F]{2})")
         if not re.fullmatch(rf"{pattern}(?:\.zst)?(?:~[2-9])?", path):
             raise NoInstanceError(
-                f"is not where this store puts it, which is {place}, and no instance of this store "
-                f"is near it; give it to the service with `fastscp send`"
+                f"is not where this store puts it, which is "
+                f"{place.replace(_SOME_BYTE_IN_PATH, '_')}, and no instance of this store is near "
+                f"it; give it to the service with `fastscp send`"
             )
 
     def _journal(self, batch: list[tuple[Finding, dict[str, Any]]]) -> None:

@@ -13,11 +13,13 @@ that are in the line are known.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from fastscp.log import printable
+from fastscp.titles import title_meant
 from fastscp.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fastscp_ext import build_meta, meta_values
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Header", "header_difference", "header_of"]
 
-# Every name that a version of fastscp has written: files of older versions are in the stores.
+# Every name that a version of fastscp has written, the newest first: files of older versions are in
+# the stores.
 _VERSIONS: Final = (IMPLEMENTATION_VERSION_NAME,)
 _OURS: Final = IMPLEMENTATION_CLASS_UID.encode("ascii")
 
@@ -52,8 +55,8 @@ _NAMES: Final = {
 class Header(msgspec.Struct, frozen=True, array_like=True):
     """What the line of the instance that wrote a file tells of its header.
 
-    calling_ae, called_ae: None if not known, "" if the header has no such title. adopted: nobody
-    knows which program wrote it.
+    calling_ae, called_ae: as in the line; None if not known, "" if the header has no such title.
+    adopted: nobody knows which program wrote it.
     """
 
     sop_class: str
@@ -90,67 +93,70 @@ def header_difference(head: bytes, header: Header) -> tuple[str, int]:
     Also returns the bytes of that header; 0 if only the file itself can tell its length.
     """
     found = meta_values(head)
-    possible = [_build(header, found, version) for version in _VERSIONS]
+    possible = _possible(header, found)
     for expected in possible:
         if head.startswith(expected):
             return "", len(expected)
     if header.adopted and found.get(_IMPLEMENTATION) != _OURS:
         return _other_value(found, _values_of(header, found)), 0
-    return _explain(head, possible[-1], found), len(possible[-1])
+    return _explain(head, possible[0], found), len(possible[0])
 
 
-def _build(header: Header, found: Mapping[int, bytes], version: str) -> bytes:
-    sender, receiver = (
-        found.get(number, b"") if title is None else _plain(title)
-        for number, title in ((_SENDER, header.calling_ae), (_RECEIVER, header.called_ae))
+def _possible(header: Header, found: Mapping[int, bytes]) -> list[bytes]:
+    """All that the service may have written, most likely first."""
+    senders, receivers = (
+        () if title is None else title_meant(title)
+        for title in (header.calling_ae, header.called_ae)
     )
-    return build_meta(
-        header.sop_class.encode("utf-8"),
-        header.sop_instance.encode("utf-8"),
-        header.transfer_syntax.encode("utf-8"),
-        _OURS,
-        version.encode("ascii"),
-        sender,
-        receiver,
-    )
+    return [
+        build_meta(
+            header.sop_class.encode("utf-8"),
+            header.sop_instance.encode("utf-8"),
+            header.transfer_syntax.encode("utf-8"),
+            _OURS,
+            version.encode("ascii"),
+            sender,
+            receiver,
+        )
+        for version, sender, receiver in product(
+            _VERSIONS,
+            senders or (found.get(_SENDER, b""),),
+            receivers or (found.get(_RECEIVER, b""),),
+        )
+    ]
 
 
-def _plain(title: str) -> bytes:
-    """An AE title as the service writes it there. Source: PS3.5 6.2 (AE), PS3.10 7.1."""
-    return bytes(ord(c) if 32 <= ord(c) <= 126 and c != "\\" else 95 for c in title)
-
-
-def _values_of(header: Header, found: Mapping[int, bytes]) -> dict[int, bytes]:
-    """The values that a header of another program must have.
+def _values_of(header: Header, found: Mapping[int, bytes]) -> dict[int, tuple[bytes, ...]]:
+    """The values of which a header of another program must have one each.
 
     Where such a header has no SOP class or instance, the line has that of the data set.
     """
     values = {
-        number: uid.encode("utf-8")
+        number: (uid.encode("utf-8"),)
         for number, uid in ((_CLASS, header.sop_class), (_INSTANCE, header.sop_instance))
         if number in found
     }
-    values[_SYNTAX] = header.transfer_syntax.encode("utf-8")
+    values[_SYNTAX] = (header.transfer_syntax.encode("utf-8"),)
     for number, title in ((_SENDER, header.calling_ae), (_RECEIVER, header.called_ae)):
-        if title and title.isascii():
-            values[number] = title.encode("ascii")
+        if title and (meant := title_meant(title)):
+            values[number] = meant
     return values
 
 
-def _other_value(found: Mapping[int, bytes], expected: Mapping[int, bytes]) -> str:
+def _other_value(found: Mapping[int, bytes], expected: Mapping[int, tuple[bytes, ...]]) -> str:
     """Which value is another one; "" if none is."""
     for number, name in _NAMES.items():
-        value = found.get(number, b"")
-        if number in expected and value.strip(b" ") != expected[number].strip(b" "):
-            said = printable(value.decode("latin-1")) or "nothing"
-            wanted = printable(expected[number].decode("latin-1")) or "nothing"
-            return f"the header has {said} as {name}, the service wrote {wanted}"
+        value = found.get(number, b"").strip(b" ")
+        wanted = [one.strip(b" ") for one in expected.get(number, ())]
+        if wanted and value not in wanted:
+            said, written = (printable(one) or "nothing" for one in (value, wanted[0]))
+            return f"the header has {said} as {name}, the service wrote {written}"
     return ""
 
 
 def _explain(head: bytes, expected: bytes, found: Mapping[int, bytes]) -> str:
     values = {number: b"" for number in _NAMES if number in found} | meta_values(expected)
-    if found and (other := _other_value(found, values)):
+    if found and (other := _other_value(found, {at: (one,) for at, one in values.items()})):
         return other
     at = next((at for at in range(len(expected)) if head[at : at + 1] != expected[at : at + 1]), 0)
     if at >= len(head):

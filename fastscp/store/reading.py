@@ -16,6 +16,7 @@ import zstandard
 from fastscp.store.compress import frame_fault, open_part10, part10_size, was_compressed
 from fastscp.store.header import header_difference
 from fastscp.store.names import open_file
+from fastscp.titles import title_text
 from fastscp_ext import (
     UID_AS_NAME,
     UID_STRICT,
@@ -195,7 +196,8 @@ def _data_difference(chunks: Iterator[bytes], size: int, digest: str) -> str:
 class Described:
     """What a file says of itself.
 
-    members: of a journal line. values: found in the data set, by keyword, for a layout.
+    members: of a journal line. values: found in the data set, by keyword, for a layout; the AE
+    titles are those of the header.
     """
 
     members: dict[str, Any]
@@ -239,9 +241,14 @@ def _describe(path: str, data: DataSet) -> Described:
         if uid_grade(uid) < UID_AS_NAME:
             raise NoInstanceError(f"has no usable {member.replace('_', ' ')}")
     fact: dict[str, Any] = {}
-    for member, element in (("calling_ae", 0x0016), ("called_ae", 0x0018)):
+    titles = {}
+    for member, key, element in (
+        ("calling_ae", "CallingAE", 0x0016),
+        ("called_ae", "CalledAE", 0x0018),
+    ):
         if element in meta:
-            fact[member] = meta[element].strip(b" ").decode("ascii", "replace")
+            titles[key] = meta[element].strip(b" ")
+            fact[member] = title_text(titles[key])
     fact |= {member: uid.decode("ascii") for member, uid in uids.items()}
     fact |= {"path": path, "bytes": size, "digest": f"crc32c:{crc:08x}"}
     if _VERSION.search(path):
@@ -253,7 +260,7 @@ def _describe(path: str, data: DataSet) -> Described:
     names = ("sop_instance_uid", "study_instance_uid", "series_instance_uid")
     if not all(uid_grade(uids[name]) == UID_STRICT for name in names):
         fact["odd_uid"] = True
-    return Described(fact, values)
+    return Described(fact, values | titles)
 
 
 def _pass_on(tap: Tap, chunks: Iterator[bytes]) -> Iterator[bytes]:

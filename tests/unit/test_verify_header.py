@@ -11,9 +11,10 @@ import zstandard
 from fastscp.store.compress import frame_fault, open_part10
 from fastscp.store.header import header_of
 from fastscp.store.reading import difference
+from fastscp.titles import title_text
 from fastscp_ext import build_meta
-from tests.kit import CT, ELE, ILE, MR, SOP, Service, data_set, path_of, store
-from tests.unit.test_verify import Shelf, kinds, look, part10, shelf
+from tests.kit import CT, ELE, ILE, MR, SOP, Service, data_set, element, path_of, store
+from tests.unit.test_verify import LAYOUT, Shelf, kinds, look, part10, shelf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,9 +121,33 @@ def test_what_is_said_of_a_header(shelf: Shelf) -> None:
     assert both.endswith(f"; a data set of {len(DATA) - 2} bytes, journaled with {len(DATA)}")
 
 
-@pytest.mark.parametrize("title", ["", "CT\\1", "É", "x" * 16, "a b"])
-def test_titles_that_the_header_has_in_another_form(shelf: Shelf, title: str) -> None:
-    """The journal has what the sender sent, the header what may stand there (PS3.5 6.2)."""
+TITLES = {
+    # As sent: as written in a line, as it may stand in a header (PS3.5 6.2).
+    b"": ("", ""),
+    b"100%": ("100%25", "100%"),
+    b"%25": ("%2525", "%25"),
+    b"A B": ("A B", "A B"),
+    b"CT\\1": ("CT\\1", "CT_1"),
+    b"M\xdcLLER": ("M%DCLLER", "M_LLER"),
+    b"A\x1b\r\n\x7f": ("A%1B%0D%0A%7F", "A____"),
+    b"\xff" * 16: ("%FF" * 16, "_" * 16),
+    b"%" * 16: ("%25" * 16, "%" * 16),
+}
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_titles_that_the_header_has_in_another_form(shelf: Shelf, title: bytes) -> None:
+    written, plain = TITLES[title]
+    content = part10(DATA, sender=plain, receiver=plain)
+    assert differences(shelf, [content], calling_ae=written, called_ae=written) == [""]
+    (said,) = differences(shelf, [part10(DATA, sender="Z")], calling_ae=written)
+    wanted = plain or "nothing"
+    assert f"has Z as Source Application Entity Title, the service wrote {wanted};" in said
+
+
+@pytest.mark.parametrize("title", ["", "CT\\1", "É", "x" * 16, "a b", "100%", "%4", "%41", "%20"])
+def test_titles_that_old_lines_have_in_another_form(shelf: Shelf, title: str) -> None:
+    """They have what the sender sent, the header what may stand there (PS3.5 6.2)."""
     plain = {"CT\\1": "CT_1", "É": "_"}.get(title, title)
     assert differences(shelf, [part10(DATA, sender=plain)], calling_ae=title) == [""]
     (said,) = differences(shelf, [part10(DATA, sender="Z")], calling_ae=title)
@@ -183,6 +208,69 @@ def test_an_adopted_header_of_ours_is_known_whole(shelf: Shelf) -> None:
     assert look(shelf).findings == ()
     shelf.file(path_of(), b"\1" + CONTENT[1:])
     assert kinds(look(shelf)) == {path_of(): "changed"}
+
+
+@pytest.mark.parametrize(
+    "title", [b"M\xdcLLER", b"100%", b"A" * 15 + b"\xff\xff\xff", b"A\0B", b" C"]
+)
+def test_a_title_of_another_program_is_adopted_in_its_written_form(
+    shelf: Shelf, title: bytes
+) -> None:
+    """It may be none of AE, and longer than one."""
+    names = {0x0002: CT, 0x0003: SOP, 0x0010: ELE, 0x0012: "1.2.3"}
+    values = [(number, b"UI", name.encode()) for number, name in names.items()]
+    group = b"".join(
+        element(0x00020000 + number, vr, value)
+        for number, vr, value in [*values, (0x16, b"AE", title)]
+    )
+    meta = bytes(128) + b"DICM" + group
+    shelf.file(path_of(), meta + DATA)
+    assert look(shelf, adopt=True).clean
+    (fact,) = shelf.facts()
+    assert fact["calling_ae"] == title_text(title.strip(b" "))
+    assert look(shelf).findings == ()
+    shelf.file(path_of(), meta.replace(title, title[:-1] + b"Z") + DATA)
+    (finding,) = look(shelf).findings
+    assert "Source Application Entity Title" in finding.why
+
+
+def test_an_old_line_does_not_tell_every_title(shelf: Shelf) -> None:
+    """Of an adopted file it had U+FFFD for a byte outside ASCII."""
+    meta = build_meta(CT.encode(), SOP.encode(), ELE.encode(), b"1.2.3", b"OTHER", b"M_LLER", b"")
+    shelf.file("1.dcm", meta.replace(b"M_LLER", b"M\xdcLLER") + DATA)
+    shelf.lines(shelf.fact("1.dcm", DATA, event="adopted", calling_ae="M\ufffdLLER", called_ae=""))
+    assert look(shelf).findings == ()
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, "{CalledAE}/{CallingAE}/{SOPInstanceUID}.dcm"])
+@pytest.mark.parametrize("policy", ["version", "keep", "replace", "refuse"])
+def test_what_a_service_writes_of_odd_titles(tmp_path: Path, policy: str, layout: str) -> None:
+    """Its files are what the journal tells, and what is adopted when the journal is gone."""
+    with Service(tmp_path, "--on-duplicate", policy, "--layout", layout) as service:
+        for number, title in enumerate(TITLES):
+            sop = f"1.2.{number}"
+            with service.peer((1, CT, ELE), calling=title or b" ", called=title or b" ") as peer:
+                # A first one, itself once more, and another one of that name.
+                for message_id, seed in enumerate((0, 0, 1), start=1):
+                    data = data_set(sop=sop, seed=seed)
+                    peer.send(store(message_id, data, sop=sop))
+                    peer.read_response()
+                peer.release()
+    shelf = Shelf.at(service.store)
+    assert look(shelf).findings == ()
+    told = {fact["sop_instance_uid"]: fact["calling_ae"] for fact in shelf.facts()}
+    assert told == {f"1.2.{n}": written for n, (written, _) in enumerate(TITLES.values())}
+    for segment in shelf.journal.iterdir():
+        segment.unlink()
+    adopted = look(shelf, adopt=True)
+    assert adopted.clean
+    assert adopted.settled == len(TITLES) * (2 if policy == "version" else 1)
+    for fact in shelf.facts():
+        _, plain = list(TITLES.values())[int(fact["sop_instance_uid"].rpartition(".")[2])]
+        # Of a byte that a header cannot hold the file does not tell.
+        expected = title_text(plain)
+        assert (fact.get("calling_ae", ""), fact.get("called_ae", "")) == (expected, expected)
+    assert look(shelf).findings == ()
 
 
 @pytest.mark.parametrize("options", [(), ("--compress", "zstd")])
