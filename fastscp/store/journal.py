@@ -365,11 +365,13 @@ class Place(NamedTuple):
 class Line(NamedTuple):
     """A line of the journal.
 
-    fact: None where the checksum says that it is not whole. ended: it has its newline; without one
-    its writer is at it, or died at it, and the next reading gives it again, as long as it is then.
+    size: its bytes. fact: None where the checksum says that it is not whole. ended: it has its
+    newline; without one its writer is at it, or died at it, and the next reading gives it again, as
+    long as it is then.
     """
 
     place: Place
+    size: int
     fact: dict[str, Any] | None
     ended: bool
 
@@ -434,7 +436,7 @@ class Tail:
         self._places[name] = place
         for data, size in whole_lines(file):
             ended = data.endswith(b"\n")
-            line = Line(place, parse_line(data.rstrip(b"\n")), ended)
+            line = Line(place, size, parse_line(data.rstrip(b"\n")), ended)
             if ended:
                 place = Place(name, place.offset + size, place.number + 1)
                 self._places[name] = place

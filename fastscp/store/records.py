@@ -204,14 +204,9 @@ class Records:
 
     def read(self) -> None:
         """Take in what is new; nothing where the journal is gone. Raises OSError."""
-        before = 0
         try:
             for line in self._tail.read():
-                if line.place.offset == 0:
-                    before = 0
-                # What a line has is told by the beginning of the next one.
-                self._pace(line.place.offset - before)
-                before = line.place.offset
+                self._pace(line.size)
                 self._take(line)
                 if len(self._given) >= _BATCH:
                     self._put()

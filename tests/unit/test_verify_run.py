@@ -22,7 +22,7 @@ from fastscp.cli.verify_output import Table
 from fastscp.errors import FastscpError, StartError
 from fastscp.store import compare, records
 from fastscp.store.findings import Finding, Kind, Mark, Report
-from fastscp.store.selection import study_depth
+from fastscp.store.selection import Selection, study_depth
 from fastscp.store.store import Store
 from fastscp_ext import crc32c
 from tests.kit import DEADLINE_S, SOP, STUDY, Service, data_set, path_of, wait_for
@@ -48,6 +48,32 @@ def instance(shelf: Shelf, sop: str, study: str = STUDY, **more: Any) -> str:
 
 
 # Cost -------------------------------------------------------------------------------------------
+
+
+def test_the_journal_is_paced_by_what_is_read(shelf: Shelf) -> None:
+    """Each byte once, however often it is asked for what is new; a torn end as often as read."""
+    taken: list[int] = []
+    for number in range(40):
+        instance(shelf, f"1.{number}")
+    with shelf.opened() as fd, records.records(fd, Selection(), taken.append) as notes:
+        notes.read()
+        segments = sorted(shelf.journal.iterdir())
+        assert sum(taken) == sum(segment.stat().st_size for segment in segments)
+        taken.clear()
+        notes.read()
+        assert taken == []
+        more = segments[0].read_bytes()
+        for segment in segments[:2]:
+            with segment.open("ab") as file:
+                file.write(more)
+        notes.read()
+        assert taken == [len(more)] * 2
+        taken.clear()
+        with segments[2].open("ab") as file:
+            file.write(more[:-10])
+        notes.read()
+        notes.read()
+        assert taken == [len(more) - 10] * 2
 
 
 def large(shelf: Shelf, lines: int, files: int) -> None:
@@ -261,11 +287,12 @@ def test_names_are_shown_as_text(shelf: Shelf, capsys: pytest.CaptureFixture[str
 def test_an_interruption(shelf: Shelf) -> None:
     """What was found is shown, the JSON is one whole document, and the exit code is 130."""
     shelf.file("1.txt", b"")
-    instance(shelf, SOP)
+    # Its line takes a moment at that rate, and the file minutes.
+    shelf.put(path_of(), data_set(pixels=1 << 20))
     for options in ((), ("--json",)):
         with subprocess.Popen(
             [*Service.program(), "verify", "--store", str(shelf.path), "--repair-journal",
-             "--max-rate", "1", *options],
+             "--max-rate", "4KiB", *options],
             env=Service.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
