@@ -78,9 +78,19 @@ def verify(
 ) -> int:
     """Hold the files of a store against its journal, header and data set by data set.
 
-    Finds files that are missing, changed, unreadable or unjournaled, and damaged lines of the
-    journal. A running service is not disturbed, and what it is storing at the moment is not
-    reported. Exit code: 0 nothing found or all put right, 1 something is left, 3 no store there.
+    Names files that are missing, changed, unreadable or unjournaled, lines of
+    the journal that are damaged or have the number of another one (twice),
+    what may not be on the disk because a flush failed (unflushed), and
+    replacements that were not through (replaced).
+
+    A running service is not disturbed, nothing of its store is changed, and
+    what it is storing at the moment is not reported. While no service runs,
+    verify changes the store without being asked: it settles replacements,
+    makes folders anew whose flush failed, and lifts the marks of an unclean
+    end where nothing is left.
+
+    Exit code: 0 nothing found or all put right, 1 something is left, 3 no
+    store there or nothing known of it, 130 interrupted.
     """
     from fastscp.store.verify import Verification
 

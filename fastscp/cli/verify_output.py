@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from fastscp.log import printable
+from fastscp.log import escape, in_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ class Table:
         self._hidden = 0
 
     def finding(self, finding: Finding, study_depth: int) -> None:
-        folder, name = _divide(_encodable(finding.path), study_depth)
+        folder, name = _divide(finding.path, study_depth)
         if folder != self._study:
             self._end_study()
             self._study = folder
@@ -66,12 +65,16 @@ class Table:
         self._end_study()
         for line in _summary(self._store, report):
             self._line(line)
-        if self._hidden:
-            self._line(f"{self._hidden:,} of the findings are not shown: --json prints all")
+        self._end_hidden()
 
     def end_early(self, report: Report) -> None:
         self._end_study()
         self._line(f"not finished; so far: {next(_summary(self._store, report))}")
+        self._end_hidden()
+
+    def _end_hidden(self) -> None:
+        if self._hidden:
+            self._line(f"{self._hidden:,} of the findings are not shown: --json prints all")
 
     def _end_study(self) -> None:
         more = self._of_study - _SHOWN_OF_STUDY
@@ -87,7 +90,8 @@ def _divide(path: str, depth: int) -> tuple[str, str]:
 
 
 def _why(finding: Finding) -> str:
-    said = finding.why
+    # A value in it may be escaped already; the name of another store is not.
+    said = escape(finding.why)
     origin = finding.origin
     if origin is not None and origin.time:
         sender = f"{origin.calling_ae or '(no title)'} at {origin.peer or 'an unknown address'}"
@@ -149,8 +153,8 @@ class JSONOutput:
     def finding(self, finding: Finding, study_depth: int) -> None:  # noqa: ARG002
         shown: dict[str, Any] = {
             "kind": finding.kind,
-            "path": _encodable(finding.path),
-            "why": finding.why,
+            "path": in_json(finding.path),
+            "why": in_json(finding.why),
             "settled": finding.settled,
         }
         if finding.origin is not None:
@@ -198,8 +202,3 @@ class JSONOutput:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode("utf-8")
-
-
-def _encodable(path: str) -> str:
-    """A file name that is no UTF-8, with escapes where it is not."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -7,7 +7,7 @@ reads stops nothing. What a peer causes is logged with `extra=caused(...)`, and 
 from fastscp.log.form import TRACE
 from fastscp.log.handlers import LEVELS, announce, configure, flush, hold
 from fastscp.log.repeats import caused
-from fastscp.log.text import printable, shown
+from fastscp.log.text import escape, in_json, printable, shown
 
 __all__ = [
     "LEVELS",
@@ -15,8 +15,10 @@ __all__ = [
     "announce",
     "caused",
     "configure",
+    "escape",
     "flush",
     "hold",
+    "in_json",
     "printable",
     "shown",
 ]

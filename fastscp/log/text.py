@@ -1,10 +1,11 @@
-"""Text that came from outside, made fit for a log line."""
+"""Text that came from outside, made fit for a log line or for JSON."""
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
-__all__ = ["cut", "escape", "printable", "shown"]
+__all__ = ["cut", "escape", "in_json", "printable", "shown"]
 
 # What one text of a peer may take in a line, in characters.
 _SHOWN: Final = 100
@@ -33,6 +34,19 @@ def shown(value: bytes | str, most: int = _SHOWN) -> str:
 def cut(text: str, most: int) -> str:
     """Text of our own, cut to `most` characters; what is cut says how long it was."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def in_json(name: str) -> str:
+    """A file's name, or a text with one in it, with `\\xXX` for what is not UTF-8.
+
+    JSON has no place for that. Backslashes of a name that needs an escape are doubled, so that no
+    two such names look alike.
+    """
+    raw = os.fsencode(name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def escape(text: str) -> str:

@@ -68,7 +68,6 @@ class Store:
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
     warnings: for the log. made: what `unmake` takes away.
-    away.
     """
 
     path: Path

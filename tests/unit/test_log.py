@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp import log
-from fastscp.log import TRACE, caused, printable, shown
+from fastscp.log import TRACE, caused, in_json, printable, shown
 from fastscp.log.handlers import Queued
 from fastscp.log.repeats import Repeats
 from fastscp.log.writer import Writer
@@ -59,6 +59,21 @@ def _untouched() -> Iterator[None]:
 def test_printable(value: bytes | str, expected: str) -> None:
     assert printable(value) == expected
     assert printable(value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"a\\b", "a\\b"),
+        (b"a\xff", r"a\xff"),
+        (rb"a\xff", r"a\xff"),
+        (b"a\\\xff", r"a\\\xff"),
+        ("ü\n".encode(), "ü\n"),
+    ],
+)
+def test_names_in_json(name: bytes, expected: str) -> None:
+    """Two names that need an escape never look alike."""
+    assert in_json(os.fsdecode(name)) == expected
 
 
 def configured(level: str = "info", form: str = "text") -> io.StringIO:

@@ -225,13 +225,14 @@ def finding(path: str, kind: Kind = Kind.UNJOURNALED) -> Finding:
     return Finding(kind, path, "why")
 
 
-def shown(findings: list[Finding], depth: int, shelf: Shelf) -> list[str]:
+def shown(findings: list[Finding], depth: int, shelf: Shelf, *, early: bool = False) -> list[str]:
     lines: list[str] = []
     table = Table(lines.append, shelf.path)
     for one in findings:
         table.finding(one, depth)
     left = Counter(one.kind for one in findings)
-    table.end(Report(0, 0, 0, 0, 0, 0, left, 0, (), Mark.NONE))
+    report = Report(0, 0, 0, 0, 0, 0, left, 0, (), Mark.NONE)
+    (table.end_early if early else table.end)(report)
     return lines
 
 
@@ -254,6 +255,8 @@ def test_the_table_is_by_study_and_has_an_end(
     ]
     assert lines[-2].endswith(": 9 unjournaled")
     assert lines[-1] == "5 of the findings are not shown: --json prints all"
+    early = shown(findings, 1, shelf, early=True)
+    assert early[-2:] == ["not finished; so far: " + lines[-2], lines[-1]]
     assert shown([finding("a/b/c/d"), finding("a/x"), finding("y")], 2, shelf)[:-1] == [
         "a/b/",
         "  unjournaled  c/d  why",
@@ -278,10 +281,31 @@ def test_how_deep_a_study_is(layout: str, depth: int) -> None:
 
 def test_names_are_shown_as_text(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     shelf.file("a\x1b[31m/b\n.dcm", b"")
-    assert cli.main(["verify", "--store", str(shelf.path), "--repair-journal"]) == 1
+    # Another store inside this one is named in words.
+    inside = os.fsdecode(b"in\n\x1b\xff")
+    Store.open(shelf.path / inside, LAYOUT).close()
+    shelf.file(f"{inside}/b\\.dcm", b"")
+    arguments = ["verify", "--store", str(shelf.path), "--repair-journal"]
+    assert cli.main(arguments) == 1
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 5
+    assert r"in\n\x1b\udcff/" in out
+    assert r"  b\\.dcm  " in out
+    assert r"it is in another store, in\n\x1b\udcff: " in out
+    assert cli.main([*arguments, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    told = {one["path"]: one["why"] for one in findings}
+    assert told.keys() == {"a\x1b[31m/b\n.dcm", "in\n\x1b\\xff/b\\\\.dcm"}
+    assert "it is in another store, in\n\x1b\\xff: " in told["in\n\x1b\\xff/b\\\\.dcm"]
+
+
+def test_help_names_all_that_may_be_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(kind in out for kind in Kind)
+    assert "changes the store without being asked" in out
+    assert "130 interrupted" in out
 
 
 def test_an_interruption(shelf: Shelf) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.log import printable
+from fastscp.log import in_json, printable
 from fastscp.scu.errors import ContextRefused, PeerError
 from fastscp.scu.response import Response
 from fastscp.status import StatusClass
@@ -94,7 +94,7 @@ class Outcome:
     def line(self) -> dict[str, Any]:
         """As the report has it."""
         line: dict[str, Any] = {
-            "path": _in_json(self.path),
+            "path": in_json(self.path),
             "sop_instance_uid": self.sop_instance,
             "outcome": self.kind,
             "status": None if self.status is None else f"{self.status:04X}",
@@ -116,18 +116,6 @@ class Outcome:
                     f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in answer.offending_elements
                 ]
         return line
-
-
-def _in_json(path: str) -> str:
-    """A path with escapes for what is not UTF-8, which has no place in JSON.
-
-    Backslashes of a name that needs an escape are doubled, so that no two names look alike.
-    """
-    raw = os.fsencode(path)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
 
 
 class Report:
