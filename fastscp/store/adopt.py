@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.errors import FastscpError
 from fastscp.store.findings import Finding, Kind, reason
-from fastscp.store.journal import Segments, append_fact, last_sequence
+from fastscp.store.journal import Segments, append_fact, last_sequence, time_text
 from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
 from fastscp.store.replaced import highest
@@ -182,7 +182,7 @@ class Adoption:
     def _journal(self, batch: list[tuple[Finding, dict[str, Any]]]) -> None:
         if self._journal_fd < 0 or self._journal_bytes >= _SEGMENT_BYTES:
             self._journal_fd, self._journal_bytes = self._segments.next()
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = time_text(datetime.now(UTC))
         for _finding, members in batch:
             self._sequence += 1
             head = {"v": 1, "event": "adopted", "seq": self._sequence, "time": now}

@@ -131,7 +131,7 @@ def _values_of(header: Header, found: Mapping[int, bytes]) -> dict[int, tuple[by
 
     Where such a header has no SOP class or instance, the line has that of the data set.
     """
-    values = {
+    values: dict[int, tuple[bytes, ...]] = {
         number: (uid.encode("utf-8"),)
         for number, uid in ((_CLASS, header.sop_class), (_INSTANCE, header.sop_instance))
         if number in found

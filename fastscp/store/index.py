@@ -150,7 +150,7 @@ class IndexedJournal:
         """What stands behind what is covered."""
         for number, name in self._to_read(folder_fd):
             covered = self._index.covered(number) if number else 0
-            with contextlib.suppress(FileNotFoundError):  # compacted away meanwhile
+            with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
                 if os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_size != covered:
                     for offset, fact in facts_about(folder_fd, name, path, covered):
                         yield _Found(-fact["seq"], name, offset, fact)
@@ -207,7 +207,7 @@ class IndexedJournal:
                 with descriptor(open_file(name, folder_fd)) as fd:
                     fact = fact_at(fd, offset)
             except FileNotFoundError:
-                continue  # compacted away meanwhile
+                continue  # withdrawn meanwhile
             if fact is None or not says_what_is(fact) or fact["seq"] != sequence:
                 raise _StaleError
             if fact["path"] == path:

@@ -33,6 +33,7 @@ from fastscp_ext import crc32c, lines_about, open_beneath
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
 __all__ = [
     "LINE_MOST",
@@ -50,9 +51,9 @@ __all__ = [
     "line_blocks",
     "parse_line",
     "path_bytes",
-    "read_segment",
     "says_what_is",
     "segment_names",
+    "time_text",
     "whole_lines",
 ]
 
@@ -152,6 +153,11 @@ class Segments:
         return f"{self._stem}-{self._number}{SUFFIX}"
 
 
+def time_text(moment: datetime) -> str:
+    """A time, UTC, as it stands in lines: as text they are in the order of time."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def append_fact(fd: int, fact: Mapping[str, Any]) -> int:
     """Append a line to a journal file; returns its bytes. The flush is the caller's.
 
@@ -204,18 +210,6 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return fact if isinstance(fact, dict) else None
 
 
-def read_segment(store_fd: int, name: str) -> Iterator[dict[str, Any]]:
-    """The facts of one segment, in order; lines that are not whole are passed over.
-
-    The segment may be written meanwhile. Raises OSError.
-    """
-    with _open_segment(store_fd, name) as file:
-        for line, _size in whole_lines(file):
-            fact = parse_line(line.rstrip(b"\n"))
-            if fact is not None:
-                yield fact
-
-
 def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
     """The fact with the highest `seq` about the file at a path, None if there is none.
 
@@ -230,7 +224,7 @@ def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
                     if found is None or fact["seq"] > found["seq"]:
                         found = fact
             except FileNotFoundError:
-                continue  # compacted away meanwhile
+                continue  # withdrawn meanwhile
     return found
 
 
@@ -419,7 +413,7 @@ class Tail:
         for name in names:
             try:
                 file = _open_segment(self._store_fd, name)
-            except FileNotFoundError:  # compacted away meanwhile
+            except FileNotFoundError:  # withdrawn meanwhile
                 self._places.pop(name, None)
                 continue
             with file:

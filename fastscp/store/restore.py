@@ -29,6 +29,7 @@ from fastscp.store.journal import (
     find_path,
     parse_line,
     segment_names,
+    time_text,
     whole_lines,
 )
 from fastscp.store.names import (
@@ -78,7 +79,7 @@ class Lines:
 
         Raises OSError; the next line goes to another file then.
         """
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = time_text(datetime.now(UTC))
         with self._lock:
             if self._fd < 0:
                 self._fd, _size = self._segments.next()

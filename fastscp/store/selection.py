@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.store.journal import time_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -55,10 +57,8 @@ class Selection:
         )
 
 
-@lru_cache(maxsize=1)
-def _as_in_a_line(since: datetime) -> str:
-    """A time in the form that lines have, so that as text both are in the order of time."""
-    return since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+# It is asked once a line, of the same time.
+_as_in_a_line: Final = lru_cache(maxsize=1)(time_text)
 
 
 def _matching(component: str, study: str) -> re.Pattern[str]:

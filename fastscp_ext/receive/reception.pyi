@@ -63,10 +63,6 @@ class Replacement:
     """
 
     @property
-    def part(self) -> str:
-        """The name that it had in the incoming folder."""
-
-    @property
     def path(self) -> str:
         """Where it is now, below the store."""
 

@@ -121,21 +121,17 @@ cdef Instance* _reversed(Instance* batch) noexcept nogil:
 
 
 cdef Instance* _pending(Instance* i) except NULL:
-    # What a Duplicate or a Compression stands for, until it is settled.
+    # What a Duplicate, a Replacement or a Compression stands for, until it is settled.
     if i == NULL:
         raise ValueError("settled already")
     return i
 
 
 cdef class _Pending:
-    # What a Duplicate and a Compression tell of their instance.
+    # What a Duplicate, a Replacement and a Compression tell of their instance.
 
     cdef Reception reception
     cdef Instance* instance
-
-    @property
-    def part(self):
-        return _pending(self.instance).part.decode()
 
     @property
     def rules(self):
@@ -149,6 +145,10 @@ cdef class _Pending:
 @cython.final
 cdef class Duplicate(_Pending):
     """An instance whose final name was taken. See reception.pyi."""
+
+    @property
+    def part(self):
+        return _pending(self.instance).part.decode()
 
     @property
     def path(self):
@@ -213,6 +213,10 @@ cdef class Replacement(_Pending):
 @cython.final
 cdef class Compression(_Pending):
     """A complete instance whose part is to be compressed. See reception.pyi."""
+
+    @property
+    def part(self):
+        return _pending(self.instance).part.decode()
 
     def done(self, str part not None, int fd):
         """Go on to the commit with another part, and its descriptor. See reception.pyi."""

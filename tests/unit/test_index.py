@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fastscp.store import index as module
 from fastscp.store import journal
 from fastscp.store.index import IndexBuilder, IndexedJournal, IndexPendingError, new_index
-from fastscp.store.journal import LINE_MOST, describes_file, find_path, read_segment, segment_names
+from fastscp.store.journal import LINE_MOST, Tail, describes_file, find_path
 from fastscp.store.names import JOURNAL, open_file
 from fastscp_ext import LineIndex, crc32c, index_lines, lines_about
 from fastscp_ext.shared.line_index import hash_of
@@ -110,8 +110,8 @@ def line(path: str = "a/1.dcm", seq: int = 1, **members: Any) -> bytes:
 def oracle(store_fd: int, path: str) -> dict[str, Any] | None:
     """What `find_path` promises, line by line in the plainest way."""
     found: dict[str, Any] | None = None
-    for name in segment_names(store_fd):
-        for fact in read_segment(store_fd, name):
+    for one in Tail(store_fd).read():
+        if (fact := one.fact) is not None:
             seq = fact.get("seq")
             if fact.get("path") != path or not describes_file(fact):
                 continue

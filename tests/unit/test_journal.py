@@ -20,7 +20,6 @@ from fastscp.store.journal import (
     Tail,
     last_sequence,
     parse_line,
-    read_segment,
     segment_names,
 )
 from fastscp.store.names import JOURNAL
@@ -112,12 +111,15 @@ def test_read_passes_over_what_is_not_whole(folder: Path, store_fd: int) -> None
     # A write that was cut short, and after it whole lines of nobody's; then a torn end.
     content = b"\n".join((good[0], torn, good[2], b"", good[3].replace(b"v", b"w"), good[3], torn))
     (folder / "a.jsonl").write_bytes(content)
-    assert [fact["seq"] for fact in read_segment(store_fd, "a.jsonl")] == [0, 2, 3]
+    found = list(Tail(store_fd).read())
+    assert [line.fact["seq"] for line in found if line.fact is not None] == [0, 2, 3]
+    assert [line.damaged for line in found] == [False, True, False, True, True, False, False]
+    assert found[-1].torn
 
 
 def test_an_empty_file(folder: Path, store_fd: int) -> None:
     (folder / "a.jsonl").write_bytes(b"")
-    assert list(read_segment(store_fd, "a.jsonl")) == []
+    assert list(Tail(store_fd).read()) == []
     assert last_sequence(store_fd) == 0
 
 
@@ -132,11 +134,6 @@ def test_names_in_order_and_nothing_else(folder: Path, store_fd: int) -> None:
     assert segment_names(store_fd) == ["1-w0-1.jsonl", "1-w1-2.jsonl", "2-w0-1.jsonl"]
 
 
-def test_a_file_that_is_gone(store_fd: int) -> None:
-    with pytest.raises(FileNotFoundError):
-        list(read_segment(store_fd, "none.jsonl"))
-
-
 @pytest.mark.parametrize("durable", [False, True])
 def test_segments(folder: Path, store_fd: int, durable: bool) -> None:
     segments = Segments(store_fd, "5", "w0", durable=durable)
@@ -149,10 +146,7 @@ def test_segments(folder: Path, store_fd: int, durable: bool) -> None:
     segments.close()
     segments.close()
     assert segment_names(store_fd) == ["5-w0-1.jsonl", "5-w0-2.jsonl"]
-    read = [
-        fact["seq"] for name in segment_names(store_fd) for fact in read_segment(store_fd, name)
-    ]
-    assert read == [1, 2]
+    assert [line.fact and line.fact["seq"] for line in Tail(store_fd).read()] == [1, 2]
     assert (folder / "5-w0-1.jsonl").stat().st_mode & 0o777 == 0o640 & ~_umask()
 
 
@@ -410,7 +404,8 @@ def test_what_is_too_long_for_a_line_is_not_kept(folder: Path, store_fd: int, si
     with segment.open("ab") as file:
         file.write(b"\n" + line(seq=3) + b"\n")
     assert [one.fact and one.fact["seq"] for one in tail.read()] == [None, 3]
-    assert [fact["seq"] for fact in read_segment(store_fd, "a-w0-1.jsonl")] == [1, 2, 3]
+    again = [one.fact["seq"] for one in Tail(store_fd).read() if one.fact is not None]
+    assert again == [1, 2, 3]
 
 
 def test_a_long_line_takes_no_memory(folder: Path, store_fd: int) -> None:
@@ -418,7 +413,6 @@ def test_a_long_line_takes_no_memory(folder: Path, store_fd: int) -> None:
         file.truncate(64 << 20)
     tracemalloc.start()
     try:
-        assert list(read_segment(store_fd, "a-w0-1.jsonl")) == []
         assert last_sequence(store_fd) == 0
         assert [one.torn for one in Tail(store_fd).read()] == [True]
         assert tracemalloc.get_traced_memory()[1] < 2 << 20

@@ -29,11 +29,11 @@ from fastscp.store.compare import Comparison
 from fastscp.store.findings import Finding, Kind, Mark, Report
 from fastscp.store.journal import (
     Segments,
+    Tail,
     append_fact,
     find_path,
     last_sequence,
     parse_line,
-    read_segment,
     segment_names,
 )
 from fastscp.store.reading import NoInstanceError, describe, difference
@@ -148,7 +148,7 @@ class Shelf:
 
     def facts(self) -> list[dict[str, Any]]:
         with self.opened() as fd:
-            facts = [fact for name in segment_names(fd) for fact in read_segment(fd, name)]
+            facts = [line.fact for line in Tail(fd).read() if line.fact is not None]
         return sorted(facts, key=lambda fact: int(fact["seq"]))
 
     def opened(self) -> Folder:
