@@ -16,7 +16,7 @@ from fastscp.store import replaced
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import last_sequence
 from fastscp.store.names import REPLACED, exists
-from fastscp.store.restore import Known, Lines, Replaced, Settlement, known_of
+from fastscp.store.restore import Lines, Reading, Replaced, Settlement
 from fastscp.store.waits import NotYetError, take_lock
 
 if TYPE_CHECKING:
@@ -82,7 +82,10 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
     for stem in found.torn:
         cleared = cleared.and_(_remove_torn(store_fd, stem))
     for name in found.strange:
-        why = "is no older content that a replacement kept: look at it, and move it away"
+        why = (
+            "belongs to no replacement: move it out of the store, and keep it if it is an instance "
+            "that you want; where its file has a second name, find it with `find -samefile`"
+        )
         cleared = cleared.and_(Finding(Kind.REPLACED, f"{REPLACED}/{name}", why))
     return cleared
 
@@ -108,7 +111,11 @@ def _remove_torn(store_fd: int, stem: str) -> Finding:
     except OSError as error:
         why = f"{why}, and cannot be removed: {reason(error)}"
         return Finding(Kind.REPLACED, path, why)
-    why = f"is damaged: what {stem}.kept beside it holds may have been an instance; look at it"
+    why = (
+        f"is damaged, so nobody can tell which path {stem}.kept beside it held; it is an instance: "
+        f"look with `fastscp cat` or `find -samefile` whether the store has it, move both files "
+        f"out of the store, and send that instance again if it is not there"
+    )
     return Finding(Kind.REPLACED, path, why)
 
 
@@ -139,22 +146,56 @@ def settle(of: Replaced, records: Iterable[Record] | None = None) -> Cleared:
         try:
             found = replaced.left(store_fd).records if records is None else records
             mine = _taken(store_fd, found, held)
-            known = known_of(store_fd, mine) if mine else {}
         except OSError as error:
             last = max((record.sequence for record in records or ()), default=0)
             return replace(Cleared().and_(_unreadable(error)), sequence=last)
-        ended = [_settle_one(of, record, known[record.path]) for record in mine]
-    return _summary(ended)
+        return _summary(_settle_taken(of, mine))
+
+
+def _settle_taken(of: Replaced, mine: dict[int, _Locked]) -> list[_Ended]:
+    """Settle the records, each lock given back after its last one.
+
+    A record that has to wait for a line holds up no other one, and all wait at the same time.
+    """
+    reading = Reading(of.store_fd, [record for one in mine.values() for record in one.records])
+    ended = []
+    waiting = {
+        record.path: Settlement(of, record.path) for one in mine.values() for record in one.records
+    }
+    while mine:
+        for number, one in list(mine.items()):
+            for record in list(one.records):
+                done = _settle_one(of, record, waiting[record.path], reading)
+                if done is not None:
+                    ended.append(done)
+                    one.records.remove(record)
+            if not one.records:
+                mine.pop(number).lock.close()
+        if mine:
+            time.sleep(_AGAIN_S)
+    return ended
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """A lock, and the records that are settled under it."""
+
+    lock: contextlib.ExitStack
+    records: list[Record]
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """A record that was settled, or could not be: then `error` says why."""
+    """A record that was settled, or could not be: then `error` says why.
+
+    unsure: because nobody can tell which of both contents it is to be.
+    """
 
     record: Record
     undone: bool = False
     there: bool = True
     error: str = ""
+    unsure: bool = False
 
     @property
     def finding(self) -> Finding:
@@ -163,6 +204,8 @@ class _Ended:
             why = "was being put back after a newer instance had been refused"
         if self.error:
             stays = f"{why}, and what it held before stays in {REPLACED} ({self.error})"
+            if self.unsure:
+                stays += f": {_either(self.record)}"
             return Finding(Kind.REPLACED, self.record.path, stays)
         said = "holds the older content again" if self.undone else "holds the newer instance"
         if not self.there:
@@ -182,36 +225,61 @@ def _summary(ended: list[_Ended]) -> Cleared:
         )
     told += [
         f"{replaced.where(one.record.path)}: what a path held before a replacement that was not "
-        f"through stays there ({one.error}); put the cause right, and restart the service or run "
-        f"`fastscp verify`"
+        f"through stays there ({one.error}); "
+        + (
+            f"instances of that path are answered A700: {_either(one.record)}"
+            if one.unsure
+            else "put the cause right, and restart the service or run `fastscp verify`"
+        )
         for one in left
     ]
     sequence = max((one.record.sequence for one in left), default=0)
     return Cleared(tuple(one.finding for one in ended), tuple(told), sequence)
 
 
-def _taken(store_fd: int, records: Iterable[Record], held: contextlib.ExitStack) -> list[Record]:
-    """The records whose locks could be taken, as they are now that they cannot change any more."""
-    locks: dict[int, bool] = {}
-    mine = []
+def _either(record: Record) -> str:
+    """What an operator does where nobody can tell which content a path is to have."""
+    record_path, kept = replaced.where(record.path), replaced.where_kept(record.path)
+    return (
+        f"restore the journal; or choose, with the service stopped and a copy of both contents: "
+        f"the path keeps what it holds once {record_path} and {kept} are out of the store; it has "
+        f"the older content again if {kept} is moved to it and the record out of the store"
+    )
+
+
+def _taken(
+    store_fd: int, records: Iterable[Record], held: contextlib.ExitStack
+) -> dict[int, _Locked]:
+    """The records whose locks could be taken, by lock, as they are now and stay.
+
+    held: gives back the locks that are left.
+    """
+    mine: dict[int, _Locked] = {}
+    others: set[int] = set()
     for record in records:
-        if record.lock not in locks:
+        if record.lock not in mine and record.lock not in others:
             try:
-                held.callback(os.close, take_lock(store_fd, record.lock))
-                locks[record.lock] = True
+                fd = take_lock(store_fd, record.lock)
             except NotYetError:
-                locks[record.lock] = False
-        if locks[record.lock]:
+                others.add(record.lock)
+                continue
+            lock = held.enter_context(contextlib.ExitStack())
+            lock.callback(os.close, fd)
+            mine[record.lock] = _Locked(lock, [])
+        if record.lock in mine:
             with contextlib.suppress(FileNotFoundError, replaced.TornError):
-                mine.append(replaced.read_record(store_fd, record.path))
+                mine[record.lock].records.append(replaced.read_record(store_fd, record.path))
     return mine
 
 
-def _settle_one(of: Replaced, record: Record, known: Known) -> _Ended:
-    settlement = Settlement(of, record.path)
+def _settle_one(
+    of: Replaced, record: Record, settlement: Settlement, reading: Reading
+) -> _Ended | None:
+    """None: a line is on its way, try again."""
     try:
-        while (done := settlement.attempt(known)) is None:
-            time.sleep(_AGAIN_S)
+        done = settlement.attempt(reading)
+        if done is None:
+            return None
         return _Ended(record, done.undone, exists(record.path, of.store_fd))
     except OSError as error:
-        return _Ended(record, error=reason(error))
+        return _Ended(record, error=reason(error), unsure=isinstance(error, replaced.UnsureError))

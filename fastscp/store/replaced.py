@@ -25,10 +25,11 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fastscp.store.journal import append_fact, parse_line
+from fastscp.store.journal import append_fact, parse_line, segment_names
 from fastscp.store.names import (
     FILE_MODE,
     FOLDER_MODE,
+    JOURNAL,
     REPLACED,
     descriptor,
     exists,
@@ -38,6 +39,7 @@ from fastscp.store.names import (
     names_in,
     open_file,
     open_folder,
+    status_at,
 )
 
 if TYPE_CHECKING:
@@ -47,9 +49,12 @@ __all__ = [
     "Left",
     "Record",
     "TornError",
+    "UnsureError",
     "decide_undo",
     "drop",
     "flush_way",
+    "has_kept",
+    "has_same_bytes",
     "highest",
     "is_kept_at",
     "is_left",
@@ -60,6 +65,7 @@ __all__ = [
     "remove_torn",
     "stem_of",
     "where",
+    "where_kept",
 ]
 
 _RECORD: Final = ".record"
@@ -73,7 +79,14 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NO_LINK: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
-class TornError(OSError):
+class UnsureError(OSError):
+    """A replacement whose end nobody can tell; both contents stay. Its errno is ENOTRECOVERABLE."""
+
+    def __init__(self, why: str, path: str) -> None:
+        super().__init__(errno.ENOTRECOVERABLE, why, path)
+
+
+class TornError(UnsureError):
     """A record that is not whole. A power cut leaves it, and then nothing was replaced yet."""
 
 
@@ -82,13 +95,15 @@ class Record:
     """A replacement that was begun.
 
     path: below the store. lock: number of the path's lock. sequence: of the journal when it was
-    begun; the lines of the older content are below, that of the newer one is above. undo: it is
-    decided that the older content comes back.
+    begun; the lines of the older content are below, that of the newer one is above. segment: the
+    last file of the journal that had a line then, "" if none had, None if the record does not tell.
+    undo: it is decided that the older content comes back.
     """
 
     path: str
     lock: int
     sequence: int
+    segment: str | None = None
     undo: bool = False
 
 
@@ -120,7 +135,7 @@ def keep(store_fd: int, path: str, lock: int, sequence: int) -> None:
         if exists(stem + _RECORD, folder_fd):
             raise OSError(errno.EEXIST, "is there already", f"{REPLACED}/{stem}{_RECORD}")
         try:
-            _write(folder_fd, stem + _RECORD, Record(path, lock, sequence))
+            _write(folder_fd, stem + _RECORD, Record(path, lock, sequence, _last_segment(store_fd)))
             flush_folder(folder_fd)
             _keep_content(store_fd, path, fd, folder_fd, stem)
             flush_folder(folder_fd)
@@ -130,10 +145,29 @@ def keep(store_fd: int, path: str, lock: int, sequence: int) -> None:
             raise
 
 
+def _last_segment(store_fd: int) -> str | None:
+    """The last file of the journal that has something in it; those without may be withdrawn yet.
+
+    "": none has. None: there is no journal.
+    """
+    try:
+        names = segment_names(store_fd)
+    except FileNotFoundError:
+        return None
+    for name in reversed(names):
+        with contextlib.suppress(FileNotFoundError):
+            if status_at(f"{JOURNAL}/{name}", store_fd).st_size:
+                return name
+    return ""
+
+
 def _write(folder_fd: int, name: str, record: Record) -> None:
     """Write a record, flushed; the flush of its name is the caller's."""
+    fact: dict[str, Any] = {"path": record.path, "lock": record.lock, "seq": record.sequence}
+    if record.segment is not None:
+        fact["segment"] = record.segment
     with descriptor(os.open(name, _NEW, FILE_MODE, dir_fd=folder_fd)) as fd:
-        append_fact(fd, {"path": record.path, "lock": record.lock, "seq": record.sequence})
+        append_fact(fd, fact)
         os.fsync(fd)
 
 
@@ -157,8 +191,10 @@ def _double(name: str, from_fd: int, fd: int, folder_fd: int, stem: str) -> None
         if not os.path.samestat(found, os.fstat(fd)):
             raise OSError(errno.EBUSY, "somebody else changes it", name)
         return
-    copy_fd = os.open(stem + _COPY, _NEW, FILE_MODE, dir_fd=folder_fd)
-    with os.fdopen(os.dup(fd), "rb") as older, os.fdopen(copy_fd, "wb") as copy:
+    with (
+        os.fdopen(os.dup(fd), "rb") as older,
+        os.fdopen(os.open(stem + _COPY, _NEW, FILE_MODE, dir_fd=folder_fd), "wb") as copy,
+    ):
         shutil.copyfileobj(older, copy, 1 << 20)
         copy.flush()
         os.fsync(copy.fileno())
@@ -279,34 +315,54 @@ def _read_one(folder_fd: int, stem: str, suffix: str) -> Record:
         text = os.read(fd, _RECORD_MOST)
     fact: dict[str, Any] = parse_line(text.rstrip(b"\n")) or {}
     path, lock, sequence = fact.get("path"), fact.get("lock"), fact.get("seq")
+    segment = fact.get("segment")
     if not isinstance(path, str) or not isinstance(lock, int) or not isinstance(sequence, int):
-        raise TornError(errno.EIO, "is not whole", f"{REPLACED}/{stem}{suffix}")
+        raise TornError("is not whole", f"{REPLACED}/{stem}{suffix}")
     if stem_of(path) != stem:
-        raise TornError(errno.EIO, "has the name of another one", f"{REPLACED}/{stem}{suffix}")
-    return Record(path, lock, sequence)
+        raise TornError("has the name of another one", f"{REPLACED}/{stem}{suffix}")
+    return Record(path, lock, sequence, segment if isinstance(segment, str) else None)
+
+
+def has_kept(store_fd: int, path: str) -> bool:
+    """Whether an older content of the path is kept. Raises OSError."""
+    with _folder(store_fd) as folder_fd:
+        return exists(stem_of(path) + _KEPT, folder_fd)
 
 
 def is_kept_at(store_fd: int, path: str) -> bool:
-    """Whether the path still holds, or holds again, what is kept; reads both where it must.
+    """Whether the path still has, or has again, the very file that is kept.
 
     True also where nothing has the path. False where nothing is kept. Raises OSError.
     """
-    with _folder(store_fd) as folder_fd:
-        try:
-            kept_fd = open_file(stem_of(path) + _KEPT, folder_fd)
-        except FileNotFoundError:
+    with _both(store_fd, path) as (kept_fd, fd):
+        if kept_fd < 0 or fd < 0:
+            return kept_fd >= 0
+        return os.path.samestat(os.fstat(kept_fd), os.fstat(fd))
+
+
+def has_same_bytes(store_fd: int, path: str) -> bool:
+    """Whether the path holds the same bytes as what is kept; reads both where it must.
+
+    A restored store, or a file system without second names, has them apart, and what was sent again
+    may be the same. False where one of both is missing. Raises OSError.
+    """
+    with _both(store_fd, path) as (kept_fd, fd):
+        if kept_fd < 0 or fd < 0 or os.fstat(kept_fd).st_size != os.fstat(fd).st_size:
             return False
-        with descriptor(kept_fd):
+        return _same_bytes(kept_fd, fd)
+
+
+@contextlib.contextmanager
+def _both(store_fd: int, path: str) -> Iterator[tuple[int, int]]:
+    """What is kept of a path, and what is there, as descriptors; -1: nothing is."""
+    with contextlib.ExitStack() as opened, _folder(store_fd) as folder_fd:
+        fds = []
+        for name, dir_fd in ((stem_of(path) + _KEPT, folder_fd), (path, store_fd)):
             try:
-                fd = open_file(path, store_fd)
+                fds.append(opened.enter_context(descriptor(open_file(name, dir_fd))))
             except FileNotFoundError:
-                return True
-            with descriptor(fd):
-                kept, there = os.fstat(kept_fd), os.fstat(fd)
-                # A restored store, or a file system without second names, has them apart.
-                return os.path.samestat(kept, there) or (
-                    kept.st_size == there.st_size and _same_bytes(kept_fd, fd)
-                )
+                fds.append(-1)
+        yield fds[0], fds[1]
 
 
 def _same_bytes(one_fd: int, other_fd: int) -> bool:
@@ -354,6 +410,11 @@ def _sort(found: Left, folder_fd: int, stem: str) -> None:
 def where(path: str) -> str:
     """The record of a path, for an operator: its name tells nothing of a patient."""
     return f"{REPLACED}/{stem_of(path)}{_RECORD}"
+
+
+def where_kept(path: str) -> str:
+    """Where the older content of a path is kept."""
+    return f"{REPLACED}/{stem_of(path)}{_KEPT}"
 
 
 def highest(store_fd: int) -> int:

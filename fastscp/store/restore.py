@@ -8,6 +8,10 @@ life that was killed left is decided by the journal: whether a line of the path 
 in the record. That happens at the next start, in `fastscp verify`, when the main process has buried
 the worker, or when the next instance of the path comes, whichever is first.
 
+That there is no such line says something only where the journal is whole. Where it lacks a file, or
+has a damaged line that may be the one, nobody can tell whether the newer instance was acknowledged:
+then both contents stay where they are, and `verify` names them.
+
 Each step may be the last one of a life, and all may be taken again.
 """
 
@@ -23,11 +27,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.store import replaced
 from fastscp.store.journal import (
+    SUFFIX,
     Segments,
     append_fact,
-    describes_file,
-    find_path,
+    facts_about,
     parse_line,
+    path_bytes,
+    says_what_is,
     segment_names,
     time_text,
     whole_lines,
@@ -42,14 +48,15 @@ from fastscp.store.names import (
 )
 from fastscp.store.reading import NoInstanceError, describe, difference
 from fastscp.store.waits import Doubt, NotYetError
+from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from fastscp.store.replaced import Record
     from fastscp.store.waits import Batches
 
-__all__ = ["RESTORED", "Known", "Lines", "Replaced", "Secured", "Settled", "Settlement", "known_of"]
+__all__ = ["RESTORED", "Lines", "Reading", "Replaced", "Secured", "Settled", "Settlement"]
 
 # What `duplicate` says in a line that says again what a path holds.
 RESTORED: Final = "restored"
@@ -102,15 +109,19 @@ class Lines:
 class Known:
     """What the journal says of a path: the latest line below a number, and the latest above it.
 
-    segment: that has the second.
+    segment: that has the second. told: one above it is from the service, not from `--adopt`, which
+    acknowledges nothing.
     """
 
     older: dict[str, Any] | None = None
     newer: dict[str, Any] | None = None
     segment: str = ""
+    told: bool = False
 
     def note(self, fact: dict[str, Any], sequence: int, segment: str) -> None:
         if fact["seq"] > sequence:
+            if fact["event"] != "adopted" or fact.get("duplicate") == RESTORED:
+                self.told = True
             if self.newer is None or fact["seq"] > self.newer["seq"]:
                 self.newer, self.segment = fact, segment
         elif self.older is None or fact["seq"] > self.older["seq"]:
@@ -118,41 +129,124 @@ class Known:
 
 
 _PATH: Final = b'"path":"'
+# What a checksum ends a line with.
+_CRC: Final = b',"crc":"'
+_CRC_BYTES: Final = len(_CRC) + len(b'01234567"}')
+# Above the number of any line.
+_ANY: Final = 1 << 64
+# A repair leaves the damaged lines under such a name, which no reader takes for the journal's.
+_REPAIRED: Final = f"{SUFFIX}.damaged"
 
 
-def known_of(store_fd: int, records: Collection[Record]) -> dict[str, Known]:
+class Reading:
+    """What the journal says of the paths of some records; read once, as much as is asked for.
+
+    Nobody may be about to write a line of these paths.
+    """
+
+    def __init__(self, store_fd: int, records: Collection[Record]) -> None:
+        self._store_fd = store_fd
+        self._records = records
+        self._known: dict[str, Known] | None = None
+        self._damaged: int | None = None
+
+    def of(self, path: str) -> Known:
+        """What it says of one path. Raises OSError."""
+        if self._known is None:
+            self._known = _known_of(self._store_fd, self._records)
+        return self._known[path]
+
+    def doubt(self, record: Record) -> str:
+        """Why a line above the record's number may have been lost, "": none was. Raises OSError."""
+        try:
+            names = segment_names(self._store_fd)
+        except FileNotFoundError:
+            return f"{JOURNAL} is not there"
+        if not names and record.segment is None:
+            return f"{JOURNAL} is empty"
+        if record.segment and record.segment not in names:
+            return f"{JOURNAL}/{record.segment} is not there"
+        if self._damaged is None:
+            self._damaged = _damaged_below(self._store_fd)
+        return f"{JOURNAL} has damaged lines" if self._damaged > record.sequence + 1 else ""
+
+
+def _known_of(store_fd: int, records: Collection[Record]) -> dict[str, Known]:
     """What the journal says of the paths of the records; one reading of all of it."""
     known = {record.path: Known() for record in records}
     sequences = {record.path: record.sequence for record in records}
-    wanted = {os.fsencode(path) for path in known}
-    try:
-        names = segment_names(store_fd)
-    except FileNotFoundError:
-        return known
-    for name in names:
-        with (
-            contextlib.suppress(FileNotFoundError),
-            os.fdopen(open_file(f"{JOURNAL}/{name}", store_fd), "rb") as file,
-        ):
-            for line, _size in whole_lines(file):
-                begin = line.find(_PATH) + len(_PATH)
-                path = line[begin : line.find(b'"', begin)]
-                # What JSON escapes does not stand in the line as it is.
-                if path not in wanted and b"\\" not in path:
-                    continue
-                fact = parse_line(line.rstrip(b"\n"))
-                if fact is not None and fact.get("path") in known and describes_file(fact):
+    with (
+        contextlib.suppress(FileNotFoundError),
+        descriptor(open_folder(JOURNAL, store_fd)) as folder_fd,
+    ):
+        for name in segment_names(store_fd):
+            with contextlib.suppress(FileNotFoundError):
+                for fact in _facts(folder_fd, name, known):
                     known[fact["path"]].note(fact, sequences[fact["path"]], name)
     return known
 
 
-def _known_at(store_fd: int, record: Record) -> Known:
-    """What the journal says of the path of one record."""
-    with contextlib.suppress(FileNotFoundError):
-        latest = find_path(store_fd, record.path)
-        if latest is None or latest["seq"] <= record.sequence:
-            return Known(latest)
-    return known_of(store_fd, [record])[record.path]
+def _facts(folder_fd: int, name: str, paths: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The facts of a segment that say what the files at these paths are."""
+    if len(paths) == 1:
+        (path,) = paths
+        for _offset, fact in facts_about(folder_fd, name, path):
+            yield fact
+        return
+    wanted = set(map(path_bytes, paths))
+    for line in _lines_in(folder_fd, name):
+        begin = line.find(_PATH) + len(_PATH)
+        # What JSON escapes does not stand in the line as it is.
+        if line[begin : line.find(b'"', begin)] not in wanted and b"\\" not in line:
+            continue
+        found = parse_line(line.rstrip(b"\n"))
+        if found is not None and says_what_is(found) and found["path"] in paths:
+            yield found
+
+
+def _lines_in(folder_fd: int, name: str) -> Iterator[bytes]:
+    """The lines of a file in the journal's folder, see `whole_lines`."""
+    with os.fdopen(open_file(name, folder_fd), "rb") as file:
+        for line, _size in whole_lines(file):
+            yield line
+
+
+def _damaged_below(store_fd: int) -> int:
+    """All damaged lines of the journal had numbers below this one; 0: it has none.
+
+    In a file the numbers rise, so a damaged line is below the whole one that comes next. Files that
+    a repair put aside count as well. Raises OSError.
+    """
+    found = 0
+    with descriptor(open_folder(JOURNAL, store_fd)) as folder_fd:
+        for name in names_in(folder_fd):
+            if name.endswith(SUFFIX) or _REPAIRED in name:
+                with contextlib.suppress(FileNotFoundError):
+                    found = max(found, _damaged_below_in(folder_fd, name))
+    return found
+
+
+def _damaged_below_in(folder_fd: int, name: str) -> int:
+    found, is_damaged = 0, False
+    for line in _lines_in(folder_fd, name):
+        if not _is_whole(line):
+            # Without its newline it is torn, and what it was to tell was never acknowledged.
+            is_damaged = is_damaged or line.endswith(b"\n")
+        elif is_damaged:
+            sequence = (parse_line(line.rstrip(b"\n")) or {}).get("seq")
+            if type(sequence) is int:
+                found, is_damaged = max(found, sequence), False
+    return _ANY if is_damaged else found
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether the checksum of a line is right."""
+    line = line.rstrip(b"\n")
+    body, check = line[:-_CRC_BYTES], line[-_CRC_BYTES:]
+    try:
+        return check.startswith(_CRC) and int(check[len(_CRC) : -2], 16) == crc32c(body)
+    except ValueError:
+        return False
 
 
 # One path ----------------------------------------------------------------------------------------
@@ -181,7 +275,7 @@ class Replaced:
     def failed(self, path: str) -> None:
         """Let go of what was kept, if nothing took the path; else it is left to be settled."""
         with contextlib.suppress(OSError):
-            if replaced.is_kept_at(self.store_fd, path):
+            if _is_unchanged(self.store_fd, path):
                 replaced.drop(self.store_fd, path)
 
     def left_at(self, path: str) -> Settlement | None:
@@ -207,11 +301,11 @@ class Settlement:
         """The newer instance is refused after all."""
         self._refused = True
 
-    def attempt(self, known: Known | None = None) -> Settled | None:
+    def attempt(self, reading: Reading | None = None) -> Settled | None:
         """Finish or undo it; None: not yet, a line is on its way: try again.
 
-        known: what the journal says, where somebody has read it. Raises OSError, and what is kept
-        stays so, and its record.
+        reading: of the journal, where somebody has it. Raises OSError, and what is kept stays so,
+        and its record; UnsureError where the journal does not tell which of both it is to be.
         """
         try:
             record = replaced.read_record(self._store_fd, self.path)
@@ -222,24 +316,33 @@ class Settlement:
             if not replaced.remove_torn(self._store_fd, replaced.stem_of(self.path)):
                 raise
             return Settled(self.path, undone=False)
+        reading = reading or Reading(self._store_fd, [record])
         if self._refused is None:
-            known = known or _known_at(self._store_fd, record)
-            self._refused = not self._has_newer(record, known)
+            self._refused = record.undo or not self._has_newer(record, reading)
         if not self._refused:
             replaced.drop(self._store_fd, self.path)
             return Settled(self.path, undone=False)
         try:
-            self._undo(record, known)
+            self._undo(record, reading)
         except NotYetError:
             return None
         return Settled(self.path, undone=True)
 
-    def _has_newer(self, record: Record, known: Known) -> bool:
+    def _has_newer(self, record: Record, reading: Reading) -> bool:
         """Whether the newer instance was journaled, and is there; both are flushed then.
 
         Of a buffered one a power cut may have kept the line and not the name.
+        Raises OSError; UnsureError where the newer one is there and its line may have been lost.
         """
-        if record.undo or known.newer is None or replaced.is_kept_at(self._store_fd, self.path):
+        known = reading.of(self.path)
+        if known.newer is None or not known.told:
+            if replaced.has_kept(self._store_fd, self.path) and not self._is_unchanged():
+                self._refuse_doubt(record, reading, is_adopted=known.newer is not None)
+            return False
+        if replaced.is_kept_at(self._store_fd, self.path):
+            return False
+        if replaced.has_same_bytes(self._store_fd, self.path) and self._differs(known.newer):
+            # No second name was to be had, so it is a copy that is kept.
             return False
         try:
             with descriptor(open_file(self.path, self._store_fd)) as fd:
@@ -252,22 +355,34 @@ class Settlement:
         flush_folder_at(self._store_fd, JOURNAL)
         return True
 
-    def _undo(self, record: Record, known: Known | None) -> None:
+    def _is_unchanged(self) -> bool:
+        return _is_unchanged(self._store_fd, self.path)
+
+    def _refuse_doubt(self, record: Record, reading: Reading, *, is_adopted: bool) -> None:
+        why = f"{JOURNAL} has a line of --adopt" if is_adopted else reading.doubt(record)
+        if why:
+            raise replaced.UnsureError(
+                f"{why}, so nobody can tell whether the newer instance was acknowledged",
+                replaced.where(self.path),
+            )
+
+    def _undo(self, record: Record, reading: Reading) -> None:
         """Raises NotYetError, OSError."""
         if self._doubt is None:
-            self._decide(record)
+            self._decide(record, reading)
             replaced.put_back(self._store_fd, self.path)
+        else:
+            reading = Reading(self._store_fd, [record])
         self._wait()
-        if known is None or self._doubt is not None:
-            known = _known_at(self._store_fd, record)
+        known = reading.of(self.path)
         if known.older is None and self._doubt is None and self._of.batches is not None:
             self._doubt = Doubt(self._of.batches)
             self._wait()
-            known = _known_at(self._store_fd, record)
+            known = Reading(self._store_fd, [record]).of(self.path)
         self._say_again(known)
         replaced.drop(self._store_fd, self.path)
 
-    def _decide(self, record: Record) -> None:
+    def _decide(self, record: Record, reading: Reading) -> None:
         """Note that the older content comes back, though a newer line may stand in the journal.
 
         A disk that is full takes no note, and no line either: then the journal says the same.
@@ -275,7 +390,7 @@ class Settlement:
         try:
             replaced.decide_undo(self._store_fd, record)
         except OSError:
-            if _known_at(self._store_fd, record).newer is not None:
+            if reading.of(self.path).newer is not None:
                 raise
 
     def _wait(self) -> None:
@@ -321,7 +436,16 @@ class Settlement:
         return "", {}
 
     def _differs(self, fact: dict[str, Any]) -> str:
-        return difference(self._store_fd, self.path, fact["bytes"], fact.get("digest", ""))
+        """How the file at the path differs from what a line says; "": not at all."""
+        size, digest = fact.get("bytes"), fact.get("digest", "")
+        if type(size) is not int or not isinstance(digest, str):
+            return "the line does not tell what it holds"
+        return difference(self._store_fd, self.path, size, digest)
+
+
+def _is_unchanged(store_fd: int, path: str) -> bool:
+    """Whether the path holds what is kept of it, or nothing."""
+    return replaced.is_kept_at(store_fd, path) or replaced.has_same_bytes(store_fd, path)
 
 
 _OF_THE_LINE: Final = frozenset({"v", "event", "seq", "time", "worker", "duplicate", "crc"})

@@ -49,6 +49,8 @@ _WORDS: Final = {
     errno.ENXIO: "what has its name is no regular file",
     errno.EISDIR: "a directory has its name",
     errno.EINPROGRESS: "the index of the journal, which tells what to trust, is still being built",
+    errno.ENOTRECOVERABLE: "an earlier replacement there is not through, and nobody can tell which "
+    "of its contents counts",
 }
 _ADVICE: Final = {
     errno.ENOSPC: "free some space, or inodes (df -i), on the store's file system",
@@ -64,6 +66,8 @@ _ADVICE: Final = {
     errno.EISDIR: "move it away; the sender's next try stores the instance",
     errno.EINPROGRESS: "nothing to do: the sender may try again soon",
     errno.ENOTDIR: "move away the file that has the name of a folder",
+    errno.ENOTRECOVERABLE: f"stop the service and run `fastscp verify`: it names what is in "
+    f"{REPLACED} and says what to move where",
     errno.EEXIST: f"something is in the way in {REPLACED}: `fastscp verify` names it",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from fastscp.store import replaced, restore
 from fastscp.store.findings import Kind
-from fastscp.store.journal import append_fact, find_path, segment_names
+from fastscp.store.journal import append_fact, find_path
 from fastscp.store.leftovers import settle_alone, settle_beside
 from fastscp.store.names import JOURNAL, REPLACED
 from fastscp.store.reading import describe
+from fastscp.store.repair import repair
 from fastscp.store.restore import RESTORED, Secured, Settlement
 from fastscp.store.verify import verify
 from fastscp.store.waits import lock_of, take_lock
+from fastscp.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fastscp_ext import Shared, build_meta
 from tests.kit import CT, ELE, data_set
 from tests.stores import LAYOUT, amiss, opened, replacing
@@ -42,7 +45,8 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 def instance(seed: int) -> bytes:
-    header = build_meta(CT.encode(), b"1.2.3", ELE.encode(), b"1.9", b"V", b"S", b"US")
+    implementation = IMPLEMENTATION_CLASS_UID.encode(), IMPLEMENTATION_VERSION_NAME.encode()
+    header = build_meta(CT.encode(), b"1.2.3", ELE.encode(), *implementation, b"S", b"US")
     return header + data_set(seed=seed)
 
 
@@ -484,14 +488,16 @@ def test_two_paths_are_settled_by_one_reading(site: Site, monkeypatch: pytest.Mo
     (site.folder / second).write_bytes(OLD)
     site.of.keep(second, lock_of(second))
     read: list[str] = []
+    for name in ("_known_of", "_damaged_below"):
+        call = getattr(restore, name)
 
-    def noted(store_fd: int) -> list[str]:
-        read.append("all")
-        return segment_names(store_fd)
+        def noted(*what: Any, name: str = name, call: Callable[..., Any] = call) -> Any:
+            read.append(name)
+            return call(*what)
 
-    monkeypatch.setattr(restore, "segment_names", noted)
+        monkeypatch.setattr(restore, name, noted)
     assert len(settle_alone(site.fd, "main").findings) == 2
-    assert read == ["all"]
+    assert sorted(read) == ["_damaged_below", "_known_of"]
     assert site.path.read_bytes() == OLD
 
 
@@ -504,6 +510,182 @@ def test_what_has_its_name_is_never_overwritten(site: Site) -> None:
         site.of.keep(PATH, LOCK)
     assert orphan.read_bytes() == b"something else"
     assert site.path.read_bytes() == OLD
+
+
+# What nobody can tell ----------------------------------------------------------------------------
+
+
+def spoil_line(segment: Path) -> None:
+    """One letter of its first line is another one."""
+    line = bytearray(segment.read_bytes())
+    line[20] ^= 1
+    segment.write_bytes(line)
+
+
+def stays(site: Site, why: str) -> None:
+    """Both contents stay, whoever looks, and all who ask are told why."""
+    both = {f"{replaced.stem_of(PATH)}{suffix}" for suffix in (".kept", ".record")}
+    cleared = settle_alone(site.fd, "verify")
+    (finding,) = cleared.findings
+    assert not finding.settled
+    assert why in finding.why
+    assert replaced.where(PATH) in finding.why
+    assert PATH not in cleared.told[0]
+    other = replacing(site.fd, after=cleared.sequence)
+    settlement = other.left_at(PATH)
+    assert settlement is not None
+    with pytest.raises(replaced.UnsureError) as refused:
+        settlement.attempt()
+    assert refused.value.errno == errno.ENOTRECOVERABLE
+    assert site.path.read_bytes() == NEW
+    assert both <= set(site.kept())
+    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
+    other.lines.close()
+
+
+def test_a_journal_that_is_elsewhere_undoes_nothing(site: Site) -> None:
+    left(site)
+    site.journal(NEW, 200)
+    journal, away = site.folder / JOURNAL, site.folder / "away"
+    journal.rename(away)
+    stays(site, "is not there")
+    # Nor one that was begun anew in its place, however much is in it.
+    journal.mkdir()
+    stays(site, "1-w7-1.jsonl is not there")
+    (journal / "9-w1-1.jsonl").write_bytes((away / "1-w7-1.jsonl").read_bytes())
+    stays(site, "1-w7-1.jsonl is not there")
+    # Whoever adopts what is there acknowledges nothing.
+    site.journal(NEW, 300, event="adopted", worker="verify")
+    stays(site, "has a line of --adopt")
+    shutil.rmtree(journal)
+    away.rename(journal)
+    (finding,) = settle_alone(site.fd, "verify").findings
+    assert finding.settled == "holds the newer instance"
+    assert site.holds(NEW)
+
+
+def test_a_damaged_line_may_be_that_of_the_newer_instance(site: Site) -> None:
+    left(site)
+    site.journal(NEW, 200)
+    segment = site.folder / JOURNAL / "1-w200-1.jsonl"
+    whole = segment.read_bytes()
+    spoil_line(segment)
+    stays(site, "has damaged lines")
+    # A repair takes it out of the journal, and with it what it may have told.
+    for _segment, kept in repair(site.fd, [segment.name]):
+        assert (site.folder / kept).exists()
+    stays(site, "has damaged lines")
+    # Zeros that are longer than a line.
+    for damaged in (site.folder / JOURNAL).glob("*.damaged"):
+        damaged.unlink()
+    segment.write_bytes(b"\0" * 100_000 + b"\n")
+    stays(site, "has damaged lines")
+    segment.write_bytes(whole)
+    assert settle_alone(site.fd, "verify").findings[0].settled
+    assert site.holds(NEW)
+
+
+def test_a_line_that_was_damaged_before_is_not(site: Site) -> None:
+    """One of a lower number comes after it, and numbers rise."""
+    segment = site.folder / JOURNAL / "1-w7-1.jsonl"
+    spoil_line(segment)
+    site.journal(OLD, 7)
+    # A torn one was never acknowledged.
+    (site.folder / JOURNAL / "1-w8-1.jsonl").write_bytes(b'{"v":1,"eve')
+    left(site)
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the older content again"
+    assert site.path.read_bytes() == OLD
+    assert site.kept() == []
+
+
+def test_what_was_refused_comes_back_whatever_the_journal_says(site: Site) -> None:
+    site.replace()
+    spoil_line(site.folder / JOURNAL / "1-w7-1.jsonl")
+    assert site.end(refused=True)
+    assert site.path.read_bytes() == OLD
+    assert site.kept() == []
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_the_same_bytes_written_anew_stay(
+    site: Site, monkeypatch: pytest.MonkeyPatch, link: bool
+) -> None:
+    """The older file is in doubt, and its flush failed: that is why they came in its place."""
+    if not link:
+        monkeypatch.setattr(os, "link", _no_link)
+    part = site.folder / ".fastscp/part"
+    part.write_bytes(OLD)
+    newer = part.stat().st_ino
+    site.of.keep(PATH, LOCK)
+    os.rename(part, site.path)
+    site.journal(OLD, 200, duplicate="replaced")
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the newer instance"
+    assert site.path.stat().st_ino == newer
+    assert site.holds(OLD)
+
+
+def test_a_copy_that_is_kept_comes_back_where_the_newer_file_is_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above without second names: the path holds the copy's bytes, not what the line says."""
+    monkeypatch.setattr(os, "link", _no_link)
+    site.of.keep(PATH, LOCK)
+    site.journal(NEW, 200)
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the older content again"
+    assert site.holds(OLD)
+
+
+def test_a_line_without_a_number_says_nothing(site: Site) -> None:
+    left(site)
+    odd_ones: list[dict[str, object]] = [{}, {"seq": "9"}, {"seq": 300, "path": 5}]
+    for n, odd in enumerate(odd_ones, 1):
+        with (site.folder / JOURNAL / f"1-x{n}-1.jsonl").open("ab") as file:
+            fact: dict[str, object] = {"v": 1, "event": "stored", "path": PATH, "bytes": 1}
+            append_fact(file.fileno(), {**fact, **odd})
+    second = "1.2/3.4/6.dcm"
+    (site.folder / second).write_bytes(OLD)
+    site.of.keep(second, lock_of(second))
+    assert all(finding.settled for finding in settle_alone(site.fd, "main").findings)
+    assert site.path.read_bytes() == OLD
+    assert site.kept() == []
+
+
+def test_an_older_line_that_does_not_tell_its_bytes_is_not_said_again(bare: Site) -> None:
+    with (bare.folder / JOURNAL / "1-x-1.jsonl").open("ab") as file:
+        append_fact(file.fileno(), {"v": 1, "event": "stored", "seq": 5, "path": PATH})
+    bare.replace()
+    assert bare.end(refused=True)
+    assert bare.latest()["seq"] == 5
+
+
+def test_a_damaged_record_beside_a_content_is_no_fault_of_the_disk(site: Site) -> None:
+    left(site)
+    record = site.folder / replaced.where(PATH)
+    record.write_bytes(b'{"path":"1.2/3')
+    settlement = site.of.left_at(PATH)
+    assert settlement is not None
+    with pytest.raises(replaced.TornError) as refused:
+        settlement.attempt()
+    assert refused.value.errno == errno.ENOTRECOVERABLE
+    (finding,) = settle_alone(site.fd, "verify").findings
+    assert "move both files out of the store" in finding.why
+    assert site.path.read_bytes() == NEW
+
+
+def test_no_descriptor_is_left_by_a_copy_that_fails(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "link", _no_link)
+    monkeypatch.setattr(os, "dup", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        site.of.keep(PATH, LOCK)
+    assert site.kept() == []
 
 
 # Buffered -----------------------------------------------------------------------------------------
