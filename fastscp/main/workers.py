@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from dataclasses import dataclass, field
@@ -444,15 +445,21 @@ class Workers:
     async def _settle_replaced(self) -> None:
         """End the replacements that a dead worker had in hand, before anybody meets its files."""
         self._settlings += 1
+        own_fd = -1
         try:
+            # Nobody waits for the thread at the end, and by then the number may be another file's.
+            own_fd = os.dup(self._store.dir_fd)
             told = await in_thread(
                 settle_beside,
-                self._store.dir_fd,
+                own_fd,
                 f"{self.run_id}-main-{self._settlings}",
                 self._shared.store.next_sequence,
                 self._shared.liveness,
             )
         except OSError as error:
+            # It raises none itself, so there was no thread, or no descriptor.
+            if own_fd >= 0:
+                os.close(own_fd)
             why = f"cannot look for replacements that were not through ({error.strerror})"
             told = (f"{why}: the next instance of their paths, or the next start, settles them",)
         for one in told:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fastscp.store import replaced
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.journal import last_sequence
-from fastscp.store.names import REPLACED, exists
+from fastscp.store.names import REPLACED, descriptor, exists
 from fastscp.store.restore import Lines, Reading, Replaced, Settlement
 from fastscp.store.waits import NotYetError, take_lock
 
@@ -124,15 +124,17 @@ def settle_beside(
 ) -> tuple[str, ...]:
     """Settle what a dead worker left, beside those that live; returns what a log is to say.
 
-    life: names the segment of the lines, never used before. number: gives the next `seq`. batches:
-    of the workers. Never raises OSError.
+    store_fd: closed at the end, for the service may be over by then. life: names the segment of the
+    lines, never used before. number: gives the next `seq`. batches: of the workers. Never raises
+    OSError.
     """
     start, _dash, writer = life.partition("-")
-    lines = Lines(store_fd, start, f"{writer}r", number, "main")
-    try:
-        return settle(Replaced(store_fd, lines, batches)).told
-    finally:
-        lines.close()
+    with descriptor(store_fd):
+        lines = Lines(store_fd, start, f"{writer}r", number, "main")
+        try:
+            return settle(Replaced(store_fd, lines, batches)).told
+        finally:
+            lines.close()
 
 
 def settle(of: Replaced, records: Iterable[Record] | None = None) -> Cleared:

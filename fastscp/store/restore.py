@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RESTORED", "Lines", "Reading", "Replaced", "Secured", "Settled", "Settlement"]
 
+# As many bytes as the service writes to a file of the journal before it begins another.
+_SEGMENT_BYTES: Final = 64 << 20
 # What `duplicate` says in a line that says again what a path holds.
 RESTORED: Final = "restored"
 
@@ -77,32 +79,58 @@ class Lines:
     ) -> None:
         self.number = number
         self._worker = worker
-        self._segments = Segments(store_fd, start, writer, durable=True)
+        self._store_fd = store_fd
+        self._start = start
+        self._writer = writer
+        self._segments: Segments | None = None
         self._lock = threading.Lock()
         self._fd = -1
+        self._size = 0
 
     def write(self, event: str, members: dict[str, Any]) -> None:
         """Append a line. members: all that is not of the line itself.
 
-        Raises OSError; the next line goes to another file then.
+        Raises OSError; the next line goes to another file then, and one without a line goes.
         """
         now = time_text(datetime.now(UTC))
         with self._lock:
+            segments = self._begun()
+            if self._fd >= 0 and self._size >= _SEGMENT_BYTES:
+                self._leave()
             if self._fd < 0:
-                self._fd, _size = self._segments.next()
+                self._fd = segments.open()
             head = {"v": 1, "event": event, "seq": self.number(), "time": now}
             try:
-                append_fact(self._fd, {**head, "worker": self._worker, **members})
+                size = append_fact(self._fd, {**head, "worker": self._worker, **members})
                 os.fdatasync(self._fd)
-                if not self._segments.is_in_place(self._fd):
+                if not segments.is_in_place(self._fd):
                     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), JOURNAL)
             except BaseException:
-                self._fd = -1
+                if self._size:
+                    self._leave()
+                else:
+                    # A bad disk does not fill the journal with files.
+                    fd, self._fd = self._fd, -1
+                    with contextlib.suppress(OSError):
+                        segments.withdraw(fd)
                 raise
+            self._size += size
+
+    def _begun(self) -> Segments:
+        if self._segments is None:
+            # A file system that cannot flush folders is good enough for a buffered service.
+            durable = flush_folder_at(self._store_fd, JOURNAL)
+            self._segments = Segments(self._store_fd, self._start, self._writer, durable=durable)
+        return self._segments
+
+    def _leave(self) -> None:
+        fd, self._fd, self._size = self._fd, -1, 0
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
         """Close the file. Off the loop."""
-        self._segments.close()
+        self._leave()
 
 
 @dataclass

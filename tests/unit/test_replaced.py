@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -459,11 +460,11 @@ def test_a_replacement_in_hand_is_nobody_elses(site: Site) -> None:
     number = shared.store.next_sequence
     shared.store.begin_sequence(300)
     try:
-        assert settle_beside(site.fd, "9-main-1", number, shared.liveness) == ()
+        assert settle_beside(os.dup(site.fd), "9-main-1", number, shared.liveness) == ()
         assert site.path.read_bytes() == NEW
     finally:
         os.close(lock_fd)
-    (said,) = settle_beside(site.fd, "9-main-2", number, shared.liveness)
+    (said,) = settle_beside(os.dup(site.fd), "9-main-2", number, shared.liveness)
     assert "1 paths hold the older content again" in said
     assert site.holds(OLD)
     del shared, number
@@ -510,6 +511,53 @@ def test_what_has_its_name_is_never_overwritten(site: Site) -> None:
         site.of.keep(PATH, LOCK)
     assert orphan.read_bytes() == b"something else"
     assert site.path.read_bytes() == OLD
+
+
+# Lines that say it again --------------------------------------------------------------------------
+
+
+def test_a_file_system_that_flushes_no_folder(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def only_files(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    site.replace()
+    site.journal(NEW, site.of.lines.number())
+    assert site.end(refused=True)
+    assert site.holds(OLD)
+    assert site.latest()["duplicate"] == RESTORED
+
+
+def test_a_disk_that_refuses_lines_does_not_fill_the_journal_with_files(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    names = set(os.listdir(site.folder / JOURNAL))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        for _ in range(5):
+            with pytest.raises(OSError, match="Input/output"):
+                site.of.lines.write("stored", {"path": PATH})
+    assert set(os.listdir(site.folder / JOURNAL)) == names
+    site.of.lines.write("stored", {"path": PATH})
+    assert len(os.listdir(site.folder / JOURNAL)) == len(names) + 1
+
+
+def test_lines_go_to_another_file_when_one_is_full(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "_SEGMENT_BYTES", 200)
+    for _ in range(6):
+        site.of.lines.write("stored", {"path": PATH})
+    files = list((site.folder / JOURNAL).glob("t-r-*"))
+    assert len(files) > 1
+    assert sum(len(file.read_bytes().splitlines()) for file in files) == 6
 
 
 # What nobody can tell ----------------------------------------------------------------------------
