@@ -455,6 +455,7 @@ class Workers:
                 f"{self.run_id}-main-{self._settlings}",
                 self._shared.store.next_sequence,
                 self._shared.liveness,
+                self._shared.doubts,
             )
         except OSError as error:
             # It raises none itself, so there was no thread, or no descriptor.

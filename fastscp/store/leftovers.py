@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.store import replaced
 from fastscp.store.findings import Finding, Kind, reason
+from fastscp.store.flushes import Flushes
 from fastscp.store.journal import last_sequence
 from fastscp.store.names import REPLACED, descriptor, exists
 from fastscp.store.restore import Lines, Reading, Replaced, Settlement
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from fastscp.store.replaced import Record
     from fastscp.store.waits import Batches
+    from fastscp_ext import Doubts
 
 __all__ = ["Cleared", "is_anything_left", "settle", "settle_alone", "settle_beside"]
 
@@ -120,19 +122,23 @@ def _remove_torn(store_fd: int, stem: str) -> Finding:
 
 
 def settle_beside(
-    store_fd: int, life: str, number: Callable[[], int], batches: Batches
+    store_fd: int,
+    life: str,
+    number: Callable[[], int],
+    batches: Batches,
+    doubts: Doubts | None = None,
 ) -> tuple[str, ...]:
     """Settle what a dead worker left, beside those that live; returns what a log is to say.
 
     store_fd: closed at the end, for the service may be over by then. life: names the segment of the
-    lines, never used before. number: gives the next `seq`. batches: of the workers. Never raises
-    OSError.
+    lines, never used before. number: gives the next `seq`. batches, doubts: of the workers. Never
+    raises OSError.
     """
     start, _dash, writer = life.partition("-")
     with descriptor(store_fd):
         lines = Lines(store_fd, start, f"{writer}r", number, "main")
         try:
-            return settle(Replaced(store_fd, lines, batches)).told
+            return settle(Replaced(store_fd, lines, batches, Flushes(store_fd, doubts))).told
         finally:
             lines.close()
 

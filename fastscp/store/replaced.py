@@ -34,7 +34,6 @@ from fastscp.store.names import (
     descriptor,
     exists,
     flush_folder,
-    flush_folder_at,
     holder,
     names_in,
     open_file,
@@ -45,6 +44,8 @@ from fastscp.store.names import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastscp.store.flushes import Flushes
+
 __all__ = [
     "Left",
     "Record",
@@ -52,7 +53,6 @@ __all__ = [
     "UnsureError",
     "decide_undo",
     "drop",
-    "flush_way",
     "has_kept",
     "has_same_bytes",
     "highest",
@@ -119,13 +119,14 @@ class Left:
 # Keeping -----------------------------------------------------------------------------------------
 
 
-def keep(store_fd: int, path: str, lock: int, sequence: int) -> None:
+def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
     """Keep what the file at a path holds, and say so in a record; both are flushed.
 
     What is in the file, the caller has flushed. The path must have no record. Raises OSError, and
     as far as possible nothing is left then.
     """
-    stem = stem_of(path)
+    flushes.check(REPLACED)
+    store_fd, stem = flushes.store_fd, stem_of(path)
     with _folder(store_fd, make=True) as folder_fd, descriptor(open_file(path, store_fd)) as fd:
         if exists(stem + _KEPT, folder_fd):
             raise OSError(
@@ -136,12 +137,12 @@ def keep(store_fd: int, path: str, lock: int, sequence: int) -> None:
             raise OSError(errno.EEXIST, "is there already", f"{REPLACED}/{stem}{_RECORD}")
         try:
             _write(folder_fd, stem + _RECORD, Record(path, lock, sequence, _last_segment(store_fd)))
-            flush_folder(folder_fd)
+            flushes.folder(REPLACED)
             _keep_content(store_fd, path, fd, folder_fd, stem)
-            flush_folder(folder_fd)
+            flushes.folder(REPLACED)
         except OSError:
             with contextlib.suppress(OSError):
-                _drop(folder_fd, stem)
+                _drop(flushes, folder_fd, stem)
             raise
 
 
@@ -203,19 +204,19 @@ def _double(name: str, from_fd: int, fd: int, folder_fd: int, stem: str) -> None
 # Ending it ---------------------------------------------------------------------------------------
 
 
-def drop(store_fd: int, path: str) -> None:
+def drop(flushes: Flushes, path: str) -> None:
     """Let go of the older content: the newer line is flushed, or it is back at its path.
 
     Raises OSError, and then the record may be left.
     """
-    with _folder(store_fd) as folder_fd:
-        _drop(folder_fd, stem_of(path))
+    with _folder(flushes.store_fd) as folder_fd:
+        _drop(flushes, folder_fd, stem_of(path))
 
 
-def _drop(folder_fd: int, stem: str) -> None:
+def _drop(flushes: Flushes, folder_fd: int, stem: str) -> None:
     gone = [_unlinked(stem + suffix, folder_fd) for suffix in (_KEPT, _COPY)]
     if any(gone):
-        flush_folder(folder_fd)
+        flushes.folder(REPLACED)
     for suffix in (_RECORD, _UNDO):
         _unlinked(stem + suffix, folder_fd)
 
@@ -229,7 +230,7 @@ def _unlinked(name: str, folder_fd: int) -> bool:
     return True
 
 
-def decide_undo(store_fd: int, record: Record) -> None:
+def decide_undo(flushes: Flushes, record: Record) -> None:
     """Have it on stable storage that the older content is to come back, whatever the journal says.
 
     The line of a refused newer instance may be in the journal all the same. Raises OSError.
@@ -237,21 +238,22 @@ def decide_undo(store_fd: int, record: Record) -> None:
     if record.undo:
         return
     stem = stem_of(record.path)
-    with _folder(store_fd) as folder_fd:
+    with _folder(flushes.store_fd) as folder_fd:
         # One that is not whole: this was begun before.
         _unlinked(stem + _UNDO, folder_fd)
         _write(folder_fd, stem + _UNDO, record)
-        flush_folder(folder_fd)
+        flushes.folder(REPLACED)
 
 
-def put_back(store_fd: int, path: str) -> None:
+def put_back(flushes: Flushes, path: str) -> None:
     """Give the older content its path again, flushed; nothing where it has it. Raises OSError.
 
-    It stays kept meanwhile: the two folders may reach the disk apart from each other.
+    It stays kept meanwhile: the two folders may reach the disk apart from each other. It has the
+    path again even where a folder above cannot be flushed any more, and then OSError says so.
     """
-    stem = stem_of(path)
+    store_fd, stem = flushes.store_fd, stem_of(path)
     with _folder(store_fd) as folder_fd:
-        if exists(stem + _KEPT, folder_fd):
+        if exists(stem + _KEPT, folder_fd) and not _has_file(store_fd, path):
             _make_way(store_fd, path)
             with (
                 descriptor(open_file(stem + _KEPT, folder_fd)) as fd,
@@ -259,7 +261,15 @@ def put_back(store_fd: int, path: str) -> None:
             ):
                 _double(stem + _KEPT, folder_fd, fd, folder_fd, stem)
                 os.rename(stem + _COPY, name, src_dir_fd=folder_fd, dst_dir_fd=into_fd)
-    flush_way(store_fd, path)
+    flushes.way(path)
+
+
+def _has_file(store_fd: int, path: str) -> bool:
+    """Whether the path has the very file that is kept."""
+    with _both(store_fd, path) as (kept_fd, fd):
+        if kept_fd < 0 or fd < 0:
+            return False
+        return os.path.samestat(os.fstat(kept_fd), os.fstat(fd))
 
 
 def _make_way(store_fd: int, path: str) -> None:
@@ -271,14 +281,6 @@ def _make_way(store_fd: int, path: str) -> None:
             contextlib.suppress(FileExistsError),
         ):
             os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
-
-
-def flush_way(store_fd: int, path: str) -> None:
-    """Flush the folders above a path, from the innermost to the store itself. Raises OSError."""
-    while path:
-        path = path.rpartition("/")[0]
-        with contextlib.suppress(FileNotFoundError):
-            flush_folder_at(store_fd, path)
 
 
 # Looking -----------------------------------------------------------------------------------------
@@ -334,10 +336,9 @@ def is_kept_at(store_fd: int, path: str) -> bool:
 
     True also where nothing has the path. False where nothing is kept. Raises OSError.
     """
-    with _both(store_fd, path) as (kept_fd, fd):
-        if kept_fd < 0 or fd < 0:
-            return kept_fd >= 0
-        return os.path.samestat(os.fstat(kept_fd), os.fstat(fd))
+    if not exists(path, store_fd):
+        return has_kept(store_fd, path)
+    return _has_file(store_fd, path)
 
 
 def has_same_bytes(store_fd: int, path: str) -> bool:

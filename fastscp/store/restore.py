@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.store import replaced
+from fastscp.store.flushes import Flushes
 from fastscp.store.journal import (
     SUFFIX,
     Segments,
@@ -289,22 +290,33 @@ class Settled:
 
 
 class Replaced:
-    """The replacements of one process. batches: those that may still write lines; None: none."""
+    """The replacements of one process.
 
-    def __init__(self, store_fd: int, lines: Lines, batches: Batches | None = None) -> None:
+    batches: those that may still write lines; None: none. flushes: of the process; None: it has no
+    others.
+    """
+
+    def __init__(
+        self,
+        store_fd: int,
+        lines: Lines,
+        batches: Batches | None = None,
+        flushes: Flushes | None = None,
+    ) -> None:
         self.store_fd = store_fd
         self.lines = lines
         self.batches = batches
+        self.flushes = flushes or Flushes(store_fd)
 
     def keep(self, path: str, lock: int) -> None:
         """Keep what the file at a path holds, before another one takes the path. Raises OSError."""
-        replaced.keep(self.store_fd, path, lock, self.lines.number())
+        replaced.keep(self.flushes, path, lock, self.lines.number())
 
     def failed(self, path: str) -> None:
         """Let go of what was kept, if nothing took the path; else it is left to be settled."""
         with contextlib.suppress(OSError):
             if _is_unchanged(self.store_fd, path):
-                replaced.drop(self.store_fd, path)
+                replaced.drop(self.flushes, path)
 
     def left_at(self, path: str) -> Settlement | None:
         """What settles the replacement that an earlier holder of the path's lock left, if any."""
@@ -322,6 +334,7 @@ class Settlement:
         self.path = path
         self._of = of
         self._store_fd = of.store_fd
+        self._flushes = of.flushes
         self._refused = refused
         self._doubt: Doubt | None = None
 
@@ -348,7 +361,7 @@ class Settlement:
         if self._refused is None:
             self._refused = record.undo or not self._has_newer(record, reading)
         if not self._refused:
-            replaced.drop(self._store_fd, self.path)
+            replaced.drop(self._flushes, self.path)
             return Settled(self.path, undone=False)
         try:
             self._undo(record, reading)
@@ -373,14 +386,12 @@ class Settlement:
             # No second name was to be had, so it is a copy that is kept.
             return False
         try:
-            with descriptor(open_file(self.path, self._store_fd)) as fd:
-                os.fsync(fd)
+            self._flushes.file(self.path)
         except FileNotFoundError:
             return False
-        replaced.flush_way(self._store_fd, self.path)
-        with descriptor(open_file(f"{JOURNAL}/{known.segment}", self._store_fd)) as fd:
-            os.fsync(fd)
-        flush_folder_at(self._store_fd, JOURNAL)
+        self._flushes.way(self.path)
+        self._flushes.file(f"{JOURNAL}/{known.segment}", is_instance=False)
+        self._flushes.folder(JOURNAL)
         return True
 
     def _is_unchanged(self) -> bool:
@@ -398,7 +409,7 @@ class Settlement:
         """Raises NotYetError, OSError."""
         if self._doubt is None:
             self._decide(record, reading)
-            replaced.put_back(self._store_fd, self.path)
+            replaced.put_back(self._flushes, self.path)
         else:
             reading = Reading(self._store_fd, [record])
         self._wait()
@@ -408,7 +419,7 @@ class Settlement:
             self._wait()
             known = Reading(self._store_fd, [record]).of(self.path)
         self._say_again(known)
-        replaced.drop(self._store_fd, self.path)
+        replaced.drop(self._flushes, self.path)
 
     def _decide(self, record: Record, reading: Reading) -> None:
         """Note that the older content comes back, though a newer line may stand in the journal.
@@ -416,7 +427,7 @@ class Settlement:
         A disk that is full takes no note, and no line either: then the journal says the same.
         """
         try:
-            replaced.decide_undo(self._store_fd, record)
+            replaced.decide_undo(self._flushes, record)
         except OSError:
             if reading.of(self.path).newer is not None:
                 raise
@@ -482,17 +493,21 @@ _OF_THE_LINE: Final = frozenset({"v", "event", "seq", "time", "worker", "duplica
 class Secured:
     """Flushes what a buffered commit wrote, for an instance that took the place of another one.
 
-    stem: what the names of the life's buffered segments begin with. For all threads.
+    stem: what the names of the life's buffered segments begin with. flushes: of the process. For
+    all threads.
     """
 
-    def __init__(self, store_fd: int, stem: str) -> None:
+    def __init__(self, store_fd: int, stem: str, flushes: Flushes | None = None) -> None:
         self._store_fd = store_fd
         self._stem = f"{stem}-"
+        self._flushes = flushes or Flushes(store_fd)
         self._sizes: dict[str, int] = {}
+        # What a segment held when a flush of it failed: no other flush says anything of that.
+        self._lost: dict[str, int] = {}
 
     def flush(self, path: str) -> None:
         """Flush the folders above a path, and the lines written so far. Raises OSError."""
-        replaced.flush_way(self._store_fd, path)
+        self._flushes.way(path)
         with descriptor(open_folder(JOURNAL, self._store_fd)) as folder_fd:
             names = [name for name in names_in(folder_fd) if name.startswith(self._stem)]
             if not names or not self._sizes.keys() <= set(names):
@@ -502,6 +517,18 @@ class Secured:
                 with descriptor(open_file(name, folder_fd)) as fd:
                     size = os.fstat(fd).st_size
                     if self._sizes.get(name) != size:
-                        os.fdatasync(fd)
+                        self._flush(fd, name)
                         self._sizes[name] = size
-        flush_folder_at(self._store_fd, JOURNAL)
+            for name, size in list(self._lost.items()):
+                *_, last = -1, *(at for at, _fact in facts_about(folder_fd, name, path))
+                if 0 <= last < size:
+                    raise OSError(errno.EIO, "a flush of the line failed before", JOURNAL)
+        self._flushes.folder(JOURNAL)
+
+    def _flush(self, fd: int, name: str) -> None:
+        try:
+            os.fdatasync(fd)
+        except OSError:
+            # Also what was written meanwhile.
+            self._lost[name] = os.fstat(fd).st_size
+            raise

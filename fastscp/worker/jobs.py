@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from fastscp.log import caused
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
+from fastscp.store.flushes import Flushes
 from fastscp.store.index import IndexedJournal
 from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
 from fastscp.store.restore import Lines, Replaced, Secured, Settled, Settlement
@@ -141,8 +142,9 @@ class Jobs:
         writer = setup.life.removeprefix(f"{setup.run}-")
         number = shared.store.next_sequence
         self._lines = Lines(store_fd, setup.run, f"{writer}r", number, f"w{setup.worker}")
-        self._replaced = Replaced(store_fd, self._lines, shared.liveness)
-        self._secured = Secured(store_fd, f"{setup.run}-{writer}b")
+        flushes = Flushes(store_fd, shared.doubts, self.refused)
+        self._replaced = Replaced(store_fd, self._lines, shared.liveness, flushes)
+        self._secured = Secured(store_fd, f"{setup.run}-{writer}b", flushes)
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
         self._replacements = Lane("replace", _HELPERS, self._settle, self._settled)
         self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
@@ -230,7 +232,8 @@ class Jobs:
     def refused(self, folder: str, error_no: int, lasting: bool, everything: bool) -> None:
         """Tell of a folder that could not be flushed, and mark it where that is lasting.
 
-        Called by a thread of the commit. everything: no folder gets anything from now on.
+        Called by a thread of the commit, or by a helper. everything: no folder gets anything from
+        now on.
         """
         shown = self._shown(folder)
         # Once for each folder: no worker comes here again for the same one.

@@ -149,7 +149,8 @@ def test_a_refused_newer_one_changes_nothing(
             service.control.clear()
             one = pair(number)
             assert put(peer, 1, one.old) == 0
-            error = errno.ENOSPC if what == "the flush of the directory" else errno.EIO
+            is_folder = kind == FLUSH and path in ("/replaced", "/store/1.2.")
+            error = errno.ENOSPC if is_folder else errno.EIO
             rule = service.control.rule([kind], FAIL, error=error, path=path, skip=skip, left=1)
             assert put(peer, 2, one.new) == 0xA700, what
             assert service.control.hits(rule) == 1, what

@@ -13,12 +13,14 @@ import pytest
 
 from fastscp.store import replaced, restore
 from fastscp.store.findings import Kind
+from fastscp.store.flushes import Flushes
 from fastscp.store.journal import append_fact, find_path
 from fastscp.store.leftovers import settle_alone, settle_beside
 from fastscp.store.names import JOURNAL, REPLACED
 from fastscp.store.reading import describe
 from fastscp.store.repair import repair
 from fastscp.store.restore import RESTORED, Secured, Settlement
+from fastscp.store.unflushed import Marks
 from fastscp.store.verify import verify
 from fastscp.store.waits import lock_of, take_lock
 from fastscp.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -558,6 +560,117 @@ def test_lines_go_to_another_file_when_one_is_full(
     files = list((site.folder / JOURNAL).glob("t-r-*"))
     assert len(files) > 1
     assert sum(len(file.read_bytes().splitlines()) for file in files) == 6
+
+
+# A flush that failed ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def failing(path: Path, name: str = "fsync") -> Iterator[list[int]]:
+    """The first flush of a folder or file fails, and no other does; gives one 1 for each try."""
+    inode = path.stat().st_ino
+    tried: list[int] = []
+    flush = getattr(os, name)
+
+    def first_fails(fd: int) -> None:
+        if os.fstat(fd).st_ino == inode:
+            tried.append(1)
+            if len(tried) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, name, first_fails)
+        yield tried
+
+
+def test_a_folder_whose_flush_failed_is_not_trusted_by_the_next_flush(site: Site) -> None:
+    """The older content has its path again, and stays kept until the folder can be trusted."""
+    site.replace()
+    site.journal(NEW, site.of.lines.number())
+    with failing(site.path.parent) as tried:
+        with pytest.raises(OSError, match="Input/output"):
+            site.of.flushes.way(PATH)
+        for _ in range(2):
+            with pytest.raises(OSError, match="failed before"):
+                Settlement(site.of, PATH, refused=True).attempt()
+        # Nor by another process, or another life of this boot.
+        (finding,) = settle_alone(site.fd, "main").findings
+        assert "failed before" in finding.why
+        assert len(tried) == 1
+    assert site.path.read_bytes() == OLD
+    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
+    marks = Marks(site.fd)
+    (mark,) = marks.left()
+    assert (mark.what, mark.path) == ("folder", "1.2/3.4")
+    marks.lift(mark)
+    assert settle_alone(site.fd, "main").findings[0].settled
+    assert site.holds(OLD)
+
+
+def test_the_workers_know_of_a_folder_whose_flush_failed(site: Site) -> None:
+    shared = Shared()
+    told: list[Any] = []
+    flushes = Flushes(site.fd, shared.doubts, lambda *what: told.append(what))
+    with failing(site.path.parent), pytest.raises(OSError, match="Input/output"):
+        flushes.way(PATH)
+    assert told == [("1.2/3.4", errno.EIO, True, False)]
+    assert shared.doubts.refuses("1.2/3.4")
+    with pytest.raises(OSError, match="failed before"):
+        Flushes(site.fd, shared.doubts).folder("1.2/3.4")
+    del shared, flushes
+
+
+def test_want_of_space_says_nothing_of_the_disk(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="No space"):
+            site.of.flushes.folder("")
+    site.of.flushes.folder("")
+    assert Marks(site.fd).left() == ()
+
+
+def test_where_older_contents_are_kept_nothing_more_is_kept_after_a_failed_flush(
+    site: Site,
+) -> None:
+    (site.folder / REPLACED).mkdir()
+    with failing(site.folder / REPLACED):
+        for why in ("Input/output", "failed before"):
+            with pytest.raises(OSError, match=why):
+                site.of.keep(PATH, LOCK)
+    assert site.path.read_bytes() == OLD
+
+
+def test_a_newer_file_whose_flush_failed_is_not_trusted(site: Site) -> None:
+    left(site)
+    site.journal(NEW, 200)
+    with failing(site.path):
+        for why in ("Input/output", "failed before"):
+            (finding,) = settle_alone(site.fd, "main").findings
+            assert why in finding.why
+    assert Marks(site.fd).left()[0].path == PATH
+    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
+
+
+def test_a_line_whose_flush_failed_is_not_trusted(site: Site) -> None:
+    segment = site.folder / JOURNAL / "1-w200-1.jsonl"
+    site.replace()
+    site.journal(NEW, 200)
+    secured = Secured(site.fd, "1-w200")
+    with failing(segment, "fdatasync"):
+        for why in ("Input/output", "failed before"):
+            with pytest.raises(OSError, match=why):
+                secured.flush(PATH)
+        # What is written afterwards the next flush takes along.
+        site.journal(NEW, 201)
+        with segment.open("ab") as file:
+            file.write((site.folder / JOURNAL / "1-w201-1.jsonl").read_bytes())
+        secured.flush(PATH)
 
 
 # What nobody can tell ----------------------------------------------------------------------------
