@@ -161,6 +161,8 @@ _PATH: Final = b'"path":"'
 # What a checksum ends a line with.
 _CRC: Final = b',"crc":"'
 _CRC_BYTES: Final = len(_CRC) + len(b'01234567"}')
+# Paths for which a segment is looked through one after the other, without the interpreter.
+_FEW: Final = 8
 # Above the number of any line.
 _ANY: Final = 1 << 64
 # A repair leaves the damaged lines under such a name, which no reader takes for the journal's.
@@ -170,7 +172,7 @@ _REPAIRED: Final = f"{SUFFIX}.damaged"
 class Reading:
     """What the journal says of the paths of some records; read once, as much as is asked for.
 
-    Nobody may be about to write a line of these paths.
+    Nobody may be about to write a line of these paths. For all threads.
     """
 
     def __init__(self, store_fd: int, records: Collection[Record]) -> None:
@@ -178,12 +180,14 @@ class Reading:
         self._records = records
         self._known: dict[str, Known] | None = None
         self._damaged: int | None = None
+        self._lock = threading.Lock()
 
     def of(self, path: str) -> Known:
         """What it says of one path. Raises OSError."""
-        if self._known is None:
-            self._known = _known_of(self._store_fd, self._records)
-        return self._known[path]
+        with self._lock:
+            if self._known is None:
+                self._known = _known_of(self._store_fd, self._records)
+            return self._known[path]
 
     def doubt(self, record: Record) -> str:
         """Why a line above the record's number may have been lost, "": none was. Raises OSError."""
@@ -217,10 +221,10 @@ def _known_of(store_fd: int, records: Collection[Record]) -> dict[str, Known]:
 
 def _facts(folder_fd: int, name: str, paths: Collection[str]) -> Iterator[dict[str, Any]]:
     """The facts of a segment that say what the files at these paths are."""
-    if len(paths) == 1:
-        (path,) = paths
-        for _offset, fact in facts_about(folder_fd, name, path):
-            yield fact
+    if len(paths) <= _FEW:
+        for path in paths:
+            for _offset, fact in facts_about(folder_fd, name, path):
+                yield fact
         return
     wanted = set(map(path_bytes, paths))
     for line in _lines_in(folder_fd, name):

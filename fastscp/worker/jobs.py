@@ -9,9 +9,11 @@ own, beside the long compressions.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -21,7 +23,8 @@ from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
 from fastscp.store.index import IndexedJournal
 from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
-from fastscp.store.restore import Lines, Replaced, Secured, Settled, Settlement
+from fastscp.store.replaced import read_record
+from fastscp.store.restore import Lines, Reading, Replaced, Secured, Settled, Settlement
 from fastscp.store.unflushed import Marks
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
@@ -95,7 +98,8 @@ class _Comparison:
 class _Replacing:
     """An instance in the place of another one, whose content goes or comes back.
 
-    error_no: why it cannot be kept though the commit did not fail, 0: it can.
+    error_no: why it cannot be kept though the commit did not fail, 0: it can. reading: of the
+    journal, for all that were refused and waited at the same time.
     """
 
     replacement: Replacement
@@ -105,6 +109,7 @@ class _Replacing:
     is_due: bool
     error_no: int = 0
     again_s: float = _AGAIN_S
+    reading: Reading | None = None
 
 
 @dataclass(eq=False)
@@ -145,6 +150,9 @@ class Jobs:
         flushes = Flushes(store_fd, shared.doubts, self.refused)
         self._replaced = Replaced(store_fd, self._lines, shared.liveness, flushes)
         self._secured = Secured(store_fd, f"{setup.run}-{writer}b", flushes)
+        # Refused, and nobody has looked into the journal for them.
+        self._unread: list[_Replacing] = []
+        self._sharing = threading.Lock()
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
         self._replacements = Lane("replace", _HELPERS, self._settle, self._settled)
         self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
@@ -212,6 +220,9 @@ class Jobs:
         is_due = not replacement.refused and not replacement.rules.durable
         job = _Replacing(replacement, settlement, replacement.association, replacement.path, is_due)
         self._under_way += 1
+        if replacement.refused:
+            with self._sharing:
+                self._unread.append(job)
         self._replacements.add(job.association, job)
 
     def compress(self, compression: Compression) -> None:
@@ -333,7 +344,25 @@ class Jobs:
                 # What comes again is written and named anew: another flush would mean nothing.
                 self._doubts.doubt(job.path)
                 job.settlement.refuse()
-        return job.settlement.attempt()
+        if job.reading is None and job.replacement.refused:
+            self._share_reading()
+        return job.settlement.attempt(job.reading)
+
+    def _share_reading(self) -> None:
+        """Have the journal read once for all that are refused and wait; in a thread.
+
+        A disk that is full refuses many at once, and the journal may be long.
+        """
+        with self._sharing:
+            jobs, self._unread = self._unread, []
+            known = {}
+            for job in jobs:
+                # What goes wrong here, the settlement meets again and tells.
+                with contextlib.suppress(OSError):
+                    known[job.path] = read_record(self._store_fd, job.path)
+            reading = Reading(self._store_fd, known.values())
+            for job in jobs:
+                job.reading = reading if job.path in known else None
 
     def _settled(self, job: _Replacing, future: asyncio.Future[Settled | None]) -> None:
         try:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp.store import duplicates
+from fastscp.store import duplicates, restore
 from fastscp.store.compress import SLICE, PartCompression
+from fastscp.store.journal import append_fact
+from fastscp.store.names import JOURNAL
 from fastscp.store.waits import take_lock
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.turns import Lane, Turns
@@ -305,6 +307,67 @@ def test_a_small_compression_waits_for_a_few_slices_of_large_ones(
         await site.close()
 
     asyncio.run(run())
+
+
+class Refused:
+    """Stands for a Replacement whose newer instance was refused."""
+
+    refused = True
+
+    def __init__(self, told: list[Any], path: str) -> None:
+        self.path = path
+        self.association = 1
+        self.rules = SimpleNamespace(durable=True)
+        self._told = told
+
+    def settled(self, error_no: int) -> None:
+        self._told.append((self.path, error_no))
+
+
+@pytest.mark.usefixtures("no_descriptor_left")
+@pytest.mark.parametrize("count", [3, 20])
+def test_the_journal_is_read_once_for_all_that_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    gate = threading.Event()
+    read: list[int] = []
+    settle, known_of = Jobs._settle, restore._known_of
+
+    def gated(jobs: Jobs, job: Any) -> Any:
+        gate.wait(SECONDS)
+        return settle(jobs, job)
+
+    def noted(store_fd: int, records: Any) -> Any:
+        read.append(len(records))
+        return known_of(store_fd, records)
+
+    monkeypatch.setattr(Jobs, "_settle", gated)
+    monkeypatch.setattr(restore, "_known_of", noted)
+    monkeypatch.setattr(restore, "Doubt", lambda _batches: SimpleNamespace(look=lambda: None))
+
+    async def run() -> None:
+        site = Site(tmp_path)
+        (tmp_path / JOURNAL).mkdir()
+        paths = [f"{n}.dcm" for n in range(count)]
+        header = build_meta(CT.encode(), b"1.2.3", ELE.encode(), b"1.9", b"V", b"S", b"US")
+        with (tmp_path / JOURNAL / "0-w0-1.jsonl").open("ab") as file:
+            for path in paths:
+                (tmp_path / path).write_bytes(header + data_set())
+                fact = {"v": 1, "event": "stored", "seq": 0, "path": path, "bytes": 1}
+                append_fact(file.fileno(), fact)
+        for path in paths:
+            site.jobs._replaced.keep(path, duplicates.lock_of(path))
+            (tmp_path / path).unlink()
+            replacement: Any = Refused(site.told, path)
+            site.jobs.replaced(replacement)
+        gate.set()
+        await site.settled()
+        assert sorted(site.told) == sorted((path, 0) for path in paths)
+        assert all((tmp_path / path).read_bytes() == header + data_set() for path in paths)
+        await site.close()
+
+    asyncio.run(run())
+    assert read == [count]
 
 
 @pytest.mark.usefixtures("no_descriptor_left")
