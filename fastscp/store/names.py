@@ -60,6 +60,7 @@ __all__ = [
     "names_in",
     "open_file",
     "open_folder",
+    "own_folder",
     "read_folder",
     "status_at",
 ]
@@ -121,6 +122,32 @@ def home(dir_fd: int) -> Iterator[int]:
     """The folder that holds no instances, as a descriptor. Raises OSError."""
     with descriptor(open_folder(HOME, dir_fd)) as home_fd:
         yield home_fd
+
+
+@contextlib.contextmanager
+def own_folder(path: str, dir_fd: int, *, make: bool = False) -> Iterator[int]:
+    """A folder of the service's own, as a descriptor; make: where it is not there. Raises OSError.
+
+    One that is made here is flushed into the folder around it, or goes again.
+    """
+    try:
+        fd = open_folder(path, dir_fd)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with holder(path, dir_fd) as (above_fd, name):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
+            try:
+                flush_folder(above_fd)
+            except OSError:
+                # The next one finds it missing, and not with a name that may not last.
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=above_fd)
+                raise
+        fd = open_folder(path, dir_fd)
+    with descriptor(fd):
+        yield fd
 
 
 @contextlib.contextmanager

@@ -30,12 +30,12 @@ from fastscp.store.names import (
     exists,
     flush_folder,
     holder,
-    home,
     names_in,
     open_folder,
+    own_folder,
     status_at,
 )
-from fastscp.store.unflushed import Marks, mark_name
+from fastscp.store.unflushed import LIFTED_BY, Marks, mark_name
 from fastscp_ext import exchange, rename_noreplace
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "renew"]
 
-_ANEW: Final = ANEW.rpartition("/")[2]
-_ELSE: Final = "restart the machine, or unmount the file system and mount it again"
-_CHECK: Final = f"check the disk; {_ELSE}"
+_CHECK: Final = f"check the disk; {LIFTED_BY}"
 _UNSURE: Final = "its names were not sure to be on the disk"
 _MADE: Final = "made anew"
 
@@ -103,7 +101,7 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
             continue
         if mark.what != "folder" or not mark.path:
             again = "move it away and have it sent again, or " if mark.what == "file" else ""
-            yield _found(mark, f"{again}{_ELSE}")
+            yield _found(mark, f"{again}{LIFTED_BY}")
         elif failed:
             yield _found(mark, failed)
         else:
@@ -236,13 +234,9 @@ def _discard(anew_fd: int, name: str) -> None:
 @contextlib.contextmanager
 def _anew(dir_fd: int) -> Iterator[int]:
     """The folder for what is made anew; it goes again where it is empty."""
-    with home(dir_fd) as home_fd:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(_ANEW, FOLDER_MODE, dir_fd=home_fd)
-            flush_folder(home_fd)
-        try:
-            with descriptor(open_folder(_ANEW, home_fd)) as anew_fd:
-                yield anew_fd
-        finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(_ANEW, dir_fd=home_fd)
+    try:
+        with own_folder(ANEW, dir_fd, make=True) as anew_fd:
+            yield anew_fd
+    finally:
+        with contextlib.suppress(OSError), holder(ANEW, dir_fd) as (home_fd, name):
+            os.rmdir(name, dir_fd=home_fd)

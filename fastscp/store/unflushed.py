@@ -22,23 +22,21 @@ import msgspec
 from fastscp.store.names import (
     ANEW,
     FILE_MODE,
-    FOLDER_MODE,
     UNFLUSHED,
-    descriptor,
     exists,
     flush_folder,
-    home,
     names_in,
     open_file,
-    open_folder,
+    own_folder,
     status_at,
 )
 from fastscp_ext import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["Mark", "Marks", "Mounted", "mark_name", "mounted", "tell", "warnings"]
+__all__ = ["LIFTED_BY", "Mark", "Marks", "Mounted", "mark_name", "mounted", "tell", "warnings"]
 
 _SUFFIX: Final = ".json"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -48,7 +46,8 @@ _OF_ONE: Final = ("file", "folder")
 _FILES_MOST: Final = 64
 # No mark is near this: whatever is longer is none.
 _MOST: Final = 1 << 14
-_ELSE: Final = "restart the machine, or unmount the file system and mount it again"
+# What lifts any mark, for an operator.
+LIFTED_BY: Final = "restart the machine, or unmount the file system and mount it again"
 
 What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 
@@ -117,31 +116,31 @@ def warnings(marks: Iterable[Mark]) -> Iterator[str]:
                 yield (
                     f"an earlier run could not flush a stored file {why}, which {UNFLUSHED}/"
                     f"{mark.name} names: it is written anew when it is sent again. Check the disk; "
-                    f"then move the file away and have it sent again, or {_ELSE}"
+                    f"then move the file away and have it sent again, or {LIFTED_BY}"
                 )
             case "folder" if mark.path:
                 yield (
                     f"an earlier run could not flush the folder {mark.shown or mark.name} {why}, "
                     f"so its names may not be on the disk: its instances are answered A700. Check "
                     f"the disk; then run `fastscp verify` without the service, which makes the "
-                    f"folder anew, or {_ELSE}"
+                    f"folder anew, or {LIFTED_BY}"
                 )
             case "folder":
                 yield (
                     f"an earlier run could not flush the store's own folder {why}, so the names in "
                     f"it may not be on the disk: instances that need it flushed again are answered "
-                    f"A700. Check the disk; then {_ELSE}"
+                    f"A700. Check the disk; then {LIFTED_BY}"
                 )
             case "all folders":
                 yield (
                     f"an earlier run could not flush many folders {why}: all instances are "
-                    f"answered A700. Check the disk; then {_ELSE}"
+                    f"answered A700. Check the disk; then {LIFTED_BY}"
                 )
             case "file system":
                 yield (
                     f"an earlier run could not flush the file system {why}: no stored file is "
                     f"taken for one that is sent again, but written anew. Check the disk; then "
-                    f"{_ELSE}"
+                    f"{LIFTED_BY}"
                 )
 
 
@@ -271,11 +270,5 @@ class Marks:
             return False
         return mark.what not in _OF_ONE or self.is_same(mark)
 
-    @contextlib.contextmanager
-    def _folder(self, *, make: bool = False) -> Iterator[int]:
-        if make:
-            with home(self._dir_fd) as home_fd, contextlib.suppress(FileExistsError):
-                os.mkdir(UNFLUSHED.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
-                flush_folder(home_fd)
-        with descriptor(open_folder(UNFLUSHED, self._dir_fd)) as folder_fd:
-            yield folder_fd
+    def _folder(self, *, make: bool = False) -> AbstractContextManager[int]:
+        return own_folder(UNFLUSHED, self._dir_fd, make=make)

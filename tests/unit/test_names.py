@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.store.names import is_own, names_in, read_folder
+from fastscp.store.names import is_own, names_in, own_folder, read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +75,30 @@ def test_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_own(".")
     (tmp_path / "a/.fastscp/b").rmdir()
     assert not is_own(".")
+
+
+def test_a_folder_that_is_not_flushed_into_its_own_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next one that needs it takes it for one that lasts."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    flushed: list[str] = []
+
+    def fsync(folder_fd: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{folder_fd}"))
+        if len(flushed) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    try:
+        with pytest.raises(FileNotFoundError), own_folder("own", fd):
+            pass
+        with pytest.raises(OSError, match="Input/output"), own_folder("own", fd, make=True):
+            pass
+        assert not (tmp_path / "own").exists()
+        for _ in range(2):
+            with own_folder("own", fd, make=True) as own_fd:
+                assert os.path.samestat(os.fstat(own_fd), (tmp_path / "own").stat())
+        assert flushed == [str(tmp_path)] * 2
+    finally:
+        os.close(fd)
