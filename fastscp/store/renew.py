@@ -5,17 +5,21 @@ nothing. So a fresh folder gets every name and is flushed, and takes the old one
 
 1. STORE/.fastscp/anew/<name of the mark> is made, gets a link to each file, and is flushed;
 2. both folders are exchanged in one step;
-3. the directories they are in are flushed, the folders inside the old one move to the new one,
-   which is flushed, and the old one is removed;
-4. the mark goes.
+3. the old one is set aside, as anew/<name of the mark>.<its inode>; the directories they are in
+   are flushed, the folders inside the old one move to the new one, and that is flushed;
+4. the old one is removed, and the mark goes.
 
 Cut off before the second step, all is as it was. After it every file has its name, except those in
 folders that have not moved yet: the next start, or `verify`, goes on with the third step first.
+
+If the new one cannot be flushed either, or the one around it, that is marked as well, and it is
+made anew in its turn. All that was set aside stays until there is a flush that means something.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -27,7 +31,6 @@ from fastscp.store.names import (
     ANEW,
     FOLDER_MODE,
     descriptor,
-    exists,
     flush_folder,
     holder,
     names_in,
@@ -47,8 +50,11 @@ if TYPE_CHECKING:
 __all__ = ["finish", "renew"]
 
 _CHECK: Final = f"check the disk; {LIFTED_BY}"
+_AGAIN: Final = f"check the disk, then run verify once more, or {LIFTED_BY}"
 _UNSURE: Final = "its names were not sure to be on the disk"
 _MADE: Final = "made anew"
+# What a name gets behind it where another file or folder has it, as a version of an instance does.
+_VERSIONS: Final = range(2, 10)
 
 
 def renew(path: Path, dir_fd: int, *, alone: bool, now: Mounted | None = None) -> list[Finding]:
@@ -75,28 +81,31 @@ def finish(dir_fd: int) -> list[Mark]:
 
     The store's lock is held. Before that, what lies in such a folder may be missed. Raises OSError.
     """
-    marks = Marks(dir_fd)
+    return _finish_all(dir_fd, Marks(dir_fd))
+
+
+def _finish_all(dir_fd: int, marks: Marks) -> list[Mark]:
     lifted = []
-    for mark in _deepest_first(marks):
+    for mark in _outermost_first(marks):
         if marks.is_begun(mark):
             with _anew(dir_fd) as anew_fd:
-                _finish(dir_fd, anew_fd, marks, mark)
-            if not marks.is_same(mark):
+                done = _finish(dir_fd, anew_fd, marks, mark)
+            if done:
                 marks.lift(mark)
                 lifted.append(mark)
     return lifted
 
 
 def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
-    """One after the other, so that never more than one is begun."""
+    """One after the other, so that never more than one is begun and can go on."""
     failed = ""
     try:
-        for mark in finish(dir_fd):
+        for mark in _finish_all(dir_fd, marks):
             yield _found(mark, _UNSURE, settled=_MADE)
     except OSError as error:
         failed = f"what was begun cannot be made anew ({reason(error)}): {_CHECK}"
     standing = {mark.name for mark in marks.standing()}
-    for mark in _deepest_first(marks):
+    for mark in _outermost_first(marks):
         if mark.name not in standing:
             continue
         if mark.what != "folder" or not mark.path:
@@ -106,19 +115,22 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
             yield _found(mark, failed)
         else:
             try:
-                _renew(dir_fd, marks, mark)
+                done = _renew(dir_fd, marks, mark)
             except OSError as error:
                 failed = f"it, or one before it, cannot be made anew ({reason(error)}): {_CHECK}"
                 yield _found(mark, failed)
             else:
-                yield _found(mark, _UNSURE, settled=_MADE)
+                if done:
+                    yield _found(mark, _UNSURE, settled=_MADE)
+                else:
+                    yield _found(mark, f"nor could the new one, or the one around it: {_AGAIN}")
     if not failed:
         marks.clear()
 
 
-def _deepest_first(marks: Marks) -> list[Mark]:
-    """So that a folder is whole before it moves into one that is made anew itself."""
-    return sorted(marks.left(), key=lambda mark: mark.path.count("/"), reverse=True)
+def _outermost_first(marks: Marks) -> list[Mark]:
+    """So that a folder is at its path, and that path sure, before it is made anew itself."""
+    return sorted(marks.left(), key=lambda mark: mark.path.count("/"))
 
 
 def _found(mark: Mark, why: str, settled: str = "") -> Finding:
@@ -136,12 +148,15 @@ _WHAT: Final = {
 }
 
 
-def _renew(dir_fd: int, marks: Marks, mark: Mark) -> None:
+def _renew(dir_fd: int, marks: Marks, mark: Mark) -> bool:
+    """Whether it is through; else it waits for the folder around it. Raises OSError."""
     with _anew(dir_fd) as anew_fd:
         if marks.is_same(mark):
             _exchange(dir_fd, anew_fd, mark)
-        _finish(dir_fd, anew_fd, marks, mark)
-    marks.lift(mark)
+        done = _finish(dir_fd, anew_fd, marks, mark)
+    if done:
+        marks.lift(mark)
+    return done
 
 
 def _exchange(dir_fd: int, anew_fd: int, mark: Mark) -> None:
@@ -159,44 +174,87 @@ def _exchange(dir_fd: int, anew_fd: int, mark: Mark) -> None:
         _copy_attributes(old_fd, new_fd)
         _link_files(old_fd, new_fd)
         os.fsync(new_fd)
-    os.fsync(anew_fd)
+    try:
+        os.fsync(anew_fd)
+    except OSError:
+        # Gone with what is in it, so that the next try has another one.
+        _discard(anew_fd, name)
+        raise
     with holder(mark.path, dir_fd) as (above_fd, base):
         exchange(name, base, one_dir_fd=anew_fd, other_dir_fd=above_fd)
 
 
-def _finish(dir_fd: int, anew_fd: int, marks: Marks, mark: Mark) -> None:
-    """Step 3, where the exchange is done; else remove what was begun. Raises OSError."""
+def _finish(dir_fd: int, anew_fd: int, marks: Marks, mark: Mark) -> bool:
+    """Steps 3 and 4, where the exchange is done; else remove what was begun. Raises OSError.
+
+    False: the folder, or the one around it, is in doubt; what was set aside stays.
+    """
     name = mark_name(mark)
+    _set_aside(anew_fd, name, mark)
+    aside = sorted(one for one in names_in(anew_fd) if one.startswith(f"{name}."))
+    if not aside:
+        return not marks.is_in_doubt(mark.path)
+    # The old ones first: what they hold has no other name yet.
+    os.fsync(anew_fd)
+    is_sure = _way_to(dir_fd, marks, mark)
+    with descriptor(open_folder(mark.path, dir_fd)) as new_fd:
+        for one in aside:
+            with descriptor(open_folder(one, anew_fd)) as old_fd:
+                _link_files(old_fd, new_fd)
+                _move_folders(old_fd, new_fd)
+        if marks.is_in_doubt(mark.path) or not _flush(new_fd, marks, mark.path, mark.shown):
+            return False
+    if is_sure:
+        for one in aside:
+            _discard(anew_fd, one)
+    return is_sure
+
+
+def _set_aside(anew_fd: int, name: str, mark: Mark) -> None:
+    """Give the old folder a name of its own where the exchange is done; else remove the new one."""
     try:
         there = status_at(name, anew_fd)
     except FileNotFoundError:
         return
-    with descriptor(open_folder(name, anew_fd)) as old_fd:
-        folders = [one for one in names_in(old_fd) if _is_folder(one, old_fd)]
-        if there.st_ino == mark.inode or folders:
-            # The old one first: what it holds has no other name yet.
-            os.fsync(anew_fd)
-            with holder(mark.path, dir_fd) as (above_fd, base):
-                if not exists(base, above_fd):
-                    os.mkdir(base, FOLDER_MODE, dir_fd=above_fd)
-                above, shown = (one.rpartition("/")[0] for one in (mark.path, mark.shown))
-                _flush(above_fd, marks, above, shown)
-            with descriptor(open_folder(mark.path, dir_fd)) as new_fd:
-                _link_files(old_fd, new_fd)
-                for one in folders:
-                    rename_noreplace(one, one, src_dir_fd=old_fd, dst_dir_fd=new_fd)
-                _flush(new_fd, marks, mark.path, mark.shown)
-        # Else the exchange never came: these are links to files that have their names.
-    _discard(anew_fd, name)
+    with descriptor(open_folder(name, anew_fd)) as fd:
+        has_folders = any(_is_folder(one, fd) for one in names_in(fd))
+    # A copy of a store has other inodes; what is begun has links to files alone.
+    if there.st_ino == mark.inode or has_folders:
+        aside = f"{name}.{there.st_ino:x}"
+        rename_noreplace(name, aside, src_dir_fd=anew_fd, dst_dir_fd=anew_fd)
+    else:
+        _discard(anew_fd, name)
 
 
-def _flush(fd: int, marks: Marks, path: str, shown: str) -> None:
-    """Flush a folder, or mark it: another flush would mean nothing. Raises OSError."""
+def _way_to(dir_fd: int, marks: Marks, mark: Mark) -> bool:
+    """Flush the name of the new folder; False: another flush would mean nothing. Raises OSError.
+
+    If it, or a folder above it, was taken away meanwhile, it is made: others go there.
+    """
+    parts, shown = mark.path.split("/"), mark.shown.split("/")
+    is_sure = True
+    for n in range(len(parts)):
+        is_made = False
+        with holder("/".join(parts[: n + 1]), dir_fd) as (above_fd, name):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
+                is_made = True
+            if is_made or n + 1 == len(parts):
+                above = "/".join(parts[:n])
+                is_sure = is_sure and not marks.is_in_doubt(above)
+                if is_sure:
+                    is_sure = _flush(above_fd, marks, above, "/".join(shown[:n]))
+    return is_sure
+
+
+def _flush(fd: int, marks: Marks, path: str, shown: str) -> bool:
+    """Flush a folder, or mark it: False, and another flush would mean nothing. Raises OSError."""
     try:
         os.fsync(fd)
     except OSError as error:
         marks.leave("folder", path, error.errno or 0, shown)
-        raise
+        return False
+    return True
 
 
 def _copy_attributes(old_fd: int, new_fd: int) -> None:
@@ -215,8 +273,52 @@ def _link_files(old_fd: int, new_fd: int) -> None:
                 os.link(one, one, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
 
 
+def _move_folders(old_fd: int, new_fd: int) -> None:
+    """Move all folders from one folder to another. Raises OSError."""
+    for one in names_in(old_fd):
+        if _is_folder(one, old_fd):
+            _move(one, old_fd, new_fd)
+
+
+def _move(name: str, old_fd: int, new_fd: int) -> None:
+    """Move a file or folder; what has its name there already stays, and gets it inside or beside.
+
+    So nothing is lost: whoever did not find the folder at its path may have made it. Raises OSError
+    (EEXIST): all names beside it are taken.
+    """
+    try:
+        rename_noreplace(name, name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+    except FileExistsError:
+        if _is_folder(name, old_fd) and _is_folder(name, new_fd):
+            with (
+                descriptor(open_folder(name, old_fd)) as inside_fd,
+                descriptor(open_folder(name, new_fd)) as into_fd,
+            ):
+                for one in names_in(inside_fd):
+                    _move(one, inside_fd, into_fd)
+                os.fsync(into_fd)
+            os.rmdir(name, dir_fd=old_fd)
+        elif os.path.samestat(_about(name, old_fd), _about(name, new_fd)):
+            os.unlink(name, dir_fd=old_fd)
+        else:
+            _move_beside(name, old_fd, new_fd)
+
+
+def _move_beside(name: str, old_fd: int, new_fd: int) -> None:
+    """Move what a name is taken for; as another version of it, which `verify` finds."""
+    for version in _VERSIONS:
+        with contextlib.suppress(FileExistsError):
+            rename_noreplace(name, f"{name}~{version}", src_dir_fd=old_fd, dst_dir_fd=new_fd)
+            return
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"{name}~{_VERSIONS[-1]}")
+
+
+def _about(name: str, dir_fd: int) -> os.stat_result:
+    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+
 def _is_folder(name: str, dir_fd: int) -> bool:
-    return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    return stat.S_ISDIR(_about(name, dir_fd).st_mode)
 
 
 def _discard(anew_fd: int, name: str) -> None:

@@ -26,6 +26,7 @@ from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
 from fastscp.store.marks import begin_life, end_life
 from fastscp.store.names import (
+    ANEW,
     BUFFERED,
     HOME,
     IDENTITY,
@@ -133,7 +134,7 @@ class Store:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
-            unflushed = _unflushed(dir_fd)
+            unflushed = _unflushed(path, dir_fd)
             suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
             if durability == "buffered":
                 # Only now: one that was there is an earlier life's, and has another name by now.
@@ -271,9 +272,17 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
     return (begun,)
 
 
-def _unflushed(dir_fd: int) -> tuple[Mark, ...]:
+def _unflushed(path: Path, dir_fd: int) -> tuple[Mark, ...]:
     """What an earlier run could not flush and is not sure yet; marks of it that are over go."""
-    finish(dir_fd)
+    try:
+        finish(dir_fd)
+    except OSError as error:
+        raise StartError(
+            f"{path} has folders that `fastscp verify` had begun to make anew, and they cannot be "
+            f"finished ({error.strerror or error}), so instances in them may be in {ANEW} alone: "
+            f"check the disk and its free space, then start again; if something is in the way, "
+            f"move what is in {ANEW} to its place by hand"
+        ) from error
     marks = Marks(dir_fd)
     marks.clear()
     return marks.standing()

@@ -23,7 +23,6 @@ from fastscp.store.names import (
     ANEW,
     FILE_MODE,
     UNFLUSHED,
-    exists,
     flush_folder,
     names_in,
     open_file,
@@ -258,7 +257,28 @@ class Marks:
 
         Raises OSError.
         """
-        return mark.what == "folder" and exists(f"{ANEW}/{mark_name(mark)}", self._dir_fd)
+        if mark.what != "folder":
+            return False
+        try:
+            with own_folder(ANEW, self._dir_fd) as anew_fd:
+                return mark_name(mark) in {name.partition(".")[0] for name in names_in(anew_fd)}
+        except FileNotFoundError:
+            return False
+
+    def is_in_doubt(self, folder: str) -> bool:
+        """Whether a flush of a folder failed since it was made and mounted. Raises OSError.
+
+        Another flush of it tells nothing then.
+        """
+        now = self._now or mounted(self._dir_fd)
+        for mark in self.left():
+            if mark.boot and (mark.boot, mark.mount) != (now.boot, now.mount):
+                continue
+            if mark.what == "all folders":
+                return True
+            if mark.what == "folder" and mark.path == folder and self.is_same(mark):
+                return True
+        return False
 
     def _holds(self, mark: Mark, now: Mounted) -> bool:
         if not mark.boot:

@@ -97,8 +97,9 @@ def _replaced(store: _Store) -> Iterator[Finding]:
 # read afterwards.
 _BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (
     _lost,
-    _replaced,
+    # First, for the paths of the others are where they seem to be only then.
     _unflushed,
+    _replaced,
 )
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
 
+from fastscp.errors import StartError
 from fastscp.store import renew as renewing
 from fastscp.store import unflushed
 from fastscp.store.duplicates import Resolution
 from fastscp.store.renew import finish, renew
 from fastscp.store.restore import Settlement
+from fastscp.store.store import Store
 from fastscp.store.unflushed import Marks, Mounted, tell, warnings
 from fastscp.store.verify import verify
 from fastscp_ext import Shared, exchange, mount_of
-from tests.stores import opened, replacing
+from tests.stores import LAYOUT, opened, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fastscp.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
@@ -256,7 +258,7 @@ def test_folders_in_one_another(store: Store, folder: Path) -> None:
         Marks(store.dir_fd).leave("folder", path, errno.EIO)
     before = [(store.path / path).stat().st_ino for path in paths]
     found = renew(store.path, store.dir_fd, alone=True)
-    assert [one.path for one in found] == ["1/3/4", "1/3", "1"]
+    assert [one.path for one in found] == ["1", "1/3", "1/3/4"]
     assert all(one.settled for one in found)
     # The number of one that went may be another one's by now.
     after = [(store.path / path).stat().st_ino for path in paths]
@@ -364,11 +366,144 @@ def test_a_failure_anywhere_leaves_the_mark_and_all_names(
                 is_anew = (path / "1").stat().st_ino != before and "anew" not in own(store)
                 assert Marks(store.dir_fd).standing() or is_anew
             # Whatever it was, another try ends well, except that the store's own folder cannot be
-            # made anew.
-            for one in renew(path, store.dir_fd, alone=True):
-                assert one.settled or one.path == "."
+            # made anew, and so the name of the other one is not sure before the next mount.
+            found = renew(path, store.dir_fd, alone=True)
+            root = any(one.path == "." for one in found)
+            assert all(one.settled or root for one in found)
+            assert tree(path / "1") == there
+            now = Mounted("next", "next")
+            assert all(one.settled for one in renew(path, store.dir_fd, alone=True, now=now))
+            assert Marks(store.dir_fd).left() == ()
+            assert not list((path / ".fastscp").glob("anew/*"))
             assert tree(path / "1") == there
     assert at > 15
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("above", [False, True])
+def test_what_was_set_aside_stays_until_a_flush_means_something(
+    store: Store, monkeypatch: pytest.MonkeyPatch, times: int, above: bool
+) -> None:
+    """The new folder, or the one around it, cannot be flushed either: the old one has the names."""
+    for path in ("0/1/a.dcm", "0/1/2/c.dcm"):
+        (store.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.path / path).write_text(path)
+    folder = store.path / "0/1"
+    there, first = tree(store.path / "0"), folder.stat().st_ino
+    Marks(store.dir_fd).leave("folder", "0/1", errno.EIO)
+    real_fsync, real_unlink = os.fsync, os.unlink
+    fails, flushed, failed = [times], set(), set()
+    bad = folder.parent if above else folder
+
+    def fsync(fd: int) -> None:
+        about = os.fstat(fd)
+        if fails[0] and os.readlink(f"/proc/self/fd/{fd}") == str(bad):
+            fails[0] -= 1
+            failed.add(about.st_ino)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(fd)
+        flushed.add(about.st_ino)
+
+    def unlink(path: str, *, dir_fd: int) -> None:
+        if "/anew/" in os.readlink(f"/proc/self/fd/{dir_fd}"):
+            for one in (folder, folder.parent):
+                assert one.stat().st_ino in flushed - failed
+        real_unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "unlink", unlink)
+    for _ in range(times):
+        assert not any(one.settled for one in renew(store.path, store.dir_fd, alone=True))
+        assert tree(store.path / "0") == there
+        # Nor does a start take it for sure.
+        assert finish(store.dir_fd) == []
+        assert "0/1" in {mark.path for mark in Marks(store.dir_fd).standing()}
+        assert list((store.path / ".fastscp/anew").glob(f"*.{first:x}/a.dcm"))
+    assert all(one.settled for one in renew(store.path, store.dir_fd, alone=True))
+    assert fails == [0]
+    assert tree(store.path / "0") == there
+    assert (Marks(store.dir_fd).left(), "anew" in own(store)) == ((), False)
+
+
+def _begin(path: Path, dir_fd: int, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder anew, and die when the folders inside it are to move."""
+    Marks(dir_fd).leave("folder", folder, errno.EIO)
+    real = renewing.rename_noreplace
+
+    def rename(name: str, new: str, **more: int) -> None:
+        if name == new:
+            raise _Cut
+        real(name, new, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(renewing, "rename_noreplace", rename)
+        with pytest.raises(_Cut):
+            renew(path, dir_fd, alone=True)
+    assert not any(one.is_dir() for one in (path / folder).iterdir())
+
+
+@pytest.mark.parametrize("missing", ["", "1"])
+def test_what_is_in_its_place_stays_and_nothing_is_lost(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Whoever did not find a folder that had not moved may have made it."""
+    there = tree(store.path)
+    _begin(store.path, store.dir_fd, "1", monkeypatch)
+    if missing:
+        shutil.rmtree(folder)
+    else:
+        (folder / "3/4").mkdir(parents=True)
+        (folder / "3/4/e.dcm").write_text("other")
+        (folder / "3/new.dcm").write_text("new")
+        (folder / "2").write_text("a file")
+        there |= {
+            "1/3/4/e.dcm": "other", "1/3/4/e.dcm~2": "1/3/4/e.dcm", "1/3/new.dcm": "new",
+            "1/2": "a file", "1/2~2/c.dcm": there.pop("1/2/c.dcm"),
+        }  # fmt: skip
+    finish(store.dir_fd)
+    assert tree(store.path) == there
+    assert (Marks(store.dir_fd).left(), "anew" in own(store)) == ((), False)
+
+
+def test_a_start_that_cannot_finish_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    with opened(path) as store:
+        (path / "1/3").mkdir(parents=True)
+        (path / "1/3/d.dcm").write_text("d")
+        _begin(path, store.dir_fd, "1", monkeypatch)
+        (path / "1/3").touch()
+        for n in range(2, 10):
+            (path / f"1/3~{n}").touch()
+    with pytest.raises(StartError, match=r"\.fastscp/anew.*move what is in") as refused:
+        Store.open(path, LAYOUT)
+    assert os.strerror(errno.EEXIST) in str(refused.value)
+    (path / "1/3").unlink()
+    with opened(path):
+        assert (path / "1/3/d.dcm").read_text() == "d"
+
+
+def test_verify_finishes_it_before_it_looks_for_a_file_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path below a folder that has not moved yet seems to hold nothing."""
+    from tests.unit.test_replaced import NEW, Site
+
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    site = Site(path)
+    site.replace()
+    site.journal(NEW, 200)
+    _begin(path, site.fd, "1.2", monkeypatch)
+    site.close()
+    assert not site.path.exists()
+    found = [(one.kind, one.settled) for one in verify(path, patience_s=0).findings]
+    assert found[:2] == [("unflushed", "made anew"), ("replaced", "holds the newer instance")]
+    assert site.path.read_bytes() == NEW
+    with opened(path):
+        assert site.path.read_bytes() == NEW
 
 
 def test_one_that_is_begun_hides_none_inside_it(
