@@ -14,6 +14,7 @@ from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
 from fastscp.main.places import NEWCOMERS_MOST
+from fastscp.store.waits import LOCKS
 
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
@@ -41,9 +42,9 @@ _UNCOMMITTED: Final = 256
 _LEFTOVERS: Final = 256
 # Instances of one batch (BATCH_MOST). All of their directories are open at once.
 _BATCH: Final = 256
-# Helper threads, and what one has open: two files, their folder and that of the moment, a lock, and
-# a journal file or a flush.
-_HELPERS: Final = 4
+# Helper threads of a worker: they compare, settle what was replaced, and compress. And what one has
+# open: two files, their folder and that of the moment, a lock, and a journal file or a flush.
+_HELPERS: Final = 6
 _PER_HELPER: Final = 6
 # Directories that are kept open to name files in them, where none is flushed (OPEN_MOST).
 _PARENTS: Final = 64
@@ -52,7 +53,10 @@ _NO_LIMIT: Final = 1 << 20
 
 
 def main_needs(config: ServeConfig) -> int:
-    """Open files of main at worst: it holds no association, only connections on their way."""
+    """Open files of main at worst: it holds no association, only connections on their way.
+
+    And the locks of all paths, while it settles what a dead worker had in hand.
+    """
     hosts = len(config.host)
     return (
         _FIXED
@@ -61,6 +65,7 @@ def main_needs(config: ServeConfig) -> int:
         + OFFERED_MOST
         + WAITING_MOST
         + TURNED_AWAY_MOST
+        + LOCKS
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import os
 import re
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,14 @@ import fastscp_ext
 from fastscp.config.settings import ServeConfig
 from fastscp.errors import ConfigError
 from fastscp.main import descriptors
+from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.descriptors import associations_allowed, main_needs, worker_needs
-from fastscp.worker import jobs
+from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
+from fastscp.store import replaced
+from fastscp.store.leftovers import settle_beside
+from fastscp.store.names import JOURNAL
+from fastscp.store.waits import LOCKS, lock_of
+from tests.unit.test_jobs import Site
 
 
 @pytest.fixture
@@ -44,9 +54,52 @@ def test_the_codec_keeps_to_the_numbers(number: str, counted: int) -> None:
     assert [int(found) for text in texts for found in re.findall(number, text)] == [counted]
 
 
-def test_so_many_helpers() -> None:
-    # Some compare, and as many compress.
-    assert 2 * jobs._HELPERS == descriptors._HELPERS
+def test_so_many_helpers(tmp_path: Path) -> None:
+    async def threads() -> int:
+        before = set(threading.enumerate())
+        site = Site(tmp_path)
+        try:
+            return len(set(threading.enumerate()) - before)
+        finally:
+            await site.close()
+
+    assert asyncio.run(threads()) == descriptors._HELPERS
+
+
+def test_main_has_room_for_the_locks_of_all_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead worker may have left a record for each, and main settles them beside all it does."""
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _fd: None)
+    (tmp_path / JOURNAL).mkdir(parents=True)
+    paths: dict[int, str] = {}
+    for n in itertools.count():
+        paths.setdefault(lock_of(f"{n}"), f"{n}")
+        if len(paths) == LOCKS:
+            break
+    open_files: list[int] = []
+
+    class Batches:
+        def batches(self) -> list[tuple[int, int, int]]:
+            open_files.append(len(os.listdir("/proc/self/fd")))
+            return []
+
+        def under_way(self, _batch: tuple[int, int, int], /) -> bool:
+            return False
+
+    store_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for lock, path in paths.items():
+            (tmp_path / path).write_text(path)
+            replaced.keep(store_fd, path, lock, 1)
+        before = len(os.listdir("/proc/self/fd"))
+        settle_beside(store_fd, "1-main-1", itertools.count(2).__next__, Batches())
+    finally:
+        os.close(store_fd)
+    config = ServeConfig()
+    on_their_way = OFFERED_MOST + WAITING_MOST + TURNED_AWAY_MOST + AT_ONCE * len(config.host)
+    assert main_needs(config) >= max(open_files) - before + on_their_way
 
 
 def test_the_defaults_fit_where_systems_allow_4096(limit: dict[str, int]) -> None:
