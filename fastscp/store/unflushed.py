@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 __all__ = ["LIFTED_BY", "Mark", "Marks", "Mounted", "mark_name", "mounted", "tell", "warnings"]
 
+What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
+
 _SUFFIX: Final = ".json"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-# What has a path, and goes with what it leads to.
-_OF_ONE: Final = ("file", "folder")
-# With as many marks as this one of a file is one of the file system.
-_FILES_MOST: Final = 64
+# With as many marks of files one more is one of the file system, and of folders one of all of them.
+_OF_A_KIND_MOST: Final = 64
+# Those two have a path, and go with what it leads to.
+_INSTEAD: Final[dict[str, What]] = {"file": "file system", "folder": "all folders"}
 # No mark is near this: whatever is longer is none.
 _MOST: Final = 1 << 14
 # What lifts any mark, for an operator.
 LIFTED_BY: Final = "restart the machine, or unmount the file system and mount it again"
-
-What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def warnings(marks: Iterable[Mark]) -> Iterator[str]:
 
 def mark_name(mark: Mark) -> str:
     """What the file of a mark is called, and a folder that is made anew for its sake."""
-    if not mark.inode or mark.what not in _OF_ONE:
+    if not mark.inode or mark.what not in _INSTEAD:
         return mark.what.replace(" ", "-")
     return hashlib.blake2b(os.fsencode(mark.path), digest_size=12).hexdigest()
 
@@ -159,20 +159,24 @@ class Marks:
     def __init__(self, dir_fd: int, now: Mounted | None = None) -> None:
         self._dir_fd = dir_fd
         self._now = now
+        # What `covers` has read: the paths that are marked; None: all are.
+        self._covered: frozenset[str] | None = frozenset()
+        self._has_read = False
 
     def leave(self, what: What, path: str, error_no: int, shown: str = "") -> None:
         """Mark what could not be flushed, so that a later life knows. Raises OSError.
 
         path: of a file or folder, "" for the store itself. Blocks on the disk.
         """
+        self._has_read = False
         now = self._now or mounted(self._dir_fd)
-        if what == "file" and len(self.left()) >= _FILES_MOST:
-            what, path = "file system", ""
         inode = status_at(path or ".", self._dir_fd).st_ino
         mark = Mark(
             what=what, boot=now.boot, mount=now.mount, path=path, inode=inode, shown=shown,
             error=error_no,
         )  # fmt: skip
+        if what in _INSTEAD and self._are_too_many(mark):
+            mark = msgspec.structs.replace(mark, what=_INSTEAD[what], path="", shown="")
         name = f"{mark_name(mark)}{_SUFFIX}"
         # Two threads, or workers, may meet the same failure.
         new = f"{name}.{threading.get_native_id()}.new"
@@ -184,6 +188,11 @@ class Marks:
                 os.fsync(file.fileno())
             os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             flush_folder(folder_fd)
+
+    def _are_too_many(self, mark: Mark) -> bool:
+        """Whether there is no place for a mark beside those of its kind, nor one that it takes."""
+        others = [one.name for one in self.left() if one.what == mark.what]
+        return len(others) >= _OF_A_KIND_MOST and f"{mark_name(mark)}{_SUFFIX}" not in others
 
     def standing(self) -> tuple[Mark, ...]:
         """The marks that hold: of this boot and mount, and of what is still the same.
@@ -216,18 +225,23 @@ class Marks:
     def covers(self, path: str) -> bool:
         """Whether a file, or a folder on the way to it, is marked: it may not be on the disk.
 
-        Raises OSError.
+        The store's lock is held: what others mark after the first question is not seen, what is
+        marked by this object is. Raises OSError.
         """
-        marks = self.standing()
-        if any(mark.what not in _OF_ONE for mark in marks):
+        if not self._has_read:
+            marks = self.standing()
+            is_all = any(mark.what not in _INSTEAD for mark in marks)
+            self._covered = None if is_all else frozenset(mark.path for mark in marks)
+            self._has_read = True
+        if self._covered is None:
             return True
-        paths = {mark.path for mark in marks}
-        while path and path not in paths:
+        while path and path not in self._covered:
             path = path.rpartition("/")[0]
-        return path in paths
+        return path in self._covered
 
     def clear(self) -> None:
         """Remove the marks that hold no more. The store's lock is held. Raises OSError."""
+        self._has_read = False
         standing = {mark.name for mark in self.standing()}
         with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
             over = names_in(folder_fd) - standing
@@ -238,6 +252,7 @@ class Marks:
 
     def lift(self, mark: Mark) -> None:
         """Remove a mark. The store's lock is held. Raises OSError."""
+        self._has_read = False
         with self._folder() as folder_fd:
             os.unlink(mark.name, dir_fd=folder_fd)
             flush_folder(folder_fd)
@@ -288,7 +303,7 @@ class Marks:
             return True
         if (mark.boot, mark.mount) != (now.boot, now.mount):
             return False
-        return mark.what not in _OF_ONE or self.is_same(mark)
+        return mark.what not in _INSTEAD or self.is_same(mark)
 
     def _folder(self, *, make: bool = False) -> AbstractContextManager[int]:
         return own_folder(UNFLUSHED, self._dir_fd, make=make)

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import pytest
@@ -16,12 +16,13 @@ from fastscp.errors import StartError
 from fastscp.store import renew as renewing
 from fastscp.store import unflushed
 from fastscp.store.duplicates import Resolution
+from fastscp.store.names import open_file
 from fastscp.store.renew import finish, renew
 from fastscp.store.restore import Settlement
 from fastscp.store.store import Store
 from fastscp.store.unflushed import Marks, Mounted, tell, warnings
 from fastscp.store.verify import verify
-from fastscp_ext import Shared, exchange, mount_of
+from fastscp_ext import Shared, exchange, mount_of, rename_noreplace
 from tests.stores import LAYOUT, opened, replacing
 
 if TYPE_CHECKING:
@@ -172,13 +173,53 @@ def test_what_a_mark_covers(store: Store, folder: Path) -> None:
     assert marks.covers("1/b.dcm")
 
 
-def test_marks_of_files_are_bounded(store: Store, folder: Path) -> None:
+@pytest.mark.parametrize(("what", "then"), [("file", "file system"), ("folder", "all folders")])
+def test_marks_of_a_kind_are_bounded(
+    store: Store,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: Literal["file", "folder"],
+    then: str,
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
     marks = Marks(store.dir_fd, NOW)
+    marks.leave("folder" if what == "file" else "file", "1", errno.EIO)
     for n in range(70):
-        (folder / f"{n}").touch()
-        marks.leave("file", f"1/{n}", errno.EIO)
-    kinds = [mark.what for mark in marks.standing()]
-    assert (kinds.count("file"), kinds.count("file system")) == (SLOTS, 1)
+        (folder / f"n{n}").mkdir()
+        if n == SLOTS:
+            # Whatever has a mark keeps it.
+            marks.leave(what, "1/n5", errno.EROFS)
+            assert not any(mark.what == then for mark in marks.standing())
+        marks.leave(what, f"1/n{n}", errno.EIO, "shown")
+    standing = marks.standing()
+    kinds: list[str] = [mark.what for mark in standing]
+    assert (kinds.count(what), kinds.count(then)) == (SLOTS, 1)
+    assert [mark.error for mark in standing if mark.path == "1/n5"] == [errno.EROFS]
+    (rest,) = [mark for mark in standing if mark.what == then]
+    assert (rest.path, rest.shown) == ("", "")
+
+
+def test_the_marks_are_read_once_for_all_files(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = Marks(store.dir_fd, NOW)
+    marks.leave("folder", "1/3", errno.EIO)
+    opened_files: list[str] = []
+
+    def look(name: str, dir_fd: int) -> int:
+        opened_files.append(name)
+        return open_file(name, dir_fd)
+
+    monkeypatch.setattr(unflushed, "open_file", look)
+    for _ in range(100):
+        assert [marks.covers(path) for path in ("1/a.dcm", "1/3/d.dcm")] == [False, True]
+    assert len(opened_files) == 1
+    # What it does itself counts at once.
+    marks.leave("file", "1/a.dcm", errno.EIO)
+    assert marks.covers("1/a.dcm")
+    for mark in marks.left():
+        marks.lift(mark)
+    assert not marks.covers("1/3/d.dcm")
 
 
 def test_what_the_workers_and_the_operator_are_told(store: Store, folder: Path) -> None:
@@ -428,12 +469,11 @@ def test_what_was_set_aside_stays_until_a_flush_means_something(
 def _begin(path: Path, dir_fd: int, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a folder anew, and die when the folders inside it are to move."""
     Marks(dir_fd).leave("folder", folder, errno.EIO)
-    real = renewing.rename_noreplace
 
     def rename(name: str, new: str, **more: int) -> None:
         if name == new:
             raise _Cut
-        real(name, new, **more)
+        rename_noreplace(name, new, **more)
 
     with monkeypatch.context() as patched:
         patched.setattr(renewing, "rename_noreplace", rename)
