@@ -23,7 +23,8 @@ class LineIndex:
     and 1,024 at least; with one for a few lines a look is short.
 
     Memory: 24 bytes a line, 4 a chain, 96 a segment; all of it is there before it is used. A look
-    takes no lock, and one thread of main alone fills the table. Every method needs the GIL.
+    takes no lock, and one thread of main alone fills the table. Every method needs the GIL; `find`
+    gives it up from time to time, for a path may have any number of lines.
     Raises OSError, and ValueError for a table that this version does not know.
     """
 

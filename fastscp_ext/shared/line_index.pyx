@@ -19,6 +19,7 @@ cdef enum:
     PAGE = 4096
     CHAINS_LEAST = 1024
     CHAINS_MOST = 268435456
+    STRIDE = 4096            # slots of a chain that are looked at before others get their turn
 
 
 cdef inline size_t _size(const IndexHeader* header, uint64_t slots) noexcept nogil:
@@ -277,6 +278,7 @@ cdef class LineIndex:
         cdef int count = 0
         cdef int k
         cdef bint more = False
+        cdef uint64_t walked = 0
         cdef LineSlot* line
         # Once for all: a chain leads to older slots alone.
         self._reach(slot)
@@ -299,4 +301,9 @@ cdef class LineIndex:
             if line.next >= slot:
                 raise ValueError("a chain of the index leads in a circle")
             slot = line.next
+            walked += 1
+            if walked % STRIDE == 0:
+                # Another thread may map the table anew meanwhile, and nothing here points into it.
+                with nogil:
+                    pass
         return [(found[k].sequence, found[k].segment, found[k].offset) for k in range(count)], more

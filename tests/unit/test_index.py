@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
+import sys
 import threading
 import time
 import tracemalloc
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -380,6 +383,42 @@ def test_many_lines_of_one_path(site: Site) -> None:
     site.write(OLD, *(line(seq=n, bytes=n) for n in random.Random(1).sample(range(1, 5001), 5000)))
     site.ready()
     assert (site.find("a/1.dcm") or {})["bytes"] == 5000
+
+
+def test_others_run_while_a_long_chain_is_walked(site: Site) -> None:
+    """A worker's loop must not stand still for a path that was sent a million times."""
+    for seq in range(100_000):
+        site.index.add(b"a/1.dcm", seq, 1, 0)
+    over = threading.Event()
+    # What the walk has cost whenever the other thread had its turn; its own sleep lets go.
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    turns: list[float] = []
+
+    def take_turns() -> None:
+        while not over.is_set():
+            turns.append(time.clock_gettime(clock))
+            time.sleep(0.0001)
+
+    other = threading.Thread(target=take_turns)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    other.start()
+    try:
+        is_inside, until = False, time.monotonic() + DEADLINE_S
+        while not is_inside and time.monotonic() < until:
+            turns.clear()
+            begin = time.clock_gettime(clock)
+            # One call: the interpreter itself lets nobody in before its end.
+            found = deque(map(site.reader.find, itertools.repeat(b"a/1.dcm", 50)), maxlen=1)
+            cost = time.clock_gettime(clock) - begin
+            is_inside = any(0.25 < (turn - begin) / cost < 0.75 for turn in turns)
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert is_inside
+    places, more = found[0]
+    assert ([place[0] for place in places], more) == ([*range(99_999, 99_983, -1)], True)
 
 
 def test_siphash() -> None:
