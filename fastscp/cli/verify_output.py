@@ -130,6 +130,12 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
                 f"that they are what was sent; send those instances again, and the service "
                 f"compares them"
             )
+        case "unproven":
+            yield (
+                f"the mark of an unclean end stays: the contents of {report.unproven} buffered "
+                f"files without a digest cannot be checked; send those instances again to a "
+                f"service with --digest crc32c, or --durability stable, which compares them"
+            )
         case "in use":
             yield (
                 "the mark of an unclean end stays, because a service is running: "
@@ -188,6 +194,7 @@ class JSONOutput:
             "files": report.files,
             "bytes": report.bytes,
             "unchecked": report.unchecked,
+            "unproven": report.unproven,
             "searched": report.searched,
             "torn": report.torn,
             "mark": report.mark,

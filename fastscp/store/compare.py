@@ -50,7 +50,7 @@ class Comparison:
 
     alone: nobody else uses the store, so that what is seen is so. patience_s: else, how long a
     young file may wait for its line. files, bytes: what was read so far, and the data sets in it.
-    unchecked: as in `Report`.
+    unchecked, unproven: as in `Report`.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Comparison:
         self.files = 0
         self.bytes = 0
         self.unchecked = 0
+        self.unproven = 0
 
     def run(self) -> Iterator[Finding]:
         """Look at every file and every line; what is wrong with files, as it is found."""
@@ -187,7 +188,9 @@ class Comparison:
             return Finding(Kind.UNREADABLE, path, reason(error), origin=origin)
         if why:
             return Finding(Kind.CHANGED, path, why, origin=origin)
-        self.unchecked += not is_checked(record.digest)
+        if not is_checked(record.digest):
+            self.unchecked += 1
+            self.unproven += record.buffered
         return None
 
     def _judge_unjournaled(self, path: str, inside: str) -> Finding | None:

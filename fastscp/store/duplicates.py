@@ -20,7 +20,7 @@ from fastscp.store.compress import twin
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
 from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, status_at
-from fastscp.store.reading import difference, open_data_set
+from fastscp.store.reading import difference, is_checked, open_data_set
 from fastscp.store.unflushed import Marks
 from fastscp.store.waits import LOCKS, Batches, Doubt, NotYetError, lock_of, take_lock
 from fastscp_ext import crc32c, rename_noreplace, status
@@ -507,13 +507,15 @@ def vouched(
 ) -> bool:
     """Whether the file is what its journal line says, after an unclean buffered life.
 
-    The line of a stable instance was written when its file was flushed: that says enough. What a
-    buffered one says is compared with the file. A line that was written from the file itself,
+    The line of a stable instance was written when its file was flushed: that says enough. The
+    digest of a buffered one is compared with the file; without one it says no more than a length,
+    and of contents that were never written the length is often right. A line that was written from the file itself,
     after such a life, says nothing of what was sent. find: finds the line as `find_path` does.
     """
     fact = find(store_fd, path)
     if fact is None or fact.get("suspect"):
         return False
-    return fact.get("durability") != "buffered" or not difference(
-        store_fd, path, fact["bytes"], fact.get("digest", "")
-    )
+    if fact.get("durability") != "buffered":
+        return True
+    digest = fact.get("digest", "")
+    return is_checked(digest) and not difference(store_fd, path, fact["bytes"], digest)

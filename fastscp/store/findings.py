@@ -30,6 +30,7 @@ class Mark(StrEnum):
     LIFTED = "lifted"
     STAYS = "stays"  # something is not as it should be
     ADOPTED = "adopted"  # it stays: of an adopted file nobody knows that it is what was sent
+    UNPROVEN = "unproven"  # it stays: buffered files whose contents cannot be checked
     IN_USE = "in use"  # it stays, because a service is using the store
     PARTIAL = "partial"  # it stays, because only a part of the store was looked at
 
@@ -82,7 +83,8 @@ class Report:
     journal files that end inside a line, as a crash leaves them; never acknowledged, no finding.
     suspect: files whose line was written from the file itself, after an unclean buffered life.
     unchecked: files whose line has no digest that is known here, so that only the header and the
-    length were compared. left: what was not put right, by kind. settled: how much was.
+    length were compared. unproven: those of them that were not flushed before their line was
+    written: after an unclean buffered life nobody knows what they hold. left: what was not put right, by kind. settled: how much was.
     findings: all of them; empty if somebody was told each one instead. searched: files without a
     line were looked for.
     """
@@ -98,6 +100,7 @@ class Report:
     findings: tuple[Finding, ...]
     mark: Mark
     searched: bool = True
+    unproven: int = 0
 
     @property
     def clean(self) -> bool:

@@ -76,6 +76,7 @@ class _Said(msgspec.Struct, frozen=True, array_like=True):
     calling_ae: str
     peer: str
     study: str
+    buffered: bool
 
 
 class _Fact(msgspec.Struct):
@@ -91,13 +92,14 @@ class _Fact(msgspec.Struct):
     calling_ae: str = ""
     peer: str = ""
     study_instance_uid: str = ""
+    durability: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the latest line of a path says; header: what the line that wrote the file says.
 
-    wanted: it is among what is looked at.
+    buffered: nothing was flushed before the line. wanted: it is among what is looked at.
     """
 
     sequence: int
@@ -105,6 +107,7 @@ class Record:
     digest: str
     origin: Origin
     header: Header | None
+    buffered: bool
     wanted: bool
 
 
@@ -259,7 +262,10 @@ class Records:
         self._given.append((fact.seq, self._numbers[line.place.segment], line.place.number))
         if not describes_file(raw):
             return
-        said = _Said(fact.digest, fact.time, fact.calling_ae, fact.peer, fact.study_instance_uid)
+        said = _Said(
+            fact.digest, fact.time, fact.calling_ae, fact.peer, fact.study_instance_uid,
+            fact.durability == "buffered",
+        )  # fmt: skip
         # The header is that of whoever sent it first; the line of an identical one counts only
         # where there is no other.
         header = header_of(raw)
@@ -312,7 +318,9 @@ class Records:
         said = msgspec.msgpack.decode(found[1], type=_Said)
         header = None if found[4] is None else msgspec.msgpack.decode(found[4], type=Header)
         origin = Origin(said.calling_ae, said.peer, said.time, said.study)
-        return Record(found[0], found[2], said.digest, origin, header, bool(found[3]))
+        return Record(
+            found[0], found[2], said.digest, origin, header, said.buffered, bool(found[3])
+        )
 
     def see(self, path: str) -> None:
         """Note that the file of a path was met."""

@@ -184,6 +184,7 @@ class Verification:
             torn=len(notes.torn) if notes is not None else 0,
             suspect=suspect,
             unchecked=comparison.unchecked if comparison is not None else 0,
+            unproven=comparison.unproven if comparison is not None else 0,
             left=self._tally.left,
             settled=self._tally.settled,
             findings=tuple(self._findings),
@@ -254,7 +255,7 @@ class Verification:
         """Lift the mark of an unclean end where nothing is wrong and nobody uses the store.
 
         An adopted file is what its line says, for the line was written from it; whether it is what
-        was sent, only its resend can tell.
+        was sent, only its resend can tell. The same holds for a buffered one without a digest.
 
         mark: what it was before anything was read: one that came later says something new.
         """
@@ -268,6 +269,8 @@ class Verification:
                     return Mark.STAYS
                 if suspect:
                     return Mark.ADOPTED
+                if self.report().unproven:
+                    return Mark.UNPROVEN
                 trust(dir_fd)
                 return Mark.LIFTED
         except StoreBusyError:

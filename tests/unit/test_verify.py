@@ -822,6 +822,28 @@ def test_adopt_with_a_mark(shelf: Shelf, mark: Path) -> None:
     assert look(shelf).mark is Mark.LIFTED
 
 
+def test_contents_that_cannot_be_checked_keep_the_mark(shelf: Shelf, mark: Path) -> None:
+    """Until the instance was sent again: to be flushed, or with a digest."""
+    flushed = shelf.put("0.dcm", data_set(), digest="")
+    unknown = [
+        shelf.put(f"{number}.dcm", data_set(), digest=digest, durability="buffered")
+        for number, digest in ((1, ""), (2, "blake9:00"))
+    ]
+    shelf.put("3.dcm", data_set(), durability="buffered")
+    report = look(shelf)
+    assert (report.clean, report.unchecked, report.unproven) == (True, 3, 2)
+    assert report.mark is Mark.UNPROVEN
+    assert mark.exists()
+    again = {key: value for key, value in unknown[0].items() if key != "durability"}
+    shelf.lines({**again, "seq": shelf.sequence + 1, "duplicate": "identical"})
+    assert look(shelf).unproven == 1
+    with_digest = {**unknown[1], "digest": f"crc32c:{crc32c(data_set()):08x}"}
+    shelf.lines({**with_digest, "seq": shelf.sequence + 2, "duplicate": "identical"})
+    report = look(shelf)
+    assert (report.unchecked, report.unproven, report.mark) == (2, 0, Mark.LIFTED)
+    assert flushed["digest"] == ""
+
+
 # The journal ------------------------------------------------------------------------------------
 
 
@@ -930,6 +952,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
         "complete": True,
         "clean": False,
         "unchecked": 0,
+        "unproven": 0,
         "searched": True,
         "left": {"unjournaled": 1},
         "settled": 1,
