@@ -118,6 +118,11 @@ class Adoption:
 
     def _prepare(self, path: str) -> dict[str, Any]:
         """Read an instance and make it durable; returns the members that it gives its line."""
+        if not _is_text(path):
+            raise NoInstanceError(
+                "has a name that is no UTF-8, which no line can have: rename it, or give it to the "
+                "service with `fastscp send`"
+            )
         if not stat.S_ISREG(status_at(path, self._dir_fd).st_mode):
             raise NoInstanceError("is no regular file")
         if self._marks.covers(path):
@@ -201,3 +206,12 @@ class Adoption:
             f"before that, the others were not, and nothing was lost; {advice}; the next "
             f"--adopt goes on from there"
         )
+
+
+def _is_text(path: str) -> bool:
+    """Whether a line of the journal, which is UTF-8, can have a path."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -509,8 +509,9 @@ def vouched(
 
     The line of a stable instance was written when its file was flushed: that says enough. The
     digest of a buffered one is compared with the file; without one it says no more than a length,
-    and of contents that were never written the length is often right. A line that was written from the file itself,
-    after such a life, says nothing of what was sent. find: finds the line as `find_path` does.
+    and of contents that were never written the length is often right. A line that was written from
+    the file itself, after such a life, says nothing of what was sent. find: finds the line as
+    `find_path` does.
     """
     fact = find(store_fd, path)
     if fact is None or fact.get("suspect"):

@@ -80,13 +80,13 @@ class Report:
     """What a run found.
 
     lines: whole lines in the journal. files, bytes: what was read, and the data sets in it. torn:
-    journal files that end inside a line, as a crash leaves them; never acknowledged, no finding.
+    journal files that end inside a line, as a crash leaves them; no finding.
     suspect: files whose line was written from the file itself, after an unclean buffered life.
     unchecked: files whose line has no digest that is known here, so that only the header and the
     length were compared. unproven: those of them that were not flushed before their line was
-    written: after an unclean buffered life nobody knows what they hold. left: what was not put right, by kind. settled: how much was.
-    findings: all of them; empty if somebody was told each one instead. searched: files without a
-    line were looked for.
+    written: after an unclean buffered life nobody knows what they hold. left: what was not put
+    right, by kind. settled: how much was. findings: all of them; empty if somebody was told each
+    one instead. searched: files without a line were looked for.
     """
 
     lines: int

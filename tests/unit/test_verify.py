@@ -743,6 +743,33 @@ def test_adopt_fails_at_the_journal(shelf: Shelf, monkeypatch: pytest.MonkeyPatc
             look(shelf, adopt=True)
 
 
+def test_a_name_that_is_no_text_is_not_adopted(
+    shelf: Shelf, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """No line can have it. The others are adopted, and nothing stops."""
+    raw = [os.fsencode(shelf.path) + name for name in (b"/M\xfcller.dcm", b"/\xff/1.dcm")]
+    (shelf.path / os.fsdecode(b"\xff")).mkdir()
+    for there in raw:
+        with open(there, "wb") as file:
+            file.write(part10(data_set()))
+    paths = [f"{SERIES}/{number}.dcm" for number in range(3)]
+    for path in paths:
+        shelf.file(path, part10(data_set()))
+    # Near these nothing else keeps a file from being adopted.
+    shelf.put(f"{SERIES}/9.dcm", data_set())
+    shelf.put("1.dcm", data_set())
+    for options in ((), ("--adopt", "--json"), ("--adopt",)):
+        assert cli.main(["verify", "--store", str(shelf.path), *options]) == 1
+        out = capfdbinary.readouterr().out
+        assert b"no UTF-8" in out or not options
+        assert (b"2 unjournaled" in out) == (options == ("--adopt",))
+    report = look(shelf, adopt=True)
+    assert [os.fsencode(finding.path) for finding in report.findings if not finding.settled] == [
+        os.path.relpath(there, os.fsencode(shelf.path)) for there in raw
+    ]
+    assert {fact["path"] for fact in shelf.facts()} >= set(paths)
+
+
 @pytest.mark.parametrize("option", ["adopt", "repair_journal"])
 def test_putting_right_needs_the_store(shelf: Shelf, option: str) -> None:
     shelf.file("1.dcm", part10(data_set()))
