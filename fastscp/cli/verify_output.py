@@ -118,7 +118,10 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
             "tell the study of a file; verify without --study finds them"
         )
     if report.torn:
-        yield f"{report.torn} journal files end inside a line, as a crash leaves them: no loss"
+        yield (
+            f"{report.torn} journal files end inside a line, as a crash leaves them: a stable "
+            f"instance was not acknowledged before its line was whole"
+        )
     match report.mark:
         case "lifted":
             yield "the mark of an unclean end is lifted: every file is what the journal says"

@@ -6,9 +6,9 @@ The writer of buffered instances ends in `b`: nothing of its segments is flushed
 
 A line is an object whose last member, `crc`, is the CRC-32C (eight hex digits) of the bytes before
 `,"crc"`. Segments, the files, are only ever appended to. Readers pass over a line that does not
-match its checksum. At the end of a segment and without its newline, it is torn: a crash left it,
-and what it was to tell was never acknowledged. Anywhere else it is damaged, and may have told of an
-acknowledged instance: `verify` names it. Readers know a fact by its `seq`, not by its place: after
+match its checksum. At the end of a segment, without its newline, and like the beginning of a line,
+it is torn: a crash left it. Anything else is damaged, and may have told of an acknowledged
+instance: `verify` names it. Readers know a fact by its `seq`, not by its place: after
 a power cut a segment may be shorter than before.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -64,6 +65,10 @@ _MARK: Final = b',"crc":"'
 _CRC_END: Final = len(b'01234567"}')
 # No line is near this, whatever its path and titles. What is longer is no line, and not kept.
 LINE_MOST: Final = 1 << 16
+# What every line begins with, what none has in it, and what only a whole one ends with.
+_BEGINNING: Final = b'{"v":1,"event":"'
+_CONTROL: Final = re.compile(rb"[\x00-\x1f]")
+_ENDING: Final = re.compile(_MARK + rb'[0-9a-f]{8}"}\Z')
 # Read at a time where a segment is looked through.
 _BLOCK: Final = 1 << 18
 # The numbers of lines have 64 bits.
@@ -208,6 +213,21 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return fact if isinstance(fact, dict) else None
+
+
+def _is_begun(data: bytes) -> bool:
+    """Whether data without a newline may be the beginning of a line, cut off by a crash.
+
+    Zeros are none: a file system leaves them where it lost what was written. Nor is what has its
+    checksum, and a wrong one.
+    """
+    size = min(len(data), len(_BEGINNING))
+    return (
+        size > 0
+        and data[:size] == _BEGINNING[:size]
+        and not _CONTROL.search(data)
+        and not _ENDING.search(data)
+    )
 
 
 def find_path(store_fd: int, path: str) -> dict[str, Any] | None:
@@ -361,23 +381,24 @@ class Line(NamedTuple):
 
     size: its bytes. fact: None where the checksum says that it is not whole. ended: it has its
     newline; without one its writer is at it, or died at it, and the next reading gives it again, as
-    long as it is then.
+    long as it is then. is_begun: what it has may be the beginning of a line.
     """
 
     place: Place
     size: int
     fact: dict[str, Any] | None
     ended: bool
+    is_begun: bool = True
 
     @property
     def damaged(self) -> bool:
         """Whether it is not whole and never will be."""
-        return self.fact is None and self.ended
+        return self.fact is None and not self.torn
 
     @property
     def torn(self) -> bool:
         """Whether it stops in the middle; the rest may come."""
-        return self.fact is None and not self.ended
+        return self.fact is None and not self.ended and self.is_begun
 
 
 class Tail:
@@ -430,7 +451,7 @@ class Tail:
         self._places[name] = place
         for data, size in whole_lines(file):
             ended = data.endswith(b"\n")
-            line = Line(place, size, parse_line(data.rstrip(b"\n")), ended)
+            line = Line(place, size, parse_line(data.rstrip(b"\n")), ended, _is_begun(data))
             if ended:
                 place = Place(name, place.offset + size, place.number + 1)
                 self._places[name] = place

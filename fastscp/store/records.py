@@ -159,7 +159,8 @@ def _open_database(name: str) -> sqlite3.Connection:
 class Records:
     """What the journal says of every path; `read` goes on where it ended the last time.
 
-    torn: segments that end inside a line. total: bytes of the data sets that are looked at.
+    torn: segments that end inside a line. tails: bytes at the end of a segment that no line begins
+    with; their number as a line, and how many. total: bytes of the data sets that are looked at.
     """
 
     def __init__(
@@ -180,6 +181,7 @@ class Records:
         self._noted: list[tuple[Any, ...]] = []
         self._given: list[tuple[int, int, int]] = []
         self.torn: set[str] = set()
+        self.tails: dict[str, tuple[int, int]] = {}
 
     # The journal ---------------------------------------------------------------------------------
 
@@ -227,7 +229,11 @@ class Records:
             self.torn.add(name)
         else:
             self.torn.discard(name)
-        if line.damaged:
+        self.tails.pop(name, None)
+        if line.damaged and not line.ended:
+            # Not in the tables: the next reading gives them again, and their writer may be at it.
+            self.tails[name] = (line.place.number, line.size)
+        elif line.damaged:
             self._damage(line, CHECKSUM)
         elif line.fact is not None:
             self._lines[name] += line.ended
@@ -298,7 +304,8 @@ class Records:
     def damaged_segments(self) -> list[str]:
         """Segments with lines that a repair takes out."""
         query = "SELECT DISTINCT segment FROM damaged WHERE why = ?"
-        return [self._names[number] for (number,) in self._database.execute(query, (CHECKSUM,))]
+        found = {self._names[number] for (number,) in self._database.execute(query, (CHECKSUM,))}
+        return sorted(found | self.tails.keys())
 
     def twice(self) -> Iterator[tuple[int, str, int, str, int]]:
         """Lines with the `seq` of another one: the number, segment and line, those of the other."""

@@ -293,6 +293,13 @@ def _of_lines(dir_fd: int, notes: Records, *, repair_journal: bool) -> Iterator[
         if segment in kept and why == CHECKSUM:
             settled = f"repaired, the original is {kept[segment]}"
         yield Finding(Kind.DAMAGED, f"{JOURNAL}/{segment}", f"line {number}: {why}", settled)
+    for segment, (number, size) in sorted(notes.tails.items()):
+        settled = f"taken out, the original is {kept[segment]}" if segment in kept else ""
+        why = (
+            f"line {number}: its last {size} bytes are no line, nor the beginning of one that a "
+            f"crash cut off: what they held is unknown"
+        )
+        yield Finding(Kind.DAMAGED, f"{JOURNAL}/{segment}", why, settled)
     for seq, segment, number, other, other_number in notes.twice():
         where = f"line {other_number} of {f'{JOURNAL}/{other}' if other != segment else 'it'}"
         why = (

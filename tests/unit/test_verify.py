@@ -475,11 +475,62 @@ def test_a_journal_made_anew_meanwhile(shelf: Shelf) -> None:
 def test_a_torn_end_is_no_finding(shelf: Shelf) -> None:
     shelf.put("1.dcm", data_set())
     shelf.lines(b'{"v":1,"event":"stor')
-    shelf.lines(shelf.fact("1.dcm", data_set()), b"\0" * 100)
+    shelf.lines(shelf.fact("1.dcm", data_set()), b"{")
     before = {path.name: path.read_bytes() for path in shelf.journal.iterdir()}
     report = look(shelf, repair_journal=True)
     assert (report.clean, report.findings, report.torn) == (True, (), 2)
     assert {path.name: path.read_bytes() for path in shelf.journal.iterdir()} == before
+
+
+def tails() -> dict[str, bytes]:
+    """What no crash leaves at the end of a segment by cutting a line off."""
+    body = b'{"v":1,"event":"stored","seq":9,"path":"9.dcm"'
+    return {
+        "zeros": bytes(100),
+        "zeros of many blocks": bytes(3 << 16),
+        "a beginning and zeros": body + bytes(50),
+        "too long": body + b"x" * (1 << 16),
+        "another beginning": b"stored" + body,
+        "a wrong checksum": body + b',"crc":"00000000"}',
+    }
+
+
+@pytest.mark.parametrize("tail", tails())
+def test_a_tail_that_is_no_line_is_a_finding(
+    shelf: Shelf, tail: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have been acknowledged lines; it is taken out, and a copy stays."""
+    data = tails()[tail]
+    shelf.put("1.dcm", data_set())
+    segment = shelf.lines(shelf.fact("1.dcm", data_set()), data)
+    assert cli.main(["verify", "--store", str(shelf.path)]) == 1
+    out = capsys.readouterr().out
+    assert f"line 2: its last {len(data)} bytes are no line" in out
+    assert "what they held is unknown" in out
+    assert "as a crash leaves" not in out
+    report = look(shelf, repair_journal=True)
+    (finding,) = report.findings
+    kept = f".fastscp/journal/{segment.name}.damaged"
+    assert (finding.kind, finding.settled) == (Kind.DAMAGED, f"taken out, the original is {kept}")
+    assert (report.torn, report.clean) == (0, True)
+    assert (shelf.path / kept).read_bytes().endswith(data)
+    assert look(shelf).findings == ()
+
+
+def test_every_cut_of_a_line_is_torn(shelf: Shelf) -> None:
+    """Of the lines that a service and `--adopt` write."""
+    shelf.file("1.dcm", part10(data_set()))
+    shelf.put("2.dcm", data_set())
+    look(shelf, adopt=True)
+    lines = [part.read_bytes() for part in sorted(shelf.journal.iterdir())]
+    cuts = [line[:size] for line in lines if line for size in range(1, len(line) - 1)]
+    for segment in shelf.journal.iterdir():
+        segment.unlink()
+    segment = shelf.lines(b"")
+    for cut in cuts[::7] + cuts[-3:]:
+        segment.write_bytes(cut)
+        with shelf.opened() as fd:
+            assert [(one.torn, one.damaged) for one in Tail(fd).read()] == [(True, False)], cut
 
 
 def test_a_last_line_without_its_newline_is_whole(shelf: Shelf) -> None:
