@@ -30,6 +30,7 @@ from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.names import (
     ANEW,
     FOLDER_MODE,
+    UNFLUSHED,
     descriptor,
     flush_folder,
     holder,
@@ -134,7 +135,9 @@ def _outermost_first(marks: Marks) -> list[Mark]:
 
 
 def _found(mark: Mark, why: str, settled: str = "") -> Finding:
-    error = os.strerror(mark.error) if mark.error else "its mark cannot be read"
+    if mark.unreadable:
+        return Finding(Kind.UNFLUSHED, f"{UNFLUSHED}/{mark.name}", mark.unreadable)
+    error = os.strerror(mark.error) if mark.error else "why was not kept"
     return Finding(
         Kind.UNFLUSHED, mark.path or ".", f"{_WHAT[mark.what]} ({error}); {why}", settled
     )

@@ -82,6 +82,24 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     error: int = 0
     name: str = ""
 
+    @property
+    def unreadable(self) -> str:
+        """What is said of a mark that says nothing, after its path; "" of any other.
+
+        No start lifts it.
+        """
+        if self.boot:
+            return ""
+        return (
+            "cannot be read, so nobody knows what an earlier run could not flush: all instances "
+            "are answered A700, after a restart of the machine as well. Check the disk; restart "
+            "the machine, or unmount the file system and mount it again; then remove that file"
+        )
+
+
+# It may have been one of any folder.
+_UNKNOWN: Final = Mark(what="all folders")
+
 
 class _Doubts(Protocol):
     """What all workers know; `fastscp_ext.Doubts`."""
@@ -109,6 +127,9 @@ def tell(marks: Iterable[Mark], doubts: _Doubts) -> None:
 def warnings(marks: Iterable[Mark]) -> Iterator[str]:
     """What the start says of the marks that hold."""
     for mark in marks:
+        if mark.unreadable:
+            yield f"{UNFLUSHED}/{mark.name} {mark.unreadable}"
+            continue
         why = f"({os.strerror(mark.error)})" if mark.error else f"({UNFLUSHED}/{mark.name})"
         match mark.what:
             case "file":
@@ -213,13 +234,15 @@ class Marks:
             for name in sorted(names_in(folder_fd)):
                 if not name.endswith(_SUFFIX):
                     continue  # never finished, or nobody's
-                with os.fdopen(open_file(name, folder_fd), "rb") as file:
+                # By the whole path, so that an error names it.
+                with os.fdopen(open_file(f"{UNFLUSHED}/{name}", self._dir_fd), "rb") as file:
                     data = file.read(_MOST)
                 try:
                     mark = msgspec.json.decode(data, type=Mark)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    mark = Mark(what="all folders")
-                found.append(msgspec.structs.replace(mark, name=name))
+                    mark = _UNKNOWN
+                # One that does not say of when is no better.
+                found.append(msgspec.structs.replace(mark if mark.boot else _UNKNOWN, name=name))
         return tuple(found)
 
     def covers(self, path: str) -> bool:
@@ -246,7 +269,9 @@ class Marks:
         with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
             over = names_in(folder_fd) - standing
             for name in over:
-                os.unlink(name, dir_fd=folder_fd)
+                # A folder is nobody's mark, and in nobody's way.
+                with contextlib.suppress(IsADirectoryError):
+                    os.unlink(name, dir_fd=folder_fd)
             if over:
                 flush_folder(folder_fd)
 
@@ -297,7 +322,7 @@ class Marks:
 
     def _holds(self, mark: Mark, now: Mounted) -> bool:
         if not mark.boot:
-            # Nobody knows what it says: it holds until somebody removes it.
+            # Nobody knows what it says, nor of when: it holds until somebody removes it.
             return True
         if self.is_begun(mark):
             return True

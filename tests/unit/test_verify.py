@@ -922,6 +922,33 @@ def test_contents_that_cannot_be_checked_keep_the_mark(shelf: Shelf, mark: Path)
     assert flushed["digest"] == ""
 
 
+def opened_store(shelf: Shelf) -> tuple[str, ...]:
+    """What a start of the service says of the store."""
+    there = Store.open(shelf.path, LAYOUT)
+    there.close()
+    return there.warnings
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b'{"what":"file system"}'])
+def test_a_flush_mark_that_cannot_be_read(shelf: Shelf, content: bytes) -> None:
+    """It holds for ever, so whoever reads of it has to know which file to remove, and when."""
+    there = shelf.file(".fastscp/unflushed/x.json", content)
+    shelf.put("1.dcm", data_set())
+    (warning,) = opened_store(shelf)
+    assert warning.startswith(".fastscp/unflushed/x.json cannot be read")
+    assert warning.endswith("mount it again; then remove that file")
+    with shelf.opened() as fd, held(shelf.path, fd):
+        # A service that runs changes nothing of that.
+        (beside,) = look(shelf).findings
+    (finding,) = look(shelf).findings
+    assert finding == beside
+    assert (finding.kind, finding.path) == (Kind.UNFLUSHED, ".fastscp/unflushed/x.json")
+    assert finding.why == warning.removeprefix(f"{finding.path} ")
+    there.unlink()
+    assert opened_store(shelf) == ()
+    assert look(shelf).clean
+
+
 # The journal ------------------------------------------------------------------------------------
 
 
