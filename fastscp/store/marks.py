@@ -10,7 +10,16 @@ import contextlib
 import os
 from typing import Final, TypeAlias
 
-from fastscp.store.names import BUFFERED, FILE_MODE, SUSPECT, exists, flush_folder, home
+from fastscp.store.names import (
+    BUFFERED,
+    FILE_MODE,
+    SUSPECT,
+    descriptor,
+    exists,
+    flush_folder,
+    home,
+    open_file,
+)
 from fastscp.store.unflushed import Marks
 from fastscp_ext import flush_file_system
 
@@ -27,8 +36,10 @@ Suspicion: TypeAlias = tuple[tuple[str, int, int], ...]
 def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
     """Leave a mark for a buffered life, and read that of the one before; see `Store.suspect`.
 
-    The mark of an unclean buffered life stays until `trust` is called.
+    The mark of an unclean buffered life stays until `trust` is called. Raises OSError, also where
+    something else has the name of a mark.
     """
+    suspicion(dir_fd)
     with home(dir_fd) as home_fd:
         with contextlib.suppress(FileNotFoundError):
             os.rename(_BUFFERED, _SUSPECT, src_dir_fd=home_fd, dst_dir_fd=home_fd)
@@ -57,14 +68,17 @@ def end_life(dir_fd: int) -> None:
 def suspicion(dir_fd: int) -> Suspicion:
     """What marks the files as less than they may seem, see `Store.suspect`; empty: nothing does.
 
-    The mark of a life that goes on counts as well. Equal as long as the marks are the same.
+    The mark of a life that goes on counts as well. Equal as long as the marks are the same. Raises
+    OSError, also where something else has the name of a mark, which could never be lifted.
     """
     marks = []
-    with contextlib.suppress(FileNotFoundError), home(dir_fd) as home_fd:
-        for mark, name in ((SUSPECT, _SUSPECT), (BUFFERED, _BUFFERED)):
-            with contextlib.suppress(FileNotFoundError):
-                found = os.stat(name, dir_fd=home_fd, follow_symlinks=False)
-                marks.append((mark, found.st_ino, found.st_ctime_ns))
+    for mark in (SUSPECT, BUFFERED):
+        with (
+            contextlib.suppress(FileNotFoundError),
+            descriptor(open_file(mark, dir_fd)) as fd,
+        ):
+            found = os.fstat(fd)
+            marks.append((mark, found.st_ino, found.st_ctime_ns))
     return tuple(marks)
 
 

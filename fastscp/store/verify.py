@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -150,11 +151,13 @@ class Verification:
 
         Raises StartError where there is no store, StoreBusyError where the lock is needed and not
         to be had, OSError where the store or its journal as a whole cannot be read or written,
-        FastscpError where the journal cannot be added to, or nothing is left to look at.
+        FastscpError where the journal cannot be added to, nothing is left to look at, or something
+        is in the way of what is the service's own.
         """
         alone = self._adopt or self._repair
         with contextlib.ExitStack() as until:
             dir_fd = until.enter_context(existing(self._path))
+            until.enter_context(_in_the_way(self._path))
             layout = self._begin(dir_fd)
             if alone:
                 until.enter_context(held(self._path, dir_fd))
@@ -278,6 +281,28 @@ class Verification:
             return Mark.IN_USE if any(name == SUSPECT for name, *_ in mark) else Mark.NONE
         except StartError:
             return Mark.STAYS
+
+
+@contextlib.contextmanager
+def _in_the_way(path: Path) -> Iterator[None]:
+    """An OSError because of what lies in the service's own folder and is not its own, in words."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename
+        if (
+            error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR)
+            or not isinstance(where, str)
+            or not where.startswith(f"{HOME}/")
+        ):
+            raise
+        said = error.strerror
+        if error.errno == errno.ENOTDIR:
+            said = "has the name of a folder and is none"
+        raise FastscpError(
+            f"{path / where}: {said}; it is not what the service put there: look at it, move it "
+            f"away, and run `fastscp verify` again"
+        ) from error
 
 
 def _as_it_is(finding: Finding) -> Iterator[Finding]:

@@ -949,6 +949,49 @@ def test_a_flush_mark_that_cannot_be_read(shelf: Shelf, content: bytes) -> None:
     assert look(shelf).clean
 
 
+IN_THE_WAY = [
+    ("unflushed", "file"),
+    *(
+        (name, kind)
+        for name in ("unflushed/x.json", "buffered", "suspect", "journal/x.jsonl")
+        for kind in ("folder", "fifo", "link")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), IN_THE_WAY)
+def test_what_lies_in_the_way_is_named(shelf: Shelf, name: str, kind: str) -> None:
+    """By the start and by `verify`, with its whole path and what to do."""
+    there = shelf.path / ".fastscp" / name
+    there.parent.mkdir(exist_ok=True)
+    match kind:
+        case "folder":
+            there.mkdir()
+        case "fifo":
+            os.mkfifo(there)
+        case "link":
+            there.symlink_to("/etc/passwd")
+        case "file":
+            there.touch()
+    shelf.put("1.dcm", data_set())
+    with pytest.raises(FastscpError) as caught:
+        look(shelf)
+    assert str(caught.value).startswith(f"{there}: ")
+    assert "move it away, and run `fastscp verify` again" in str(caught.value)
+    if name.startswith("journal/"):
+        # Read by the service once it has the store.
+        return
+    with pytest.raises(StartError, match="move it away") as refused:
+        opened_store(shelf)
+    assert f"{there}: " in str(refused.value)
+
+
+def test_a_folder_among_flush_marks_is_in_nobodys_way(shelf: Shelf) -> None:
+    (shelf.path / ".fastscp/unflushed/x.json.7.new").mkdir(parents=True)
+    assert opened_store(shelf) == ()
+    assert look(shelf).clean
+
+
 # The journal ------------------------------------------------------------------------------------
 
 
