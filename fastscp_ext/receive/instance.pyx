@@ -6,7 +6,7 @@ Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
@@ -175,10 +175,11 @@ cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
         i.has_part = True
     while used:
         n = writev(i.fd, at, used)
-        if n < 0:
-            if errno == EINTR:
-                continue
-            instance_fail(i, errno, b"write a part file")
+        if n < 0 and errno == EINTR:
+            continue
+        if n <= 0:
+            # A file system that takes nothing and says nothing would hold the loop for ever.
+            instance_fail(i, errno if n < 0 else EIO, b"write a part file")
             instance_drop_part(worker, i)
             return -1
         while used and <size_t>n >= at.iov_len:
@@ -482,8 +483,10 @@ cdef int _rewrite_meta(Worker* worker, Instance* i) noexcept nogil:
     disk_begin(worker)
     while at < i.meta_size and not failed:
         n = pwrite(i.fd, i.meta + at, i.meta_size - at, at)
-        if n >= 0:
+        if n > 0:
             at += <uint32_t>n
+        elif n == 0:
+            failed = EIO
         elif errno != EINTR:
             failed = errno
     disk_end(worker)
