@@ -1,7 +1,7 @@
 """The few wanted values out of a data set that passes in slices."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -70,13 +70,13 @@ cdef bint step(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil:
     # The one step that comes first in the bytes. False: all of the slice has been read.
     cdef TapParse* p
     cdef TapParse* next = NULL
-    cdef uint32_t have
+    cdef uint64_t have  # perhaps more than a slice, which may be as long as 32 bits tell
+    cdef uint64_t rest = 0
     cdef uint32_t amount
-    cdef uint32_t rest = 0
     cdef uint32_t k
     for k in range(tap.parses):
         p = parse_at(tap, k)
-        have = p.left + p.again_have
+        have = <uint64_t>p.left + p.again_have
         amount = bytes_to_step(p)
         if amount <= have and (next == NULL or have - amount > rest):
             next = p
@@ -99,6 +99,9 @@ cdef void publish(TapState* tap) noexcept nogil:
     tap.settled = True
     for k in range(tap.parses):
         tap.settled = tap.settled and parse_at(tap, k).settled
+    if tap.left_out and tap.first.found & ~tap.left_found:
+        # At a bad end these are given back.
+        tap.settled = False
 
 
 cdef void tap_feed(TapState* tap, const uint8_t* data, uint32_t n) noexcept nogil:

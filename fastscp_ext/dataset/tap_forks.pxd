@@ -20,6 +20,9 @@ cdef void read_again(TapParse* p, uint32_t n) noexcept nogil
 # One more parse, which takes the header in hand in another form. NULL: it cannot be followed.
 cdef TapParse* fork_parse(TapState* tap, TapParse* p, int form) noexcept nogil
 
+# A way to read the header in hand is not followed, though it may be the right one.
+cdef void leave_out(TapState* tap, const TapParse* p) noexcept nogil
+
 # p has taken a step: if it is dead it goes, and so does whichever is like another one now.
 cdef void tidy_parses(TapState* tap, TapParse* p) noexcept nogil
 

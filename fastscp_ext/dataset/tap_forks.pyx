@@ -38,12 +38,16 @@ cdef bint make_room(TapState* tap) noexcept nogil:
     return True
 
 
+cdef void leave_out(TapState* tap, const TapParse* p) noexcept nogil:
+    # What stands in that way of reading behind here stays unknown.
+    tap.left_found = p.found if not tap.left_out else tap.left_found & p.found
+    tap.left_out = True
+
+
 cdef TapParse* fork_parse(TapState* tap, TapParse* p, int form) noexcept nogil:
     cdef TapParse* q
     if not make_room(tap):
-        # What stands in that way of reading behind here stays unknown.
-        tap.left_found = p.found if not tap.left_out else tap.left_found & p.found
-        tap.left_out = True
+        leave_out(tap, p)
         return NULL
     if tap.parses == 1:
         tap.agreed = p.found

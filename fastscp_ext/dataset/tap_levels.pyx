@@ -28,8 +28,8 @@ cdef void first_reading(TapParse* p) noexcept nogil:
 
 cdef void settle_if_complete(TapParse* p) noexcept nogil:
     # Behind a sequence an item end may still show that the level is wrong, and behind a fault
-    # that the bytes were read in the wrong way.
-    if p.found == ALL_FOUND and not p.sequence_passed and p.faults == 0:
+    # that the bytes were read in the wrong way; behind a value that its length is.
+    if p.found == ALL_FOUND and not p.shaky and not p.sequence_passed and p.faults == 0:
         p.settled = True
 
 
@@ -188,6 +188,8 @@ cdef void stray_end(TapParse* p) noexcept nogil:
     # into an item, and nobody knows since when.
     cdef uint32_t keep
     p.faults += 1
+    if p.settled:
+        return
     if p.count > 1:
         drop_reading(p, p.count - 1)
         return

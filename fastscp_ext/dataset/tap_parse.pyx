@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memmove
 
 from fastscp_ext.wire.cursor cimport Cursor, collect, cursor_over, skip, take_span, take_u8
-from fastscp_ext.dataset.tap_forks cimport fork_parse, position_of, read_again
+from fastscp_ext.dataset.tap_forks cimport fork_parse, leave_out, position_of, read_again
 from fastscp_ext.dataset.tap_headers cimport (
     GROUP_DELIMITER, HEADER, ITEM, ITEM_END, LONGEST_GUESS, LONG_HEADER, SEQUENCE_END,
     UNDEFINED_LENGTH, TapHeader, hides_a_tag, is_header, is_pixel_data, is_placed, is_plausible,
@@ -124,7 +124,9 @@ cdef void take_element(TapState* tap, TapParse* p, const TapHeader* h) noexcept 
     cdef bint by_look = h.implicit or h.vr == VR_UN
     cdef int key
     note_element(p, h.tag, length)
-    p.last_tag = h.tag
+    if h.tag >> 16 != 0:
+        # No element of a data set has group 0: such a one says nothing of the order.
+        p.last_tag = h.tag
     # Without a VR only the value shows whether it is items.
     p.behind_sequence = h.vr == VR_SEQUENCE or length == 0 and by_look
     p.behind_pixels = is_pixel_data(h.tag)
@@ -317,7 +319,7 @@ cdef int another_form(const TapParse* p, const TapHeader* h) noexcept nogil:
     return FORM_LITERAL
 
 
-cdef bint stands_trial(TapParse* p, TapHeader* h) noexcept nogil:
+cdef bint stands_trial(TapState* tap, TapParse* p, TapHeader* h) noexcept nogil:
     # False: more bytes are needed, or it is dead.
     if is_plausible(p, h) and not (p.kind == FORM_SHORT and hides_a_tag(p, h)):
         if p.kind == FORM_EXPLICIT_ITEMS and h.vr == VR_UN and h.length == UNDEFINED_LENGTH:
@@ -326,6 +328,9 @@ cdef bint stands_trial(TapParse* p, TapHeader* h) noexcept nogil:
         return True
     p.form = <uint8_t>another_form(p, h)
     if p.form == FORM_LITERAL:
+        if not h.implicit and is_header(p, h):
+            # Only the order speaks against it, and unsorted data sets are seen.
+            leave_out(tap, p)
         die(p)
         return False
     p.trial -= 1
@@ -362,8 +367,8 @@ cdef bint bears_out(const TapParse* p, const TapHeader* h) noexcept nogil:
     # Whether a length taken on trust has led to a header.
     if h.vr == VR_INVALID or h.vr == VR_UNKNOWN:
         return h.tag > p.last_tag and h.tag >> 16 == p.last_tag >> 16
-    # Where a value in front of it may be longer than it says, it may lead to any by chance.
-    return not p.shaky or h.tag > p.last_tag
+    # A wrong length may lead to any header by chance, to one out of order more likely.
+    return h.tag > p.last_tag
 
 
 cdef void judge_value(TapState* tap, TapParse* p, const TapHeader* h) noexcept nogil:
@@ -427,7 +432,7 @@ cdef void take_header(TapState* tap, TapParse* p) noexcept nogil:
     if p.form != FORM_LITERAL:
         pass
     elif p.trial:
-        if not stands_trial(p, &h):
+        if not stands_trial(tap, p, &h):
             return
         bear_out_values(p)
     elif is_doubtful(p, &h):

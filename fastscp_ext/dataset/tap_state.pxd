@@ -36,7 +36,7 @@ cdef enum:
 cdef enum:
     TAP_READINGS = 8               # of the level, followed at a time by one parse
     TAP_PARSES = 8                 # followed at a time
-    TAP_SLOTS = 6                  # for values that one parse found and another did not
+    TAP_SLOTS = (TAP_PARSES - 1) * TAP_KEYS  # one for each value of each parse but one
     TAP_NEVER = 0xFFFFFFFF
     TAP_UID_BYTES = 256            # a value is cut there; a UID this long is refused anyway
     TAP_TEXT_BYTES = 1024

@@ -29,14 +29,14 @@ cdef bint refers(const TapParse* p, int key, int where) noexcept nogil:
         p.key == key or (p.found | p.conflicting) & (<uint32_t>1 << key) != 0)
 
 
-cdef bint is_free(const TapState* tap, const TapParse* p, int key, int where) noexcept nogil:
-    # No parse but p has a value there.
+cdef bint is_free(const TapState* tap, int key, int where) noexcept nogil:
+    # No parse has a value there, the one that asks for a place no less than the others.
     cdef const TapParse* q = &tap.first
     cdef uint32_t n
     for n in range(tap.parses):
         if n > 0:
             q = &tap.more.parses[n - 1]
-        if q != p and refers(q, key, where):
+        if refers(q, key, where):
             return False
     return True
 
@@ -47,7 +47,7 @@ cdef int place_for(
     # Where several parses read one element they share its place. -1: there is none left.
     cdef TapSlot* slot
     cdef int n
-    if tap.parses > 1 and not is_free(tap, p, key, 0):
+    if tap.parses > 1 and not is_free(tap, key, 0):
         if tap.places[key] == at and tap.lengths[key] == length:
             return 0
         for n in range(<int>TAP_SLOTS):
@@ -58,7 +58,7 @@ cdef int place_for(
             return -1
         for n in range(<int>TAP_SLOTS):
             slot = &tap.more.slots[n]
-            if slot.key < 0 or is_free(tap, p, slot.key, n + 1):
+            if slot.key < 0 or is_free(tap, slot.key, n + 1):
                 slot.key = key
                 slot.at = at
                 slot.length = length

@@ -6,6 +6,7 @@ a wrong step would find them.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import time
 from pathlib import Path
@@ -302,6 +303,126 @@ def test_an_odd_length_that_leads_into_an_item() -> None:
     assert check(data, family).values.items() <= OWN.items()
 
 
+# Another data set inside a value ----------------------------------------------------------------
+
+
+def swallowing(family: int) -> bytes:
+    """An element that is longer than all that follows."""
+    return element(0x00211001, "OB", b"", family, 0xFFFF0)
+
+
+def inner(family: int, number: int = 9) -> bytes:
+    """Another instance's values; whoever reads them as elements comes to no end."""
+    foreign = b"1.9.9.%d" % number
+    return b"".join([
+        element(0x00100010, "PN", b"A^B ", family),
+        element(0x00100020, "LO", b"P999", family),
+        uid(0x0020000D, foreign, family),
+        uid(0x0020000E, foreign + b".1", family),
+        element(0x00200011, "IS", b"%d " % number, family),
+        element(0x00200013, "IS", b"%d " % number, family),
+        swallowing(family),
+    ])  # fmt: skip
+
+
+def unlike(family: int) -> bytes:
+    """Own UIDs that are as long as those in the values, or not."""
+    return b"".join([
+        element(0x00100020, "LO", b"P1", family),
+        uid(0x0020000D, b"1.2.840.1", family),
+        uid(0x0020000E, b"1.3.12.2.1107.5", family),
+        element(0x00280010, "US", b"\1\0", family),
+        element(0x7FE00010, "OW", bytes(64), family),
+    ])  # fmt: skip
+
+
+UNLIKE = OWN | {"StudyInstanceUID": b"1.2.840.1", "SeriesInstanceUID": b"1.3.12.2.1107.5"}
+
+
+@pytest.mark.parametrize("family", EXPLICIT)
+@pytest.mark.parametrize("form", ["UN", "OB", "RE", "implicit"])
+def test_no_value_takes_the_place_of_another_of_its_own_reading(family: int, form: str) -> None:
+    """Study and Series UID of one way to read, while another has found others."""
+    if form == "implicit":
+        fault = implicit(0x00091001, inner(family), family)
+    else:
+        order = ">" if family == EXPLICIT_BE else "<"
+        text = struct.pack(order + "L", 4) + b"abcd" + inner(family)
+        fault = short(0x00091001, form.encode(), text, family)
+    assert check(front(family) + fault + unlike(family), family).values == UNLIKE
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_legal_values_that_read_as_elements_and_whose_length_spells_a_vr(count: int) -> None:
+    data = front(IMPLICIT_LE) + element(0x00090010, "LO", b"ACME", IMPLICIT_LE)
+    for n in range(count):
+        value = inner(IMPLICIT_LE, n + 1)
+        data += implicit(0x00091001 + n, value + bytes(0x4144 - len(value)), IMPLICIT_LE)  # DA
+    outcome = check(data + unlike(IMPLICIT_LE), IMPLICIT_LE)
+    assert outcome.values == UNLIKE
+    assert not outcome.truncated
+
+
+@pytest.mark.parametrize("form", ["ZZ", "--", "OB", "implicit"])
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_unsorted_element_behind_a_fault(form: str, *, swallows: bool) -> None:
+    """It makes the right way to read look wrong: what another one found is not told then."""
+    family = EXPLICIT_LE
+    foreign = uid(0x0020000D, b"1.9.9.9", family) + uid(0x0020000E, b"1.9.9.9.1", family)
+    if swallows:
+        foreign += element(0x00211001, "UN", b"", family, 0x7FFFFFFF)
+    if form == "implicit":
+        fault = implicit(0x00091001, foreign, family)
+    else:
+        text = struct.pack("<L", 4) + b"abcd" + foreign
+        fault = short(0x00091001, form.encode(), text, family)
+    data = front(family) + element(0x00090010, "LO", b"ACME", family) + fault
+    data += element(0x00080060, "CS", b"CT", family) + own(family)
+    values = check(data, family).values
+    assert values.items() <= (OWN | {"Modality": b"CT"}).items()
+
+
+# What is settled --------------------------------------------------------------------------------
+
+
+def complete(family: int) -> bytes:
+    return b"".join([
+        uid(0x00080016, b"1.2.840.10008.5.1.4.1.1.2", family),
+        uid(0x00080018, b"1.2.826", family),
+        element(0x00080020, "DA", b"20240101", family),
+        element(0x00080050, "SH", b"A1", family),
+        element(0x00080060, "CS", b"CT", family),
+        element(0x00100020, "LO", b"P1", family),
+        uid(0x0020000D, b"1.2.3", family),
+        uid(0x0020000E, b"1.2.3.1", family),
+        element(0x00200011, "IS", b"1 ", family),
+        element(0x00200013, "IS", b"1 ", family),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("strays", [[0xE00D], [0xE0DD], [0xE000], [0xE00D, 0xE0DD], [0xE0DD] * 3])
+def test_a_stray_end_takes_nothing_back_that_is_settled(family: int, strays: list[int]) -> None:
+    ends = b"".join(delimiter(number, 0, family) for number in strays)
+    behind = element(0x7FE00010, "OW", bytes(64), family)
+    data = complete(family) + ends + behind
+    for cuts in ([], list(range(len(data)))):
+        outcome = outcome_of(data, family, cuts)
+        assert outcome.values == outcome_of(complete(family), family).values
+        assert len(outcome.values) == 10
+
+
+def test_nothing_is_settled_while_a_length_is_doubtful() -> None:
+    family = EXPLICIT_LE
+    whole = complete(family)
+    study = element(0x0020000D, "UI", b"1.2.3\0", family)
+    at = whole.index(study)
+    tap = Tap(family)
+    # One byte too many of its value: what follows begins in the middle of it.
+    tap.feed(whole[:at] + study + b"\0" + whole[at + len(study) :])
+    assert not tap.settled
+
+
 # Values -----------------------------------------------------------------------------------------
 
 
@@ -356,6 +477,26 @@ def test_a_doubt_at_every_header_costs_no_more_than_time_for_each_byte(piece: by
 
     cost(1000)
     assert cost(200_000) < 12 * cost(50_000) + 0.02
+
+
+def test_a_slice_of_all_but_4_gib_with_bytes_to_read_again() -> None:
+    """What is left of the slice and what is read again are more than 32 bits tell."""
+    family = EXPLICIT_LE
+    fault = struct.pack("<HH2sH", 0x0009, 0x1001, b"UN", 0)
+    data = front(family) + element(0x00090010, "LO", b"ACME", family)
+    first = len(data) + len(fault) + 3  # all but one byte of a long header
+    # As a length, the tag behind it leads to nearly the end.
+    data += fault + element(0x0009FFFF, "LO", b"AB", family) + own(family)[:-76]
+    length = 0xFFFFFFFF - (len(data) + 12 - first)
+    data += struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, length)
+    # Of the pages only the first one is touched.
+    with mmap.mmap(-1, 0xFFFFFFFF, flags=mmap.MAP_PRIVATE) as memory:
+        memory[: len(data) - first] = data[first:]
+        tap = Tap(family)
+        tap.feed(data[:first])
+        tap.feed(memory)
+        tap.end()
+    assert tap.values() == OWN
 
 
 def test_the_outcome_does_not_hang_on_cuts_while_several_ways_are_followed() -> None:

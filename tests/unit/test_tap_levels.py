@@ -311,7 +311,7 @@ def test_no_number_of_headers_proves_anything() -> None:
     family = EXPLICIT_LE
     _, sequence_end = ends(family)
     data = front(family) + open_item(0x00081200, family)
-    data += element(0x00081150, "UI", b"1.2", family) + sequence_end + own(family)[:-64]
+    data += element(0x00081150, "UI", b"1.2", family) + sequence_end + own(family)
     tap = Tap(family)
     tap.feed(data + element(0x00080009, "OB", b"", family) * 350_000)
     assert not tap.settled
