@@ -64,10 +64,11 @@ def implicit_is_likely(group: int, length: int) -> bool:
     return 1 <= group <= 0x7FE0 and (length == UNDEFINED or length < 2**20)
 
 
+NUMBERS = ["AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"]
 BYTES = {
     tag
     for tag, entry in DicomDictionary.items()
-    if {"OB", "OD", "OF", "OL", "OV", "OW", "UN"} & set(entry[0].split(" or "))
+    if {*["OB", "OD", "OF", "OL", "OV", "OW", "UN"], *NUMBERS} & set(entry[0].split(" or "))
 }
 
 
@@ -188,6 +189,7 @@ class _Reader:
         self.shaky: set[str] = set()  # those with nothing plausible behind
         self.unproved_for = 0  # headers that have to come
         self.weak: set[str] | None = None  # found before a value that only began like items
+        self.held = False  # a value at depth 0 had the start of an item in it
         self.in_doubt = False  # a header that is legal may be meant in another way
 
     # What is known of the level.
@@ -300,6 +302,8 @@ class _Reader:
 
     def delimiter(self, number: int, length: int) -> None:
         in_items = len(self.readings[0].levels) % 2 == 0
+        if self.held and not in_items and self.outermost() and number != 0xE000:
+            raise DoubtError
         behind, self.behind = self.behind, number != 0xE000
         if number == 0xE000 and (in_items or self.leave_item()):
             if length != UNDEFINED:
@@ -371,6 +375,8 @@ class _Reader:
             self.faults += 1
             self.readings = [one.turned_implicit() for one in self.readings]
         if implicit:
+            if tag >> 16 == 0:
+                raise DoubtError
             length, at = self.unpack("<L", at + 4)[0], at + 8
         elif vr in SHORT:
             length, at = self.unpack(order + "H", at + 6)[0], at + 8
@@ -425,6 +431,10 @@ class _Reader:
                 self.in_doubt = True
 
     def value(self, tag: int, vr: str, length: int, implicit: bool) -> None:
+        marks = (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")[: 1 + (self.order == ">")]
+        passing = self.data[self.at : self.at + length]
+        if vr != "SQ" and length != UNDEFINED and self.before_sequence is None:
+            self.held |= self.outermost() and any(mark in passing for mark in marks)
         if len(self.readings) > 1:
             descending = [one for one in self.readings if tag <= one.levels[-1].tag]
             if len(descending) < len(self.readings):
@@ -557,6 +567,9 @@ def _tap(data: bytes, negotiated: int) -> Outcome | None:
     except TruncatedError:
         outcome.truncated = True
     if reader.in_doubt and (reader.faults or not whole):
+        return None
+    if not whole and not reader.settled and (reader.before_sequence is not None or reader.held):
+        # What is found behind a sequence must be borne out: the tests of the levels say how.
         return None
     reader.end(whole=whole)
     values = {keyword: trimmed(keyword, raw) for keyword, raw in reader.raw.items()}

@@ -29,7 +29,8 @@ cdef void first_reading(TapParse* p) noexcept nogil:
 cdef void settle_if_complete(TapParse* p) noexcept nogil:
     # Behind a sequence an item end may still show that the level is wrong, and behind a fault
     # that the bytes were read in the wrong way; behind a value that its length is.
-    if p.found == ALL_FOUND and not p.shaky and not p.sequence_passed and p.faults == 0:
+    if (p.found == ALL_FOUND and not p.shaky and not p.sequence_passed and not p.held
+            and p.faults == 0):
         p.settled = True
 
 
@@ -70,10 +71,34 @@ cdef void give_doubtful_back(TapParse* p) noexcept nogil:
         give_back(p, p.weak_found)
 
 
+cdef uint32_t before_all_wrong_levels(const TapParse* p) noexcept nogil:
+    # What was found before anything of which a wrong length may have led into an item.
+    cdef uint32_t keep = ALL_FOUND
+    if p.sequence_passed:
+        keep &= p.before_sequence
+    if p.held:
+        keep &= p.before_held
+    if p.trusted:
+        keep &= p.before_fault
+    return keep
+
+
+cdef void give_level_back(TapParse* p) noexcept nogil:
+    # The data set goes no further, and no proper end says that the level was right. Tags that
+    # ascend to group 0028 do: behind the rest of an item they begin anew.
+    cdef uint32_t keep = before_all_wrong_levels(p)
+    if p.settled or p.image_described and not p.descended:
+        return
+    if p.found & ~keep:
+        p.pixels = TAP_PIXELS_NONE
+    give_back(p, keep)
+
+
 cdef void die(TapParse* p) noexcept nogil:
     if p.count > 1:
         give_guess_back(p)
     give_doubtful_back(p)
+    give_level_back(p)
     p.dead = True
     p.settled = True
 
@@ -201,9 +226,7 @@ cdef void stray_end(TapParse* p) noexcept nogil:
         give_back(p, 0)
     if p.sequence_passed:
         # A value that was found before and met another one since is there still.
-        keep = p.before_sequence
-        if p.trusted:
-            keep &= p.before_fault
+        keep = before_all_wrong_levels(p)
         give_back(p, keep)
         p.found = keep
         p.conflicting = 0
@@ -263,6 +286,8 @@ cdef void prove(TapParse* p, bint inside) noexcept nogil:
     p.ended = not inside and outermost(p)
     if not p.ended or p.faults:
         give_doubtful_back(p)
+    if not p.ended:
+        give_level_back(p)
     p.shaky = 0
 
 

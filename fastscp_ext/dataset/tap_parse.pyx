@@ -18,7 +18,8 @@ from fastscp_ext.dataset.tap_levels cimport (
 )
 from fastscp_ext.dataset.tap_state cimport (
     FORM_BEFORE_IMPLICIT, FORM_BEFORE_LONG, FORM_EXPLICIT, FORM_EXPLICIT_ITEMS, FORM_IMPLICIT,
-    FORM_IMPLICIT_LEVEL, FORM_LITERAL, FORM_LONG, FORM_SHORT, TAP_EXPLICIT_BE, TAP_IMPLICIT_LE,
+    FORM_IMPLICIT_LEVEL, FORM_LITERAL, FORM_LONG, FORM_SHORT, KEY_SERIES_UID, KEY_SOP_CLASS_UID,
+    KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_BE, TAP_IMPLICIT_LE,
     TAP_PIXELS_ENCAPSULATED, TAP_PIXELS_NATIVE, TAP_PIXELS_NONE, TAP_SYNTAX_UNKNOWN, TapParse,
     TapState,
 )
@@ -30,6 +31,15 @@ from fastscp_ext.dataset.vr cimport (
 )
 
 __all__ = []
+
+cdef enum:
+    ITEM_LITTLE = 0xFEFF00E0  # as its tag stands in the bytes
+    ITEM_BIG = 0xFFFEE000
+
+    UIDS_FOUND = (
+        1 << KEY_SOP_CLASS_UID | 1 << KEY_SOP_INSTANCE_UID | 1 << KEY_STUDY_UID
+        | 1 << KEY_SERIES_UID
+    )
 
 
 # Items and ends -------------------------------------------------------------------------------
@@ -44,6 +54,11 @@ cdef void item_starts(TapParse* p, uint32_t length) noexcept nogil:
     else:
         enter(p, False)
         p.item_opened = True
+
+
+cdef inline bint is_level_open_to_doubt(const TapParse* p) noexcept nogil:
+    # A value was perhaps so long that it led into an item: then an end says that it was.
+    return p.held and p.count == 1
 
 
 cdef void take_delimiter(TapParse* p, uint32_t tag, uint32_t length) noexcept nogil:
@@ -81,9 +96,9 @@ cdef void take_delimiter(TapParse* p, uint32_t tag, uint32_t length) noexcept no
                 leave(&p.readings[n], 1)
             return
         # Behind native pixel data it stands where the end of encapsulated ones would.
-        if outermost(p) and not behind:
+        if outermost(p) and (not behind or is_level_open_to_doubt(p)):
             p.behind_sequence = False
-            if not p.behind_pixels:
+            if not p.behind_pixels or is_level_open_to_doubt(p):
                 stray_end(p)
         fork_readings(p)
     else:
@@ -109,6 +124,10 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
         p.readings[n].tag = tag
     if not outermost(p):
         return
+    if (tag <= shallowest(p).outermost or p.faults) and (
+        not p.image_described or key_of(tag) >= 0
+    ):
+        p.descended = True
     shallowest(p).outermost = tag
     if tag >= 0x00280000:
         p.later_passed = True
@@ -117,6 +136,13 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
         elif is_pixel_data(tag):
             p.image_passed = True
             p.pixels = TAP_PIXELS_NONE if length == UNDEFINED_LENGTH else TAP_PIXELS_NATIVE
+
+
+cdef inline bint is_length_open_to_doubt(const TapParse* p) noexcept nogil:
+    # A length that is too long puts into an item what is found behind it, up to a sequence, which
+    # would be the first one.
+    return (outermost(p) and not p.sequence_passed and not p.held and not p.settled
+            and p.found & UIDS_FOUND != UIDS_FOUND)
 
 
 cdef void take_element(TapState* tap, TapParse* p, const TapHeader* h) noexcept nogil:
@@ -144,6 +170,7 @@ cdef void take_element(TapState* tap, TapParse* p, const TapHeader* h) noexcept 
     p.may_be_items = length >= HEADER and by_look
     p.may_be_bytes = p.may_be_items and may_hold_bytes(h.tag)
     p.items_big = p.syntax == TAP_EXPLICIT_BE and not p.may_be_items
+    p.looking = length > HEADER and is_length_open_to_doubt(p)
     if p.settled or not outermost(p):
         return
     key = key_of(h.tag)
@@ -414,6 +441,12 @@ cdef void take_header(TapState* tap, TapParse* p) noexcept nogil:
     if not read_header(p, &h):
         return
     p.header_tag = h.tag
+    if h.implicit and h.tag >> 16 == 0:
+        # Never inside a data set. Zeros read like that, and lead to anything.
+        if tap.parses > 1:
+            die(p)
+            return
+        assume_fault(p)
     if h.tag >> 16 == GROUP_DELIMITER:
         header_taken(p)
         p.suspect = p.empty = p.item_opened = False
@@ -511,14 +544,37 @@ cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
         p.walking = p.may_be_items = False
 
 
+cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
+    # Who reads over the start of an item with a value may come out in that item.
+    cdef uint32_t window = p.window
+    cdef uint32_t item = ITEM_BIG if p.syntax == TAP_EXPLICIT_BE else ITEM_LITTLE
+    cdef uint8_t byte = 0
+    while not p.sequence_passed and take_u8(&passing, &byte):
+        window = (window << 8) | byte
+        if (window == item or window == ITEM_LITTLE) and not p.held:
+            p.held = True
+            p.before_held = p.found
+    p.window = window
+    if p.skip == 0 or p.held or p.sequence_passed:
+        p.looking = False
+        p.window = 0
+
+
 cdef void take_value(TapState* tap, TapParse* p, Cursor* c) noexcept nogil:
     # What of the passing value the slice holds.
     cdef uint32_t n = p.skip if p.skip < c.left else c.left
     cdef Cursor passing = cursor_over(NULL, 0)
     take_span(c, n, &passing)
     p.skip -= n
+    cdef Cursor behind = passing
+    if p.may_be_items:
+        # Whether these are items, take_items tells.
+        n = HEADER - p.front_have
+        skip(&behind, n if n < behind.left else behind.left)
     if p.walking or p.may_be_items:
         take_items(p, passing)
+    if p.looking:
+        look_for_items(p, behind)
     if p.key < 0 or p.dead:
         return
     value_passes(tap, p, passing)
@@ -593,7 +649,7 @@ cdef void run_alone(TapState* tap, const uint8_t* data, uint32_t n) noexcept nog
     skip(&c, n - p.left)
     while c.left > 0 and not p.dead:
         if p.skip > 0:
-            if p.key < 0 and not p.walking and not p.may_be_items:
+            if p.key < 0 and not p.walking and not p.may_be_items and not p.looking:
                 amount = p.skip if p.skip < c.left else c.left
                 skip(&c, amount)
                 p.skip -= amount

@@ -115,6 +115,11 @@ ctypedef struct TapParse:
     bint later_passed     # an element behind group 0020 at depth 0, since the last guess
     bint image_described  # group 0028 likewise, of the shallowest reading
     bint image_passed     # pixel data likewise
+    bint descended        # a tag at depth 0 did, since the data set began
+    bint held             # a value at depth 0 had the start of an item in it: too long, perhaps
+    uint32_t before_held  # what was found before
+    bint looking          # for one in the passing value
+    uint32_t window       # the last bytes of it
     bint comparing        # the passing value, with one of its key that was found before
     bint differs          # it does
     uint32_t compared     # bytes of it

@@ -232,7 +232,8 @@ def test_uids_behind_the_pixel_data(family: int, behind: bytes | None) -> None:
     picture = pixels([b"abcd"], family)
     if behind is not None:
         picture = element(0x7FE00010, "OW", behind, family)
-    data = front(family) + picture + own(family)[: -64 - 8]
+    last = len(element(0x7FE00010, "OW", bytes(64), family))
+    data = front(family) + picture + own(family)[:-last]
     assert check(data, family).values.items() >= {"StudyInstanceUID": b"1.2.3"}.items()
 
 

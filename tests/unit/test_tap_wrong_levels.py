@@ -1,0 +1,120 @@
+"""Where a length leads into an item: what is found there is not the instance's."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastscp_ext.dataset.tap import EXPLICIT_LE, IMPLICIT_LE, Tap
+from tests.unit.test_tap import UNDEFINED, check, delimiter, element, sequence, uid
+
+FAMILIES = [IMPLICIT_LE, EXPLICIT_LE]
+OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}
+
+
+def places(root: str, family: int) -> bytes:
+    study = uid(0x0020000D, root.encode(), family)
+    return study + uid(0x0020000E, f"{root}.1".encode(), family)
+
+
+def image(family: int) -> bytes:
+    pixels = element(0x7FE00010, "OW", b"\x11\x22" * 64, family)
+    return element(0x00280010, "US", b"\0\1", family) + pixels
+
+
+def found(data: bytes, family: int) -> dict[str, bytes]:
+    values = check(data, family).values
+    return {keyword: values[keyword] for keyword in OWN if keyword in values}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("behind", ["sequence", "empty sequence", "pixels", "nothing"])
+@pytest.mark.parametrize("defined", [False, True])
+def test_a_value_that_leads_into_an_item(family: int, behind: str, *, defined: bool) -> None:
+    """An end shows it, also behind a sequence or pixel data of that item."""
+    last = {
+        "sequence": sequence(0x00400275, [element(0x00400007, "LO", b"x ", family)], family),
+        "empty sequence": element(0x00400275, "SQ", b"", family),
+        "pixels": element(0x7FE00010, "OW", b"abcd", family),
+        "nothing": b"",
+    }[behind]
+    body = places("1.9", family) + last
+    size = len(body) if defined else UNDEFINED
+    read_over = places("1.2.3", family) + element(0x00291140, "SQ", b"", family, UNDEFINED)
+    read_over += delimiter(0xE000, size, family)
+    data = uid(0x00080018, b"1.2.826", family)
+    length = 8 + len(read_over)
+    data += element(0x00181030, "LO", b"protocol", family, length) + read_over + body
+    if not defined:
+        data += delimiter(0xE00D, 0, family)
+    data += delimiter(0xE0DD, 0, family) + image(family)
+    if family == IMPLICIT_LE and defined and behind == "empty sequence":
+        assert "1.9" not in str(found(data, family))
+    else:
+        assert found(data, family) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_items_that_leave_out_their_last_elements(family: int) -> None:
+    """All of them: the next sequence cannot be read, and what is found until then is an item's."""
+
+    def items(count: int) -> tuple[bytes, int]:
+        reference = uid(0x00081155, b"1.9.9", family)
+        item = delimiter(0xE000, len(reference), family) + reference + places("1.9", family)
+        return item * count, count * len(places("1.9", family))
+
+    data = uid(0x00080018, b"1.2.826", family)
+    for tag, count in ((0x00081110, 1), (0x00081140, 2)):
+        body, left_out = items(count)
+        data += element(tag, "SQ", body, family, len(body) - left_out)
+    assert found(data + places("1.2.3", family) + image(family), family) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_proves_nothing_before_an_image(family: int) -> None:
+    """A sequence that ends early, and a cut in the next one."""
+    early = delimiter(0xE000, UNDEFINED, family) + uid(0x00081155, b"1.9.9", family)
+    early += delimiter(0xE00D, 0, family) + delimiter(0xE0DD, 0, family)
+    data = uid(0x00080018, b"1.2.826", family)
+    data += element(0x00081110, "SQ", b"", family, UNDEFINED) + early + places("1.9", family)
+    data += element(0x00081140, "SQ", b"", family, UNDEFINED)
+    data += delimiter(0xE000, UNDEFINED, family) + uid(0x00081155, b"1.9.9", family)
+    assert found(data, family) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_in_the_pixel_data_takes_nothing_back(family: int) -> None:
+    data = uid(0x00080018, b"1.2.826", family)
+    data += sequence(0x00081140, [places("1.9", family)], family) + places("1.2.3", family)
+    assert found((data + image(family))[:-40], family) == OWN
+
+
+@pytest.mark.parametrize("tag", [0x00189087, 0x00189089])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_that_begin_like_an_item(tag: int, family: int) -> None:
+    number = bytes.fromhex("feff00e07f854040")
+    data = uid(0x00080018, b"1.2.826", family) + element(tag, "UN", number, family)
+    data += places("1.2.3", family) + image(family)
+    assert found(data, family) == OWN
+    assert not check(data, family).stopped
+
+
+@pytest.mark.parametrize("more", range(0, 16, 2))
+@pytest.mark.parametrize("inside", [False, True])
+def test_zeros_are_no_elements(more: int, *, inside: bool) -> None:
+    """The literal way of an explicit element in an implicit data set ends among them."""
+    family = IMPLICIT_LE
+    front = uid(0x00080018, b"1.2.826", family)
+    zeros = bytes(600_000 + more)
+    data = front + element(0x00081030, "LO", b"desc", EXPLICIT_LE)
+    data += element(0x00100020, "LO", b"P1", family) + places("1.2.3", family)
+    if inside:
+        item = front + element(0x00091010, "OB", zeros, family) + places("1.9", family)
+        item += element(0x00280010, "US", b"\0\1", family)
+        whole = delimiter(0xE000, len(item), family) + item
+        data += element(0x00291010, "SQ", whole, family) + image(family)
+    else:
+        data += element(0x7FE00010, "OW", zeros, family)
+    tap = Tap(family)
+    tap.feed(data)
+    tap.end()
+    assert {key: tap.values().get(key) for key in OWN} == OWN
