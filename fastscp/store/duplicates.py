@@ -21,6 +21,7 @@ from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
 from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, is_checked, open_data_set
+from fastscp.store.replaced import is_in
 from fastscp.store.unflushed import Marks
 from fastscp.store.waits import LOCKS, Batches, Doubt, NotYetError, lock_of, take_lock
 from fastscp_ext import crc32c, rename_noreplace, status
@@ -57,7 +58,7 @@ class Outcome:
     kind: named (it was free after all), identical, version, replaced or kept, with `path` where the
     instance is now; or refused, with `status` and `comment`. lock_fd: to be closed once the
     decision is journaled, -1: none. error_no: of the call that failed; with replaced, of the flush
-    of the file that was there.
+    of the file that was there; why: in words, where `path` is what was in the way of replacing.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Outcome:
     status: int = status.SUCCESS
     comment: bytes = b""
     error_no: int = 0
+    why: str = ""
 
 
 class _NotFlushedError(OSError):
@@ -221,9 +223,12 @@ class Resolution:
             return None
         except OSError as error:
             self._unlock()
+            path, why = self.path, ""
+            if is_in(error.filename):
+                path, why = error.filename, error.strerror or str(error)
             return Outcome(
-                "refused", self.path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
-                error.errno or errno.EIO,
+                "refused", path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
+                error.errno or errno.EIO, why,
             )  # fmt: skip
         except BaseException:
             self._unlock()

@@ -58,7 +58,7 @@ def is_anything_left(store_fd: int) -> bool:
         found = replaced.left(store_fd)
     except OSError:
         return True
-    return bool(found.records or found.torn or found.strange)
+    return bool(found.records or found.torn or found.over or found.strange)
 
 
 def settle_alone(store_fd: int, worker: str) -> Cleared:
@@ -69,6 +69,8 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
     """
     try:
         found = replaced.left(store_fd)
+        for stem in found.over:
+            replaced.remove_over(store_fd, stem)
         if not (found.records or found.torn or found.strange):
             return Cleared()
         last = max([_last(store_fd), *(record.sequence for record in found.records)])
@@ -194,26 +196,18 @@ class _Locked:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A record that was settled, or could not be: then `error` says why.
-
-    unsure: because nobody can tell which of both contents it is to be.
-    """
+    """A record that was settled, or could not be: then `error` says why."""
 
     record: Record
     undone: bool = False
     there: bool = True
     error: str = ""
-    unsure: bool = False
 
     @property
     def finding(self) -> Finding:
-        why = "was being replaced when its worker or the machine stopped"
-        if self.record.undo:
-            why = "was being put back after a newer instance had been refused"
+        why = "was being replaced when its worker or the machine stopped, or the disk failed"
         if self.error:
             stays = f"{why}, and what it held before stays in {REPLACED} ({self.error})"
-            if self.unsure:
-                stays += f": {_either(self.record)}"
             return Finding(Kind.REPLACED, self.record.path, stays)
         said = "holds the older content again" if self.undone else "holds the newer instance"
         if not self.there:
@@ -233,26 +227,12 @@ def _summary(ended: list[_Ended]) -> Cleared:
         )
     told += [
         f"{replaced.where(one.record.path)}: what a path held before a replacement that was not "
-        f"through stays there ({one.error}); "
-        + (
-            f"instances of that path are answered A700: {_either(one.record)}"
-            if one.unsure
-            else "put the cause right, and restart the service or run `fastscp verify`"
-        )
+        f"through stays there ({one.error}); put the cause right, and restart the service or run "
+        f"`fastscp verify`"
         for one in left
     ]
     sequence = max((one.record.sequence for one in left), default=0)
     return Cleared(tuple(one.finding for one in ended), tuple(told), sequence)
-
-
-def _either(record: Record) -> str:
-    """What an operator does where nobody can tell which content a path is to have."""
-    record_path, kept = replaced.where(record.path), replaced.where_kept(record.path)
-    return (
-        f"restore the journal; or choose, with the service stopped and a copy of both contents: "
-        f"the path keeps what it holds once {record_path} and {kept} are out of the store; it has "
-        f"the older content again if {kept} is moved to it and the record out of the store"
-    )
 
 
 def _taken(
@@ -290,4 +270,4 @@ def _settle_one(
             return None
         return _Ended(record, done.undone, exists(record.path, of.store_fd))
     except OSError as error:
-        return _Ended(record, error=reason(error), unsure=isinstance(error, replaced.UnsureError))
+        return _Ended(record, error=reason(error))

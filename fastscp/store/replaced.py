@@ -1,18 +1,20 @@
 """Older contents of paths, kept while the newer instance that takes the place is on its way.
 
     STORE/.fastscp/replaced/<id>.record   what is replaced
-    STORE/.fastscp/replaced/<id>.undo     the same again, once it is decided that it comes back
     STORE/.fastscp/replaced/<id>.kept     the older content: a second name of its file, or a copy
+    STORE/.fastscp/replaced/<id>.over     the same, once it is decided that the newer one stays
     STORE/.fastscp/replaced/<id>.copy     another one, on its way to that name or back to the path
 
 The id belongs to the path. Whoever calls here holds the path's lock, so a path has one record.
 
 The order makes every moment tell what it is, also after a power cut, which may keep a later change
 and lose an earlier one. A record is flushed, with its name, before the older content has its second
-name; that name is flushed before the newer file takes the path. When all is over, the second name
-goes first, and that is flushed before the record goes. So a content without a record is none of
-ours, and a record without a content tells that the path has not changed, or has it back, or that
-the newer line is flushed.
+name; that name is flushed before the newer file takes the path. The newer instance stays from the
+moment on that the content's new name is flushed, and nobody is told before: as long as a content is
+kept, it comes back, whatever the journal says, and nothing that fails can make it forgotten. When
+it is back, the second name goes first, and that is flushed before the record goes. So what is kept
+without a record is none of ours, and a record without it tells that the path has not changed, or
+has it back, or that the newer one stays.
 """
 
 from __future__ import annotations
@@ -22,14 +24,13 @@ import errno
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fastscp.store.journal import append_fact, parse_line, segment_names
+from fastscp.store.journal import append_fact, parse_line
 from fastscp.store.names import (
     FILE_MODE,
     FOLDER_MODE,
-    JOURNAL,
     REPLACED,
     descriptor,
     exists,
@@ -38,7 +39,6 @@ from fastscp.store.names import (
     names_in,
     open_file,
     open_folder,
-    status_at,
 )
 
 if TYPE_CHECKING:
@@ -50,28 +50,30 @@ __all__ = [
     "Left",
     "Record",
     "TornError",
-    "UnsureError",
-    "decide_undo",
+    "decide",
     "drop",
-    "has_kept",
     "has_same_bytes",
     "highest",
+    "is_in",
+    "is_kept",
     "is_kept_at",
     "is_left",
+    "is_over",
     "keep",
     "left",
     "put_back",
     "read_record",
+    "remove_over",
     "remove_torn",
     "stem_of",
     "where",
-    "where_kept",
 ]
 
 _RECORD: Final = ".record"
-_UNDO: Final = ".undo"
 _KEPT: Final = ".kept"
+_OVER: Final = ".over"
 _COPY: Final = ".copy"
+_OURS: Final = frozenset({_RECORD, _KEPT, _OVER, _COPY})
 # Bytes: a path has 2,047 at most, and each may be escaped.
 _RECORD_MOST: Final = 1 << 16
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -79,14 +81,7 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NO_LINK: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
-class UnsureError(OSError):
-    """A replacement whose end nobody can tell; both contents stay. Its errno is ENOTRECOVERABLE."""
-
-    def __init__(self, why: str, path: str) -> None:
-        super().__init__(errno.ENOTRECOVERABLE, why, path)
-
-
-class TornError(UnsureError):
+class TornError(OSError):
     """A record that is not whole. A power cut leaves it, and then nothing was replaced yet."""
 
 
@@ -95,24 +90,25 @@ class Record:
     """A replacement that was begun.
 
     path: below the store. lock: number of the path's lock. sequence: of the journal when it was
-    begun; the lines of the older content are below, that of the newer one is above. segment: the
-    last file of the journal that had a line then, "" if none had, None if the record does not tell.
-    undo: it is decided that the older content comes back.
+    begun; the lines of the older content are below, that of the newer one is above.
     """
 
     path: str
     lock: int
     sequence: int
-    segment: str | None = None
-    undo: bool = False
 
 
 @dataclass(frozen=True)
 class Left:
-    """What is in the folder. torn: ids of records that are not whole. strange: all other names."""
+    """What is in the folder.
+
+    torn: ids of records that are not whole. over: ids of contents that a power cut brought back
+    after all was over. strange: all other names.
+    """
 
     records: list[Record]
     torn: list[str]
+    over: list[str]
     strange: list[str]
 
 
@@ -136,7 +132,8 @@ def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
         if exists(stem + _RECORD, folder_fd):
             raise OSError(errno.EEXIST, "is there already", f"{REPLACED}/{stem}{_RECORD}")
         try:
-            _write(folder_fd, stem + _RECORD, Record(path, lock, sequence, _last_segment(store_fd)))
+            _unlinked(stem + _OVER, folder_fd)
+            _write(folder_fd, stem + _RECORD, Record(path, lock, sequence))
             flushes.folder(REPLACED)
             _keep_content(store_fd, path, fd, folder_fd, stem)
             flushes.folder(REPLACED)
@@ -146,29 +143,10 @@ def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
             raise
 
 
-def _last_segment(store_fd: int) -> str | None:
-    """The last file of the journal that has something in it; those without may be withdrawn yet.
-
-    "": none has. None: there is no journal.
-    """
-    try:
-        names = segment_names(store_fd)
-    except FileNotFoundError:
-        return None
-    for name in reversed(names):
-        with contextlib.suppress(FileNotFoundError):
-            if status_at(f"{JOURNAL}/{name}", store_fd).st_size:
-                return name
-    return ""
-
-
 def _write(folder_fd: int, name: str, record: Record) -> None:
     """Write a record, flushed; the flush of its name is the caller's."""
-    fact: dict[str, Any] = {"path": record.path, "lock": record.lock, "seq": record.sequence}
-    if record.segment is not None:
-        fact["segment"] = record.segment
     with descriptor(os.open(name, _NEW, FILE_MODE, dir_fd=folder_fd)) as fd:
-        append_fact(fd, fact)
+        append_fact(fd, {"path": record.path, "lock": record.lock, "seq": record.sequence})
         os.fsync(fd)
 
 
@@ -204,8 +182,28 @@ def _double(name: str, from_fd: int, fd: int, folder_fd: int, stem: str) -> None
 # Ending it ---------------------------------------------------------------------------------------
 
 
+def decide(flushes: Flushes, path: str) -> None:
+    """Have it on stable storage that the newer instance stays, whose line and file are.
+
+    Nothing was decided where this raises OSError, and the older content has to come back.
+    """
+    flushes.check(REPLACED)
+    stem = stem_of(path)
+    with _folder(flushes.store_fd) as folder_fd:
+        is_ours = exists(stem + _KEPT, folder_fd)
+        if is_ours:
+            os.rename(stem + _KEPT, stem + _OVER, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        try:
+            flushes.folder(REPLACED)
+        except OSError:
+            # Whoever finds it is to put it back. What was decided before stays so.
+            if is_ours:
+                os.rename(stem + _OVER, stem + _KEPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+            raise
+
+
 def drop(flushes: Flushes, path: str) -> None:
-    """Let go of the older content: the newer line is flushed, or it is back at its path.
+    """Let go of the older content: the newer one stays, or it is back at its path.
 
     Raises OSError, and then the record may be left.
     """
@@ -217,7 +215,8 @@ def _drop(flushes: Flushes, folder_fd: int, stem: str) -> None:
     gone = [_unlinked(stem + suffix, folder_fd) for suffix in (_KEPT, _COPY)]
     if any(gone):
         flushes.folder(REPLACED)
-    for suffix in (_RECORD, _UNDO):
+    # Without its record, what is over is nobody's any more.
+    for suffix in (_RECORD, _OVER):
         _unlinked(stem + suffix, folder_fd)
 
 
@@ -230,21 +229,6 @@ def _unlinked(name: str, folder_fd: int) -> bool:
     return True
 
 
-def decide_undo(flushes: Flushes, record: Record) -> None:
-    """Have it on stable storage that the older content is to come back, whatever the journal says.
-
-    The line of a refused newer instance may be in the journal all the same. Raises OSError.
-    """
-    if record.undo:
-        return
-    stem = stem_of(record.path)
-    with _folder(flushes.store_fd) as folder_fd:
-        # One that is not whole: this was begun before.
-        _unlinked(stem + _UNDO, folder_fd)
-        _write(folder_fd, stem + _UNDO, record)
-        flushes.folder(REPLACED)
-
-
 def put_back(flushes: Flushes, path: str) -> None:
     """Give the older content its path again, flushed; nothing where it has it. Raises OSError.
 
@@ -253,13 +237,15 @@ def put_back(flushes: Flushes, path: str) -> None:
     """
     store_fd, stem = flushes.store_fd, stem_of(path)
     with _folder(store_fd) as folder_fd:
-        if exists(stem + _KEPT, folder_fd) and not _has_file(store_fd, path):
+        # The second: the note of the newer one failed, and could not be taken back.
+        kept = next((stem + s for s in (_KEPT, _OVER) if exists(stem + s, folder_fd)), None)
+        if kept is not None and not _has_file(store_fd, path):
             _make_way(store_fd, path)
             with (
-                descriptor(open_file(stem + _KEPT, folder_fd)) as fd,
+                descriptor(open_file(kept, folder_fd)) as fd,
                 holder(path, store_fd) as (into_fd, name),
             ):
-                _double(stem + _KEPT, folder_fd, fd, folder_fd, stem)
+                _double(kept, folder_fd, fd, folder_fd, stem)
                 os.rename(stem + _COPY, name, src_dir_fd=folder_fd, dst_dir_fd=into_fd)
     flushes.way(path)
 
@@ -291,7 +277,7 @@ def is_left(store_fd: int, path: str) -> bool:
     stem = stem_of(path)
     try:
         with _folder(store_fd) as folder_fd:
-            return any(exists(stem + suffix, folder_fd) for suffix in (_UNDO, _RECORD))
+            return exists(stem + _RECORD, folder_fd)
     except OSError as error:
         # Something else has the folder's name: the start names it, and only replacing needs it.
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -306,29 +292,29 @@ def read_record(store_fd: int, path: str) -> Record:
 
 
 def _read(folder_fd: int, stem: str) -> Record:
-    # Nothing came back before it was flushed that it should: one that is not whole says nothing.
-    with contextlib.suppress(FileNotFoundError, TornError):
-        return replace(_read_one(folder_fd, stem, _UNDO), undo=True)
-    return _read_one(folder_fd, stem, _RECORD)
-
-
-def _read_one(folder_fd: int, stem: str, suffix: str) -> Record:
-    with descriptor(open_file(stem + suffix, folder_fd)) as fd:
+    with descriptor(open_file(stem + _RECORD, folder_fd)) as fd:
         text = os.read(fd, _RECORD_MOST)
     fact: dict[str, Any] = parse_line(text.rstrip(b"\n")) or {}
     path, lock, sequence = fact.get("path"), fact.get("lock"), fact.get("seq")
-    segment = fact.get("segment")
     if not isinstance(path, str) or not isinstance(lock, int) or not isinstance(sequence, int):
-        raise TornError("is not whole", f"{REPLACED}/{stem}{suffix}")
+        raise TornError(errno.ENOTRECOVERABLE, "is not whole", f"{REPLACED}/{stem}{_RECORD}")
     if stem_of(path) != stem:
-        raise TornError("has the name of another one", f"{REPLACED}/{stem}{suffix}")
-    return Record(path, lock, sequence, segment if isinstance(segment, str) else None)
+        raise TornError(
+            errno.ENOTRECOVERABLE, "has the name of another one", f"{REPLACED}/{stem}{_RECORD}"
+        )
+    return Record(path, lock, sequence)
 
 
-def has_kept(store_fd: int, path: str) -> bool:
-    """Whether an older content of the path is kept. Raises OSError."""
+def is_kept(store_fd: int, path: str) -> bool:
+    """Whether anything is kept of a path, so that it has to come back. Raises OSError."""
     with _folder(store_fd) as folder_fd:
         return exists(stem_of(path) + _KEPT, folder_fd)
+
+
+def is_over(store_fd: int, path: str) -> bool:
+    """Whether it was noted that the newer instance stays at a path. Raises OSError."""
+    with _folder(store_fd) as folder_fd:
+        return exists(stem_of(path) + _OVER, folder_fd)
 
 
 def is_kept_at(store_fd: int, path: str) -> bool:
@@ -337,7 +323,7 @@ def is_kept_at(store_fd: int, path: str) -> bool:
     True also where nothing has the path. False where nothing is kept. Raises OSError.
     """
     if not exists(path, store_fd):
-        return has_kept(store_fd, path)
+        return is_kept(store_fd, path)
     return _has_file(store_fd, path)
 
 
@@ -379,16 +365,18 @@ def _same_bytes(one_fd: int, other_fd: int) -> bool:
 
 def left(store_fd: int) -> Left:
     """What is in the folder; nothing where there is none. Raises OSError."""
-    found = Left([], [], [])
+    found = Left([], [], [], [])
     try:
         with _folder(store_fd) as folder_fd:
             names = names_in(folder_fd)
-            stems = {stem for stem, suffix in map(_split, names) if suffix in (_RECORD, _UNDO)}
+            stems = {stem for stem, suffix in map(_split, names) if suffix == _RECORD}
             for stem in sorted(stems):
                 _sort(found, folder_fd, stem)
             for name in sorted(names):
                 stem, suffix = _split(name)
-                if stem not in stems or suffix not in (_RECORD, _UNDO, _KEPT, _COPY):
+                if suffix == _OVER and stem not in stems:
+                    found.over.append(stem)
+                elif stem not in stems or suffix not in _OURS:
                     found.strange.append(name)
     except FileNotFoundError:
         pass
@@ -399,23 +387,21 @@ def _sort(found: Left, folder_fd: int, stem: str) -> None:
     try:
         found.records.append(_read(folder_fd, stem))
     except FileNotFoundError:
-        # Gone meanwhile, or a decision alone, which is not whole.
-        if exists(stem + _UNDO, folder_fd):
-            found.torn.append(stem)
+        pass  # gone meanwhile
     except TornError:
         found.torn.append(stem)
     except OSError:
         found.strange.append(stem + _RECORD)
 
 
+def is_in(name: object) -> bool:
+    """Whether the name that an error has is the folder's, or of something in it."""
+    return isinstance(name, str) and f"{name}/".startswith(f"{REPLACED}/")
+
+
 def where(path: str) -> str:
     """The record of a path, for an operator: its name tells nothing of a patient."""
     return f"{REPLACED}/{stem_of(path)}{_RECORD}"
-
-
-def where_kept(path: str) -> str:
-    """Where the older content of a path is kept."""
-    return f"{REPLACED}/{stem_of(path)}{_KEPT}"
 
 
 def highest(store_fd: int) -> int:
@@ -437,9 +423,15 @@ def remove_torn(store_fd: int, stem: str) -> bool:
     with _folder(store_fd) as folder_fd:
         if exists(stem + _KEPT, folder_fd):
             return False
-        for suffix in (_COPY, _RECORD, _UNDO):
+        for suffix in (_COPY, _OVER, _RECORD):
             _unlinked(stem + suffix, folder_fd)
         return True
+
+
+def remove_over(store_fd: int, stem: str) -> None:
+    """Remove a content that a power cut brought back after all was over. Raises OSError."""
+    with _folder(store_fd) as folder_fd:
+        _unlinked(stem + _OVER, folder_fd)
 
 
 def stem_of(path: str) -> str:
@@ -454,9 +446,28 @@ def _split(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _folder(store_fd: int, *, make: bool = False) -> Iterator[int]:
-    """The folder of older contents, made and flushed if need be. Raises OSError."""
+    """The folder of older contents, made and flushed if need be.
+
+    Raises OSError, also of what is done inside; of what is in the folder it tells the whole path.
+    """
+    with _named(), descriptor(_opened(store_fd, make=make)) as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
     try:
-        fd = open_folder(REPLACED, store_fd)
+        yield
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, str) and "/" not in name and _split(name)[1] in _OURS:
+            error.filename = f"{REPLACED}/{name}"
+        raise
+
+
+def _opened(store_fd: int, *, make: bool) -> int:
+    try:
+        return _open(store_fd)
     except FileNotFoundError:
         if not make:
             raise
@@ -464,6 +475,12 @@ def _folder(store_fd: int, *, make: bool = False) -> Iterator[int]:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, FOLDER_MODE, dir_fd=home_fd)
             flush_folder(home_fd)
-        fd = open_folder(REPLACED, store_fd)
-    with descriptor(fd):
-        yield fd
+        return _open(store_fd)
+
+
+def _open(store_fd: int) -> int:
+    try:
+        return open_folder(REPLACED, store_fd)
+    except OSError as error:
+        error.filename = REPLACED
+        raise

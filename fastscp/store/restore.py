@@ -1,16 +1,14 @@
 """How a replacement ends: the older content goes, or has its path again, by what the journal says.
 
 Theory of operation: while an instance takes the place of another one, `replaced` keeps the older
-content. The commit's result decides: once the newer line is flushed, the older content goes; if the
-newer instance was refused, the older one comes back, and a line with a higher `seq` says again what
-the path holds. Both happen under the path's lock, before anybody else can be at the path. What a
-life that was killed left is decided by the journal: whether a line of the path is above the number
-in the record. That happens at the next start, in `fastscp verify`, when the main process has buried
-the worker, or when the next instance of the path comes, whichever is first.
-
-That there is no such line says something only where the journal is whole. Where it lacks a file, or
-has a damaged line that may be the one, nobody can tell whether the newer instance was acknowledged:
-then both contents stay where they are, and `verify` names them.
+content. The commit's result decides: once the newer line is flushed, that is noted, and the older
+content goes; if the newer instance was refused, the older one comes back, and a line with a higher
+`seq` says again what the path holds. Both happen under the path's lock, before anybody else can be
+at the path, and before the sender is answered. So whatever a life left that was killed, or could
+not write any more, is decided by the note alone: without it nobody was told that the newer instance
+is stored, though its line may stand in the journal, and the older content comes back. That happens
+at the next start, in `fastscp verify`, when the main process has buried the worker, or when the
+next instance of the path comes, whichever is first.
 
 Each step may be the last one of a life, and all may be taken again.
 """
@@ -26,12 +24,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.store import replaced
+from fastscp.store.compress import twin
 from fastscp.store.flushes import Flushes
 from fastscp.store.journal import (
-    SUFFIX,
     Segments,
     append_fact,
     facts_about,
+    find_path,
     parse_line,
     path_bytes,
     says_what_is,
@@ -42,14 +41,16 @@ from fastscp.store.journal import (
 from fastscp.store.names import (
     JOURNAL,
     descriptor,
+    exists,
+    flush_folder,
     flush_folder_at,
+    holder,
     names_in,
     open_file,
     open_folder,
 )
 from fastscp.store.reading import NoInstanceError, describe, difference
 from fastscp.store.waits import Doubt, NotYetError
-from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -136,37 +137,22 @@ class Lines:
 
 @dataclass
 class Known:
-    """What the journal says of a path: the latest line below a number, and the latest above it.
-
-    segment: that has the second. told: one above it is from the service, not from `--adopt`, which
-    acknowledges nothing.
-    """
+    """What the journal says of a path: the latest line below a number, and the latest above it."""
 
     older: dict[str, Any] | None = None
     newer: dict[str, Any] | None = None
-    segment: str = ""
-    told: bool = False
 
-    def note(self, fact: dict[str, Any], sequence: int, segment: str) -> None:
+    def note(self, fact: dict[str, Any], sequence: int) -> None:
         if fact["seq"] > sequence:
-            if fact["event"] != "adopted" or fact.get("duplicate") == RESTORED:
-                self.told = True
             if self.newer is None or fact["seq"] > self.newer["seq"]:
-                self.newer, self.segment = fact, segment
+                self.newer = fact
         elif self.older is None or fact["seq"] > self.older["seq"]:
             self.older = fact
 
 
 _PATH: Final = b'"path":"'
-# What a checksum ends a line with.
-_CRC: Final = b',"crc":"'
-_CRC_BYTES: Final = len(_CRC) + len(b'01234567"}')
 # Paths for which a segment is looked through one after the other, without the interpreter.
 _FEW: Final = 8
-# Above the number of any line.
-_ANY: Final = 1 << 64
-# A repair leaves the damaged lines under such a name, which no reader takes for the journal's.
-_REPAIRED: Final = f"{SUFFIX}.damaged"
 
 
 class Reading:
@@ -179,7 +165,6 @@ class Reading:
         self._store_fd = store_fd
         self._records = records
         self._known: dict[str, Known] | None = None
-        self._damaged: int | None = None
         self._lock = threading.Lock()
 
     def of(self, path: str) -> Known:
@@ -188,20 +173,6 @@ class Reading:
             if self._known is None:
                 self._known = _known_of(self._store_fd, self._records)
             return self._known[path]
-
-    def doubt(self, record: Record) -> str:
-        """Why a line above the record's number may have been lost, "": none was. Raises OSError."""
-        try:
-            names = segment_names(self._store_fd)
-        except FileNotFoundError:
-            return f"{JOURNAL} is not there"
-        if not names and record.segment is None:
-            return f"{JOURNAL} is empty"
-        if record.segment and record.segment not in names:
-            return f"{JOURNAL}/{record.segment} is not there"
-        if self._damaged is None:
-            self._damaged = _damaged_below(self._store_fd)
-        return f"{JOURNAL} has damaged lines" if self._damaged > record.sequence + 1 else ""
 
 
 def _known_of(store_fd: int, records: Collection[Record]) -> dict[str, Known]:
@@ -215,7 +186,7 @@ def _known_of(store_fd: int, records: Collection[Record]) -> dict[str, Known]:
         for name in segment_names(store_fd):
             with contextlib.suppress(FileNotFoundError):
                 for fact in _facts(folder_fd, name, known):
-                    known[fact["path"]].note(fact, sequences[fact["path"]], name)
+                    known[fact["path"]].note(fact, sequences[fact["path"]])
     return known
 
 
@@ -242,44 +213,6 @@ def _lines_in(folder_fd: int, name: str) -> Iterator[bytes]:
     with os.fdopen(open_file(name, folder_fd), "rb") as file:
         for line, _size in whole_lines(file):
             yield line
-
-
-def _damaged_below(store_fd: int) -> int:
-    """All damaged lines of the journal had numbers below this one; 0: it has none.
-
-    In a file the numbers rise, so a damaged line is below the whole one that comes next. Files that
-    a repair put aside count as well. Raises OSError.
-    """
-    found = 0
-    with descriptor(open_folder(JOURNAL, store_fd)) as folder_fd:
-        for name in names_in(folder_fd):
-            if name.endswith(SUFFIX) or _REPAIRED in name:
-                with contextlib.suppress(FileNotFoundError):
-                    found = max(found, _damaged_below_in(folder_fd, name))
-    return found
-
-
-def _damaged_below_in(folder_fd: int, name: str) -> int:
-    found, is_damaged = 0, False
-    for line in _lines_in(folder_fd, name):
-        if not _is_whole(line):
-            # Without its newline it is torn, and what it was to tell was never acknowledged.
-            is_damaged = is_damaged or line.endswith(b"\n")
-        elif is_damaged:
-            sequence = (parse_line(line.rstrip(b"\n")) or {}).get("seq")
-            if type(sequence) is int:
-                found, is_damaged = max(found, sequence), False
-    return _ANY if is_damaged else found
-
-
-def _is_whole(line: bytes) -> bool:
-    """Whether the checksum of a line is right."""
-    line = line.rstrip(b"\n")
-    body, check = line[:-_CRC_BYTES], line[-_CRC_BYTES:]
-    try:
-        return check.startswith(_CRC) and int(check[len(_CRC) : -2], 16) == crc32c(body)
-    except ValueError:
-        return False
 
 
 # One path ----------------------------------------------------------------------------------------
@@ -330,8 +263,11 @@ class Replaced:
 class Settlement:
     """The end of one replacement. The path's lock is held until it is through.
 
-    refused: whether the newer instance was; None: the journal tells, for whoever replaced the older
-    content is gone.
+    refused: whether the newer instance was; None: what is kept tells, for whoever replaced the
+    older content is gone.
+
+    error_no: why the newer instance is refused after all, 0: it is not. decided: it stays, whatever
+    becomes of the older one.
     """
 
     def __init__(self, of: Replaced, path: str, *, refused: bool | None = None) -> None:
@@ -340,22 +276,28 @@ class Settlement:
         self._store_fd = of.store_fd
         self._flushes = of.flushes
         self._refused = refused
+        self._is_left = refused is None
+        self.error_no = 0
+        self.decided = False
         self._doubt: Doubt | None = None
 
-    def refuse(self) -> None:
+    def refuse(self, error_no: int) -> None:
         """The newer instance is refused after all."""
         self._refused = True
+        self.error_no = error_no
 
     def attempt(self, reading: Reading | None = None) -> Settled | None:
         """Finish or undo it; None: not yet, a line is on its way: try again.
 
         reading: of the journal, where somebody has it. Raises OSError, and what is kept stays so,
-        and its record; UnsureError where the journal does not tell which of both it is to be.
+        and its record.
         """
         try:
             record = replaced.read_record(self._store_fd, self.path)
         except FileNotFoundError:
             # Nothing was in the place, or all is done.
+            if self._refused:
+                self._withdraw()
             return Settled(self.path, undone=False)
         except replaced.TornError:
             if not replaced.remove_torn(self._store_fd, replaced.stem_of(self.path)):
@@ -363,56 +305,56 @@ class Settlement:
             return Settled(self.path, undone=False)
         reading = reading or Reading(self._store_fd, [record])
         if self._refused is None:
-            self._refused = record.undo or not self._has_newer(record, reading)
-        if not self._refused:
+            self._refused = replaced.is_kept(self._store_fd, self.path)
+        if not self._refused and self._is_decided():
+            has_newer = replaced.is_over(self._store_fd, self.path)
             replaced.drop(self._flushes, self.path)
-            return Settled(self.path, undone=False)
+            return Settled(self.path, undone=not has_newer)
         try:
             self._undo(record, reading)
         except NotYetError:
             return None
         return Settled(self.path, undone=True)
 
-    def _has_newer(self, record: Record, reading: Reading) -> bool:
-        """Whether the newer instance was journaled, and is there; both are flushed then.
+    def _is_decided(self) -> bool:
+        """Note that the newer instance stays; False: that failed, and it is refused.
 
-        Of a buffered one a power cut may have kept the line and not the name.
-        Raises OSError; UnsureError where the newer one is there and its line may have been lost.
+        Its sender is answered only after that. Raises OSError.
         """
-        known = reading.of(self.path)
-        if known.newer is None or not known.told:
-            if replaced.has_kept(self._store_fd, self.path) and not self._is_unchanged():
-                self._refuse_doubt(record, reading, is_adopted=known.newer is not None)
-            return False
-        if replaced.is_kept_at(self._store_fd, self.path):
-            return False
-        if replaced.has_same_bytes(self._store_fd, self.path) and self._differs(known.newer):
-            # No second name was to be had, so it is a copy that is kept.
-            return False
         try:
-            self._flushes.file(self.path)
-        except FileNotFoundError:
+            replaced.decide(self._flushes, self.path)
+        except OSError as error:
+            if self._is_left:
+                raise
+            self.refuse(error.errno or errno.EIO)
             return False
-        self._flushes.way(self.path)
-        self._flushes.file(f"{JOURNAL}/{known.segment}", is_instance=False)
-        self._flushes.folder(JOURNAL)
+        self.decided = True
         return True
 
-    def _is_unchanged(self) -> bool:
-        return _is_unchanged(self._store_fd, self.path)
+    def _withdraw(self) -> None:
+        """Have a refused instance count for nothing that stands beside its other form.
 
-    def _refuse_doubt(self, record: Record, reading: Reading, *, is_adopted: bool) -> None:
-        why = f"{JOURNAL} has a line of --adopt" if is_adopted else reading.doubt(record)
-        if why:
-            raise replaced.UnsureError(
-                f"{why}, so nobody can tell whether the newer instance was acknowledged",
-                replaced.where(self.path),
-            )
+        That one was acknowledged, and is where it was; the line with the highest `seq` counts.
+        Raises OSError.
+        """
+        other = twin(self.path)
+        if not exists(other, self._store_fd):
+            return
+        latest = find_path(self._store_fd, self.path)
+        if latest is None:
+            # Without a line it would be adopted some day.
+            with holder(self.path, self._store_fd) as (folder_fd, name):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder_fd)
+                flush_folder(folder_fd)
+            return
+        event, members = self._truth(other, Known(find_path(self._store_fd, other), latest))
+        if members:
+            self._of.lines.write(event, {**members, "duplicate": RESTORED})
 
     def _undo(self, record: Record, reading: Reading) -> None:
         """Raises NotYetError, OSError."""
         if self._doubt is None:
-            self._decide(record, reading)
             replaced.put_back(self._flushes, self.path)
         else:
             reading = Reading(self._store_fd, [record])
@@ -424,17 +366,6 @@ class Settlement:
             known = Reading(self._store_fd, [record]).of(self.path)
         self._say_again(known)
         replaced.drop(self._flushes, self.path)
-
-    def _decide(self, record: Record, reading: Reading) -> None:
-        """Note that the older content comes back, though a newer line may stand in the journal.
-
-        A disk that is full takes no note, and no line either: then the journal says the same.
-        """
-        try:
-            replaced.decide_undo(self._flushes, record)
-        except OSError:
-            if reading.of(self.path).newer is not None:
-                raise
 
     def _wait(self) -> None:
         """For the line of the older content, which its commit may not have written yet."""
@@ -451,7 +382,7 @@ class Settlement:
         """
         if known.newer is not None and known.newer.get("duplicate") == RESTORED:
             return
-        event, members = self._truth(known)
+        event, members = self._truth(self.path, known)
         if not members:
             return
         try:
@@ -461,10 +392,10 @@ class Settlement:
             if known.newer is not None:
                 raise
 
-    def _truth(self, known: Known) -> tuple[str, dict[str, Any]]:
+    def _truth(self, path: str, known: Known) -> tuple[str, dict[str, Any]]:
         """Event and members of a line that is true of the path; none where nobody needs one."""
         try:
-            if known.older is not None and not self._differs(known.older):
+            if known.older is not None and not self._differs(path, known.older):
                 members = {k: v for k, v in known.older.items() if k not in _OF_THE_LINE}
                 if known.older.get("duplicate") == "identical":
                     # The file has the titles of whoever sent it first; nobody is to compare them.
@@ -472,18 +403,18 @@ class Settlement:
                     members.pop("called_ae", None)
                 return known.older["event"], members
             if known.newer is not None:
-                return "adopted", describe(self._store_fd, self.path).members | {"suspect": True}
+                return "adopted", describe(self._store_fd, path).members | {"suspect": True}
         except (FileNotFoundError, NoInstanceError):
             # `verify` names it: a line without its file, or a file that is no instance.
             pass
         return "", {}
 
-    def _differs(self, fact: dict[str, Any]) -> str:
-        """How the file at the path differs from what a line says; "": not at all."""
+    def _differs(self, path: str, fact: dict[str, Any]) -> str:
+        """How the file at a path differs from what a line says; "": not at all."""
         size, digest = fact.get("bytes"), fact.get("digest", "")
         if type(size) is not int or not isinstance(digest, str):
             return "the line does not tell what it holds"
-        return difference(self._store_fd, self.path, size, digest)
+        return difference(self._store_fd, path, size, digest)
 
 
 def _is_unchanged(store_fd: int, path: str) -> bool:

@@ -23,7 +23,7 @@ from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
 from fastscp.store.index import IndexedJournal
 from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
-from fastscp.store.replaced import read_record
+from fastscp.store.replaced import is_in, read_record
 from fastscp.store.restore import Lines, Reading, Replaced, Secured, Settled, Settlement
 from fastscp.store.unflushed import Marks
 from fastscp.worker.paths import path_shown
@@ -75,8 +75,10 @@ _ADVICE: Final = {
     errno.EEXIST: f"something is in the way in {REPLACED}: `fastscp verify` names it",
     errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
 }
-
-
+# What says that something is not what its name in the folder of older contents promises.
+_IN_THE_WAY: Final = frozenset(
+    {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+)
 _LIFTED: Final = (
     "then run `fastscp verify` without the service, or restart the machine, or unmount the file "
     "system and mount it again"
@@ -98,8 +100,7 @@ class _Comparison:
 class _Replacing:
     """An instance in the place of another one, whose content goes or comes back.
 
-    error_no: why it cannot be kept though the commit did not fail, 0: it can. reading: of the
-    journal, for all that were refused and waited at the same time.
+    reading: of the journal, for all that were refused and waited at the same time.
     """
 
     replacement: Replacement
@@ -107,7 +108,6 @@ class _Replacing:
     association: int
     path: str
     is_due: bool
-    error_no: int = 0
     again_s: float = _AGAIN_S
     reading: Reading | None = None
 
@@ -297,6 +297,9 @@ class Jobs:
                 # The instance's own name has nothing to do with it.
                 _tell_locks(error_no)
                 error_no = 0
+            elif outcome.why:
+                _tell_in_the_way(outcome)
+                error_no = 0
             job.duplicate.refuse(outcome.status, outcome.comment, error_no)
             return
         if outcome.error_no:
@@ -340,10 +343,9 @@ class Jobs:
             try:
                 self._secured.flush(job.path)
             except OSError as error:
-                job.error_no = error.errno or errno.EIO
                 # What comes again is written and named anew: another flush would mean nothing.
                 self._doubts.doubt(job.path)
-                job.settlement.refuse()
+                job.settlement.refuse(error.errno or errno.EIO)
         if job.reading is None and job.replacement.refused:
             self._share_reading()
         return job.settlement.attempt(job.reading)
@@ -369,9 +371,11 @@ class Jobs:
             done = future.result()
         except OSError as error:
             self._tell_left(job, error)
+            self._refuse_undecided(job, error.errno or errno.EIO)
         except Exception:
             # A bug; the sender is answered all the same, and what is kept stays.
             log.exception("cannot settle what %s held before", self._shown(job.path))
+            self._refuse_undecided(job, errno.EIO)
         else:
             if done is None:
                 loop = asyncio.get_running_loop()
@@ -384,21 +388,28 @@ class Jobs:
                     self._shown(job.path), extra=caused("refused replacements", shown=1),
                 )  # fmt: skip
         self._under_way -= 1
-        job.replacement.settled(job.error_no)
+        job.replacement.settled(job.settlement.error_no)
+
+    def _refuse_undecided(self, job: _Replacing, error_no: int) -> None:
+        """Have no sender told that an instance is stored which has to give its place back."""
+        if not job.settlement.decided and not job.settlement.error_no:
+            job.settlement.refuse(error_no)
 
     def _tell_left(self, job: _Replacing, error: OSError) -> None:
         """Say what an end that failed has left."""
         why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0, "check the store's file system")
+        if is_in(error.filename):
+            why, advice = f"{error.filename}: {why}", _advice_for(error.filename, error.errno or 0)
         what = (
             "cannot put back what %s held before a refused instance (%s): it is kept in %s, and "
             "comes back with the next instance of that path or at the next start; %s"
-            if job.replacement.refused or job.error_no
+            if not job.settlement.decided
             else "cannot remove what %s held before (%s): it stays in %s until the next instance "
             "of that path comes, or until the next start; %s"
         )
         log.error(
-            what, self._shown(job.path), why, REPLACED,
-            _ADVICE.get(error.errno or 0, "check the store's file system"),
+            what, self._shown(job.path), why, REPLACED, advice,
             extra=caused(f"cannot settle a replacement: {why}", shown=1),
         )  # fmt: skip
 
@@ -466,6 +477,24 @@ def _tell_locks(error_no: int) -> None:
         if error_no in _WORDS else _ADVICE.get(error_no, "check the store's file system"),
         extra=caused(f"cannot lock {PATH_LOCKS}: {os.strerror(error_no)}", shown=1),
     )  # fmt: skip
+
+
+def _tell_in_the_way(outcome: duplicates.Outcome) -> None:
+    """Say what keeps an existing instance from being replaced; that one is not in the way."""
+    log.error(
+        "cannot replace an existing instance, which has to be kept meanwhile: %s: %s; answered "
+        "A700; %s",
+        outcome.path, _WORDS.get(outcome.error_no) or outcome.why,
+        _advice_for(outcome.path, outcome.error_no),
+        extra=caused(f"cannot replace: {os.strerror(outcome.error_no)}", shown=1),
+    )  # fmt: skip
+
+
+def _advice_for(path: str, error_no: int) -> str:
+    """What to do about something in the folder of older contents that is not as it must be."""
+    if error_no in _IN_THE_WAY:
+        return f"look at what is at {path}, and move that away, not the instance"
+    return _ADVICE.get(error_no, "check the store's file system")
 
 
 def _attempt(job: _Comparison) -> duplicates.Outcome | None:

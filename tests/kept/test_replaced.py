@@ -21,6 +21,7 @@ import pytest
 from fastscp.store.journal import find_path
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.names import REPLACED
+from fastscp.store.replaced import where
 from fastscp.store.verify import verify
 from fastscp_ext import crc32c
 from tests.kept.kit_kept import (
@@ -100,7 +101,11 @@ def in_hand(folder: Path) -> list[str]:
     found = []
     for name in kept(folder):
         with contextlib.suppress(FileNotFoundError):
-            if not name.endswith(".record") or (folder / REPLACED / name).stat().st_size:
+            there = folder / REPLACED / name
+            # What is over is nobody's once its record is gone; the next start removes it.
+            if there.suffix == ".over" and not there.with_suffix(".record").exists():
+                continue
+            if not name.endswith(".record") or there.stat().st_size:
                 found.append(name)
     return found
 
@@ -137,6 +142,8 @@ FAULTS: Final = {
     "the flush of the directory": (FLUSH, "/store/1.2.", 1),
     "the journal": (WRITE, ".jsonl", 0),
     "the flush of the journal": (FLUSH, ".jsonl", 0),
+    "the note that it stays": (RENAME, ".over", 0),
+    "the flush of the note": (FLUSH, "/replaced", 3),
 }
 
 
@@ -193,13 +200,113 @@ def test_a_file_system_without_second_names(tmp_path: Path, library: Path, durab
         peer.release()
 
 
+@pytest.mark.parametrize("then", ["the same path again", "a restart"])
+def test_a_disk_that_takes_nothing_any_more_forgets_no_refusal(
+    tmp_path: Path, library: Path, then: str
+) -> None:
+    """The line of the refused instance stands in the journal, and nothing can be noted."""
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        held = service.control.rule([FLUSH], HOLD_BEFORE, path=".jsonl", left=1)
+        peer.send(store(2, one.new.data, sop=one.new.sop))
+        wait_for(lambda: service.control.hits(held) == 1, "the newer one's line")
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        service.control.rule([LINK, RENAME, UNLINK, WRITE], FAIL, error=errno.EROFS)
+        # Nor is a file made in there.
+        service.control.rule([OPEN], FAIL, error=errno.EROFS, path=".undo")
+        service.control.lift(held)
+        assert peer.read_response().status == 0xA700
+        service.in_log("cannot put back what")
+        assert service.data_of(one.old.path) == one.new.data
+        service.control.clear()
+        if then != "a restart":
+            service.control.rule([WRITE], FAIL, error=errno.ENOSPC, path="0.part", left=1)
+            assert put(peer, 3, one.old) in (0, 0xA700)
+            assert put(peer, 4, one.old) == 0
+        peer.release()
+    with Service(tmp_path, store=service.store) as after:
+        check(after.store, one.old.path, one.old)
+
+
+def test_a_refused_one_beside_its_other_form_counts_for_nothing(
+    tmp_path: Path, library: Path
+) -> None:
+    """In a store of both forms; with its line in the journal, and without."""
+    one, two = pair(1), pair(2)
+    with replacing(tmp_path, library) as plain, plain.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        assert put(peer, 2, two.old) == 0
+        peer.release()
+    flags = ("--on-duplicate", "replace", "--compress", "zstd", "--layout-change")
+    with (
+        Interposed(tmp_path, library, *flags, workers=1, log=False, store=plain.store) as service,
+        service.peer() as peer,
+    ):
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 1, one.new) == 0xA700
+        last = max(service.journal(), key=lambda fact: fact["seq"])
+        assert (last["path"], last["duplicate"]) == (one.old.path, "restored")
+        assert last["digest"] == f"crc32c:{crc32c(one.old.data):08x}"
+        service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 2, two.new) == 0xA700
+        assert not (service.store / f"{two.old.path}.zst").exists()
+        assert verify(service.store).findings == ()
+        # What comes again is stored.
+        assert put(peer, 3, one.new) == 0
+        assert put(peer, 4, two.new) == 0
+        assert [fact["path"] for fact in service.journal()[-2:]] == [
+            f"{one.old.path}.zst", f"{two.old.path}.zst"
+        ]  # fmt: skip
+        peer.release()
+
+
+@pytest.mark.parametrize("what", ["folder", "fifo", "link", "torn"])
+def test_what_is_in_the_way_is_named_and_not_the_instance(
+    tmp_path: Path, library: Path, what: str
+) -> None:
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        place = service.store / where(one.old.path)
+        place.parent.mkdir(exist_ok=True)
+        if what == "folder":
+            place.mkdir()
+        elif what == "fifo":
+            os.mkfifo(place)
+        elif what == "link":
+            place.symlink_to("/dev/null")
+        else:
+            place.write_bytes(b"torn")
+            place.with_suffix(".kept").write_bytes(b"kept")
+        assert put(peer, 2, one.new) == 0xA700
+        said = service.in_log("cannot replace an existing instance")
+        peer.release()
+    assert where(one.old.path) in said
+    assert one.old.path not in said
+    assert service.data_of(one.old.path) == one.old.data
+
+
+def test_a_folder_of_older_contents_that_is_a_link_is_named(tmp_path: Path, library: Path) -> None:
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        shutil.rmtree(service.store / REPLACED, ignore_errors=True)
+        (service.store / REPLACED).symlink_to("/")
+        assert put(peer, 2, one.new) == 0xA700
+        said = service.in_log("cannot replace an existing instance")
+        (service.store / REPLACED).unlink()
+        peer.release()
+    assert f"{REPLACED}: a symbolic link" in said
+    assert one.old.path not in said
+
+
 def test_a_full_disk_takes_no_note_and_changes_nothing(tmp_path: Path, library: Path) -> None:
     one = pair()
     with replacing(tmp_path, library) as service, service.peer() as peer:
         assert put(peer, 1, one.old) == 0
         full = errno.ENOSPC
         service.control.rule([WRITE], FAIL, error=full, path=".jsonl")
-        service.control.rule([OPEN], FAIL, error=full, path=".undo")
         assert put(peer, 2, one.new) == 0xA700
         assert "cannot put back" not in service.log()
         check(service.store, one.old.path, one.old)
@@ -239,7 +346,7 @@ def test_what_cannot_be_removed_is_removed_later(tmp_path: Path, library: Path) 
     one = pair()
     with replacing(tmp_path, library) as service, service.peer() as peer:
         assert put(peer, 1, one.old) == 0
-        service.control.rule([UNLINK], FAIL, error=errno.EIO, path=".kept", left=1)
+        service.control.rule([UNLINK], FAIL, error=errno.EIO, path=".record", left=1)
         assert put(peer, 2, one.new) == 0
         service.in_log("cannot remove what")
         assert kept(service.store)
@@ -345,19 +452,19 @@ STEPS: Final = {
     "folder flushed": (FLUSH, "/store/1.2.", 1),
     "journaled": (WRITE, ".jsonl", 0),
     "journal flushed": (FLUSH, ".jsonl", 0),
-    "second name gone": (UNLINK, ".kept", 0),
+    "noted": (RENAME, ".over", 0),
+    "note flushed": (FLUSH, "/replaced", 3),
     "record gone": (UNLINK, ".record", 0),
+    "second name gone": (UNLINK, ".over", 1),
 }
 # Of the way back, after the flush of the newer line has failed.
 BACK: Final = {
-    "decided": (OPEN, ".undo", 0),
-    "decision flushed": (FLUSH, ".undo", 0),
     "path given back": (RENAME, "/store/1.2.", 3),
     "path flushed": (FLUSH, "/store/1.2.", 2),
     "said again": (WRITE, ".jsonl", 1),
     "flushed again": (FLUSH, ".jsonl", 0),
     "second name gone": (UNLINK, ".kept", 0),
-    "decision gone": (UNLINK, ".undo", 1),
+    "record gone": (UNLINK, ".record", 0),
 }
 WAYS: Final = {
     "all before": KILL_ALL_BEFORE,
@@ -469,6 +576,8 @@ def cut(
             there = check(left / "store", sent[0].path, *sent)
             found.add(there)
             told = answers(events[: place + 1])
+            if told[-1:] == [0] and len(told) == len(sent):
+                assert there is sent[-1], f"cut {place}: what was acknowledged is lost"
             if told[1:] == [0xA700]:
                 assert there is sent[0], f"cut {place}: a refused instance changed something"
             shutil.rmtree(left)
@@ -584,9 +693,12 @@ _NAMING: Final = """            with holder(name, self._store_fd) as (folder_fd,
             raise
 """
 _KEPT: Final = "            _keep_content(store_fd, path, fd, folder_fd, stem)\n"
-_FLUSHED: Final = "            flush_folder(folder_fd)\n"
-_DECIDING: Final = "            self._decide(record)\n"
-_RETURN: Final = "            replaced.put_back(self._store_fd, self.path)\n"
+_FLUSHED: Final = "            flushes.folder(REPLACED)\n"
+_NOTING: Final = """        try:
+            flushes.folder(REPLACED)
+        except OSError:
+            # Whoever"""
+_RETURN: Final = "            replaced.put_back(self._flushes, self.path)\n"
 
 # name -> what changes, and the way on which that is noticed.
 MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
@@ -619,12 +731,12 @@ MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
           "                pass\n", 1)],
         cut_buffered,
     ),
-    "nothing is decided before the older content comes back": (
-        [(_END, _DECIDING, "", 1)],
-        cut_where_the_return_fails,
+    "no flush of the note that the newer one stays": (
+        [(_KEEP, _NOTING, _NOTING.replace("flushes.folder(REPLACED)", "pass"), 1)],
+        cut_buffered,
     ),
     "the path is not flushed when it has the older content back": (
-        [(_KEEP, "    flush_way(store_fd, path)\n\n\ndef _make_way", "\n\ndef _make_way", 1)],
+        [(_KEEP, "    flushes.way(path)\n\n\ndef _has_file", "\n\ndef _has_file", 1)],
         cut_on_the_way_back,
     ),
     "nothing says again what the path holds": (

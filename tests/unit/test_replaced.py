@@ -18,7 +18,6 @@ from fastscp.store.journal import append_fact, find_path
 from fastscp.store.leftovers import settle_alone, settle_beside
 from fastscp.store.names import JOURNAL, REPLACED
 from fastscp.store.reading import describe
-from fastscp.store.repair import repair
 from fastscp.store.restore import RESTORED, Secured, Settlement
 from fastscp.store.unflushed import Marks
 from fastscp.store.verify import verify
@@ -333,6 +332,13 @@ def left(site: Site) -> None:
     site.of.lines.close()
 
 
+def spoil_line(segment: Path) -> None:
+    """One letter of its first line is another one."""
+    line = bytearray(segment.read_bytes())
+    line[20] ^= 1
+    segment.write_bytes(line)
+
+
 def test_a_start_undoes_what_has_no_line(site: Site) -> None:
     left(site)
     cleared = settle_alone(site.fd, "main")
@@ -347,12 +353,72 @@ def test_a_start_undoes_what_has_no_line(site: Site) -> None:
     assert settle_alone(site.fd, "main") == type(cleared)()
 
 
-def test_a_start_finishes_what_has_a_line(site: Site) -> None:
-    left(site)
+def test_a_start_finishes_what_was_noted(site: Site) -> None:
+    site.replace()
     site.journal(NEW, 200)
+    replaced.decide(site.of.flushes, PATH)
+    site.of.lines.close()
     (finding,) = settle_alone(site.fd, "main").findings
     assert finding.settled == "holds the newer instance"
     assert site.holds(NEW)
+
+
+@pytest.mark.parametrize("journal", ["whole", "damaged", "gone"])
+def test_what_was_not_noted_comes_back_whatever_the_journal_says(site: Site, journal: str) -> None:
+    """Its flush may have failed: nobody was told that the newer instance is stored."""
+    left(site)
+    site.journal(NEW, 200)
+    if journal == "damaged":
+        spoil_line(site.folder / JOURNAL / "1-w200-1.jsonl")
+    elif journal == "gone":
+        shutil.rmtree(site.folder / JOURNAL)
+        (site.folder / JOURNAL).mkdir()
+    (finding,) = settle_alone(site.fd, "main").findings
+    assert finding.settled == "holds the older content again"
+    assert site.path.read_bytes() == OLD
+    assert site.kept() == []
+    if journal == "whole":
+        assert site.holds(OLD)
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync"])
+def test_a_note_that_fails_refuses_the_newer_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    site.replace()
+    site.journal(NEW, site.of.lines.number())
+    instead = getattr(os, call)
+
+    def once(*_what: object, **_where: object) -> None:
+        monkeypatch.setattr(os, call, instead)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, once)
+    settlement = Settlement(site.of, PATH, refused=False)
+    done = settlement.attempt()
+    assert done is not None
+    assert done.undone
+    assert (settlement.error_no, settlement.decided) == (errno.ENOSPC, False)
+    assert site.holds(OLD)
+
+
+def test_a_note_whose_flush_the_disk_refused_is_taken_back(site: Site) -> None:
+    """The older content has its path again, and is kept until the folder can be trusted."""
+    site.replace()
+    site.journal(NEW, site.of.lines.number())
+    settlement = Settlement(site.of, PATH, refused=False)
+    with failing(site.folder / REPLACED), pytest.raises(OSError, match="failed before"):
+        settlement.attempt()
+    assert (settlement.error_no, settlement.decided) == (errno.EIO, False)
+    assert site.path.read_bytes() == OLD
+    assert site.latest()["duplicate"] == RESTORED
+
+
+def test_what_a_power_cut_brought_back_is_removed(site: Site) -> None:
+    (site.folder / REPLACED).mkdir()
+    (site.folder / REPLACED / f"{'4' * 32}.over").write_bytes(OLD)
+    assert settle_alone(site.fd, "main").findings == ()
+    assert site.kept() == []
 
 
 def test_a_line_without_the_newer_file_is_none(site: Site) -> None:
@@ -491,7 +557,7 @@ def test_two_paths_are_settled_by_one_reading(site: Site, monkeypatch: pytest.Mo
     (site.folder / second).write_bytes(OLD)
     site.of.keep(second, lock_of(second))
     read: list[str] = []
-    for name in ("_known_of", "_damaged_below"):
+    for name in ("_known_of",):
         call = getattr(restore, name)
 
         def noted(*what: Any, name: str = name, call: Callable[..., Any] = call) -> Any:
@@ -500,7 +566,7 @@ def test_two_paths_are_settled_by_one_reading(site: Site, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(restore, name, noted)
     assert len(settle_alone(site.fd, "main").findings) == 2
-    assert sorted(read) == ["_damaged_below", "_known_of"]
+    assert read == ["_known_of"]
     assert site.path.read_bytes() == OLD
 
 
@@ -599,7 +665,7 @@ def test_a_folder_whose_flush_failed_is_not_trusted_by_the_next_flush(site: Site
         assert "failed before" in finding.why
         assert len(tried) == 1
     assert site.path.read_bytes() == OLD
-    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
+    assert (site.folder / REPLACED / f"{replaced.stem_of(PATH)}.kept").read_bytes() == OLD
     marks = Marks(site.fd)
     (mark,) = marks.left()
     assert (mark.what, mark.path) == ("folder", "1.2/3.4")
@@ -646,17 +712,6 @@ def test_where_older_contents_are_kept_nothing_more_is_kept_after_a_failed_flush
     assert site.path.read_bytes() == OLD
 
 
-def test_a_newer_file_whose_flush_failed_is_not_trusted(site: Site) -> None:
-    left(site)
-    site.journal(NEW, 200)
-    with failing(site.path):
-        for why in ("Input/output", "failed before"):
-            (finding,) = settle_alone(site.fd, "main").findings
-            assert why in finding.why
-    assert Marks(site.fd).left()[0].path == PATH
-    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
-
-
 def test_a_line_whose_flush_failed_is_not_trusted(site: Site) -> None:
     segment = site.folder / JOURNAL / "1-w200-1.jsonl"
     site.replace()
@@ -674,90 +729,6 @@ def test_a_line_whose_flush_failed_is_not_trusted(site: Site) -> None:
 
 
 # What nobody can tell ----------------------------------------------------------------------------
-
-
-def spoil_line(segment: Path) -> None:
-    """One letter of its first line is another one."""
-    line = bytearray(segment.read_bytes())
-    line[20] ^= 1
-    segment.write_bytes(line)
-
-
-def stays(site: Site, why: str) -> None:
-    """Both contents stay, whoever looks, and all who ask are told why."""
-    both = {f"{replaced.stem_of(PATH)}{suffix}" for suffix in (".kept", ".record")}
-    cleared = settle_alone(site.fd, "verify")
-    (finding,) = cleared.findings
-    assert not finding.settled
-    assert why in finding.why
-    assert replaced.where(PATH) in finding.why
-    assert PATH not in cleared.told[0]
-    other = replacing(site.fd, after=cleared.sequence)
-    settlement = other.left_at(PATH)
-    assert settlement is not None
-    with pytest.raises(replaced.UnsureError) as refused:
-        settlement.attempt()
-    assert refused.value.errno == errno.ENOTRECOVERABLE
-    assert site.path.read_bytes() == NEW
-    assert both <= set(site.kept())
-    assert (site.folder / replaced.where_kept(PATH)).read_bytes() == OLD
-    other.lines.close()
-
-
-def test_a_journal_that_is_elsewhere_undoes_nothing(site: Site) -> None:
-    left(site)
-    site.journal(NEW, 200)
-    journal, away = site.folder / JOURNAL, site.folder / "away"
-    journal.rename(away)
-    stays(site, "is not there")
-    # Nor one that was begun anew in its place, however much is in it.
-    journal.mkdir()
-    stays(site, "1-w7-1.jsonl is not there")
-    (journal / "9-w1-1.jsonl").write_bytes((away / "1-w7-1.jsonl").read_bytes())
-    stays(site, "1-w7-1.jsonl is not there")
-    # Whoever adopts what is there acknowledges nothing.
-    site.journal(NEW, 300, event="adopted", worker="verify")
-    stays(site, "has a line of --adopt")
-    shutil.rmtree(journal)
-    away.rename(journal)
-    (finding,) = settle_alone(site.fd, "verify").findings
-    assert finding.settled == "holds the newer instance"
-    assert site.holds(NEW)
-
-
-def test_a_damaged_line_may_be_that_of_the_newer_instance(site: Site) -> None:
-    left(site)
-    site.journal(NEW, 200)
-    segment = site.folder / JOURNAL / "1-w200-1.jsonl"
-    whole = segment.read_bytes()
-    spoil_line(segment)
-    stays(site, "has damaged lines")
-    # A repair takes it out of the journal, and with it what it may have told.
-    for _segment, kept in repair(site.fd, [segment.name]):
-        assert (site.folder / kept).exists()
-    stays(site, "has damaged lines")
-    # Zeros that are longer than a line.
-    for damaged in (site.folder / JOURNAL).glob("*.damaged"):
-        damaged.unlink()
-    segment.write_bytes(b"\0" * 100_000 + b"\n")
-    stays(site, "has damaged lines")
-    segment.write_bytes(whole)
-    assert settle_alone(site.fd, "verify").findings[0].settled
-    assert site.holds(NEW)
-
-
-def test_a_line_that_was_damaged_before_is_not(site: Site) -> None:
-    """One of a lower number comes after it, and numbers rise."""
-    segment = site.folder / JOURNAL / "1-w7-1.jsonl"
-    spoil_line(segment)
-    site.journal(OLD, 7)
-    # A torn one was never acknowledged.
-    (site.folder / JOURNAL / "1-w8-1.jsonl").write_bytes(b'{"v":1,"eve')
-    left(site)
-    (finding,) = settle_alone(site.fd, "main").findings
-    assert finding.settled == "holds the older content again"
-    assert site.path.read_bytes() == OLD
-    assert site.kept() == []
 
 
 def test_what_was_refused_comes_back_whatever_the_journal_says(site: Site) -> None:
@@ -781,6 +752,7 @@ def test_the_same_bytes_written_anew_stay(
     site.of.keep(PATH, LOCK)
     os.rename(part, site.path)
     site.journal(OLD, 200, duplicate="replaced")
+    replaced.decide(site.of.flushes, PATH)
     (finding,) = settle_alone(site.fd, "main").findings
     assert finding.settled == "holds the newer instance"
     assert site.path.stat().st_ino == newer
