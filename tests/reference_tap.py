@@ -224,8 +224,12 @@ class _Reader:
             self.raw = dict(self.before_sequence)
             self.conflicts = set()
         else:
-            self.barred |= set(self.raw)
-            self.raw = {}
+            if self.held:
+                raise DoubtError
+            # No value led into an item while a UID was missing.
+            uids = {keyword for keyword in self.raw if keyword.endswith("UID")}
+            self.barred |= self.raw.keys() - uids
+            self.raw = {keyword: self.raw[keyword] for keyword in uids}
 
     def enter(self, implicit: bool | None = None) -> None:
         self.readings = [

@@ -274,6 +274,9 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
 
 def _unflushed(path: Path, dir_fd: int) -> tuple[Mark, ...]:
     """What an earlier run could not flush and is not sure yet; marks of it that are over go."""
+    marks = Marks(dir_fd)
+    # What is wrong with the marks themselves has a name of its own.
+    marks.left()
     try:
         finish(dir_fd)
     except OSError as error:
@@ -283,7 +286,6 @@ def _unflushed(path: Path, dir_fd: int) -> tuple[Mark, ...]:
             f"check the disk and its free space, then start again; if something is in the way, "
             f"move what is in {ANEW} to its place by hand"
         ) from error
-    marks = Marks(dir_fd)
     marks.clear()
     return marks.standing()
 

@@ -92,8 +92,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         return (
             "cannot be read, so nobody knows what an earlier run could not flush: all instances "
-            "are answered A700, after a restart of the machine as well. Check the disk; restart "
-            "the machine, or unmount the file system and mount it again; then remove that file"
+            "are answered A700, after a restart of the machine as well. Check the disk; "
+            f"{LIFTED_BY}; then remove that file"
         )
 
 

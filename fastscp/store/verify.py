@@ -28,7 +28,7 @@ from fastscp.store.names import (
 )
 from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
-from fastscp.store.renew import renew
+from fastscp.store.renew import finish, renew
 from fastscp.store.repair import repair
 from fastscp.store.selection import Selection, study_depth
 from fastscp_ext import Layout
@@ -87,6 +87,8 @@ def _replaced(store: _Store) -> Iterator[Finding]:
         return
     try:
         with contextlib.nullcontext() if store.alone else held(store.path, store.dir_fd):
+            # A service may have ended since the last step: paths are where they seem to be now.
+            finish(store.dir_fd)
             yield from settle_alone(store.dir_fd, "verify").findings
     except (StoreBusyError, StartError):
         # It has them in hand, and settles what a dead worker left.

@@ -6,7 +6,7 @@ from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u16_le, 
 from fastscp_ext.dataset.tap_headers cimport GROUP_DELIMITER, HEADER, reads_as_implicit
 from fastscp_ext.dataset.tap_state cimport (
     GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, TAP_EXPLICIT_BE, TAP_KEYS, TAP_NEVER, TAP_PIXELS_NONE,
-    TAP_READINGS, TapParse, TapReading,
+    TAP_READINGS, UIDS_FOUND, TapParse, TapReading,
 )
 from fastscp_ext.dataset.vr cimport VR, VR_INVALID, VR_UNKNOWN, vr_of
 
@@ -209,8 +209,9 @@ cdef bint leave_item(TapParse* p) noexcept nogil:
 
 
 cdef void stray_end(TapParse* p) noexcept nogil:
-    # What was found since a sequence passed may be an item's. Where none has, a wrong length led
-    # into an item, and nobody knows since when.
+    # What was found since a sequence passed may be an item's. Where none has, a wrong length may
+    # have led into an item, but no further than since a value that held the start of one. That is
+    # looked for until all UIDs are there.
     cdef uint32_t keep
     p.faults += 1
     if p.settled:
@@ -221,9 +222,10 @@ cdef void stray_end(TapParse* p) noexcept nogil:
     if p.trusted:
         give_back(p, p.before_fault)
     elif not p.sequence_passed:
+        keep = p.before_held if p.held else p.found & UIDS_FOUND
         # Nor whether they are an item's: another one of them is none either.
-        p.barred |= p.found
-        give_back(p, 0)
+        p.barred |= p.found & ~keep
+        give_back(p, keep)
     if p.sequence_passed:
         # A value that was found before and met another one since is there still.
         keep = before_all_wrong_levels(p)

@@ -18,10 +18,9 @@ from fastscp_ext.dataset.tap_levels cimport (
 )
 from fastscp_ext.dataset.tap_state cimport (
     FORM_BEFORE_IMPLICIT, FORM_BEFORE_LONG, FORM_EXPLICIT, FORM_EXPLICIT_ITEMS, FORM_IMPLICIT,
-    FORM_IMPLICIT_LEVEL, FORM_LITERAL, FORM_LONG, FORM_SHORT, KEY_SERIES_UID, KEY_SOP_CLASS_UID,
-    KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_BE, TAP_IMPLICIT_LE,
-    TAP_PIXELS_ENCAPSULATED, TAP_PIXELS_NATIVE, TAP_PIXELS_NONE, TAP_SYNTAX_UNKNOWN, TapParse,
-    TapState,
+    FORM_IMPLICIT_LEVEL, FORM_LITERAL, FORM_LONG, FORM_SHORT, TAP_EXPLICIT_BE, TAP_IMPLICIT_LE,
+    TAP_PIXELS_ENCAPSULATED, TAP_PIXELS_NATIVE, TAP_PIXELS_NONE, TAP_SYNTAX_UNKNOWN, UIDS_FOUND,
+    TapParse, TapState,
 )
 from fastscp_ext.dataset.tap_values cimport (
     holds_controls, key_of, value_ends, value_passes, value_starts,
@@ -36,10 +35,6 @@ cdef enum:
     ITEM_LITTLE = 0xFEFF00E0  # as its tag stands in the bytes
     ITEM_BIG = 0xFFFEE000
 
-    UIDS_FOUND = (
-        1 << KEY_SOP_CLASS_UID | 1 << KEY_SOP_INSTANCE_UID | 1 << KEY_STUDY_UID
-        | 1 << KEY_SERIES_UID
-    )
 
 
 # Items and ends -------------------------------------------------------------------------------

@@ -27,6 +27,13 @@ cdef enum TapKey:
     KEY_INSTANCE_NUMBER = 9   # (0020,0013)
     TAP_KEYS = 10
 
+cdef enum:
+    # The keys without which nothing is stored, as bits.
+    UIDS_FOUND = (
+        1 << KEY_SOP_CLASS_UID | 1 << KEY_SOP_INSTANCE_UID | 1 << KEY_STUDY_UID
+        | 1 << KEY_SERIES_UID
+    )
+
 # What the pixel data at the outermost level are: (7FE0,0008), (7FE0,0009) or (7FE0,0010).
 cdef enum:
     TAP_PIXELS_NONE = 0          # none has been seen

@@ -40,7 +40,7 @@ from fastscp_ext.shared.block cimport (
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
-from fastscp_ext.status cimport OUT_OF_RESOURCES
+from fastscp_ext.status cimport OUT_OF_RESOURCES, SUCCESS
 
 __all__ = ["Compression", "Duplicate", "Reception", "Replacement"]
 
@@ -198,7 +198,7 @@ cdef class Replacement(_Pending):
 
     @property
     def refused(self):
-        return _pending(self.instance).status != 0
+        return _pending(self.instance).status != SUCCESS
 
     def settled(self, int error_no=0):
         """Give the lock of the path back, and answer. See reception.pyi."""

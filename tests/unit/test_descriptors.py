@@ -20,6 +20,7 @@ from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.descriptors import associations_allowed, main_needs, worker_needs
 from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
 from fastscp.store import replaced
+from fastscp.store.flushes import Flushes
 from fastscp.store.leftovers import settle_beside
 from fastscp.store.names import JOURNAL
 from fastscp.store.waits import LOCKS, lock_of
@@ -92,9 +93,9 @@ def test_main_has_room_for_the_locks_of_all_paths(
     try:
         for lock, path in paths.items():
             (tmp_path / path).write_text(path)
-            replaced.keep(store_fd, path, lock, 1)
+            replaced.keep(Flushes(store_fd), path, lock, 1)
         before = len(os.listdir("/proc/self/fd"))
-        settle_beside(store_fd, "1-main-1", itertools.count(2).__next__, Batches())
+        settle_beside(os.dup(store_fd), "1-main-1", itertools.count(2).__next__, Batches())
     finally:
         os.close(store_fd)
     config = ServeConfig()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastscp_ext.dataset.tap import EXPLICIT_LE, IMPLICIT_LE, Tap
-from tests.unit.test_tap import UNDEFINED, check, delimiter, element, sequence, uid
+from tests.reference_tap import UNDEFINED
+from tests.unit.test_tap import check, delimiter, element, sequence, uid
 
 FAMILIES = [IMPLICIT_LE, EXPLICIT_LE]
 OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}

@@ -1075,7 +1075,7 @@ def test_verify_exit_codes(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> 
     )
     assert captured.err == ""
     (shelf.path / "1.dcm").unlink()
-    shelf.lines(b"torn")
+    shelf.lines(b'{"v":1,"event":"st')
     assert cli.main(arguments) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
