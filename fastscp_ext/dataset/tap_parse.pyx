@@ -36,7 +36,6 @@ cdef enum:
     ITEM_BIG = 0xFFFEE000
 
 
-
 # Items and ends -------------------------------------------------------------------------------
 
 cdef void item_starts(TapParse* p, uint32_t length) noexcept nogil:

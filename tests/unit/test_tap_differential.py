@@ -33,8 +33,8 @@ DEFAULT = 1500
 COMPARED = 300
 BLOCK = 2500
 # A header that is garbled leads into the bytes of pixel data or of an item, and what lies there is
-# taken for an element of the instance; of the UIDs that place it only once, and one of two. By seed
-# what is told wrongly, and nothing else may be.
+# taken for an element of the instance; in the seeds that were tried never for a UID that places it.
+# By seed what is told wrongly, and nothing else may be.
 OPEN: dict[int, set[str]] = {
     16043: {"Modality"},
     39401: {"AccessionNumber", "InstanceNumber"},

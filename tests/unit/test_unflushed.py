@@ -14,8 +14,9 @@ import pytest
 
 from fastscp.errors import StartError
 from fastscp.store import renew as renewing
-from fastscp.store import unflushed
+from fastscp.store import replaced, unflushed
 from fastscp.store.duplicates import Resolution
+from fastscp.store.flushes import Flushes
 from fastscp.store.names import open_file
 from fastscp.store.renew import finish, renew
 from fastscp.store.restore import Settlement
@@ -536,6 +537,7 @@ def test_verify_finishes_it_before_it_looks_for_a_file_below(
     site = Site(path)
     site.replace()
     site.journal(NEW, 200)
+    replaced.decide(Flushes(site.fd), site.path.relative_to(path).as_posix())
     _begin(path, site.fd, "1.2", monkeypatch)
     site.close()
     assert not site.path.exists()
