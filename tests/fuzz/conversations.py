@@ -140,7 +140,9 @@ def _length(rng: random.Random, pieces: list[bytes]) -> None:
     place = rng.choice((2, 6))
     if len(pieces[at]) >= place + 4:
         (length,) = struct.unpack_from(">I", pieces[at], place)
-        length = rng.choice((length + 1, max(length - 1, 0), 0, 2, 6, 1 << 20, 0xFFFFFFFF))
+        length = rng.choice(
+            (min(length + 1, 0xFFFFFFFF), max(length - 1, 0), 0, 2, 6, 1 << 20, 0xFFFFFFFF)
+        )
         pieces[at] = pieces[at][:place] + struct.pack(">I", length) + pieces[at][place + 4 :]
 
 
