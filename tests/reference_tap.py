@@ -218,6 +218,8 @@ class _Reader:
 
     def stray_end(self) -> None:
         self.faults += 1
+        if self.settled:
+            return
         if len(self.readings) > 1:
             self.drop([self.shallowest()])
         elif self.before_sequence is not None:
