@@ -7,8 +7,8 @@ from fastscp_ext.dataset.tap cimport TapState
 
 cdef enum:
     # Received bytes to take at a time: deflate makes at most 1032 of one (RFC 1951), so that this
-    # bounds the work of a call to some 2 MiB, and of a call that meets a fault to some 4 MiB.
-    INFLATE_SLICE = 2048
+    # bounds the work of a call to some 512 KiB, and of a call that meets a fault to some 1 MiB.
+    INFLATE_SLICE = 512
 
 
 cdef class Inflation:

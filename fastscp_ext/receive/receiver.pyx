@@ -69,7 +69,7 @@ cdef enum:
     WORK_MOST = 4096
     MESSAGE_WORK = 60
     PYTHON_WORK = 16             # a fragment that is hashed or inflated, or a frame that is traced
-    INFLATED_WORK = 512          # bytes inflated for the tap
+    INFLATED_WORK = 128          # bytes inflated for the tap
 
 
 cdef inline Cursor _bytes_cursor(bytes value):

@@ -135,7 +135,7 @@ BOUNDS = (
     ("{} MiB in a read", "fastscp_ext/receive/reception.pyx", "RECEIVE_BYTES", MIB),
     ("{} characters of", "fastscp/uids.py", "LONGEST_UID", 1),
     ("a path at {}", "fastscp_ext/receive/instance.pxd", "PATH_ROOM", 1),
-    ("inflated {} KiB of the stream", "fastscp_ext/dataset/inflate.pxd", "INFLATE_SLICE", 1024),
+    ("inflated {} bytes of the stream", "fastscp_ext/dataset/inflate.pxd", "INFLATE_SLICE", 1),
     ("{}, then C000", "fastscp/store/duplicates.py", "_LAST_VERSION", 1),
     ("{} characters of a text", "fastscp/log/text.py", "_SHOWN", 1),
     ("{} of a line", "fastscp/log/form.py", "_MESSAGE", 1),
