@@ -200,7 +200,7 @@ def test_killed_under_each_policy(
     tmp_path: Path, library: Path, policy: str, figures: Figures
 ) -> None:
     durability = "buffered" if policy in ("version", "keep") else "stable"
-    tally = campaign(tmp_path, library, policy, durability, rounds=3)
+    tally = campaign(tmp_path, library, policy, durability, rounds=2)
     figures.add(f"kills, {durability}", "", tally)
 
 
