@@ -1101,6 +1101,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
         "clean": False,
         "unchecked": 0,
         "unproven": 0,
+        "unproven": 0,
         "searched": True,
         "left": {"unjournaled": 1},
         "settled": 1,
