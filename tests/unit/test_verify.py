@@ -1095,10 +1095,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     shelf.file(odd, b"x")
     (shelf.path / ".fastscp/suspect").touch()
     assert cli.main(["verify", "--store", str(shelf.path), "--adopt", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    verify_why = told["findings"][0]["why"]
-    assert verify_why.startswith("the journal has no line for it, and it has a name")
-    assert told == {
+    assert json.loads(capsys.readouterr().out) == {
         "store": str(shelf.path),
         "complete": True,
         "clean": False,
@@ -1117,7 +1114,9 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
             {
                 "kind": "unjournaled",
                 "path": "a\\xff.txt",
-                "why": verify_why,
+                "why": "the journal has no line for it, and it has a name that is no UTF-8, which "
+                "no line can have: rename it, or give it to the service with `fastscp send`: not "
+                "adopted",
                 "settled": "",
             },
             {
