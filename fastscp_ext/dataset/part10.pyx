@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport (
-    Cursor, collect, cursor_over, peek_u8, skip, take_span, take_u8, take_u16_le, take_u32_le,
+    Cursor, collect, cursor_over, peek_u8, skip, take_span, take_u16_le, take_u32_le,
 )
 from fastscp_ext.dataset.vr cimport VR_INVALID, VR_UNKNOWN, is_long, vr_of
 
@@ -135,37 +135,18 @@ cdef bint _front_begins(Cursor c, bint packed) noexcept nogil:
 
 
 cdef int take_meta(Cursor* c, MetaElement* found) noexcept nogil:
-    cdef Cursor at = c[0]
-    cdef uint16_t group = 0
-    cdef uint8_t vr0 = 0
-    cdef uint8_t vr1 = 0
-    cdef uint16_t short_length = 0
-    cdef uint32_t length = 0
-    found.vr = VR_UNKNOWN
-    found.size = SHORT_HEADER
-    if not take_u16_le(&at, &group):
-        return META_CUT
-    found.group = group
-    if group != GROUP_META:
-        return META_END
-    if not (take_u16_le(&at, &found.number) and take_u8(&at, &vr0) and take_u8(&at, &vr1)
-            and take_u16_le(&at, &short_length)):
-        return META_CUT
-    found.vr = vr_of(vr0, vr1)
-    length = short_length
-    if is_long(found.vr):
-        found.size = LONG_HEADER
-        if not take_u32_le(&at, &length):
-            return META_CUT
-    found.size = found.size + length if length <= NO_META - LONG_HEADER else NO_META
-    if not take_span(&at, length, &found.value):
-        return META_CUT
-    c[0] = at
-    return META_ELEMENT
+    return _take_element(c, found, False, False)
 
 
 cdef int _take_front(Cursor* c, MetaElement* found, bint meta_seen) noexcept nogil:
     # As take_meta, and also group 0000 in front of group 0002, and Implicit VR.
+    return _take_element(c, found, not meta_seen, True)
+
+
+cdef inline int _take_element(
+    Cursor* c, MetaElement* found, bint commands_too, bint implicit_too
+) noexcept nogil:
+    # commands_too: of group 0000, beside group 0002. implicit_too: an invalid VR is none.
     cdef Cursor at = c[0]
     cdef uint16_t group = 0
     cdef uint8_t vr0 = 0
@@ -177,12 +158,12 @@ cdef int _take_front(Cursor* c, MetaElement* found, bint meta_seen) noexcept nog
     if not take_u16_le(&at, &group):
         return META_CUT
     found.group = group
-    if group != GROUP_META and (group != GROUP_COMMAND or meta_seen):
+    if group != GROUP_META and not (commands_too and group == GROUP_COMMAND):
         return META_END
     if not (take_u16_le(&at, &found.number) and peek_u8(&at, 0, &vr0) and peek_u8(&at, 1, &vr1)):
         return META_CUT
     found.vr = vr_of(vr0, vr1)
-    if found.vr == VR_INVALID:
+    if implicit_too and found.vr == VR_INVALID:
         if not take_u32_le(&at, &length):
             return META_CUT
     else:
