@@ -34,11 +34,10 @@ from fastscp.store.names import (
     REPLACED,
     descriptor,
     exists,
-    flush_folder,
     holder,
     names_in,
     open_file,
-    open_folder,
+    own_folder,
 )
 
 if TYPE_CHECKING:
@@ -450,37 +449,11 @@ def _folder(store_fd: int, *, make: bool = False) -> Iterator[int]:
 
     Raises OSError, also of what is done inside; of what is in the folder it tells the whole path.
     """
-    with _named(), descriptor(_opened(store_fd, make=make)) as fd:
-        yield fd
-
-
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
     try:
-        yield
+        with own_folder(REPLACED, store_fd, make=make) as fd:
+            yield fd
     except OSError as error:
         name = error.filename
         if isinstance(name, str) and "/" not in name and _split(name)[1] in _OURS:
             error.filename = f"{REPLACED}/{name}"
-        raise
-
-
-def _opened(store_fd: int, *, make: bool) -> int:
-    try:
-        return _open(store_fd)
-    except FileNotFoundError:
-        if not make:
-            raise
-        with holder(REPLACED, store_fd) as (home_fd, name):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, FOLDER_MODE, dir_fd=home_fd)
-            flush_folder(home_fd)
-        return _open(store_fd)
-
-
-def _open(store_fd: int) -> int:
-    try:
-        return open_folder(REPLACED, store_fd)
-    except OSError as error:
-        error.filename = REPLACED
         raise

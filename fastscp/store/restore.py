@@ -1,4 +1,4 @@
-"""How a replacement ends: the older content goes, or has its path again, by what the journal says.
+"""How a replacement ends: the older content goes, or has its path again, by what is noted of it.
 
 Theory of operation: while an instance takes the place of another one, `replaced` keeps the older
 content. The commit's result decides: once the newer line is flushed, that is noted, and the older
