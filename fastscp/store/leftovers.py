@@ -96,7 +96,10 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
 
 def _unreadable(error: OSError) -> Finding:
     where = error.filename if isinstance(error.filename, str) else REPLACED
-    why = f"cannot be read ({reason(error)}), so replacements that are not through stay as they are"
+    why = (
+        f"cannot be read ({reason(error)}), so replacements that are not through stay as they are, "
+        f"and new ones are answered A700: look at what is there, and move it away"
+    )
     return Finding(Kind.REPLACED, where, why)
 
 
