@@ -134,13 +134,17 @@ class Store:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
-            unflushed = _unflushed(path, dir_fd)
+            marks = Marks(dir_fd)
+            _finish_renewals(path, dir_fd, marks)
             suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
             if durability == "buffered":
                 # Only now: one that was there is an earlier life's, and has another name by now.
                 made.note(BUFFERED, dir_fd)
             # Before anybody stores or reads anything.
             cleared = settle_alone(dir_fd, "main")
+            # Only now: a file that is marked may have come back to its path.
+            marks.clear()
+            unflushed = marks.standing()
             warnings = (
                 *facts.warnings, *warnings, *_links(path, dir_fd), *of_unflushed(unflushed),
                 *cleared.told,
@@ -272,9 +276,8 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
     return (begun,)
 
 
-def _unflushed(path: Path, dir_fd: int) -> tuple[Mark, ...]:
-    """What an earlier run could not flush and is not sure yet; marks of it that are over go."""
-    marks = Marks(dir_fd)
+def _finish_renewals(path: Path, dir_fd: int, marks: Marks) -> None:
+    """Finish what a `renew` that was cut off began. Raises StartError, OSError."""
     # What is wrong with the marks themselves has a name of its own.
     marks.left()
     try:
@@ -286,8 +289,6 @@ def _unflushed(path: Path, dir_fd: int) -> tuple[Mark, ...]:
             f"check the disk and its free space, then start again; if something is in the way, "
             f"move what is in {ANEW} to its place by hand"
         ) from error
-    marks.clear()
-    return marks.standing()
 
 
 def _links(path: Path, dir_fd: int) -> tuple[str, ...]:

@@ -353,6 +353,22 @@ def test_a_start_undoes_what_has_no_line(site: Site) -> None:
     assert settle_alone(site.fd, "main") == type(cleared)()
 
 
+def test_the_mark_of_what_comes_back_stays(tmp_path: Path) -> None:
+    """A file whose flush failed is in doubt again, once the start has put it back."""
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    site = Site(path)
+    Marks(site.fd).leave("file", PATH, errno.EIO)
+    left(site)
+    assert Marks(site.fd).standing() == ()
+    site.close()
+    with opened(path) as store:
+        assert site.path.read_bytes() == OLD
+        assert [(mark.what, mark.path) for mark in store.unflushed] == [("file", PATH)]
+        assert Marks(store.dir_fd).standing() == store.unflushed
+
+
 def test_a_start_finishes_what_was_noted(site: Site) -> None:
     site.replace()
     site.journal(NEW, 200)
