@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from fastscp.store.unflushed import Mark, Mounted
 
-__all__ = ["finish", "renew"]
+__all__ = ["finish", "made_anew", "renew"]
 
 _CHECK: Final = f"check the disk; {LIFTED_BY}"
 _AGAIN: Final = f"check the disk, then run verify once more, or {LIFTED_BY}"
@@ -102,7 +102,7 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
     failed = ""
     try:
         for mark in _finish_all(dir_fd, marks):
-            yield _found(mark, _UNSURE, settled=_MADE)
+            yield made_anew(mark)
     except OSError as error:
         failed = f"what was begun cannot be made anew ({reason(error)}): {_CHECK}"
     standing = {mark.name for mark in marks.standing()}
@@ -122,7 +122,7 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
                 yield _found(mark, failed)
             else:
                 if done:
-                    yield _found(mark, _UNSURE, settled=_MADE)
+                    yield made_anew(mark)
                 else:
                     yield _found(mark, f"nor could the new one, or the one around it: {_AGAIN}")
     if not failed:
@@ -132,6 +132,11 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
 def _outermost_first(marks: Marks) -> list[Mark]:
     """So that a folder is at its path, and that path sure, before it is made anew itself."""
     return sorted(marks.left(), key=lambda mark: mark.path.count("/"))
+
+
+def made_anew(mark: Mark) -> Finding:
+    """That a folder was made anew, so that its mark is lifted."""
+    return _found(mark, _UNSURE, settled=_MADE)
 
 
 def _found(mark: Mark, why: str, settled: str = "") -> Finding:

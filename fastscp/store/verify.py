@@ -28,7 +28,7 @@ from fastscp.store.names import (
 )
 from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
-from fastscp.store.renew import finish, renew
+from fastscp.store.renew import finish, made_anew, renew
 from fastscp.store.repair import repair
 from fastscp.store.selection import Selection, study_depth
 from fastscp_ext import Layout
@@ -87,8 +87,12 @@ def _replaced(store: _Store) -> Iterator[Finding]:
         return
     try:
         with contextlib.nullcontext() if store.alone else held(store.path, store.dir_fd):
-            # A service may have ended since the last step: paths are where they seem to be now.
-            finish(store.dir_fd)
+            try:
+                lifted = finish(store.dir_fd)
+            except OSError:
+                # Paths are not all where they seem to be. The next step tries it, too, and tells.
+                return
+            yield from map(made_anew, lifted)
             yield from settle_alone(store.dir_fd, "verify").findings
     except (StoreBusyError, StartError):
         # It has them in hand, and settles what a dead worker left.
@@ -100,9 +104,9 @@ def _replaced(store: _Store) -> Iterator[Finding]:
 # read afterwards.
 _BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (
     _lost,
-    # First, for the paths of the others are where they seem to be only then.
-    _unflushed,
+    # First, for a file that is marked may come back to its path.
     _replaced,
+    _unflushed,
 )
 
 

@@ -369,6 +369,21 @@ def test_the_mark_of_what_comes_back_stays(tmp_path: Path) -> None:
         assert Marks(store.dir_fd).standing() == store.unflushed
 
 
+def test_the_mark_of_what_verify_puts_back_stays(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    site = Site(path)
+    Marks(site.fd).leave("file", PATH, errno.EIO)
+    left(site)
+    found = verify(path, patience_s=0).findings
+    assert [(one.kind, bool(one.settled)) for one in found] == [
+        (Kind.REPLACED, True), (Kind.UNFLUSHED, False),
+    ]  # fmt: skip
+    assert [(mark.what, mark.path) for mark in Marks(site.fd).standing()] == [("file", PATH)]
+    site.close()
+
+
 def test_a_start_finishes_what_was_noted(site: Site) -> None:
     site.replace()
     site.journal(NEW, 200)
