@@ -328,7 +328,8 @@ def _of_lines(dir_fd: int, notes: Records, *, repair_journal: bool) -> Iterator[
         settled = f"taken out, the original is {kept[segment]}" if segment in kept else ""
         why = (
             f"line {number}: its last {size} bytes are no line, nor the beginning of one that a "
-            f"crash cut off: what they held is unknown"
+            f"crash cut off: what they held is unknown; if the power failed while a line was "
+            f"written, nothing of it was acknowledged"
         )
         yield Finding(Kind.DAMAGED, f"{JOURNAL}/{segment}", why, settled)
     for seq, segment, number, other, other_number in notes.twice():
