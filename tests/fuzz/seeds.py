@@ -9,20 +9,19 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests import wire
+from tests import streams, wire
 from tests.datasets.case import case
 from tests.fuzz.checks import TARGETS, pack
 from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["dictionary", "generated", "recorded", "write", "written"]
 
-VECTORS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
 UNDEFINED: Final = 0xFFFFFFFF
 LARGEST: Final = 2000  # bytes, of a data set made from a tree
 
@@ -507,9 +506,9 @@ def generated(count: int, seed: int = 1) -> Iterator[bytes]:
 
 
 def recorded() -> Iterator[bytes]:
-    """What clients and servers of other makes sent; nothing where the vectors are not there."""
-    for path in sorted(VECTORS.glob("*/*.bin")):
-        data = path.read_bytes()
+    """The streams of tests/streams, with what other makes sent where ../shared is there."""
+    for name in streams.names("*"):
+        data = streams.read(name)
         if len(data) > 8000:
             continue
         first = 6 + int.from_bytes(data[2:6], "big")

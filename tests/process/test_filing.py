@@ -1,6 +1,6 @@
 """Where the running service files an instance whose sequences are broken: its own study, or none.
 
-Inputs of ../shared/faults are used where they are; the same kinds in bytes of our own always.
+Inputs are those of tests/streams/faulty.py: bytes of our own, and ../shared/faults where it is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pydicom
 import pytest
 
 from tests.kit import CT, DEFLATED, ELE, ILE, Service, data_set, element, path_of, store
+from tests.streams.faulty import faulty, faulty_names, patients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FAULTS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "faults"
 SYNTAXES: Final = {ELE: (1, CT, ELE), ILE: (1, CT, ILE), DEFLATED: (1, CT, DEFLATED)}
 OTHER: Final = b"1.9.9.9.9"
 # (FFFE,xxxx) and a length, little endian.
@@ -132,57 +132,36 @@ def test_two_studies_at_once_are_none(service: Service) -> None:
     assert service.instances() == []
 
 
-def _input(name: str) -> bytes:
-    if not FAULTS.is_dir():
-        pytest.skip(f"{FAULTS} is not here")
-    return (FAULTS / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("name", "syntax", "sop", "stripped"),
-    [
-        ("R1a-stray-seqend-other-study-explicit.bin", ELE, "1.2.826.0.1.3.1", 0),
-        ("R1b-stray-seqend-other-study-implicit.bin", ILE, "1.2.826.0.1.3.2", 0),
-        ("R2-deflated-1050000-bytes-before-the-uids.bin", DEFLATED, "1.2.826.0.1.3.5", 0),
-        ("R5a-embedded-0002-0003-no-syntax.bin", ELE, "1.2.826.0.1.3.20", 24),
-        (
-            "R5b-embedded-syntax-is-the-negotiated-private-one.bin",
-            "1.3.46.670589.33.1.4.1",
-            "1.2.826.0.1.3.21",
-            30,
-        ),
-        ("R5c-embedded-jpeg-syntax-native-pixels.bin", ELE, "1.2.826.0.1.3.22", 30),
-    ],
-)
+@pytest.mark.parametrize("name", faulty_names())
 @pytest.mark.parametrize("fragment", [100, 16000])
-def test_inputs_of_the_field(
-    service: Service, name: str, syntax: str, sop: str, stripped: int, fragment: int
-) -> None:
-    data = _input(name)
-    with service.peer((1, CT, syntax)) as peer:
-        peer.send(store(1, data, sop=sop, fragment=fragment))
+def test_inputs_of_the_field(service: Service, name: str, fragment: int) -> None:
+    seen = faulty(name)
+    with service.peer((1, CT, seen.syntax)) as peer:
+        peer.send(store(1, seen.data, sop=seen.sop, fragment=fragment))
         assert peer.read_response().status == 0
         peer.release()
-    path = path_of(sop, study="1.2.826.0.1.1", series="1.2.826.0.1.2")
+    path = path_of(seen.sop, study=seen.study, series=seen.series)
     assert service.instances() == [path]
-    assert service.data_of(path) == data[stripped:]
+    assert service.data_of(path) == seen.data[seen.stripped :]
     fact = service.journal()[-1]
-    assert fact.get("stripped", 0) == stripped
-    assert fact["transfer_syntax_uid"] == syntax
+    assert fact.get("stripped", 0) == seen.stripped
+    assert fact["transfer_syntax_uid"] == seen.syntax
     meta = pydicom.filereader.read_file_meta_info(service.store / path)
-    assert meta.TransferSyntaxUID == syntax
+    assert meta.TransferSyntaxUID == seen.syntax
 
 
 def test_two_patients_whose_ids_differ_behind_a_5c(tmp_path: Path) -> None:
     """In GB18030 the byte is half of a character."""
     layout = "{PatientID}/{SOPInstanceUID}.dcm"
+    all_of_them = patients()
     with Service(tmp_path, "--layout", layout, workers=1) as service, service.peer() as peer:
-        for n in range(2):
-            data = _input(f"R7-patient-id-{n}.bin")
-            peer.send(store(n, data, sop=f"1.2.826.0.1.3.7.{n}"))
+        for n, seen in enumerate(all_of_them):
+            peer.send(store(n, seen.data, sop=seen.sop))
             assert peer.read_response().status == 0
         peer.release()
-        assert service.instances() == [f"%8C%5C0{n + 1}/1.2.826.0.1.3.7.{n}.dcm" for n in range(2)]
+        assert service.instances() == sorted(
+            f"%8C%5C0{n % 2 + 1}/{seen.sop}.dcm" for n, seen in enumerate(all_of_them)
+        )
 
 
 def test_two_patients_of_our_own_whose_ids_differ_behind_a_5c(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""The recorded, derived and malformed streams of ../shared/vectors against the running service."""
+"""Streams of senders, harmless oddities and malformed ones against the running service.
+
+They are our own, and those of ../shared/vectors where it is there.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pydicom
@@ -21,7 +22,7 @@ from fastscp_ext import (
     decode_command,
     decode_pdata,
 )
-from tests.conftest import shared
+from tests import streams
 from tests.kit import RELEASE_RP, Peer, Service, abort, reject, split_pdus, wait_for
 
 if TYPE_CHECKING:
@@ -29,65 +30,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 C_STORE: Final = 0x0001
-ABORTED: Final = "recorded/dcmtk367_storescu_abort"
-# Its service is for another version: the context is refused, and used all the same.
-COMMITMENT: Final = "recorded/pynetdicom304_stgcmt_naction"
+ABORTED: Final = streams.names("own/store_abort.c2s", "recorded/dcmtk367_storescu_abort.c2s")
+# Their service is for another version: the context is refused, and used all the same.
+COMMITMENTS: Final = streams.names("own/commitment.c2s", "recorded/*stgcmt_naction.c2s")
+# The study and series of theirs, and of our own; each has others in a sequence in front of them.
+STUDY_AND_SERIES: Final = (
+    ("1.2.826.0.1.3680043.8.498.7100.1", "1.2.826.0.1.3680043.8.498.7100.1.1"),
+    ("1.2.3.71.1", "1.2.3.71.1.1"),
+)
 # Where group 0002 begins in a data set that should not have it.
 EMBEDDED: Final = {
-    "derived/derived_preamble_in_dataset": 132,
-    "derived/derived_group2_in_dataset": 0,
+    "derived_preamble_in_dataset.c2s": 132,
+    "derived_group2_in_dataset.c2s": 0,
 }
-
-RECORDED: Final = (
-    "dcmjsdimse033_echo",
-    "dcmjsdimse033_store_two",
-    "dcmtk367_dcmsend_ct",
-    "dcmtk367_echoscu",
-    "dcmtk367_storescu_allclasses",
-    "dcmtk367_storescu_ct_ele",
-    "dcmtk367_storescu_deflated",
-    "dcmtk367_storescu_ebe",
-    "dcmtk367_storescu_ile",
-    "dcmtk367_storescu_pdu131072",
-    "dcmtk367_storescu_rle",
-    "dcmtk367_storescu_smallpdu4096",
-    "dcmtk367_storescu_two_instances",
-    "gdcm3021_echo",
-    "gdcm3021_store_ct",
-    "pynetdicom304_128contexts",
-    "pynetdicom304_echo",
-    "pynetdicom304_extneg",
-    "pynetdicom304_maxpdu0_requestor",
-    "pynetdicom304_store_private_sop",
-    "pynetdicom304_store_to_maxpdu0",
-    "pynetdicom304_store_two_moveorig",
-)
-DERIVED: Final = (
-    "ae_null_padded",
-    "calling_ae_blank",
-    "cmd_and_data_in_one_pdu",
-    "command_elements_reversed",
-    "command_split_over_pdus",
-    "datasettype_0000",
-    "echo_on_storage_context",
-    "extra_command_elements",
-    "group2_in_dataset",
-    "mch_high_bits_set",
-    "no_command_group_length",
-    "odd_length_fragments",
-    "pdu_larger_than_max",
-    "preamble_in_dataset",
-    "release_before_response",
-    "reserved_bytes_nonzero",
-    "trailing_bytes_after_user_info",
-    "two_byte_fragments",
-    "two_messages_in_one_pdu",
-    "uid_space_padded",
-    "zero_length_last_fragment",
-    "zero_length_middle_fragment",
-)
-GOOD: Final = tuple(f"recorded/{name}" for name in RECORDED) + tuple(
-    f"derived/derived_{name}" for name in DERIVED
+GOOD: Final = tuple(
+    name
+    for name in streams.told()
+    if name.endswith(".c2s") and name not in (*ABORTED, *COMMITMENTS)
 )
 
 
@@ -149,18 +108,8 @@ BAD: Final = {
 }
 
 
-def _vector(name: str) -> bytes:
-    return (shared("vectors") / f"{name}.c2s.bin").read_bytes()
-
-
-@cache
-def _expectations() -> dict[str, Any]:
-    files: dict[str, Any] = json.loads((shared("vectors") / "expect.json").read_text())["files"]
-    return files
-
-
 def _messages(name: str) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = _expectations()[f"{name}.c2s.bin"].get("messages", [])
+    messages: list[dict[str, Any]] = streams.told()[name].get("messages", [])
     return messages
 
 
@@ -188,7 +137,8 @@ def _data_set(stream: bytes) -> bytes:
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("vectors"), "--durability", request.param) as running:
+    options = ("--durability", request.param, "--max-pdu-length", "16384")
+    with Service(tmp_path_factory.mktemp("vectors"), *options) as running:
         yield running
 
 
@@ -204,7 +154,7 @@ class Exchange:
 
     def __init__(self, service: Service, name: str) -> None:
         self.name = name
-        self.stream = _vector(name)
+        self.stream = streams.read(name)
         self.rq = next(split_pdus(self.stream))
         self.rest = self.stream[len(self.rq) :]
         self.facts_before = len(service.journal())
@@ -221,7 +171,7 @@ class Exchange:
         self.peer.close()
 
     def check(self, answers: bytes) -> None:
-        """Compare what came back, what is on the disk and what is journaled with expect.json."""
+        """Compare what came back, what is on the disk and what is journaled with what is told."""
         pdus = list(split_pdus(answers))
         assert pdus.pop() == RELEASE_RP
         requests = _commands(self.stream)
@@ -255,20 +205,20 @@ class Exchange:
         stripped = 0
         sop_class = message["affected_sop_class"].rstrip("\0 ")
         sop = message["affected_sop_instance"].rstrip("\0 ")
-        top = json.loads((shared("vectors") / "expect.json").read_text())["dataset_top_level"]
-        study, series = top["StudyInstanceUID"], top["SeriesInstanceUID"]
+        study, series = STUDY_AND_SERIES[self.name.startswith("own/")]
         path = f"{study}/{series}/{sop}.dcm"
         assert path in self.service.instances()
 
         assert (self.service.store / path).read_bytes().startswith(bytes(128) + b"DICM")
         data = self.service.data_of(path)
         digest = message["dataset_sha256"]
-        if self.name in EMBEDDED:
+        embedded = EMBEDDED.get(self.name.partition("/")[2])
+        if embedded is not None:
             sent = _data_set(self.rest)
             assert hashlib.sha256(sent).hexdigest() == digest
             # The group length is the first element, 12 bytes.
-            at = EMBEDDED[self.name]
-            stripped = at + 12 + int.from_bytes(sent[at + 8 : at + 12], "little")
+            end = embedded + 12
+            stripped = end + int.from_bytes(sent[end - 4 : end], "little")
             digest = hashlib.sha256(sent[stripped:]).hexdigest()
         assert len(data) == message["dataset_bytes"] - stripped
         assert hashlib.sha256(data).hexdigest() == digest
@@ -309,13 +259,11 @@ class Exchange:
         assert "truncated" not in fact
 
 
-def test_every_vector_is_tested() -> None:
-    files = {
-        str(path.relative_to(shared("vectors"))).removesuffix(".c2s.bin")
-        for path in shared("vectors").rglob("*.c2s.bin")
-    }
-    bad = {f"bad/bad_{name}" for name in BAD}
-    assert files == {*GOOD, ABORTED, COMMITMENT} | bad
+def test_each_oddity_and_fault_is_there_in_bytes_of_our_own() -> None:
+    ours = {name.partition("/")[2] for name in streams.names("own/*")}
+    assert {f"bad_{name}.c2s" for name in BAD} == {one for one in ours if one.startswith("bad_")}
+    assert {name.partition("/")[2] for name in streams.names("derived/*", "bad/*")} <= ours
+    assert len(ours) == 82
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -328,13 +276,15 @@ def test_a_recorded_or_harmless_stream_is_stored(emptied: Service, name: str) ->
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "recorded/dcmtk367_storescu_deflated",
-        "recorded/pynetdicom304_extneg",
-        "derived/derived_preamble_in_dataset",
-        "derived/derived_two_messages_in_one_pdu",
-        "derived/derived_zero_length_middle_fragment",
-    ],
+    streams.names(
+        "own/store_deflated.c2s",
+        "own/store_extended_negotiation.c2s",
+        "own/derived_preamble_in_dataset.c2s",
+        "own/derived_two_messages_in_one_pdu.c2s",
+        "own/derived_zero_length_middle_fragment.c2s",
+        "recorded/dcmtk367_storescu_deflated.c2s",
+        "recorded/pynetdicom304_extneg.c2s",
+    ),
 )
 def test_a_stream_may_come_byte_by_byte(emptied: Service, name: str) -> None:
     with Exchange(emptied, name) as exchange:
@@ -346,12 +296,14 @@ def test_a_stream_may_come_byte_by_byte(emptied: Service, name: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "name",
-    [
-        "recorded/dcmtk367_storescu_smallpdu4096",
-        "recorded/pynetdicom304_store_two_moveorig",
-        "derived/derived_group2_in_dataset",
-        "derived/derived_two_byte_fragments",
-    ],
+    streams.names(
+        "own/store_small_pdus.c2s",
+        "own/store_move_originator.c2s",
+        "own/derived_group2_in_dataset.c2s",
+        "own/derived_two_byte_fragments.c2s",
+        "recorded/dcmtk367_storescu_smallpdu4096.c2s",
+        "recorded/pynetdicom304_store_two_moveorig.c2s",
+    ),
 )
 def test_a_stream_may_be_cut_anywhere(emptied: Service, name: str, seed: int) -> None:
     chance = random.Random(f"{name} {seed}")
@@ -362,11 +314,17 @@ def test_a_stream_may_be_cut_anywhere(emptied: Service, name: str, seed: int) ->
         exchange.check(exchange.peer.read_until_close())
 
 
-def test_two_streams_may_come_at_once(emptied: Service) -> None:
-    names = ("recorded/dcmtk367_storescu_ct_ele", "recorded/dcmtk367_storescu_ebe")
+PAIRS: Final = (
+    ("own/store_small_pdus.c2s", "own/store_another_instance.c2s"),
+    ("recorded/dcmtk367_storescu_ct_ele.c2s", "recorded/dcmtk367_storescu_ebe.c2s"),
+)
+
+
+@pytest.mark.parametrize("names", [pair for pair in PAIRS if streams.names(*pair)])
+def test_two_streams_may_come_at_once(emptied: Service, names: tuple[str, str]) -> None:
     with Exchange(emptied, names[0]) as one, Exchange(emptied, names[1]) as other:
         # Each keeps the other waiting in the middle of its message.
-        step = 1000
+        step = min(1000, len(one.rest) // 5)
         for at in range(0, max(len(one.rest), len(other.rest)), step):
             for exchange in (one, other):
                 exchange.peer.send(exchange.rest[at : at + step])
@@ -385,8 +343,9 @@ def test_two_streams_may_come_at_once(emptied: Service) -> None:
             exchange._check_instance(mine, message, {})
 
 
-def test_what_was_sent_whole_before_an_abort_is_kept(emptied: Service) -> None:
-    with Exchange(emptied, ABORTED) as exchange:
+@pytest.mark.parametrize("name", ABORTED)
+def test_what_was_sent_whole_before_an_abort_is_kept(emptied: Service, name: str) -> None:
+    with Exchange(emptied, name) as exchange:
         data, abort = exchange.rest[:-10], exchange.rest[-10:]
         exchange.peer.send(data)
         assert exchange.peer.read_statuses(1) == [(1, 0)]
@@ -395,8 +354,11 @@ def test_what_was_sent_whole_before_an_abort_is_kept(emptied: Service) -> None:
         exchange.check_files()
 
 
-def test_what_was_sent_whole_with_an_abort_right_behind_is_kept(emptied: Service) -> None:
-    with Exchange(emptied, ABORTED) as exchange:
+@pytest.mark.parametrize("name", ABORTED)
+def test_what_was_sent_whole_with_an_abort_right_behind_is_kept(
+    emptied: Service, name: str
+) -> None:
+    with Exchange(emptied, name) as exchange:
         exchange.peer.send(exchange.rest)
         # An abort may overtake the response; it must not overtake the instance.
         exchange.peer.read_until_close(reset=True)
@@ -404,8 +366,9 @@ def test_what_was_sent_whole_with_an_abort_right_behind_is_kept(emptied: Service
         exchange.check_files()
 
 
-def test_a_service_not_offered_is_refused_at_its_context(service: Service) -> None:
-    with Exchange(service, COMMITMENT) as exchange:
+@pytest.mark.parametrize("name", COMMITMENTS)
+def test_a_service_not_offered_is_refused_at_its_context(service: Service, name: str) -> None:
+    with Exchange(service, name) as exchange:
         assert [one.result for one in exchange.ac.presentation_contexts] == [3]
         exchange.peer.send(exchange.rest)
         assert exchange.peer.read_until_close() == abort(2, 6)
@@ -422,10 +385,10 @@ def test_the_acceptance_gives_back_what_the_request_said(service: Service) -> No
             assert [one.id for one in exchange.ac.presentation_contexts] == ids
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", streams.names("*/bad_*.c2s"))
 def test_a_malformed_stream_gets_its_answer(emptied: Service, name: str) -> None:
-    service, bad = emptied, BAD[name]
-    stream = _vector(f"bad/bad_{name}")
+    service, bad = emptied, BAD[name.partition("/bad_")[2].removesuffix(".c2s")]
+    stream = streams.read(name)
     rq = next(split_pdus(stream))
     workers = service.worker_pids()
     facts = len(service.journal())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import struct
 from itertools import pairwise
@@ -16,11 +15,9 @@ from hypothesis import strategies as st
 
 from fastscp_ext.wire.command import decode_command, scan
 from fastscp_ext.wire.framing import PDUStream
-from tests import reference_framing, reference_pdu, wire
+from tests import reference_framing, reference_pdu, streams, wire
 from tests.reference_framing import Frame, merged
 
-VECTORS = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
-needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason=f"{VECTORS} is not there")
 many = settings(max_examples=200, deadline=None, derandomize=True)
 
 MIB = 1024 * 1024
@@ -303,7 +300,7 @@ pdvs = st.builds(
 )
 data_pdus = st.builds(lambda listed: pdata(*listed), st.lists(pdvs, min_size=1, max_size=4))
 other_pdus = st.sampled_from([*wire.PDUS.values(), header(9, 0), header(4, 3), header(5, 70)])
-streams = st.builds(
+generated = st.builds(
     lambda parts, tail: b"".join(parts) + tail,
     st.lists(st.one_of(data_pdus, data_pdus, data_pdus, other_pdus), max_size=5),
     st.sampled_from([b"", b"", b"\4", b"\4\0\0\0\0\x08\0\0"]),
@@ -311,7 +308,7 @@ streams = st.builds(
 
 
 @many
-@given(streams, st.booleans(), st.lists(st.integers(0, 1500), max_size=6))
+@given(generated, st.booleans(), st.lists(st.integers(0, 1500), max_size=6))
 def test_streams(data: bytes, limited: bool, places: list[int]) -> None:
     contexts = CONTEXTS if limited else None
     places = sorted({0, *(place for place in places if place < len(data)), len(data)})
@@ -346,18 +343,10 @@ def shortened(names: list[str]) -> list[str]:
     return [*names[:3], f"... {len(names) - 5} more P-DATA-TF ...", *names[-2:]]
 
 
-def expectations() -> dict[str, dict[str, Any]]:
-    if not VECTORS.is_dir():
-        return {}
-    files: dict[str, dict[str, Any]] = json.loads((VECTORS / "expect.json").read_text())["files"]
-    return {name: told for name, told in files.items() if "pdus" in told}
-
-
-@needs_vectors
-@pytest.mark.parametrize("name", expectations())
+@pytest.mark.parametrize("name", streams.told())
 def test_vectors_as_expected(name: str) -> None:
-    told = expectations()[name]
-    data = (VECTORS / name).read_bytes()
+    told = streams.told()[name]
+    data = streams.read(name)
     frames = fed([data])
     sizes = [(frame[1], frame[2]) for frame in frames if frame[0] == "header"]
     assert shortened([f"{NAMES[kind]}({size})" for kind, size in sizes]) == told["pdus"]
@@ -387,13 +376,10 @@ def test_vectors_as_expected(name: str) -> None:
             assert hashlib.sha256(data_set).hexdigest() == expected["dataset_sha256"]
 
 
-@needs_vectors
 def test_vectors_cut() -> None:
-    paths = sorted(VECTORS.glob("*/*.bin"))
-    assert paths
     rng = random.Random(1)
-    for path in paths:
-        data = path.read_bytes()
+    for name in streams.names("*"):
+        data = streams.read(name)
         expected = reference_framing.frames(data)
         for step in (1, 1460, rng.randrange(2, 40)):
             stream = PDUStream()
@@ -402,7 +388,7 @@ def test_vectors_cut() -> None:
                 frames += stream.feed(data[at : at + step])
                 if frames and frames[-1][0] == "error":
                     break
-            assert merged(frames) == expected, path.name
+            assert merged(frames) == expected, name
 
 
 BAD = {
@@ -424,21 +410,24 @@ BAD = {
 }
 
 
-@needs_vectors
-@pytest.mark.parametrize("name", BAD)
+def kind_of(name: str) -> str:
+    """What a stream shows, whosever it is."""
+    return name.partition("/")[2].removesuffix(".c2s")
+
+
+@pytest.mark.parametrize("name", streams.names(*(f"*/{name}.c2s" for name in BAD)))
 def test_bad_vectors(name: str) -> None:
-    data = (VECTORS / "bad" / f"{name}.c2s.bin").read_bytes()
+    data = streams.read(name)
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         stream = PDUStream([1])
         frames = [frame for piece in pieces for frame in stream.feed(piece)]
         errors = [frame for frame in frames if frame[0] == "error"]
-        assert errors[0][1:3] == BAD[name]
+        assert errors[0][1:3] == BAD[kind_of(name)]
         assert set(errors) == {errors[0]}
 
 
-@needs_vectors
 def test_the_other_bad_vectors_are_framed_in_peace() -> None:
     """What is wrong with them lies deeper, or in the order of PDUs."""
-    for path in sorted((VECTORS / "bad").glob("*.bin")):
-        if path.name.removesuffix(".c2s.bin") not in BAD:
-            assert all(frame[0] != "error" for frame in fed([path.read_bytes()])), path.name
+    for name in streams.names("*/bad_*.c2s"):
+        if kind_of(name) not in BAD:
+            assert all(frame[0] != "error" for frame in fed([streams.read(name)])), name

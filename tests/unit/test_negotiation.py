@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -33,9 +32,7 @@ from fastscp_ext import (
     decode_associate_rq,
     encode_associate_ac,
 )
-
-VECTORS = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
-CLIENTS = sorted(VECTORS.glob("recorded/*.c2s.bin")) + sorted(VECTORS.glob("derived/*.c2s.bin"))
+from tests import streams
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -490,30 +487,27 @@ def test_any_request(rq: AssociateRQ, strict: bool) -> None:
 # Real requests -----------------------------------------------------------------------------------
 
 
-def first_pdu(path: Path) -> bytes:
-    data = path.read_bytes()
-    return data[: 6 + int.from_bytes(data[2:6], "big")]
+COMMITMENTS = streams.names("own/commitment.c2s", "recorded/*stgcmt*")
 
 
-def vector(name: str) -> Path:
-    path = VECTORS / name
-    if not path.exists():
-        pytest.skip(f"../shared/vectors/{name} is not there")
-    return path
+@pytest.mark.parametrize("name", [name for name in streams.told() if name.endswith(".c2s")])
+def test_every_real_client_is_accepted(name: str) -> None:
+    outcome = accepted(decode_associate_rq(streams.first_pdu(name)))
+    # Those that ask for storage commitment ask for nothing else.
+    assert bool(outcome.contexts) == (name not in COMMITMENTS)
 
 
-@pytest.mark.skipif(not CLIENTS, reason="../shared/vectors is not there")
-def test_every_real_client_is_accepted() -> None:
-    for path in CLIENTS:
-        outcome = accepted(decode_associate_rq(first_pdu(path)))
-        # The one that asks for storage commitment asks for nothing else.
-        assert bool(outcome.contexts) == ("stgcmt" not in path.name), path.name
-
-
-@pytest.mark.parametrize("name", ["dcmtk367_storescu_allclasses", "pynetdicom304_128contexts"])
+@pytest.mark.parametrize(
+    "name",
+    streams.names(
+        "own/many_contexts.c2s",
+        "recorded/dcmtk367_storescu_allclasses.c2s",
+        "recorded/pynetdicom304_128contexts.c2s",
+    ),
+)
 def test_like_another_acceptor(name: str) -> None:
-    outcome = accepted(decode_associate_rq(first_pdu(vector(f"recorded/{name}.c2s.bin"))))
-    theirs = decode_associate_ac(first_pdu(vector(f"recorded/{name}.s2c.bin")))
+    outcome = accepted(decode_associate_rq(streams.first_pdu(name)))
+    theirs = decode_associate_ac(streams.first_pdu(name.replace(".c2s", ".s2c")))
 
     def ids(contexts: tuple[PresentationContextAC, ...]) -> list[int]:
         return [context.id for context in contexts if context.result == 0]
@@ -522,9 +516,12 @@ def test_like_another_acceptor(name: str) -> None:
     assert len(outcome.contexts) == 128
 
 
-def test_extended_items_of_a_real_client() -> None:
-    rq = decode_associate_rq(first_pdu(vector("recorded/pynetdicom304_extneg.c2s.bin")))
-    outcome = accepted(rq)
+@pytest.mark.parametrize(
+    "name",
+    streams.names("own/store_extended_negotiation.c2s", "recorded/pynetdicom304_extneg.c2s"),
+)
+def test_extended_items_of_a_real_client(name: str) -> None:
+    outcome = accepted(decode_associate_rq(streams.first_pdu(name)))
     information = answered(outcome)
     assert information.async_window == AsyncWindow(64, 1)
     assert information.roles
@@ -535,19 +532,24 @@ def test_extended_items_of_a_real_client() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("bad_rq_no_contexts", (1, 2, 1)),
-        ("bad_rq_protocol_version_0002", (1, 2, 2)),
-        ("bad_rq_app_context", (1, 1, 2)),
+        (name, expected)
+        for kind, expected in (
+            ("bad_rq_no_contexts", (1, 2, 1)),
+            ("bad_rq_protocol_version_0002", (1, 2, 2)),
+            ("bad_rq_app_context", (1, 1, 2)),
+        )
+        for name in streams.names(f"*/{kind}.c2s")
     ],
 )
 def test_real_rejections(name: str, expected: tuple[int, int, int]) -> None:
-    outcome = negotiate(decode_associate_rq(first_pdu(vector(f"bad/{name}.c2s.bin"))), OPEN)
+    outcome = negotiate(decode_associate_rq(streams.first_pdu(name)), OPEN)
     assert isinstance(outcome, Rejected)
     assert (outcome.result, outcome.source, outcome.reason) == expected
 
 
-def test_version_3_has_bit_0() -> None:
-    accepted(decode_associate_rq(first_pdu(vector("bad/bad_rq_protocol_version_0003.c2s.bin"))))
+@pytest.mark.parametrize("name", streams.names("*/bad_rq_protocol_version_0003.c2s"))
+def test_version_3_has_bit_0(name: str) -> None:
+    accepted(decode_associate_rq(streams.first_pdu(name)))
 
 
 def test_each_transfer_syntax_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from fastscp_ext.dataset.tap import (
     SYNTAX_UNKNOWN,
     Tap,
 )
-from tests import reference_tap
+from tests import reference_tap, streams
 from tests.reference_tap import LONG, SHORT, UNDEFINED, WANTED, Outcome
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
@@ -676,29 +676,36 @@ def data_sets_in(stream: bytes) -> list[bytes]:
     return found
 
 
-def test_vectors() -> None:
-    if not (SHARED / "vectors").is_dir():
-        pytest.skip("the recorded streams are not here")
-    told = {
-        "StudyInstanceUID": b"1.2.826.0.1.3680043.8.498.7100.1",
-        "SeriesInstanceUID": b"1.2.826.0.1.3680043.8.498.7100.1.1",
-        "PatientID": b"VEC-0001",
-        "Modality": b"CT",
-        "StudyDate": b"20240229",
-    }
+OF_OUR_OWN = {
+    "StudyInstanceUID": b"1.2.3.71.1",
+    "SeriesInstanceUID": b"1.2.3.71.1.1",
+    "PatientID": b"OWN-0001",
+    "Modality": b"CT",
+    "StudyDate": b"20240229",
+}
+OF_OTHERS = OF_OUR_OWN | {
+    "StudyInstanceUID": b"1.2.826.0.1.3680043.8.498.7100.1",
+    "SeriesInstanceUID": b"1.2.826.0.1.3680043.8.498.7100.1.1",
+    "PatientID": b"VEC-0001",
+}
+
+
+def test_streams() -> None:
     seen = 0
-    for path in sorted((SHARED / "vectors").glob("[rd]*/*.c2s.bin")):
-        if "preamble" in path.name or "naction" in path.name:
+    for name in streams.told():
+        if "preamble" in name or "naction" in name or "commitment" in name:
             continue
-        for data in data_sets_in(path.read_bytes()):
-            if "deflated" in path.name:
+        wanted = OF_OUR_OWN if name.startswith("own/") else OF_OTHERS
+        for data in data_sets_in(streams.read(name)):
+            if "deflated" in name:
                 data = zlib.decompressobj(-15).decompress(data)
             outcome = check(data, SYNTAX_UNKNOWN, list(range(0, len(data), 3)))
-            assert outcome.values.items() >= told.items(), path.name
-            assert (outcome.stopped, outcome.truncated) == (False, False), path.name
+            assert outcome.values.items() >= wanted.items(), name
+            assert (outcome.stopped, outcome.truncated) == (False, False), name
             seen += 1
     assert seen > 35
-    (cut,) = data_sets_in((SHARED / "vectors/bad/bad_dataset_truncated.c2s.bin").read_bytes())
-    outcome = check(cut, EXPLICIT_LE)
-    assert "StudyInstanceUID" not in outcome.values
-    assert outcome.truncated
+    for name in streams.names("*/bad_dataset_truncated.c2s"):
+        (cut,) = data_sets_in(streams.read(name))
+        outcome = check(cut, EXPLICIT_LE)
+        assert "StudyInstanceUID" not in outcome.values
+        assert outcome.truncated

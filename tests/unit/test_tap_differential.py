@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
-from tests.conftest import shared
 from tests.datasets.case import Case, Outcome, Verdict, case, judge, reduced, slices
 from tests.datasets.faults import BAD_VRS
 from tests.datasets.legal import FOREIGN, legal
@@ -24,6 +23,7 @@ from tests.datasets.readers import UIDS, by_dcmdump, by_pydicom, part10
 from tests.datasets.sound import PADDING, sound
 from tests.datasets.tree import IMPLICIT, ITEM, SHORT_FORM, UNDEFINED, Coding, Element, Item, Tree
 from tests.interop.material import dcmtk
+from tests.streams.faulty import faulty, faulty_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -407,21 +407,15 @@ def test_deeper_than_any_constant(coding: Coding) -> None:
     assert not outcome.stopped
 
 
-R_INPUTS = {
-    "R1a": EXPLICIT_LE, "R1b": IMPLICIT_LE, "R4a": EXPLICIT_LE, "R4c": EXPLICIT_LE,
-    "R4e": EXPLICIT_LE, "R4g": EXPLICIT_LE, "R4j": EXPLICIT_LE, "R4l": EXPLICIT_LE,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", R_INPUTS)
+@pytest.mark.parametrize("name", [name for name in faulty_names() if faulty(name).plain])
 def test_inputs_that_were_reported(name: str) -> None:
-    (file,) = shared("faults").glob(f"{name}-*.bin")
-    data = file.read_bytes()
+    seen = faulty(name)
+    data = seen.data
     for step in (len(data), 1, 7):
-        tap = Tap(R_INPUTS[name])
+        tap = Tap(IMPLICIT_LE if seen.syntax == "1.2.840.10008.1.2" else EXPLICIT_LE)
         for at in range(0, len(data), step):
             tap.feed(data[at : at + step])
         tap.end()
         values = tap.values()
-        assert values["StudyInstanceUID"] == b"1.2.826.0.1.1"
-        assert values["SeriesInstanceUID"] == b"1.2.826.0.1.2"
+        assert values["StudyInstanceUID"] == seen.study.encode()
+        assert values["SeriesInstanceUID"] == seen.series.encode()

@@ -9,15 +9,14 @@ from __future__ import annotations
 import mmap
 import struct
 import time
-from pathlib import Path
 
 import pytest
 
 from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
 from tests.reference_tap import LONG, SHORT, UNDEFINED, Outcome
+from tests.streams.faulty import faulty, faulty_names
 from tests.unit.test_tap import check, decoys, delimiter, element, outcome_of, pixels, sequence, uid
 
-FAULTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "faults"
 FAMILIES = [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE]
 EXPLICIT = [EXPLICIT_LE, EXPLICIT_BE]
 OWN = {
@@ -68,12 +67,13 @@ def finds_all(fault: bytes, family: int) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("path", sorted(FAULTS.glob("R[14]*.bin")), ids=lambda path: path.name[:3])
-def test_seen_in_the_wild(path: Path) -> None:
-    family = IMPLICIT_LE if path.name.startswith("R1b") else EXPLICIT_LE
-    outcome = check(path.read_bytes(), family)
-    assert outcome.values["StudyInstanceUID"] == b"1.2.826.0.1.1"
-    assert outcome.values["SeriesInstanceUID"] == b"1.2.826.0.1.2"
+@pytest.mark.parametrize("name", [name for name in faulty_names() if faulty(name).plain])
+def test_seen_in_the_wild(name: str) -> None:
+    seen = faulty(name)
+    family = IMPLICIT_LE if seen.syntax == "1.2.840.10008.1.2" else EXPLICIT_LE
+    outcome = check(seen.data, family)
+    assert outcome.values["StudyInstanceUID"] == seen.study.encode()
+    assert outcome.values["SeriesInstanceUID"] == seen.series.encode()
     assert (outcome.syntax, outcome.stopped, outcome.truncated) == (family, False, False)
 
 
