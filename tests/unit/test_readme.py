@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
+import subprocess
 from functools import cache
 
 import pytest
 
 from fastscp import __version__, uids
+from fastscp.cli import app as cli
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import worker_needs
@@ -89,6 +93,43 @@ def test_numbers() -> None:
     needed = worker_needs(default, default.max_associations)
     assert f"{default.max_associations:,} associations these are {needed:,}" in text
     assert f"### {__version__}" in README
+
+
+def anchors() -> set[str]:
+    """What links inside the page may point at: the headings, as GitHub names them."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_links_lead_somewhere() -> None:
+    inside = re.findall(r"\]\(#([^)]+)\)", README)
+    assert len(inside) > 20
+    assert set(inside) <= anchors()
+    for path in re.findall(r"\]\(([^#)][^)]*)\)", README):
+        assert "://" in path or (ROOT / path).exists(), path
+
+
+def test_commands_can_be_given_as_they_stand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`serve` takes its lines; every shell block is one that a shell can read."""
+    for name in [name for name in os.environ if name.startswith("FASTSCP_")]:
+        monkeypatch.delenv(name)
+    lines = re.findall(r"^fastscp serve( .*)$", README, re.MULTILINE)
+    assert lines
+    for line in lines:
+        # It shows what `serve` would run with.
+        assert cli.main(["config", *shlex.split(line)]) == 0, line
+        assert shlex.split(line)[1] in capsys.readouterr().out
+    for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        subprocess.run(["sh", "-nc", block], check=True)
+
+
+def test_every_command_is_in_the_table() -> None:
+    shown = {re.findall(r"`fastscp (\w+)", cells[0])[0] for cells in rows("Running it")}
+    assert shown == {name for name in cli.app if not name.startswith("-")}
 
 
 # What a peer or a fault can do -------------------------------------------------------------------
