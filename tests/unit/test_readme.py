@@ -111,6 +111,13 @@ def test_links_lead_somewhere() -> None:
         assert "://" in path or (ROOT / path).exists(), path
 
 
+def test_the_files_it_names_are_there() -> None:
+    named = re.findall(r"`((?:tests|bench|fastscp|fastscp_ext)/[\w./]+)`", README)
+    named += re.findall(r"\bpytest (?:-m long )?(tests/[\w./]+)", README)
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_commands_can_be_given_as_they_stand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
