@@ -16,7 +16,7 @@ from typing import Any, Final
 from tests.streams.harmless import HARMLESS
 from tests.streams.malformed import MALFORMED
 
-__all__ = ["VECTORS", "first_pdu", "names", "read", "told"]
+__all__ = ["first_pdu", "names", "read", "told"]
 
 VECTORS: Final = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
 
