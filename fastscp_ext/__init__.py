@@ -12,17 +12,24 @@ from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_NONE, UID_STRICT, UID_USABLE, uid_grade
-from fastscp_ext.errors import CodecError, CommandError, PDUError, PDULimitError
+from fastscp_ext.errors import (
+    CodecError,
+    CommandError,
+    PDUContextsError,
+    PDUError,
+    PDULimitError,
+)
 from fastscp_ext.receive.receiver import Receiver
 from fastscp_ext.receive.reception import Compression, Duplicate, Reception, Replacement
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
-from fastscp_ext.shared.counts import Counts, Times
+from fastscp_ext.shared.counts import Counts, Tally, Times
 from fastscp_ext.shared.line_index import LineIndex
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.shared import Shared
+from fastscp_ext.shared.tallies import Tallies
 from fastscp_ext.shared.unflushed import Doubts
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
 from fastscp_ext.wire.framing import PDUStream
@@ -85,6 +92,7 @@ __all__ = [
     "LayoutError",
     "LineIndex",
     "Liveness",
+    "PDUContextsError",
     "PDUError",
     "PDULimitError",
     "PDUStream",
@@ -101,6 +109,8 @@ __all__ = [
     "Rules",
     "Sender",
     "Shared",
+    "Tallies",
+    "Tally",
     "Tap",
     "Times",
     "UserIdentity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CodecError", "CommandError", "PDUError", "PDULimitError"]
+__all__ = ["CodecError", "CommandError", "PDUContextsError", "PDUError", "PDULimitError"]
 
 
 class CodecError(Exception):
@@ -23,6 +23,21 @@ class PDUError(CodecError):
 
 class PDULimitError(PDUError):
     """A PDU that the standard allows, and that holds more than is taken from anybody."""
+
+
+class PDUContextsError(PDUError):
+    """An A-ASSOCIATE PDU with more presentation contexts than there are ids for (PS3.8 9.3.2.2).
+
+    contexts: how many it has. calling_ae, called_ae: AE titles as they stand in it, 16 bytes.
+    """
+
+    def __init__(
+        self, contexts: int, offset: int = 0, calling_ae: bytes = b"", called_ae: bytes = b""
+    ) -> None:
+        super().__init__(f"too many presentation contexts: {contexts}", offset)
+        self.contexts = contexts
+        self.calling_ae = calling_ae
+        self.called_ae = called_ae
 
 
 class CommandError(CodecError):

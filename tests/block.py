@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["HEADER", "begin_batch", "regions"]
 
 # Magic, version, number of regions, size of the whole; then offset and size of each region.
-HEADER: Final = struct.Struct("=8sIIQ10Q")
-_NAMES: Final = ("store", "claims", "liveness", "rows", "unflushed")
+HEADER: Final = struct.Struct("=8sIIQ12Q")
+_NAMES: Final = ("store", "claims", "liveness", "rows", "unflushed", "tallies")
 # Words of a worker in the region liveness, and which of them counts the batches begun.
 _WORDS: Final = 24
 _BEGUN: Final = (8, 16)  # buffered, stable

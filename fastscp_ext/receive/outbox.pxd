@@ -6,6 +6,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastscp_ext.receive.instance cimport Instance
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport Pool
+from fastscp_ext.shared.block cimport Tally
+from fastscp_ext.shared.tallies cimport Tallies
 
 
 cdef class Outbox:
@@ -26,9 +28,11 @@ cdef class Outbox:
     cdef public bint verbose
     cdef public bint tell_responses_sent  # the association ends once nothing is owed
     cdef readonly int owed
-    cdef readonly uint64_t stored
-    cdef readonly uint64_t refused
+    cdef Tally* tally            # what the association has done: in `shared`, or `own`
+    cdef Tally own
+    cdef Tallies shared          # keeps the slot; None: it has none
 
+    cdef int count_in(self, Tallies shared, Py_ssize_t slot) except -1
     cdef int keep_message_ids(self) except -1
     cdef bint claim_message_id(self, Instance* i) noexcept
     cdef bint behind_elder(self, Instance* i) noexcept

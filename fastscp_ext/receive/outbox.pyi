@@ -3,6 +3,7 @@
 from typing import Self, final
 
 from fastscp_ext.receive.pace import Pace
+from fastscp_ext.shared.counts import Tally
 
 __all__ = ["Outbox"]
 
@@ -30,6 +31,13 @@ class Outbox:
     @property
     def refused(self) -> int:
         """Instances answered with anything else."""
+
+    @property
+    def done(self) -> Tally:
+        """What the association has done by now; from the slot that `establish` named, if any."""
+
+    def told(self) -> None:
+        """Note that the end of the association is in the log: main need not tell it."""
 
     def send_pdu(self, pdu: bytes) -> None:
         """Send an encoded PDU, behind the responses already on their way."""

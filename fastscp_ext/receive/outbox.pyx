@@ -10,11 +10,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
-from fastscp_ext.receive.instance cimport STAGE_ANSWERABLE, Instance, drop, sop_instance_uid
+from fastscp_ext.receive.instance cimport (
+    DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, STAGE_ANSWERABLE,
+    Instance, drop, sop_instance_uid,
+)
 from fastscp_ext.receive.pace cimport Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_shrink
-from fastscp_ext.shared.block cimport STAMP_ANSWERED
+from fastscp_ext.shared.atomic cimport word_count, word_set
+from fastscp_ext.shared.block cimport STAMP_ANSWERED, Tally
 from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.tallies cimport Tallies, tally_read
 from fastscp_ext.status cimport ELEMENTS_DISCARDED, SUCCESS
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
 from fastscp_ext.wire.framing cimport PDU_P_DATA_TF
@@ -44,15 +49,67 @@ cdef inline void _fill(StoreResponse* response, Instance* i) noexcept nogil:
     response.comment = cursor_over(<uint8_t*>i.comment, <uint32_t>strlen(i.comment))
 
 
+cdef void _count_stored(Tally* tally, const Instance* i) noexcept nogil:
+    word_count(&tally.stored, 1)
+    word_count(&tally.bytes, i.data_bytes)
+    # What follows is rare.
+    if i.truncated:
+        word_count(&tally.truncated, 1)
+    if i.sniffed:
+        word_count(&tally.mislabelled, 1)
+    if i.stripped:
+        word_count(&tally.headers, 1)
+    if i.odd_uid:
+        word_count(&tally.odd_uids, 1)
+    if i.duplicate == DUPLICATE_IDENTICAL:
+        word_count(&tally.identical, 1)
+    elif i.duplicate == DUPLICATE_VERSION:
+        word_count(&tally.versions, 1)
+    elif i.duplicate == DUPLICATE_REPLACED:
+        word_count(&tally.replaced, 1)
+    elif i.duplicate == DUPLICATE_KEPT:
+        word_count(&tally.kept, 1)
+
+
 @cython.final
 cdef class Outbox:
     """The responses owed to one peer. See outbox.pyi."""
 
     def __cinit__(self, Pace pace not None):
         self.pace = pace
+        self.tally = &self.own
 
     def __dealloc__(self):
         free(self.outstanding)
+
+    # -- what the association has done
+
+    cdef int count_in(self, Tallies shared, Py_ssize_t slot) except -1:
+        # In a slot that is cleared, from now on; what is counted already goes along.
+        cdef Tally* tally = shared.of(slot)
+        tally[0] = self.own
+        self.tally = tally
+        self.shared = shared
+        return 0
+
+    @property
+    def done(self):
+        """What the association has done. See outbox.pyi."""
+        return tally_read(self.tally)
+
+    def told(self):
+        """The end of the association is in the log. See outbox.pyi."""
+        word_set(&self.tally.told, 1)
+
+    @property
+    def stored(self):
+        """Instances answered with 0000 or B006."""
+        return self.tally.stored
+
+    @property
+    def refused(self):
+        """Instances answered with anything else."""
+        return self.tally.refused
 
     # -- Message IDs in use
 
@@ -165,9 +222,9 @@ cdef class Outbox:
             _fill(&response, i)
             reply = cursor_over(command, store_response(&response, command))
             if i.status == SUCCESS or i.status == ELEMENTS_DISCARDED:
-                self.stored += 1
+                _count_stored(self.tally, i)
             else:
-                self.refused += 1
+                word_count(&self.tally.refused, 1)
             if self.verbose or i.status:
                 self._tell(i)
         if not i.peer_gone:
@@ -210,6 +267,10 @@ cdef class Outbox:
             i = after
         self.first = self.last = NULL
         self.owed = 0
+        # Its slot may be another association's soon.
+        self.own = self.tally[0]
+        self.tally = &self.own
+        self.shared = None
 
     # -- sending
 

@@ -36,7 +36,6 @@ cdef class Receiver:
     cdef bytes called_ae
     cdef int ae_row               # of the calling AE title, among the counters
     cdef readonly uint64_t number
-    cdef readonly uint64_t bytes_received
     cdef readonly uint64_t ignored_bytes
 
     cdef bint _midway(self) noexcept

@@ -143,6 +143,7 @@ class Receiver:
         calling_ae: bytes,
         called_ae: bytes,
         ae_row: int = 0,
+        tally: int = -1,
     ) -> None:
         """Enter data transfer (Sta6).
 
@@ -152,7 +153,8 @@ class Receiver:
         unique_ids: refuse a Message ID that is still outstanding with 0210.
         journal_members: what the association's journal lines have in common, each led by a comma.
         calling_ae, called_ae: AE titles without their padding, any bytes, for files and paths.
-        ae_row: of the calling one, among the counters.
+        ae_row: of the calling one, among the counters. tally: the slot, cleared, in which what the
+        association does is counted where it outlives this process; -1: it has none.
         Raises ValueError.
         """
 

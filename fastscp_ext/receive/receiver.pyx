@@ -150,7 +150,7 @@ cdef class Receiver:
 
     cdef int _before_next(self) except -1:
         return self.pace.before_next(
-            self._header_due(), self.outbox.stored, self.outbox.refused
+            self._header_due(), self.outbox.tally.stored, self.outbox.tally.refused
         )
 
     cdef bint _midway(self) noexcept:
@@ -169,7 +169,7 @@ cdef class Receiver:
         cdef Cursor c = cursor_over(self.reception.buffer, <uint32_t>nbytes)
         cdef bint filled = nbytes == self._room()
         self.pace.arrived(<uint64_t>nbytes, self._midway())
-        self.bytes_received += <uint64_t>nbytes
+        word_count(&self.outbox.tally.received, <uint64_t>nbytes)
         self.reception.worker.read_ns = monotonic_ns()
         word_count(&self.reception.worker.rows.received, <uint64_t>nbytes)
         if self.framer.dead or self.stopped:
@@ -399,6 +399,7 @@ cdef class Receiver:
         # A C-STORE-RQ whose framing, Message ID and Data Set Type are in order (PS3.7 9.3.1.1).
         cdef Instance* i = pool_take(&self.reception.pool)
         cdef Context* context = self.contexts.of(self.framer.context_id)
+        word_count(&self.outbox.tally.begun, 1)
         self.current = i
         self._begin(i, scan, context)
         if not data_follows:
@@ -516,7 +517,7 @@ cdef class Receiver:
         self, contexts not None, *, Rules rules not None, uint32_t peer_max_pdu_length,
         bint unique_ids, bytes journal_members not None, bytes calling_ae not None,
         bytes called_ae not None,
-        int ae_row=0,
+        int ae_row=0, Py_ssize_t tally=-1,
     ):
         """Enter data transfer (Sta6). See receiver.pyi."""
         if peer_max_pdu_length and peer_max_pdu_length < 8:
@@ -528,6 +529,8 @@ cdef class Receiver:
         self.rules = rules
         self.outbox.peer_max_pdu_length = peer_max_pdu_length
         self.outbox.durable = rules.treatment.durable
+        if tally >= 0:
+            self.outbox.count_in(self.reception.shared.tallies, tally)
         if unique_ids:
             self.outbox.keep_message_ids()
         self.journal_members = journal_members
@@ -579,6 +582,8 @@ cdef class Receiver:
         if i == NULL:
             return midway
         self.current = NULL
+        if i.reply == NULL and not i.no_reply:
+            word_count(&self.outbox.tally.unfinished, 1)
         self.reception.worker.iov_used = 0
         instance_drop_part(&self.reception.worker, i)
         pool_give_back(&self.reception.pool, i)
@@ -614,6 +619,11 @@ cdef class Receiver:
             self._midway(), self.outbox.owed > 0 or self.stopped, now, message_timeout, min_rate,
             idle_timeout,
         )
+
+    @property
+    def bytes_received(self):
+        """Bytes read from the connection."""
+        return self.outbox.tally.received
 
     @property
     def rest_bytes(self):

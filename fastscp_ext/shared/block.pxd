@@ -5,10 +5,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 5
+    BLOCK_VERSION = 6
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
-    BLOCK_REGIONS = 5
+    BLOCK_REGIONS = 6
+    BLOCK_TALLIES = 16384    # associations that have a tally; those beyond count for themselves
     AE_ROWS = 256
     SYNTAX_ROWS = 80
     STATUS_ROWS = 64
@@ -53,8 +54,8 @@ ctypedef struct Header:
     uint32_t version
     uint32_t regions
     uint64_t size            # of the whole block, bytes
-    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows, unflushed
-    uint64_t padding[3]
+    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows, unflushed, tallies
+    uint64_t padding[1]
 
 # What holds for the whole store. One cache line, as every group of words that is written together.
 ctypedef struct StoreWords:
@@ -121,6 +122,25 @@ ctypedef struct Unflushed:
     uint64_t padding[5]
     uint64_t paths[DOUBTS][UNFLUSHED_SLOTS]
 
+# What one association has done: it outlives its worker, which alone writes it.
+ctypedef struct Tally:
+    uint64_t begun           # C-STORE-RQs; each is counted in one of the next three, at its end
+    uint64_t stored
+    uint64_t refused
+    uint64_t unfinished      # broken off before the last byte
+    uint64_t bytes           # of the data sets stored
+    uint64_t received        # bytes read from its connection
+    uint64_t truncated       # of those stored, as the next seven
+    uint64_t mislabelled
+    uint64_t headers         # had a Part 10 header inside the data set
+    uint64_t odd_uids
+    uint64_t identical
+    uint64_t versions
+    uint64_t replaced
+    uint64_t kept            # not stored: the other one stays
+    uint64_t told            # its end is in the log
+    uint64_t padding
+
 ctypedef struct BlockLayout:
     Header header
     StoreWords store
@@ -128,6 +148,7 @@ ctypedef struct BlockLayout:
     Live live[BLOCK_WORKERS]
     RowsRegion rows
     Unflushed unflushed
+    Tally tallies[BLOCK_TALLIES]
 
 
 cdef class Block:

@@ -2,8 +2,8 @@
 
 Little-endian as the machine, all numbers unsigned. It begins with 8 bytes `fastscp` and a NUL, the
 version (4 bytes), the number of regions (4 bytes), the size of the whole (8 bytes), and for each
-region its offset and size (8 bytes each): store, claims, liveness, rows, unflushed. Whoever knows
-the version knows the regions; `block.pxd` tells.
+region its offset and size (8 bytes each): store, claims, liveness, rows, unflushed, tallies.
+Whoever knows the version knows the regions; `block.pxd` tells.
 """
 
 from typing import Self, final

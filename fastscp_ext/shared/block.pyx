@@ -28,6 +28,7 @@ cdef void _describe(Header* header, const BlockLayout* block) noexcept nogil:
     _region(&header.region[2], block, &block.live, sizeof(block.live))
     _region(&header.region[3], block, &block.rows, sizeof(block.rows))
     _region(&header.region[4], block, &block.unflushed, sizeof(block.unflushed))
+    _region(&header.region[5], block, &block.tallies, sizeof(block.tallies))
 
 
 cdef int worker_in_range(Py_ssize_t worker) except -1:

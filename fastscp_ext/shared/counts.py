@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Counts", "Times"]
+__all__ = ["Counts", "Tally", "Times"]
 
 
 class Counts(NamedTuple):
@@ -18,6 +18,39 @@ class Counts(NamedTuple):
     bytes: int
     refused: int
     unfinished: int
+
+
+class Tally(NamedTuple):
+    """What one association has done.
+
+    begun: C-STORE-RQs. stored, refused: those answered so, or that would have been. unfinished:
+    those broken off before their last byte. bytes: of the data sets stored. received: bytes read
+    from the connection. The next ones are how many of those stored were truncated, in another
+    transfer syntax than negotiated, with a Part 10 header inside, with a UID not made of digits and
+    dots, there already, kept beside another one, in the place of another one; kept: not stored, for
+    the other one stays. told: the end of the association is in the log.
+    """
+
+    begun: int = 0
+    stored: int = 0
+    refused: int = 0
+    unfinished: int = 0
+    bytes: int = 0
+    received: int = 0
+    truncated: int = 0
+    mislabelled: int = 0
+    headers: int = 0
+    odd_uids: int = 0
+    identical: int = 0
+    versions: int = 0
+    replaced: int = 0
+    kept: int = 0
+    told: bool = False
+
+    @property
+    def unanswered(self) -> int:
+        """Those that are complete and have no answer, or whose data set is still to come."""
+        return max(0, self.begun - self.stored - self.refused - self.unfinished)
 
 
 class Times(NamedTuple):

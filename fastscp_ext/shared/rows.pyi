@@ -26,6 +26,9 @@ class Rows:
     def received(self, worker: int | None = None) -> int:
         """Bytes read from connections, by one worker or by all. Raises IndexError."""
 
+    def totals(self, worker: int | None = None) -> Counts:
+        """What was counted in all, of one worker or of all. Raises IndexError."""
+
     def by_ae(self) -> dict[str | None, Counts]:
         """What was counted by calling AE title; None: all those without a row."""
 

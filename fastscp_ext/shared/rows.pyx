@@ -144,6 +144,30 @@ cdef class Rows:
             return None
         return Counts(sums[0], sums[1], sums[2], sums[3])
 
+    def totals(self, worker=None):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t first = 0
+        cdef Py_ssize_t end = <Py_ssize_t>word_get(&rows.workers)
+        cdef Py_ssize_t number
+        cdef uint64_t sums[4]
+        cdef Row* row
+        cdef int k
+        if worker is not None:
+            first = worker
+            worker_in_range(first)
+            end = first + 1
+        sums[:] = [0, 0, 0, 0]
+        for number in range(first, end):
+            # Each instance is in one row of each family; this is the smallest.
+            for k in range(STATUS_ROWS):
+                row = &rows.worker[number].by_status[k]
+                sums[0] += word_get(&row.instances)
+                sums[1] += word_get(&row.bytes)
+                sums[2] += word_get(&row.refused)
+                sums[3] += word_get(&row.unfinished)
+        return Counts(sums[0], sums[1], sums[2], sums[3])
+
     def by_ae(self):
         """See rows.pyi."""
         cdef RowsRegion* rows = &self.block.at.rows

@@ -5,6 +5,7 @@ from fastscp_ext.shared.claims cimport Claims
 from fastscp_ext.shared.liveness cimport Liveness
 from fastscp_ext.shared.rows cimport Rows
 from fastscp_ext.shared.storewide cimport StoreWide
+from fastscp_ext.shared.tallies cimport Tallies
 from fastscp_ext.shared.unflushed cimport Doubts
 
 
@@ -15,3 +16,4 @@ cdef class Shared:
     cdef readonly Liveness liveness
     cdef readonly Rows rows
     cdef readonly Doubts doubts
+    cdef readonly Tallies tallies

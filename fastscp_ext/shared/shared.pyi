@@ -6,6 +6,7 @@ from fastscp_ext.shared.claims import Claims
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.storewide import StoreWide
+from fastscp_ext.shared.tallies import Tallies
 from fastscp_ext.shared.unflushed import Doubts
 
 __all__ = ["Shared"]
@@ -44,3 +45,7 @@ class Shared:
     @property
     def doubts(self) -> Doubts:
         """What could not be flushed; it outlives the workers."""
+
+    @property
+    def tallies(self) -> Tallies:
+        """What each association has done; it outlives the workers."""

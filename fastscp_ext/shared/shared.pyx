@@ -7,6 +7,7 @@ from fastscp_ext.shared.claims cimport Claims
 from fastscp_ext.shared.liveness cimport Liveness
 from fastscp_ext.shared.rows cimport Rows
 from fastscp_ext.shared.storewide cimport StoreWide
+from fastscp_ext.shared.tallies cimport Tallies
 from fastscp_ext.shared.unflushed cimport Doubts
 
 __all__ = ["Shared"]
@@ -23,6 +24,7 @@ cdef class Shared:
         self.liveness = Liveness(self.block)
         self.rows = Rows(self.block)
         self.doubts = Doubts(self.block)
+        self.tallies = Tallies(self.block)
 
     @property
     def fd(self):

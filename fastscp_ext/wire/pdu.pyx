@@ -18,7 +18,7 @@ from fastscp_ext.wire.cursor cimport (
     Cursor, cursor_over, peek_u8, skip, take_span, take_u8, take_u16_be, take_u32_be,
 )
 
-from fastscp_ext.errors import PDUError, PDULimitError
+from fastscp_ext.errors import PDUContextsError, PDUError, PDULimitError
 from fastscp_ext.wire.pdus import (
     Abort,
     AssociateAC,
@@ -285,6 +285,8 @@ cdef object associate(const uint8_t* start, Cursor body, bint is_rq):
     cdef uint32_t proposals = 0
     cdef uint8_t context_item = ITEM_PRESENTATION_CONTEXT_AC
     cdef list contexts = []
+    cdef uint32_t too_many_at = 0
+    cdef uint32_t too_many = 0
     application_context = None
     information = None
     # The fixed fields are 68 bytes (PS3.8 9.3.2).
@@ -301,11 +303,17 @@ cdef object associate(const uint8_t* start, Cursor body, bint is_rq):
                 application_context = span_text(item.value)
         elif item.type == context_item:
             if len(contexts) == CONTEXTS_CAP:
-                raise refused("too many presentation contexts", item.offset)
+                # Counted, for whoever has to tell the sender's people; not looked into.
+                too_many += 1
+                too_many_at = too_many_at or item.offset
+                continue
             contexts.append(presentation_context(start, &item, &proposals))
         elif item.type == ITEM_USER_INFORMATION:
             if information is None:
                 information = user_information(start, &item, is_rq)
+    if too_many:
+        raise PDUContextsError(
+            <int>CONTEXTS_CAP + too_many, too_many_at, span_bytes(calling), span_bytes(called))
     return (AssociateRQ if is_rq else AssociateAC)(
         span_bytes(called), span_bytes(calling), application_context, tuple(contexts), information,
         version, span_bytes(reserved))

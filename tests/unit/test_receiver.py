@@ -305,6 +305,7 @@ class Site:
         peer_max_pdu_length: int = 0,
         unique_ids: bool = False,
         ae_row: int = 0,
+        tally: int = -1,
         **options: Any,
     ) -> Association:
         self.numbers += 1
@@ -316,6 +317,7 @@ class Site:
             peer_max_pdu_length=peer_max_pdu_length,
             unique_ids=unique_ids,
             ae_row=ae_row,
+            tally=tally,
         )
         return one
 
@@ -327,6 +329,7 @@ class Site:
         peer_max_pdu_length: int = 0,
         unique_ids: bool = False,
         ae_row: int = 0,
+        tally: int = -1,
     ) -> None:
         # Whether something may be committed off the loop.
         self.durable = self.durable or (rules or self.rules).durable
@@ -344,6 +347,7 @@ class Site:
             calling_ae=b"SENDER",
             called_ae=b"RECEIVER",
             ae_row=ae_row,
+            tally=tally,
         )
 
     def feed(self, one: Association, data: bytes, cuts: Iterable[int] = ()) -> None:
