@@ -36,6 +36,7 @@ __all__ = [
     "storage_sop_classes",
     "transfer_syntax_rule",
     "transfer_syntaxes",
+    "uid_names",
 ]
 
 # Characters, without padding (PS3.5 9.1).
@@ -183,6 +184,16 @@ def transfer_syntaxes() -> dict[str, str]:
     Source: PS3.6 Annex A.
     """
     return {uid: entry[4] for uid, entry in _dictionary().items() if entry[1] == "Transfer Syntax"}
+
+
+def uid_names() -> dict[str, str]:
+    """What the log calls SOP classes, services and transfer syntaxes: UID to keyword.
+
+    Cost: imports pydicom.
+    """
+    found = storage_sop_classes() | known_non_storage_sop_classes() | transfer_syntaxes()
+    found[VERIFICATION] = "Verification"
+    return {uid: keyword for uid, keyword in found.items() if keyword}
 
 
 def sop_class_rule(names: Iterable[str]) -> SopClassRule:

@@ -123,6 +123,15 @@ def children_of(pid: int) -> list[int]:
     return sorted(found)
 
 
+def _inode_of(peer_port: int, port: int) -> str:
+    """Of the service's end of a connection over IPv4; see proc(5)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (fields[1][-4:], fields[2][-4:]) == (f"{port:04X}", f"{peer_port:04X}"):
+            return fields[9]
+    return "none"
+
+
 def _lives(pid: int) -> bool:
     try:
         return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2][0] != "Z"
@@ -325,6 +334,22 @@ class Service:
             peer.close()
             raise
         return peer
+
+    def worker_of(self, peer: Peer) -> int:
+        """The number of the worker that has a peer's connection."""
+
+        def look() -> int | None:
+            """Also None while it is on its way to one."""
+            inode = _inode_of(peer.socket.getsockname()[1], self.port)
+            for pid in self.worker_pids():
+                with contextlib.suppress(OSError):
+                    links = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
+                    if f"socket:[{inode}]" in links:
+                        title = Path(f"/proc/{pid}/cmdline").read_text()
+                        return 1 + int(title.partition("fastscp: worker ")[2].strip("\0 "))
+            return None
+
+        return wait_for(look, "a worker that has the connection") - 1
 
     def echoes(self) -> None:
         """Check that it serves: an association, C-ECHO, release."""

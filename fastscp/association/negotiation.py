@@ -5,7 +5,7 @@ Source: PS3.8 7.1.1, 9.3.2 to 9.3.4; PS3.7 Annex D.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -28,13 +28,29 @@ from fastscp_ext import (
     uid_grade,
 )
 
-__all__ = ["Accepted", "AcceptedContext", "Policy", "Rejected", "negotiate"]
+__all__ = [
+    "ABSTRACT_SYNTAX_NOT_SUPPORTED",
+    "TRANSFER_SYNTAXES_NOT_SUPPORTED",
+    "Accepted",
+    "AcceptedContext",
+    "Policy",
+    "Refusals",
+    "RefusedContext",
+    "Rejected",
+    "negotiate",
+]
 
 # Results of a presentation context (PS3.8 Table 9-18).
 ACCEPTANCE: Final = 0
 NO_REASON: Final = 2
 ABSTRACT_SYNTAX_NOT_SUPPORTED: Final = 3
 TRANSFER_SYNTAXES_NOT_SUPPORTED: Final = 4
+
+# Abstract syntaxes of refused contexts that are kept for the log, and transfer syntaxes of each.
+REFUSALS_SHOWN: Final = 8
+TRANSFER_SYNTAXES_SHOWN: Final = 3
+# Characters of each: what came may be of any length.
+_UID_KEPT: Final = 128
 
 # The maximum length of a requestor that announces none: the default of most implementations.
 ASSUMED_MAX_PDU_LENGTH: Final = 16384
@@ -79,11 +95,44 @@ class AcceptedContext:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedContext:
+    """What a refused presentation context was for, as it came.
+
+    result: of it. transfer_syntaxes: the first of those proposed.
+    """
+
+    abstract_syntax: str
+    result: int
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Refusals:
+    """The refused presentation contexts: those of the first abstract syntaxes, and their number."""
+
+    count: int = 0
+    shown: dict[str, RefusedContext] = field(default_factory=dict)
+    others: bool = False
+
+    def add(self, context: PresentationContextRQ, result: int) -> None:
+        self.count += 1
+        uid = context.abstract_syntax[:_UID_KEPT]
+        if uid in self.shown:
+            return
+        if len(self.shown) == REFUSALS_SHOWN:
+            self.others = True
+            return
+        some = (one[:_UID_KEPT] for one in context.transfer_syntaxes[:TRANSFER_SYNTAXES_SHOWN])
+        self.shown[uid] = RefusedContext(uid, result, tuple(some))
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """An association, perhaps without a single accepted context.
 
     peer_max_pdu_length: bytes of a P-DATA-TF variable field the peer takes; 0 is without limit.
     window: operations the peer may have outstanding. notes: oddities for the log, safe to print.
+    refused: what the contexts without success were for.
     """
 
     ac: AssociateAC
@@ -91,6 +140,7 @@ class Accepted:
     peer_max_pdu_length: int
     window: int
     notes: tuple[str, ...]
+    refused: Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +165,9 @@ def negotiate(rq: AssociateRQ, policy: Policy) -> Accepted | Rejected:
         return rejected
 
     notes: list[str] = []
-    answers, contexts = _answer_contexts(rq.presentation_contexts, information, policy, notes)
+    answers, contexts, refused = _answer_contexts(
+        rq.presentation_contexts, information, policy, notes
+    )
     proposed = {context.abstract_syntax for context in rq.presentation_contexts}
     window = _window(information.async_window, policy)
     ac = AssociateAC(
@@ -143,6 +195,7 @@ def negotiate(rq: AssociateRQ, policy: Policy) -> Accepted | Rejected:
         peer_max_pdu_length=peer_max,
         window=window.max_invoked if window is not None else 1,
         notes=tuple(notes),
+        refused=refused,
     )
 
 
@@ -174,7 +227,7 @@ def _answer_contexts(
     information: UserInformation,
     policy: Policy,
     notes: list[str],
-) -> tuple[tuple[PresentationContextAC, ...], dict[int, AcceptedContext]]:
+) -> tuple[tuple[PresentationContextAC, ...], dict[int, AcceptedContext], Refusals]:
     """One answer per distinct id, in the order of the request.
 
     Source: PS3.8 7.1.1.13, 9.3.3.2.
@@ -194,12 +247,15 @@ def _answer_contexts(
     syntaxes = _Syntaxes(policy)
     answers: list[PresentationContextAC] = []
     contexts: dict[int, AcceptedContext] = {}
+    refused = Refusals()
     for context in first.values():
         result, transfer_syntax = _judge(context, declared_storage, policy, syntaxes)
         if result == ACCEPTANCE:
             contexts[context.id] = AcceptedContext(context.abstract_syntax, transfer_syntax)
+        else:
+            refused.add(context, result)
         answers.append(PresentationContextAC(context.id, result, transfer_syntax))
-    return tuple(answers), contexts
+    return tuple(answers), contexts, refused
 
 
 def _note_ids(notes: list[str], what: str, ids: list[int]) -> None:

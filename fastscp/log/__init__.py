@@ -2,20 +2,26 @@
 
 The service's lines go through a bounded queue to a thread that writes them: a log that nobody
 reads stops nothing. What a peer causes is logged with `extra=caused(...)`, and repeats are counted.
+What a line tells of somebody it has as `extra=fields(...)`, too, for the log in JSON.
 """
 
+from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
 from fastscp.log.handlers import LEVELS, announce, configure, flush, hold
 from fastscp.log.repeats import caused
 from fastscp.log.text import escape, in_json, printable, shown
 
 __all__ = [
+    "FIELDS",
     "LEVELS",
     "TRACE",
+    "Fields",
     "announce",
     "caused",
     "configure",
     "escape",
+    "fields",
+    "fields_table",
     "flush",
     "hold",
     "in_json",

@@ -21,14 +21,27 @@ _MESSAGE: Final = 2000
 _TRACEBACK_LINE: Final = 500
 _TRACEBACK_FIRST: Final = 10
 _TRACEBACK_LAST: Final = 60
+# Of a text in a field of a JSON line, in characters.
+_FIELD: Final = 300
 
 
 class _Formatter(logging.Formatter):
-    """What both forms share: the time of a record, its message, its traceback as lines."""
+    """What both forms share: the time of a record, its message, its traceback as lines.
 
-    def __init__(self, role: str) -> None:
+    for_journal: systemd's journal reads the lines, and takes a priority in front of each.
+    """
+
+    def __init__(self, role: str, *, for_journal: bool = False) -> None:
         super().__init__()
         self.role = role
+        self._for_journal = for_journal
+
+    def joined(self, record: logging.LogRecord, lines: list[str]) -> str:
+        """The lines of a record as one text, each with its priority where the journal reads it."""
+        if self._for_journal:
+            mark = f"<{priority(record.levelno)}>"
+            lines = [mark + line for line in lines]
+        return "\n".join(lines)
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC, ISO 8601, milliseconds."""
@@ -51,6 +64,15 @@ class _Formatter(logging.Formatter):
         if more > 0:
             lines[_TRACEBACK_FIRST:-_TRACEBACK_LAST] = [f"... ({more} lines)"]
         return [escape(cut(line, _TRACEBACK_LINE)) for line in lines]
+
+
+def priority(level: int) -> int:
+    """The priority of a level, as syslog and systemd's journal number them.
+
+    Source: sd-daemon(3), RFC 5424 6.2.1.
+    """
+    known = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+    return next((number for least, number in known if level >= least), 7)
 
 
 def timestamp(seconds: float) -> str:
@@ -83,11 +105,11 @@ class TextFormatter(_Formatter):
         head = f"{self.timestamp(record)} {record.levelname} {self.role}: "
         lines = [head + self.message(record)]
         lines += [f"  | {line}" for line in self.traceback(record)]
-        return "\n".join(lines)
+        return self.joined(record, lines)
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: time, level, role, logger, message, and traceback if there is one."""
+    """One JSON object a line: time, level, role, logger, message, its fields, and its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
@@ -97,7 +119,16 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "message": self.message(record),
         }
+        for name, value in getattr(record, "fields", {}).items():
+            entry[name] = _fit(value)
         lines = self.traceback(record)
         if lines:
             entry["traceback"] = lines
-        return msgspec.json.encode(entry).decode("utf-8")
+        return self.joined(record, [msgspec.json.encode(entry).decode("utf-8")])
+
+
+def _fit(value: object) -> object:
+    """The value of a field; text, which may be a peer's, escaped and cut."""
+    if isinstance(value, str):
+        return escape(cut(value, _FIELD))
+    return [_fit(one) for one in value] if isinstance(value, list) else value

@@ -9,12 +9,13 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
+from fastscp.log.fields import fields
 from fastscp.log.form import TRACE, JsonFormatter, TextFormatter, timestamp
 from fastscp.log.repeats import Repeats
 from fastscp.log.writer import Lost, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
 __all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold"]
@@ -93,8 +94,8 @@ class Queued(logging.Handler):
             return f"{self.format(_record(logging.ERROR, text))}\n".encode()
 
     def _say_over(self, *, all_of_them: bool = False) -> None:
-        for level, text in self._repeats.over(all_of_them=all_of_them):
-            self._put(_record(level, text))
+        for one in self._repeats.over(all_of_them=all_of_them):
+            self._put(_record(one.level, one.text, one.extra))
 
     def _tell_repeats(self) -> float | None:
         """For the writer's thread: say what is due; returns when to ask again.
@@ -116,11 +117,13 @@ class Queued(logging.Handler):
             f"{lost.lines:,} lines were lost since {timestamp(lost.since)}{errors} for want of "
             "room: whoever reads this log is too slow or stopped, or what it is written to is full"
         )
-        return self._form(_record(logging.WARNING, text))
+        return self._form(_record(logging.WARNING, text, fields(lines_lost=lost.lines)))
 
 
-def _record(level: int, text: str) -> logging.LogRecord:
-    return logging.LogRecord("fastscp.log", level, "", 0, "%s", (text,), None)
+def _record(level: int, text: str, extra: Mapping[str, object] | None = None) -> logging.LogRecord:
+    record = logging.LogRecord("fastscp.log", level, "", 0, "%s", (text,), None)
+    vars(record).update(extra or {})
+    return record
 
 
 def configure(
@@ -141,7 +144,10 @@ def configure(
     # Neither form names a thread, a process number or a line of code, which are dear to find out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    formatter = JsonFormatter(role) if form == "json" else TextFormatter(role)
+    if queued:
+        _keep_standard_descriptors()
+    make = JsonFormatter if form == "json" else TextFormatter
+    formatter = make(role, for_journal=stream is None and _journal_reads())
     root = logging.getLogger()
     root.setLevel(LEVELS[level])
     before = _queued()
@@ -150,7 +156,6 @@ def configure(
         return
     handler: logging.Handler
     if queued:
-        _keep_standard_descriptors()
         _take_over_tracebacks()
         handler = Queued(partial(os.write, _STDERR), formatter, Repeats(), fd=_STDERR)
     else:
@@ -164,6 +169,20 @@ def configure(
 
 def _queued() -> Queued | None:
     return next((one for one in logging.getLogger().handlers if isinstance(one, Queued)), None)
+
+
+def _journal_reads() -> bool:
+    """Whether stderr is the socket that systemd made for its journal.
+
+    A service that was started by systemd, and whose stderr somebody redirected, has the variable,
+    too: so it names the device and inode. Source: systemd.exec(5).
+    """
+    device, _colon, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(_STDERR)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
 def _keep_standard_descriptors() -> None:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastscp.log.fields import Fields
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -44,10 +46,14 @@ def caused(
 
 
 class Summary(NamedTuple):
-    """What an interval did not show: how many lines, and the highest level among them."""
+    """What an interval did not show: how many lines, and the highest level among them.
+
+    extra: of the line that tells it.
+    """
 
     level: int
     text: str
+    extra: Mapping[str, object]
 
 
 @dataclass(slots=True)
@@ -108,7 +114,8 @@ class Repeats:
                 break
             del self._intervals[pair]
             if interval.hidden:
-                said.append(Summary(interval.level, self._text(*pair, interval, now)))
+                extra = {"fields": _fields_of(pair[1], interval)}
+                said.append(Summary(interval.level, self._text(*pair, interval, now), extra))
         return said
 
     def _text(self, kind: str, host: str, interval: _Interval, now: float) -> str:
@@ -125,3 +132,12 @@ class Repeats:
         """Seconds until an interval is over; None: there is none."""
         first = next(iter(self._intervals.values()), None)
         return None if first is None else first.began + self._interval_s - self._clock()
+
+
+def _fields_of(host: str, interval: _Interval) -> Fields:
+    told = Fields(lines_hidden=interval.hidden)
+    if host:
+        told["peer"] = host
+    if interval.tally is not None:
+        told["stored"], told["refused"] = interval.tally
+    return told

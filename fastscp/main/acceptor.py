@@ -25,6 +25,8 @@ AT_ONCE: Final = 64
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long accepting rests then.
 _REST_S: Final = 0.5
+# After so long without another one it is over.
+_OVER_S: Final = 5.0
 # And where whoever takes the connections has no room.
 _NO_ROOM_S: Final = 0.02
 
@@ -108,6 +110,7 @@ class Acceptor:
         # Given up for a moment when descriptors run out, to turn a peer away instead of leaving it.
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.accepting = False
+        self._shortages = 0
 
     @property
     def address(self) -> str:
@@ -176,6 +179,13 @@ class Acceptor:
         with contextlib.suppress(OSError):
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._pause_for(_REST_S)
+        self._shortages += 1
+        self._call_later(_OVER_S, self._tell_over, self._shortages)
+
+    def _tell_over(self, shortages: int) -> None:
+        """Say that it is over, unless it came again meanwhile; at the level at which it began."""
+        if shortages == self._shortages and self._sock.fileno() >= 0:
+            log.error("accepting goes on: nothing was lacking for %g s", _OVER_S)
 
     def _pause_for(self, seconds: float) -> None:
         self.pause()

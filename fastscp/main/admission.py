@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from fastscp.association.account import Terms
 from fastscp.config.values import allows
 from fastscp.log import printable
 from fastscp.messages.worker import Verdict
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastscp.config.values import AllowRule
-    from fastscp_ext import Rows
+    from fastscp_ext import Rows, Tallies
 
-__all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Full", "Limits"]
+__all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Full", "Limits", "Lost"]
 
 # Connections that are no association, or none any more. They cost little, but a peer can open them
 # for nothing.
@@ -25,6 +26,8 @@ PENDING_MOST: Final = 512
 
 # Whoever has fewer associations is no crowd: where every address has one, a newcomer gets nobody's.
 CROWD_LEAST: Final = 2
+
+_NO_TERMS: Final = Terms()
 
 _Key = TypeVar("_Key")
 
@@ -56,26 +59,60 @@ class Full:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What the books know of an association whose worker is gone.
+
+    since: when its connection was accepted, seconds of the monotonic clock. tally: its slot; -1: it
+    had none.
+    """
+
+    number: int
+    host: str
+    port: int
+    since: float
+    calling_ae: str
+    called_ae: str
+    terms: Terms
+    tally: int
+
+
 @dataclass(slots=True)
 class _Connection:
+    """calling_ae: of an association; None: it is none. tally: its slot, -1 for none."""
+
     host: str
+    port: int
     worker: int
+    since: float
     calling_ae: str | None = None
+    called_ae: str = ""
+    terms: Terms = _NO_TERMS
+    tally: int = -1
 
 
 class Admission:
     """The books of main: every connection from its accept to its end.
 
-    rows: where instances are counted; without it every title has row 0. `draining` and `congested`
-    say why new associations are put off, or are empty.
+    rows: where instances are counted; without it every title has row 0. tallies: where each
+    association is counted; without it none has a slot. `draining` and `congested` say why new
+    associations are put off, or are empty. `begun` and `ended` only grow.
     """
 
     def __init__(
-        self, limits: Limits, allow: Sequence[AllowRule] = (), rows: Rows | None = None
+        self,
+        limits: Limits,
+        allow: Sequence[AllowRule] = (),
+        rows: Rows | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self._limits = limits
         self._allow = tuple(allow)
         self._rows = rows
+        self._tallies = tallies
+        # Those given back go first: few pages of the shared block are ever touched.
+        self._free_tallies: list[int] = []
+        self._tallies_used = 0
         for rule in self._allow:
             if rule.ae != "*":
                 self._ae_row(rule.ae, named=True)
@@ -86,16 +123,20 @@ class Admission:
         self._pending_by_host: Counter[str] = Counter()
         self._by_worker: Counter[int] = Counter()
         self.admitted = 0
+        self.begun = 0
         self.draining = ""
         self.congested = ""
 
-    def opened(self, number: int, host: str, worker: int) -> list[tuple[int, int]]:
+    def opened(
+        self, number: int, host: str, worker: int, port: int = 0, since: float = 0.0
+    ) -> list[tuple[int, int]]:
         """Book a connection; returns (number, worker) of those to close if there are too many.
 
-        One that goes is the oldest of the address that has the most: whoever opens connections
-        without asking for anything takes the place of nobody but itself.
+        since: its accept, seconds of the monotonic clock. One that goes is the oldest of the
+        address that has the most: whoever opens connections without asking for anything takes the
+        place of nobody but itself.
         """
-        self._all[number] = _Connection(host, worker)
+        self._all[number] = _Connection(host, port, worker, since)
         self._by_worker[worker] += 1
         self._make_pending(number, host)
         too_many = []
@@ -108,9 +149,12 @@ class Admission:
             too_many.append((oldest, self._all[oldest].worker))
         return too_many
 
-    def ask(self, number: int, calling_ae: str, called_ae: str) -> Verdict | Full:  # noqa: ARG002
+    def ask(
+        self, number: int, calling_ae: str, called_ae: str, terms: Terms = _NO_TERMS
+    ) -> Verdict | Full:
         """Decide over a complete request, and count it if it is admitted.
 
+        terms: what it gets then, for `lost`.
         Source: PS3.8 9.3.4, Table 9-21.
         """
         connection = self._all.get(number)
@@ -123,11 +167,14 @@ class Admission:
             self._make_pending(number, connection.host)
             return refusal
         self._no_longer_pending(number, connection)
-        connection.calling_ae = calling_ae
+        connection.calling_ae, connection.called_ae = calling_ae, called_ae
+        connection.terms = terms
+        connection.tally = self._take_tally()
         self.admitted += 1
+        self.begun += 1
         self._by_host[connection.host] += 1
         self._by_ae[calling_ae] += 1
-        return Verdict(number, ae_row=self._ae_row(calling_ae))
+        return Verdict(number, ae_row=self._ae_row(calling_ae), tally=connection.tally)
 
     def _refusal(self, number: int, calling_ae: str, host: str) -> Verdict | Full | None:
         """Why a request is not admitted, or None."""
@@ -181,6 +228,19 @@ class Admission:
         self._no_longer_pending(number, connection)
         self._less(self._by_worker, connection.worker)
         self._free_place(connection)
+        if connection.tally >= 0:
+            self._free_tallies.append(connection.tally)
+
+    def lost(self, worker: int) -> list[Lost]:
+        """The associations that a worker has, with what is known of each; oldest first."""
+        return [
+            Lost(
+                number, one.host, one.port, one.since, one.calling_ae, one.called_ae, one.terms,
+                one.tally,
+            )
+            for number, one in self._all.items()
+            if one.worker == worker and one.calling_ae is not None
+        ]  # fmt: skip
 
     def died(self, worker: int) -> tuple[int, int]:
         """Forget all of a dead worker's; returns how many (associations, connections) it had."""
@@ -204,6 +264,19 @@ class Admission:
         if self._rows is None:
             return 0
         return self._rows.ae_row(title_bytes(calling_ae), named)
+
+    def _take_tally(self) -> int:
+        """A cleared slot to count an association in; -1: there is none left."""
+        if self._tallies is None:
+            return -1
+        if self._free_tallies:
+            slot = self._free_tallies.pop()
+        elif self._tallies_used < self._tallies.slots:
+            slot, self._tallies_used = self._tallies_used, self._tallies_used + 1
+        else:
+            return -1
+        self._tallies.clear(slot)
+        return slot
 
     def _free_place(self, connection: _Connection) -> None:
         if connection.calling_ae is not None:

@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.log import caused
+from fastscp.association.account import Account, Ending, Who
+from fastscp.log import caused, fields
 from fastscp.main.places import Places
 from fastscp.messages.worker import (
     Abandon,
@@ -24,12 +25,12 @@ from fastscp.messages.worker import (
     Over,
     Taken,
 )
-from fastscp_ext import AssociateRJ, encode_associate_rj
+from fastscp_ext import AssociateRJ, Tally, encode_associate_rj
 
 if TYPE_CHECKING:
     import msgspec
 
-    from fastscp.main.admission import Admission
+    from fastscp.main.admission import Admission, Lost
     from fastscp.main.workers import Worker
     from fastscp_ext import Shared
 
@@ -44,6 +45,8 @@ _BYTES_PER_LOAD: Final = 8 << 20
 _LOAD_EVERY_S: Final = 0.5
 # A file call of a worker's loop that takes longer than this: the disk is blocked.
 _BLOCKED_MS: Final = 250
+# And than this: the log is told.
+_TOLD_MS: Final = 1000
 # How long a peer may take to send the request that main itself rejects.
 _TURN_AWAY_S: Final = 5.0
 # Connections on their way to workers; each has a slot among the shared claims.
@@ -79,11 +82,12 @@ class _Offered(NamedTuple):
 class _Target:
     """A worker as a target of offers.
 
-    offered: those on their way to it, by number. is_leaving: it drains, and takes none any more.
+    is_told: the log was told that it waits for the disk. offered: those on their way to it, by
+    number. is_leaving: it drains, and takes none any more.
     """
 
     worker: Worker
-    is_blocked: bool = False
+    is_told: bool = False
     is_leaving: bool = False
     last_bytes: int = 0
     rate: float = 0.0
@@ -91,15 +95,21 @@ class _Target:
 
 
 class Dispatch:
-    """Hands connections to workers, and answers what workers ask about them."""
+    """Hands connections to workers, and answers what workers ask about them.
 
-    def __init__(self, admission: Admission, shared: Shared) -> None:
+    run_id: what the ids of associations begin with. `rejected` only grows.
+    """
+
+    def __init__(self, admission: Admission, shared: Shared, run_id: str) -> None:
         self._admission = admission
         self._shared = shared
+        self._run = run_id
+        self.rejected = 0
         self._loop = asyncio.get_running_loop()
         self._places = Places(
-            admission, tell=self._tell, listens=self._listens, call_later=self._loop.call_later
-        )
+            admission, run_id=run_id, tell=self._tell, listens=self._listens,
+            call_later=self._loop.call_later,
+        )  # fmt: skip
         self._targets: dict[int, _Target] = {}
         self._free_slots = list(range(OFFERED_MOST))
         self._waiting: deque[_Connection] = deque()
@@ -151,6 +161,7 @@ class Dispatch:
                 self._admission.over(message.number)
                 self._places.closed(message.number)
             case Gone():
+                self.rejected += message.rejected
                 self._admission.closed(message.number)
                 self._places.closed(message.number)
             case Leaving():
@@ -185,6 +196,8 @@ class Dispatch:
             return 0
         if self._targets.pop(worker.number).is_leaving:
             self._last_left = time.monotonic()
+        for lost in self._admission.lost(worker.number):
+            self._tell_lost(lost, worker.number)
         associations, _connections = self._admission.died(worker.number)
         self._places.left(worker.number)
         for number, (connection, slot, _when) in offered.items():
@@ -193,6 +206,20 @@ class Dispatch:
             self._free_slots.append(slot)
             self._hand_over(connection)
         return associations
+
+    def _tell_lost(self, lost: Lost, worker: int) -> None:
+        """Write the line of an association's end in the stead of its worker, which cannot."""
+        done = Tally() if lost.tally < 0 else self._shared.tallies.read(lost.tally)
+        if done.told:
+            return
+        peer = f"[{lost.host}]:{lost.port}" if ":" in lost.host else f"{lost.host}:{lost.port}"
+        who = Who(f"{self._run}.{lost.number}", peer, lost.calling_ae, lost.called_ae)
+        ending = Ending("lost with its worker", why=f"worker {worker} ended")
+        account = Account(who, "default", lost.terms, done, time.monotonic() - lost.since)
+        log.warning(
+            "%s: %s; %s", who.name, ending.text, account.text(),
+            extra=fields(account.fields(), ending.fields(), worker=worker),
+        )  # fmt: skip
 
     def _tell(self, number: int, message: msgspec.Struct) -> None:
         if number in self._targets:
@@ -261,13 +288,14 @@ class Dispatch:
 
     def _offer(self, target: _Target, slot: int, number: int, connection: _Connection) -> bool:
         """Offer a connection to a worker; whether the offer is on its way."""
-        sock, host, port, _since = connection
+        sock, host, port, since = connection
         worker = target.worker
         self._shared.claims.offer(slot, number)
         if not worker.channel.offer(Offer(number, slot, host, port), sock.fileno()):
             return False
         target.offered[number] = _Offered(connection, slot, time.monotonic())
-        for other, at in self._admission.opened(number, host, worker.number):
+        opened = self._admission.opened(number, host, worker.number, port, since)
+        for other, at in opened:
             self._tell(at, Abandon(other))
         return True
 
@@ -276,7 +304,15 @@ class Dispatch:
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
         sock, host, port, _since = connection
-        log.warning("%s:%d: rejected (2,3,1): %s", host, port, why, extra=caused("rejected", host))
+        self.rejected += 1
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.warning(
+            "%s: rejected (2,3,1): %s", peer, why,
+            extra={
+                **caused("rejected", host),
+                **fields(peer=peer, ended="rejected", code="2,3,1", reason=why),
+            },
+        )  # fmt: skip
         task = self._loop.create_task(self._reject(sock))
         self._turned_away[task] = sock
         task.add_done_callback(self._rejected)
@@ -319,19 +355,32 @@ class Dispatch:
     def _is_blocked(self, target: _Target) -> bool:
         """Whether the worker's loop waits for the disk: nothing is sent there, nobody kills it."""
         number = target.worker.number
+        # Our clock first: a stamp that is made while main itself has to wait is not old.
+        now_ms = time.monotonic() * 1000
         since = self._shared.liveness.disk_since(number)
-        blocked = since > 0 and time.monotonic() * 1000 - since > _BLOCKED_MS
-        if blocked != target.is_blocked:
-            target.is_blocked = blocked
-            if blocked:
-                log.error(
-                    "worker %d waits for the disk: it gets no connections until it is through; "
-                    "check the store's disk",
-                    number,
-                )
-            else:
-                log.info("worker %d is through with the disk", number)
+        for_ms = now_ms - since if since else 0.0
+        blocked = for_ms > _BLOCKED_MS and not self._wants_processor(target)
+        if blocked and for_ms > _TOLD_MS and not target.is_told:
+            target.is_told = True
+            log.error(
+                "worker %d waits for the disk for %.1f s: it gets no connections until it is "
+                "through; check the store's disk",
+                number, for_ms / 1000, extra=fields(worker=number),
+            )  # fmt: skip
+        elif target.is_told and not blocked:
+            target.is_told = False
+            log.error("worker %d is through with the disk", number, extra=fields(worker=number))
         return blocked
+
+    @staticmethod
+    def _wants_processor(target: _Target) -> bool:
+        """Whether the worker's loop is inside a file call because others have the processors.
+
+        Under a load a file system in memory takes a second for a call, too, and no disk is to
+        blame. A loop that waits for a disk, or for whoever serves it, sleeps.
+        """
+        process = target.worker.process
+        return process is not None and process.is_runnable()
 
     def _load(self, target: _Target) -> tuple[bool, float]:
         """For sorting: whether its loop stands still, then what it has to do."""

@@ -84,8 +84,10 @@ class Indexing:
         self._back_off.reset()
         if whole and (self._told or self._index.state != LineIndex.READY):
             self._index.set_state(LineIndex.READY)
-            self._told = ""
-            log.info(
+            # At the level at which the log was told that it does not work.
+            level, self._told = logging.ERROR if self._told else logging.INFO, ""
+            log.log(
+                level,
                 "the index of the journal is built: %d lines, %.1f MiB, after %.1f s",
                 self._index.lines, self._index.size / (1 << 20), time.monotonic() - self._began,
             )  # fmt: skip

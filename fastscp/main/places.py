@@ -69,18 +69,20 @@ class Places:
     """Answers what workers ask, at once or as soon as there is a place.
 
     tell(worker, message): sends it. listens(worker): whether the worker can be expected to answer.
-    call_later: of the loop.
+    call_later: of the loop. run_id: what the ids of associations begin with.
     """
 
     def __init__(
         self,
         admission: Admission,
         *,
+        run_id: str,
         tell: Callable[[int, msgspec.Struct], None],
         listens: Callable[[int], bool],
         call_later: Callable[..., object],
     ) -> None:
         self._admission = admission
+        self._run = run_id
         self._tell = tell
         self._listens = listens
         self._call_later = call_later
@@ -89,7 +91,7 @@ class Places:
 
     def ask(self, worker: int, asked: Ask) -> None:
         """Decide over a complete request that a worker asks about."""
-        verdict = self._admission.ask(asked.number, asked.calling_ae, asked.called_ae)
+        verdict = self._decide(asked)
         if not isinstance(verdict, Full):
             self._tell(worker, verdict)
         elif len(self._waiting) >= NEWCOMERS_MOST or asked.number in self._waiting:
@@ -151,8 +153,7 @@ class Places:
         """Answer those who wait, in order, up to one whom a place has to be sought for."""
         while self._waiting:
             number, newcomer = next(iter(self._waiting.items()))
-            asked = newcomer.asked
-            verdict = self._admission.ask(number, asked.calling_ae, asked.called_ae)
+            verdict = self._decide(newcomer.asked)
             if not isinstance(verdict, Full):
                 self._answer(number, verdict)
                 continue
@@ -189,19 +190,21 @@ class Places:
         search.found.remove(longest)
         _stuck, _since, number, worker = longest
         search.told = (number, worker)
-        whom = f"#{search.number} {printable(newcomer.asked.calling_ae)}@{newcomer.host}"
+        whom = f"{self._run}.{search.number} {printable(newcomer.asked.calling_ae)}@{newcomer.host}"
         self._tell(worker, Displace(number, search.number, whom))
 
     def _too_late(self, number: int) -> None:
         """Reject a newcomer that no place was found for, and see to the next."""
         newcomer = self._waiting.get(number)
         if newcomer is not None:
-            asked = newcomer.asked
-            verdict = self._admission.ask(number, asked.calling_ae, asked.called_ae)
+            verdict = self._decide(newcomer.asked)
             self._answer(number, verdict.verdict if isinstance(verdict, Full) else verdict)
         if self._search is None or self._search.number == number:
             self._search = None
             self._go_on()
+
+    def _decide(self, asked: Ask) -> Verdict | Full:
+        return self._admission.ask(asked.number, asked.calling_ae, asked.called_ae, asked.terms)
 
     def _answer(self, number: int, verdict: Verdict) -> None:
         newcomer = self._waiting.pop(number)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import uvloop
 from setproctitle import setproctitle
 
-from fastscp import __version__
+from fastscp import __version__, uids
 from fastscp import log as logs
 from fastscp.errors import StartError, StoreBusyError
+from fastscp.log import fields
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.backoff import BackOff
@@ -27,8 +28,9 @@ from fastscp.main.dispatch import Dispatch
 from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.signals import heard
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
+from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
-from fastscp.main.workers import Workers, policy_of, tell_failed
+from fastscp.main.workers import Workers, new_run_id, policy_of, tell_failed
 from fastscp.store.journal import last_sequence
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
@@ -87,8 +89,11 @@ class Service:
             ),
             config.allow,
             self._shared.rows,
+            self._shared.tallies,
         )
-        self._dispatch = Dispatch(self._admission, self._shared)
+        self._run_id = new_run_id()
+        self._dispatch = Dispatch(self._admission, self._shared, self._run_id)
+        self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         # Why the last look at the store could not be taken, as it stands in the log.
         self._blind = ""
@@ -97,6 +102,10 @@ class Service:
         self._is_told = False
         # Whether the start has waited for the disk for so long that it said so.
         self._has_waited = False
+        # Whether the log was told that it waits, for whatever.
+        self._has_said_so = False
+        # Whether a look at the store failed because of a bug, and none was through since.
+        self._has_failed = False
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
@@ -148,6 +157,7 @@ class Service:
                     indexing = Indexing(store, index, workers.run_id)
                     self._background(indexing.run(self._done))
             code = await self._done
+            self._tell_summary()
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
@@ -173,13 +183,20 @@ class Service:
                 if self._has_waited else "workers to come up",
                 self._loop.time() - began,
             )  # fmt: skip
+            self._has_said_so = True
             again()
 
         def again() -> None:
             timer = self._loop.call_later(_WAITS_S, tell)
             waiting.callback(timer.cancel)
 
+        def over() -> None:
+            # At the level at which it was told.
+            if self._has_said_so and self._workers is not None and not self._workers.stopping:
+                log.warning("the start is through, after %.0f s", self._loop.time() - began)
+
         waiting = contextlib.ExitStack()
+        waiting.callback(over)
         again()
         return waiting
 
@@ -193,6 +210,7 @@ class Service:
         self._say_start(store, swept)
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store)))
+        self._background(self._for_ever(self._sum_up))
 
     async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
         """Leave the store in order; returns whether it is, and says so if not.
@@ -290,9 +308,33 @@ class Service:
             self._shared,
             self._dispatch,
             index=index,
+            run_id=self._run_id,
+            names=await in_thread(uids.uid_names),
             background=self._background,
             over=self._over,
         )
+
+    def _seen(self) -> Seen:
+        """What was counted by now."""
+        counts = self._shared.rows.totals()
+        return Seen(
+            time.monotonic(), counts.instances, counts.bytes, counts.refused, counts.unfinished,
+            self._shared.rows.received(), self._admission.begun, self._dispatch.rejected,
+            self._admission.admitted,
+        )  # fmt: skip
+
+    async def _sum_up(self) -> None:
+        """Say every minute what was done, if anything was; `_serve` says the rest at the end."""
+        while not self._done.done():
+            await asyncio.wait([self._done], timeout=INTERVAL_S)
+            if not self._done.done():
+                self._tell_summary()
+
+    def _tell_summary(self) -> None:
+        said = self._summary.say(self._seen())
+        if said is not None:
+            text, told = said
+            log.info("%s", text, extra=fields(told))
 
     async def _for_ever(self, watch: Callable[[], Coroutine[object, object, None]]) -> None:
         """Let a watch go on whatever befalls it, until the service is over."""
@@ -302,6 +344,7 @@ class Service:
                 await watch()
             except Exception:
                 delay = back_off.failed()
+                self._has_failed = True
                 log.exception("a watch failed, which is a bug; it goes on in %g s", delay)
                 await asyncio.sleep(delay)
 
@@ -329,6 +372,9 @@ class Service:
         blind = ""
         try:
             self._judge(looked.result())
+            if self._blind or self._has_failed:
+                self._has_failed = False
+                log.error("the store is looked at again")
         except OSError as error:
             # Out of descriptors, memory or threads: that is main's own trouble, not the store's.
             blind = error.strerror or str(error)
@@ -339,7 +385,8 @@ class Service:
     def _judge(self, seen: Look) -> None:
         state, said = self._store_watch.judge(seen, time.monotonic())
         if said:
-            log.log(logging.INFO if state is SpaceState.FINE else logging.ERROR, "%s", said)
+            # The end of it, too: whoever is told of an error is told that it is over.
+            log.error("%s", said)
             self._shared.store.set_state(state, self._store_watch.slow_rate)
         self._admission.congested = _CONGESTED.get(state, "")
 

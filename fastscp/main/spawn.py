@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastscp.messages.worker import HELD_OFF
@@ -56,6 +57,16 @@ class Process:
                 if pid:
                     self.code = os.waitstatus_to_exitcode(status)
         return self.code is not None
+
+    def is_runnable(self) -> bool:
+        """Whether its main thread runs or waits for a processor, and for nothing else."""
+        try:
+            stat = Path(f"/proc/{self.pid}/task/{self.pid}/stat").read_bytes()
+        except OSError:
+            # It is gone, or there is no /proc.
+            return False
+        # The name in parentheses may hold any byte.
+        return stat.rpartition(b") ")[2][:1] == b"R"
 
     def kill(self) -> None:
         # Until it is reaped its id is nobody else's.

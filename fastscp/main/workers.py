@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from fastscp import uids
 from fastscp.association.negotiation import Policy
 from fastscp.errors import BootError
+from fastscp.log import fields
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
 from fastscp.main.spawn import how, spawn
@@ -26,7 +27,7 @@ from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from fastscp.config.settings import WorkerConfig
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from fastscp.store.store import Store
     from fastscp_ext import LineIndex, Shared
 
-__all__ = ["Listener", "Worker", "Workers", "policy_of", "tell_failed"]
+__all__ = ["Listener", "Worker", "Workers", "new_run_id", "policy_of", "tell_failed"]
 
 log = logging.getLogger("fastscp.main")
 
@@ -80,7 +81,7 @@ class _Place:
     """One of the workers that there are to be: who has it, and what keeps others from it.
 
     told: why the last one did not come up, as it stands in the log; "": there is one. told_at: when
-    the log was told.
+    the log was told. is_missed: the log was told that the last one ended unexpectedly.
     """
 
     number: int
@@ -88,6 +89,7 @@ class _Place:
     back_off: BackOff = field(default_factory=BackOff)
     told: str = ""
     told_at: float = 0.0
+    is_missed: bool = False
 
 
 class Listener(Protocol):
@@ -117,13 +119,19 @@ def policy_of(config: WorkerConfig) -> Policy:
     return Policy(**values)
 
 
+def new_run_id() -> str:
+    """The name of a run of the service: later ones are greater."""
+    return f"{time.time_ns() // 1000:x}"
+
+
 class Workers:
     """The worker processes of one run of the service.
 
     index: of the journal, for every worker to look into; None: there is none. background(work):
     lets a coroutine run beside the others. over(code): called when the last worker has gone as it
     was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
-    run's segments begin with.
+    run's segments, and the ids of its associations, begin with; a new one by default. names: of
+    UIDs, for the log.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails.
@@ -138,6 +146,8 @@ class Workers:
         listener: Listener,
         *,
         index: LineIndex | None = None,
+        run_id: str = "",
+        names: Mapping[str, str] | None = None,
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
@@ -150,7 +160,8 @@ class Workers:
         self._background = background
         self._over = over
         self._loop = asyncio.get_running_loop()
-        self.run_id = f"{time.time_ns() // 1000:x}"
+        self.run_id = run_id or new_run_id()
+        self._names = dict(names or {})
         self._places: list[_Place] = []
         self._lives = 0
         self._watch = LoopWatch()
@@ -298,6 +309,7 @@ class Workers:
                 use_link=not self._store.facts.noreplace,
                 mixed=self._store.mixed,
                 suspect=self._store.suspect,
+                names=self._names,
             )
         )
         return worker
@@ -321,12 +333,15 @@ class Workers:
     def _came_up(self, worker: Worker) -> None:
         worker.is_ready = True
         place = self._places[worker.number]
+        # What was told as an error is over: told at the same level.
         if place.told:
-            log.info(
+            log.error(
                 "worker %d is up again, after %d tries that failed",
-                worker.number, place.back_off.failures,
+                worker.number, place.back_off.failures, extra=fields(worker=worker.number),
             )  # fmt: skip
-            place.told = ""
+        elif place.is_missed:
+            log.error("worker %d is up again", worker.number, extra=fields(worker=worker.number))
+        place.told, place.is_missed = "", False
         self._listener.came_up(worker)
         if not worker.ready.done():
             worker.ready.set_result(None)
@@ -356,12 +371,13 @@ class Workers:
             # A bug about the dead must not keep the living from their place.
             log.exception("cannot settle what worker %d left", worker.number)
         if worker.is_ready and code != 0 and not self._is_abandoned:
-            self.lost = True
+            self.lost = place.is_missed = True
             log.error(
                 "worker %d ended unexpectedly (%s): %d associations lost; their unfinished "
                 "instances are dropped, acknowledged ones are kept%s",
                 worker.number, how(code), associations,
                 "" if self.stopping else "; starting another",
+                extra=fields(worker=worker.number, reason=how(code)),
             )  # fmt: skip
         if self.stopping:
             self._went(worker, code)
@@ -487,6 +503,8 @@ class Workers:
                 "cannot remove unfinished instances from %s (%s): they stay there for now",
                 self._store.path / INCOMING, why,
             )  # fmt: skip
+        elif self._not_swept and not why:
+            log.error("unfinished instances are removed again from %s", self._store.path / INCOMING)
         self._not_swept = why
 
     def _swept(self, sweep: asyncio.Future[SweepReport]) -> None:
@@ -503,6 +521,8 @@ class Workers:
         left = (report.failed, report.why)
         if left != self._left:
             tell_failed(report, self._store.path / INCOMING)
+        if self._left[0] and not report.failed:
+            log.error("%s holds nothing any more that has to go", self._store.path / INCOMING)
         self._left = left
 
     # Loops that stand still ----------------------------------------------------------------------
@@ -538,7 +558,7 @@ class Workers:
                     self._watch.patience_s(worker.is_ready),
                 )  # fmt: skip
             case "goes on":
-                log.info("worker %d goes on after %.0f s", worker.number, still.for_s)
+                log.error("worker %d goes on after %.0f s", worker.number, still.for_s)
             case _:
                 if not worker.is_killed:
                     worker.is_killed = True

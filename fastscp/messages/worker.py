@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from fastscp.association.account import Terms
 from fastscp.association.negotiation import Policy  # noqa: TC001 - msgspec reads the annotations
 from fastscp.config.settings import WorkerConfig  # noqa: TC001
 
@@ -54,7 +55,7 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids. config: the settings, as they are
     declared. policy: those among them that decide over a request, with their names looked up.
-    use_link, mixed, suspect: what main found out about the store.
+    use_link, mixed, suspect: what main found out about the store. names: of UIDs, for the log.
     """
 
     worker: int
@@ -65,6 +66,7 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     use_link: bool
     mixed: bool
     suspect: bool
+    names: dict[str, str] = {}
 
 
 class Offer(msgspec.Struct, tag=True, frozen=True):
@@ -82,7 +84,8 @@ class Offer(msgspec.Struct, tag=True, frozen=True):
 class Verdict(msgspec.Struct, tag=True, frozen=True):
     """The answer to `Ask`: admitted where `result` is 0, else what to reject with.
 
-    ae_row: of the calling AE title, among the counters.
+    ae_row: of the calling AE title, among the counters. tally: the slot in which what the
+    association does is counted, cleared; -1: there is none left.
     """
 
     number: int
@@ -91,6 +94,7 @@ class Verdict(msgspec.Struct, tag=True, frozen=True):
     reason: int = 0
     why: str = ""
     ae_row: int = 0
+    tally: int = -1
 
 
 class Abandon(msgspec.Struct, tag=True, frozen=True):
@@ -154,11 +158,15 @@ class Taken(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ask(msgspec.Struct, tag=True, frozen=True):
-    """May this association be admitted?"""
+    """May this association be admitted?
+
+    terms: what it would get, for main to tell of if the worker cannot any more.
+    """
 
     number: int
     calling_ae: str
     called_ae: str
+    terms: Terms = Terms()
 
 
 class Idle(msgspec.Struct, tag=True, frozen=True):
@@ -189,9 +197,10 @@ class Over(msgspec.Struct, tag=True, frozen=True):
 
 
 class Gone(msgspec.Struct, tag=True, frozen=True):
-    """The connection is over."""
+    """The connection is over. rejected: an A-ASSOCIATE-RJ was its end."""
 
     number: int
+    rejected: bool = False
 
 
 ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fastscp import uids
 from fastscp.association import service
+from fastscp.association.account import Ending, Terms
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
-from fastscp.log import TRACE, caused, printable, shown
+from fastscp.log import TRACE, shown
 from fastscp.messages.worker import Verdict
 from fastscp.titles import title_text
 from fastscp.worker.establish import establish
+from fastscp.worker.telling import Telling
 from fastscp_ext import (
     Abort,
     AssociateRJ,
     AssociateRQ,
     CommandError,
+    PDUContextsError,
     PDUError,
     PDULimitError,
     Receiver,
@@ -67,11 +70,6 @@ _SEND_S: Final = 60.0
 _UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
-# So many lines of a kind the log shows from one address in an interval, where the few of the rest
-# are too few: refused instances, and associations that begin or end; and of those that bring
-# instances and end in order.
-_SHOWN: Final = 20
-_SHOWN_IN_ORDER: Final = 50
 # Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
 _PDU_SHOWN: Final = 1500
 
@@ -93,8 +91,11 @@ class Owner(Protocol):
     run: str
     ending: bool
     requests: Requests
+    names: Mapping[str, str]
 
-    def ask(self, association: Association, calling_ae: str, called_ae: str) -> None: ...
+    def ask(
+        self, association: Association, calling_ae: str, called_ae: str, terms: Terms
+    ) -> None: ...
     def over(self, association: Association) -> None: ...
     def gone(self, association: Association) -> None: ...
 
@@ -121,24 +122,37 @@ class Association(Receiver):
         self._transport: asyncio.Transport | None = None
         self.host = host
         self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.name = f"#{self.number} {self.peer}"
+        self._telling = Telling(f"{owner.run}.{self.number}", host, self.peer, owner.names)
         self._began = time.monotonic()
         self._deadline: float | None = None
-        # Our answer to the request, and the peer's implementation, while main decides.
-        self._deciding: tuple[Accepted, str] | None = None
+        # Our answer to the request, while main decides.
+        self._deciding: Accepted | None = None
+        self._terms = Terms()
+        self._rules_name = "default"
         self._half_closed = False
+        # The peer went inside a message.
+        self._is_cut = False
         # Heard before all that was read is taken in.
         self._eof = False
         # The connection is gone, and what was read of it is still being taken in.
         self._lost = False
         self._why_lost: Exception | None = None
         self._stray = 0
-        self._ending = ""
-        self._said_why = False
+        self._ending: Ending | None = None
         # Whether main counts it among the associations.
         self._has_place = False
         self.outbox.trace = log.isEnabledFor(TRACE)
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
+
+    @property
+    def name(self) -> str:
+        """What its lines in the log begin with."""
+        return self._telling.name
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether an A-ASSOCIATE-RJ is its end."""
+        return self._ending is not None and self._ending.kind == "rejected"
 
     @property
     def state(self) -> State:
@@ -157,14 +171,14 @@ class Association(Receiver):
         # ARTIM runs from the accept, not from the last byte.
         self._deadline = self._began + self._owner.config.artim_timeout
         self.attach(transport, transport.get_extra_info("socket").fileno())
-        log.debug("%s: connected", self.name)
+        log.log(TRACE, "%s: connected", self.name)
 
     def eof_received(self) -> bool:
         """The peer will send no more. What it completed is still committed and answered."""
         if self.rest_bytes:
             self._eof = True
             return True
-        self.drop_message()
+        self._is_cut = self.drop_message()
         if self.outbox.owed and self.state in (State.STA6, State.STA8):
             self._half_closed = self.outbox.tell_responses_sent = True
             return True
@@ -188,16 +202,19 @@ class Association(Receiver):
         if not self._lost or self.rest_bytes:
             return
         self._lost = False
-        unfinished = self.mid_message
         before = self.state
+        self._is_cut |= self.mid_message
         self._machine.handle(Event.EVT17)
         self.abandon()
-        if before in (State.STA6, State.STA8) and not self._ending:
-            why = f" ({self._why_lost})" if self._why_lost else ""
-            self._ending = "connection lost inside a message" if unfinished else "connection closed"
-            self._ending += why
+        if before in (State.STA6, State.STA8) and self._ending is None:
+            why = shown(str(self._why_lost)) if self._why_lost else ""
+            self._ending = self._closed_by_peer(why)
         self._tell_end()
         self._owner.gone(self)
+
+    def _closed_by_peer(self, why: str = "") -> Ending:
+        kind = "connection lost inside a message" if self._is_cut else "connection closed"
+        return Ending(kind, why=why)
 
     def pause_writing(self) -> None:
         self.pace.hold(_SENDING)
@@ -249,10 +266,13 @@ class Association(Receiver):
                 if self._stray > _STRAY_RESPONSES:
                     self._abort("responses to nothing")
             return None
-        outcome = elements[0x0900]
-        log.debug(
-            "%s: command %04X on context %d answered %04X", self.name, field, context_id, outcome
-        )
+        if field == service.C_ECHO_RQ:
+            self._telling.echoed()
+        else:
+            log.debug(
+                "%s: command %04X on context %d answered %04X",
+                self.name, field, context_id, elements[0x0900], extra=self._telling.about(),
+            )  # fmt: skip
         return encode_command(elements)
 
     def class_judged(self, context_id: int, sop_class: bytes) -> int:
@@ -261,7 +281,10 @@ class Association(Receiver):
         policy = self._owner.policy
         if self._strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
             return codes.SOP_CLASS_NOT_SUPPORTED
-        log.debug("%s: class %s on context %d for another one", self.name, uid, context_id)
+        log.debug(
+            "%s: class %s on context %d for another one", self.name, shown(uid), context_id,
+            extra=self._telling.about(),
+        )  # fmt: skip
         return codes.SUCCESS
 
     def long_pdu(self, length: int) -> bool:
@@ -271,7 +294,7 @@ class Association(Receiver):
         log.info(
             "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
             self.name, length, self._owner.policy.max_pdu_length,
-            extra=caused("P-DATA-TF too long", self.host),
+            extra=self._telling.about("P-DATA-TF too long"),
         )  # fmt: skip
         return True
 
@@ -297,13 +320,13 @@ class Association(Receiver):
 
     def failed(self, error: Exception) -> None:
         """Something of this association raised what nobody expects: a bug, which ends it."""
-        log.error("%s: a bug ends it", self.name, exc_info=error, extra=caused("bug", self.host))
+        log.error("%s: a bug ends it", self.name, exc_info=error, extra=self._telling.about("bug"))
         # That may be where the bug is.
         self.outbox.trace = self.outbox.verbose = False
         self.end_now("internal error")
 
     def send_failed(self, error_no: int) -> None:
-        why = f"cannot send: {os.strerror(error_no)}"
+        why = Ending("cannot send", why=os.strerror(error_no))
         if self.state is not State.STA6:
             self._drop_connection(why)
             return
@@ -315,7 +338,7 @@ class Association(Receiver):
         if self.state is State.STA8:
             self._release()
         elif self._half_closed:
-            self._close("connection closed")
+            self._close(self._closed_by_peer())
         elif self._owner.ending:
             # The message in hand was the last one, unless more was read with it.
             self._finish_if_done()
@@ -328,14 +351,7 @@ class Association(Receiver):
         size: int,
         comment: str,
     ) -> None:
-        if status == codes.SUCCESS:
-            log.debug("%s: stored %s, %d bytes", self.name, shown(instance), size)
-            return
-        log.warning(
-            "%s: instance %s answered %04X (%s)",
-            self.name, shown(instance), status, comment,
-            extra=caused("instance refused", self.host, _SHOWN),
-        )  # fmt: skip
+        self._telling.instance_answered(instance, status, size, comment)
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         log.log(
@@ -362,10 +378,22 @@ class Association(Receiver):
             self._machine.handle(Event.EVT6, acceptable=False)
             self._reject(2, 3, 2, f"A-ASSOCIATE-RQ: {error}")
             return
+        except PDUContextsError as error:
+            self._telling.requested(
+                title_text(ae_title(error.calling_ae)), title_text(ae_title(error.called_ae))
+            )
+            self._machine.handle(Event.EVT6, acceptable=False)
+            self._reject(
+                1, 2, 1, f"{error.contexts} presentation contexts are proposed, and there are ids "
+                "for 128: have the sender propose fewer classes or transfer syntaxes",
+            )  # fmt: skip
+            return
         except PDUError as error:
             self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
             return
-        self.name = f"#{self.number} {printable(title_text(ae_title(rq.calling_ae)))}@{self.peer}"
+        calling_ae = title_text(ae_title(rq.calling_ae))
+        called_ae = title_text(ae_title(rq.called_ae))
+        self._telling.requested(calling_ae, called_ae)
         if self.outbox.trace:
             self._trace_items("received", pdu)
         outcome = negotiate(rq, self._owner.policy)
@@ -376,12 +404,17 @@ class Association(Receiver):
         self._machine.handle(Event.EVT6)
         self._deadline = time.monotonic() + _DECISION_S
         # The request itself goes: it may be large.
-        self._deciding = (outcome, self._implementation(rq))
+        self._deciding = outcome
+        self._terms = Terms(
+            len(outcome.contexts),
+            len(outcome.ac.presentation_contexts),
+            outcome.window,
+            outcome.peer_max_pdu_length,
+            self._implementation(rq),
+        )
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
-        self._owner.ask(
-            self, title_text(ae_title(rq.calling_ae)), title_text(ae_title(rq.called_ae))
-        )
+        self._owner.ask(self, calling_ae, called_ae, self._terms)
 
     def rejected(self, verdict: Verdict) -> None:
         """Main's answer to the request that was asked about: no."""
@@ -389,46 +422,34 @@ class Association(Receiver):
             self._machine.handle(Event.EVT8)
             self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
 
-    def admitted(self, rules: Rules, ae_row: int) -> None:
-        """Main's answer to the request that was asked about: yes.
-
-        rules: the association's. ae_row: of its calling AE title, among the counters.
-        """
-        decided = self._decided()
-        if decided is None:
+    def admitted(self, rules: Rules, verdict: Verdict) -> None:
+        """Main's answer to the request that was asked about: yes. rules: the association's."""
+        accepted = self._decided()
+        if accepted is None:
             return
-        accepted, implementation = decided
         self._has_place = True
         self._machine.handle(Event.EVT7)
         establish(
             self,
             accepted,
             rules,
-            association=f"{self._owner.run}.{self.number}",
+            association=self._telling.who.association,
             peer=self.peer,
-            ae_row=ae_row,
+            ae_row=verdict.ae_row,
+            tally=verdict.tally,
         )
-        if accepted.notes:
-            log.info(
-                "%s: %s", self.name, "; ".join(accepted.notes),
-                extra=caused("odd request", self.host),
-            )  # fmt: skip
-        log.info(
-            "%s: associated with '%s', %d of %d presentation contexts, window %d, "
-            "peer takes %s bytes%s",
-            self.name, printable(title_text(ae_title(accepted.ac.called_ae))),
-            len(accepted.contexts),
-            len(accepted.ac.presentation_contexts), accepted.window,
-            accepted.peer_max_pdu_length or "any number of", implementation,
-            extra=caused("associated", self.host, _SHOWN),
-        )  # fmt: skip
+        proposed = self._terms.proposed
+        self._telling.contexts_refused(accepted.refused, proposed, self._owner.policy)
+        abstract = {one.abstract_syntax for one in accepted.contexts.values()}
+        is_check = abstract == {uids.VERIFICATION} and not accepted.refused.count
+        self._telling.associated(self._terms, accepted.notes, is_check=is_check)
         ac = encode_associate_ac(accepted.ac)
         if self.outbox.trace:
             self._trace_items("sent", ac)
         self.outbox.send_pdu(ac)
         self.pace.go_on(_ADMISSION)
 
-    def _decided(self) -> tuple[Accepted, str] | None:
+    def _decided(self) -> Accepted | None:
         """What main was asked about, if it was and the peer still waits for the answer (Sta3)."""
         if self.state is not State.STA3:
             return None
@@ -440,14 +461,14 @@ class Association(Receiver):
     def _implementation(rq: AssociateRQ) -> str:
         information = rq.user_information
         name = information.implementation_version_name if information else None
-        return f" ({shown(name)})" if name else ""
+        return shown(name) if name else ""
 
     def _trace_items(self, direction: str, pdu: bytes) -> None:
         text = shown(repr(decode_pdu(pdu)), _PDU_SHOWN)
         log.log(TRACE, "%s: %s %s", self.name, direction, text)
 
     def _reject(self, result: int, source: int, reason: int, why: str) -> None:
-        self._ending = f"rejected ({result},{source},{reason}): {why}"
+        self._ending = Ending("rejected", f"{result},{source},{reason}", why)
         self.outbox.send_pdu(encode_associate_rj(AssociateRJ(result, source, reason)))
         self._await_close()
 
@@ -458,7 +479,7 @@ class Association(Receiver):
         if self.drop_message():
             log.warning(
                 "%s: asks for release inside a message, which is dropped", self.name,
-                extra=caused("release inside a message", self.host),
+                extra=self._telling.about("release inside a message"),
             )  # fmt: skip
         self.end_transfer()
         # Responses owed may still go out, and do, before the A-RELEASE-RP (AR-7).
@@ -468,16 +489,16 @@ class Association(Receiver):
 
     def _release(self) -> None:
         self._machine.handle(Event.EVT14)
-        self._ending = "released"
+        self._ending = Ending("released")
         self.outbox.send_pdu(encode_release_rp())
         self._await_close()
 
     def _aborted(self, pdu: bytes) -> None:
         try:
             abort = decode_abort(pdu)
-            self._ending = f"aborted by the peer ({abort.source},{abort.reason})"
+            self._ending = Ending("aborted by the peer", f"{abort.source},{abort.reason}")
         except PDUError:
-            self._ending = "aborted by the peer"
+            self._ending = Ending("aborted by the peer")
         self._machine.handle(Event.EVT16)
         self.stop()
         self._close(self._ending)
@@ -499,7 +520,7 @@ class Association(Receiver):
         self._send_abort(0, 0, why)
 
     def _send_abort(self, source: int, reason: int, why: str) -> None:
-        self._ending = f"aborted ({source},{reason}): {why}"
+        self._ending = Ending("aborted", f"{source},{reason}", why)
         self.stop()
         self.outbox.send_pdu(encode_abort(Abort(source, reason)))
         self._await_close()
@@ -524,7 +545,7 @@ class Association(Receiver):
         elif self._transport.can_write_eof():
             self._transport.write_eof()
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: Ending | None) -> None:
         self._ending = self._ending or why
         if self._transport is not None:
             self.detach()
@@ -533,35 +554,11 @@ class Association(Receiver):
             self._deadline = time.monotonic() + _HANG_UP_S
 
     def _tell_end(self) -> None:
-        if self._said_why:
-            return
-        self._said_why = True
         seconds = time.monotonic() - self._began
-        if not self._ending:
-            # A probe, or a port scan: not worth a line of an ordinary log.
-            log.debug("%s: closed before a request", self.name)
-        elif self.rules is None:
-            log.info("%s: %s", self.name, self._ending, extra=self._caused_end())
-        else:
-            log.info(
-                "%s: %s; stored %d, refused %d, %d bytes received in %.3f s",
-                self.name, self._ending, self.outbox.stored, self.outbox.refused,
-                self.bytes_received, seconds, extra=self._caused_end(),
-            )  # fmt: skip
-
-    def _caused_end(self) -> Mapping[str, object]:
-        """Every end is counted as its kind."""
-        # `aborted (0,0): why` is of the kind `aborted`: what follows varies.
-        kind = self._ending.partition(" (")[0].partition(":")[0]
-        if not self.rules:
-            return caused(kind, self.host)
-        tally = (self.outbox.stored, self.outbox.refused)
-        shown = _SHOWN
-        if kind == "released" and not any(tally):
-            kind = "released without an instance"
-        elif kind == "released":
-            shown = _SHOWN_IN_ORDER
-        return caused(kind, self.host, shown, tally)
+        rules = None if self.rules is None else self._rules_name
+        if self._telling.ended(self._ending, rules, self._terms, self.outbox.done, seconds):
+            # Should this worker die before its peer hangs up, main need not tell it again.
+            self.outbox.told()
 
     # Timers --------------------------------------------------------------------------------------
 
@@ -571,7 +568,7 @@ class Association(Receiver):
             return
         config = self._owner.config
         if self.pace.unread(now) > _SEND_S:
-            self._drop_connection("the peer does not read what we send")
+            self._drop_connection(Ending("the peer does not read what we send"))
         elif self._deadline is not None:
             if self.state is State.STA13 and self._has_place:
                 # A peer that does not hang up keeps nobody out. Most have by now.
@@ -585,9 +582,10 @@ class Association(Receiver):
                 if self.state in (State.STA2, State.STA13):
                     self._machine.handle(Event.EVT18)
                 if waiting and self.request_waits:
-                    self._drop_connection("too many A-ASSOCIATE-RQs at a time")
+                    self._drop_connection(Ending("too many A-ASSOCIATE-RQs at a time"))
                     return
-                self._drop_connection("no complete A-ASSOCIATE-RQ in time" if waiting else "")
+                late = Ending("no complete A-ASSOCIATE-RQ in time")
+                self._drop_connection(late if waiting else None)
         elif self.state is State.STA6:
             why = self.overdue(now, config.message_timeout, config.min_rate, config.idle_timeout)
             if why:
@@ -622,14 +620,14 @@ class Association(Receiver):
         if self.state in (State.STA3, State.STA6, State.STA8):
             self._abort(why)
         elif self.state is State.STA2:
-            self._drop_connection(why)
+            self._drop_connection(Ending(why))
 
     def drop(self, why: str) -> None:
         """Close a connection that is no association: without a request yet, or after its end."""
         if self.state in (State.STA2, State.STA13):
-            self._drop_connection(why)
+            self._drop_connection(Ending(why))
 
-    def _drop_connection(self, why: str) -> None:
+    def _drop_connection(self, why: Ending | None) -> None:
         self._ending = self._ending or why
         if self._transport is not None:
             transport, self._transport = self._transport, None

@@ -25,11 +25,12 @@ def establish(
     association: str,
     peer: str,
     ae_row: int,
+    tally: int,
 ) -> None:
     """Let the receiver enter data transfer (Sta6).
 
     association, peer: the association's id and its peer's address, for the journal. ae_row: of the
-    calling AE title, among the counters.
+    calling AE title, among the counters. tally: the slot that counts what it does, or -1.
     """
     ac = accepted.ac
     # Members of a journal line, each behind a comma: how the codec puts them in.
@@ -60,4 +61,5 @@ def establish(
         calling_ae=ae_title(ac.calling_ae).encode("latin-1"),
         called_ae=ae_title(ac.called_ae).encode("latin-1"),
         ae_row=ae_row,
+        tally=tally,
     )

@@ -14,10 +14,11 @@ import errno
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastscp.log import caused
+from fastscp.log import caused, fields
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
@@ -46,6 +47,8 @@ _LARGE_MOST: Final = 4
 # How soon a duplicate that was put back is tried again; twice as late each time, within bounds.
 _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
+# After so long without a file call that fails, and with instances stored, it is over.
+_OVER_S: Final = 5.0
 
 # What the system's own words do not tell of a store.
 _WORDS: Final = {
@@ -143,6 +146,11 @@ class Jobs:
         self._journal = IndexedJournal(index) if index is not None else None
         self._contents = duplicates.Contents()
         self._doubts = shared.doubts
+        self._shared = shared
+        # When a file call failed last, by the monotonic clock, and what was stored by then; 0.0:
+        # none did, or that is over.
+        self._failed_at = 0.0
+        self._stored_then = 0
         # What is said again of a path is said in a segment of its own, whoever commits meanwhile.
         writer = setup.life.removeprefix(f"{setup.run}-")
         number = shared.store.next_sequence
@@ -230,8 +238,29 @@ class Jobs:
         self._under_way += 1
         self._compressions.add(compression.association, _Compressing(compression))
 
+    def watch(self, now: float) -> None:
+        """Say that instances are stored again, once that is so; now: of the monotonic clock.
+
+        It is told at the level at which the failures were.
+        """
+        if not self._failed_at:
+            return
+        stored = self._shared.rows.totals(self._setup.worker).instances - self._stored_then
+        if now - self._failed_at > _OVER_S and stored > 0:
+            self._failed_at = 0.0
+            log.error(
+                "storing again: %d instances since the last file call that failed", stored,
+                extra=fields(stored=stored, worker=self._setup.worker),
+            )  # fmt: skip
+
+    def _failed(self) -> None:
+        """A file call failed: `watch` looks when that is over."""
+        self._failed_at = time.monotonic()
+        self._stored_then = self._shared.rows.totals(self._setup.worker).instances
+
     def file_error(self, step: str, error_no: int, path: str) -> None:
         """Tell of a file call that failed and cost an instance; its sender got A700."""
+        self._failed()
         # The same again, from every instance in flight, is one line.
         log.error(
             "cannot %s (%s): %s; answered A700; %s",
@@ -293,6 +322,8 @@ class Jobs:
         if outcome.kind == "refused":
             self._unlock(job.lock)
             error_no = outcome.error_no
+            if error_no:
+                self._failed()
             if outcome.path == PATH_LOCKS:
                 # The instance's own name has nothing to do with it.
                 _tell_locks(error_no)

@@ -58,8 +58,9 @@ from fastscp.worker.rules import DEFAULT, rules_from
 from fastscp_ext import LineIndex, Reception, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from fastscp.association.account import Terms
     from fastscp.config.settings import WorkerConfig
 
 __all__ = ["Worker", "main"]
@@ -97,6 +98,7 @@ class Worker:
         self.config = setup.config
         self.policy = setup.policy
         self.run = setup.run
+        self.names: Mapping[str, str] = setup.names
         self._associations: dict[int, Association] = {}
         self.requests = Requests()
         self._refilling = False
@@ -242,6 +244,7 @@ class Worker:
             self._refill()
         if not self._closing:
             self._journal.watch()
+            self._jobs.watch(now)
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * self._tick_s:
             for association in list(self._associations.values()):
@@ -341,7 +344,7 @@ class Worker:
             if verdict.result:
                 association.rejected(verdict)
             else:
-                association.admitted(self._rules[DEFAULT], verdict.ae_row)
+                association.admitted(self._rules[DEFAULT], verdict)
         except Exception as error:
             # The loop would only log it, and the peer would wait for its answer for ever.
             association.failed(error)
@@ -452,9 +455,9 @@ class Worker:
 
     # What associations ask for -------------------------------------------------------------------
 
-    def ask(self, association: Association, calling_ae: str, called_ae: str) -> None:
+    def ask(self, association: Association, calling_ae: str, called_ae: str, terms: Terms) -> None:
         self.requests.asked(association.number)
-        self._channel.send(Ask(association.number, calling_ae, called_ae))
+        self._channel.send(Ask(association.number, calling_ae, called_ae, terms))
 
     def over(self, association: Association) -> None:
         self._channel.send(Over(association.number))
@@ -462,7 +465,7 @@ class Worker:
     def gone(self, association: Association) -> None:
         self.requests.decided(association.number)
         if self._associations.pop(association.number, None) is not None:
-            self._channel.send(Gone(association.number))
+            self._channel.send(Gone(association.number, association.is_rejected))
         self._maybe_finished()
 
 

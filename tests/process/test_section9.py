@@ -201,8 +201,8 @@ def test_b16_titles_outside_ascii_in_rules_and_in_a_layout(tmp_path: Path) -> No
         fact = service.journal()[-1]
         assert (fact["calling_ae"], fact["called_ae"]) == ("M%DCLLER", "S%E9")
         assert fact["move_originator_ae"] == "%C4%25\\"
-        service.in_log(f"{name}: associated with 'S%E9'")
-        service.in_log("M%DCLLER@")
+        said = service.in_log(f"M%DCLLER@{name}: released; ")
+        assert "; called 'S%E9', " in said
 
 
 @pytest.mark.parametrize(

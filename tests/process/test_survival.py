@@ -51,8 +51,7 @@ class Honest:
         self._service = service
         self.peer = service.peer()
         self._stored = 0
-        line = service.in_log(f"{self.peer.name}: associated")
-        self.worker = int(line.partition("worker-")[2].partition(":")[0])
+        self.worker = service.worker_of(self.peer)
 
     def goes_on(self) -> None:
         self._stored += 1

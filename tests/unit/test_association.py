@@ -86,7 +86,7 @@ def met(site: Site) -> Iterator[Met]:
         config=SimpleNamespace(
             artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0
         ),
-        ending=False, gone=lambda _one: None,
+        ending=False, gone=lambda _one: None, run="run", names={},
     )  # fmt: skip
     one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -117,7 +117,7 @@ def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
     told: list[int] = []
     config = SimpleNamespace(artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0)
     owner: Any = SimpleNamespace(
-        config=config, ending=False, gone=lambda _one: None, run="r",
+        config=config, ending=False, gone=lambda _one: None, run="r", names={},
         policy=SimpleNamespace(max_pdu_length=131072),
         over=lambda one: told.append(one.number), ask=lambda *_asked: None,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from fastscp.association.account import Terms
 from fastscp.association.negotiation import Policy
 from fastscp.config.settings import WorkerConfig
 from fastscp.messages.channel import Channel
@@ -50,7 +51,13 @@ TO_WORKER = [
     Drain(30.0),
     Stop(),
 ]
-FROM_WORKER = [Ready(), Failed("no disk"), Taken(1), Ask(1, "CT", "FASTSCP"), Gone(1)]
+FROM_WORKER = [
+    Ready(),
+    Failed("no disk"),
+    Taken(1),
+    Ask(1, "CT", "FASTSCP", Terms(1, 2)),
+    Gone(1, True),
+]
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 

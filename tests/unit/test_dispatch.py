@@ -72,7 +72,7 @@ class Played:
         loop: Any = SimpleNamespace(call_later=self._call_later, create_task=self._create_task)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(asyncio, "get_running_loop", lambda: loop)
-            self.dispatch = Dispatch(self.admission, self.shared)
+            self.dispatch = Dispatch(self.admission, self.shared, "run")
         self.ends: list[Channel] = []
         self.peers: list[socket.socket] = []
         self.copies: list[socket.socket] = []
@@ -377,7 +377,7 @@ def test_how_one_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run(pieces: list[bytes]) -> bytes:
         loop = asyncio.get_running_loop()
-        dispatch = Dispatch(Admission(Limits()), Shared())
+        dispatch = Dispatch(Admission(Limits()), Shared(), "run")
         ours, peer = socket.socketpair()
         peer.setblocking(False)
         with peer:
@@ -583,7 +583,7 @@ def test_a_newcomer_when_all_places_are_taken(played: Played, how: str) -> None:
         played.dispatch.heard(worker, Over(1))
     else:
         played.dispatch.heard(worker, Idle(3, 1, 5.0))
-        told = [Displace(1, 3, "#3 CT@10.0.0.2")]
+        told = [Displace(1, 3, "run.3 CT@10.0.0.2")]
         assert [message for message, _fd in end.receive()] == told
         played.dispatch.heard(worker, Displaced(1, 3, done=True))
     assert [message for message, _fd in end.receive()] == [Verdict(3)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import msgspec
 
 CROWD = "10.0.0.1"
-WHOM = "#{} NEW@10.0.0.2"
+WHOM = "run.{} NEW@10.0.0.2"
 
 
 class Played:
@@ -29,6 +29,7 @@ class Played:
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.places = Places(
             self.books,
+            run_id="run",
             tell=lambda worker, message: self.sent.append((worker, message)),
             listens=lambda worker: worker not in self.silent,
             call_later=self._call_later,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from fastscp.association.account import Terms
 from fastscp.config.settings import ServeConfig
 from fastscp.main.workers import policy_of
 from fastscp.messages.channel import Channel
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
-CLIENT, NEWCOMER = "10.0.0.1", "#9 NEW@10.0.0.2"
+CLIENT, NEWCOMER = "10.0.0.1", "run.9 NEW@10.0.0.2"
+# What the kit's request gets.
+TERMS = Terms(4, 4, 1, 16384, "KIT")
 
 
 class Played:
@@ -95,7 +98,7 @@ class Played:
         loop = asyncio.get_running_loop()
         peer = self.offer(number, host=host)
         await loop.sock_sendall(peer, associate_rq(calling="CT"))
-        assert await self.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP")]
+        assert await self.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP", TERMS)]
         self.main.send(Verdict(number))
         assert (await loop.sock_recv(peer, 4096))[0] == 2
         return peer
@@ -183,7 +186,7 @@ def test_a_bug_in_one_associations_verdict_ends_that_one(
         for number in (1, 2):
             peers[number] = played.offer(number)
             await loop.sock_sendall(peers[number], associate_rq(calling="CT"))
-            assert await played.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP")]
+            assert await played.until(Ask) == [Taken(number), Ask(number, "CT", "FASTSCP", TERMS)]
         for number in (1, 2):
             played.main.send(Verdict(number))
         assert list(split_pdus(await all_of(peers[1]))) == [abort(0, 0)]
@@ -220,7 +223,7 @@ def test_too_many_after_the_rejection(run: Callable[..., None]) -> None:
         assert played.heard == []
         assert list(played.main.receive()) == []
         played.main.send(Abandon(1))
-        assert await played.until(Gone) == [Gone(1)]
+        assert await played.until(Gone) == [Gone(1, rejected=True)]
 
     run(test)
 

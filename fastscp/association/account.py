@@ -1,0 +1,197 @@
+"""What the log says of an association: who it is, what was negotiated, what it did, how it ended.
+
+A worker tells of its associations, and main of those whose worker has died: in the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fastscp.log import Fields, printable
+
+if TYPE_CHECKING:
+    from fastscp_ext import Tally
+
+__all__ = ["Account", "Ending", "Terms", "Who", "in_bytes"]
+
+# Members of a tally that make a flag, in words; those in the first set are an operator's business.
+_WRONG: Final = {"truncated": "truncated", "mislabelled": "mislabelled"}
+_FLAGS: Final = {
+    **_WRONG,
+    "headers": "with a file header inside",
+    "odd_uids": "with odd UIDs",
+    "identical": "there already",
+    "versions": "kept as versions",
+    "replaced": "in place of others",
+    "kept": "not stored (keep)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Whom a line of the log is about.
+
+    association: its id, as in the journal. peer: address and port. calling_ae, called_ae: as
+    `title_text` gives them; None while the request is not there.
+    """
+
+    association: str
+    peer: str
+    calling_ae: str | None = None
+    called_ae: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the line begins with."""
+        if self.calling_ae is None:
+            return f"{self.association} {self.peer}"
+        return f"{self.association} {printable(self.calling_ae)}@{self.peer}"
+
+    def fields(self) -> Fields:
+        told = Fields(association=self.association, peer=self.peer)
+        if self.calling_ae is not None:
+            told["calling_ae"] = self.calling_ae
+        if self.called_ae is not None:
+            told["called_ae"] = self.called_ae
+        return told
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What was negotiated, as far as the log tells of it.
+
+    accepted, proposed: presentation contexts. peer_max_pdu_length: bytes, 0 for any number.
+    implementation: version name of the peer's, fit to be shown; "" where it gave none.
+    """
+
+    accepted: int = 0
+    proposed: int = 0
+    window: int = 1
+    peer_max_pdu_length: int = 0
+    implementation: str = ""
+
+    def text(self) -> str:
+        takes = self.peer_max_pdu_length or "any number of"
+        name = f" ({self.implementation})" if self.implementation else ""
+        return (
+            f"{self.accepted} of {self.proposed} presentation contexts, window {self.window}, "
+            f"peer takes {takes} bytes{name}"
+        )
+
+    def fields(self) -> Fields:
+        told = Fields(
+            contexts_accepted=self.accepted,
+            contexts_proposed=self.proposed,
+            window=self.window,
+            peer_max_pdu_length=self.peer_max_pdu_length,
+        )
+        if self.implementation:
+            told["implementation"] = self.implementation
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an association, or a connection that became none, ended.
+
+    kind: a few words of ours, the same for all alike. code: the numbers in the PDU that said so,
+    comma separated. why: the rest, fit to be shown.
+    """
+
+    kind: str
+    code: str = ""
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """`rejected (2,3,1): out of disk space`."""
+        return f"{self.kind}{self.code and f' ({self.code})'}{self.why and f': {self.why}'}"
+
+    def fields(self) -> Fields:
+        told = Fields(ended=self.kind)
+        if self.code:
+            told["code"] = self.code
+        if self.why:
+            told["reason"] = self.why
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What an association was and did, at its end.
+
+    seconds: since its connection was there.
+    """
+
+    who: Who
+    rules: str
+    terms: Terms
+    done: Tally
+    seconds: float
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether an operator has to know: instances are missing, or not as they should be."""
+        return bool(self.done.unfinished or any(getattr(self.done, name) for name in _WRONG))
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second."""
+        return round(self.done.received / self.seconds) if self.seconds > 0 else 0
+
+    def text(self) -> str:
+        """`stored 12, refused 0, 6300000 bytes received in 1.203 s (5.2 MB/s); ...`."""
+        done = self.done
+        counts = [f"stored {done.stored}", f"refused {done.refused}"]
+        if done.unfinished:
+            counts.append(f"unfinished {done.unfinished}")
+        if done.unanswered:
+            counts.append(f"not answered {done.unanswered}")
+        counts.append(
+            f"{done.received} bytes received in {self.seconds:.3f} s ({in_bytes(self.rate)}/s)"
+        )
+        flags = [
+            f"{getattr(done, name)} {words}"
+            for name, words in _FLAGS.items()
+            if getattr(done, name)
+        ]
+        parts = [", ".join(counts), *([", ".join(flags)] if flags else [])]
+        called = printable(self.who.called_ae or "")
+        parts.append(f"called '{called}', rules {self.rules}, {self.terms.text()}")
+        return "; ".join(parts)
+
+    def fields(self) -> Fields:
+        done = self.done
+        told = Fields(
+            rules=self.rules,
+            stored=done.stored,
+            refused=done.refused,
+            unfinished=done.unfinished,
+            unanswered=done.unanswered,
+            bytes=done.bytes,
+            received_bytes=done.received,
+            seconds=round(self.seconds, 3),
+            rate=self.rate,
+            truncated=done.truncated,
+            mislabelled=done.mislabelled,
+            embedded_headers=done.headers,
+            odd_uids=done.odd_uids,
+            identical=done.identical,
+            versions=done.versions,
+            replaced=done.replaced,
+            kept=done.kept,
+        )
+        told.update(self.terms.fields())
+        told.update(self.who.fields())
+        return told
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes for people, in thousands: `5.2 MB`."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

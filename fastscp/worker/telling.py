@@ -1,0 +1,182 @@
+"""What the log hears of one association: who says what, at which level."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Unpack
+
+from fastscp.association.account import Account, Who
+from fastscp.association.negotiation import (
+    ABSTRACT_SYNTAX_NOT_SUPPORTED,
+    TRANSFER_SYNTAXES_NOT_SUPPORTED,
+)
+from fastscp.log import TRACE, Fields, caused, fields, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastscp.association.account import Ending, Terms
+    from fastscp.association.negotiation import Policy, Refusals, RefusedContext
+    from fastscp_ext import Tally
+
+__all__ = ["Telling"]
+
+log = logging.getLogger("fastscp.association")
+
+# So many lines of a kind the log shows from one address in an interval, where the few of the rest
+# are too few: refused instances, and associations that end without an instance.
+_SHOWN: Final = 20
+_FEW: Final = 5
+# How whoever only asks whether we are there may leave.
+_OF_A_CHECK: Final = frozenset({"released", "connection closed", "aborted by the peer"})
+
+
+class Telling:
+    """What the log hears of one association, or of a connection that becomes none.
+
+    association: its id, as in the journal. host, peer: the address, and that with the port.
+    names: of UIDs.
+
+    An association has one line at its end. What brought no instance is counted instead where one
+    address has many; each of the others has a line in the journal for each of its instances, which
+    is more.
+    """
+
+    def __init__(self, association: str, host: str, peer: str, names: Mapping[str, str]) -> None:
+        self._who = Who(association, peer)
+        self._host = host
+        self._names = names
+        self._is_over = False
+        # C-ECHOs answered.
+        self.echoes = 0
+
+    @property
+    def name(self) -> str:
+        """Whom its lines are about."""
+        return self._who.name
+
+    @property
+    def who(self) -> Who:
+        return self._who
+
+    def requested(self, calling_ae: str, called_ae: str) -> None:
+        """The request is there. AE titles as `title_text` gives them."""
+        self._who = replace(self._who, calling_ae=calling_ae, called_ae=called_ae)
+
+    def about(
+        self, kind: str = "", most: int = _FEW, **more: Unpack[Fields]
+    ) -> Mapping[str, object]:
+        """`extra` for a line about it.
+
+        kind: of what a peer can cause again and again, of which `most` are shown in an interval.
+        """
+        told = fields(self._who.fields(), more)
+        return {**told, **caused(kind, self._host, most)} if kind else told
+
+    # Its beginning -------------------------------------------------------------------------------
+
+    def associated(self, terms: Terms, notes: tuple[str, ...], *, is_check: bool) -> None:
+        """Data transfer begins. is_check: only Verification is possible."""
+        if notes:
+            log.info("%s: %s", self.name, "; ".join(notes), extra=self.about("odd request"))
+        log.log(
+            TRACE if is_check else logging.DEBUG,
+            "%s: associated with '%s', %s", self.name, shown(self._who.called_ae or ""),
+            terms.text(), extra=self.about(),
+        )  # fmt: skip
+
+    def contexts_refused(self, refused: Refusals, proposed: int, policy: Policy) -> None:
+        """Some of what the peer wants to send it cannot; name it."""
+        if not refused.count:
+            return
+        said = [self._of_refused(one, policy) for one in refused.shown.values()]
+        more = " and others" if refused.others else ""
+        log.warning(
+            "%s: %d of %d presentation contexts refused: %s%s",
+            self.name, refused.count, proposed, ", ".join(said), more,
+            extra=self.about(
+                "presentation contexts refused",
+                contexts_accepted=proposed - refused.count, contexts_proposed=proposed,
+                refused_classes=[self._named(uid) for uid in refused.shown],
+            ),
+        )  # fmt: skip
+
+    def _of_refused(self, one: RefusedContext, policy: Policy) -> str:
+        uid = one.abstract_syntax
+        if one.result == ABSTRACT_SYNTAX_NOT_SUPPORTED:
+            why = "not storage" if uid in policy.sop_classes.refused else "not in --sop-classes"
+        elif one.result == TRANSFER_SYNTAXES_NOT_SUPPORTED:
+            those = ", ".join(self._named(syntax) for syntax in one.transfer_syntaxes)
+            why = f"no transfer syntax in --transfer-syntaxes: {those or 'none proposed'}"
+        else:
+            why = "its id is even"
+        return f"{self._named(uid)} ({why})"
+
+    def _named(self, uid: str) -> str:
+        """A UID by its name; where it has none, as it came, escaped."""
+        return self._names.get(uid) or f"'{shown(uid)}'"
+
+    # Its course ----------------------------------------------------------------------------------
+
+    def echoed(self) -> None:
+        self.echoes += 1
+        log.log(TRACE, "%s: C-ECHO answered 0000", self.name, extra=self.about())
+
+    def instance_answered(self, instance: str, status: int, size: int, comment: str) -> None:
+        """instance: SOP Instance UID, as it came. size: bytes of its data set."""
+        uid = shown(instance)
+        code = f"{status:04X}"
+        if not status:
+            log.debug(
+                "%s: stored %s, %d bytes", self.name, uid, size,
+                extra=self.about(sop_instance_uid=uid, status=code, bytes=size),
+            )  # fmt: skip
+            return
+        log.warning(
+            "%s: instance %s answered %s (%s)", self.name, uid, code, comment,
+            extra=self.about(
+                "instance refused", _SHOWN, sop_instance_uid=uid, status=code, reason=comment
+            ),
+        )  # fmt: skip
+
+    # Its end -------------------------------------------------------------------------------------
+
+    def ended(
+        self,
+        ending: Ending | None,
+        rules: str | None,
+        terms: Terms,
+        done: Tally,
+        seconds: float,
+    ) -> bool:
+        """The line of its end, the first time; returns whether that was it.
+
+        ending: None where it was a bare connection: a probe, which is not worth a line. rules: the
+        name of the association's; None: it never was one.
+        """
+        if self._is_over:
+            return False
+        self._is_over = True
+        if ending is None:
+            log.log(TRACE, "%s: closed before a request", self.name, extra=self.about())
+            return True
+        kind = ending.kind
+        if rules is None:
+            level = logging.WARNING if kind == "rejected" else logging.INFO
+            extra = {**fields(self._who.fields(), ending.fields()), **caused(kind, self._host)}
+            log.log(level, "%s: %s", self.name, ending.text, extra=extra)
+            return True
+        account = Account(self._who, rules, terms, done, seconds)
+        is_check = self.echoes and not done.begun and kind in _OF_A_CHECK
+        extra = dict(fields(account.fields(), ending.fields()))
+        if not done.stored:
+            if kind == "released":
+                kind = "released without an instance"
+            extra.update(caused(kind, self._host, _SHOWN, (done.stored, done.refused)))
+        level = logging.WARNING if account.is_costly else logging.INFO
+        log.log(
+            logging.DEBUG if is_check else level,
+            "%s: %s; %s", self.name, ending.text, account.text(), extra=extra,
+        )  # fmt: skip
+        return True

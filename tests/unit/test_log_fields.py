@@ -1,0 +1,142 @@
+"""What lines tell as fields, and the priority that systemd's journal takes in front of each."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp import log
+from fastscp.log import FIELDS, TRACE, Fields, caused, fields, fields_table
+from fastscp.log.form import JsonFormatter, TextFormatter, priority
+from fastscp.log.handlers import Queued
+from fastscp.log.repeats import Repeats
+from tests.kit import Service
+from tests.unit.test_readme import README
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def record(text: str, extra: Mapping[str, object]) -> logging.LogRecord:
+    made = logging.LogRecord("fastscp.test", logging.WARNING, "", 0, text, (), None)
+    vars(made).update(extra)
+    return made
+
+
+def test_every_field_is_described_where_an_operator_looks() -> None:
+    assert set(FIELDS) == set(Fields.__annotations__)
+    assert fields_table() in README, "write what fastscp.log.fields_table() returns"
+
+
+def test_fields_of_several_and_of_a_line() -> None:
+    extra = {**fields({"peer": "10.0.0.1:104"}, {"ended": "released"}, stored=3), **caused("x")}
+    line = json.loads(JsonFormatter("main").format(record("done", extra)))
+    assert {name: line[name] for name in ("message", "peer", "ended", "stored")} == {
+        "message": "done", "peer": "10.0.0.1:104", "ended": "released", "stored": 3,
+    }  # fmt: skip
+    assert list(line)[:5] == ["time", "level", "role", "logger", "message"]
+    # In words it is the message that tells.
+    assert TextFormatter("main").format(record("done", extra)).endswith("WARNING main: done")
+
+
+def test_text_of_a_peer_in_a_field_is_escaped_and_cut() -> None:
+    extra = fields(called_ae="A\x1b[31m\u202e\ud800", refused_classes=["1.2\n", "x" * 1000])
+    text = JsonFormatter("main").format(record("x", extra))
+    assert text.isprintable()
+    line = json.loads(text)
+    assert line["called_ae"] == r"A\x1b[31m\u202e\ud800"
+    assert line["refused_classes"] == [r"1.2\n", "x" * 300 + "... (1000 characters)"]
+
+
+def test_what_is_counted_has_fields_too() -> None:
+    sink = io.StringIO()
+
+    def write(data: memoryview) -> int:
+        sink.write(bytes(data).decode())
+        return len(data)
+
+    handler = Queued(write, JsonFormatter("main"), Repeats())
+    root = logging.getLogger()
+    level, root.level = root.level, logging.INFO
+    try:
+        for _ in range(8):
+            extra = caused("released", "10.0.0.7", 2, (1, 2))
+            handler.handle(record("x", extra))
+        handler.flush()
+    finally:
+        root.level = level
+        handler.close()
+    last = json.loads(sink.getvalue().splitlines()[-1])
+    assert (last["lines_hidden"], last["peer"]) == (6, "10.0.0.7")
+    assert (last["stored"], last["refused"]) == (6, 12)
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [(TRACE, 7), (logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3),
+     (logging.CRITICAL, 2)],
+)  # fmt: skip
+def test_priorities(level: int, number: int) -> None:
+    assert priority(level) == number
+
+
+_SPEAKS = """
+import logging, sys
+from fastscp import log
+log.configure("main", form=sys.argv[1], queued=True)
+log.hold()
+logging.getLogger("fastscp.x").info("said")
+log.announce(["listening on 10.0.0.1:104"])
+try:
+    raise ValueError("a bug")
+except ValueError:
+    logging.getLogger("fastscp.x").exception("failed")
+log.flush()
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_each_line_has_its_priority_where_the_journal_reads(form: str, ours: bool) -> None:
+    """And nowhere else: the variable stays where somebody redirects stderr."""
+    reader, writer = os.pipe()
+    try:
+        found = os.fstat(writer)
+        stream = f"{found.st_dev}:{found.st_ino if ours else found.st_ino + 1}"
+        environment = {**Service.environment(), "JOURNAL_STREAM": stream}
+        subprocess.run(
+            [sys.executable, "-c", _SPEAKS, form], env=environment, stderr=writer, timeout=60,
+            check=True,
+        )  # fmt: skip
+        lines = os.read(reader, 1 << 16).decode().splitlines()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    # The contract of this one: plain text, always.
+    assert lines.pop(0) == "listening on 10.0.0.1:104"
+    text = "\n".join(lines)
+    assert "said" in text
+    assert "a bug" in text
+    marks = [line[:3] for line in lines]
+    if not ours:
+        assert not {"<6>", "<3>"} & set(marks)
+        return
+    failed = next(n for n, line in enumerate(lines) if "failed" in line)
+    assert set(marks[:failed]) == {"<6>"}
+    # Those of the traceback, too.
+    assert set(marks[failed:]) == {"<3>"}
+    if form == "json":
+        assert all(json.loads(line[3:])["message"] for line in lines)
+
+
+def test_a_variable_that_is_none_is_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", ":", "1", "1:2:3", "x:y"):
+        monkeypatch.setenv("JOURNAL_STREAM", value)
+        assert not log.handlers._journal_reads()
