@@ -407,7 +407,13 @@ class Dispatch:
                     log.warning(
                         "worker %d is silent; %s:%d goes on",
                         target.worker.number, connection.host, connection.port,
-                        extra=caused("taken back from a silent worker", connection.host),
+                        extra={
+                            **caused("taken back from a silent worker", connection.host),
+                            **fields(
+                                peer=f"{connection.host}:{connection.port}",
+                                worker=target.worker.number,
+                            ),
+                        },
                     )  # fmt: skip
                     self._take_back(target, number)
 

@@ -266,7 +266,10 @@ class Jobs:
             "cannot %s (%s): %s; answered A700; %s",
             step, self._shown(path), _WORDS.get(error_no) or os.strerror(error_no),
             _ADVICE.get(error_no, "check the store's file system"),
-            extra=caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
+            extra={
+                **caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
+                **fields(status="A700", reason=os.strerror(error_no), worker=self._setup.worker),
+            },
         )  # fmt: skip
 
     def refused(self, folder: str, error_no: int, lasting: bool, everything: bool) -> None:

@@ -45,16 +45,13 @@ class Telling:
 
     def __init__(self, association: str, host: str, peer: str, names: Mapping[str, str]) -> None:
         self._who = Who(association, peer)
+        # What its lines begin with.
+        self.name = self._who.name
         self._host = host
         self._names = names
         self._is_over = False
         # C-ECHOs answered.
         self.echoes = 0
-
-    @property
-    def name(self) -> str:
-        """Whom its lines are about."""
-        return self._who.name
 
     @property
     def who(self) -> Who:
@@ -63,6 +60,7 @@ class Telling:
     def requested(self, calling_ae: str, called_ae: str) -> None:
         """The request is there. AE titles as `title_text` gives them."""
         self._who = replace(self._who, calling_ae=calling_ae, called_ae=called_ae)
+        self.name = self._who.name
 
     def about(
         self, kind: str = "", most: int = _FEW, **more: Unpack[Fields]

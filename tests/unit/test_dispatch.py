@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import random
 import socket
+import struct
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.association.account import Terms
 from fastscp.main import dispatch as module
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.dispatch import Dispatch
@@ -36,6 +39,7 @@ from fastscp.messages.worker import (
     Verdict,
 )
 from fastscp_ext import Shared
+from tests.block import regions
 from tests.kit import associate_rq, reject
 
 if TYPE_CHECKING:
@@ -245,6 +249,46 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     assert played.dispatch.left(first) == 0
     assert (played.admission.admitted, played.admission.load(0)) == (1, 1)
     assert one.closed is False
+
+
+def _tell(shared: Shared, slot: int) -> None:
+    """Note that the end of the association in a slot is in the log, as its worker does."""
+    at = regions(shared.fd)["tallies"][0] + (slot * 16 + 14) * 8
+    os.pwrite(shared.fd, struct.pack("=Q", 1), at)
+
+
+def test_main_tells_of_associations_whose_worker_died(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: not of those that their worker has told of, nor of those that are over or were none."""
+    played.admission._tallies = played.shared.tallies
+    worker, end = played.worker(0)
+    for n in range(5):
+        played.connect(f"10.0.0.{n}")
+    for offer in offers(end):
+        played.dispatch.heard(worker, Taken(offer.number))
+        if offer.number < 5:
+            played.dispatch.heard(worker, Ask(offer.number, "CT", "ROUTER", Terms(1, 2)))
+    played.dispatch.heard(worker, Over(2))
+    _tell(played.shared, 2)
+    caplog.clear()
+    assert played.dispatch.left(worker) == 3
+    told = [one.getMessage().partition("; ")[0] for one in caplog.records]
+    assert told == [
+        f"run.{n} CT@10.0.0.{n - 1}:104: lost with its worker: worker 0 ended" for n in (1, 4)
+    ]
+    assert "called 'ROUTER', rules default, 1 of 2 presentation contexts" in caplog.text
+    assert {one.levelno for one in caplog.records} == {logging.WARNING}
+
+
+def test_rejections_are_counted(played: Played) -> None:
+    worker, end = played.worker(0)
+    played.connect()
+    offers(end)
+    played.dispatch.heard(worker, Taken(1))
+    played.dispatch.heard(worker, Gone(1, rejected=True))
+    played.dispatch.heard(worker, Gone(2))
+    assert played.dispatch.rejected == 1
 
 
 def test_a_worker_that_leaves_gets_no_more(
