@@ -239,7 +239,7 @@ def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
         await loop.sock_sendall(peers[1], data[:400])
         while played.worker._associations[1].idle_since:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.001)
-        later = played.worker._associations[2].idle_since
+        later = played.worker._associations[3].idle_since
         while played.worker._associations[2].idle_since <= later:
             await loop.sock_sendall(peers[2], echo(1))
             assert (await loop.sock_recv(peers[2], 4096))[0] == 4
