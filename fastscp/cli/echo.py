@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "echo", "run_echo"]
 
+# Characters of a text of the peer that are shown: as many as a UID may have.
+_SHOWN: Final = 64
+# How much later than the first step that waits for too long all of them together do.
+_GRACE_S: Final = 0.2
+
 
 def echo(
     peer: Annotated[str, Parameter(name="HOST:PORT", help="Who to ask.")],
@@ -60,6 +66,8 @@ def echo(
     """
     host, port = read_value("HOST:PORT", peer, PEER)
     log.configure("echo", ("warning", "debug", "trace")[min(verbose, 2)])
+    # What the event loop says of itself at level debug helps nobody.
+    logging.getLogger("asyncio").setLevel(logging.INFO)
     from fastscp.cli.security import tls_context
 
     answer = run_echo(
@@ -90,7 +98,7 @@ class Answer:
 
     def __str__(self) -> str:
         name = self.implementation_version_name
-        who = f" ({log.printable(name)})" if name else ""
+        who = f" ({log.shown(name, _SHOWN)})" if name else ""
         return f"{self.peer}{who}: {self.response} in {self.milliseconds:.1f} ms"
 
     def as_json(self) -> dict[str, object]:
@@ -99,10 +107,14 @@ class Answer:
             "peer": self.peer,
             "status": f"{self.response.status:04X}",
             "meaning": self.response.meaning,
-            "implementation_class_uid": self.implementation_class_uid,
-            "implementation_version_name": self.implementation_version_name,
+            "implementation_class_uid": _shown(self.implementation_class_uid),
+            "implementation_version_name": _shown(self.implementation_version_name),
             "milliseconds": round(self.milliseconds, 3),
         }
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else log.shown(text, _SHOWN)
 
 
 def run_echo(
@@ -123,6 +135,7 @@ def run_echo(
     import time
 
     from fastscp.scu import PeerTimeout, Timeouts, associate
+    from fastscp.scu.pdulog import PDULog
     from fastscp.status import StatusClass
 
     async def ask() -> Answer:
@@ -133,11 +146,12 @@ def run_echo(
             called_ae=called_ae,
             calling_ae=calling_ae,
             max_pdu_length=max_pdu_length,
-            # One limit for all: the outer one.
+            # Whichever ends first says what was waited for; the outer limit is one for all.
             timeouts=Timeouts(
                 connect=timeout_s, associate=timeout_s, send=timeout_s, response=timeout_s,
                 release=timeout_s,
             ),
+            on_pdu=PDULog("association 1").saw if PDULog.wanted() else None,
             tls=tls,
         )  # fmt: skip
         async with association:
@@ -154,7 +168,7 @@ def run_echo(
 
     async def within() -> Answer:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s + _GRACE_S):
                 return await ask()
         except TimeoutError:
             raise PeerTimeout("complete the exchange", timeout_s) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["send"]
 
+# Reasons of failures in the summary for people.
+_REASONS_SHOWN: Final = 10
 # Read at a time from a list of paths. No path is longer.
 _PATH_MOST: Final = 1 << 13
 _PRIORITY: Final = Choice(("low", "medium", "high"))
@@ -150,7 +153,9 @@ def send(
     if quiet and verbose:
         raise ConfigError("-v", "contradicts -q; give one of them")
     allowed = read_value("--timeout", timeout, TIMEOUT)
-    log.configure("send", "error" if quiet else ("warning", "info", "debug")[min(verbose, 2)])
+    log.configure("send", "error" if quiet else ("warning", "debug", "trace")[min(verbose, 2)])
+    # What the event loop says of itself at level debug helps nobody.
+    logging.getLogger("asyncio").setLevel(logging.INFO)
     from fastscp.cli.security import tls_context, user_identity
     from fastscp.cli.send_run import plan_send, run_send
     from fastscp.scu import Priority, Timeouts
@@ -281,5 +286,9 @@ def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
     ]
     if summary.interrupted:
         rows.append(("interrupted", f"{summary.left} instances that were found were not sent"))
-    rows += [(f"  {count} x", reason) for reason, count in summary.reasons.most_common(10)]
+    top, further, theirs = summary.top_reasons(_REASONS_SHOWN)
+    rows += [(f"  {count} x", reason) for reason, count in top]
+    if further:
+        kept = "" if not summary.unlisted else "at least "
+        rows.append((f"  {theirs} x", f"and {kept}{further} more reason{'s' * (further > 1)}"))
     return rows

@@ -39,14 +39,10 @@ def cut(text: str, most: int) -> str:
 def in_json(name: str) -> str:
     """A file's name, or a text with one in it, with `\\xXX` for what is not UTF-8.
 
-    JSON has no place for that. Backslashes of a name that needs an escape are doubled, so that no
-    two such names look alike.
+    JSON has no place for that. Every backslash of a name is doubled, so that no two names look
+    alike, and each can be told from what is written.
     """
-    raw = os.fsencode(name)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def escape(text: str) -> str:

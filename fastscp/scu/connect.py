@@ -8,7 +8,6 @@ async with await associate("pacs", 104, [(CT, [EXPLICIT])], called_ae="PACS") as
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from fastscp import uids
@@ -16,6 +15,7 @@ from fastscp.scu.association import Association
 from fastscp.scu.contexts import MAX_CONTEXTS
 from fastscp.scu.errors import ConnectionFailed, PeerError, PeerTimeout, ProtocolViolation
 from fastscp.scu.link import Link, SeenPDU
+from fastscp.scu.strangers import handshake_words, silence_words
 from fastscp.scu.timeouts import Timeouts
 from fastscp_ext import (
     AssociateAC,
@@ -148,20 +148,25 @@ async def _connect(
 ) -> Link:
     peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     loop = asyncio.get_running_loop()
+    connected = False
+
+    def made() -> Link:
+        nonlocal connected
+        connected = True
+        return make()
+
     try:
         async with asyncio.timeout(timeout_s):
             _transport, link = await loop.create_connection(
-                make, host, port, ssl=tls, server_hostname=host if tls is not None else None
+                made, host, port, ssl=tls, server_hostname=host if tls is not None else None
             )
     except TimeoutError:
-        raise ConnectionFailed(peer, f"no answer within {timeout_s:g} s") from None
+        why = silence_words(timeout_s, tls=tls is not None, connected=connected)
+        raise ConnectionFailed(peer, why) from None
     except OSError as error:
         # ssl.SSLError is an OSError too; its text says what did not agree.
-        # The error that asyncio makes of a refused connection has no words, only the number.
-        # Resolvers and TLS have words, and numbers of their own.
-        plain = type(error).__module__ == "builtins" and error.errno is not None
-        why = os.strerror(error.errno or 0) if plain else error.strerror or str(error)
-        raise ConnectionFailed(peer, why, transient=plain) from None
+        why, transient = handshake_words(error, host, connected=connected)
+        raise ConnectionFailed(peer, why, transient=transient) from None
     return link
 
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 import zstandard
 
-from fastscp.log import printable
+from fastscp.log import shown
 from fastscp.scu.errors import UnusableInstance
 from fastscp.store.compress import is_compressed, part10_of, part10_size
 from fastscp.uids import LONGEST_UID
@@ -209,7 +209,7 @@ def _judged(head: tuple[str, str, str, int, bool], total: int, modified_ns: int)
         # These two go into a presentation context, which holds nothing but UIDs.
         for uid, what in zip(pair, ("SOP Class", "Transfer Syntax"), strict=True):
             if uid_grade(uid) < UID_USABLE:
-                raise UnusableInstance(f"its {what} UID is none: '{printable(uid)}'")
+                raise UnusableInstance(f"its {what} UID is none: '{shown(uid)}'")
         if len(_good) < _MOST_GOOD:
             _good.add(pair)
     if offset >= total:

@@ -26,6 +26,7 @@ from fastscp.scu.errors import (
     PeerTimeout,
     ProtocolViolation,
 )
+from fastscp.scu.strangers import lost_words, stranger_words
 from fastscp_ext import (
     PDU,
     Abort,
@@ -140,6 +141,8 @@ class Link(asyncio.Protocol):
                     if self.state in (State.STA6, State.STA7):
                         self._on_command(context_id, command)
                 case ("error", _, int(reason), str(text)):
+                    if self.state is State.STA5:
+                        text = stranger_words(data) or text
                     self._act(self._machine.handle(Event.EVT19), Event.EVT19, reason, text)
             if self.state in (State.STA1, State.STA13):
                 return
@@ -153,7 +156,9 @@ class Link(asyncio.Protocol):
                 State.STA5: "before the association was answered",
                 State.STA7: "before the release was confirmed",
             }.get(before, "without a word")
-            self._fail(ConnectionLost(when, str(error or "")))
+            tls = self.transport.get_extra_info("ssl_object") is not None
+            answered = before is not State.STA5
+            self._fail(ConnectionLost(when, lost_words(error, tls=tls, answered=answered)))
         self._writable.set()
         if self._relay is not None:
             self._relay.transport.close()
@@ -257,6 +262,10 @@ class Link(asyncio.Protocol):
         except TimeoutError:
             self.transport.abort()
             await self.ended.wait()
+        except asyncio.CancelledError:
+            # Whoever does not wait for the peer leaves nothing open either.
+            self.transport.abort()
+            raise
 
     # PDUs and actions ----------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from fastscp import status as codes
-from fastscp.log import printable
+from fastscp.log import shown
 from fastscp.status import StatusClass
 
 if TYPE_CHECKING:
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from fastscp_ext import CommandSet
 
-__all__ = ["Response"]
+__all__ = ["COMMENT_SHOWN", "Response"]
+
+# Characters of an Error Comment (LO, PS3.5 6.2), and tags, that are shown: a peer may send 64 KiB.
+COMMENT_SHOWN: Final = 64
+_TAGS_SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,11 @@ class Response:
     def __str__(self) -> str:
         parts = [codes.describe(self.status)]
         if self.error_comment:
-            parts.append(f"'{printable(self.error_comment)}'")
+            parts.append(f"'{shown(self.error_comment, COMMENT_SHOWN)}'")
         if self.error_id is not None:
             parts.append(f"error id {self.error_id}")
-        parts += [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in self.offending_elements]
+        tags = self.offending_elements
+        parts += [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in tags[:_TAGS_SHOWN]]
+        if len(tags) > _TAGS_SHOWN:
+            parts.append(f"and {len(tags) - _TAGS_SHOWN} more elements")
         return ", ".join(parts)

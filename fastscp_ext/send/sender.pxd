@@ -41,6 +41,12 @@ cdef class Sender:
     cdef Framer framer
     cdef uint8_t* received      # owned
     cdef Cursor unread          # of `received`
+    cdef object on_pdu          # told of each P-DATA-TF; None: nobody is
+    cdef bint tracing
+    cdef bint coming            # a P-DATA-TF of the peer has begun and was not told of
+    cdef uint32_t coming_length
+    cdef uint32_t coming_data   # bytes of data sets in it so far
+    cdef list coming_messages   # (message id, command field, status) of the commands in it
     cdef End end
     cdef int errno_of_end
     cdef str text
@@ -52,6 +58,7 @@ cdef class Sender:
     # What goes out
     cdef Py_ssize_t _run(self, Job* job) noexcept nogil
     cdef void _send(self, Job* job) noexcept nogil
+    cdef int _push_staged(self, const Job* job) noexcept nogil
     cdef int _push(self, const uint8_t* data, uint32_t size) noexcept nogil
     # What comes in
     cdef void _settle(self, uint32_t most, bint whole) noexcept nogil
@@ -62,3 +69,8 @@ cdef class Sender:
     cdef int _parse(self) noexcept nogil
     cdef void _command(self) noexcept nogil
     cdef void _done(self, Job* job) noexcept nogil
+    # What is told of the PDUs, where somebody asks
+    cdef int _push_each(self, const Job* job) noexcept nogil
+    cdef void _tell_sent(self, const Job* job, Cursor pdu) noexcept
+    cdef void _trace_frame(self, int kind) noexcept
+    cdef void _tell_received(self) noexcept

@@ -1,5 +1,6 @@
 """Instances from files to a socket, and the responses to them."""
 
+from collections.abc import Callable
 from typing import Generic, Literal, TypeVar, final
 
 from fastscp_ext.send.parcel import Parcel
@@ -17,7 +18,11 @@ class Sender(Generic[_T]):
     our data. response_timeout_s: while we have to wait for a response; the receive time-out of a
     blocking descriptor is set to it. Nothing else that the peer sends renews either of them; a peer
     that trickles bytes may stretch the latter to its double. `run` and `finish` block, without the
-    interpreter's lock; one thread at a time.
+    interpreter's lock; one thread at a time. on_pdu: called with each P-DATA-TF sent and received,
+    in the sender's thread: whether it was sent; bytes of its body; context id and message control
+    header of its last PDV; bytes of data sets in it; and (message id, Command Field, status) of the
+    message it is of, or of each command set that ends in it, -1 for what is not known. It costs a
+    call of the system and of the interpreter for each PDU.
     Source: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
     """
 
@@ -28,6 +33,8 @@ class Sender(Generic[_T]):
         window: int,
         send_timeout_s: float,
         response_timeout_s: float,
+        on_pdu: Callable[[bool, int, int, int, int, list[tuple[int, int, int]]], object]
+        | None = None,
     ) -> Sender[_T]: ...
     @property
     def end(

@@ -6,7 +6,8 @@ free (`stage`), so the bytes of a data set are copied once by the kernel in, onc
 by nobody. While the peer works on one message, the next file is opened and the first of it staged.
 The interpreter is met once for a batch: what is needed of a parcel is its `Job`, plain memory that
 lives as long as the parcel, and those are kept in `held` until their outcome is fetched. The caller
-decides what follows from statuses and the end of the association.
+decides what follows from statuses and the end of the association. Where somebody wants to be told
+of each PDU, they go out one by one, and the interpreter is met for each.
 Sources: PS3.8 9.3.5, Annex E; PS3.7 9.3.1.
 """
 
@@ -27,12 +28,22 @@ from fastscp_ext.send.stage cimport (
     stage_open,
     stage_shut,
 )
-from fastscp_ext.wire.cursor cimport cursor_over
+from fastscp_ext.wire.command cimport (
+    CMD_HAS_COMMAND_FIELD,
+    CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO,
+    CMD_HAS_STATUS,
+    CommandScan,
+    scan_command,
+)
+from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_u8, take_u32_be
 from fastscp_ext.wire.framing cimport (
     FRAME_COMMAND,
+    FRAME_DATA,
     FRAME_ERROR,
+    FRAME_HEADER,
     FRAME_MORE,
     FRAME_PDU,
+    PDU_P_DATA_TF,
     Framer,
     complaint_text,
     framer_begin,
@@ -92,6 +103,7 @@ cdef enum:
     C_STORE_RQ = 0x0001
     NO_DATA_SET = 0x0101
     CLOCK_CAP_MS = 0x7FFFFFFF
+    MOST_TOLD = 16              # commands of one PDU
 
 _ENDS = {
     GOING: "",
@@ -161,6 +173,7 @@ cdef class Sender:
         uint32_t window,
         double send_timeout_s,
         double response_timeout_s,
+        object on_pdu=None,
     ):
         cdef timeval wait
         framer_begin(&self.framer, PDATA_CAP)
@@ -184,6 +197,9 @@ cdef class Sender:
         wait.tv_usec = self.response_timeout_ms % 1000 * 1000 or 1
         if self.blocking and setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0:
             raise OSError(errno, "SO_RCVTIMEO")
+        self.on_pdu = on_pdu
+        self.tracing = on_pdu is not None
+        self.coming_messages = []
         self.held = {}
         self.text = ""
         self.pdu = b""
@@ -319,7 +335,7 @@ cdef class Sender:
         stage_number(&self.stage, _outstanding_enter(&self.due, job))
         job.began = _now()
         self.mid_message = True
-        while self._push(self.stage.bytes, self.stage.used) == 0:
+        while self._push_staged(job) == 0:
             if self.stage.file_at == job.size:
                 self.mid_message = False
                 break
@@ -329,6 +345,12 @@ cdef class Sender:
                 self.errno_of_end = job.error = problem
                 break
         stage_shut(&self.stage)
+
+    cdef int _push_staged(self, const Job* job) noexcept nogil:
+        # Send what is staged. Non-zero: it ended.
+        if self.tracing:
+            return self._push_each(job)
+        return self._push(self.stage.bytes, self.stage.used)
 
     cdef int _push(self, const uint8_t* data, uint32_t size) noexcept nogil:
         # Send it all; takes responses in while the peer takes nothing. Non-zero: it ended.
@@ -417,6 +439,9 @@ cdef class Sender:
         cdef int now = 1
         while True:
             kind = framer_next(&self.framer, &self.unread)
+            if self.tracing:
+                with gil:
+                    self._trace_frame(kind)
             if kind == FRAME_MORE:
                 if self._mid_pdu():
                     # The rest may be waiting for our acknowledgement (Nagle's algorithm there), and
@@ -465,3 +490,69 @@ cdef class Sender:
         self.answered += 1
         self._done(job)
         framer_expect(f, answer.scan.data_set_type != NO_DATA_SET)
+
+    cdef int _push_each(self, const Job* job) noexcept nogil:
+        # `_push` of what is staged, a PDU at a time; each is told of once it is out.
+        cdef Cursor left = cursor_over(self.stage.bytes, self.stage.used)
+        cdef Cursor pdu
+        cdef uint32_t length = 0
+        while left.left:
+            pdu = left
+            skip(&left, 2)
+            take_u32_be(&left, &length)
+            skip(&left, length)
+            pdu.left -= left.left
+            if self._push(pdu.at, pdu.left) != 0:
+                return 1
+            with gil:
+                self._tell_sent(job, pdu)
+        return 0
+
+    cdef void _tell_sent(self, const Job* job, Cursor pdu) noexcept:
+        # pdu: one of ours, with its only PDV.
+        cdef uint32_t length = 0
+        cdef uint32_t size = 0
+        cdef uint8_t context_id = 0
+        cdef uint8_t control = 0
+        skip(&pdu, 2)
+        take_u32_be(&pdu, &length)
+        take_u32_be(&pdu, &size)
+        take_u8(&pdu, &context_id)
+        take_u8(&pdu, &control)
+        self.on_pdu(
+            True, length, context_id, control, 0 if control & 1 else size - 2,
+            [(job.message_id, C_STORE_RQ, -1)])
+
+    cdef void _trace_frame(self, int kind) noexcept:
+        # Note what is in the P-DATA-TF that comes, and tell of it once it is whole.
+        cdef CommandScan scan
+        cdef uint32_t usable
+        cdef Framer* f = &self.framer
+        if kind == FRAME_HEADER:
+            if self.coming:
+                self._tell_received()
+            self.coming = f.pdu_type == PDU_P_DATA_TF
+            self.coming_length = f.pdu_length
+        elif kind == FRAME_COMMAND and len(self.coming_messages) < MOST_TOLD:
+            scan_command(f.command, f.command_size, &scan)
+            usable = scan.present & ~scan.unusable
+            self.coming_messages.append((
+                scan.message_id_being_responded_to
+                if usable & CMD_HAS_MESSAGE_ID_BEING_RESPONDED_TO else -1,
+                scan.command_field if usable & CMD_HAS_COMMAND_FIELD else -1,
+                scan.status if usable & CMD_HAS_STATUS else -1,
+            ))
+        elif kind == FRAME_DATA:
+            self.coming_data += f.data.left
+        if self.coming and kind != FRAME_ERROR and f.pdu_left == 0 and not f.in_pdv:
+            self._tell_received()
+
+    cdef void _tell_received(self) noexcept:
+        cdef list messages = self.coming_messages
+        cdef uint32_t data_bytes = self.coming_data
+        self.coming = False
+        self.coming_data = 0
+        self.coming_messages = []
+        self.on_pdu(
+            False, self.coming_length, self.framer.context_id, self.framer.control, data_bytes,
+            messages)

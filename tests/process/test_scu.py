@@ -396,7 +396,7 @@ def _broken_answer(connection: Connection) -> None:
         (_closes_before, ConnectionLost, "before the association was answered"),
         (_resets_before, ConnectionLost, "before the association was answered"),
         (_silent, PeerTimeout, "answer the association request within 0.3 s"),
-        (_speaks_http, ProtocolViolation, "unrecognized PDU type"),
+        (_speaks_http, ProtocolViolation, "it answered with HTTP: this is no DICOM port"),
         (_answers_with_data, ProtocolViolation, "unexpected P-DATA-TF"),
         (_broken_answer, ProtocolViolation, "broke the protocol"),
     ],
@@ -1033,7 +1033,7 @@ def test_send_to_bad_peers(
         (_rejects, "local limit exceeded"),
         (_closes_before, "before the association was answered"),
         (_silent, "answer the association request within 0.3 s"),
-        (_speaks_http, "unrecognized PDU type"),
+        (_speaks_http, "this is no DICOM port"),
     ],
 )
 def test_send_without_an_association(
@@ -1569,6 +1569,69 @@ def test_summary_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert rows[0].split() == ["stored", "1"]
     assert rows[1].split() == ["failed", "1"]
     assert rows[-1].split(maxsplit=2) == ["1", "x", "A900 data set does not match SOP class"]
+
+
+def test_each_pdu_in_the_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With -vv: what it is, and nothing of the data; with -v none of them."""
+    write_files(tmp_path / "in", 2, pixels=20_000)
+
+    def script(connection: Connection) -> list[Message]:
+        connection.accept()
+        first = connection.read_message()
+        assert first is not None
+        connection.respond(first, 0xC000, split=40, e0902="\x1b no")
+        return connection.serve()
+
+    with Scp(script, serving()) as scp:
+        assert cli.main(["send", scp.address, str(tmp_path / "in"), "-vv"]) == 1
+        lines = [
+            line.partition("send: association 1: ")[2]
+            for line in capsys.readouterr().err.splitlines() if " TRACE " in line
+        ]  # fmt: skip
+        assert cli.main(["send", scp.address, str(tmp_path / "in"), "-v"]) == 0
+        assert "P-DATA-TF" not in capsys.readouterr().err
+    sent = [line for line in lines if line.startswith("sent P-DATA-TF")]
+    # The command, and the data set in fragments of what the peer takes.
+    context = "presentation context 1, C-STORE-RQ"
+    size = len(data_set(sop=f"{SOP}.1", pixels=20_000))
+    assert sent[0] == f"sent P-DATA-TF, length 114, {context} 1, last fragment"
+    assert sent[1] == f"sent P-DATA-TF, length 16384, {context} 1, 16378 bytes of its data set"
+    assert sent[2].endswith(f", {context} 1, {size - 16378} bytes of its data set, last fragment")
+    assert len(sent) == 6
+    assert lines[0].startswith("sent A-ASSOCIATE-RQ, length ")
+    assert "FASTSCP calls ANY-SCP, contexts 1" in lines[0]
+    assert "1 of 1 contexts accepted, maximum length 16384" in lines[1]
+    received = [line for line in lines if line.startswith("received P-DATA-TF")]
+    part = "received P-DATA-TF, length 46, presentation context 1, part of a command set"
+    assert received[0] == part
+    failed = "C-STORE-RSP 1 with C000 cannot understand, last fragment"
+    assert any(line.endswith(f"presentation context 1, {failed}") for line in received)
+    assert received[-1].endswith("C-STORE-RSP 2 with 0000 success, last fragment")
+    assert lines[-2:] == ["sent A-RELEASE-RQ, length 4", "received A-RELEASE-RP, length 4"]
+
+
+def test_a_new_reason_for_every_instance(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of 64 KiB each, with terminal sequences in it: a few short lines."""
+    write_files(tmp_path / "in", 60)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        while (got := connection.read_message()) is not None:
+            connection.respond(got, 0xC000, e0902=f"\x1b[2J{got.id}".encode() + b"x\x9b" * 30000)
+
+    with Scp(script) as scp:
+        report = tmp_path / "report"
+        arguments = ["send", scp.address, str(tmp_path / "in"), "--report", str(report)]
+        assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert len(captured.err) + len(captured.out) < 10_000
+    assert report.stat().st_size < 60 * 600
+    rows = captured.out.splitlines()
+    assert rows[-1].split(maxsplit=2) == ["50", "x", "and 50 more reasons"]
+    for text in (captured.err, captured.out, report.read_text()):
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_printable(value: bytes | str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (b"a\\b", "a\\b"),
+        (b"a\\b", r"a\\b"),
         (b"a\xff", r"a\xff"),
-        (rb"a\xff", r"a\xff"),
+        (rb"a\xff", r"a\\xff"),
         (b"a\\\xff", r"a\\\xff"),
         ("ü\n".encode(), "ü\n"),
     ],

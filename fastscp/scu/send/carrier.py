@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from fastscp.scu.association import Association
+    from fastscp.scu.pdulog import PDULog
     from fastscp.scu.send.files import File
     from fastscp.scu.send.group import FileParcel, Group
     from fastscp.scu.send.news import News
@@ -68,7 +69,7 @@ class End(NamedTuple):
 class Carrier:
     """Sends from a group over an association that has just been established.
 
-    pool: has a thread for every association.
+    pool: has a thread for every association. pdus: gets a line for each P-DATA-TF, if it is there.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Carrier:
         outcomes: Outcomes,
         news: News,
         pool: Executor,
+        pdus: PDULog | None = None,
     ) -> None:
         self._association = association
         self._group = group
@@ -89,6 +91,7 @@ class Carrier:
         self._outcomes = outcomes
         self._news = news
         self._pool = pool
+        self._pdus = pdus
         self._sender: Sender[File] | None = None
         self._counted = 0
 
@@ -127,6 +130,7 @@ class Carrier:
                 self._association.window,
                 self._timeouts.send,
                 self._timeouts.response,
+                None if self._pdus is None else self._pdus.saw_data,
             )
             self._sender = sender
             await self._batches(sender, batch)

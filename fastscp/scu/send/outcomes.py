@@ -14,9 +14,9 @@ import msgspec
 
 from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.log import in_json, printable
+from fastscp.log import escape, in_json, printable, shown
 from fastscp.scu.errors import ContextRefused, PeerError
-from fastscp.scu.response import Response
+from fastscp.scu.response import COMMENT_SHOWN, Response
 from fastscp.status import StatusClass
 from fastscp_ext import decode_command
 
@@ -37,6 +37,9 @@ INTERRUPTED: Final = "interrupted"
 
 # Failures named one by one; the rest is in the counts, and in the report.
 _SHOWN: Final = 20
+# Different reasons that are kept, and Offending Elements of a line: a peer may make any number.
+_REASONS: Final = 1000
+_TAGS: Final = 64
 
 
 @dataclass(slots=True)
@@ -95,7 +98,7 @@ class Outcome:
         """As the report has it."""
         line: dict[str, Any] = {
             "path": in_json(self.path),
-            "sop_instance_uid": self.sop_instance,
+            "sop_instance_uid": printable(self.sop_instance),
             "outcome": self.kind,
             "status": None if self.status is None else f"{self.status:04X}",
             "meaning": None if self.status is None else codes.describe(self.status)[5:],
@@ -108,12 +111,13 @@ class Outcome:
         if self.response is not None:
             answer = self.response
             if answer.error_comment is not None:
-                line["error_comment"] = answer.error_comment
+                line["error_comment"] = shown(answer.error_comment, COMMENT_SHOWN)
             if answer.error_id is not None:
                 line["error_id"] = answer.error_id
             if answer.offending_elements:
                 line["offending_elements"] = [
-                    f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in answer.offending_elements
+                    f"{tag >> 16:04X},{tag & 0xFFFF:04X}"
+                    for tag in answer.offending_elements[:_TAGS]
                 ]
         return line
 
@@ -154,7 +158,8 @@ class Report:
 class Summary:
     """The counts of a run. report: for a line per instance, or None.
 
-    left: found, and not begun when the run was interrupted.
+    left: found, and not begun when the run was interrupted. reasons: instances that failed, or were
+    stored with a warning, by reason, up to a number of different ones; `unlisted` have others.
     """
 
     report: Report | None = None
@@ -170,7 +175,7 @@ class Summary:
     left: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    shown: list[str] = field(default_factory=list)
+    unlisted: int = 0
 
     @property
     def ok(self) -> bool:
@@ -201,10 +206,11 @@ class Summary:
         else:
             self.failed += 1
         if kind != "success":
-            self.reasons[outcome.reason] += 1
+            self._note_reason(outcome.reason)
             count = self.warned if kind == "warning" else self.failed
             if count <= _SHOWN:
-                said = f"{outcome.path}: {outcome.reason}"
+                # A reason quotes others in escapes; to escape these again would double them.
+                said = f"{printable(outcome.path)}: {escape(outcome.reason)}"
             elif count == _SHOWN + 1:
                 said = f"further {kind}s are counted, and named in the report only"
         if outcome.status:
@@ -213,8 +219,24 @@ class Summary:
             self.report.write(outcome.line())
         return said
 
+    def _note_reason(self, reason: str) -> None:
+        if reason in self.reasons or len(self.reasons) < _REASONS:
+            self.reasons[reason] += 1
+        else:
+            self.unlisted += 1
+
+    def top_reasons(self, most: int) -> tuple[list[tuple[str, int]], int, int]:
+        """The reasons of most instances with their counts; and of how many others how many have.
+
+        Of reasons that were not kept nobody knows how different they are: they count as one.
+        """
+        top = self.reasons.most_common(most)
+        others = self.reasons.total() + self.unlisted - sum(count for _, count in top)
+        return top, len(self.reasons) - len(top) + bool(self.unlisted), others
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
+        top, further, theirs = self.top_reasons(_SHOWN)
         return {
             "instances": self.stored + self.warned + self.failed,
             "stored": self.stored,
@@ -229,7 +251,8 @@ class Summary:
             "not_sent": self.left,
             "statuses": {f"{status:04X}": n for status, n in sorted(self.statuses.items())}
             | ({"0000": self.stored} if self.stored else {}),
-            "reasons": dict(self.reasons.most_common(_SHOWN)),
+            "reasons": dict(top),
+            "further_reasons": {"reasons": further, "instances": theirs},
         }
 
 
@@ -261,7 +284,8 @@ class Outcomes:
 
     def lose(self, file: File, parcel: FileParcel | None, why: PeerError) -> None:
         """Count an instance that no association can be had for; `say_lost` says how many."""
-        self.summary.add(Outcome.of(*file, parcel, str(why)))
+        tried = parcel is not None and parcel.attempts
+        self.summary.add(Outcome.of(*file, parcel, str(why) if tried else f"not tried: {why}"))
         self._lost[str(why)] += 1
 
     def refuse(self, parcel: FileParcel, context: Context) -> None:
@@ -282,7 +306,7 @@ class Outcomes:
     def _add(self, outcome: Outcome) -> None:
         said = self.summary.add(outcome)
         if said is not None:
-            self._say(printable(said))
+            self._say(said)
 
 
 def file_error(parcel: FileParcel) -> str:

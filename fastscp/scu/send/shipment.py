@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from fastscp.log import printable
 from fastscp.scu.connect import associate
 from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError
+from fastscp.scu.pdulog import PDULog
 from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, End, back_off
 from fastscp.scu.send.news import News
 from fastscp.scu.send.outcomes import INTERRUPTED, Outcomes
@@ -68,6 +69,7 @@ class Shipment:
         self._tasks: list[asyncio.Task[None]] = []
         self._carriers: set[Carrier] = set()
         self._sent_before = 0
+        self._opened = 0
 
     @property
     def sent_bytes(self) -> int:
@@ -175,6 +177,8 @@ class Shipment:
     async def _associate(self, group: Group, batch: list[FileParcel]) -> End:
         """One association's life. batch: what is sent first."""
         options = self._options
+        self._opened += 1
+        pdus = PDULog(f"association {self._opened}") if PDULog.wanted() else None
         try:
             association = await associate(
                 options.host,
@@ -185,6 +189,7 @@ class Shipment:
                 max_pdu_length=options.max_pdu_length,
                 window=options.window,
                 timeouts=options.timeouts,
+                on_pdu=None if pdus is None else pdus.saw,
                 tls=options.tls,
                 identity=options.identity,
             )
@@ -197,7 +202,7 @@ class Shipment:
         if association.window < options.window:
             log.info("the peer allows %d outstanding operations", association.window)
         carrier = Carrier(
-            association, group, options, self.source, self._outcomes, self._news, self._pool
+            association, group, options, self.source, self._outcomes, self._news, self._pool, pdus
         )
         try:
             self._carriers.add(carrier)

@@ -1,0 +1,162 @@
+"""Peers that are not what they were taken for, in words: no TLS, TLS alone, another certificate.
+
+OpenSSL and the system name functions and states. Whoever reads these words looks for the mistake,
+and for what to do about it; options of the command line stand in brackets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from typing import Final
+
+__all__ = ["handshake_words", "lost_words", "silence_words", "stranger_words"]
+
+_NO_TLS: Final = "this port may be one without TLS (try without --tls)"
+# What OpenSSL says of bytes that are no TLS record, or none that can come here.
+_NO_RECORD: Final = frozenset(
+    {
+        "BAD_RECORD_TYPE",
+        "HTTPS_PROXY_REQUEST",
+        "HTTP_REQUEST",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+        "UNEXPECTED_MESSAGE",
+        "UNKNOWN_PROTOCOL",
+        "WRONG_VERSION_NUMBER",
+    }
+)
+_NOTHING_IN_COMMON: Final = frozenset(
+    {
+        "INSUFFICIENT_SECURITY",
+        "NO_PROTOCOLS_AVAILABLE",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "UNSUPPORTED_PROTOCOL",
+        "WRONG_SSL_VERSION",
+    }
+)
+_REFUSES_OURS: Final = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+_ASKS_FOR_OURS: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+# Numbers of OpenSSL's x509_vfy.h.
+_NOT_YET_VALID, _EXPIRED, _REVOKED = 9, 10, 23
+_UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21, 27})
+_OTHER_NAME: Final = frozenset({62, 64})
+
+
+def handshake_words(error: OSError, host: str, *, connected: bool) -> tuple[str, bool]:
+    """Why there is no connection, and whether trying again may help.
+
+    connected: TCP was, so that TLS did not come about.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_words(error, host), False
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return _tls_words(error), False
+    if connected:
+        how = os.strerror(error.errno) if _is_plain(error) and error.errno else "it hung up"
+        return f"the peer left in the TLS handshake ({how}): {_NO_TLS}, or not let us in", True
+    if _is_plain(error):
+        if error.errno:
+            return os.strerror(error.errno), True
+        # Of several addresses of a name, each with an error of its own.
+        numbers = dict.fromkeys(re.findall(r"\[Errno (\d+)\]", str(error)))
+        words = "; ".join(os.strerror(int(number)) for number in numbers)
+        return words or str(error) or type(error).__name__, bool(numbers)
+    again = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+    return error.strerror or str(error) or type(error).__name__, again
+
+
+def silence_words(seconds: float, *, tls: bool, connected: bool) -> str:
+    """Why there is no connection: the peer said nothing for so long."""
+    if tls and connected:
+        return f"no answer to our TLS handshake within {seconds:g} s: {_NO_TLS}"
+    return f"no answer within {seconds:g} s"
+
+
+def lost_words(error: Exception | None, *, tls: bool, answered: bool) -> str:
+    """What is known of the end of a connection; "" if nothing is.
+
+    answered: the peer had said something on this connection.
+    """
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return _tls_words(error)
+    why = _system_words(error)
+    if answered:
+        return why
+    how = why or "the peer hung up"
+    if tls:
+        return f"{how}: it may ask for a certificate of ours (--tls-cert), or not let us in"
+    return f"{how}: a port that expects TLS may do so (--tls), or one that is no DICOM"
+
+
+def _system_words(error: Exception | None) -> str:
+    number = error.errno if isinstance(error, OSError) and _is_plain(error) else None
+    return os.strerror(number) if number else str(error or "")
+
+
+def stranger_words(first: bytes) -> str:
+    """What a peer speaks whose first bytes are these; "" if they do not tell."""
+    # A TLS record of type alert or handshake, of any version 3.x (RFC 8446 5.1).
+    if first[:2] in (b"\x15\x03", b"\x16\x03"):
+        return "it answered with TLS: this port expects TLS (--tls)"
+    for start, name in ((b"HTTP/", "HTTP"), (b"SSH-", "SSH")):
+        if first.startswith(start):
+            return f"it answered with {name}: this is no DICOM port"
+    return ""
+
+
+def _is_plain(error: OSError) -> bool:
+    """Whether it is the system's own error: resolvers and TLS have numbers of their own."""
+    return type(error).__module__ == "builtins"
+
+
+def _certificate_words(error: ssl.SSLCertVerificationError, host: str) -> str:
+    code = error.verify_code
+    if code == _EXPIRED:
+        return "the peer's certificate has expired: have it renewed, or set this machine's clock"
+    if code == _NOT_YET_VALID:
+        return "the peer's certificate is not valid yet: set the clock of this machine or the peer"
+    if code == _REVOKED:
+        return "the peer's certificate was revoked: have it renewed"
+    if code in _UNKNOWN_CA:
+        return (
+            "the peer's certificate is signed by nobody who is trusted here: "
+            "name the certificate of its CA (--tls-ca)"
+        )
+    if code in _OTHER_NAME:
+        return (
+            f"the peer's certificate is for another name than {host}: "
+            "connect by a name that is in it, or have it renewed with this one"
+        )
+    return f"the peer's certificate cannot be trusted: {error.verify_message}"
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    reason = error.reason or ""
+    if reason in _NO_RECORD:
+        return f"the peer does not answer in TLS: {_NO_TLS}"
+    if reason in _NOTHING_IN_COMMON:
+        return (
+            "the peer agrees to no version or cipher of TLS that we offer (1.2 and later), "
+            "or it asks for a certificate of ours (--tls-cert)"
+        )
+    if reason in _REFUSES_OURS:
+        return "the peer does not trust our certificate: give one that it knows (--tls-cert)"
+    if reason == _ASKS_FOR_OURS:
+        return "the peer asks for a certificate of ours (--tls-cert, --tls-key)"
+    return f"TLS failed: {reason.replace('_', ' ').lower() or error.strerror or error}"
