@@ -47,7 +47,9 @@ def figures(output: str) -> dict[str, str]:
 def fuzz(built: Build, options: argparse.Namespace, folder: Path) -> int:
     corpus, dictionary = begin(folder, options.seeds)
     end = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.minutes * 60:.0f}"
-    ran = built.run(*limits(options.seed, dictionary), end, str(corpus))
+    ran = built.run(
+        *limits(options.seed, dictionary), end, str(corpus), FUZZ_TARGETS=options.targets
+    )
     if ran.status != 0:
         print(re.sub(r"^#\d+\t.*\n", "", ran.output, flags=re.MULTILINE))
         for found in built.folder.glob("*-" + "[0-9a-f]" * 40):
@@ -83,6 +85,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=4000, help="inputs generated to begin with")
     parser.add_argument("--keep", type=Path, help="a folder for the corpus found, or to start from")
     parser.add_argument("--codec-only", action="store_true", help="leave the receiver out: faster")
+    parser.add_argument("--targets", default="", help="pass over all others: head,sender")
     parser.add_argument("--coverage", action="store_true", help="print the edges reached instead")
     parser.add_argument("--missed", action="store_true", help="with --coverage: name the others")
     parser.add_argument(

@@ -7,15 +7,27 @@ of the codec fail, in builds that can.
 
 from __future__ import annotations
 
+import atexit
+import os
 import random
+import shutil
+import socket
+import struct
+import tempfile
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fastscp_ext.dataset.head import part10_head, part10_head_of_file
 from fastscp_ext.dataset.layout import Layout, LayoutError
 from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
+from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_STRICT, UID_USABLE, uid_grade
 from fastscp_ext.errors import CodecError, CommandError, PDUError
+from fastscp_ext.send.parcel import Parcel
+from fastscp_ext.send.sender import Sender
 from fastscp_ext.wire.command import decode_command, encode_command, scan
 from fastscp_ext.wire.framing import PDUStream
 from fastscp_ext.wire.pdu import (
@@ -37,9 +49,11 @@ from fastscp_ext.wire.pdu import (
 )
 from tests import (
     reference_framing,
+    reference_head,
     reference_layout,
     reference_part10,
     reference_pdu,
+    reference_sender,
     reference_tap,
 )
 
@@ -323,6 +337,179 @@ def layout(given: Input) -> None:
         assert (grade == UID_STRICT) == reference_layout.strict_uid(uid)
 
 
+# The head of a file to be sent ---------------------------------------------------------------
+
+
+@cache
+def scratch() -> Path:
+    """A folder that goes with the process, or with whoever started it (`build.Build.run`)."""
+    given = os.environ.get("FUZZ_SCRATCH")
+    if given is not None:
+        return Path(given)
+    made = tempfile.mkdtemp(prefix="checks-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+Head: TypeAlias = tuple[str, str, str, int, bool]
+
+
+def expected_head(data: bytes) -> Head | None:
+    """From a plain reading of the File Meta Information, and the tap, which has its own oracle."""
+    meta = reference_head.meta(data)
+    if meta is None:
+        return None
+    sop_class, sop_instance, syntax, offset = meta
+    rest = data[offset:]
+    encoding, is_deflated = encoding_of(syntax)
+    complete = bool(rest)
+    if not is_deflated:
+        tap = Tap(encoding)
+        if rest:
+            tap.feed(rest)
+        values = tap.values()
+        found = [values.get(name, b"") for name in ("SOPClassUID", "SOPInstanceUID")]
+        sop_class, sop_instance = found[0] or sop_class, found[1] or sop_instance
+        complete = all(found) or tap.settled or tap.stopped
+    texts = [uid.decode("latin-1") for uid in (sop_class, sop_instance, syntax)]
+    return texts[0], texts[1], texts[2], offset, complete
+
+
+def head(given: Input) -> None:
+    data = given.data
+    if given.option & 1 and data[128:132] != b"DICM":
+        # So that most inputs get past the prefix.
+        data = bytes(128) + b"DICM" + data
+    if given.allocation:
+        refuse_allocation(given.allocation)
+        part10_head(Exact(data))
+        refuse_allocation(0)
+        return
+    found = part10_head(Exact(data))
+    assert found == expected_head(data)
+    # What is complete in the first bytes, more of them do not change, except for values of a broken
+    # data set that the tap takes back while it is in doubt.
+    first = part10_head(Exact(data[: len(data) * given.cut // 256]))
+    if first is not None and first[4]:
+        assert found is not None
+        assert first[2:4] == found[2:4]
+        encoding, is_deflated = encoding_of(first[2].encode("latin-1"))
+        tap = Tap(encoding)
+        tap.feed(data[first[3] : len(data) * given.cut // 256])
+        assert not (is_deflated or tap.settled) or first == found
+    if given.option & 2:
+        path = scratch() / "head"
+        path.write_bytes(data)
+        of_file = part10_head_of_file(os.fsencode(path))
+        assert (of_file is None) == (len(data) < 132 or data[128:132] != b"DICM")
+        assert of_file is None or of_file[:2] == (part10_head(data[:4096]), len(data))
+
+
+# The sender ----------------------------------------------------------------------------------
+
+SENT_BYTES = 3000
+# More than a pair of sockets holds.
+MUCH = 4 << 20
+
+
+def sent_file(size: int) -> bytes:
+    path = scratch() / f"sent-{size}"
+    if not path.exists():
+        path.touch()
+        os.truncate(path, size)
+    return os.fsencode(path)
+
+
+COMMAND = b"".join(
+    struct.pack("<HHL", 0, number, len(value)) + value
+    for number, value in ((0x0100, b"\1\0"), (0x0110, b"\0\0"), (0x0800, b"\1\0"))
+)  # fmt: skip
+
+
+def converse(
+    option: int, pieces: list[bytes], allocation: int
+) -> tuple[reference_sender.Heard, list[int]]:
+    """What a sender makes of a peer's bytes, and the lengths of the PDUs that it told of.
+
+    All of what it sends is out before the peer speaks; with option 64 nothing is, and it sends more
+    than the connection takes.
+    """
+    early = bool(option & 0x40)
+    count = 1 if early else 1 + option % 4
+    size = MUCH if early else SENT_BYTES
+    told: list[tuple[bool, int, int]] = []
+
+    def tell(sent: bool, length: int, _context: int, _control: int, data: int, _of: object) -> None:
+        told.append((sent, length, data))
+
+    parcels = [
+        Parcel(number, sent_file(size), COMMAND, 1 + 2 * (number % 2), 0, size)
+        for number in range(count)
+    ]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(5)
+        refuse_allocation(allocation)
+        sender: Sender[int] = Sender(
+            ours.fileno(), 16384 if early else (130, 700, 16384)[option // 4 % 3], count,
+            5.0, 5.0, tell if option & 0x20 else None,
+        )  # fmt: skip
+        if early:
+            theirs.sendall(b"".join(pieces))
+            theirs.shutdown(socket.SHUT_WR)
+        begun = sender.run(parcels)
+        assert begun == count
+        for piece in pieces if not early else ():
+            if sender.end:
+                # It reads no more: the rest would fill the connection.
+                break
+            theirs.sendall(piece)
+            sender.look()
+        theirs.shutdown(socket.SHUT_WR)
+        sender.finish()
+        while not sender.end:
+            sender.look()
+        refuse_allocation(0)
+        assert sender.run([Parcel(9, sent_file(size), COMMAND, 1, 0, size)]) == 0
+    done = sender.take_done()
+    left = sender.unanswered
+    assert sorted(one.item for one in done + left) == list(range(count))
+    assert all(one.status == -1 and one.response is None for one in left)
+    assert sender.answered == len(done)
+    assert sender.mid_message == early
+    if option & 0x20 and not early:
+        assert sum(data for sent, _, data in told if sent) == count * size
+    heard = reference_sender.Heard(
+        [(one.item + 1, one.status) for one in done], sender.end, *sender.detail[1:]
+    )
+    return heard, [length for sent, length, _ in told if not sent]
+
+
+def sender(given: Input) -> None:
+    pieces = list(slices(given.data, given.cut))
+    if given.allocation:
+        try:
+            converse(given.option & ~0x40, pieces, given.allocation)
+        except MemoryError:
+            pass
+        finally:
+            refuse_allocation(0)
+        return
+    early = bool(given.option & 0x40)
+    asked = {
+        number + 1: reference_sender.Asked(1 + 2 * (number % 2), not early)
+        for number in range(1 if early else 1 + given.option % 4)
+    }
+    expected = reference_sender.heard(given.data, asked)
+    frames = reference_framing.frames(given.data, None, reference_sender.PDATA_CAP)
+    lengths = [frame[2] for frame in frames if frame[:2] == ("header", 4)]
+    for way in (pieces, [given.data] if given.data else []):
+        found, told = converse(given.option, way, 0)
+        assert found._replace(text="") == expected._replace(text="")
+        assert found.text.startswith(expected.text)
+        assert told == lengths[: len(told)]
+
+
 # The whole receiver --------------------------------------------------------------------------
 
 
@@ -333,7 +520,9 @@ def receiver(given: Input) -> None:
     reception.check(given.option, given.data, given.cut, given.allocation)
 
 
-TARGETS: tuple[Callable[[Input], None], ...] = (framing, pdu, command, tap, part10, layout)
+TARGETS: tuple[Callable[[Input], None], ...] = (
+    framing, pdu, command, tap, part10, layout, head, sender,
+)  # fmt: skip
 if find_spec("fastscp_ext.receive.receiver") is not None:
     TARGETS += (receiver,)
 
@@ -344,9 +533,13 @@ def pack(target: str, data: bytes, option: int = 0, cut: int = 1, allocation: in
     return bytes((index, option, cut, allocation)) + data
 
 
+# Names of targets, if others are to be passed over.
+ONLY = frozenset(filter(None, os.environ.get("FUZZ_TARGETS", "").split(",")))
+
+
 def check(raw: bytes) -> None:
     """Raise AssertionError, or whatever the codec should not have raised, if something is wrong."""
-    if len(raw) < HEADER:
+    if len(raw) < HEADER or (ONLY and TARGETS[raw[0] % len(TARGETS)].__name__ not in ONLY):
         return
     given = Input(raw[1], raw[2], raw[3], raw[HEADER:])
     try:

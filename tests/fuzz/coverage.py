@@ -39,6 +39,9 @@ PARTS: Final = (
     "part10",
     "layout",
     "uid",
+    "head",
+    "judgement",
+    "sender",
     "receiver",
     "instance",
 )
@@ -49,6 +52,8 @@ _GLUE: Final = re.compile(
     r"__PYX_ERR|__Pyx_Raise(TooMany|NeedMore)|__pyx_temp\) break;|exc_type|PyMethod_Check|CYTHON_"
     r"|__pyx_optional_args"
 )
+# Where the methods of a class do the reading, and count as well.
+_METHODS: Final = frozenset({"sender"})
 _ENCODERS: Final = re.compile(
     r"_?(encode_|number|fixed|text|counted|item_bytes|pdu_bytes|uid_item)"
 )
@@ -137,6 +142,8 @@ def parted(mangled: str) -> tuple[str, str]:
     module = ""
     while (part := re.match(r"(\d+)", mangled)) is not None:
         end = part.end() + int(part[1])
+        if module in _METHODS:
+            return module, mangled[end:].removeprefix("_")
         module, mangled = mangled[part.end() : end], mangled[end:].removeprefix("_")
     return module, mangled
 

@@ -449,6 +449,93 @@ def framing_input(rng: random.Random) -> bytes:
     return any_pdu(rng) + stream(rng) if chance(rng, 2) else stream(rng)
 
 
+# What is sent, and what is answered ----------------------------------------------------------
+
+STATUSES: Final = (0, 0, 0, 0, 0xA700, 0xA701, 0xB000, 0xB006, 0x0107, 0xC000, 0x0122, 0xFF00, 1)
+
+
+def part10_file(rng: random.Random) -> bytes:
+    """A file to be sent: its header whole, its data set perhaps."""
+    syntax = rng.choice(SYNTAXES)
+    family = {SYNTAXES[0]: IMPLICIT, SYNTAXES[2]: BIG}.get(syntax, EXPLICIT)
+    listed = [
+        meta_element(rng, 0x0002, b"UI", rng.choice((CLASS, CLASS + b"\0", uid(rng)))),
+        meta_element(rng, 0x0003, b"UI", uid(rng)),
+        meta_element(rng, 0x0010, b"UI", syntax),
+    ]
+    if chance(rng, 3):
+        number = rng.choice((0x0001, 0x0012, 0x0013, 0x0100, 0x0102))
+        listed.append(meta_element(rng, number, rng.choice(VRS), blob(rng, 30)))
+    if chance(rng, 30):
+        listed.append(meta_element(rng, 0x0102, b"OB", bytes(rng.choice((4000, 5000)))))
+    if chance(rng, 6):
+        rng.shuffle(listed)
+    if chance(rng, 10):
+        listed.pop(rng.randrange(len(listed)))
+    meta = b"".join(listed)
+    # The length of the group: right, absent, or another one.
+    if not chance(rng, 4):
+        length = len(meta) if not chance(rng, 4) else rng.randrange(len(meta) + 20)
+        meta = meta_element(rng, 0x0000, b"UL", struct.pack("<L", length)) + meta
+    data = any_data_set(rng, family)
+    if chance(rng, 8):
+        # A data set that begins as a header does.
+        data = meta_element(rng, 0x0013, b"SH", b"NAME") + data
+    if syntax.endswith(b".99"):
+        data = deflated(rng, data)
+    return bytes(128) + b"DICM" + meta + data
+
+
+def response(rng: random.Random) -> tuple[int, list[tuple[int, bytes]]]:
+    """The fragments of a C-STORE-RSP, its context first: mostly to one of four messages."""
+    message_id = rng.choice((1, 2, 3, 4)) if not chance(rng, 20) else rng.randrange(65536)
+    context = 1 + 2 * ((message_id - 1) % 2) if not chance(rng, 25) else rng.randrange(256)
+    follows = chance(rng, 15)
+    listed = [
+        element(rng, 0x0002, CLASS + b"\0"),
+        element(rng, 0x0100, rng.choice((b"\1\x80",) * 30 + (b"\x30\x80", b"\1\0", b"\1"))),
+        element(rng, 0x0120, struct.pack("<H", message_id)),
+        element(rng, 0x0800, b"\0\0" if follows else b"\1\1"),
+        element(rng, 0x0900, struct.pack("<H", rng.choice(STATUSES))),
+    ]
+    if chance(rng, 4):
+        listed.append(element(rng, 0x0902, rng.choice((*TEXTS, bytes(4000), b"\x1b[2J"))))
+    if chance(rng, 4):
+        listed.append(element(rng, 0x0901, bytes(4 * rng.randrange(4))))
+    if chance(rng, 8):
+        rng.shuffle(listed)
+    if chance(rng, 12):
+        del listed[rng.randrange(len(listed))]
+    pieces = fragments(rng, b"".join(listed), 1)
+    if follows:
+        pieces += fragments(rng, blob(rng, 30), 0)
+    return context, pieces
+
+
+def answers(rng: random.Random) -> bytes:
+    """Responses, in order or not, some twice; other PDUs between them and at the end."""
+    out = body = b""
+    for _ in range(rng.randrange(1, 7)):
+        context, pieces = response(rng)
+        for control, piece in pieces:
+            length = nearly(rng, len(piece) + 2, 0xFFFFFFFF)
+            body += struct.pack(">LBB", length, context, control) + piece
+            if not chance(rng, 4):
+                out += pdu_of(rng, 4, body + (blob(rng, 5) if chance(rng, 60) else b""))
+                body = b""
+        if chance(rng, 12):
+            out += any_pdu(rng)
+        if chance(rng, 12):
+            out += out[-rng.randrange(200) :]
+    if body:
+        out += pdu_of(rng, 4, body)
+    if chance(rng, 3):
+        out += rng.choice((wire.RELEASE_RQ, wire.ABORT_USER, wire.RELEASE_RP, any_pdu(rng)))
+    if chance(rng, 8):
+        out = out[: rng.randrange(len(out) + 1)]
+    return out
+
+
 SAMPLES: Final[dict[str, Callable[[random.Random], bytes]]] = {
     "framing": framing_input,
     "pdu": any_pdu,
@@ -456,6 +543,8 @@ SAMPLES: Final[dict[str, Callable[[random.Random], bytes]]] = {
     "tap": any_data_set,
     "part10": part10_input,
     "layout": layout_input,
+    "head": part10_file,
+    "sender": answers,
     "receiver": stream,
 }
 

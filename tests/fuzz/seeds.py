@@ -446,6 +446,75 @@ def layout_seeds() -> Iterator[bytes]:
         yield b"1.2.3|1.2.3|" + uid + b"|" + b"\xe4" * 60 + b"|" + b"y" * 190 + b"|" + b"\xe4" * 80
 
 
+def head_seeds() -> Iterator[bytes]:
+    front = bytes(128) + b"DICM"
+    syntax = b"\2\0\x10\0UI\x14\0" + b"1.2.840.10008.1.2.1\0"
+    deflate = b"\2\0\x10\0UI\x16\0" + b"1.2.840.10008.1.2.1.99"
+    names = b"\2\0\2\0UI\4\0" + b"1.2\0" + b"\2\0\3\0UI\4\0" + b"1.3\0"
+    own = b"\x08\0\x16\0UI\4\0" + b"1.4\0" + b"\x08\0\x18\0UI\4\0" + b"1.5\0"
+    also = b"\2\0\x13\0SH\4\0NAME"
+    yield from (front[:size] for size in (0, 127, 131, 132))
+    yield from (front + syntax[:size] for size in range(len(syntax) + 1))
+    yield from (front + names + syntax + own[:size] for size in (0, 1, 2, 9, 12, 24))
+    for length in (0, 1, len(names + syntax), len(names + syntax) + 12, 4000, UNDEFINED):
+        group = b"\2\0\0\0UL\4\0" + struct.pack("<L", length)
+        yield front + group + names + syntax + also + own
+        yield front + group + group + names + syntax + own
+    yield front + b"\2\0\0\0UL\2\0\4\0" + names + syntax + own
+    yield front + names + names + syntax + syntax + own
+    yield front + names + deflate + zlib.compress(own, wbits=-15)
+    yield front + names + deflate
+    yield front + b"\2\0\1\0OB\0\0\2\0\0\0\0\1" + names + syntax + own
+    yield front + b"\2\0\1\0OB\0\0\xff\xff\xff\xff" + names + syntax + own
+    yield front + names + syntax + b"\x08\0\x05\0CS\xff\x0f" + bytes(4095) + own
+
+
+def answer(message_id: int = 1, status: bytes = b"\0\0", **more: bytes | None) -> bytes:
+    """The command set of a C-STORE-RSP; more: values by element as `e0902`, None for none."""
+    values: dict[int, bytes | None] = {
+        0x0100: b"\1\x80", 0x0120: struct.pack("<H", message_id), 0x0800: b"\1\1", 0x0900: status,
+    }  # fmt: skip
+    values |= {int(name[1:], 16): value for name, value in more.items()}
+    return b"".join(
+        struct.pack("<HHL", 0, number, len(value)) + value
+        for number, value in values.items() if value is not None
+    )  # fmt: skip
+
+
+def sender_seeds() -> Iterator[bytes]:
+    first, second = pdata((1, 3, answer())), pdata((3, 3, answer(2)))
+    yield b""
+    yield first + second + pdata((1, 3, answer(3))) + pdata((3, 3, answer(4)))
+    yield second + first
+    yield first + first
+    yield pdata((1, 3, answer()), (3, 3, answer(2)))
+    yield pdata((1, 1, answer()[:9])) + pdata((1, 1, answer()[9:12]), (1, 3, answer()[12:]))
+    yield pdata((1, 3, answer(e0800=b"\0\0")), (1, 0, b"data"), (1, 2, b"set")) + second
+    yield pdata((1, 3, answer(e0800=None))) + second
+    yield pdata((1, 3, answer(e0902=bytes(6000)))) + second
+    yield from (
+        pdata((1, 3, answer(**more)))
+        for more in (
+            {"e0100": None}, {"e0100": b"\1"}, {"e0100": b"\1\0"}, {"e0100": b"\x30\x80"},
+            {"e0120": None}, {"e0120": b"\1\0\0\0"}, {"e0120": b"\x09\0"}, {"e0900": None},
+            {"e0900": b"\0"}, {"e0800": b"\1\1\0\0"},
+        )
+    )  # fmt: skip
+    yield from (
+        pdata((1, 3, answer(status=struct.pack("<H", status)))) + second
+        for status in (0, 1, 0x0107, 0x0116, 0xB000, 0xBFFF, 0xA700, 0xAFFF, 0xC000, 0xFE00, 0xFFFF)
+    )
+    yield pdata((1, 3, b"\0\0\0\1\4\0\0\0x"))  # unreadable
+    yield pdata((5, 3, answer()))  # another context
+    yield pdata(*[(1, 3, answer())] * 40)
+    yield pdata(*((1, 1, b"") for _ in range(40)), (1, 3, answer()))
+    yield first + wire.RELEASE_RQ
+    yield first[:-1]
+    yield wire.ABORT_USER + first
+    yield b"HTTP/1.1 400 Bad Request"
+    yield from framing_seeds()
+
+
 def receiver_seeds() -> Iterator[bytes]:
     rng = random.Random(1)
     for context, family in ((1, EXPLICIT), (3, IMPLICIT), (5, BIG), (7, EXPLICIT), (11, EXPLICIT)):
@@ -494,6 +563,12 @@ def written() -> Iterator[bytes]:
     for option in range(5):
         yield from (pack("layout", data, option) for data in layout_seeds())
         yield from (pack("layout", data, option | 0x80) for data in layout_seeds())
+    for option in (1, 3):
+        for allocation in range(3):
+            yield from (pack("head", data, option, 128, allocation) for data in head_seeds())
+    for option in (0, 3, 7, 11, 0x23, 0x40, 0x60):
+        for allocation in range(4 if option == 3 else 1):
+            yield from (pack("sender", data, option, 3, allocation) for data in sender_seeds())
     if "receiver" in [target.__name__ for target in TARGETS]:
         for option in (0, 1, 2, 4, 8, 16, 32, 64):
             yield from (pack("receiver", data, option, 3) for data in receiver_seeds())
@@ -514,7 +589,8 @@ def recorded() -> Iterator[bytes]:
         first = 6 + int.from_bytes(data[2:6], "big")
         yield pack("framing", data)
         yield pack("pdu", data[:first])
-        if len(TARGETS) > 6:
+        yield pack("sender", data[first:], 3)
+        if "receiver" in [target.__name__ for target in TARGETS]:
             yield pack("receiver", data[first:], 0, 3)
 
 

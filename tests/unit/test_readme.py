@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shlex
@@ -13,6 +14,8 @@ import pytest
 
 from fastscp import __version__, uids
 from fastscp.cli import app as cli
+from fastscp.cli.echo import echo
+from fastscp.cli.send import send
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import worker_needs
@@ -41,11 +44,29 @@ def test_the_options_are_current() -> None:
     assert found[1] == options_table(), "write what fastscp.config.settings.options_table() returns"
 
 
+def _options(command: str) -> set[str]:
+    """The long options of a command of the requestor."""
+    parameters = inspect.signature({"send": send, "echo": echo}[command]).parameters.values()
+    return {
+        f"--{one.name.replace('_', '-')}"
+        for one in parameters
+        if one.kind is one.KEYWORD_ONLY and one.name not in ("quiet", "verbose")
+    }
+
+
+def test_every_option_of_the_requestor_is_described() -> None:
+    text = section("Sending files")
+    table, _, behind = text.partition("`fastscp echo` has")
+    assert set(re.findall(r"--[a-z][a-z-]+", table)) == _options("send")
+    echoed = set(re.findall(r"`(--[a-z-]+)`", behind.partition("The exit code")[0]))
+    assert echoed | {"--tls-ca", "--tls-cert", "--tls-key", "--tls-no-verify"} == _options("echo")
+
+
 def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--report", "--retries", "--adopt", "--repair-journal"}
-    known |= {"--study", "--since", "--max-rate", "--files-from", "--dry-run", "--tls"}
+    known |= {"--study", "--since", "--max-rate"} | _options("send") | _options("echo")
     # In code and prose; the one-line commands call other programs.
     prose = re.sub(r"```sh\n.*?\n```", "", README, flags=re.DOTALL)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
