@@ -1,4 +1,6 @@
-"""What holds for every test: no process is left behind, and the shared material may be absent."""
+"""What holds for every test: no process is left behind, the shared material may be absent, and the
+run says at its end what it skipped.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,7 @@ from tests.disks import KINDS, mounted
 from tests.kit import children_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
@@ -74,3 +77,26 @@ def signals_as_before() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def skip_lines(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
+    """How many were skipped for each reason, one line each, the most frequent first."""
+    reasons = Counter(_reason(report) for report in reports)
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{number:>5,}  {reason}" for reason, number in ordered]
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """What was said of it, on one line."""
+    told = report.longrepr
+    # Of a skip: file, line, reason.
+    text = told[2] if isinstance(told, tuple) else report.longreprtext
+    return " ".join(text.removeprefix("Skipped: ").split()) or "no reason was given"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section(f"{len(skipped):,} skipped")
+        for line in skip_lines(skipped):
+            terminalreporter.write_line(line)
