@@ -156,7 +156,9 @@ def extensions(folder: Path, coverage: bool) -> None:
         "FASTSCP_COVERAGE" if coverage else "FASTSCP_SANITIZE": "1",
         "CFLAGS": flags if coverage else f"{flags} -fsanitize=fuzzer-no-link",
     }
-    call([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], folder, environment)
+    processors = f"-j{len(os.sched_getaffinity(0))}"
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", processors]
+    call(command, folder, environment)
 
 
 def copy(folder: Path, modules: Sequence[str] | None) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.interop
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path) as running:
+    with Service(tmp_path, workers=1) as running:
         yield running
 
 

@@ -87,7 +87,7 @@ def user_items(ac: A_ASSOCIATE_AC) -> dict[type, Any]:
 def test_move_originator(tmp_path: Path) -> None:
     """Instances of a C-MOVE name who asked for them."""
     moved, plain = made_up(tmp_path / "files", "1.2.3.60", 2)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with associated(service) as scu:
             status = scu.send_c_store(moved.path, originator_aet="MOVER", originator_id=31007)
             assert status.Status == 0
@@ -102,7 +102,7 @@ def test_move_originator(tmp_path: Path) -> None:
 
 def test_message_ids_and_priorities(tmp_path: Path) -> None:
     instances = made_up(tmp_path / "files", "1.2.3.61", 4)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with associated(service) as scu:
             for one, (number, priority) in zip(
                 instances, [(0, 0), (1, 1), (65535, 2), (1, 2)], strict=True
@@ -115,7 +115,7 @@ def test_message_ids_and_priorities(tmp_path: Path) -> None:
 def test_c_echo_between(tmp_path: Path) -> None:
     instances = made_up(tmp_path / "files", "1.2.3.62", 3)
     contexts = [build_context(CT, [ELE]), build_context(VERIFICATION)]
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with associated(service, contexts) as scu:
             for one in instances:
                 assert scu.send_c_echo().Status == 0
@@ -127,7 +127,7 @@ def test_c_echo_between(tmp_path: Path) -> None:
 def test_maximum_length(tmp_path: Path, length: int) -> None:
     """Whatever length the requestor takes; it sends by ours."""
     (instance,) = made_up(tmp_path / "files", "1.2.3.63", 1, pixels=300_000)
-    with Service(tmp_path, "--max-pdu-length", "32768") as service:
+    with Service(tmp_path, "--max-pdu-length", "32768", workers=1) as service:
         with associated(service, max_pdu=length) as scu:
             assert scu.acceptor.maximum_length == 32768
             assert scu.send_c_store(instance.path).Status == 0
@@ -154,7 +154,7 @@ def test_extended_negotiation(tmp_path: Path) -> None:
     ]
     contexts = [build_context(CT, [ELE]), build_context("1.2.3.4.5", [ILE])]
     handlers = [(evt.EVT_PDU_RECV, look)]
-    with Service(tmp_path, "--max-async-operations", "12") as service:
+    with Service(tmp_path, "--max-async-operations", "12", workers=1) as service:
         with associated(service, contexts, ext_neg=items, evt_handlers=handlers) as scu:
             assert [context.abstract_syntax for context in scu.accepted_contexts] == [
                 CT,
@@ -183,7 +183,7 @@ def test_extended_negotiation(tmp_path: Path) -> None:
 )
 def test_identity_is_ignored(tmp_path: Path, kind: int, primary: bytes, secondary: bytes) -> None:
     (instance,) = made_up(tmp_path / "files", "1.2.3.65", 1)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with associated(service, ext_neg=[identity(kind, primary, secondary)]) as scu:
             assert scu.send_c_store(instance.path).Status == 0
         service.stop()
@@ -193,7 +193,7 @@ def test_identity_is_ignored(tmp_path: Path, kind: int, primary: bytes, secondar
 def test_window(tmp_path: Path) -> None:
     """pynetdicom negotiates a window, and uses none of it."""
     instances = made_up(tmp_path / "files", "1.2.3.66", 3)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         for asked, granted in (((1, 1), (1, 1)), ((5, 3), (5, 1)), ((0, 0), (64, 1))):
             with associated(service, ext_neg=[window(*asked)]) as scu:
                 assert scu.acceptor.asynchronous_operations == granted
@@ -207,7 +207,7 @@ def test_it_reads_our_answer(tmp_path: Path) -> None:
         (1, CT, f"{ELE},{ILE}"), (3, MR, DEFLATED), (5, VERIFICATION, ILE), (255, "1.2.3", "1.2.4"),
         window=3, calling="READER", called="WRITER",
     )  # fmt: skip
-    with Service(tmp_path) as service, Peer(service.host, service.port) as peer:
+    with Service(tmp_path, workers=1) as service, Peer(service.host, service.port) as peer:
         raw = peer.associate(rq)
         assert raw is not None
         ac = A_ASSOCIATE_AC()
@@ -241,7 +241,7 @@ def test_it_reads_our_answer(tmp_path: Path) -> None:
 
 def test_it_reads_our_rejection(tmp_path: Path) -> None:
     with (
-        Service(tmp_path, "--check-called-ae") as service,
+        Service(tmp_path, "--check-called-ae", workers=1) as service,
         Peer(service.host, service.port) as peer,
     ):
         raw = peer.associate(associate_rq(called="SOMEBODY"))
@@ -257,7 +257,7 @@ def test_a_whole_file_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """What pydicom reads from the stored file is what it reads from the one that was sent."""
     monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
     (instance,) = made_up(tmp_path / "files", "1.2.3.67", 1)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with associated(service) as scu:
             assert scu.send_c_store(instance.path).Status == 0
         (one,) = stored(service)

@@ -148,7 +148,7 @@ def test_pynetdicom(
         )
         for number, one in enumerate(instances)
     ]
-    with Service(tmp_path, "--durability", "buffered") as service:
+    with Service(tmp_path, "--durability", "buffered", workers=1) as service:
         for group in by_contexts(copies):
             contexts = sorted({one.context for one in group})
             with associated(service, [build_context(uid, [ts]) for uid, ts in contexts]) as scu:
@@ -184,7 +184,7 @@ def test_storescu(tmp_path: Path, instances: list[Instance]) -> None:
     names = iter(copies)
     config = tmp_path / "storescu.cfg"
     with (
-        Service(tmp_path, "--durability", "buffered") as service,
+        Service(tmp_path, "--durability", "buffered", workers=1) as service,
         Wiretap(service.host, service.port) as tap,
     ):
         for group in by_contexts(instances):

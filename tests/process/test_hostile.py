@@ -92,7 +92,7 @@ def _fill(service: Service, deaf: Peer, probe: Peer) -> None:
     probe.send(echo(7))
     answer = probe.read_pdu()
     assert answer is not None
-    step, asked = 150, 0
+    step, asked = 400, 0
     while True:
         assert asked < 16 * MIB, "the kernel takes everything"
         deaf.send(echo(7) * step)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.kit import SERIES, SOP, STUDY, Service, data_set, path_of, store, wait_for
+from tests.stores import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ def test_what_has_the_name_of_an_instance_holds_nobody_up(
 def test_a_linked_folder_is_not_followed(tmp_path: Path, durability: str, above: int) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    with Service(tmp_path, "--durability", durability) as service:
+    with Service(tmp_path, "--durability", durability, workers=1) as service:
         link = (service.store / path_of()).parents[above - 1]
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(outside)
@@ -98,17 +99,17 @@ def test_a_linked_folder_is_not_followed(tmp_path: Path, durability: str, above:
 
 
 def test_links_are_named_at_the_start(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         path = service.store
     (path / "elsewhere").symlink_to(tmp_path)
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         assert "elsewhere" in service.in_log("has symbolic links")
 
 
 def test_the_store_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    with Service(tmp_path, store=tmp_path / "link") as service, service.peer() as peer:
+    with Service(tmp_path, store=tmp_path / "link", workers=1) as service, service.peer() as peer:
         peer.send(store(1) + store(2))
         assert peer.read_statuses(2) == [(1, 0), (2, 0)]
         assert (tmp_path / "real" / path_of()).is_file()
@@ -191,11 +192,11 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("name", ["", "/incoming", "/journal", "/store.toml", "/lock", "/locks"])
 def test_no_link_is_followed_in_the_services_own_folder(tmp_path: Path, name: str) -> None:
-    with Service(tmp_path) as service:
-        path = service.store
-        with service.peer() as peer:
-            peer.send(store(1) + store(2))
-            assert peer.read_statuses(2) == [(1, 0), (2, 0)]
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    # There from the first comparison on.
+    (path / ".fastscp/locks").touch()
     own = path / f".fastscp{name}"
     own.rename(tmp_path / "outside")
     own.symlink_to(tmp_path / "outside")
@@ -208,8 +209,9 @@ def test_no_link_is_followed_in_the_services_own_folder(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["store.toml", "lock", "locks", "journal/0-0-1.jsonl"])
 def test_a_fifo_in_the_services_own_folder_stops_the_start(tmp_path: Path, name: str) -> None:
-    with Service(tmp_path) as service:
-        path = service.store
+    path = tmp_path / "store"
+    with opened(path):
+        pass
     own = path / ".fastscp" / name
     own.unlink(missing_ok=True)
     os.mkfifo(own)
@@ -227,7 +229,7 @@ def test_a_lock_file_that_cannot_be_used_is_named(
     tmp_path: Path, plant: Callable[[Path], None], why: str
 ) -> None:
     """Not the instance that was to be compared: that one is as it should be."""
-    with Service(tmp_path) as service, service.peer() as peer:
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
         peer.send(store(1))
         assert peer.read_statuses(1) == [(1, 0)]
         locks = service.store / ".fastscp/locks"
@@ -244,7 +246,7 @@ def test_a_lock_file_that_cannot_be_used_is_named(
 
 
 def test_commands_pass_over_what_is_no_file(tmp_path: Path) -> None:
-    with Service(tmp_path) as service, service.peer() as peer:
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
         peer.send(store(1))
         assert peer.read_statuses(1) == [(1, 0)]
         path = service.store

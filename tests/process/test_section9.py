@@ -120,7 +120,7 @@ def _command(*elements: tuple[int, bytes]) -> bytes:
 
 
 def test_b5_a_probe_leaves_no_trace(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with Peer(service.host, service.port) as peer:
             name = peer.name
         reset = Peer(service.host, service.port)
@@ -144,7 +144,7 @@ def test_b6_the_smallest_request_is_read(service: Service) -> None:
 
 
 def test_b7_a_request_must_be_complete_in_time(tmp_path: Path) -> None:
-    with Service(tmp_path, "--artim-timeout", "500ms") as service:
+    with Service(tmp_path, "--artim-timeout", "500ms", workers=1) as service:
         rq = associate_rq()
         began = time.monotonic()
         with Peer(service.host, service.port) as silent, Peer(service.host, service.port) as slow:
@@ -169,14 +169,14 @@ def test_b10_an_abort_is_taken_at_once(service: Service) -> None:
 
 
 def test_b15_another_called_title_is_refused_where_checked(tmp_path: Path) -> None:
-    with Service(tmp_path, "--check-called-ae", "--ae-title", "STORE") as service:
+    with Service(tmp_path, "--check-called-ae", "--ae-title", "STORE", workers=1) as service:
         assert _answer_to(service, associate_rq(called="FASTSCP")) == reject(1, 1, 7)
         service.peer(called="STORE").close()
 
 
 def test_b16_a_calling_title_not_allowed_is_refused(tmp_path: Path) -> None:
     allow = ("--allow", "GOOD@127.0.0.0/8", "--allow", "ELSEWHERE@10.0.0.0/8")
-    with Service(tmp_path, *allow) as service:
+    with Service(tmp_path, *allow, workers=1) as service:
         assert _answer_to(service, associate_rq(calling="BAD")) == reject(1, 1, 3)
         assert _answer_to(service, associate_rq(calling="ELSEWHERE")) == reject(1, 1, 3)
         service.peer(calling="GOOD").close()
@@ -185,7 +185,7 @@ def test_b16_a_calling_title_not_allowed_is_refused(tmp_path: Path) -> None:
 def test_b16_titles_outside_ascii_in_rules_and_in_a_layout(tmp_path: Path) -> None:
     layout = "{CallingAE}/{CalledAE}/{SOPInstanceUID}.dcm"
     rules = ("--allow", "M%dcLLER@127.0.0.0/8", "--ae-title", "S%E9", "--check-called-ae")
-    with Service(tmp_path, *rules, "--layout", layout) as service:
+    with Service(tmp_path, *rules, "--layout", layout, workers=1) as service:
         assert _answer_to(service, associate_rq(calling="M_LLER", called=b"S\xe9")) == (
             reject(1, 1, 3)
         )
@@ -249,7 +249,7 @@ def test_b16_b76_any_calling_title_is_taken(
     ],
 )
 def test_b18_associations_are_limited(tmp_path: Path, flag: str, other_title: bool) -> None:
-    with Service(tmp_path, flag, "2") as service:
+    with Service(tmp_path, flag, "2", workers=1) as service:
         with service.peer() as first, service.peer() as second:
             assert _answer_to(service, associate_rq()) == reject(2, 3, 2)
             if other_title:
@@ -327,7 +327,7 @@ def test_b20_strict_an_even_context_id_is_refused(strict: Service) -> None:
 
 def test_b21_an_association_stands_with_all_contexts_refused(tmp_path: Path) -> None:
     with (
-        Service(tmp_path, "--transfer-syntaxes", ELE) as service,
+        Service(tmp_path, "--transfer-syntaxes", ELE, workers=1) as service,
         Peer(service.host, service.port) as peer,
     ):
         rq = associate_rq((1, FIND, ELE), (3, CT, BIG), (5, "", ELE), (7, CT, ""))
@@ -419,7 +419,10 @@ def test_b32_data_before_the_acceptance_is_out_of_place(service: Service) -> Non
 
 
 def test_b36_a_message_must_go_on(tmp_path: Path) -> None:
-    with Service(tmp_path, "--message-timeout", "500ms") as service, service.peer() as peer:
+    with (
+        Service(tmp_path, "--message-timeout", "500ms", workers=1) as service,
+        service.peer() as peer,
+    ):
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
         peer.send(store(2, sop=OTHER)[:-20])
@@ -431,7 +434,7 @@ def test_b36_a_message_must_go_on(tmp_path: Path) -> None:
 
 def test_b36_a_message_may_stop_nowhere(tmp_path: Path) -> None:
     with (
-        Service(tmp_path, "--message-timeout", "500ms") as service,
+        Service(tmp_path, "--message-timeout", "500ms", workers=1) as service,
         contextlib.ExitStack() as opened,
     ):
         peers = []
@@ -447,7 +450,7 @@ def test_b36_a_message_may_stop_nowhere(tmp_path: Path) -> None:
 def test_b36_a_message_must_go_on_at_a_rate(tmp_path: Path) -> None:
     # Long enough that the sender is not taken for silent where the machine is busy.
     flags = ("--message-timeout", "2s", "--min-rate", "1KiB")
-    with Service(tmp_path, *flags) as service, service.peer() as peer:
+    with Service(tmp_path, *flags, workers=1) as service, service.peer() as peer:
         stream = store(1, data_set(pixels=100000))
         at = 200
         peer.send(stream[:at])
@@ -796,7 +799,10 @@ def test_b74_a_flood_of_fragments_is_taken(service: Service) -> None:
 
 
 def test_b75_an_instance_above_the_limit_is_refused(tmp_path: Path) -> None:
-    with Service(tmp_path, "--max-instance-size", "4KiB") as service, service.peer() as peer:
+    with (
+        Service(tmp_path, "--max-instance-size", "4KiB", workers=1) as service,
+        service.peer() as peer,
+    ):
         fits = data_set(pixels=512)
         fits += element(0xFFFCFFFC, b"OB", bytes(4096 - len(fits) - 12))
         assert len(fits) == 4096
@@ -809,7 +815,10 @@ def test_b75_an_instance_above_the_limit_is_refused(tmp_path: Path) -> None:
 
 
 def test_b75_an_instance_far_above_the_limit_is_aborted(tmp_path: Path) -> None:
-    with Service(tmp_path, "--max-instance-size", "4KiB") as service, service.peer() as peer:
+    with (
+        Service(tmp_path, "--max-instance-size", "4KiB", workers=1) as service,
+        service.peer() as peer,
+    ):
         peer.send(message(store_rq()))
         flood = encode_pdata([(1, 0, bytes(131066))])
         with contextlib.suppress(ConnectionError):
@@ -845,7 +854,7 @@ def test_b62_a_duplicate_is_treated_as_told(
     durability: str,
 ) -> None:
     flags = ("--on-duplicate", policy, "--durability", durability)
-    with Service(tmp_path, *flags) as service:
+    with Service(tmp_path, *flags, workers=1) as service:
         with service.peer() as peer:
             # Identical is no matter of policy.
             for message_id in (1, 2):
@@ -1037,7 +1046,7 @@ def _resident(service: Service) -> int:
 
 def test_b68_an_association_at_rest_is_aborted_in_time(tmp_path: Path) -> None:
     # Long enough that the busy one is not taken for idle where the machine is busy, too.
-    with Service(tmp_path, "--idle-timeout", "2s") as service:
+    with Service(tmp_path, "--idle-timeout", "2s", workers=1) as service:
         began = time.monotonic()
         with service.peer() as idle, service.peer() as busy:
             while not select.select([idle.socket], [], [], 0.05)[0]:

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from fastscp.store.store import Store
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Let the collector look at what a module makes, not at all that was there before.
+
+    Else each test without descriptors left would go through everything that was imported, twice.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def no_descriptor_left(request: pytest.FixtureRequest) -> Iterator[None]:
     # What a test leaves to the collector may go at any time: the exceptions of some keep frames.

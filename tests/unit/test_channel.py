@@ -63,13 +63,6 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
 @pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.fixture
 def pair() -> Iterator[tuple[Channel, Channel]]:
     """Main's end and the worker's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 from types import SimpleNamespace
@@ -22,7 +21,7 @@ from fastscp_ext import Shared, build_meta, status
 from tests.kit import CT, ELE, data_set
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 SECONDS = 20
@@ -137,15 +136,6 @@ class Site:
         await asyncio.to_thread(self.jobs.close)
         for fd in self.fds:
             os.close(fd)
-
-
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    # Lanes and jobs know each other, and with them goes the shared block.
-    gc.collect()
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.usefixtures("no_descriptor_left")
