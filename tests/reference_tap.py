@@ -30,6 +30,7 @@ SHORT_LENGTHS = "AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"
 LONG_LENGTHS = "OBODOFOLOVOWSVUCURUTUV"
 SHORT = {SHORT_LENGTHS[i : i + 2] for i in range(0, len(SHORT_LENGTHS), 2)}
 LONG = {LONG_LENGTHS[i : i + 2] for i in range(0, len(LONG_LENGTHS), 2)}
+TEXT = (SHORT | {"UC", "UR", "UT"}) - {"AT", "FD", "FL", "SL", "SS", "UL", "US"}
 UNDEFINED = 0xFFFFFFFF
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 
@@ -90,7 +91,7 @@ def sniff(header: bytes, negotiated: int) -> int | None:
     group, length = struct.unpack_from("<H2xL", header)
     likely = implicit_is_likely(group, length)
     if vr in KNOWN:
-        if negotiated == IMPLICIT_LE and likely and length < 0x10000:
+        if negotiated == IMPLICIT_LE and likely:
             raise DoubtError
         if len(small) == 1:
             return small[0]
@@ -134,30 +135,35 @@ class Reading:
     """Where the reader may be: the data set itself, then a sequence, its item, and so on."""
 
     levels: tuple[Level, ...]
+    guessed: bool = False  # only what follows can prove it
 
     @property
     def implicit(self) -> bool:
         return self.levels[-1].implicit
 
-    def left(self, count: int) -> Reading:
+    def left(self, count: int, *, guessed: bool = False) -> Reading:
         levels = self.levels[:-count]
         if len(levels) > 1:
             # Only of the outermost level the last tag is remembered.
             levels = (*levels[:-1], replace(levels[-1], tag=0))
-        return Reading(levels)
+        return Reading(levels, self.guessed or guessed)
 
     def at_tag(self, tag: int) -> Reading:
-        return Reading((*self.levels[:-1], replace(self.levels[-1], tag=tag)))
+        return replace(self, levels=(*self.levels[:-1], replace(self.levels[-1], tag=tag)))
 
     def turned_implicit(self) -> Reading:
-        return Reading((*self.levels[:-1], replace(self.levels[-1], implicit=True)))
+        last = replace(self.levels[-1], implicit=True)
+        return replace(self, levels=(*self.levels[:-1], last))
+
+    def down(self, *levels: Level) -> Reading:
+        return replace(self, levels=(*self.levels, *levels))
 
     def merged(self, other: Reading) -> Reading:
         if [one.implicit for one in self.levels] != [one.implicit for one in other.levels]:
             raise StoppedError
         outermost = min(self.levels[0].tag, other.levels[0].tag)
         first = replace(self.levels[0], tag=outermost)
-        merged = Reading((first, *self.levels[1:]))
+        merged = Reading((first, *self.levels[1:]), self.guessed or other.guessed)
         return merged if len(merged.levels) == 1 else merged.at_tag(0)
 
 
@@ -174,12 +180,9 @@ class _Reader:
         self.before_sequence: dict[str, bytes] | None = None  # the first one at depth 0
         self.conflicts: set[str] = set()
         self.readings = [Reading((Level(implicit=implicit),))]
-        self.image: set[str] = set()  # what of one passed at depth 0 since the last guess
-        self.needs_image = False  # to prove a guess; else any element behind group 0020 does
         self.fragments = False
         self.behind = False  # a sequence ended last
         self.first = False  # of an item
-        self.opened = False  # a sequence of undefined length, by the last header
         self.empty = False  # an element with a 16-bit length came last
         self.previous = 0
         self.faults = 0
@@ -207,10 +210,8 @@ class _Reader:
         for reading in wrong:
             if reading == self.shallowest():
                 self.keep(self.before_guess)
-                self.image = set()
             self.readings.remove(reading)
         self.settle()
-        self.needs_image = self.needs_image and len(self.readings) > 1
 
     def settle(self) -> None:
         if len(self.raw) == len(WANTED) and self.before_sequence is None and not self.faults:
@@ -225,6 +226,7 @@ class _Reader:
         elif self.before_sequence is not None:
             self.raw = dict(self.before_sequence)
             self.conflicts = set()
+            self.doubt_level()
         else:
             if self.held:
                 raise DoubtError
@@ -233,25 +235,26 @@ class _Reader:
             self.barred |= self.raw.keys() - uids
             self.raw = {keyword: self.raw[keyword] for keyword in uids}
 
+    def doubt_level(self) -> None:
+        self.readings = [replace(one, guessed=True) for one in self.readings]
+
     def enter(self, implicit: bool | None = None) -> None:
         self.readings = [
-            Reading((*one.levels, Level(implicit=one.implicit if implicit is None else implicit)))
+            one.down(Level(implicit=one.implicit if implicit is None else implicit))
             for one in self.readings
         ]
 
-    def fork(self, *, needs_image: bool, more: int, fewer: int) -> None:
+    def fork(self, *, more: int, fewer: int) -> None:
         """Each reading may be `more` levels down, or `fewer` up."""
         self.faults += 1
         if len(self.readings) == 1:
             self.before_guess = set(self.raw)
-        self.needs_image = self.needs_image or needs_image
-        self.image = set()
         forked: list[Reading] = []
         for reading in self.readings:
             down = [Level(implicit=reading.implicit)] * more
-            ways = [Reading((*reading.levels, *down))]
+            ways = [reading.down(*down)]
             if len(reading.levels) > fewer:
-                ways.append(reading.left(fewer))
+                ways.append(reading.left(fewer, guessed=True))
             for way in ways:
                 same = [one for one in forked if len(one.levels) == len(way.levels)]
                 if not same:
@@ -263,7 +266,6 @@ class _Reader:
                 forked.append(same[0].merged(way))
                 self.keep(self.before_guess)
         self.readings = forked
-        self.needs_image = self.needs_image and len(forked) > 1
 
     # What is read.
 
@@ -285,7 +287,6 @@ class _Reader:
                 self.first = self.empty = False
                 self.fresh = ""
                 self.delimiter(number, length)
-                self.opened = False
             else:
                 self.element(group << 16 | number, order, implicit)
         if not self.outermost():
@@ -333,7 +334,7 @@ class _Reader:
                 self.behind = False
                 if self.previous not in PIXELS:
                     self.stray_end()
-            self.fork(needs_image=True, more=0, fewer=2)
+            self.fork(more=0, fewer=2)
         else:
             if not in_items and self.outermost():
                 self.stray_end()
@@ -346,6 +347,7 @@ class _Reader:
                 return False
             self.drop([self.shallowest()])
         self.faults += 1
+        self.doubt_level()
         self.readings = [one.left(1) for one in self.readings]
         return True
 
@@ -364,7 +366,7 @@ class _Reader:
                 raise TruncatedError
             if self.fragments:
                 raise StoppedError
-            self.fork(needs_image=not self.opened, more=1, fewer=1)
+            self.fork(more=1, fewer=1)
             self.judge_encoding()
             was, implicit = implicit, self.readings[0].implicit
             order = "<" if implicit else self.order
@@ -407,7 +409,7 @@ class _Reader:
         self.fresh = ""
         self.doubt(tag, vr, length, order, plausible=plausible)
         self.empty = vr in SHORT and length == 0
-        self.previous, self.first, self.opened = tag, False, False
+        self.previous, self.first = tag, False
         self.at = at
         self.value(tag, vr, length, implicit)
 
@@ -439,26 +441,21 @@ class _Reader:
     def value(self, tag: int, vr: str, length: int, implicit: bool) -> None:
         marks = (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")[: 1 + (self.order == ">")]
         passing = self.data[self.at : self.at + length]
-        if vr != "SQ" and length != UNDEFINED and self.before_sequence is None:
-            self.held |= self.outermost() and any(mark in passing for mark in marks)
+        if vr != "SQ" and length != UNDEFINED and any(mark in passing for mark in marks):
+            if self.outermost() and (vr in TEXT or vr in ("", "UN")):
+                raise DoubtError  # no text holds the start of an item
+            self.held |= self.outermost() and self.before_sequence is None
         if len(self.readings) > 1:
             descending = [one for one in self.readings if tag <= one.levels[-1].tag]
             if len(descending) < len(self.readings):
                 self.drop(sorted(descending, key=lambda one: len(one.levels)))
         self.readings = [one.at_tag(tag) for one in self.readings]
-        if self.outermost() and tag >= 0x00280000:
-            self.image.add("later")
-            if tag >> 16 == 0x0028:
-                self.image.add("description")
-            elif tag in PIXELS:
-                self.image.add("pixels")
         by_look = implicit or vr == "UN"
         self.behind = vr == "SQ" or (by_look and length == 0)
         if vr == "SQ" or length == UNDEFINED:
             self.sequence_passes()
         if length == UNDEFINED:
             self.fragments = vr in LONG or tag in PIXELS
-            self.opened = not self.fragments
             self.enter(True if vr == "UN" else None)
             return
         start = self.at
@@ -529,10 +526,6 @@ class _Reader:
 
     def end(self, *, whole: bool) -> None:
         """Nothing more comes; whole: not inside an element."""
-        needs = {"description", "pixels"} if self.needs_image else {"later"}
-        proved = whole and self.outermost() and needs <= self.image
-        if len(self.readings) > 1 and not proved:
-            self.keep(self.before_guess)
         if self.settled:
             return
         ended = whole and self.outermost()
@@ -573,6 +566,9 @@ def _tap(data: bytes, negotiated: int) -> Outcome | None:
     except TruncatedError:
         outcome.truncated = True
     if reader.in_doubt and (reader.faults or not whole):
+        return None
+    if reader.shallowest().guessed:
+        # What follows a guess must bear it out: the tests of the levels say how.
         return None
     if not whole and not reader.settled and (reader.before_sequence is not None or reader.held):
         # What is found behind a sequence must be borne out: the tests of the levels say how.

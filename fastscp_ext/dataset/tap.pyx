@@ -8,7 +8,7 @@ from libc.string cimport memset
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, skip
 from fastscp_ext.dataset.tap_forks cimport keep_parse, parse_at, tidy_parses
 from fastscp_ext.dataset.tap_headers cimport HEADER
-from fastscp_ext.dataset.tap_levels cimport die, first_reading, prove
+from fastscp_ext.dataset.tap_levels cimport die, first_reading, is_level_proved, prove
 from fastscp_ext.dataset.tap_parse cimport advance, bytes_to_step, run_alone
 from fastscp_ext.dataset.tap_state cimport TapParse
 from fastscp_ext.dataset.tap_values cimport is_uid, raw_value, same_value
@@ -178,6 +178,11 @@ cdef bint may_be_right(const TapParse* p, bint ended, bint sure) noexcept nogil:
     return not sure or p.trial == 0 and not p.suspect
 
 
+cdef bint needs_less(const TapParse* p, const TapParse* q) noexcept nogil:
+    # Fewer faults, or as many and the negotiated family.
+    return p.faults < q.faults or p.faults == q.faults and q.sniffed and not p.sniffed
+
+
 cdef void agree(TapState* tap, TapParse* p, const TapParse* q) noexcept nogil:
     # Leave p what q says as well.
     cdef uint32_t bit
@@ -208,7 +213,7 @@ cdef void choose(TapState* tap) noexcept nogil:
         sure = sure or p.trial == 0 and not p.suspect
     for k in range(tap.parses):
         p = parse_at(tap, k)
-        if may_be_right(p, ended, sure) and (winner == NULL or p.faults < winner.faults):
+        if may_be_right(p, ended, sure) and (winner == NULL or needs_less(p, winner)):
             winner = p
     if not (winner.ended and winner.faults == 0):
         for k in range(tap.parses):
@@ -249,6 +254,8 @@ cdef Cursor tap_value(const TapState* tap, int key) noexcept nogil:
         sure &= ~p.shaky
     if p.count > 1:
         sure &= p.before_guess
+    if p.unsure and not is_level_proved(p):
+        sure &= p.before_unsure
     if tap.parses > 1:
         sure &= tap.agreed
     if not sure & (<uint32_t>1 << key):

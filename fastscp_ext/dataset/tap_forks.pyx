@@ -61,14 +61,43 @@ cdef TapParse* fork_parse(TapState* tap, TapParse* p, int form) noexcept nogil:
     return q
 
 
+cdef void take_evidence(TapParse* p, const TapParse* q) noexcept nogil:
+    # How q came to its level, and what speaks for it.
+    cdef uint32_t n
+    p.guess = q.guess
+    p.later_passed = q.later_passed
+    p.image_described = q.image_described
+    p.image_passed = q.image_passed
+    p.named = q.named
+    p.ascending = q.ascending
+    p.ordered = q.ordered
+    p.risen = q.risen
+    p.unsure = q.unsure
+    p.before_unsure = q.before_unsure
+    for n in range(p.count):
+        p.readings[n].guessed = q.readings[n].guessed
+
+
 cdef bint alike(const TapParse* p, const TapParse* q) noexcept nogil:
-    # In one place between two elements, and with one future.
+    # In one place between two elements, and with one future. What speaks for their levels may
+    # differ: one that came there without a guess is not wrong because another one did with it.
     cdef size_t own = <size_t>(<const uint8_t*>&p.syntax - <const uint8_t*>p)
+    cdef TapParse other
     if p.left != q.left or p.again_have != q.again_have or p.header_have or q.header_have:
         return False
     if p.form != FORM_LITERAL or q.form != FORM_LITERAL or p.again_have:
         return False
-    return memcmp(&p.syntax, &q.syntax, sizeof(TapParse) - own) == 0
+    if p.count != q.count:
+        return False
+    memcpy(&other, q, sizeof(TapParse))
+    take_evidence(&other, p)
+    return memcmp(&p.syntax, &other.syntax, sizeof(TapParse) - own) == 0
+
+
+cdef bint assumes_more(const TapParse* p, const TapParse* q) noexcept nogil:
+    if p.unsure != q.unsure:
+        return p.unsure
+    return p.faults > q.faults or p.faults == q.faults and p.trial > q.trial
 
 
 cdef void remove(TapState* tap, uint32_t at) noexcept nogil:
@@ -99,7 +128,7 @@ cdef void tidy_parses(TapState* tap, TapParse* p) noexcept nogil:
         q = parse_at(tap, n)
         if q != p and alike(p, q):
             # The one that assumes less stands for both.
-            if q.faults > p.faults or q.faults == p.faults and q.trial > p.trial:
+            if assumes_more(q, p):
                 memcpy(q, p, sizeof(TapParse))
             remove(tap, at)
             return

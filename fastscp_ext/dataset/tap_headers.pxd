@@ -76,19 +76,27 @@ cdef inline bint may_spell_vr(const TapParse* p) noexcept nogil:
             and p.header[5] >= c"A" and p.header[5] <= c"Z")
 
 
+cdef inline bint spells_text(const TapParse* p) noexcept nogil:
+    # The VR of the header in hand is one of text (PS3.5 6.2): AE AS CS DA DS DT IS LO LT PN SH ST
+    # TM UC UI UR UT.
+    cdef uint8_t first = p.header[4]
+    cdef uint8_t second = p.header[5]
+    if first == c"U":
+        return second in (c"C", c"I", c"R", c"T")
+    if first == c"S":
+        return second in (c"H", c"T")
+    if first == c"A":
+        return second in (c"E", c"S")
+    return first in (c"C", c"D", c"I", c"L", c"P", c"T")
+
+
 cdef inline bint is_pixel_data(uint32_t tag) noexcept nogil:
     return (tag == PIXEL_DATA or tag == FLOAT_PIXEL_DATA or tag == DOUBLE_FLOAT_PIXEL_DATA)
 
 
-# Whether PS3.6 has bytes there, or whether nobody knows what a private element holds.
-cdef bint may_hold_bytes(uint32_t tag) noexcept nogil
-
 # What the first 8 bytes are. also: another family in which they can be read, or -1.
 # Returns one of TAP_*, or -1 if they are no header in any.
 cdef int sniff(const uint8_t* header, int negotiated, int* also) noexcept nogil
-
-# The header in hand is none: it goes on with the element before, as the form says.
-cdef void read_before(const TapParse* p, TapHeader* h, bint big) noexcept nogil
 
 # Whether the bytes 4 and 5 of the header in hand are a known VR.
 cdef bint spells_vr(const TapParse* p) noexcept nogil

@@ -24,6 +24,16 @@ cdef inline bint outermost(const TapParse* p) noexcept nogil:
     return p.readings[p.count - 1].depth == 0
 
 
+# Whether what has passed since the last guess shows that the shallowest reading is right.
+cdef bint is_level_proved(const TapParse* p) noexcept nogil
+
+# An element has passed at the outermost level, which a guess has led to.
+cdef void note_evidence(TapParse* p, uint32_t tag) noexcept nogil
+
+# Where the parse is was guessed, in whatever reading.
+cdef void doubt_level(TapParse* p, int guess) noexcept nogil
+
+
 cdef inline bint readings_disagree(const TapParse* p) noexcept nogil:
     # On the encoding.
     cdef uint32_t n

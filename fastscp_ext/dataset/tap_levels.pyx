@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u16_le, take_u32_le
 from fastscp_ext.dataset.tap_headers cimport GROUP_DELIMITER, HEADER, reads_as_implicit
 from fastscp_ext.dataset.tap_state cimport (
-    GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, TAP_EXPLICIT_BE, TAP_KEYS, TAP_NEVER, TAP_PIXELS_NONE,
-    TAP_READINGS, UIDS_FOUND, TapParse, TapReading,
+    GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, GUESS_STRAY, TAP_EXPLICIT_BE, TAP_KEYS, TAP_NEVER,
+    TAP_PIXELS_NONE, TAP_READINGS, UIDS_FOUND, TapParse, TapReading,
 )
 from fastscp_ext.dataset.vr cimport VR, VR_INVALID, VR_UNKNOWN, vr_of
 
@@ -14,6 +14,10 @@ __all__ = []
 
 cdef enum:
     DEEPEST = 0xFFFFFFF0  # no stream comes here: each level has a header of eight bytes
+    REFERENCED_CLASS = 0x00081150
+    REFERENCED_INSTANCE = 0x00081155
+    STUDY_ID = 0x00200010
+    INSTANCE_NUMBER = 0x00200013
 
     ALL_FOUND = (1 << TAP_KEYS) - 1
 
@@ -24,6 +28,7 @@ cdef void first_reading(TapParse* p) noexcept nogil:
     p.readings[0].implicit_from = TAP_NEVER
     p.readings[0].tag = 0
     p.readings[0].outermost = 0
+    p.readings[0].guessed = False
 
 
 cdef void settle_if_complete(TapParse* p) noexcept nogil:
@@ -44,21 +49,84 @@ cdef void give_guess_back(TapParse* p) noexcept nogil:
     p.pixels = p.before_pixels
 
 
-cdef void forget_what_passed(TapParse* p) noexcept nogil:
-    p.image_described = p.image_passed = p.later_passed = False
+# Guesses and what proves them -----------------------------------------------------------------
 
+cdef void forget_what_passed(TapParse* p) noexcept nogil:
+    p.image_described = p.image_passed = p.later_passed = p.ordered = False
+    p.ascending = True
+    p.risen = shallowest(p).outermost
+    p.named = p.risen >> 16 >= 0x0010
+
+
+cdef void note_evidence(TapParse* p, uint32_t tag) noexcept nogil:
+    # References stand in items only (PS3.3 10.8): a data set has none of its own.
+    if tag < p.risen or tag == REFERENCED_CLASS or tag == REFERENCED_INSTANCE:
+        p.ascending = False
+    p.risen = tag
+    if tag >> 16 == 0x0010 or STUDY_ID <= tag <= INSTANCE_NUMBER:
+        p.named = True
+
+
+cdef bint is_level_proved(const TapParse* p) noexcept nogil:
+    # Tags ascend in a data set and in an item (PS3.5 7.1). An item that names another study tells
+    # no patient and no numbers as a rule, and holds no image. So what goes on with these where the
+    # sequence stood, and comes to an image, is the data set.
+    if not p.ascending:
+        return False
+    if p.ordered and p.count == 1:
+        return True
+    if p.guess == GUESS_STRAY:
+        return p.image_passed or p.named and p.later_passed
+    return p.named and p.image_passed and (p.image_described or p.guess != GUESS_ENDS)
+
+
+cdef void keep_what_is_proved(TapParse* p) noexcept nogil:
+    if not p.unsure or is_level_proved(p):
+        p.before_unsure = p.found
+
+
+cdef void give_unsure_back(TapParse* p) noexcept nogil:
+    if not p.unsure or is_level_proved(p):
+        return
+    if p.found & ~p.before_unsure:
+        p.pixels = TAP_PIXELS_NONE
+    give_back(p, p.before_unsure)
+
+
+cdef void look_at_guess(TapParse* p) noexcept nogil:
+    # Readings have come or gone.
+    p.unsure = shallowest(p).guessed
+    if p.count == 1 and not p.unsure:
+        p.guess = GUESS_NONE
+
+
+cdef void doubt_level(TapParse* p, int guess) noexcept nogil:
+    cdef uint32_t n
+    keep_what_is_proved(p)
+    for n in range(p.count):
+        p.readings[n].guessed = True
+    p.unsure = True
+    if guess > p.guess:
+        p.guess = guess
+    forget_what_passed(p)
+
+
+# Readings -------------------------------------------------------------------------------------
 
 cdef void drop_reading(TapParse* p, uint32_t at) noexcept nogil:
     # The reading is wrong. Only the shallowest one has values of its own, and they fall with it.
-    if at == p.count - 1:
+    cdef bint last = at == p.count - 1
+    if last:
         give_guess_back(p)
-        forget_what_passed(p)
     p.count -= 1
+    if last:
+        forget_what_passed(p)
     while at < p.count:
         p.readings[at] = p.readings[at + 1]
         at += 1
-    if p.count == 1:
-        p.guess = GUESS_NONE
+    if p.count == 1 and not last:
+        p.ordered = True
+    look_at_guess(p)
     settle_if_complete(p)
 
 
@@ -97,6 +165,7 @@ cdef void give_level_back(TapParse* p) noexcept nogil:
 cdef void die(TapParse* p) noexcept nogil:
     if p.count > 1:
         give_guess_back(p)
+    give_unsure_back(p)
     give_doubtful_back(p)
     give_level_back(p)
     p.dead = True
@@ -124,6 +193,11 @@ cdef void leave(TapReading* reading, uint32_t levels) noexcept nogil:
     reading.tag = reading.outermost if reading.depth == 0 else 0
 
 
+cdef void leave_by_guess(TapReading* reading, uint32_t levels) noexcept nogil:
+    leave(reading, levels)
+    reading.guessed = True
+
+
 cdef void add_reading(
     TapParse* p, TapReading* readings, uint32_t* count, const TapReading* reading
 ) noexcept nogil:
@@ -135,6 +209,7 @@ cdef void add_reading(
             die(p)
         last.outermost = min(last.outermost, reading.outermost)
         last.tag = last.outermost if last.depth == 0 else 0
+        last.guessed = last.guessed or reading.guessed
         give_guess_back(p)
     elif count[0] == TAP_READINGS:
         die(p)
@@ -144,13 +219,13 @@ cdef void add_reading(
 
 
 cdef void begin_guess(TapParse* p, int guess) noexcept nogil:
+    keep_what_is_proved(p)
     if p.count == 1:
         p.before_guess = p.found
         p.before_pixels = p.pixels
     if guess > p.guess:
         p.guess = guess
     p.faults += 1
-    forget_what_passed(p)
 
 
 cdef void take_readings(TapParse* p, const TapReading* readings, uint32_t count) noexcept nogil:
@@ -160,8 +235,8 @@ cdef void take_readings(TapParse* p, const TapReading* readings, uint32_t count)
     for n in range(count):
         p.readings[n] = readings[n]
     p.count = count
-    if count == 1:
-        p.guess = GUESS_NONE
+    forget_what_passed(p)
+    look_at_guess(p)
 
 
 cdef void fork_readings(TapParse* p) noexcept nogil:
@@ -169,12 +244,16 @@ cdef void fork_readings(TapParse* p) noexcept nogil:
     cdef TapReading ended
     cdef uint32_t count = 0
     cdef uint32_t n
+    if p.readings[0].depth == 0:
+        # There is nothing that it could end.
+        p.faults += 1
+        return
     begin_guess(p, GUESS_ENDS)
     for n in range(p.count):
         add_reading(p, readings, &count, &p.readings[n])
         if p.readings[n].depth > 0:
             ended = p.readings[n]
-            leave(&ended, 2)
+            leave_by_guess(&ended, 2)
             add_reading(p, readings, &count, &ended)
     take_readings(p, readings, count)
 
@@ -191,7 +270,7 @@ cdef void fork_without_item(TapParse* p) noexcept nogil:
         one.tag = 0
         add_reading(p, readings, &count, &one)
         one = p.readings[n]
-        leave(&one, 1)
+        leave_by_guess(&one, 1)
         add_reading(p, readings, &count, &one)
     take_readings(p, readings, count)
 
@@ -203,6 +282,8 @@ cdef bint leave_item(TapParse* p) noexcept nogil:
             return False
         drop_reading(p, p.count - 1)
     p.faults += 1
+    # Or the one that begins is in a sequence of that item, whose header is damaged.
+    doubt_level(p, GUESS_STRAY)
     for n in range(p.count):
         leave(&p.readings[n], 1)
     return True
@@ -233,6 +314,10 @@ cdef void stray_end(TapParse* p) noexcept nogil:
         p.found = keep
         p.conflicting = 0
     p.pixels = TAP_PIXELS_NONE
+    if p.sequence_passed or p.trusted or p.held:
+        # An item may lie around this one, whose end is still to come.
+        p.readings[0].outermost = p.readings[0].tag = 0
+        doubt_level(p, GUESS_STRAY)
 
 
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil:
@@ -284,26 +369,15 @@ cdef void judge_encoding(TapParse* p) noexcept nogil:
 
 
 cdef void prove(TapParse* p, bint inside) noexcept nogil:
-    prove_level(p, inside)
+    if p.count > 1 and (inside or not outermost(p) or not is_level_proved(p)):
+        # An item was cut, perhaps.
+        give_guess_back(p)
+    give_unsure_back(p)
+    p.readings[0] = shallowest(p)[0]
+    p.count = 1
     p.ended = not inside and outermost(p)
     if not p.ended or p.faults:
         give_doubtful_back(p)
     if not p.ended:
         give_level_back(p)
     p.shaky = 0
-
-
-cdef void prove_level(TapParse* p, bint inside) noexcept nogil:
-    # The end proves the one reading in which it stands at the outermost level, if that level has
-    # held what the guess needs. Else an item was cut, perhaps, and nothing is proved.
-    cdef bint proved
-    if p.count == 1:
-        return
-    if p.guess == GUESS_NO_ITEMS:
-        proved = p.later_passed
-    else:
-        proved = p.image_described and p.image_passed
-    if inside or not outermost(p) or not proved:
-        give_guess_back(p)
-    p.readings[0] = shallowest(p)[0]
-    p.count = 1

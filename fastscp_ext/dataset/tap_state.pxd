@@ -62,11 +62,12 @@ cdef enum TapForm:
     FORM_BEFORE_LONG      # these bytes go on with the element before: its length is a 32-bit one
     FORM_BEFORE_IMPLICIT  # they are its value: it was Implicit VR
 
-# What has to pass before an end proves a guess about the level.
+# How the level was guessed, the one that needs the least to be proved first.
 cdef enum TapGuess:
     GUESS_NONE
-    GUESS_NO_ITEMS  # a sequence without items and end: any element behind group 0020
-    GUESS_ENDS      # ends of items and sequences: a whole image
+    GUESS_STRAY     # an end that ended nothing, or an item that began in another one
+    GUESS_NO_ITEMS  # a sequence without items and end; or bytes that are no elements were passed
+    GUESS_ENDS      # ends of items and sequences
 
 # One way to read the levels up to here.
 ctypedef struct TapReading:
@@ -74,6 +75,7 @@ ctypedef struct TapReading:
     uint32_t implicit_from  # the depth from which on headers are Implicit VR; TAP_NEVER: none
     uint32_t tag            # of the last element at this depth; 0: none, or not known any more
     uint32_t outermost      # of the last element at depth 0
+    bint guessed            # it is where it is by a guess, which only what follows can prove
 
 # One way to read the bytes up to here. What stands from `syntax` on decides its future: two parses
 # that are alike there, in one place, are one.
@@ -122,17 +124,26 @@ ctypedef struct TapParse:
     bint later_passed     # an element behind group 0020 at depth 0, since the last guess
     bint image_described  # group 0028 likewise, of the shallowest reading
     bint image_passed     # pixel data likewise
+    bint named            # the patient or a number of the instance likewise, or before the guess
+    bint ascending        # since the guess, as the tags of a data set do
+    bint ordered          # the other readings fell because of tags or of an encoding
+    uint32_t risen        # the last tag at depth 0, or the one before the guess
+    bint unsure           # the shallowest reading is where it is by a guess
+    uint32_t before_unsure  # what was found before that
     bint descended        # a tag at depth 0 did, since the data set began
     bint held             # a value at depth 0 had the start of an item in it: too long, perhaps
     uint32_t before_held  # what was found before
     bint looking          # for one in the passing value
+    bint text             # of which the passing value, at depth 0, may hold none
+    bint starting         # nothing of it has been looked at
+    bint too_long         # it is no text as long as that: the parse dies at its end
     uint32_t window       # the last bytes of it
     bint comparing        # the passing value, with one of its key that was found before
     bint differs          # it does
     uint32_t compared     # bytes of it
     uint32_t before_sequence  # found before the first sequence at depth 0
     uint32_t before_guess     # found when there was one reading, while there are more
-    int guess             # one of TapGuess: the one that needs most
+    int guess             # one of TapGuess: the one that needs most, while a reading is guessed
     uint32_t header_have  # <= header_want <= 12
     uint32_t header_want  # 8 or 12
     bint walking          # over the items of the passing value, by their lengths

@@ -24,7 +24,10 @@ __all__ = ["CODEC", "Build", "build", "memory", "missing", "weakened"]
 
 TREE: Final = Path(__file__).resolve().parents[2]
 # The modules that read what a peer sends, and need none of the others.
-TAP: Final = ("tap", "tap_forks", "tap_headers", "tap_levels", "tap_parse", "tap_values")
+TAP: Final = (
+    *("tap", "tap_doubt", "tap_forks", "tap_headers", "tap_items", "tap_levels", "tap_parse"),
+    *("tap_read", "tap_tags", "tap_values"),
+)
 SEND: Final = ("head", "judgement", "parcel", "sender", "stage")
 CODEC: Final = ("command", "framing", "layout", "part10", "pdu", *TAP, "uid", *SEND)
 EXACT: Final = "tests.fuzz.exact"

@@ -89,7 +89,7 @@ def test_a_cut_in_the_pixel_data_takes_nothing_back(family: int) -> None:
     assert found((data + image(family))[:-40], family) == OWN
 
 
-@pytest.mark.parametrize("tag", [0x00189087, 0x00189089])
+@pytest.mark.parametrize("tag", [0x00189087, 0x00189089, 0x00186030])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_numbers_that_begin_like_an_item(tag: int, family: int) -> None:
     number = bytes.fromhex("feff00e07f854040")

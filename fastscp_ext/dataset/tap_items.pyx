@@ -1,0 +1,118 @@
+"""Items inside the value of an element of defined length."""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memchr, memcpy
+
+from fastscp_ext.wire.cursor cimport Cursor, collect, cursor_over, peek_u8, skip, take_span, take_u8
+from fastscp_ext.dataset.tap_headers cimport (
+    HEADER, ITEM, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH, take_tag, take_u32,
+)
+from fastscp_ext.dataset.tap_levels cimport die, outermost
+from fastscp_ext.dataset.tap_state cimport TAP_EXPLICIT_BE, TapParse
+
+__all__ = []
+
+cdef enum:
+    ITEM_LITTLE = 0xFEFF00E0  # as its tag stands in the bytes
+    ITEM_BIG = 0xFFFEE000
+
+
+cdef void note_sequence(TapParse* p) noexcept nogil:
+    # If its length is wrong, what follows at this level may be an item's.
+    if outermost(p) and not p.sequence_passed:
+        p.sequence_passed = True
+        p.before_sequence = p.found
+
+
+cdef void no_items(TapParse* p) noexcept nogil:
+    # Where bytes may stand they are no items after all. Elsewhere the length is wrong.
+    if not p.may_be_bytes:
+        die(p)
+        return
+    p.walking = False
+    p.behind_sequence = False
+    if not p.weak:
+        p.weak = True
+        p.weak_found = p.found
+
+
+cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
+    cdef Cursor c
+    cdef Cursor front = cursor_over(NULL, 0)
+    cdef uint32_t n
+    cdef uint32_t left
+    cdef uint32_t tag
+    cdef uint32_t length
+    while passing.left and (p.walking or p.may_be_items):
+        n = p.item_left if p.item_left < passing.left else passing.left
+        skip(&passing, n)
+        p.item_left -= n
+        if p.front_have == 0 and take_span(&passing, HEADER, &front):
+            memcpy(p.front, front.at, HEADER)
+            p.front_have = HEADER
+        else:
+            p.front_have = collect(&passing, p.front, p.front_have, HEADER)
+        if p.front_have < HEADER:
+            break
+        p.front_have = 0
+        c = cursor_over(p.front, HEADER)
+        tag = take_tag(&c, p.items_big)
+        length = take_u32(&c, p.items_big)
+        if p.may_be_items:
+            # No VR stood in front of it, or UN, whose items are implicit (PS3.5 6.2.2).
+            p.may_be_items = False
+            p.behind_sequence = tag == ITEM
+            p.text = p.text and tag != ITEM
+            if tag != ITEM:
+                return
+            note_sequence(p)
+            p.walking = not p.settled
+            if not p.walking:
+                return
+        left = p.skip + passing.left
+        if tag == ITEM and length == UNDEFINED_LENGTH:
+            p.walking = False
+        elif tag == ITEM and length <= left:
+            p.item_left = length
+        elif not (tag == ITEM_END or tag == SEQUENCE_END and left == 0):
+            no_items(p)
+    if p.skip == 0:
+        if p.walking and p.front_have > 0:
+            no_items(p)
+        p.walking = p.may_be_items = False
+
+
+cdef bint may_hold_a_mark(Cursor passing) noexcept nogil:
+    # Hardly a value has one of these bytes.
+    return passing.left > 0 and (
+        memchr(passing.at, 0xFE, passing.left) != NULL
+        or memchr(passing.at, 0xFF, passing.left) != NULL)
+
+
+cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
+    cdef uint32_t window = p.window
+    cdef uint32_t item = ITEM_BIG if p.syntax == TAP_EXPLICIT_BE else ITEM_LITTLE
+    cdef uint8_t byte = 0
+    if p.too_long:
+        return
+    if p.starting and peek_u8(&passing, 0, &byte):
+        p.starting = False
+        # Without a VR a value only seems to be a text.
+        p.text = p.text and byte >= c" " and byte < 0x7F
+    if window == 0 and not may_hold_a_mark(passing):
+        passing.left = 0
+    while (p.text or not p.sequence_passed) and take_u8(&passing, &byte):
+        window = (window << 8) | byte
+        if window != item and window != ITEM_LITTLE:
+            continue
+        if p.text:
+            # The parse goes on to its end, where others may take a step, too.
+            p.too_long = True
+            break
+        if not p.held:
+            p.held = True
+            p.before_held = p.found
+    p.window = window
+    if p.skip == 0 or not p.text and (p.held or p.sequence_passed):
+        p.looking = False
+        p.window = 0
