@@ -9,6 +9,7 @@ from fastscp_ext.dataset.tap_headers cimport (
 )
 from fastscp_ext.dataset.tap_levels cimport die, outermost
 from fastscp_ext.dataset.tap_state cimport TAP_EXPLICIT_BE, TapParse
+from fastscp_ext.dataset.tap_tags cimport may_hold_bytes
 
 __all__ = []
 
@@ -26,7 +27,7 @@ cdef void note_sequence(TapParse* p) noexcept nogil:
 
 cdef void no_items(TapParse* p) noexcept nogil:
     # Where bytes may stand they are no items after all. Elsewhere the length is wrong.
-    if not p.may_be_bytes:
+    if not (p.by_tag and may_hold_bytes(p.header_tag)):
         die(p)
         return
     p.walking = False
@@ -105,11 +106,12 @@ cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
         window = (window << 8) | byte
         if window != item and window != ITEM_LITTLE:
             continue
-        if p.text:
+        if p.text and not (p.by_tag and may_hold_bytes(p.header_tag)):
             # The parse goes on to its end, where others may take a step, too.
             p.too_long = True
             break
-        if not p.held:
+        p.text = False
+        if not p.held and not p.sequence_passed:
             p.held = True
             p.before_held = p.found
     p.window = window

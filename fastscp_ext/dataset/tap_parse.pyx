@@ -25,7 +25,6 @@ from fastscp_ext.dataset.tap_state cimport (
     TAP_PIXELS_ENCAPSULATED, TAP_PIXELS_NATIVE, TAP_PIXELS_NONE, TAP_SYNTAX_UNKNOWN, UIDS_FOUND,
     TapParse, TapState,
 )
-from fastscp_ext.dataset.tap_tags cimport may_hold_bytes
 from fastscp_ext.dataset.tap_values cimport key_of, value_ends, value_passes, value_starts
 from fastscp_ext.dataset.vr cimport (
     VR, VR_INVALID, VR_LONG, VR_SEQUENCE, VR_SHORT, VR_UN, VR_UNKNOWN, vr_of,
@@ -133,7 +132,7 @@ cdef inline bint may_lead_into_an_item(const TapParse* p) noexcept nogil:
 cdef inline void look_into_value(TapParse* p, const TapHeader* h, bint by_look) noexcept nogil:
     # Whether it holds the start of an item. Behind a sequence that tells only in a text, where it
     # cannot be: of other values the first sequence tells what an end takes back.
-    p.text = not p.may_be_bytes if by_look else p.form == FORM_LITERAL and spells_text(p)
+    p.text = by_look or p.form == FORM_LITERAL and spells_text(p)
     p.looking = p.text or not p.sequence_passed and not p.held
     p.starting = True
 
@@ -161,7 +160,7 @@ cdef void take_element(TapState* tap, TapParse* p, const TapHeader* h) noexcept 
     p.item_left = 0
     p.walking = h.vr == VR_SEQUENCE and length > 0 and not p.settled
     p.may_be_items = length >= HEADER and by_look
-    p.may_be_bytes = p.may_be_items and may_hold_bytes(h.tag)
+    p.by_tag = by_look
     p.items_big = p.syntax == TAP_EXPLICIT_BE and not p.may_be_items
     p.looking = p.too_long = False
     if length > HEADER and h.vr != VR_SEQUENCE and may_lead_into_an_item(p):

@@ -148,7 +148,7 @@ ctypedef struct TapParse:
     uint32_t header_want  # 8 or 12
     bint walking          # over the items of the passing value, by their lengths
     bint may_be_items     # its first bytes tell
-    bint may_be_bytes     # they need not be, though they begin so
+    bint by_tag           # no VR but the tag tells what it may hold
     bint items_big        # big-endian
     uint32_t item_left    # bytes of its present item still to come
     uint32_t front_have   # bytes of an item's header in it
