@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Final
 
@@ -37,16 +39,18 @@ from fastscp.store.names import (
     names_in,
     open_folder,
     own_folder,
+    read_folder,
     status_at,
 )
-from fastscp.store.unflushed import LIFTED_BY, Marks, mark_name
+from fastscp.store.unflushed import LIFTED_BY, MOVED, Marks, mark_name, path_name
 from fastscp_ext import exchange, rename_noreplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fastscp.store.unflushed import Mark, Mounted
+    from fastscp.store.mounts import Mounted
+    from fastscp.store.unflushed import Mark
 
 __all__ = ["finish", "made_anew", "renew"]
 
@@ -54,6 +58,14 @@ _CHECK: Final = f"check the disk; {LIFTED_BY}"
 _AGAIN: Final = f"check the disk, then run verify once more, or {LIFTED_BY}"
 _UNSURE: Final = "its names were not sure to be on the disk"
 _MADE: Final = "made anew"
+# What helps where nothing can be made anew.
+_OTHERWISE: Final = {
+    "file": f"move it away and have it sent again, or {LIFTED_BY}",
+    # The store's own.
+    "folder": f"{LIFTED_BY}; or {MOVED}",
+}
+# Marks of all folders, or of the file system, have words for names.
+_OF_A_PATH: Final = re.compile(r"[0-9a-f]{24}")
 # What a name gets behind it where another file or folder has it, as a version of an instance does.
 _VERSIONS: Final = range(2, 10)
 
@@ -100,6 +112,9 @@ def _finish_all(dir_fd: int, marks: Marks) -> list[Mark]:
 def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
     """One after the other, so that never more than one is begun and can go on."""
     failed = ""
+    marks.restate()
+    with contextlib.suppress(OSError):
+        _find_paths(dir_fd, marks)
     try:
         for mark in _finish_all(dir_fd, marks):
             yield made_anew(mark)
@@ -110,8 +125,7 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
         if mark.name not in standing:
             continue
         if mark.what != "folder" or not mark.path:
-            again = "move it away and have it sent again, or " if mark.what == "file" else ""
-            yield _found(mark, f"{again}{LIFTED_BY}")
+            yield _found(mark, _OTHERWISE.get(mark.what, LIFTED_BY))
         elif failed:
             yield _found(mark, failed)
         else:
@@ -127,6 +141,41 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
                     yield _found(mark, f"nor could the new one, or the one around it: {_AGAIN}")
     if not failed:
         marks.clear()
+
+
+def _find_paths(dir_fd: int, marks: Marks) -> None:
+    """Find out what marks that cannot be read were left for: their names are made from its path.
+
+    One whose path leads to nothing any more goes, as any other mark of it. Raises OSError.
+    """
+    wanted = {
+        mark.name.partition(".")[0]: mark for mark in marks.left() if mark.unread or not mark.boot
+    }
+    wanted = {name: mark for name, mark in wanted.items() if _OF_A_PATH.fullmatch(name)}
+    if not wanted:
+        return
+    for path, is_folder in itertools.chain([("", True)], _paths(dir_fd, "")):
+        mark = wanted.pop(path_name(path), None)
+        if mark is not None:
+            marks.leave("folder" if is_folder else "file", path, 0)
+            if any(one.name == mark.name and one.unread for one in marks.left()):
+                # There are too many, and all folders have a mark.
+                marks.lift(mark)
+        if not wanted:
+            return
+    for mark in wanted.values():
+        marks.lift(mark)
+
+
+def _paths(dir_fd: int, folder: str) -> Iterator[tuple[str, bool]]:
+    """All files and folders below a folder, each with whether it is one. Raises OSError."""
+    with read_folder(dir_fd, folder or ".") as entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            yield path, is_folder
+            if is_folder:
+                yield from _paths(dir_fd, path)
 
 
 def _outermost_first(marks: Marks) -> list[Mark]:

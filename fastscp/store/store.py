@@ -142,6 +142,7 @@ class Store:
                 made.note(BUFFERED, dir_fd)
             # Before anybody stores or reads anything.
             cleared = settle_alone(dir_fd, "main")
+            marks.restate()
             # Only now: a file that is marked may have come back to its path.
             marks.clear()
             unflushed = marks.standing()

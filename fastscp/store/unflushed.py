@@ -13,15 +13,15 @@ import errno
 import hashlib
 import os
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from fastscp.store.mounts import Mounted, mounted
 from fastscp.store.names import (
     ANEW,
     FILE_MODE,
+    HOME,
     UNFLUSHED,
     flush_folder,
     names_in,
@@ -29,18 +29,16 @@ from fastscp.store.names import (
     own_folder,
     status_at,
 )
-from fastscp_ext import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["LIFTED_BY", "Mark", "Marks", "Mounted", "mark_name", "mounted", "tell", "warnings"]
+__all__ = ["LIFTED_BY", "MOVED", "Mark", "Marks", "mark_name", "path_name", "tell", "warnings"]
 
 What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 
 _SUFFIX: Final = ".json"
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 # With as many marks of files one more is one of the file system, and of folders one of all of them.
 _OF_A_KIND_MOST: Final = 64
 # Those two have a path, and go with what it leads to.
@@ -49,52 +47,50 @@ _INSTEAD: Final[dict[str, What]] = {"file": "file system", "folder": "all folder
 _MOST: Final = 1 << 14
 # What lifts any mark, for an operator.
 LIFTED_BY: Final = "restart the machine, or unmount the file system and mount it again"
-
-
-@dataclass(frozen=True)
-class Mounted:
-    """One time that this file system was mounted: what marks tell apart."""
-
-    boot: str
-    mount: str
-
-
-def mounted(dir_fd: int) -> Mounted:
-    """What holds now for the store. Raises OSError."""
-    return Mounted(_BOOT_ID.read_text("ascii").strip(), mount_of(dir_fd))
+# What else lifts the mark of the store's own folder, which nobody can exchange for another one.
+MOVED: Final = (
+    f"stop the service, make a new directory beside the store, move all that is in the store there "
+    f"({HOME} too), and give it the store's name"
+)
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Something that could not be flushed.
 
     what: a file; a folder; so many folders that none is told apart from the others; or the file
-    system as a whole, as at the end of a buffered life, or because of many files. boot, mount:
-    when. path, inode: of the file or folder, below the store. shown: the path without what is a
-    patient's. error: an errno. name: of the mark's file.
+    system as a whole, as at the end of a buffered life, or because of many files. boot, mount,
+    system: when, as in `Mounted`. path, inode: of the file or folder, below the store. shown: the
+    path without what is a patient's. error: an errno. unread: it stands for one that could not be
+    read. name: of the mark's file.
     """
 
     what: What
     boot: str = ""
     mount: str = ""
+    system: str = ""
     path: str = ""
     inode: int = 0
     shown: str = ""
     error: int = 0
+    unread: bool = False
     name: str = ""
 
     @property
     def unreadable(self) -> str:
-        """What is said of a mark that says nothing, after its path; "" of any other.
-
-        No start lifts it.
-        """
-        if self.boot:
+        """What is said of a mark that says nothing, or stands for one, after its path; else ""."""
+        if self.boot and not self.unread:
             return ""
-        return (
+        said = (
             "cannot be read, so nobody knows what an earlier run could not flush: all instances "
-            "are answered A700, after a restart of the machine as well. Check the disk; "
-            f"{LIFTED_BY}; then remove that file"
+            "are answered A700. Check the disk; then run `fastscp verify` without the service, "
+            "which finds out what it was left for where its name tells"
         )
+        # As long as it does not tell of when it is, nothing else helps.
+        return f"{said}, or {LIFTED_BY}" if self.boot else said
+
+    @property
+    def when(self) -> Mounted:
+        return Mounted(self.boot, self.mount, self.system)
 
 
 # It may have been one of any folder.
@@ -149,7 +145,7 @@ def warnings(marks: Iterable[Mark]) -> Iterator[str]:
                 yield (
                     f"an earlier run could not flush the store's own folder {why}, so the names in "
                     f"it may not be on the disk: instances that need it flushed again are answered "
-                    f"A700. Check the disk; then {LIFTED_BY}"
+                    f"A700. Check the disk; then {LIFTED_BY}; or {MOVED}"
                 )
             case "all folders":
                 yield (
@@ -168,7 +164,12 @@ def mark_name(mark: Mark) -> str:
     """What the file of a mark is called, and a folder that is made anew for its sake."""
     if not mark.inode or mark.what not in _INSTEAD:
         return mark.what.replace(" ", "-")
-    return hashlib.blake2b(os.fsencode(mark.path), digest_size=12).hexdigest()
+    return path_name(mark.path)
+
+
+def path_name(path: str) -> str:
+    """What the mark of a file or folder is called."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=12).hexdigest()
 
 
 class Marks:
@@ -193,12 +194,14 @@ class Marks:
         now = self._now or mounted(self._dir_fd)
         inode = status_at(path or ".", self._dir_fd).st_ino
         mark = Mark(
-            what=what, boot=now.boot, mount=now.mount, path=path, inode=inode, shown=shown,
-            error=error_no,
+            what=what, boot=now.boot, mount=now.mount, system=now.system, path=path, inode=inode,
+            shown=shown, error=error_no,
         )  # fmt: skip
         if what in _INSTEAD and self._are_too_many(mark):
             mark = msgspec.structs.replace(mark, what=_INSTEAD[what], path="", shown="")
-        name = f"{mark_name(mark)}{_SUFFIX}"
+        self._write(f"{mark_name(mark)}{_SUFFIX}", mark)
+
+    def _write(self, name: str, mark: Mark) -> None:
         # Two threads, or workers, may meet the same failure.
         new = f"{name}.{threading.get_native_id()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -209,6 +212,22 @@ class Marks:
                 os.fsync(file.fileno())
             os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             flush_folder(folder_fd)
+
+    def restate(self) -> None:
+        """Have marks that cannot be read say that they hold from now on, for all folders.
+
+        What they were left for came before, so whatever lifts a mark of now lifts them, too. The
+        store's lock is held. Where one cannot be written it stays as it is.
+        """
+        with contextlib.suppress(OSError):
+            now = self._now or mounted(self._dir_fd)
+            for mark in self.left():
+                if not mark.boot:
+                    stated = Mark(
+                        what="all folders", boot=now.boot, mount=now.mount, system=now.system,
+                        unread=True,
+                    )  # fmt: skip
+                    self._write(mark.name, stated)
 
     def _are_too_many(self, mark: Mark) -> bool:
         """Whether there is no place for a mark beside those of its kind, nor one that it takes."""
@@ -312,7 +331,7 @@ class Marks:
         """
         now = self._now or mounted(self._dir_fd)
         for mark in self.left():
-            if mark.boot and (mark.boot, mark.mount) != (now.boot, now.mount):
+            if mark.boot and mark.when.is_over(now):
                 continue
             if mark.what == "all folders":
                 return True
@@ -322,11 +341,11 @@ class Marks:
 
     def _holds(self, mark: Mark, now: Mounted) -> bool:
         if not mark.boot:
-            # Nobody knows what it says, nor of when: it holds until somebody removes it.
+            # Nobody knows what it says, nor of when.
             return True
         if self.is_begun(mark):
             return True
-        if (mark.boot, mark.mount) != (now.boot, now.mount):
+        if mark.when.is_over(now):
             return False
         return mark.what not in _INSTEAD or self.is_same(mark)
 

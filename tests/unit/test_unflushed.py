@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -13,17 +15,20 @@ import msgspec
 import pytest
 
 from fastscp.errors import StartError
+from fastscp.store import mounts, replaced, unflushed
 from fastscp.store import renew as renewing
-from fastscp.store import replaced, unflushed
 from fastscp.store.duplicates import Resolution
 from fastscp.store.flushes import Flushes
-from fastscp.store.names import open_file
+from fastscp.store.mounts import Mounted
+from fastscp.store.names import descriptor, open_file
 from fastscp.store.renew import finish, renew
 from fastscp.store.restore import Settlement
 from fastscp.store.store import Store
-from fastscp.store.unflushed import Marks, Mounted, tell, warnings
+from fastscp.store.unflushed import Marks, tell, warnings
 from fastscp.store.verify import verify
 from fastscp_ext import Shared, exchange, mount_of, rename_noreplace
+from tests.disks import MountError, attached, make, program
+from tests.disks import mounted as file_system
 from tests.stores import LAYOUT, opened, replacing
 
 if TYPE_CHECKING:
@@ -138,16 +143,195 @@ def test_a_mark_holds_for_this_boot_mount_and_folder(store: Store, folder: Path)
 def test_what_the_system_says_holds_until_it_changes(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mounts, "_system_of", lambda _fd: "")
     Marks(store.dir_fd).leave("folder", "1", errno.EIO)
     assert len(Marks(store.dir_fd).standing()) == 1
     assert mount_of(store.dir_fd) == mount_of(store.lock_fd) != ""
-    monkeypatch.setattr(unflushed, "mount_of", lambda _fd: "another")
-    assert Marks(store.dir_fd).standing() == ()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(mounts, "mount_of", lambda _fd: "another")
+        assert Marks(store.dir_fd).standing() == ()
     other = folder / "boot_id"
     other.write_text("another\n")
-    monkeypatch.setattr(unflushed, "_BOOT_ID", other)
+    monkeypatch.setattr(mounts, "_BOOT_ID", other)
     assert Marks(store.dir_fd).standing() == ()
+
+
+def test_the_file_system_decides_where_it_can_be_told() -> None:
+    """Another place where the same one is seen, as of a container that starts anew, is no mount."""
+    then = Mounted("boot", "mount", "7")
+    assert not then.is_over(Mounted("boot", "another", "7"))
+    assert then.is_over(Mounted("boot", "mount", "8"))
+    assert then.is_over(Mounted("next", "mount", "7"))
+    # It cannot be told now, or could not then.
+    assert not then.is_over(Mounted("boot", "another"))
+    assert NOW.is_over(Mounted("boot", "another", "7"))
+    assert not NOW.is_over(Mounted("boot", "mount", "7"))
+
+
+def test_the_same_file_system_at_another_place(disk: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with descriptor(os.open(disk, os.O_RDONLY)) as fd:
+        here = mounts.mounted(fd)
+    assert here.system
+    subprocess.run([program("mount", "mount"), "--bind", disk, other], check=True)
+    try:
+        with descriptor(os.open(other, os.O_RDONLY)) as fd:
+            there = mounts.mounted(fd)
+    finally:
+        subprocess.run([program("umount", "mount"), other], check=True)
+    assert here.mount != there.mount
+    assert here.system == there.system
+    assert not here.is_over(there)
+
+
+def test_a_file_system_that_is_mounted_anew(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    make("ext4", image)
+    found = []
+    for n in range(2):
+        try:
+            with (
+                attached("ext4", image, tmp_path / f"at{n}") as point,
+                descriptor(os.open(point, os.O_RDONLY)) as fd,
+            ):
+                found.append(mounts.mounted(fd))
+        except MountError as error:
+            pytest.skip(f"ext4 cannot be mounted here: {error}")
+    assert found[0].is_over(found[1])
+
+
+@pytest.mark.parametrize("kind", ["ext4", "btrfs", "xfs"])
+def test_an_older_kernel_tells_the_file_system_by_its_device_or_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with file_system(kind, tmp_path) as point, descriptor(os.open(point, os.O_RDONLY)) as fd:
+        known = mounts.mounted(fd).system
+        call = fcntl.ioctl
+
+        def ioctl(fd: int, what: int, *more: Any) -> Any:
+            if what == mounts._GET_OBJECT:
+                raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+            return call(fd, what, *more)
+
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
+        assert mounts.mounted(fd).system == known != ""
+
+
+def spoil(store: Store, text: bytes = b'{"what": "fol') -> Path:
+    """Have the only mark be one that cannot be read."""
+    (file,) = (store.path / ".fastscp/unflushed").iterdir()
+    file.write_bytes(text)
+    return file
+
+
+@pytest.mark.parametrize("name", ["", "x.json"])
+def test_a_start_says_when_a_mark_is_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    """So a reboot lifts it, as any other one, and nobody has to remove it."""
+    path = tmp_path / "store"
+    with opened(path) as store:
+        (path / "1").mkdir()
+        Marks(store.dir_fd).leave("folder", "1", errno.EIO)
+        file = spoil(store)
+        if name:
+            file.rename(file.with_name(name))
+    with opened(path) as store:
+        (mark,) = store.unflushed
+        assert (mark.what, mark.unread) == ("all folders", True)
+        (said,) = [one for one in store.warnings if "cannot be read" in one]
+        assert "run `fastscp verify` without the service" in said
+        assert "restart the machine" in said
+    with opened(path) as store:
+        assert store.unflushed == (mark,)
+        after = Marks(store.dir_fd, Mounted("next", "next", "next"))
+        assert after.standing() == ()
+        after.clear()
+        assert after.left() == ()
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_verify_finds_out_what_a_mark_was_left_for(
+    store: Store, folder: Path, stated: bool
+) -> None:
+    marks = Marks(store.dir_fd)
+    marks.leave("folder", "1/3", errno.EIO)
+    spoil(store)
+    if stated:
+        marks.restate()
+    before = (folder / "3").stat().st_ino
+    content = tree(store.path / "1")
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert (found.path, found.settled) == ("1/3", "made anew")
+    assert (folder / "3").stat().st_ino != before
+    assert tree(store.path / "1") == content
+    assert marks.left() == ()
+
+
+def test_verify_finds_the_file_that_a_mark_was_left_for(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd)
+    marks.leave("file", "1/3/d.dcm", errno.EIO)
+    spoil(store)
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert (found.path, found.settled) == ("1/3/d.dcm", "")
+    (mark,) = marks.standing()
+    assert (mark.what, mark.path, mark.unread) == ("file", "1/3/d.dcm", False)
+
+
+def test_a_mark_of_what_is_gone_goes(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd)
+    marks.leave("folder", "1/3", errno.EIO)
+    spoil(store, b"")
+    shutil.rmtree(folder / "3")
+    assert renew(store.path, store.dir_fd, alone=True) == []
+    assert marks.left() == ()
+
+
+def test_a_mark_that_nobody_can_tell_holds_from_now_on(store: Store, folder: Path) -> None:
+    marks = Marks(store.dir_fd)
+    (store.path / ".fastscp/unflushed").mkdir()
+    (store.path / ".fastscp/unflushed/all-folders.json").write_bytes(b"")
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert (found.path, found.settled) == (".fastscp/unflushed/all-folders.json", "")
+    assert "restart the machine" in found.why
+    (mark,) = marks.standing()
+    assert (mark.what, mark.unread, bool(mark.boot)) == ("all folders", True, True)
+
+
+def test_what_cannot_be_looked_at_keeps_the_mark(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = Marks(store.dir_fd)
+    marks.leave("folder", "1/3", errno.EIO)
+    spoil(store)
+
+    def refuse(_dir_fd: int, _name: str) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(renewing, "read_folder", refuse)
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert not found.settled
+    assert [mark.what for mark in marks.standing()] == ["all folders"]
+
+
+def test_a_store_that_is_moved_to_a_new_directory_has_another_folder(tmp_path: Path) -> None:
+    """What the operator is told to do where the store's own folder could not be flushed."""
+    path = tmp_path / "store"
+    with opened(path) as store:
+        (path / "1").mkdir()
+        Marks(store.dir_fd).leave("folder", "", errno.EIO)
+        (found,) = renew(store.path, store.dir_fd, alone=True)
+        (said,) = warnings(Marks(store.dir_fd).standing())
+    for words in (found.why, said):
+        assert unflushed.MOVED in words
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in os.listdir(path):
+        (path / name).rename(new / name)
+    path.rmdir()
+    new.rename(path)
+    with opened(path) as store:
+        assert store.unflushed == ()
+        assert (path / "1").exists()
 
 
 def test_a_mark_that_cannot_be_read_counts_for_all(store: Store) -> None:
