@@ -21,7 +21,7 @@ from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
 from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, status_at
 from fastscp.store.reading import difference, is_checked, open_data_set
-from fastscp.store.replaced import is_in
+from fastscp.store.replaced import is_in, where
 from fastscp.store.unflushed import Marks
 from fastscp.store.waits import LOCKS, Batches, Doubt, NotYetError, lock_of, take_lock
 from fastscp_ext import crc32c, rename_noreplace, status
@@ -264,9 +264,9 @@ class Resolution:
                     # What it takes the place of may be on stable storage: a power cut leaves one
                     # of both, whole.
                     _flush(self._part, self._incoming_fd)
-                # A file in the other form stays beside it, and nothing need be kept: it was
-                # acknowledged, and the journal's higher sequence number says which one counts.
-                if there == name or not self._named(name):
+                # A file in the other form stays beside it: it was acknowledged, and the journal's
+                # higher sequence number says which one counts.
+                if there == name or not self._named_beside(name, there):
                     self._replace(name)
                 return Outcome("replaced", name, error_no=self._flush_error)
             if self._policy == "keep":
@@ -287,7 +287,14 @@ class Resolution:
         )
 
     def _settle_left(self, name: str) -> None:
-        """End the replacement that a worker left at the name when it died. Raises NotYetError."""
+        """End the replacement that a worker left at the name when it died. Raises NotYetError.
+
+        Where there are two forms, one that was left at the other is none to compare with.
+        """
+        if self._mixed and self._replaced.left_at(twin(name)) is not None:
+            raise OSError(
+                errno.ENOTRECOVERABLE, os.strerror(errno.ENOTRECOVERABLE), where(twin(name))
+            )
         self._left = self._left or self._replaced.left_at(name)
         if self._left is None:
             return
@@ -302,9 +309,10 @@ class Resolution:
         """
         # It may be a buffered one, and may have to stand for the path again. One that cannot be
         # flushed is kept as it is: it is in doubt from now on, and the newer one is flushed.
-        if self._doubts is None or not self._doubts.doubts(name):
-            self._is_flushed(name)
-        self._replaced.keep(name, lock_of(self.path))
+        is_doubtful = self._doubts is not None and self._doubts.doubts(name)
+        if not is_doubtful:
+            is_doubtful = not self._is_flushed(name)
+        self._replaced.keep(name, lock_of(self.path), doubtful=is_doubtful)
         try:
             with holder(name, self._store_fd) as (folder_fd, base):
                 os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
@@ -312,6 +320,24 @@ class Resolution:
             self._replaced.failed(name)
             raise
         self._remember(name)
+
+    def _named_beside(self, name: str, other: str) -> bool:
+        """Whether the part has the name now, beside its other form, that counts until it is kept.
+
+        False: something has that name.
+        """
+        if exists(name, self._store_fd):
+            return False
+        inode = status_at(self._part, self._incoming_fd).st_ino
+        self._replaced.keep(name, lock_of(self.path), beside=other, inode=inode)
+        try:
+            is_named = self._named(name)
+        except OSError:
+            self._replaced.failed(name)
+            raise
+        if not is_named:
+            self._replaced.failed(name)
+        return is_named
 
     def _named(self, name: str) -> bool:
         """Whether the part has the name now."""

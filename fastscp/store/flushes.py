@@ -108,6 +108,15 @@ class Flushes:
                 self._file_failed(path, error.errno or errno.EIO, is_instance=is_instance)
                 raise
 
+    def doubt(self, path: str) -> None:
+        """Have a stored file in doubt, whose flush failed before, also in later lives.
+
+        Raises OSError where it cannot be marked.
+        """
+        if self._doubts is not None:
+            self._doubts.doubt(path)
+        Marks(self.store_fd).leave("file", path, errno.EIO)
+
     def _file_failed(self, path: str, error_no: int, *, is_instance: bool) -> None:
         if error_no in _LACK:
             return

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from fastscp.store.waits import Batches
     from fastscp_ext import Doubts
 
-__all__ = ["Cleared", "is_anything_left", "settle", "settle_alone", "settle_beside"]
+__all__ = [
+    "Cleared", "is_anything_left", "look_beside", "settle", "settle_alone", "settle_beside",
+]  # fmt: skip
 
 _AGAIN_S: Final = 0.01
+_LOOK_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,42 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
     for stem in found.torn:
         cleared = cleared.and_(_remove_torn(store_fd, stem))
     for name in found.strange:
-        why = (
-            "belongs to no replacement: move it out of the store, and keep it if it is an instance "
-            "that you want; where its file has a second name, find it with `find -samefile`"
-        )
-        cleared = cleared.and_(Finding(Kind.REPLACED, f"{REPLACED}/{name}", why))
+        cleared = cleared.and_(_strange(name))
     return cleared
+
+
+def look_beside(store_fd: int) -> list[Finding]:
+    """What belongs to no replacement, beside a service that has others in hand; nothing is changed.
+
+    Never raises OSError.
+    """
+    try:
+        names, damaged = _odd_ones(store_fd)
+        if names or damaged:
+            # A folder that changes while it is read shows a name without the one it belongs to.
+            time.sleep(_LOOK_AGAIN_S)
+            again = _odd_ones(store_fd)
+            names, damaged = names & again[0], damaged & again[1]
+    except OSError as error:
+        return [_unreadable(error)]
+    return [*map(_damaged, sorted(damaged)), *map(_strange, sorted(names))]
+
+
+def _odd_ones(store_fd: int) -> tuple[set[str], set[str]]:
+    """Names that belong to no replacement, and ids of damaged records. Raises OSError.
+
+    A record that is not whole, without a content, may be one that is being written.
+    """
+    found = replaced.left(store_fd)
+    return set(found.strange), {one for one in found.torn if replaced.has_content(store_fd, one)}
+
+
+def _strange(name: str) -> Finding:
+    why = (
+        "belongs to no replacement: move it out of the store, and keep it if it is an instance "
+        "that you want; where its file has a second name, find it with `find -samefile`"
+    )
+    return Finding(Kind.REPLACED, f"{REPLACED}/{name}", why)
 
 
 def _unreadable(error: OSError) -> Finding:
@@ -118,12 +151,16 @@ def _remove_torn(store_fd: int, stem: str) -> Finding:
     except OSError as error:
         why = f"{why}, and cannot be removed: {reason(error)}"
         return Finding(Kind.REPLACED, path, why)
+    return _damaged(stem)
+
+
+def _damaged(stem: str) -> Finding:
     why = (
         f"is damaged, so nobody can tell which path {stem}.kept beside it held; it is an instance: "
         f"look with `fastscp cat` or `find -samefile` whether the store has it, move both files "
         f"out of the store, and send that instance again if it is not there"
     )
-    return Finding(Kind.REPLACED, path, why)
+    return Finding(Kind.REPLACED, f"{REPLACED}/{stem}.record", why)
 
 
 def settle_beside(

@@ -15,6 +15,13 @@ kept, it comes back, whatever the journal says, and nothing that fails can make 
 it is back, the second name goes first, and that is flushed before the record goes. So what is kept
 without a record is none of ours, and a record without it tells that the path has not changed, or
 has it back, or that the newer one stays.
+
+Where the flush of that name fails, nobody knows which of both names the disk has. Then the record
+itself gets a word behind its line, flushed: the newer instance was refused, whatever the names say.
+
+An instance may also take a free name beside its other form, compressed or not, that it outranks.
+Then what is kept is a second name of that other form, which loses nothing; if the newer instance is
+refused it goes, or counts for nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +45,7 @@ from fastscp.store.names import (
     names_in,
     open_file,
     own_folder,
+    status_at,
 )
 
 if TYPE_CHECKING:
@@ -49,22 +57,27 @@ __all__ = [
     "Left",
     "Record",
     "TornError",
+    "UnsureError",
     "decide",
     "drop",
+    "has_content",
     "has_same_bytes",
     "highest",
     "is_in",
     "is_kept",
     "is_kept_at",
     "is_left",
+    "is_newer_at",
     "is_over",
     "keep",
     "left",
     "put_back",
     "read_record",
+    "refuse",
     "remove_over",
     "remove_torn",
     "stem_of",
+    "take_away",
     "where",
 ]
 
@@ -75,9 +88,15 @@ _COPY: Final = ".copy"
 _OURS: Final = frozenset({_RECORD, _KEPT, _OVER, _COPY})
 # Bytes: a path has 2,047 at most, and each may be escaped.
 _RECORD_MOST: Final = 1 << 16
+# Behind the line of a record: its newer instance was refused.
+_REFUSED: Final = b"refused\n"
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # What a file system says that has no second names for a file, or none more for this one.
 _NO_LINK: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class UnsureError(OSError):
+    """The note that a newer instance stays could not be flushed: it may be on the disk, or not."""
 
 
 class TornError(OSError):
@@ -89,12 +108,19 @@ class Record:
     """A replacement that was begun.
 
     path: below the store. lock: number of the path's lock. sequence: of the journal when it was
-    begun; the lines of the older content are below, that of the newer one is above.
+    begun; the lines of the older content are below, that of the newer one is above. beside: the
+    path was free, and what is kept is the other form of the instance, at this path; "": it is what
+    the path held. inode: of the newer file, where it stands beside the other form. doubtful: a
+    flush of the older content failed. refused: it is noted that the newer instance was.
     """
 
     path: str
     lock: int
     sequence: int
+    beside: str = ""
+    inode: int = 0
+    doubtful: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,15 +140,16 @@ class Left:
 # Keeping -----------------------------------------------------------------------------------------
 
 
-def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
-    """Keep what the file at a path holds, and say so in a record; both are flushed.
+def keep(flushes: Flushes, record: Record) -> None:
+    """Keep what is to be replaced, and say so in its record; both are flushed.
 
     What is in the file, the caller has flushed. The path must have no record. Raises OSError, and
     as far as possible nothing is left then.
     """
     flushes.check(REPLACED)
-    store_fd, stem = flushes.store_fd, stem_of(path)
-    with _folder(store_fd, make=True) as folder_fd, descriptor(open_file(path, store_fd)) as fd:
+    store_fd, stem = flushes.store_fd, stem_of(record.path)
+    older = record.beside or record.path
+    with _folder(store_fd, make=True) as folder_fd, descriptor(open_file(older, store_fd)) as fd:
         if exists(stem + _KEPT, folder_fd):
             raise OSError(
                 errno.EEXIST, "has the name that the older content is to get: move it away",
@@ -132,9 +159,9 @@ def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
             raise OSError(errno.EEXIST, "is there already", f"{REPLACED}/{stem}{_RECORD}")
         try:
             _unlinked(stem + _OVER, folder_fd)
-            _write(folder_fd, stem + _RECORD, Record(path, lock, sequence))
+            _write(folder_fd, stem + _RECORD, record)
             flushes.folder(REPLACED)
-            _keep_content(store_fd, path, fd, folder_fd, stem)
+            _keep_content(store_fd, older, fd, folder_fd, stem)
             flushes.folder(REPLACED)
         except OSError:
             with contextlib.suppress(OSError):
@@ -145,7 +172,9 @@ def keep(flushes: Flushes, path: str, lock: int, sequence: int) -> None:
 def _write(folder_fd: int, name: str, record: Record) -> None:
     """Write a record, flushed; the flush of its name is the caller's."""
     with descriptor(os.open(name, _NEW, FILE_MODE, dir_fd=folder_fd)) as fd:
-        append_fact(fd, {"path": record.path, "lock": record.lock, "seq": record.sequence})
+        fact = {"path": record.path, "lock": record.lock, "seq": record.sequence}
+        more = {"beside": record.beside, "inode": record.inode, "doubtful": record.doubtful}
+        append_fact(fd, fact | {name: value for name, value in more.items() if value})
         os.fsync(fd)
 
 
@@ -184,7 +213,8 @@ def _double(name: str, from_fd: int, fd: int, folder_fd: int, stem: str) -> None
 def decide(flushes: Flushes, path: str) -> None:
     """Have it on stable storage that the newer instance stays, whose line and file are.
 
-    Nothing was decided where this raises OSError, and the older content has to come back.
+    Nothing was decided where this raises OSError, and the older content has to come back. Raises
+    UnsureError: the disk may say otherwise, so that `refuse` has to come first.
     """
     flushes.check(REPLACED)
     stem = stem_of(path)
@@ -194,11 +224,28 @@ def decide(flushes: Flushes, path: str) -> None:
             os.rename(stem + _KEPT, stem + _OVER, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
         try:
             flushes.folder(REPLACED)
-        except OSError:
-            # Whoever finds it is to put it back. What was decided before stays so.
-            if is_ours:
+        except OSError as error:
+            # What was decided before stays so.
+            if not is_ours:
+                raise
+            # Whoever finds it is to put it back.
+            with contextlib.suppress(OSError):
                 os.rename(stem + _OVER, stem + _KEPT, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-            raise
+            raise UnsureError(error.errno, error.strerror, REPLACED) from error
+
+
+def refuse(store_fd: int, path: str) -> None:
+    """Have it on stable storage that the newer instance was refused. Raises OSError.
+
+    It may be tried again: each time the word is written anew, in its place, and no folder changes.
+    """
+    with _folder(store_fd) as folder_fd:
+        name = stem_of(path) + _RECORD
+        with descriptor(open_file(name, folder_fd, os.O_RDWR)) as fd:
+            line, _newline, _rest = os.pread(fd, _RECORD_MOST, 0).partition(b"\n")
+            if os.pwrite(fd, _REFUSED, len(line) + 1) != len(_REFUSED):
+                raise OSError(errno.EIO, "a record was written in part", f"{REPLACED}/{name}")
+            os.fsync(fd)
 
 
 def drop(flushes: Flushes, path: str) -> None:
@@ -228,13 +275,17 @@ def _unlinked(name: str, folder_fd: int) -> bool:
     return True
 
 
-def put_back(flushes: Flushes, path: str) -> None:
+def put_back(flushes: Flushes, record: Record) -> None:
     """Give the older content its path again, flushed; nothing where it has it. Raises OSError.
 
     It stays kept meanwhile: the two folders may reach the disk apart from each other. It has the
-    path again even where a folder above cannot be flushed any more, and then OSError says so.
+    path again even where a folder above cannot be flushed any more, and then OSError says so. One
+    whose flush failed is in doubt at its path as well: its mark may be that of the newer file.
     """
-    store_fd, stem = flushes.store_fd, stem_of(path)
+    if record.beside:
+        return
+    store_fd, path = flushes.store_fd, record.path
+    stem = stem_of(path)
     with _folder(store_fd) as folder_fd:
         # The second: the note of the newer one failed, and could not be taken back.
         kept = next((stem + s for s in (_KEPT, _OVER) if exists(stem + s, folder_fd)), None)
@@ -246,7 +297,26 @@ def put_back(flushes: Flushes, path: str) -> None:
             ):
                 _double(kept, folder_fd, fd, folder_fd, stem)
                 os.rename(stem + _COPY, name, src_dir_fd=folder_fd, dst_dir_fd=into_fd)
+    if record.doubtful:
+        flushes.doubt(path)
     flushes.way(path)
+
+
+def take_away(flushes: Flushes, record: Record) -> None:
+    """Remove a refused instance beside its other form, if it is there. Raises OSError."""
+    if is_newer_at(flushes.store_fd, record):
+        with holder(record.path, flushes.store_fd) as (folder_fd, name):
+            os.unlink(name, dir_fd=folder_fd)
+    with contextlib.suppress(FileNotFoundError):
+        flushes.folder(record.path.rpartition("/")[0])
+
+
+def is_newer_at(store_fd: int, record: Record) -> bool:
+    """Whether the path has the very file that took it beside its other form. Raises OSError."""
+    try:
+        return status_at(record.path, store_fd).st_ino == record.inode
+    except FileNotFoundError:
+        return False
 
 
 def _has_file(store_fd: int, path: str) -> bool:
@@ -293,7 +363,8 @@ def read_record(store_fd: int, path: str) -> Record:
 def _read(folder_fd: int, stem: str) -> Record:
     with descriptor(open_file(stem + _RECORD, folder_fd)) as fd:
         text = os.read(fd, _RECORD_MOST)
-    fact: dict[str, Any] = parse_line(text.rstrip(b"\n")) or {}
+    line, _newline, behind = text.partition(b"\n")
+    fact: dict[str, Any] = parse_line(line) or {}
     path, lock, sequence = fact.get("path"), fact.get("lock"), fact.get("seq")
     if not isinstance(path, str) or not isinstance(lock, int) or not isinstance(sequence, int):
         raise TornError(errno.ENOTRECOVERABLE, "is not whole", f"{REPLACED}/{stem}{_RECORD}")
@@ -301,7 +372,15 @@ def _read(folder_fd: int, stem: str) -> Record:
         raise TornError(
             errno.ENOTRECOVERABLE, "has the name of another one", f"{REPLACED}/{stem}{_RECORD}"
         )
-    return Record(path, lock, sequence)
+    return Record(
+        path,
+        lock,
+        sequence,
+        beside=str(fact.get("beside", "")),
+        inode=int(fact.get("inode", 0)),
+        doubtful=bool(fact.get("doubtful")),
+        refused=behind.startswith(_REFUSED),
+    )
 
 
 def is_kept(store_fd: int, path: str) -> bool:
@@ -412,6 +491,12 @@ def highest(store_fd: int) -> int:
         return max((record.sequence for record in left(store_fd).records), default=0)
     except OSError:
         return 0
+
+
+def has_content(store_fd: int, stem: str) -> bool:
+    """Whether a content is kept under an id. Raises OSError."""
+    with _folder(store_fd) as folder_fd:
+        return exists(stem + _KEPT, folder_fd)
 
 
 def remove_torn(store_fd: int, stem: str) -> bool:

@@ -42,20 +42,18 @@ from fastscp.store.names import (
     JOURNAL,
     descriptor,
     exists,
-    flush_folder,
     flush_folder_at,
-    holder,
     names_in,
     open_file,
     open_folder,
 )
 from fastscp.store.reading import NoInstanceError, describe, difference
+from fastscp.store.replaced import Record
 from fastscp.store.waits import Doubt, NotYetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from fastscp.store.replaced import Record
     from fastscp.store.waits import Batches
 
 __all__ = ["RESTORED", "Lines", "Reading", "Replaced", "Secured", "Settled", "Settlement"]
@@ -89,8 +87,8 @@ class Lines:
         self._fd = -1
         self._size = 0
 
-    def write(self, event: str, members: dict[str, Any]) -> None:
-        """Append a line. members: all that is not of the line itself.
+    def write(self, event: str, members: dict[str, Any]) -> int:
+        """Append a line; returns its number. members: all that is not of the line itself.
 
         Raises OSError; the next line goes to another file then, and one without a line goes.
         """
@@ -101,7 +99,8 @@ class Lines:
                 self._leave()
             if self._fd < 0:
                 self._fd = segments.open()
-            head = {"v": 1, "event": event, "seq": self.number(), "time": now}
+            number = self.number()
+            head = {"v": 1, "event": event, "seq": number, "time": now}
             try:
                 size = append_fact(self._fd, {**head, "worker": self._worker, **members})
                 os.fdatasync(self._fd)
@@ -117,6 +116,7 @@ class Lines:
                         segments.withdraw(fd)
                 raise
             self._size += size
+            return number
 
     def _begun(self) -> Segments:
         if self._segments is None:
@@ -245,14 +245,22 @@ class Replaced:
         self.batches = batches
         self.flushes = flushes or Flushes(store_fd)
 
-    def keep(self, path: str, lock: int) -> None:
-        """Keep what the file at a path holds, before another one takes the path. Raises OSError."""
-        replaced.keep(self.flushes, path, lock, self.lines.number())
+    def keep(
+        self, path: str, lock: int, *, doubtful: bool = False, beside: str = "", inode: int = 0
+    ) -> None:
+        """Keep what the file at a path holds, before another one takes the path. Raises OSError.
+
+        doubtful, beside, inode: as in `Record`.
+        """
+        record = Record(
+            path, lock, self.lines.number(), beside=beside, inode=inode, doubtful=doubtful
+        )
+        replaced.keep(self.flushes, record)
 
     def failed(self, path: str) -> None:
         """Let go of what was kept, if nothing took the path; else it is left to be settled."""
         with contextlib.suppress(OSError):
-            if _is_unchanged(self.store_fd, path):
+            if _is_unchanged(self.store_fd, replaced.read_record(self.store_fd, path)):
                 replaced.drop(self.flushes, path)
 
     def left_at(self, path: str) -> Settlement | None:
@@ -267,7 +275,9 @@ class Settlement:
     older content is gone.
 
     error_no: why the newer instance is refused after all, 0: it is not. decided: it stays, whatever
-    becomes of the older one.
+    becomes of the older one. beside: it was to stand beside its other form. unsure: a note that it
+    stays may be on the disk, and nothing that says otherwise: nobody may be told that it is refused
+    before `attempt` has changed that.
     """
 
     def __init__(self, of: Replaced, path: str, *, refused: bool | None = None) -> None:
@@ -279,6 +289,8 @@ class Settlement:
         self._is_left = refused is None
         self.error_no = 0
         self.decided = False
+        self.beside = False
+        self.unsure = False
         self._doubt: Doubt | None = None
 
     def refuse(self, error_no: int) -> None:
@@ -296,16 +308,15 @@ class Settlement:
             record = replaced.read_record(self._store_fd, self.path)
         except FileNotFoundError:
             # Nothing was in the place, or all is done.
-            if self._refused:
-                self._withdraw()
             return Settled(self.path, undone=False)
         except replaced.TornError:
             if not replaced.remove_torn(self._store_fd, replaced.stem_of(self.path)):
                 raise
             return Settled(self.path, undone=False)
         reading = reading or Reading(self._store_fd, [record])
+        self.beside = bool(record.beside)
         if self._refused is None:
-            self._refused = replaced.is_kept(self._store_fd, self.path)
+            self._refused = record.refused or replaced.is_kept(self._store_fd, self.path)
         if not self._refused and self._is_decided():
             has_newer = replaced.is_over(self._store_fd, self.path)
             replaced.drop(self._flushes, self.path)
@@ -327,35 +338,38 @@ class Settlement:
             if self._is_left:
                 raise
             self.refuse(error.errno or errno.EIO)
+            self.unsure = isinstance(error, replaced.UnsureError)
             return False
         self.decided = True
         return True
 
-    def _withdraw(self) -> None:
+    def _revoke(self) -> None:
+        """Have the refusal noted where a note that the newer instance stays may be on the disk."""
+        # What follows may have the same effect: the older content has its path again, and its line.
+        with contextlib.suppress(OSError):
+            replaced.refuse(self._store_fd, self.path)
+            self.unsure = False
+
+    def _withdraw(self, record: Record, known: Known) -> None:
         """Have a refused instance count for nothing that stands beside its other form.
 
         That one was acknowledged, and is where it was; the line with the highest `seq` counts.
         Raises OSError.
         """
-        other = twin(self.path)
-        if not exists(other, self._store_fd):
-            return
-        latest = find_path(self._store_fd, self.path)
-        if latest is None:
+        if known.newer is None:
             # Without a line it would be adopted some day.
-            with holder(self.path, self._store_fd) as (folder_fd, name):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=folder_fd)
-                flush_folder(folder_fd)
-            return
-        event, members = self._truth(other, Known(find_path(self._store_fd, other), latest))
-        if members:
-            self._of.lines.write(event, {**members, "duplicate": RESTORED})
+            replaced.take_away(self._flushes, record)
+        elif exists(record.beside, self._store_fd):
+            theirs = find_path(self._store_fd, record.beside)
+            if theirs is None or theirs["seq"] < known.newer["seq"]:
+                self._say(record.beside, Known(theirs, known.newer))
 
     def _undo(self, record: Record, reading: Reading) -> None:
         """Raises NotYetError, OSError."""
+        if self.unsure:
+            self._revoke()
         if self._doubt is None:
-            replaced.put_back(self._flushes, self.path)
+            replaced.put_back(self._flushes, record)
         else:
             reading = Reading(self._store_fd, [record])
         self._wait()
@@ -364,7 +378,11 @@ class Settlement:
             self._doubt = Doubt(self._of.batches)
             self._wait()
             known = Reading(self._store_fd, [record]).of(self.path)
-        self._say_again(known)
+        if record.beside:
+            self._withdraw(record, known)
+        else:
+            self._say_again(known)
+        self.unsure = False
         replaced.drop(self._flushes, self.path)
 
     def _wait(self) -> None:
@@ -381,16 +399,37 @@ class Settlement:
         stands in the journal, only a line from the file itself takes that back.
         """
         if known.newer is not None and known.newer.get("duplicate") == RESTORED:
+            said = known.newer["seq"]
+        else:
+            said = self._say(self.path, known)
+        if said:
+            self._say_of_twin(known.older, said)
+
+    def _say_of_twin(self, older: dict[str, Any] | None, said: int) -> None:
+        """Where the other form of the instance counted before, its line is the highest again.
+
+        older: what the path's line was before; said: the number of the one that says it again.
+        """
+        other = twin(self.path)
+        if not exists(other, self._store_fd):
             return
-        event, members = self._truth(self.path, known)
+        theirs = find_path(self._store_fd, other)
+        before = -1 if older is None else older["seq"]
+        if theirs is not None and before < theirs["seq"] < said:
+            self._say(other, Known(theirs, theirs))
+
+    def _say(self, path: str, known: Known) -> int:
+        """Write the line that is true of a path; its number, 0: there is none. Raises OSError."""
+        event, members = self._truth(path, known)
         if not members:
-            return
+            return 0
         try:
-            self._of.lines.write(event, {**members, "duplicate": RESTORED})
+            return self._of.lines.write(event, {**members, "duplicate": RESTORED})
         except OSError:
             # Without a newer line it only hastens what `verify` finds beside a service.
             if known.newer is not None:
                 raise
+            return 0
 
     def _truth(self, path: str, known: Known) -> tuple[str, dict[str, Any]]:
         """Event and members of a line that is true of the path; none where nobody needs one."""
@@ -417,8 +456,11 @@ class Settlement:
         return difference(self._store_fd, path, size, digest)
 
 
-def _is_unchanged(store_fd: int, path: str) -> bool:
+def _is_unchanged(store_fd: int, record: Record) -> bool:
     """Whether the path holds what is kept of it, or nothing."""
+    if record.beside:
+        return not replaced.is_newer_at(store_fd, record)
+    path = record.path
     return replaced.is_kept_at(store_fd, path) or replaced.has_same_bytes(store_fd, path)
 
 

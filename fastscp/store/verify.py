@@ -14,7 +14,7 @@ from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
 from fastscp.store.findings import Finding, Kind, Mark, Report, Tally
 from fastscp.store.identity import read_identity
-from fastscp.store.leftovers import is_anything_left, settle_alone
+from fastscp.store.leftovers import is_anything_left, look_beside, settle_alone
 from fastscp.store.marks import suspicion, trust
 from fastscp.store.names import (
     FOLDER_MODE,
@@ -40,11 +40,15 @@ if TYPE_CHECKING:
     from fastscp.store.findings import Watcher
     from fastscp.store.marks import Suspicion
 
-__all__ = ["Verification", "verify"]
+__all__ = ["NothingSelectedError", "Verification", "verify"]
 
 # How long something that is younger than this may take to be named and journaled.
 _PATIENCE_S: Final = 10.0
 _NEW_LIFE: Final = "start the service once with --store-new-life"
+
+
+class NothingSelectedError(FastscpError):
+    """The store has nothing of what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ def _unflushed(store: _Store) -> Iterator[Finding]:
 
 
 def _replaced(store: _Store) -> Iterator[Finding]:
-    """What replacements left that were not through, settled; of a running service's, nothing."""
+    """What replacements left that were not through, settled; of a running service's, nothing.
+
+    What is no replacement of anybody is named in any case.
+    """
     if not is_anything_left(store.dir_fd):
         return
     try:
@@ -96,7 +103,7 @@ def _replaced(store: _Store) -> Iterator[Finding]:
             yield from settle_alone(store.dir_fd, "verify").findings
     except (StoreBusyError, StartError):
         # It has them in hand, and settles what a dead worker left.
-        return
+        yield from look_beside(store.dir_fd)
 
 
 # Things between two states, before any file is compared. Each step looks for one kind of them; it
@@ -175,9 +182,10 @@ class Verification:
             self._records = notes
             self._look(store, notes, suspect=bool(mark))
             if self._selection.study and not notes.wanted and not self.report().files:
-                raise FastscpError(
-                    f"{self._path} has no line and no file of the study {self._selection.study}; "
-                    f"name it as `study_instance_uid` in the journal does"
+                raise NothingSelectedError(
+                    f"no line of the journal of {self._path} has the study "
+                    f"{self._selection.study}, and no file there is of it: give --study what "
+                    f"`study_instance_uid` in the journal says"
                 )
             suspect = notes.suspect + (self._adopted if mark else 0)
             outcome = self._judge_mark(dir_fd, mark, alone, suspect)

@@ -49,6 +49,8 @@ _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
 # After so long without a file call that fails, and with instances stored, it is over.
 _OVER_S: Final = 5.0
+# How soon a disk that takes no note is asked again.
+_DISK_AGAIN_S: Final = 1.0
 
 # What the system's own words do not tell of a store.
 _WORDS: Final = {
@@ -405,6 +407,12 @@ class Jobs:
             done = future.result()
         except OSError as error:
             self._tell_left(job, error)
+            if job.settlement.unsure:
+                # Who was told of a refusal would find the instance stored after the next start.
+                asyncio.get_running_loop().call_later(
+                    _DISK_AGAIN_S, self._replacements.add, job.association, job
+                )
+                return
             self._refuse_undecided(job, error.errno or errno.EIO)
         except Exception:
             # A bug; the sender is answered all the same, and what is kept stays.
@@ -435,13 +443,27 @@ class Jobs:
         advice = _ADVICE.get(error.errno or 0, "check the store's file system")
         if is_in(error.filename):
             why, advice = f"{error.filename}: {why}", _advice_for(error.filename, error.errno or 0)
-        what = (
-            "cannot put back what %s held before a refused instance (%s): it is kept in %s, and "
-            "comes back with the next instance of that path or at the next start; %s"
-            if not job.settlement.decided
-            else "cannot remove what %s held before (%s): it stays in %s until the next instance "
-            "of that path comes, or until the next start; %s"
-        )
+        if job.settlement.unsure:
+            what = (
+                "cannot note whether %s holds the newer instance or the older one (%s): both are "
+                "kept, the one in %s, and the sender has no answer until the disk takes a note; %s"
+            )
+        elif job.settlement.decided:
+            what = (
+                "cannot remove what %s held before (%s): it stays in %s until the next instance of "
+                "that path comes, or until the next start; %s"
+            )
+        elif job.settlement.beside:
+            what = (
+                "cannot take back the refused instance %s beside its other form (%s): the other "
+                "one, which is also in %s, counts again with the next instance of that path or at "
+                "the next start; %s"
+            )
+        else:
+            what = (
+                "cannot put back what %s held before a refused instance (%s): it is kept in %s, "
+                "and comes back with the next instance of that path or at the next start; %s"
+            )
         log.error(
             what, self._shown(job.path), why, REPLACED, advice,
             extra=caused(f"cannot settle a replacement: {why}", shown=1),

@@ -45,6 +45,7 @@ from tests.kept.kit_kept import (
     Interposed,
     Item,
     acknowledged,
+    facts_of,
     items,
     write_tree,
 )
@@ -53,7 +54,7 @@ from tests.kit import Peer, Service, store, wait_for
 from tests.stores import amiss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.kept.test_order import Changes
@@ -229,20 +230,191 @@ def test_a_disk_that_takes_nothing_any_more_forgets_no_refusal(
         check(after.store, one.old.path, one.old)
 
 
+def _refuse_the_note(service: Interposed) -> int:
+    """The note that the newer instance stays is made, cannot be flushed, and stands.
+
+    Nor does the older content get its path back. Returns the number of the last rule.
+    """
+    control = service.control
+    control.rule([FLUSH], FAIL, error=errno.EIO, path="/replaced", skip=3, left=1)
+    control.rule([RENAME], FAIL, error=errno.EIO, path=".kept", skip=1)
+    return control.rule([RENAME], FAIL, error=errno.EIO, path="/store/1.2.", skip=3)
+
+
+def test_a_note_that_cannot_be_taken_back_makes_nobody_win(tmp_path: Path, library: Path) -> None:
+    """The record says that the newer one was refused, and the start gives the path back."""
+    one = pair()
+    with replacing(tmp_path, library) as service, service.peer() as peer:
+        assert put(peer, 1, one.old) == 0
+        back = _refuse_the_note(service)
+        assert put(peer, 2, one.new) == 0xA700
+        assert service.control.hits(back) == 1
+        service.in_log("cannot put back what")
+        assert service.data_of(one.old.path) == one.new.data
+        assert any(name.endswith(".over") for name in kept(service.store))
+        service.kill()
+    for mark in (service.store / ".fastscp/unflushed").iterdir():
+        mark.unlink()  # as after a reboot
+    with Service(tmp_path, store=service.store) as after:
+        check(after.store, one.old.path, one.old)
+
+
+@pytest.mark.parametrize("then", ["the disk takes it", "the end"])
+def test_nobody_is_told_of_a_refusal_that_cannot_be_noted(
+    tmp_path: Path, library: Path, then: str
+) -> None:
+    """Nothing can: neither the record nor any name. So the sender has no answer until then."""
+    one, other = pair(), pair(2)
+    with (
+        replacing(tmp_path, library) as service,
+        service.peer() as peer,
+        service.peer() as second,
+    ):
+        assert put(peer, 1, one.old) == 0
+        _refuse_the_note(service)
+        notes = service.control.rule([WRITE], FAIL, error=errno.EIO, path=".record", skip=1)
+        peer.send(store(2, one.new.data, sop=one.new.sop))
+        service.in_log("the sender has no answer until the disk takes a note")
+        wait_for(lambda: service.control.hits(notes) >= 2, "another try", 60)
+        # Nobody else waits for it.
+        service.control.clear()
+        if then == "the end":
+            service.kill()
+            for mark in (service.store / ".fastscp/unflushed").iterdir():
+                mark.unlink()
+            with Service(tmp_path, store=service.store) as after:
+                check(after.store, one.old.path, one.old, one.new)
+            return
+        assert peer.read_response().status == 0xA700
+        check(service.store, one.old.path, one.old, nothing_left=False)
+        assert put(second, 1, other.old) == 0
+        second.release()
+        peer.release()
+    for mark in (service.store / ".fastscp/unflushed").iterdir():
+        mark.unlink()
+    with Service(tmp_path, store=service.store) as after:
+        check(after.store, one.old.path, one.old)
+
+
+FORMS: Final = ("--on-duplicate", "replace", "--compress", "zstd", "--layout-change")
+
+
+@contextlib.contextmanager
+def both_forms(tmp_path: Path, library: Path, *olds: Item) -> Iterator[tuple[Interposed, Peer]]:
+    """A service that compresses, in a store with these as they came."""
+    with replacing(tmp_path, library) as plain, plain.peer() as peer:
+        for number, item in enumerate(olds, 1):
+            assert put(peer, number, item) == 0
+        peer.release()
+    with (
+        Interposed(tmp_path, library, *FORMS, workers=1, log=False, store=plain.store) as service,
+        service.peer() as peer,
+    ):
+        yield service, peer
+
+
+def latest(store: Path, item: Item) -> tuple[str, str]:
+    """Path and digest that count for an instance, of both its forms."""
+    last = max(
+        (fact for fact in facts_of(store) if fact["sop_instance_uid"] == item.sop),
+        key=lambda fact: fact["seq"],
+    )
+    return last["path"], last["digest"]
+
+
+def counts(item: Item, form: str = "") -> tuple[str, str]:
+    return item.path + form, f"crc32c:{crc32c(item.data):08x}"
+
+
+@pytest.mark.parametrize("then", ["two resends at once", "a restart"])
+@pytest.mark.parametrize("line", [True, False])
+def test_a_withdrawal_beside_the_other_form_that_fails_is_done_later(
+    tmp_path: Path, library: Path, then: str, line: bool
+) -> None:
+    """Until then the refused instance is there, and its line may be; it never counts."""
+    one = pair()
+    with both_forms(tmp_path, library, one.old) as (service, peer):
+        kind = FLUSH if line else WRITE
+        service.control.rule([kind], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        # What says again that the older one counts, and what removes the newer one.
+        for number in (1, 2):
+            service.control.rule([OPEN], FAIL, error=errno.EROFS, path=f"r-{number}.jsonl")
+        service.control.rule([UNLINK], FAIL, error=errno.EROFS, path=".dcm.zst")
+        assert put(peer, 1, one.new) == 0xA700
+        said = service.in_log("cannot take back the refused instance")
+        assert "beside its other form" in said
+        assert (service.store / f"{one.new.path}.zst").exists()
+        if then == "two resends at once":
+            with service.peer() as second:
+                # Whoever meets what is left settles it, or is refused.
+                assert put(second, 1, one.new) == 0xA700
+                assert latest(service.store, one.old)[0] == f"{one.old.path}{'.zst' * line}"
+                service.control.clear()
+                second.send(store(2, one.new.data, sop=one.new.sop))
+                peer.send(store(2, one.new.data, sop=one.new.sop))
+                assert second.read_response().status == peer.read_response().status == 0
+                second.release()
+            assert latest(service.store, one.new) == counts(one.new, ".zst")
+            assert verify(service.store).findings == ()
+            assert kept(service.store) == []
+        peer.release()
+    if then == "a restart":
+        with Service(tmp_path, *FORMS, store=service.store):
+            assert latest(service.store, one.old) == counts(one.old)
+            assert (service.store / f"{one.new.path}.zst").exists() == line
+            assert verify(service.store).findings == ()
+            assert kept(service.store) == []
+
+
+@pytest.mark.parametrize("way", ["worker after", "all after"])
+def test_killed_beside_the_other_form(tmp_path: Path, library: Path, way: str) -> None:
+    """Between the name and the answer: what was acknowledged counts, and nothing is left."""
+    one, two = pair(1), pair(2)
+    with both_forms(tmp_path, library, one.old, two.old) as (service, peer):
+        rule = service.control.rule([WRITE], WAYS[way], path=".jsonl", left=1)
+        peer.send(store(1, one.new.data, sop=one.new.sop))
+        with pytest.raises((OSError, AssertionError)):
+            peer.read_response()
+        assert service.control.hits(rule) == 1
+        service.control.lift(rule)
+        if way == "worker after":
+            service.in_log("ended unexpectedly")
+            wait_for(lambda: not in_hand(service.store), "the end of the replacement")
+            assert latest(service.store, one.old) == counts(one.old)
+        else:
+            service.process.wait(20)
+        service.kill()
+    with Service(tmp_path, *FORMS, store=service.store) as after, after.peer() as peer:
+        assert latest(service.store, one.old) == counts(one.old)
+        assert put(peer, 1, one.new) == 0
+        assert latest(service.store, one.new) == counts(one.new, ".zst")
+        peer.release()
+    assert verify(service.store).findings == ()
+    assert kept(service.store) == []
+
+
+def test_the_form_that_counted_counts_again(tmp_path: Path, library: Path) -> None:
+    """Both forms are there, and the plain one was sent again; a newer one is refused."""
+    one = pair()
+    third = items("1", 1, seed=99)[0]
+    with both_forms(tmp_path, library, one.old) as (service, peer):
+        assert put(peer, 1, one.new) == 0
+        assert latest(service.store, one.new) == counts(one.new, ".zst")
+        assert put(peer, 2, one.old) == 0
+        assert latest(service.store, one.old) == counts(one.old)
+        service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+        assert put(peer, 3, third) == 0xA700
+        assert latest(service.store, one.old) == counts(one.old)
+        assert verify(service.store).findings == ()
+        peer.release()
+
+
 def test_a_refused_one_beside_its_other_form_counts_for_nothing(
     tmp_path: Path, library: Path
 ) -> None:
     """In a store of both forms; with its line in the journal, and without."""
     one, two = pair(1), pair(2)
-    with replacing(tmp_path, library) as plain, plain.peer() as peer:
-        assert put(peer, 1, one.old) == 0
-        assert put(peer, 2, two.old) == 0
-        peer.release()
-    flags = ("--on-duplicate", "replace", "--compress", "zstd", "--layout-change")
-    with (
-        Interposed(tmp_path, library, *flags, workers=1, log=False, store=plain.store) as service,
-        service.peer() as peer,
-    ):
+    with both_forms(tmp_path, library, one.old, two.old) as (service, peer):
         service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
         assert put(peer, 1, one.new) == 0xA700
         last = max(service.journal(), key=lambda fact: fact["seq"])
@@ -701,7 +873,7 @@ def test_a_power_cut_between_two_replacements_of_a_path(tmp_path: Path, library:
 
 _KEEP: Final = "fastscp/store/replaced.py"
 _END: Final = "fastscp/store/restore.py"
-_KEEPING: Final = "        self._replaced.keep(name, lock_of(self.path))\n"
+_KEEPING: Final = "        self._replaced.keep(name, lock_of(self.path), doubtful=is_doubtful)\n"
 _NAMING: Final = """            with holder(name, self._store_fd) as (folder_fd, base):
                 os.rename(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
         except OSError:
@@ -712,9 +884,8 @@ _KEPT: Final = "            _keep_content(store_fd, path, fd, folder_fd, stem)\n
 _FLUSHED: Final = "            flushes.folder(REPLACED)\n"
 _NOTING: Final = """        try:
             flushes.folder(REPLACED)
-        except OSError:
-            # Whoever"""
-_RETURN: Final = "            replaced.put_back(self._flushes, self.path)\n"
+        except OSError as error:
+            # What was decided"""
 
 # name -> what changes, and the way on which that is noticed.
 MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
@@ -724,7 +895,7 @@ MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
             (
                 "fastscp/store/duplicates.py",
                 _NAMING,
-                _NAMING + "        self._replaced.keep(name, lock_of(self.path))\n",
+                _NAMING + _KEEPING,
                 1,
             ),
         ],
@@ -752,7 +923,7 @@ MUTANTS: Final[dict[str, tuple[Changes, Callable[..., set[Item]]]]] = {
         cut_buffered,
     ),
     "the path is not flushed when it has the older content back": (
-        [(_KEEP, "    flushes.way(path)\n\n\ndef _has_file", "\n\ndef _has_file", 1)],
+        [(_KEEP, "    flushes.way(path)\n\n\ndef take_away", "\n\ndef take_away", 1)],
         cut_on_the_way_back,
     ),
     "nothing says again what the path holds": (

@@ -93,7 +93,7 @@ def test_main_has_room_for_the_locks_of_all_paths(
     try:
         for lock, path in paths.items():
             (tmp_path / path).write_text(path)
-            replaced.keep(Flushes(store_fd), path, lock, 1)
+            replaced.keep(Flushes(store_fd), replaced.Record(path, lock, 1))
         before = len(os.listdir("/proc/self/fd"))
         settle_beside(os.dup(store_fd), "1-main-1", itertools.count(2).__next__, Batches())
     finally:

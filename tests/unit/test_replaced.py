@@ -83,11 +83,11 @@ class Site:
         with (self.folder / JOURNAL / f"1-w{sequence}-1.jsonl").open("ab") as file:
             append_fact(file.fileno(), {**fact, **members, **more})
 
-    def replace(self) -> None:
+    def replace(self, *, doubtful: bool = False) -> None:
         """Another content takes the path, as whoever compares has it."""
         part = self.folder / ".fastscp/part"
         part.write_bytes(NEW)
-        self.of.keep(PATH, LOCK)
+        self.of.keep(PATH, LOCK, doubtful=doubtful)
         os.rename(part, self.path)
 
     def end(self, *, refused: bool) -> bool:
@@ -369,6 +369,47 @@ def test_the_mark_of_what_comes_back_stays(tmp_path: Path) -> None:
         assert Marks(store.dir_fd).standing() == store.unflushed
 
 
+def test_what_comes_back_after_a_start_that_could_not_has_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the path has another file, and a mark of that one would say nothing."""
+    path = tmp_path / "store"
+    with opened(path):
+        pass
+    site = Site(path)
+    Marks(site.fd).leave("file", PATH, errno.EIO)
+    site.replace(doubtful=True)
+    site.of.lines.close()
+
+    def refuse(*_what: object, **_where: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replaced, "_make_way", refuse)
+        with opened(path) as store:
+            assert site.path.read_bytes() == NEW
+            assert store.unflushed == ()
+    with opened(path) as store:
+        assert site.path.read_bytes() == OLD
+        assert [(mark.what, mark.path) for mark in store.unflushed] == [("file", PATH)]
+    site.close()
+
+
+def test_what_comes_back_in_doubt_is_doubted_by_all(site: Site) -> None:
+    """A worker may be killed before it has marked what it found."""
+    shared = Shared()
+    site.replace(doubtful=True)
+    lock_fd = os.dup(site.fd)
+    number = shared.store.next_sequence
+    shared.store.begin_sequence(300)
+    (said,) = settle_beside(lock_fd, "9-main-1", number, shared.liveness, shared.doubts)
+    assert "1 paths hold the older content again" in said
+    assert site.path.read_bytes() == OLD
+    assert shared.doubts.doubts(PATH)
+    assert [(mark.what, mark.path) for mark in Marks(site.fd).standing()] == [("file", PATH)]
+    del shared, number
+
+
 def test_the_mark_of_what_verify_puts_back_stays(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with opened(path):
@@ -445,6 +486,74 @@ def test_a_note_whose_flush_the_disk_refused_is_taken_back(site: Site) -> None:
     assert site.latest()["duplicate"] == RESTORED
 
 
+def unsure(site: Site) -> Settlement:
+    """The note is made, its flush fails, and it cannot be taken back."""
+    site.replace()
+    site.journal(NEW, site.of.lines.number())
+    settlement = Settlement(site.of, PATH, refused=False)
+    rename, calls = os.rename, [0]
+
+    def only_first(*what: Any, **where: Any) -> None:
+        calls[0] += 1
+        if calls[0] > 1:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        rename(*what, **where)
+
+    with failing(site.folder / REPLACED), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", only_first)
+        with pytest.raises(OSError, match="Read-only"):
+            settlement.attempt()
+    assert site.path.read_bytes() == NEW
+    assert any(name.endswith(".over") for name in site.kept())
+    return settlement
+
+
+def lift_all(site: Site) -> None:
+    """As a reboot does."""
+    for mark in Marks(site.fd).left():
+        Marks(site.fd).lift(mark)
+
+
+@pytest.mark.parametrize("way", ["start", "next"])
+def test_a_refusal_is_in_the_record_where_the_note_cannot_be_taken_back(
+    site: Site, way: str
+) -> None:
+    settlement = unsure(site)
+    assert (settlement.unsure, settlement.error_no) == (False, errno.EIO)
+    lift_all(site)
+    if way == "start":
+        (finding,) = settle_alone(site.fd, "main").findings
+        assert finding.settled == "holds the older content again"
+    else:
+        other = replacing(site.fd, after=300)
+        done = Settlement(other, PATH).attempt()
+        assert done is not None
+        assert done.undone
+        other.lines.close()
+    assert site.path.read_bytes() == OLD
+    assert site.latest()["duplicate"] == RESTORED
+    assert site.holds(OLD)
+
+
+def test_a_refusal_that_is_not_in_the_record_is_unsure(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_what: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        settlement = unsure(site)
+        assert (settlement.unsure, settlement.decided) == (True, False)
+    # Another try notes it.
+    with contextlib.suppress(OSError):
+        settlement.attempt()
+    assert not settlement.unsure
+    lift_all(site)
+    settle_alone(site.fd, "main")
+    assert site.holds(OLD)
+
+
 def test_what_a_power_cut_brought_back_is_removed(site: Site) -> None:
     (site.folder / REPLACED).mkdir()
     (site.folder / REPLACED / f"{'4' * 32}.over").write_bytes(OLD)
@@ -516,6 +625,32 @@ def test_junk_is_named_and_left(site: Site) -> None:
     }  # fmt: skip
     assert not any(finding.settled for finding in cleared.findings)
     assert names < set(site.kept())
+
+
+def test_junk_is_named_beside_a_service_too(tmp_path: Path) -> None:
+    with opened(tmp_path / "store", LAYOUT) as store:
+        site = Site(store.path)
+        folder = site.folder / REPLACED
+        names = {"notes.txt", f"{'1' * 32}.kept", f"{'2' * 32}.kept", f"{'2' * 32}.record"}
+        for name in names:
+            (folder / name).write_bytes(OLD)
+        # These are somebody's: a replacement in hand, and a record that is being written.
+        left(site)
+        (folder / f"{'3' * 32}.record").write_bytes(b"")
+        before = site.kept()
+        found = verify(store.path, patience_s=0.0).findings
+        named = {one.path for one in found if one.kind is Kind.REPLACED and not one.settled}
+        assert named == {
+            f"{REPLACED}/{name}" for name in ("notes.txt", f"{'1' * 32}.kept", f"{'2' * 32}.record")
+        }
+        assert site.kept() == before
+        shutil.rmtree(folder)
+        folder.write_bytes(b"")
+        (one,) = [
+            one for one in verify(store.path, patience_s=0.0).findings if one.kind is Kind.REPLACED
+        ]
+        assert "cannot be read" in one.why
+        site.close()
 
 
 def test_a_folder_that_cannot_be_read_is_named(site: Site) -> None:
