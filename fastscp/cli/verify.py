@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from fastscp.cli.output import os_errors
 from fastscp.cli.verify_output import JSONOutput, Table
 from fastscp.config.settings import read_value
 from fastscp.config.values import Duration, ExplainedError, Parsed, Size, read_text
-from fastscp.errors import StartError, StoreBusyError
+from fastscp.errors import FastscpError, StartError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 _DRAW_S: Final = 0.1
+# Nobody reads a store so slowly, in bytes a second.
+_PLAIN_LEAST: Final = 64 << 10
 
 
 def verify(
@@ -92,7 +95,7 @@ def verify(
     Exit code: 0 nothing found or all put right, 1 something is left, 3 no
     store there or nothing known of it, 130 interrupted.
     """
-    from fastscp.store.verify import Verification
+    from fastscp.store.verify import NothingSelectedError, Verification
 
     path = store_directory(store, config)
     selection = _selection(study, since)
@@ -122,7 +125,9 @@ def verify(
             raise
         except BaseException as error:
             so_far = run.report()
-            if so_far.left or so_far.settled or not isinstance(error, StartError):
+            # Where nothing was looked at, the reason says all.
+            is_unbegun = isinstance(error, (StartError, NothingSelectedError))
+            if so_far.left or so_far.settled or not is_unbegun:
                 output.end_early(so_far)
             raise
         output.end(report)
@@ -133,10 +138,16 @@ def verify(
 
 
 def _read_rate(raw: object) -> int:
-    """`SIZE` or `SIZE/s`."""
-    rate = Size().read(read_text(raw).removesuffix("/s"))
+    """`SIZE` or `SIZE/s`; a small number without a unit is one whose unit was forgotten."""
+    text = read_text(raw).removesuffix("/s").rstrip()
+    rate = Size().read(text)
     if not rate:
         raise ValueError("would never read anything")
+    if rate < _PLAIN_LEAST and text[-1:].isdigit():
+        raise ExplainedError(
+            f"{text!r} has no unit, so it would be {text} bytes a second; write {text}MiB/s or "
+            f"{text}KiB/s, or {text}B/s if that is what you mean"
+        )
     return rate
 
 
@@ -206,7 +217,17 @@ def _screen() -> Iterator[tuple[Callable[[str], None], Watcher | None]]:
 
 def _print(line: str) -> None:
     # At once: whoever reads it is to see it when it is found.
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What could not be written must not be tried again by whoever ends the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FastscpError(
+            f"cannot write to the standard output: {error.strerror}; what was found is not told "
+            f"in full: give it a file system with space, or a reader, and verify again"
+        ) from error
 
 
 def _watcher(bar: Progress) -> Watcher:

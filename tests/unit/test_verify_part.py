@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.cli import app as cli
-from fastscp.cli.verify import _read_since
+from fastscp.cli.verify import _read_rate, _read_since
 from fastscp.errors import FastscpError
 from fastscp.store.findings import Kind, Mark
 from fastscp.store.reading import Pace
@@ -47,8 +47,21 @@ def test_one_study(shelf: Shelf) -> None:
         old: Kind.MISSING,
     }
     assert (report.files, report.searched) == (2, True)
-    with pytest.raises(FastscpError, match=r"has no line and no file of the study 1\.2\.7"):
+    with pytest.raises(FastscpError, match=r"no line of the journal .* has the study 1\.2\.7"):
         look(shelf, selection=Selection(study="1.2.7"))
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_study_that_is_not_there_is_all_that_is_said(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """Nothing was looked at, so nothing is said of what was found."""
+    instance(shelf, SOP)
+    arguments = ["verify", "--store", str(shelf.path), "--study", f"{STUDY}.9", *options]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"has the study {STUDY}.9, and no file there is of it" in err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +140,8 @@ def test_times(text: str, expected: datetime) -> None:
         ("--since", "9999-01-01", "is in the future; times without a zone are UTC"),
         ("--max-rate", "0", "would never read anything"),
         ("--max-rate", "fast", "a number of bytes a second such as 50MiB/s"),
+        ("--max-rate", "50", "it would be 50 bytes a second; write 50MiB/s or 50KiB/s"),
+        ("--max-rate", "50/s", "or 50B/s if that is what you mean"),
         ("--study", " ", "is empty"),
     ],
 )
@@ -135,6 +150,17 @@ def test_what_options_take(
 ) -> None:
     assert cli.main(["verify", "--store", str(shelf.path), option, value]) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"), [("50B/s", 50), ("50 KiB", 50 << 10), ("65536", 65536), ("1e", None)]
+)
+def test_a_rate_with_a_unit_or_a_large_one_is_meant(value: str, rate: int | None) -> None:
+    if rate is None:
+        with pytest.raises(ValueError, match="unit"):
+            _read_rate(value)
+    else:
+        assert _read_rate(value) == rate
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,25 @@ def test_a_pipe_that_nobody_reads(shelf: Shelf, options: tuple[str, ...]) -> Non
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_output_that_is_full_is_named(shelf: Shelf, options: tuple[str, ...]) -> None:
+    instance(shelf, SOP)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*Service.program(), "verify", "--store", str(shelf.path), *options],
+            env=Service.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "fastscp: cannot write to the standard output: No space left on device; "
+    )
+    assert done.returncode == 1
+
+
 # What a store lost ------------------------------------------------------------------------------
 
 
