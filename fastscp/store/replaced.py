@@ -61,6 +61,7 @@ __all__ = [
     "decide",
     "drop",
     "has_content",
+    "has_path",
     "has_same_bytes",
     "highest",
     "is_in",
@@ -248,18 +249,19 @@ def refuse(store_fd: int, path: str) -> None:
             os.fsync(fd)
 
 
-def drop(flushes: Flushes, path: str) -> None:
-    """Let go of the older content: the newer one stays, or it is back at its path.
+def drop(flushes: Flushes, path: str, *, undone: bool = False) -> None:
+    """Let go of the older content: the newer one stays, or it is back at its path (undone).
 
     Raises OSError, and then the record may be left.
     """
     with _folder(flushes.store_fd) as folder_fd:
-        _drop(flushes, folder_fd, stem_of(path))
+        _drop(flushes, folder_fd, stem_of(path), undone=undone)
 
 
-def _drop(flushes: Flushes, folder_fd: int, stem: str) -> None:
+def _drop(flushes: Flushes, folder_fd: int, stem: str, *, undone: bool = False) -> None:
     gone = [_unlinked(stem + suffix, folder_fd) for suffix in (_KEPT, _COPY)]
-    if any(gone):
+    # One that has another name only since a note that failed may have its first one on the disk.
+    if any(gone) or (undone and exists(stem + _OVER, folder_fd)):
         flushes.folder(REPLACED)
     # Without its record, what is over is nobody's any more.
     for suffix in (_RECORD, _OVER):
@@ -403,6 +405,22 @@ def is_kept_at(store_fd: int, path: str) -> bool:
     if not exists(path, store_fd):
         return is_kept(store_fd, path)
     return _has_file(store_fd, path)
+
+
+def has_path(store_fd: int, path: str) -> bool:
+    """Whether what is kept, by either of its names, has its path. Raises OSError."""
+    stem = stem_of(path)
+    with _folder(store_fd) as folder_fd:
+        kept = next((stem + s for s in (_KEPT, _OVER) if exists(stem + s, folder_fd)), None)
+        if kept is None or not exists(path, store_fd):
+            return False
+        with (
+            descriptor(open_file(kept, folder_fd)) as kept_fd,
+            descriptor(open_file(path, store_fd)) as fd,
+        ):
+            if os.path.samestat(os.fstat(kept_fd), os.fstat(fd)):
+                return True
+            return os.fstat(kept_fd).st_size == os.fstat(fd).st_size and _same_bytes(kept_fd, fd)
 
 
 def has_same_bytes(store_fd: int, path: str) -> bool:

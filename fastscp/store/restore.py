@@ -276,8 +276,8 @@ class Settlement:
 
     error_no: why the newer instance is refused after all, 0: it is not. decided: it stays, whatever
     becomes of the older one. beside: it was to stand beside its other form. unsure: a note that it
-    stays may be on the disk, and nothing that says otherwise: nobody may be told that it is refused
-    before `attempt` has changed that.
+    stays may be on the disk, and what is kept may have lost its name there: nobody may be told that
+    it is refused before `attempt` has changed that.
     """
 
     def __init__(self, of: Replaced, path: str, *, refused: bool | None = None) -> None:
@@ -343,12 +343,13 @@ class Settlement:
         self.decided = True
         return True
 
-    def _revoke(self) -> None:
-        """Have the refusal noted where a note that the newer instance stays may be on the disk."""
+    def _is_revoked(self) -> bool:
+        """Note the refusal where a note that the newer instance stays may be on the disk."""
         # What follows may have the same effect: the older content has its path again, and its line.
         with contextlib.suppress(OSError):
             replaced.refuse(self._store_fd, self.path)
-            self.unsure = False
+            return True
+        return False
 
     def _withdraw(self, record: Record, known: Known) -> None:
         """Have a refused instance count for nothing that stands beside its other form.
@@ -366,10 +367,16 @@ class Settlement:
 
     def _undo(self, record: Record, reading: Reading) -> None:
         """Raises NotYetError, OSError."""
-        if self.unsure:
-            self._revoke()
+        is_revoked = self.unsure and self._is_revoked()
         if self._doubt is None:
-            replaced.put_back(self._flushes, record)
+            try:
+                replaced.put_back(self._flushes, record)
+            finally:
+                # Only once it has its path: the flush that failed was that of the folder where it
+                # is kept. If that of the path's folder fails, too, another would mean nothing: the
+                # record is all there is, and a rename that is on the disk in one step or not.
+                if is_revoked and self._is_back(record):
+                    self.unsure = False
         else:
             reading = Reading(self._store_fd, [record])
         self._wait()
@@ -383,7 +390,13 @@ class Settlement:
         else:
             self._say_again(known)
         self.unsure = False
-        replaced.drop(self._flushes, self.path)
+        replaced.drop(self._flushes, self.path, undone=True)
+
+    def _is_back(self, record: Record) -> bool:
+        """Whether the older content has its path, as far as memory tells."""
+        with contextlib.suppress(OSError):
+            return bool(record.beside) or replaced.has_path(self._store_fd, self.path)
+        return False
 
     def _wait(self) -> None:
         """For the line of the older content, which its commit may not have written yet."""
