@@ -1,17 +1,30 @@
-"""`fastscp config`: the settings, and where each value comes from."""
+"""`fastscp config`: the settings, and where each value comes from; or what is wrong with a file."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
-from fastscp.cli.output import plain_table, print_json, table_console
+from fastscp.cli.options import (
+    CheckedFile,
+    ConfigFile,
+    Quiet,
+    Verbose,
+    load_settings,
+    takes_settings,
+)
+from fastscp.cli.output import print_json
 from fastscp.config.settings import SETTINGS
+from fastscp.errors import ConfigError
+from fastscp.log import escape, in_json
 
 if TYPE_CHECKING:
-    from fastscp.config.settings import Loaded
+    from collections.abc import Iterator, Sequence
+
+    from fastscp.config.layers import Loaded
 
 __all__ = ["show_config"]
 
@@ -20,6 +33,7 @@ __all__ = ["show_config"]
 def show_config(
     *,
     config: ConfigFile | None = None,
+    check: CheckedFile | None = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print JSON instead of a table.")
     ] = False,
@@ -29,14 +43,41 @@ def show_config(
 ) -> int:
     """Show the effective configuration of the receiver, and where each value comes from.
 
-    Takes the options of serve, and reads the same environment and file.
+    Takes the options of serve, and reads the same environment and file. With --check it shows
+    instead what is wrong with one file, all of it, each with its line.
     """
+    if check is not None:
+        others = [f"--{field.replace('_', '-')}" for field, one in given.items() if one is not None]
+        others += ["--config"] * (config is not None) + ["-v"] * (verbose > 0) + ["-q"] * quiet
+        if others:
+            raise ConfigError("--check", f"looks at its file alone; leave {others[0]} out")
+        return _check(check, json)
     loaded = load_settings(given, config, verbose, quiet)
     if json:
         _print_json(loaded)
     else:
-        _print_table(loaded)
+        _print_rows([("setting", "value", "source"), *_rows(loaded)])
     return 0
+
+
+def _check(name: str, json: bool) -> int:
+    """Tell all that is wrong with a file: 0 nothing, else 2, as a start with it would give."""
+    from fastscp.config.layers import check_file
+
+    file = Path(name)
+    mistakes = check_file(file, "--check")
+    if json:
+        told = [
+            {"line": one.line or None, "column": one.column or None, "key": one.key, "why": one.why}
+            for one in mistakes
+        ]
+        print_json({"file": in_json(str(file.absolute())), "mistakes": told})
+    else:
+        for one in mistakes:
+            print(f"fastscp: {one.at(file)}: {one.why}", file=sys.stderr)
+        if not mistakes:
+            print(f"{escape(name)}: no mistakes")
+    return ConfigError.exit_code if mistakes else 0
 
 
 def _print_json(loaded: Loaded) -> None:
@@ -44,7 +85,7 @@ def _print_json(loaded: Loaded) -> None:
         {
             setting.name: {
                 "value": _plain(getattr(loaded.config, setting.field)),
-                "source": loaded.sources[setting.field],
+                "source": in_json(loaded.sources[setting.field]),
             }
             for setting in SETTINGS
         }
@@ -55,14 +96,21 @@ def _plain(value: object) -> object:
     """A value as JSON knows it, so that it may go back into a TOML file."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return in_json(str(value.absolute()))
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _print_table(loaded: Loaded) -> None:
-    from rich.text import Text
+def _rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
+    for setting, shown, source in loaded.rows():
+        value = getattr(loaded.config, setting.field)
+        text = str(value.absolute()) if isinstance(value, Path) else shown
+        yield setting.name, escape(text or setting.default_text), escape(source)
 
-    table = plain_table("setting", "value", "source")
-    for setting, value, source in loaded.rows():
-        # Text, not str: nothing in a value is markup.
-        table.add_row(Text(setting.name), Text(value or setting.default_text), Text(source))
-    table_console().print(table)
+
+def _print_rows(rows: Sequence[tuple[str, str, str]]) -> None:
+    """In columns, each value whole however narrow the terminal is: it may be copied from there."""
+    names = max(len(name) for name, _, _ in rows)
+    values = max(len(value) for _, value, _ in rows)
+    for name, value, source in rows:
+        print(f"{name:<{names}}  {value:<{values}}  {source}")

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import Group as HelpGroup
 from cyclopts import Parameter
 
-from fastscp.config.settings import SETTINGS, Group, Loaded, load, load_one
+from fastscp.config.layers import Loaded, load, load_one
+from fastscp.config.settings import SETTINGS, Group
 from fastscp.config.values import (
+    Choice,
     Duration,
+    Kind,
     Many,
     Parsed,
     Switch,
     Whole,
+    read_path,
     read_peer,
     read_title,
 )
 from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from cyclopts import Token
+
+    FileName = str
+else:
+    # For the completion of a shell it is a file; the command gets it as it was written.
+    FileName = Path
 
 __all__ = [
     "JSON",
@@ -34,7 +45,9 @@ __all__ = [
     "TLSCA",
     "CalledAE",
     "CallingAE",
+    "CheckedFile",
     "ConfigFile",
+    "FileName",
     "MaxPDULength",
     "Quiet",
     "Store",
@@ -43,6 +56,7 @@ __all__ = [
     "TLSKey",
     "TLSNoVerify",
     "Verbose",
+    "as_written",
     "load_settings",
     "store_directory",
     "takes_settings",
@@ -51,6 +65,12 @@ __all__ = [
 _HELP_GROUPS: Final = {
     group: HelpGroup(group.value, sort_key=order) for order, group in enumerate(Group, start=1)
 }
+
+
+def as_written(type_: object, tokens: Sequence[Token]) -> str:  # noqa: ARG001
+    """The text of an option, which config reads: the type is for the completion of a shell."""
+    return tokens[0].value
+
 
 Verbose = Annotated[
     int,
@@ -76,12 +96,24 @@ Quiet = Annotated[
 # Of the receiver: serve, config, demo ------------------------------------------------------------
 
 ConfigFile = Annotated[
-    str,
+    FileName,
     Parameter(
         name="--config",
         metavar="FILE",
+        converter=as_written,
         show_default=False,
         help="TOML file with settings; FASTSCP_CONFIG names one too.",
+    ),
+]
+CheckedFile = Annotated[
+    FileName,
+    Parameter(
+        name="--check",
+        metavar="FILE",
+        converter=as_written,
+        show_default=False,
+        help="Tell all that is wrong with this TOML file, and no more. Exit code 2 if there is "
+        "anything.",
     ),
 ]
 
@@ -102,21 +134,36 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
             group=_HELP_GROUPS[setting.group],
             help=setting.text,
             show_default=setting.default_text,
+            show_choices=False,
+            converter=None if switch or isinstance(setting.kind, Many) else as_written,
             # A switch set in the environment must be possible to take back.
             negative=f"--no-{setting.name}" if switch and not setting.flag_only else "",
         )
-        given: Any = bool if switch else list[str] if isinstance(setting.kind, Many) else str
         parameters.append(
             inspect.Parameter(
                 setting.field,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[given, option],
+                annotation=Annotated[_completed_as(setting.kind), option],
             )
         )
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
+
+
+def _completed_as(kind: Kind) -> Any:
+    """What a shell is to offer for a value; only lists and switches get more than their text."""
+    match kind:
+        case Switch():
+            return bool
+        case Many():
+            return list[str]
+        case Choice(words):
+            return Literal[words]
+        case Parsed(parse) if parse is read_path:
+            return Path
+    return str
 
 
 def load_settings(
@@ -149,18 +196,27 @@ JSON = Annotated[
 ]
 TLS = Annotated[bool, Parameter(name="--tls", negative="", show_default=False, help="Use TLS.")]
 TLSCA = Annotated[
-    str | None,
+    FileName | None,
     Parameter(
         name="--tls-ca",
         metavar="FILE",
+        converter=as_written,
         help="Certificates to trust, instead of the system's.",
     ),
 ]
 TLSCert = Annotated[
-    str | None,
-    Parameter(name="--tls-cert", metavar="FILE", help="Certificate to show to the peer."),
+    FileName | None,
+    Parameter(
+        name="--tls-cert",
+        metavar="FILE",
+        converter=as_written,
+        help="Certificate to show to the peer.",
+    ),
 ]
-TLSKey = Annotated[str | None, Parameter(name="--tls-key", metavar="FILE", help="Its key.")]
+TLSKey = Annotated[
+    FileName | None,
+    Parameter(name="--tls-key", metavar="FILE", converter=as_written, help="Its key."),
+]
 TLSNoVerify = Annotated[
     bool,
     Parameter(
@@ -179,20 +235,22 @@ MAX_PDU_LENGTH: Final = Whole(4096, 16777216, even=True)
 # Of a store: verify, cat -------------------------------------------------------------------------
 
 Store = Annotated[
-    str,
+    FileName,
     Parameter(
         name="--store",
         metavar="DIR",
+        converter=as_written,
         help="Directory of the store; else what FASTSCP_STORE or the file with settings names. "
         "Default: ./dicom-store",
         show_default=False,
     ),
 ]
 StoreConfigFile = Annotated[
-    str,
+    FileName,
     Parameter(
         name="--config",
         metavar="FILE",
+        converter=as_written,
         show_default=False,
         help="TOML file with the settings of serve, for its store; FASTSCP_CONFIG names one too.",
     ),

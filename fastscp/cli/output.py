@@ -1,10 +1,9 @@
-"""How results are printed: as JSON, or as a table; and failures of the system, in one line."""
+"""How results are printed as JSON; and failures of the system, in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import FastscpError
@@ -13,33 +12,17 @@ from fastscp.log import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-    from rich.table import Table
 
 # The exit code of what a user ended with Ctrl-C, as a shell says it of a program that INT ended.
 INTERRUPTED_CODE: Final = 130
 
-__all__ = ["INTERRUPTED_CODE", "os_errors", "plain_table", "print_json", "table_console"]
+__all__ = ["INTERRUPTED_CODE", "os_errors", "print_json"]
 
 
 def print_json(shown: dict[str, object]) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode("utf-8"))
-
-
-def plain_table(*columns: str) -> Table:
-    """A table without lines."""
-    from rich.table import Table
-
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
-
-
-def table_console() -> Console:
-    """A console on stdout that cuts lines to a terminal only: a program gets each row whole."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 10_000)
 
 
 @contextlib.contextmanager

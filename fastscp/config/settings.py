@@ -1,25 +1,22 @@
-"""The settings of `fastscp serve`: declared once each, read from four places, checked once.
+"""The settings of `fastscp serve`, declared once each.
 
 A field of `WorkerConfig` or `ServeConfig` is the declaration: its name is the flag, the TOML key
 and, behind `FASTSCP_`, the environment variable. Help, the table of the README, what `fastscp
-config` prints and what a worker is told come from the same place. A flag beats the environment,
-which beats the file, which beats the default.
+config` prints and what a worker is told come from the same place. `layers` reads them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from fastscp import uids
-from fastscp.config.kubernetes import is_of_a_service
 from fastscp.config.values import (
     AllowRule,
     Choice,
@@ -41,22 +38,16 @@ from fastscp.config.values import (
 )
 from fastscp.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "SETTINGS",
     "SUFFIX",
     "AllowRule",
     "Group",
-    "Loaded",
     "ServeConfig",
     "Setting",
     "WorkerConfig",
     "allows",
-    "load",
-    "load_one",
     "options_table",
     "read_value",
 ]
@@ -64,13 +55,6 @@ __all__ = [
 ENVIRONMENT_PREFIX: Final = "FASTSCP_"
 SUFFIX: Final = ".dcm"
 DEFAULT_LAYOUT: Final = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}" + SUFFIX
-
-# Read by setup.py; an installation built and run in one shell must not stumble over them.
-_BUILD_SWITCHES: Final = ("SANITIZE", "COVERAGE", "TRACE", "DEBUG")
-_FILE_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
-_OTHER_VARIABLES: Final = frozenset(
-    {_FILE_VARIABLE} | {ENVIRONMENT_PREFIX + name for name in _BUILD_SWITCHES}
-)
 
 
 class Group(Enum):
@@ -286,7 +270,7 @@ class WorkerConfig:
         default=600.0,
     )
     min_rate: int = _setting(
-        Size(metavar="RATE"),
+        Size(metavar="RATE", per_second=True),
         Group.LIMITS,
         "Bytes per second a sender must keep up inside a message; 0 = any.",
         default=1024,
@@ -301,7 +285,7 @@ class WorkerConfig:
         Choice(("text", "json")), Group.LOGGING, "Form of the log on stderr.", default="text"
     )
     log_level: str = _setting(
-        Choice(("trace", "debug", "info", "warning", "error")),
+        Choice(("trace", "debug", "info", "warning", "error"), also=(("warn", "warning"),)),
         Group.LOGGING,
         "Least severe message to log.",
         default="info",
@@ -415,154 +399,9 @@ def _declared() -> list[dataclasses.Field[Any]]:
 SETTINGS: Final[tuple[Setting, ...]] = tuple(
     Setting(name=field.name.replace("_", "-"), **field.metadata) for field in _declared()
 )
-_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
-_BY_VARIABLE: Final = {setting.environment: setting for setting in SETTINGS}
 
 
-# Layering ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A configuration and, per field, where its value comes from."""
-
-    config: ServeConfig
-    sources: Mapping[str, str]
-
-    def rows(self) -> list[tuple[Setting, str, str]]:
-        """Setting, value as text, and source, in the order of the help."""
-        return [
-            (
-                setting,
-                setting.kind.show(getattr(self.config, setting.field)),
-                self.sources[setting.field],
-            )
-            for setting in SETTINGS
-        ]
-
-
-def load(
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: Path | None = None,
-    spelled: Mapping[str, str] | None = None,
-) -> Loaded:
-    """The effective configuration.
-
-    flags: field name to text, list of texts or bool; None is "not given". environ: the process's
-    own if None. file: what `--config` names; FASTSCP_CONFIG stands in for it. spelled: fields
-    whose flag was given in another spelling, as `-v` for `--log-level debug`.
-    Raises ConfigError for the first thing that is unknown or cannot be used.
-    """
-    if environ is None:
-        environ = os.environ
-    values: dict[str, Any] = {}
-    sources = {setting.field: "default" for setting in SETTINGS}
-
-    def take(setting: Setting, raw: object, option: str, source: str) -> None:
-        values[setting.field] = read_value(option, raw, setting.kind)
-        sources[setting.field] = source
-
-    # Weakest first; every layer is read in full, so a mistake shows even where it is overridden.
-    if file is not None:
-        keys = _read_file(file, "--config")
-    elif variable := environ.get(_FILE_VARIABLE):
-        file = Path(variable)
-        keys = _read_file(file, _FILE_VARIABLE)
-    else:
-        keys = {}
-    for key, raw in keys.items():
-        option = f"{file}: {key}"
-        take(_known(key, option, _BY_NAME, "setting"), raw, option, str(file))
-    for variable, raw in _variables(environ):
-        take(_known(variable, variable, _BY_VARIABLE, "variable"), raw, variable, variable)
-    for field, raw in (flags or {}).items():
-        if raw is not None:
-            setting = _BY_NAME[field.replace("_", "-")]
-            flag = (spelled or {}).get(field, setting.flag)
-            take(setting, raw, flag, f"flag {flag}")
-    return Loaded(ServeConfig(**values), sources)
-
-
-def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What of an environment is meant for the settings, by name."""
-    for variable, raw in sorted(environ.items()):
-        if (
-            variable.startswith(ENVIRONMENT_PREFIX)
-            and variable not in _OTHER_VARIABLES
-            and not is_of_a_service(variable, raw)
-        ):
-            yield variable, raw
-
-
-def load_one(
-    field: str,
-    flag: object = None,
-    file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Any:
-    """One setting of the receiver, for a command that needs no other: `load` for that alone.
-
-    What is wrong with the values of others matters to the receiver only; but a name that is none
-    may be this one's, mistyped. Raises ConfigError.
-    """
-    if environ is None:
-        environ = os.environ
-    for name, _raw in _variables(environ):
-        _known(name, name, _BY_VARIABLE, "variable")
-    setting = _BY_NAME[field.replace("_", "-")]
-    from_file = None
-    if file is not None:
-        from_file = _one_of_file(setting, file, "--config")
-    if flag is not None:
-        return read_value(setting.flag, flag, setting.kind)
-    if (raw := environ.get(setting.environment)) is not None:
-        return read_value(setting.environment, raw, setting.kind)
-    # The file that the environment names is a habit, not a request: it is read where it is needed.
-    if file is None and (variable := environ.get(_FILE_VARIABLE)):
-        from_file = _one_of_file(setting, Path(variable), _FILE_VARIABLE)
-    return getattr(ServeConfig(), setting.field) if from_file is None else from_file
-
-
-def _one_of_file(setting: Setting, file: Path, option: str) -> Any:
-    keys = _read_file(file, option)
-    for key in keys:
-        _known(key, f"{file}: {key}", _BY_NAME, "setting")
-    raw = keys.get(setting.name)
-    return None if raw is None else read_value(f"{file}: {setting.name}", raw, setting.kind)
-
-
-def _read_file(file: Path, option: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            option, f"cannot read {file} ({error.strerror}); give a readable TOML file"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(option, f"{file} is not UTF-8 text; give a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(option, f"{file} is not TOML: {error}") from None
-
-
-def _known(name: str, option: str, known: Mapping[str, Setting], what: str) -> Setting:
-    setting = known.get(name)
-    if setting is not None:
-        if setting.flag_only:
-            raise ConfigError(option, f"is accepted as the flag {setting.flag} only; take it out")
-        return setting
-    # Not above: workers import this module, too, and have no use for it.
-    import difflib
-
-    # A key written with underscores, or in the wrong case, is as close as one gets.
-    folded = {word.replace("_", "-").lower(): word for word in known}
-    close = difflib.get_close_matches(name.replace("_", "-").lower(), folded, n=1, cutoff=0.7)
-    hint = (
-        f"did you mean {folded[close[0]]}?"
-        if close
-        else "take it out, or see `fastscp serve --help`"
-    )
-    raise ConfigError(option, f"no such {what}; {hint}")
+# Reading and showing ----------------------------------------------------------------------------
 
 
 def read_value(option: str, raw: object, kind: Kind) -> Any:

@@ -89,9 +89,10 @@ class Switch:
 
     def read(self, raw: object) -> bool:
         word = str(raw).strip().lower() if isinstance(raw, (bool, int, str)) else ""
-        if word in ("true", "1", "yes"):
+        # On and off are what `show` says.
+        if word in ("true", "1", "yes", "on"):
             return True
-        if word in ("false", "0", "no"):
+        if word in ("false", "0", "no", "off"):
             return False
         raise ValueError("is neither true nor false")
 
@@ -117,7 +118,7 @@ class Whole:
         return f"{self.low} to {self.high}" + (", even" if self.even else "")
 
     def read(self, raw: object) -> int:
-        if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw.strip()):
+        if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,18}", raw.strip()):
             raw = int(raw)
         if not isinstance(raw, int) or isinstance(raw, bool):
             raise ValueError("is not a whole number")
@@ -139,13 +140,15 @@ def _quantity(raw: object, units: Mapping[str, Fraction]) -> Fraction:
         if not math.isfinite(raw):
             raise ValueError("is not a finite number")
         return Fraction(str(raw))
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", read_text(raw))
+    match = re.fullmatch(r"(-?[0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", read_text(raw))
     if match is None:
         raise ValueError("is not a number with a unit")
     number, unit = match.groups()
-    if unit not in units and unit:
+    # A table in small letters takes units in any.
+    factor = units.get(unit) or units.get(unit.lower())
+    if unit and factor is None:
         raise ValueError(f"has the unknown unit {unit!r}")
-    return Fraction(number) * (units[unit] if unit else 1)
+    return Fraction(number) * (factor or 1)
 
 
 _SECONDS: Final = {
@@ -161,6 +164,12 @@ _BYTES: Final = {
     "MiB": Fraction(1 << 20),
     "KiB": Fraction(1 << 10),
     "B": Fraction(1),
+}
+# As they are read, in whatever case: K and KiB are 1024, KB is 1000.
+_SIZE_UNITS: Final = {"b": Fraction(1)} | {
+    letter + tail: Fraction(base**power)
+    for power, letter in enumerate("kmgt", start=1)
+    for tail, base in (("", 1024), ("ib", 1024), ("b", 1000))
 }
 
 
@@ -202,14 +211,21 @@ class Duration:
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes, as an int."""
+    """Bytes, as an int. per_second: `/s` may stand behind them."""
 
     metavar: str = "SIZE"
-    accepts: str = "a number of bytes such as 512, 1KiB, 64 MiB or 1GiB"
+    per_second: bool = False
     limits: str = ""
 
+    @property
+    def accepts(self) -> str:
+        each = " a second" if self.per_second else ""
+        return f"a number of bytes{each} such as 512, 64MiB, 10G (1024 each) or 10GB (1000 each)"
+
     def read(self, raw: object) -> int:
-        value = _quantity(raw, _BYTES)
+        if self.per_second and isinstance(raw, str):
+            raw = raw.strip().removesuffix("/s")
+        value = _quantity(raw, _SIZE_UNITS)
         if value.denominator != 1:
             raise ValueError("is not a whole number of bytes")
         if not 0 <= value < 1 << 63:
@@ -222,9 +238,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words, in any case. also: what others call them, and which of them it is."""
 
     words: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
 
     @property
     def metavar(self) -> str:
@@ -237,7 +254,8 @@ class Choice:
     limits: str = ""
 
     def read(self, raw: object) -> str:
-        word = read_text(raw)
+        word = read_text(raw).lower()
+        word = dict(self.also).get(word, word)
         if word not in self.words:
             raise ValueError("is not known")
         return word
@@ -318,7 +336,14 @@ def read_move_originator(raw: object) -> tuple[str, int]:
 
 def read_path(raw: object) -> Path:
     """A path, relative to where the program was started."""
-    return Path(read_text(raw))
+    text = read_text(raw)
+    # In a file, a variable, or behind a `=` no shell has put the home directory in its place.
+    if text == "~" or text.startswith("~/"):
+        raise ExplainedError(
+            f"{text!r} begins with ~, which only a shell knows, and not here; write the home "
+            f"directory out"
+        )
+    return Path(text)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_show_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(shown) == [setting.name for setting in SETTINGS]
     assert shown["allow"] == {"value": ["A@*"], "source": "flag --allow"}
     assert shown["idle-timeout"] == {"value": 300.0, "source": "flag --idle-timeout"}
-    assert shown["store"] == {"value": "dicom-store", "source": "default"}
+    assert shown["store"] == {"value": f"{Path.cwd()}/dicom-store", "source": "default"}
     assert shown["strict"] == {"value": False, "source": "default"}
 
 

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.config.settings import (
-    SETTINGS,
-    Loaded,
-    ServeConfig,
-    WorkerConfig,
-    load,
-    load_one,
-    options_table,
-)
+from fastscp.config.layers import Loaded, check_file, load, load_one
+from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
 from fastscp.main.workers import policy_of
@@ -210,6 +203,12 @@ def test_durations(value: object, seconds: float) -> None:
         ("1GiB", 1 << 30),
         ("0.5GiB", 1 << 29),
         ("2TiB", 2 << 40),
+        ("10K", 10 << 10),
+        ("10G", 10 << 30),
+        ("10 gib", 10 << 30),
+        ("1KB", 1000),
+        ("10GB", 10 * 1000**3),
+        ("0.5 kB", 500),
         (4096, 4096),
     ],
 )
@@ -217,12 +216,26 @@ def test_sizes(value: object, size: int) -> None:
     assert flag("max_instance_size", value).config.max_instance_size == size
 
 
-@pytest.mark.parametrize("word", ["true", "1", "yes", "TRUE", " Yes "])
+def test_a_rate_may_say_per_second() -> None:
+    assert flag("min_rate", "2KiB/s").config.min_rate == 2048
+    assert flag("min_rate", "2 KB").config.min_rate == 2000
+
+
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("WARN", "warning"), ("warn", "warning"), ("INFO", "info"), ("Warning", "warning")],
+)
+def test_levels_as_others_write_them(word: str, level: str) -> None:
+    assert flag("log_level", word).config.log_level == level
+    assert flag("durability", "STABLE").config.durability == "stable"
+
+
+@pytest.mark.parametrize("word", ["true", "1", "yes", "TRUE", " Yes ", "on"])
 def test_on(word: str) -> None:
     assert load({}, {"FASTSCP_STRICT": word}).config.strict is True
 
 
-@pytest.mark.parametrize("word", ["false", "0", "no"])
+@pytest.mark.parametrize("word", ["false", "0", "no", "off"])
 def test_off(word: str, toml: Callable[[str], Path]) -> None:
     file = toml("strict = true")
     assert load({}, {"FASTSCP_STRICT": word}, file).config.strict is False
@@ -236,7 +249,8 @@ def test_on_in_a_file(toml: Callable[[str], Path], text: str) -> None:
 # Setting, value, what the message says beside the option and the value.
 BAD: list[tuple[str, object, str]] = [
     ("port", "99999", "is more than 65535; give a whole number from 0 to 65535"),
-    ("port", "-1", "is not a whole number"),
+    ("port", "-1", "is less than 0; give a whole number from 0 to 65535"),
+    ("port", "--1", "is not a whole number"),
     ("compress", "gzip", "is no form of compression; give none, zstd or zstd:LEVEL"),
     ("compress", "zstd:20", "is no form of compression"),
     ("compress", "zstd:", "is no form of compression"),
@@ -277,7 +291,11 @@ BAD: list[tuple[str, object, str]] = [
     ("artim_timeout", float("inf"), "is not a finite number"),
     ("artim_timeout", float("nan"), "is not a finite number"),
     ("idle_timeout", -1, "is less than allowed"),
-    ("max_instance_size", "1KB", "has the unknown unit 'KB'; give a number of bytes such as"),
+    ("idle_timeout", "-1s", "is less than allowed"),
+    ("store", "~/dicom", "'~/dicom' begins with ~, which only a shell knows"),
+    ("max_instance_size", "1KO", "has the unknown unit 'KO'; give a number of bytes such as"),
+    ("max_instance_size", "-1G", "is negative; give a number of bytes"),
+    ("max_instance_size", "1K/s", "is not a number with a unit"),
     ("max_instance_size", "0.3", "is not a whole number of bytes"),
     ("max_instance_size", -1, "is negative"),
     ("max_instance_size", "99999999 TiB", "is too large"),
@@ -308,7 +326,7 @@ def test_bad_value(field: str, value: object, why: str) -> None:
 
 def test_every_setting_has_a_bad_value() -> None:
     free = {
-        "store", "store_must_exist", "store_new_life", "layout_change", "strict", "message_timeout",
+        "store_must_exist", "store_new_life", "layout_change", "strict", "message_timeout",
     }  # fmt: skip
     limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
     tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout"}
@@ -317,7 +335,7 @@ def test_every_setting_has_a_bad_value() -> None:
 
 def test_the_message_names_where_the_value_was(toml: Callable[[str], Path]) -> None:
     file = toml("port = 70000")
-    with pytest.raises(ConfigError, match=r"site\.toml: port: 70000 is more than 65535; give"):
+    with pytest.raises(ConfigError, match=r"site\.toml:1: port: 70000 is more than 65535; give"):
         load({}, {}, file)
     with pytest.raises(ConfigError, match=r"^FASTSCP_PORT: 'x' is not a whole number; give"):
         load({}, {"FASTSCP_PORT": "x"})
@@ -339,7 +357,7 @@ def test_an_unset_variable_in_a_script_opens_nothing(variable: str) -> None:
     [
         ("prot = 1", "prot: no such setting; did you mean port?"),
         ("max_pdu_length = 16384", "max_pdu_length: no such setting; did you mean max-pdu-length"),
-        ("[serve]\nport = 1", "serve: no such setting; take it out"),
+        ("[serve]\nport = 1", "serve: no such table; settings stand at the top of the file"),
         ("layout-change = true", "layout-change: is accepted as the flag --layout-change only"),
     ],
 )
@@ -374,12 +392,126 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_toml(toml: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--config: .*site\.toml is not TOML: .*line 1"):
-        load({}, {}, toml("port 1"))
+    with pytest.raises(ConfigError, match=r"site\.toml:2:6: port: not TOML .*; write port = 1"):
+        load({}, {}, toml("\nport 1"))
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         load({}, {}, binary)
+    with pytest.raises(ConfigError, match=r"--config: /dev/zero is longer than 1 MiB"):
+        load({}, {}, Path("/dev/zero"))
+    with pytest.raises(ConfigError, match="is nested too deeply"):
+        load({}, {}, toml(f"port = {'[' * 100_000}"))
+
+
+# All that is wrong with a file --------------------------------------------------------------------
+
+# What stands in a file, and what is said of each mistake: line, column, key, the beginning of why.
+FAULTS: list[tuple[str, list[tuple[int, int, str, str]]]] = [
+    ("", []),
+    ("# only a remark\r\nport = 1\r\n", []),
+    ("\ufeffport = 1\n", []),
+    ('host = [\n  "::1", # ]\n  "127.0.0.1",\n]\nport = 1\n', []),
+    ("port = 70000\nprot = 1\n", [
+        (1, 0, "port", "70000 is more than 65535; give a whole number from 0 to 65535"),
+        (2, 0, "prot", "no such setting; did you mean port?"),
+    ]),
+    # Values of several lines do not move the lines behind them.
+    ('layout = """{SOPInstanceUID}\n"""\nhost = [\n  "::1",\n  "::x",\n]\nport = true\n', [
+        (1, 0, "layout", "'{SOPInstanceUID}\\n' has control characters in it"),
+        (3, 0, "host", "'::1, ::x' has '::x' in it, which is no address"),
+        (7, 0, "port", "True is not a whole number"),
+    ]),
+    ("min-free-space = 5 GiB\nstore = /data # here\nstrict = True\nport: 1\nhost = 0.0.0.0;\n", [
+        (1, 20, "min-free-space",
+         'not TOML (a text stands in quotes); write min-free-space = "5 GiB"'),
+        (2, 9, "store", 'not TOML (a text stands in quotes); write store = "/data"'),
+        (3, 10, "strict", "not TOML (invalid value); write strict = true"),
+        (4, 5, "port", "not TOML (expected '=' after a key in a key/value pair); write port = 1"),
+        (5, 11, "host", 'not TOML (a text stands in quotes); write host = "0.0.0.0"'),
+    ]),
+    ('--port 5\nport =\nae-title = "A\nworkers = 0\n', [
+        (1, 8, "port", "not TOML ("),
+        (2, 6, "port", "not TOML (invalid value); write port = VALUE"),
+        (3, 13, "ae-title", "not TOML: "),
+        (4, 0, "workers", "0 is less than 1"),
+    ]),
+    ('allow = ["*@*"\nworkers = 0\nsop-classes = [\n"any", any\n]\nport = -1\n', [
+        (1, 9, "allow", "the [ is never closed; write ] behind the value"),
+        (2, 0, "workers", "0 is less than 1"),
+        (4, 8, "sop-classes", "not TOML: "),
+        (6, 0, "port", "-1 is less than 0"),
+    ]),
+    ('store = """/data\nport = 70000', [
+        (1, 9, "store", 'the """ is never closed; write """ behind the value'),
+        (2, 0, "port", "70000 is more than 65535"),
+    ]),
+    ("port = 1\nport = 2\n", [(2, 0, "port", "stands here again, after line 1; take one")]),
+    ("[ae.X]\nport = 1\nlayout-change = true\n", [(1, 0, "ae", "no such table; settings stand")]),
+    ("[ae\nport = x\n", [
+        (1, 3, "", "not TOML: expected ']' at the end of a table declaration"),
+        (2, 8, "port", 'not TOML (a text stands in quotes); write port = "x"'),
+    ]),
+    ("a.b = 1\na = 2\n", [
+        (1, 0, "a", "no such table"), (2, 0, "a", "stands here again, after line 1"),
+    ]),
+    ("[a]\n[a]\n", [(2, 3, "", "not TOML: cannot declare"), (1, 0, "a", "no such table"),
+                     (2, 0, "a", "no such table")]),
+    ("layout-change = true\n", [(1, 0, "layout-change", "is accepted as the flag")]),
+    # What cannot be meant together.
+    ("max-associations = 5\nmax-associations-per-ae = 6\nmax-associations-per-host = 5\n", [
+        (2, 0, "max-associations-per-ae", "6 is more than max-associations (5), so it would"),
+    ]),
+    ("max-associations-per-ae = 2000\nmax-associations = 0\n", []),
+    ('port = 0\nhost = ["127.0.0.1", "0.0.0.0", "::1"]\n', [
+        (2, 0, "host", "0.0.0.0 listens on 127.0.0.1, too; leave one of the two out"),
+    ]),
+    ('host = "::1, ::, 0.0.0.0, pacs"\n', [(1, 0, "host", ":: listens on ::1, too; leave one")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), FAULTS)
+def test_all_mistakes_of_a_file(
+    text: str, expected: list[tuple[int, int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "site.toml"
+    file.write_bytes(text.encode())
+    found = check_file(file, "--check")
+    assert [(one.line, one.column, one.key) for one in found] == sorted(
+        (line, column, key) for line, column, key, _why in expected
+    )
+    for one in found:
+        assert any(
+            one.why.startswith(why)
+            for line, column, _key, why in expected
+            if (line, column) == (one.line, one.column)
+        ), one
+        assert one.why.isprintable()
+    # A start with the file says the first of them, and how many there are.
+    if not expected:
+        load({}, {}, file)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, file)
+    assert str(caught.value).startswith(f"{file}:{found[0].line}")
+    assert found[0].why in caught.value.why
+    assert (f"the first of {len(found)} mistakes" in caught.value.why) == (len(found) > 1)
+
+
+def test_the_lines_of_a_long_list_are_found_soon(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    rules = "".join(f'  "CT{n}@10.0.0.0/8",\n' for n in range(5000))
+    file.write_text(f"allow = [\n{rules}]\nport = 70000\n", encoding="utf-8")
+    (found,) = check_file(file, "--check")
+    assert (found.line, found.key) == (5003, "port")
+
+
+def test_contradictions_between_layers(toml: Callable[[str], Path]) -> None:
+    file = toml("max-associations-per-ae = 50")
+    with pytest.raises(ConfigError, match=r"site\.toml:1: max-associations-per-ae: 50 is more"):
+        load({"max_associations": "5"}, {}, file)
+    with pytest.raises(ConfigError, match=r"^FASTSCP_MAX_ASSOCIATIONS_PER_AE: 60 is more"):
+        load({"max_associations": "5"}, {"FASTSCP_MAX_ASSOCIATIONS_PER_AE": "60"}, file)
 
 
 # Rule, calling AE, address, whether it matches.

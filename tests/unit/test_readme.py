@@ -66,7 +66,7 @@ def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--report", "--retries", "--adopt", "--repair-journal"}
-    known |= {"--study", "--since", "--max-rate"} | _options("send") | _options("echo")
+    known |= {"--check", "--study", "--since", "--max-rate"} | _options("send") | _options("echo")
     # In code and prose; the one-line commands call other programs.
     prose = re.sub(r"```sh\n.*?\n```", "", README, flags=re.DOTALL)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
