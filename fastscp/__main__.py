@@ -16,19 +16,33 @@ _INTERRUPTED = 130
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    if sys.argv[1:2] in _SERVICES:
-        # Before the imports, which take a while: a HUP may come as soon as there is a process.
+    before = signal.getsignal(signal.SIGINT)
+    is_service = sys.argv[1:2] in _SERVICES
+    # Nothing has begun yet; an exception would come out of the middle of an import, and one in that
+    # of an extension module can crash the interpreter.
+    _ends_at_once(before, 0 if sys.argv[1:2] == ["serve"] else _INTERRUPTED)
+    from fastscp.cli.streams import prepare
+
+    prepare()
+    if is_service:
+        # Before the other imports, which take a while: a HUP may come as soon as there is a
+        # process.
         from fastscp.main.signals import hold_off
 
         hold_off()
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
-        # Nothing has begun yet; an exception would come out of the middle of an import.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     from fastscp.cli.app import main as run
 
     signal.signal(signal.SIGINT, before)
-    return run()
+    code = run()
+    # All is said; what is left is the interpreter's own end.
+    _ends_at_once(before, code)
+    return code
+
+
+def _ends_at_once(before: object, code: int) -> None:
+    """Let INT end the process with this code, unless whoever started it wants it ignored."""
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
 
 
 if __name__ == "__main__":

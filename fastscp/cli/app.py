@@ -7,7 +7,7 @@ stdout, all else to stderr.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from fastscp.cli.echo import echo
 from fastscp.cli.output import INTERRUPTED_CODE
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
+from fastscp.cli.streams import StreamError, finish
 from fastscp.cli.verify import verify
 from fastscp.errors import ConfigError, FastscpError
 
@@ -49,13 +50,10 @@ app.command(cat)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. argv: without the program's name."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        outcome = app(
-            argv if argv is None else list(argv),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        outcome = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        finish()
     except CycloptsError as error:
         return _fail(f"{' '.join(str(error).split())} See `fastscp --help`.", ConfigError.exit_code)
     except FastscpError as error:
@@ -63,12 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED_CODE)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not trip over it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        with contextlib.suppress(BrokenPipeError, StreamError):
+            finish()
         return FastscpError.exit_code
     return outcome if isinstance(outcome, int) else 0
 
 
 def _fail(why: str, code: int) -> int:
+    # What was found before comes first; that it cannot be written matters less than the error.
+    with contextlib.suppress(BrokenPipeError, StreamError):
+        finish()
     print(f"fastscp: {why}", file=sys.stderr)
     return code

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 from dataclasses import replace
@@ -13,12 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.text import Text
-from rich.tree import Tree
 
 from fastscp.errors import FastscpError
+from fastscp.log import escape
 from fastscp.titles import title_bytes
 
 if TYPE_CHECKING:
@@ -46,59 +46,78 @@ def run(config: ServeConfig, once: bool, *, keep: bool = True) -> int:
 
     once: stop then, instead of serving on until SIGINT or SIGTERM. keep: use the configured store;
     else a temporary one, gone when the demonstration is over.
-    Raises FastscpError where the service cannot start.
+    Raises FastscpError where the service cannot start, or the demonstration fails.
     """
     with contextlib.ExitStack() as undo:
         if not keep:
             store = undo.enter_context(tempfile.TemporaryDirectory(prefix="fastscp-demo-"))
             config = replace(config, store=Path(store))
-        return _Demonstration(config, once).run()
+        return _Demonstration(config, once, keep).run()
 
 
 class _Demonstration:
     """The service in this thread, the sender in another, and what they tell each other."""
 
-    def __init__(self, config: ServeConfig, once: bool) -> None:
+    def __init__(self, config: ServeConfig, once: bool, keep: bool) -> None:
         self._config = config
         self._once = once
-        self._console = Console(highlight=False)
+        self._keep = keep
         self._sender: threading.Thread | None = None
-        self._failed = False
+        self._error: BaseException | None = None
+        self._interrupted = False
 
     def run(self) -> int:
         from fastscp.main import serve as service
 
-        code: int = service.run(self._config, ready=self._ready)
+        code: int = service.run(self._config, ready=self._ready, signalled=self._signalled)
         if self._sender is not None:
             self._sender.join()
-        return code or int(self._failed)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if isinstance(self._error, OSError) and not isinstance(self._error, BrokenPipeError):
+            raise FastscpError(f"the demonstration failed: {self._error}") from self._error
+        if self._error is not None:
+            raise self._error
+        return code
 
     def _ready(self, addresses: list[str]) -> None:
         self._sender = threading.Thread(target=self._show, args=(addresses[0],), name="sender")
         self._sender.start()
 
+    def _signalled(self, name: signal.Signals) -> None:
+        self._interrupted = self._interrupted or name is signal.SIGINT
+
     def _show(self, address: str) -> None:
+        """The sender's thread. Whatever ends it ends the service, unless that is to go on."""
         host, _, port = address.rpartition(":")
         # Where it listens on all addresses, it also listens on the loopback.
         host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104
         try:
             asyncio.run(self._send(host.strip("[]"), int(port)))
-            self._console.print(self._tree())
-            self._console.print(
-                "\nThat is all; --once stops here."
-                if self._once
-                else f"\nKept in {self._config.store}. Now your own:\n"
-                f"  fastscp echo {host}:{port}\n"
-                f"  fastscp send {host}:{port} PATH...\n"
-                "Listening until Ctrl-C.",
-                markup=False,
-                soft_wrap=True,
-            )
-        except (FastscpError, OSError) as error:
-            self._failed = True
-            self._console.print(f"the demonstration failed: {error}", markup=False, soft_wrap=True)
-        if self._once or self._failed:
-            os.kill(os.getpid(), signal.SIGTERM)
+            print("\n".join(self._tree()))
+            print(self._farewell(f"{host}:{port}"), flush=True)
+        except BaseException as error:
+            self._error = error
+        finally:
+            if self._once or self._error is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _farewell(self, address: str) -> str:
+        store = self._config.store.absolute()
+        kept = (
+            f"Kept in {store}."
+            if self._keep
+            else f"{store} is deleted at the end; --store DIR keeps the instances."
+        )
+        if self._once:
+            return f"\n{kept}\nThat is all; --once stops here."
+        program = program_name()
+        return (
+            f"\n{kept} Now your own:\n"
+            f"  {program} echo {address}\n"
+            f"  {program} send {address} PATH...\n"
+            "Listening until Ctrl-C."
+        )
 
     async def _send(self, host: str, port: int) -> None:
         from fastscp.scu import associate
@@ -122,22 +141,29 @@ class _Demonstration:
                 for path, head in heads:
                     response = await association.store(path)
                     size = decimal(head.size)
-                    self._console.print(
-                        f"C-STORE {path.name} ({size}): {response}", markup=False, soft_wrap=True
-                    )
+                    # A line is to be seen when it is done.
+                    print(f"C-STORE {path.name} ({size}): {response}", flush=True)
 
-    def _tree(self) -> Tree:
+    def _tree(self) -> Iterator[str]:
+        """What was kept, a line each, as deep as it lies."""
         root = self._config.store
-        tree = Tree(Text(str(root), style="bold"))
-        branches = {root: tree}
+        yield str(root.absolute())
         for path in _visible(root):
-            branch = branches[path.parent]
-            if path.is_dir():
-                branches[path] = branch.add(Text(path.name))
-            else:
-                size = decimal(path.stat().st_size)
-                branch.add(Text.assemble(path.name, (f"  {size}", "dim")))
-        return tree
+            indent = "  " * (len(path.parts) - len(root.parts))
+            size = "" if path.is_dir() else f"  {decimal(path.stat().st_size)}"
+            yield f"{indent}{escape(path.name)}{'/' if path.is_dir() else ''}{size}"
+
+
+def program_name() -> str:
+    """This program, as another shell finds it from another folder."""
+    called = Path(sys.argv[0])
+    if called.name == "fastscp" and os.access(called, os.X_OK):
+        return shlex.quote(str(called.absolute()))
+    # `python -m fastscp`: the script of the same installation, or that again.
+    script = Path(sys.executable).with_name("fastscp")
+    if os.access(script, os.X_OK):
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m fastscp"
 
 
 def _visible(root: Path) -> Iterator[Path]:

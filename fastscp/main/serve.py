@@ -73,9 +73,16 @@ _ORPHANS_S: Final = 8.0
 class Service:
     """The service, from its start to its end; `serve` runs it, once."""
 
-    def __init__(self, config: ServeConfig, *, ready: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        *,
+        ready: Callable[[list[str]], None],
+        signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
+    ) -> None:
         self._config = config
         self._tell_ready = ready
+        self._tell_signalled = signalled
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -424,6 +431,7 @@ class Service:
 
         task: runs `_serve`; a signal before there are workers cancels it.
         """
+        self._tell_signalled(name)
         # Whoever ends a start wants to know what it is about.
         logs.announce()
         workers = self._workers
@@ -517,8 +525,13 @@ async def _open_store(config: ServeConfig) -> Store:
         await asyncio.sleep(0.1)
 
 
-def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code.
+def run(
+    config: ServeConfig,
+    *,
+    ready: Callable[[list[str]], None] | None = None,
+    signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
+) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. signalled: told of each of these.
 
     ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
     stderr then, one line each and first of all: the log's lines wait for it, unless the start takes
@@ -534,7 +547,7 @@ def run(config: ServeConfig, *, ready: Callable[[list[str]], None] | None = None
 
     async def serve() -> int:
         try:
-            service = Service(config, ready=announce)
+            service = Service(config, ready=announce, signalled=signalled)
         except OSError as error:
             raise StartError(
                 f"cannot set up the memory that the main process and its workers share "

@@ -41,11 +41,13 @@ def test_once(tmp_path: Path) -> None:
     assert done.stdout.count(".dcm ") >= 2 * len(sent)
     # Nobody can send to a service that is about to stop.
     assert "fastscp send" not in done.stdout
+    said = re.escape(f"{tmp_path}/fastscp-demo-")
+    assert re.search(rf"^{said}\S+ is deleted at the end", done.stdout, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_serves_on_until_told_to_stop(tmp_path: Path, name: signal.Signals) -> None:
+@pytest.mark.parametrize(("name", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_serves_on_until_told_to_stop(tmp_path: Path, name: signal.Signals, code: int) -> None:
     store = tmp_path / "store"
     out = tmp_path / "out"
     with out.open("wb") as file:
@@ -58,9 +60,10 @@ def test_serves_on_until_told_to_stop(tmp_path: Path, name: signal.Signals) -> N
         found = re.search(r"^listening on (\S+)$", out.read_text(), re.MULTILINE)
         assert found is not None
         assert f"fastscp send {found.group(1)}" in out.read_text()
+        assert f"Kept in {store}." in out.read_text()
         assert cli.main(["echo", found.group(1)]) == 0
         process.send_signal(name)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(DEADLINE_S) == code
     finally:
         process.kill()
         process.wait()
