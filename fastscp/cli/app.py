@@ -8,6 +8,7 @@ stdout, all else to stderr.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from fastscp.cli.config import show_config
 from fastscp.cli.demo import demo
 from fastscp.cli.echo import echo
 from fastscp.cli.output import INTERRUPTED_CODE
+from fastscp.cli.ready_made import print_ready_made
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
 from fastscp.cli.streams import StreamError, finish
@@ -26,7 +28,7 @@ from fastscp.cli.verify import verify
 from fastscp.errors import ConfigError, FastscpError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["app", "main"]
 
@@ -39,13 +41,23 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # it would choose the exit code
 )
-app.command(serve)
-app.command(echo)
-app.command(send)
-app.command(show_config, name="config")
-app.command(demo)
-app.command(verify)
-app.command(cat)
+
+
+def _add(name: str, command: Callable[..., int]) -> None:
+    # The lines of a docstring end where the source's do; those of a help where the terminal's do.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(command, name=name, help=text)
+
+
+_add("serve", serve)
+_add("echo", echo)
+_add("send", send)
+_add("config", show_config)
+_add("demo", demo)
+_add("verify", verify)
+_add("cat", cat)
+_add("print", print_ready_made)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         finish()
     except CycloptsError as error:
-        return _fail(f"{' '.join(str(error).split())} See `fastscp --help`.", ConfigError.exit_code)
+        from fastscp.cli.usage import explained
+
+        return _fail(explained(error, words), ConfigError.exit_code)
     except FastscpError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import Store, StoreConfigFile, store_directory
+from fastscp.cli.options import FileName, Store, StoreConfigFile, as_written, store_directory
 from fastscp.cli.output import os_errors
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log import printable
@@ -25,9 +25,11 @@ _CHUNK: Final = 1 << 20
 
 def cat(
     path: Annotated[
-        str,
+        FileName,
         Parameter(
-            name="PATH", help="A file below the store, as the journal names it; or any other file."
+            name="PATH",
+            converter=as_written,
+            help="A file below the store, as the journal names it; or any other file.",
         ),
     ],
     /,
@@ -41,6 +43,8 @@ def cat(
     from fastscp.store.compress import open_part10
     from fastscp.store.names import OWN, descriptor, is_own
 
+    if not path:
+        raise ConfigError("PATH", "is empty; name a file, as the journal's `path` does")
     if sys.stdout.isatty():
         raise ConfigError(
             "cat", "would write binary data to the terminal; redirect it, as in `> instance.dcm`"
@@ -55,6 +59,11 @@ def cat(
                     _copy(file)
             except zstandard.ZstdError as error:
                 raise FastscpError(f"{printable(path)} is damaged: {error}") from error
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                why = f"cannot write out {printable(path)}: {error.strerror or error}"
+                raise FastscpError(why) from error
     return 0
 
 
@@ -79,6 +88,10 @@ def _find(directory: Path, path: str) -> tuple[Path, int, str]:
                 raise
             return directory / below, store_fd, below
     found = Path(path)
+    if found.is_dir():
+        raise FastscpError(
+            f"cannot write out {printable(path)}: it is a folder; name one file in it"
+        )
     if not found.exists():
         raise FastscpError(
             f"cannot write out {printable(path)}: No such file or directory, neither below the "

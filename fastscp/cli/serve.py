@@ -22,7 +22,7 @@ def serve(
     Every option below may also be given in the environment (--max-pdu-length as
     FASTSCP_MAX_PDU_LENGTH) or in a TOML file (max-pdu-length = 16384). A flag beats the
     environment, the environment beats the file. Times are seconds or 30s, 5m, 1h; sizes are bytes
-    or KiB, MiB, GiB. Lists repeat the option or use commas.
+    or 64K, 10G, 10GiB (1024 each), 10GB (1000 each). Lists repeat the option or use commas.
     """
     settings = load_settings(given, config, verbose, quiet).config
     try:

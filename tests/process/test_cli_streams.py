@@ -58,6 +58,7 @@ def check_streams(tmp_path: Path, arguments: str, redirected: str, code: int = 0
         ("--help", ">&-"),
         ("config", ">/dev/full"),
         ("config --json", "2>/dev/full <&-"),
+        ("print bash-completion", ">/dev/full 2>/dev/full"),
         ("demo --once --port 0 --host 127.0.0.1 --workers 1", ">&-"),
     ],
 )

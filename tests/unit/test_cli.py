@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -180,20 +181,113 @@ def test_show_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["strict"] == {"value": False, "source": "default"}
 
 
+def test_no_value_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.chdir(tmp_path)
+    layout = "/".join(["{PatientID}"] * 20) + "/{SOPInstanceUID}.dcm"
+    Path("site.toml").write_text(f'layout = "{layout}"\nstore = "data"\n', encoding="utf-8")
+    assert cli.main(["config", "--config", "site.toml"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["layout", layout, f"{tmp_path}/site.toml"] in rows
+    assert ["store", f"{tmp_path}/data", f"{tmp_path}/site.toml"] in rows
+
+
+def test_check(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # What the environment says does not matter.
+    monkeypatch.setenv("FASTSCP_PORT", "none")
+    file = tmp_path / "site.toml"
+    file.write_text("port = 1\n", encoding="utf-8")
+    assert cli.main(["config", "--check", str(file)]) == 0
+    assert capsys.readouterr() == (f"{file}: no mistakes\n", "")
+    assert cli.main(["config", "--check", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(file), "mistakes": []}
+    file.write_text("\nport = 5 GiB\nprot = 1\n", encoding="utf-8")
+    assert cli.main(["config", "--check", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f'fastscp: {file}:2:10: port: not TOML (a text stands in quotes); write port = "5 GiB"',
+        f"fastscp: {file}:3: prot: no such setting; did you mean port?",
+    ]
+    assert cli.main(["config", "--check", str(file), "--json"]) == 2
+    shown = json.loads(capsys.readouterr().out)["mistakes"]
+    assert [(one["line"], one["column"], one["key"]) for one in shown] == [
+        (2, 10, "port"), (3, None, "prot"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.app if name[0] != "-")])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_every_command(
+    command: list[str], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, flag]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {' '.join(['fastscp', *command])}")
+
+
+def test_help_breaks_lines_where_the_terminal_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert cli.main(["serve", "--help"]) == 0
+    paragraph = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("Every option")
+    )
+    assert paragraph.rstrip().endswith("Lists repeat the option or use commas.")
+
+
+SEE = "See `fastscp serve --help`."
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "--prot", "5"], "Unknown option: --prot. Did you mean --port?"),
+        (["serve", "--prot", "5"], f"serve: Unknown option: --prot. Did you mean --port? {SEE}"),
+        (["serve", "--Prot=5"], "Unknown option: --Prot. Did you mean --port?"),
+        (["serve", "-port", "5"], "Unknown option: -port. Did you mean --port?"),
+        (["serve", "-p", "5"], "Unknown option: -p. Did you mean --port?"),
+        (["serve", "--verbose"], "Did you mean -v?"),
+        (["serve", "--zzz"], f"serve: Unknown option: --zzz. {SEE}"),
+        (["echo", "a:104", "--helpp"], "Did you mean --help?"),
         (["serv"], 'Did you mean "serve"?'),
-        (["serve", "--port"], "requires an argument"),
-        (["serve", "surplus"], "surplus"),
+        (["serve", "--port"], f"--port: requires an argument; write --port PORT. {SEE}"),
+        (["serve", "--port", "1", "--port", "2"], "--port: is given more than once; give it once"),
+        (["serve", "surplus"], "'surplus' is one word too many; a store is named by an option"),
+        (["serve", "-1"], "no option is called '-1'"),
+        (["serve", "--min-free-space", "5", "GiB"], "write --min-free-space '5 GiB' or 5GiB."),
+        (["serve", "--min-free-space=5", "GiB"], "write --min-free-space '5 GiB' or 5GiB."),
+        (["serve", "--ae-title", "MY", "SCP"], "write --ae-title 'MY SCP'."),
+        (["serve", "--strict", "yes"], "--strict takes no value: write --strict alone."),
+        (["serve", "--strict", "no"], "--strict takes no value: write --no-strict alone."),
+        (["serve", "--strict=maybe"], "--strict: 'maybe' is no value for it; write --strict alone"),
         (["serve", "--port", "99999"], "--port: '99999' is more than 65535; give"),
+        (["serve", "--port", "-1"], "--port: '-1' is less than 0; give a whole number from 0"),
+        (["serve", "--min-free-space", "-1"], "--min-free-space: '-1' is negative; give"),
+        (["serve", "--store", ""], "--store: '' is empty; give a directory"),
+        (["serve", "--store=~/x"], "write the home directory out"),
         (["serve", "-v", "-q"], "-v: contradicts -q"),
         (["serve", "-v", "--log-level", "info"], "-v: sets the log level, and so does --log-level"),
         (["serve", "--config", "/nonexistent"], "--config: cannot read /nonexistent"),
         (["serve", "--no-layout-change"], "--no-layout-change"),
-        (["echo"], "HOST:PORT"),
+        (["--port", "5", "serve"], "The command comes first: write `fastscp serve --port 5`."),
+        (["--port", "5"], "The command comes before --port: write one of serve, echo, send"),
+        (["help", "serve"], "Write `fastscp --help`, or `fastscp serve --help`."),
+        (["config", "a.toml"], "write --config a.toml, or --check a.toml."),
+        (["config", "--check", "a.toml", "--port", "1"], "--check: looks at its file alone; leave"),
+        (["config", "--check", "/nonexistent"], "--check: cannot read /nonexistent"),
+        (["verify", "/data"], "write --store /data."),
+        (["verify", "--since"], "--since: requires an argument; write --since TIME."),
+        (["cat"], "cat: PATH is missing: it requires an argument."),
+        (["cat", ""], "PATH: is empty; name a file"),
+        (["cat", "a", "b"], "it takes one PATH"),
+        (["print", "bash"], "WHAT: 'bash' is not known; give bash-completion, zsh-completion or"),
+        (["echo"], "echo: HOST:PORT is missing: it requires an argument."),
         (["echo", "host"], "HOST:PORT: 'host' has no port; give HOST:PORT"),
+        (["echo", "host", "104"], "write HOST:PORT in one word, as host:104."),
         (["echo", "::1:104"], "IPv6 address without brackets"),
         (["echo", "a:0"], "is less than 1"),
         (["echo", "a:104", "--timeout", "never"], "--timeout: 'never' is not a number"),
@@ -204,6 +298,52 @@ def test_show_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_usage(arguments: list[str], message: str, error: Callable[[], str]) -> None:
     assert cli.main(arguments) == 2
     assert message in error()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/", "cannot write out /: it is a folder; name one file in it"),
+        ("/dev/null", "cannot write out /dev/null: is no regular file"),
+        ("nope", "cannot write out nope: No such file or directory, neither below the store"),
+    ],
+)
+def test_cat_of_what_is_no_instance(
+    path: str, message: str, error: Callable[[], str], tmp_path: Path
+) -> None:
+    assert cli.main(["cat", path, "--store", str(tmp_path)]) == 1
+    assert error().startswith(message)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["print", f"{shell}-completion"]) == 0
+    out = capsys.readouterr().out
+    assert "--max-pdu-length" in out
+    assert "buffered" in out
+
+
+def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    if (bash := shutil.which("bash")) is None:
+        pytest.skip("there is no bash")
+    assert cli.main(["print", "bash-completion"]) == 0
+    (tmp_path / "completion").write_text(capsys.readouterr().out, encoding="utf-8")
+    ask = """
+        source ./completion
+        # What the shell itself offers where we know nothing: names of files.
+        complete -p fastscp | grep -q -- "-o default" || exit 1
+        ask() { COMP_WORDS=(fastscp "$@") COMP_CWORD=$# COMPREPLY=(); _fastscp
+                echo "${COMPREPLY[*]}"; }
+        ask se; ask serve --log; ask serve --durability ""; ask print z; ask cat /et
+    """
+    done = subprocess.run(
+        [bash, "--norc", "--noprofile", "-c", ask],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "serve send", "--log-format --log-level", "stable buffered", "zsh-completion", "",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
