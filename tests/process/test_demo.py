@@ -41,8 +41,8 @@ def test_once(tmp_path: Path) -> None:
     assert done.stdout.count(".dcm ") >= 2 * len(sent)
     # Nobody can send to a service that is about to stop.
     assert "fastscp send" not in done.stdout
-    said = re.escape(f"{tmp_path}/fastscp-demo-")
-    assert re.search(rf"^{said}\S+ is deleted at the end", done.stdout, re.MULTILINE)
+    folder = re.escape(f"{tmp_path}/fastscp-demo-")
+    assert re.search(rf"^{folder}\S+ is deleted at the end", done.stdout, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []
 
 
