@@ -14,6 +14,7 @@ from fastscp.cli.options import (
     Quiet,
     Verbose,
     load_settings,
+    named_file,
     takes_settings,
 )
 from fastscp.cli.output import print_json
@@ -46,12 +47,13 @@ def show_config(
     Takes the options of serve, and reads the same environment and file. With --check it shows
     instead what is wrong with one file, all of it, each with its line.
     """
-    if check is not None:
+    file = named_file("--check", check)
+    if file is not None:
         others = [f"--{field.replace('_', '-')}" for field, one in given.items() if one is not None]
         others += ["--config"] * (config is not None) + ["-v"] * (verbose > 0) + ["-q"] * quiet
         if others:
             raise ConfigError("--check", f"looks at its file alone; leave {others[0]} out")
-        return _check(check, json)
+        return _check(file, json)
     loaded = load_settings(given, config, verbose, quiet)
     if json:
         _print_json(loaded)
@@ -60,11 +62,10 @@ def show_config(
     return 0
 
 
-def _check(name: str, json: bool) -> int:
+def _check(file: Path, json: bool) -> int:
     """Tell all that is wrong with a file: 0 nothing, else 2, as a start with it would give."""
     from fastscp.config.layers import check_file
 
-    file = Path(name)
     mistakes = check_file(file, "--check")
     if json:
         told = [
@@ -76,7 +77,7 @@ def _check(name: str, json: bool) -> int:
         for one in mistakes:
             print(f"fastscp: {one.at(file)}: {one.why}", file=sys.stderr)
         if not mistakes:
-            print(f"{escape(name)}: no mistakes")
+            print(f"{escape(str(file))}: no mistakes")
     return ConfigError.exit_code if mistakes else 0
 
 

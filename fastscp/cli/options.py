@@ -10,7 +10,7 @@ from cyclopts import Group as HelpGroup
 from cyclopts import Parameter
 
 from fastscp.config.layers import Loaded, load, load_one
-from fastscp.config.settings import SETTINGS, Group
+from fastscp.config.settings import SETTINGS, Group, read_value
 from fastscp.config.values import (
     Choice,
     Duration,
@@ -58,6 +58,7 @@ __all__ = [
     "Verbose",
     "as_written",
     "load_settings",
+    "named_file",
     "store_directory",
     "takes_settings",
 ]
@@ -166,6 +167,17 @@ def _completed_as(kind: Kind) -> Any:
     return str
 
 
+_FILE: Final = Parsed(read_path, "FILE", "a TOML file with settings")
+
+
+def named_file(option: str, name: str | None) -> Path | None:
+    """The file that an option names. Raises ConfigError: an unset variable names none."""
+    if name is None:
+        return None
+    path: Path = read_value(option, name, _FILE)
+    return path
+
+
 def load_settings(
     given: dict[str, object], config: str | None, verbose: int, quiet: bool
 ) -> Loaded:
@@ -179,7 +191,7 @@ def load_settings(
             raise ConfigError(spelling, "sets the log level, and so does --log-level; give one")
         given["log_level"] = "warning" if quiet else "debug" if verbose == 1 else "trace"
         spelled["log_level"] = spelling
-    return load(given, file=None if config is None else Path(config), spelled=spelled)
+    return load(given, file=named_file("--config", config), spelled=spelled)
 
 
 # Of the requestor: echo, send --------------------------------------------------------------------
@@ -259,5 +271,5 @@ StoreConfigFile = Annotated[
 
 def store_directory(store: str | None, config: str | None) -> Path:
     """The store that serve would use with the same options. Raises ConfigError."""
-    path: Path = load_one("store", store, None if config is None else Path(config))
+    path: Path = load_one("store", store, named_file("--config", config))
     return path

@@ -50,8 +50,10 @@ def explained(error: CycloptsError, words: Sequence[str]) -> str:
             hint = _nearest(option.partition("=")[0], [*names, "--help", "-h"])
             said = f" Did you mean {hint}?" if hint else ""
             return f"{command}: Unknown option: {escape(option)}.{said} {see}"
-        case UnknownCommandError(unused_tokens=[word, *_]) if word == "help":
+        case UnknownCommandError(unused_tokens=["help", *_]):
             return "Unknown command: help. Write `fastscp --help`, or `fastscp serve --help`."
+        case UnknownCommandError(unused_tokens=["version", *_]):
+            return "Unknown command: version. Write `fastscp --version`."
         case UnknownCommandError(unused_tokens=[word, *_]) if word.startswith("-"):
             return _command_first(word, error, words)
         case MissingArgumentError(argument=argument) if argument is not None:

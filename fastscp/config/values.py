@@ -323,7 +323,11 @@ def read_peer(raw: object) -> tuple[str, int]:
         raise ValueError("has no port")
     if ":" in host and not host.startswith("["):
         raise ValueError("has an IPv6 address without brackets")
-    return read_host(host), Whole(1, 65535).read(port)
+    try:
+        number = Whole(1, 65535).read(port)
+    except ValueError as error:
+        raise ValueError(f"has a port that {error}") from None
+    return read_host(host), number
 
 
 def read_move_originator(raw: object) -> tuple[str, int]:

@@ -72,6 +72,7 @@ def test_an_error_that_cannot_be_told_keeps_its_code(tmp_path: Path, redirected:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_streams_of_every_command(tmp_path: Path) -> None:
     with Service(tmp_path, workers=1) as service:
         address = service.addresses[0]
