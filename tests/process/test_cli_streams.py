@@ -27,7 +27,8 @@ def in_shell(tmp_path: Path, arguments: str, redirected: str) -> tuple[int, str,
     done = subprocess.run(
         ["sh", "-c", f"exec {words} {arguments} {redirected}"],
         cwd=tmp_path, env=Service.environment({"TMPDIR": str(tmp_path)}), check=False,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
+        # What `cat` writes is no text.
+        stdin=subprocess.DEVNULL, capture_output=True, encoding="latin-1", timeout=DEADLINE_S,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

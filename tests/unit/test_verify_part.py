@@ -249,4 +249,4 @@ def test_a_file_with_settings_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "odd.toml").write_text("store = 7\n")
     done = command("verify", "--config", "odd.toml", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(b"fastscp: odd.toml: store: ")
+    assert done.stderr.startswith(b"fastscp: odd.toml:1: store: ")
