@@ -180,7 +180,7 @@ def _statement(lines: list[str], at: int) -> tuple[dict[str, object] | Mistake, 
         try:
             return tomllib.loads("\n".join(lines[at:end])), end
         except (ValueError, RecursionError) as error:
-            is_cut = "end of document" in str(error)
+            is_cut = str(error).endswith("(at end of document)")
             if not is_cut or end == len(lines):
                 return _unclosed_or(lines, at, end, opening, error)
         end += 1
@@ -238,8 +238,8 @@ def _instead(line: str) -> str:
     key, value = found[1], line[found.end() :].strip(" \t\r;,")
     if not value:
         return f"{key} = VALUE"
-    if value[0] in "\"'":
-        # A text it is; where it ends is not for us to say.
+    if value[0] in "\"'[{":
+        # It has begun as TOML does; where it ends is not for us to say.
         return ""
     for written in (value, _SWITCHES.get(value.lower(), value.lower()), f'"{value}"', f"'{value}'"):
         with contextlib.suppress(ValueError, RecursionError):

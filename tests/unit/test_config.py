@@ -446,6 +446,9 @@ FAULTS: list[tuple[str, list[tuple[int, int, str, str]]]] = [
         (1, 9, "store", 'the """ is never closed; write """ behind the value'),
         (2, 0, "port", "70000 is more than 65535"),
     ]),
+    ('host = ["::1"] x\nport = 70000\nallow = ["*@*"]\n', [
+        (1, 16, "host", "not TOML: expected newline"), (2, 0, "port", "70000 is more than 65535"),
+    ]),
     ("port = 1\nport = 2\n", [(2, 0, "port", "stands here again, after line 1; take one")]),
     ("[ae.X]\nport = 1\nlayout-change = true\n", [(1, 0, "ae", "no such table; settings stand")]),
     ("[ae\nport = x\n", [
