@@ -33,8 +33,10 @@ __all__ = [
     "is_uid",
     "known_non_storage_sop_classes",
     "sop_class_rule",
+    "sop_class_uid",
     "storage_sop_classes",
     "transfer_syntax_rule",
+    "transfer_syntax_uid",
     "transfer_syntaxes",
     "uid_names",
 ]
@@ -245,6 +247,25 @@ def transfer_syntax_rule(names: Iterable[str]) -> TransferSyntaxRule:
     )
 
 
+def sop_class_uid(name: str) -> str:
+    """The UID of any SOP class, from its keyword; a UID stays what it is.
+
+    Raises UidSelectionError. Cost: a keyword imports pydicom.
+    """
+    if is_uid(name):
+        return name
+    known = {uid: one[4] for uid, one in _dictionary().items() if one[1] in _SERVICE_KINDS}
+    return _Selection("SOP class", known).only(name)
+
+
+def transfer_syntax_uid(name: str) -> str:
+    """The UID of a transfer syntax, from its keyword; a UID stays what it is.
+
+    Raises UidSelectionError. Cost: a keyword imports pydicom.
+    """
+    return name if is_uid(name) else _Selection("transfer syntax", transfer_syntaxes()).only(name)
+
+
 class _Selection:
     """UIDs and UID patterns gathered from an operator's list, over one part of the dictionary."""
 
@@ -270,9 +291,18 @@ class _Selection:
         elif is_uid(name):
             self.uids.add(name)
         else:
-            raise UidSelectionError(
-                f"{name!r} is neither a UID nor a {self.kind} keyword{self._hint(name)}"
-            )
+            raise self._unknown(name)
+
+    def only(self, keyword: str) -> str:
+        """The UID with this keyword. Raises UidSelectionError."""
+        if keyword not in self.by_keyword:
+            raise self._unknown(keyword)
+        return self.by_keyword[keyword]
+
+    def _unknown(self, name: str) -> UidSelectionError:
+        return UidSelectionError(
+            f"{name!r} is neither a UID nor a {self.kind} keyword{self._hint(name)}"
+        )
 
     def _hint(self, name: str) -> str:
         import difflib

@@ -1,4 +1,8 @@
-"""The requestor's side: the Python API, and what `fastscp send` does."""
+"""The requestor's side: the Python API, and what `fastscp send` does.
+
+The examples in the docstrings run as they stand in `python -m asyncio`, after
+`from fastscp.scu import *`; those of `send_files`, which needs no asyncio, in `python`.
+"""
 
 from fastscp.scu.association import Association
 from fastscp.scu.commands import Priority
@@ -15,9 +19,11 @@ from fastscp.scu.errors import (
     PeerTimeout,
     ProtocolViolation,
     UnusableInstance,
+    UsageError,
 )
 from fastscp.scu.link import SeenPDU
 from fastscp.scu.response import Response
+from fastscp.scu.scripts import Sent, send_files
 from fastscp.scu.timeouts import Timeouts
 
 __all__ = [
@@ -35,9 +41,12 @@ __all__ = [
     "ProtocolViolation",
     "Response",
     "SeenPDU",
+    "Sent",
     "Timeouts",
     "UnusableInstance",
+    "UsageError",
     "associate",
     "jwt_identity",
     "password_identity",
+    "send_files",
 ]

@@ -1,18 +1,22 @@
 """An established association: echo, store, release, abort.
 
 Theory of operation: `store` and `echo` may be called from many tasks at once; as many operations
-as the peer granted are outstanding, the rest wait. Messages are never interleaved on the wire, and
-responses may come in any order. The codec says what a response must be, for `fastscp send` as well
-(`judge_response`). Whatever ends the association ends every operation with the same typed error.
+as the peer granted are outstanding, the rest wait. An instance is opened only when its turn is
+near: `_AHEAD` of an association are open at a time, whatever the number of callers. Messages are
+never interleaved on the wire, and responses may come in any order. The codec says what a response
+must be, for `fastscp send` as well (`judge_response`). Whatever ends the association ends every
+operation with the same typed error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 from fastscp import uids
+from fastscp.scu import arguments
 from fastscp.scu.commands import C_ECHO_RQ, C_STORE_RQ, Priority, Request
 from fastscp.scu.contexts import answered, context_for
 from fastscp.scu.errors import (
@@ -21,8 +25,10 @@ from fastscp.scu.errors import (
     PeerTimeout,
     ProtocolViolation,
     UnusableInstance,
+    UsageError,
 )
-from fastscp.scu.opening import Source, open_instance
+from fastscp.scu.fragments import batches, command_pdus
+from fastscp.scu.opening import Instance, Source, check_source, open_instance
 from fastscp.scu.response import Response
 from fastscp_ext import (
     AssociateAC,
@@ -30,12 +36,11 @@ from fastscp_ext import (
     CommandError,
     UserInformation,
     decode_command,
-    encode_pdata,
     judge_response,
 )
 
 if TYPE_CHECKING:
-    import io
+    from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
     from fastscp.scu.link import Link
@@ -50,27 +55,49 @@ _LARGEST_PDU: Final = 262144
 _UNSAID_PDU: Final = 16384
 # A PDV's own six bytes; and no fragment is odd (PS3.8 Annex E), so the least room is for two more.
 _PDV_HEADER: Final = 6
-_READ_BYTES: Final = 1 << 20
+# Instances that are open at a time: the one being sent, and those whose heads are read meanwhile.
+_AHEAD: Final = 4
+# How long the end waits for operations that a disk may hold.
+_OPERATIONS_S: Final = 1.0
 
-# The data set of a message: a stream that stands at its beginning, and its bytes.
-_Body: TypeAlias = "tuple[io.BufferedIOBase, int]"
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message about to be sent. instance: its data set, if there is one."""
+
+    request: Request
+    context_id: int
+    instance: Instance | None
 
 
 class Association:
-    """An established association; `associate` makes one. Not for several event loops.
+    """An established association; `associate` makes one. Of one event loop, and one thread.
 
     contexts: accepted ones by id. refused: the others. max_pdu_length: the longest P-DATA-TF the
     peer takes, 0 without limit. window: operations that may be outstanding.
+    implementation_class_uid, implementation_version_name, identity_response: what the peer said of
+    itself, or None. `async with` releases it at the end of the block, and aborts it where the block
+    ends with an exception, or with operations outstanding: it leaves nothing open.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     print(pacs.contexts[1].transfer_syntax, pacs.refused, pacs.window)
+    1.2.840.10008.1.2.1 () 1
     """
 
     def __init__(self, link: Link, request: AssociateRQ, answer: AssociateAC, timeouts: Timeouts):
         information = answer.user_information or UserInformation()
         self._link = link
         self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Response]] = {}
         # Message id to Command Field, context and whether all of it is sent: what may be answered.
         self._due: dict[int, tuple[int, int, bool]] = {}
         self._sending = asyncio.Lock()
+        self._ahead = asyncio.Semaphore(_AHEAD)
+        self._operations = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._leaving = False
         self._next_id = 0
         contexts = answered(request, answer)
         self.contexts = {one.id: one for one in contexts if one.result == 0}
@@ -97,14 +124,22 @@ class Association:
         return self._link.failure
 
     async def echo(self, *, message_id: int | None = None) -> Response:
-        """Ask whether the peer is there (C-ECHO). Raises PeerError.
+        """Ask whether the peer is there (C-ECHO).
+
+        message_id: any that is not outstanding; the next one if None. Raises UsageError,
+        ContextRefused without an accepted context for Verification, and other PeerErrors, after
+        which the association is over.
+
+        >>> async with associate("pacs", 104) as pacs:
+        ...     print(await pacs.echo())
+        0000 success
 
         Source: PS3.7 9.3.5.
         """
+        self._check("echo", message_id)
         context_id = context_for(self.contexts.values(), self.refused, uids.VERIFICATION, None)
-        return await self._perform(
-            Request(C_ECHO_RQ, uids.VERIFICATION), context_id, message_id, None
-        )
+        message = _Message(Request(C_ECHO_RQ, uids.VERIFICATION), context_id, None)
+        return await self._perform(contextlib.nullcontext(message), message_id)
 
     async def store(
         self,
@@ -121,54 +156,92 @@ class Association:
         """Send an instance (C-STORE), its data set byte for byte as it is.
 
         source: the path or the bytes of a Part 10 file; bytes of a data set alone; or a pydicom
-        Dataset, which is encoded. context_id: an accepted context; found by SOP class and transfer
-        syntax if None. message_id: any that is not outstanding; the next one if None.
-        sop_class, sop_instance: for the command, instead of the data set's own.
-        A response with a failure status is returned, not raised. Raises ContextRefused,
-        UnusableInstance and OSError, after which the association lives on, and other PeerErrors,
-        after which it does not.
+        Dataset, which is encoded. A file is opened when its turn is near, read in helper threads,
+        and decompressed if it is one of ours (`.dcm.zst`). context_id: an accepted context; found
+        by SOP class and transfer syntax if None. message_id: any that is not outstanding; the next
+        one if None. sop_class (UID or keyword), sop_instance: for the command, instead of the data
+        set's own. A response with a failure status is returned, not raised. Raises UsageError,
+        ContextRefused, UnusableInstance and OSError, after which the association lives on unless
+        its `failure` says otherwise, and other PeerErrors, after which it does not. If it is
+        cancelled after its first byte was sent, the association is aborted.
+
+        >>> contexts = [("CTImageStorage", ["ExplicitVRLittleEndian"])]
+        >>> async with associate("pacs", 104, contexts) as pacs:
+        ...     response = await pacs.store("image.dcm", priority=Priority.HIGH)
+        ...     print(response.status, response.meaning, response.affected_sop_instance_uid)
+        0 success 1.2.3.4
+
         Source: PS3.7 9.3.1.
         """
-        if (move_originator_ae is None) != (move_originator_message_id is None):
-            raise ValueError("a Move Originator has both an AE title and a message id")
-        originator = (
-            None
-            if move_originator_ae is None or move_originator_message_id is None
-            else (move_originator_ae, move_originator_message_id)
-        )
-        with contextlib.ExitStack() as undo:
-            head, stream = await open_instance(source, self.contexts, context_id, undo)
-            if context_id is None:
-                context_id = context_for(
-                    self.contexts.values(), self.refused, head.sop_class, head.transfer_syntax
+        self._check("store", message_id)
+        check_source(source)
+        if sop_class is not None:
+            sop_class = arguments.sop_class_uid("sop_class", sop_class)
+        if sop_instance is not None:
+            sop_instance = arguments.sop_instance_uid(sop_instance)
+        priority = arguments.priority(priority)
+        originator = arguments.move_originator(move_originator_ae, move_originator_message_id)
+
+        @contextlib.asynccontextmanager
+        async def message() -> AsyncIterator[_Message]:
+            async with self._ahead:
+                instance = await open_instance(
+                    source, self.contexts, context_id, sop_class, sop_instance
                 )
-            elif context_id not in self.contexts:
-                raise ValueError(f"presentation context {context_id} is not an accepted one")
-            if sop_class is None:
-                sop_class = head.sop_class
-            if sop_instance is None:
-                sop_instance = head.sop_instance
-            if not sop_class or not sop_instance:
-                raise UnusableInstance(f"it has no SOP {'Instance' if sop_class else 'Class'} UID")
-            request = Request(C_STORE_RQ, sop_class, sop_instance, priority, originator)
-            return await self._perform(request, context_id, message_id, (stream, head.size))
+                with contextlib.closing(instance):
+                    head = instance.head
+                    chosen = context_id or context_for(
+                        self.contexts.values(), self.refused, head.sop_class, head.transfer_syntax
+                    )
+                    names = sop_class or head.sop_class, sop_instance or head.sop_instance
+                    if not all(names):
+                        missing = "Instance" if names[0] else "Class"
+                        raise UnusableInstance(f"it has no SOP {missing} UID")
+                    request = Request(C_STORE_RQ, *names, priority, originator)
+                    yield _Message(request, chosen, instance)
+
+        return await self._perform(message(), message_id)
 
     async def release(self) -> None:
-        """Release the association and close the connection. Raises PeerError.
+        """Release the association and close the connection; `async with` does it by itself.
 
-        Not while operations are outstanding.
+        Raises UsageError while operations are outstanding, or if it is over, and PeerError.
+
+        >>> pacs = await associate("pacs", 104)
+        >>> await pacs.release()
+        >>> print(pacs.failure)
+        the association was released
+
+        Source: PS3.8 7.2.
         """
-        if self._pending:
-            raise ValueError("operations are outstanding; await them, or abort")
+        self._check("release")
+        if self._operations:
+            raise UsageError(
+                f"release with {self._operations} operations outstanding: await them first, or "
+                f"abort"
+            )
+        self._leaving = True
         try:
             await self._link.release(self._timeouts.release)
         finally:
             await self._link.closed()
 
     async def abort(self) -> None:
-        """Abort the association and close the connection; does nothing if it is over."""
+        """Abort the association and close the connection; does nothing if it is over.
+
+        Operations that are outstanding end with AssociationReleased.
+
+        >>> pacs = await associate("pacs", 104)
+        >>> await pacs.abort()
+
+        Source: PS3.8 7.3.
+        """
         self._link.give_up(AssociationReleased(by_peer=False))
         await self._link.closed()
+        # Those that read a file may wait for its disk: not for long here.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OPERATIONS_S):
+                await self._idle.wait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,95 +252,133 @@ class Association:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and self._link.failure is None and not self._pending:
+        if kind is None and self._link.failure is None and not self._operations:
             await self.release()
         else:
             await self.abort()
 
     # Operations ----------------------------------------------------------------------------------
 
+    def _check(self, what: str, message_id: int | None = None) -> None:
+        """Raise for what cannot be done now: UsageError, or what ended the association."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError(
+                f"{what} in another event loop than the association's: open and use it inside the "
+                f"same asyncio.run(); a script without asyncio has send_files"
+            )
+        failure = self._link.failure
+        ours = isinstance(failure, AssociationReleased) and not failure.by_peer
+        if ours or (self._leaving and failure is None):
+            raise UsageError(
+                f"{what} on an association that is over, released or aborted here: open another "
+                f"one with associate()"
+            )
+        self._link.check()
+        if message_id is not None:
+            arguments.whole(
+                "message_id", message_id, 0, arguments.MESSAGE_ID_MOST, "one that is not in use"
+            )
+            self._check_free(message_id)
+
+    def _check_free(self, message_id: int) -> None:
+        if message_id in self._pending:
+            raise UsageError(f"message {message_id} is outstanding: write another message_id")
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._operations += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._operations -= 1
+            if not self._operations:
+                self._idle.set()
+
     async def _perform(
         self,
-        request: Request,
-        context_id: int,
+        message: contextlib.AbstractAsyncContextManager[_Message],
         message_id: int | None,
-        body: _Body | None,
     ) -> Response:
-        """Send a message once the window allows, and wait for its response."""
-        if message_id is not None and message_id in self._pending:
-            raise ValueError(f"message {message_id} is outstanding")
-        async with self._window:
-            self._link.check()
-            message_id = self._take_id(message_id)
-            command = request.encode(message_id)
-            answer = asyncio.get_running_loop().create_future()
-            self._pending[message_id] = answer
-            begun = sent = False
-            try:
-                async with self._sending:
-                    begun = True
-                    self._due[message_id] = request.command_field, context_id, False
-                    await self._send(message_id, context_id, command, body)
-                    begun, sent = False, True
-                async with asyncio.timeout(self._timeouts.response):
-                    response: Response = await answer
-                    return response
-            except TimeoutError:
-                silent = PeerTimeout("answer", self._timeouts.response)
-                raise self._link.give_up(silent) from None
-            except BaseException:
-                if begun:
-                    # Half a message is out: nothing else can follow it.
-                    self._link.give_up(UnusableInstance("sending was broken off"))
-                elif sent and answer.cancelled():
-                    # Its response is still due, and must not be taken for that of a later message.
-                    self._link.give_up(UnusableInstance("a response was not waited for"))
-                raise
-            finally:
-                del self._pending[message_id]
-                self._due.pop(message_id, None)
-                if answer.done() and not answer.cancelled():
-                    answer.exception()
+        """Send a message once the window allows, and wait for its response.
 
-    async def _send(
-        self,
-        message_id: int,
-        context_id: int,
-        command: bytes,
-        body: _Body | None,
-    ) -> None:
-        async def fragment(control: int, piece: bytes, *, last: bool) -> None:
-            pdu = encode_pdata([(context_id, control, piece)])
-            # Gone, it was refused already.
-            if last and (due := self._due.get(message_id)):
-                # Before it is waited for: the response may come as soon as the peer has it.
-                self._due[message_id] = (*due[:2], True)
-            await self._link.send_data(pdu, self._timeouts.send)
+        message: entered only then, and left once all is sent.
+        """
+        with self._under_way():
+            async with self._window, contextlib.AsyncExitStack() as sending:
+                self._link.check()
+                outgoing = await sending.enter_async_context(message)
+                await sending.enter_async_context(self._sending)
+                return await self._exchange(outgoing, message_id, sending)
 
+    async def _exchange(
+        self, message: _Message, message_id: int | None, sending: contextlib.AsyncExitStack
+    ) -> Response:
+        """Send it and wait. sending: what is to be left in between."""
+        self._link.check()
+        number = self._take_id(message_id)
+        try:
+            command = message.request.encode(number)
+        except ValueError as error:
+            raise UsageError(f"no command can hold this: {error}") from None
+        answer: asyncio.Future[Response] = self._loop.create_future()
+        self._pending[number] = answer
+        self._due[number] = message.request.command_field, message.context_id, False
+        is_sent = False
+        try:
+            await self._send(number, message, command)
+            is_sent = True
+            await sending.aclose()
+            return await self._answered(answer)
+        except BaseException:
+            if not is_sent:
+                # Half a message is out: nothing else can follow it.
+                self._link.give_up(UnusableInstance("sending was broken off"))
+            elif answer.cancelled() or not answer.done():
+                # Its response is still due, and must not be taken for that of a later message.
+                self._link.give_up(UnusableInstance("a response was not waited for"))
+            raise
+        finally:
+            del self._pending[number]
+            self._due.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()
+
+    async def _answered(self, answer: asyncio.Future[Response]) -> Response:
+        try:
+            async with asyncio.timeout(self._timeouts.response):
+                return await answer
+        except TimeoutError:
+            silent = PeerTimeout("answer", self._timeouts.response)
+            raise self._link.give_up(silent) from None
+
+    async def _send(self, number: int, message: _Message, command: bytes) -> None:
+        """All of a message, in batches; the event loop has a turn between them."""
         size = self.fragment_bytes
-        for at in range(0, len(command), size):
-            ends = at + size >= len(command)
-            piece = command[at : at + size]
-            await fragment(3 if ends else 1, piece, last=ends and body is None)
-        if body is None:
+        pdus = command_pdus(message.context_id, command, size)
+        if message.instance is None:
+            await self._push(number, pdus, is_last=True)
             return
-        stream, left = body
-        chunk = b""
+        left = message.instance.head.size
         while left:
-            if len(chunk) < min(size, left):
-                more = stream.read(min(max(_READ_BYTES, size), left - len(chunk)))
-                if not more:
-                    raise UnusableInstance("the file became shorter while it was being sent")
-                chunk += more
-                continue
-            piece, chunk = chunk[:size], chunk[size:]
+            piece = await message.instance.read(size)
             left -= len(piece)
-            await fragment(0 if left else 2, piece, last=not left)
+            for more, is_last in batches(message.context_id, piece, size, is_last=not left):
+                await self._push(number, pdus + more, is_last=is_last)
+                pdus = []
+
+    async def _push(self, number: int, pdus: list[bytes], *, is_last: bool) -> None:
+        # Gone, it was refused already.
+        if is_last and (due := self._due.get(number)):
+            # Before it is waited for: the response may come as soon as the peer has it.
+            self._due[number] = (*due[:2], True)
+        await self._link.send_data(pdus, self._timeouts.send)
+        if not is_last:
+            await asyncio.sleep(0)
 
     def _take_id(self, wanted: int | None) -> int:
         if wanted is not None:
-            if wanted in self._pending:
-                raise ValueError(f"message {wanted} is outstanding")
+            self._check_free(wanted)
             return wanted
         while True:
             self._next_id = self._next_id % 0xFFFF + 1

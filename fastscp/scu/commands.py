@@ -16,7 +16,13 @@ _DATA_SET: Final = 0x0001
 
 
 class Priority(IntEnum):
-    """Source: PS3.7 9.3.1.1 (0000,0700)."""
+    """How urgent a C-STORE is; most receivers take no notice.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     print(await pacs.store("image.dcm", priority=Priority.LOW))
+    0000 success
+
+    Source: PS3.7 9.3.1.1 (0000,0700)."""
 
     MEDIUM = 0
     HIGH = 1

@@ -1,20 +1,23 @@
-"""The way to an association: connect, propose, be accepted.
-
-async with await associate("pacs", 104, [(CT, [EXPLICIT])], called_ae="PACS") as association:
-    response = await association.store("image.dcm")
-    print(response)
-"""
+"""The way to an association: connect, propose, be accepted."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fastscp import uids
+from fastscp.scu import arguments
 from fastscp.scu.association import Association
-from fastscp.scu.contexts import MAX_CONTEXTS
-from fastscp.scu.errors import ConnectionFailed, PeerError, PeerTimeout, ProtocolViolation
+from fastscp.scu.errors import (
+    ConnectionFailed,
+    PeerError,
+    PeerTimeout,
+    ProtocolViolation,
+    UsageError,
+)
 from fastscp.scu.link import Link, SeenPDU
+from fastscp.scu.names import given
 from fastscp.scu.strangers import handshake_words, silence_words
 from fastscp.scu.timeouts import Timeouts
 from fastscp_ext import (
@@ -28,26 +31,52 @@ from fastscp_ext import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from types import TracebackType
 
-__all__ = ["associate", "jwt_identity", "password_identity"]
+__all__ = ["Opening", "associate", "jwt_identity", "password_identity"]
+
+# Bytes that the length field of a user identity allows (PS3.7 D.3.3.7.1).
+_IDENTITY_MOST: Final = 0xFFFF
 
 
 def password_identity(user: str, password: str | None = None) -> UserIdentity:
     """A user name, with a passcode if there is one. In clear text unless TLS hides it.
 
+    >>> who = password_identity("jo", "sesame")
+    >>> async with associate("pacs", 104, identity=who) as pacs:
+    ...     print(await pacs.echo())
+    0000 success
+
     Source: PS3.7 D.3.3.7.
     """
-    secret = None if password is None else password.encode()
-    return UserIdentity(1 if secret is None else 2, False, user.encode(), secret or b"")
+    secret = None if password is None else _text("password", password)
+    return UserIdentity(1 if secret is None else 2, False, _text("user", user), secret or b"")
 
 
 def jwt_identity(token: str) -> UserIdentity:
-    """A JSON Web Token. In clear text unless TLS hides it. Source: PS3.7 D.3.3.7."""
-    return UserIdentity(5, False, token.encode(), b"")
+    """A JSON Web Token. In clear text unless TLS hides it.
+
+    >>> async with associate("pacs", 104, identity=jwt_identity("eyJhbGci.eyJzdWIi.c2ln")) as pacs:
+    ...     print(await pacs.echo())
+    0000 success
+
+    Source: PS3.7 D.3.3.7.
+    """
+    return UserIdentity(5, False, _text("token", token), b"")
 
 
-async def associate(
+def _text(name: str, value: Any) -> bytes:
+    # It is a secret, or may be one: it is not shown.
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is of type {type(value).__name__}: write text")
+    raw = value.encode()
+    if len(raw) > _IDENTITY_MOST:
+        raise UsageError(f"{name} has {len(raw)} bytes: an identity has at most {_IDENTITY_MOST}")
+    return raw
+
+
+def associate(
     host: str,
     port: int,
     contexts: Iterable[tuple[str, Sequence[str]]] = (),
@@ -60,18 +89,130 @@ async def associate(
     on_pdu: Callable[[SeenPDU], object] | None = None,
     tls: ssl.SSLContext | None = None,
     identity: UserIdentity | None = None,
-) -> Association:
-    """Connect and negotiate. Raises PeerError.
+) -> Opening:
+    """Connect and negotiate. Enter it with `async with`, or await it and release it yourself.
 
-    contexts: SOP class and transfer syntaxes of each presentation context, at most 128; their ids
-    are 1, 3, 5 and so on. Verification alone if there are none. window: outstanding operations to
-    ask for. on_pdu: called with every PDU sent and received. identity: see `password_identity`,
-    `jwt_identity`.
+    contexts: SOP class and transfer syntaxes of each presentation context, at most 128, as UIDs or
+    keywords; their ids are 1, 3, 5 and so on. Verification alone if there are none. calling_ae,
+    called_ae: titles of 1 to 16 characters. max_pdu_length: bytes of a P-DATA-TF that we take, 0
+    without limit. window: outstanding operations to ask for. on_pdu: called with every PDU sent
+    and received; what it raises goes to the event loop's exception handler. tls: of an
+    `ssl.SSLContext`. identity: see `password_identity`, `jwt_identity`.
+    Raises UsageError at once; ConnectionFailed, AssociationRejected and other PeerErrors when it is
+    entered or awaited.
+
+    >>> contexts = [("CTImageStorage", ["ExplicitVRLittleEndian", "JPEGBaseline8Bit"])]
+    >>> async with associate("pacs", 104, contexts, called_ae="PACS", window=16) as pacs:
+    ...     stores = [pacs.store(path) for path in ("image.dcm", "other.dcm")]
+    ...     responses = await asyncio.gather(*stores)
+    ...     print({response.status for response in responses})
+    {0}
+
     Source: PS3.8 7.1.
     """
-    timeouts = timeouts or Timeouts()
-    proposed = list(contexts) or [(uids.VERIFICATION, [uids.IMPLICIT_VR_LITTLE_ENDIAN])]
-    request = _request(proposed, calling_ae, called_ae, max_pdu_length, window, identity)
+    host, port = arguments.address(host, port)
+    if not isinstance(timeouts, Timeouts | None):
+        raise UsageError(f"timeouts is {given(timeouts)}: write Timeouts(response=30)")
+    request = AssociateRQ(
+        arguments.padded_title("called_ae", called_ae),
+        arguments.padded_title("calling_ae", calling_ae),
+        uids.APPLICATION_CONTEXT,
+        tuple(
+            PresentationContextRQ(2 * number + 1, abstract, syntaxes)
+            for number, (abstract, syntaxes) in enumerate(
+                arguments.context_list(contexts)
+                or [(uids.VERIFICATION, (uids.IMPLICIT_VR_LITTLE_ENDIAN,))]
+            )
+        ),
+        _user_information(max_pdu_length, window, arguments.identity(identity)),
+    )
+    arguments.callback("on_pdu", on_pdu)
+    tls = arguments.tls_context(tls)
+    return Opening(_associate(host, port, request, timeouts or Timeouts(), on_pdu, tls))
+
+
+def _user_information(
+    max_pdu_length: int, window: int, identity: UserIdentity | None
+) -> UserInformation:
+    window = arguments.whole("window", window, 1, 0xFFFF, "at least one operation")
+    return UserInformation(
+        max_pdu_length=arguments.whole("max_pdu_length", max_pdu_length, 0, 0xFFFFFFFF, "bytes"),
+        implementation_class_uid=uids.IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=uids.IMPLEMENTATION_VERSION_NAME,
+        # Some peers hang up when they see this offer: it is made only for more than one
+        # operation.
+        async_window=AsyncWindow(window, 1) if window > 1 else None,
+        identity=identity,
+    )
+
+
+class Opening(Coroutine[Any, Any, Association]):
+    """An association that is not open yet: what `associate` returns.
+
+    To be awaited or entered once, or given to a task. An association's own attributes are refused
+    with UsageError, since an `await` is missing then.
+    """
+
+    def __init__(self, opening: Coroutine[Any, Any, Association]) -> None:
+        self._opening = opening
+        self._association: Association | None = None
+
+    def __await__(self) -> Generator[Any, Any, Association]:
+        return self._opening.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """See collections.abc.Coroutine."""
+        return self._opening.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See collections.abc.Coroutine."""
+        return self._opening.throw(*error)
+
+    def close(self) -> None:
+        """See collections.abc.Coroutine."""
+        self._opening.close()
+
+    async def __aenter__(self) -> Association:
+        self._association = await self._opening
+        return self._association
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._association is not None  # noqa: S101 - it was entered
+        await self._association.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> NoReturn:
+        self._opening.close()
+        raise UsageError(
+            "`with associate(...)`: write `async with associate(...) as association:`; a script "
+            "without asyncio has send_files"
+        )
+
+    def __exit__(self, *_error: object) -> None:
+        """Never left, since never entered."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if not name.startswith("_") and hasattr(Association, name):
+            self._opening.close()
+            raise UsageError(
+                f"{name} of an association that is not open yet: write "
+                f"`async with associate(...) as association:`, or `await associate(...)`"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+async def _associate(
+    host: str,
+    port: int,
+    request: AssociateRQ,
+    timeouts: Timeouts,
+    on_pdu: Callable[[SeenPDU], object] | None,
+    tls: ssl.SSLContext | None,
+) -> Association:
     association: Association | None = None
     early: list[tuple[int, bytes]] = []
 
@@ -98,45 +239,6 @@ async def associate(
     for context_id, command in early:
         association.responded(context_id, command)
     return association
-
-
-def _request(
-    contexts: Sequence[tuple[str, Sequence[str]]],
-    calling_ae: str,
-    called_ae: str,
-    max_pdu_length: int,
-    window: int,
-    identity: UserIdentity | None,
-) -> AssociateRQ:
-    if len(contexts) > MAX_CONTEXTS:
-        raise ValueError(f"an association has at most {MAX_CONTEXTS} presentation contexts")
-    if window < 1:
-        raise ValueError("at least one operation is outstanding")
-    return AssociateRQ(
-        _title(called_ae),
-        _title(calling_ae),
-        uids.APPLICATION_CONTEXT,
-        tuple(
-            PresentationContextRQ(2 * number + 1, str(abstract), tuple(map(str, syntaxes)))
-            for number, (abstract, syntaxes) in enumerate(contexts)
-        ),
-        UserInformation(
-            max_pdu_length=max_pdu_length,
-            implementation_class_uid=uids.IMPLEMENTATION_CLASS_UID,
-            implementation_version_name=uids.IMPLEMENTATION_VERSION_NAME,
-            # Some peers hang up when they see this offer: it is made only for more than one
-            # operation.
-            async_window=AsyncWindow(window, 1) if window > 1 else None,
-            identity=identity,
-        ),
-    )
-
-
-def _title(title: str) -> bytes:
-    raw = title.encode("latin-1")
-    if not 1 <= len(raw) <= 16:
-        raise ValueError(f"an AE title has 1 to 16 characters: {title!r}")
-    return raw.ljust(16)
 
 
 async def _connect(

@@ -23,6 +23,12 @@ class Context:
     """A presentation context as the peer answered it. result: 0 is accepted.
 
     transfer_syntaxes: as proposed; of an accepted one, `transfer_syntax` is the peer's choice.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     for context in pacs.contexts.values():
+    ...         print(context.id, context.abstract_syntax, context.transfer_syntax)
+    1 1.2.840.10008.5.1.4.1.1.2 1.2.840.10008.1.2.1
+
     Source: PS3.8 9.3.3.2.
     """
 

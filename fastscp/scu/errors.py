@@ -20,6 +20,7 @@ __all__ = [
     "PeerTimeout",
     "ProtocolViolation",
     "UnusableInstance",
+    "UsageError",
 ]
 
 _RESULTS: Final = {1: "permanently", 2: "transiently"}
@@ -56,13 +57,29 @@ _CONTEXT_RESULTS: Final = {
 
 
 class PeerError(FastscpError):
-    """Base of all errors of an association. `transient`: trying again may help."""
+    """Base of all errors of an association. `transient`: trying again may help.
+
+    >>> try:
+    ...     await associate("pacs", 104, calling_ae="NOBODY")
+    ... except PeerError as error:
+    ...     print(type(error).__name__, error.transient)
+    AssociationRejected False
+    """
 
     transient = False
 
 
 class ConnectionFailed(PeerError):  # noqa: N818
-    """No connection came about: refused, unreachable, no such host, or TLS did not agree."""
+    """No connection came about: refused, unreachable, no such host, or TLS did not agree.
+
+    peer, why: as in the text.
+
+    >>> try:
+    ...     await associate("pacs", 105)
+    ... except ConnectionFailed as error:
+    ...     print(error)
+    cannot connect to pacs:105: Connection refused
+    """
 
     def __init__(self, peer: str, why: str, *, transient: bool = True) -> None:
         super().__init__(peer, why)
@@ -75,7 +92,13 @@ class ConnectionFailed(PeerError):  # noqa: N818
 
 
 class ConnectionLost(PeerError):  # noqa: N818
-    """The connection ended without a word of the upper layer."""
+    """The connection ended without a word of the upper layer.
+
+    when, why: as in the text; why may be empty.
+
+    >>> print(ConnectionLost("before the association was answered"))
+    the connection was lost before the association was answered
+    """
 
     transient = True
 
@@ -89,7 +112,16 @@ class ConnectionLost(PeerError):  # noqa: N818
 
 
 class AssociationRejected(PeerError):  # noqa: N818
-    """A-ASSOCIATE-RJ. Source: PS3.8 9.3.4, Table 9-21."""
+    """The peer sent A-ASSOCIATE-RJ. result, source, reason: its numbers.
+
+    >>> try:
+    ...     await associate("pacs", 104, calling_ae="NOBODY")
+    ... except AssociationRejected as error:
+    ...     print((error.result, error.source, error.reason), error.reason_text)
+    (1, 1, 3) calling AE title not recognized
+
+    Source: PS3.8 9.3.4, Table 9-21.
+    """
 
     def __init__(self, result: int, source: int, reason: int) -> None:
         super().__init__(result, source, reason)
@@ -99,10 +131,12 @@ class AssociationRejected(PeerError):  # noqa: N818
 
     @property
     def transient(self) -> bool:  # type: ignore[override]
+        """Whether the peer says so: trying again may help."""
         return self.result == 2
 
     @property
     def reason_text(self) -> str:
+        """The reason in words, for its source."""
         return _REJECT_REASONS.get((self.source, self.reason), f"reserved reason {self.reason}")
 
     def __str__(self) -> str:
@@ -115,7 +149,14 @@ class AssociationRejected(PeerError):  # noqa: N818
 
 
 class AssociationAborted(PeerError):  # noqa: N818
-    """The peer sent A-ABORT. Source: PS3.8 9.3.8, Table 9-26."""
+    """The peer sent A-ABORT. source, reason: its numbers.
+
+    >>> print(AssociationAborted(2, 6))
+    the peer aborted the association (service provider, invalid PDU parameter value; source 2, \
+reason 6)
+
+    Source: PS3.8 9.3.8, Table 9-26.
+    """
 
     transient = True
 
@@ -126,6 +167,7 @@ class AssociationAborted(PeerError):  # noqa: N818
 
     @property
     def reason_text(self) -> str:
+        """The reason in words; "" where it means nothing."""
         # The reason means something only where the provider speaks.
         if self.source != 2:
             return ""
@@ -141,7 +183,13 @@ class AssociationAborted(PeerError):  # noqa: N818
 
 
 class AssociationReleased(PeerError):  # noqa: N818
-    """The association is over: the peer asked for its release, or we did and it is done."""
+    """The association is over: the peer asked for its release, or we left it ourselves.
+
+    by_peer: who did.
+
+    >>> print(AssociationReleased(by_peer=True))
+    the association was released by the peer
+    """
 
     transient = True
 
@@ -154,7 +202,11 @@ class AssociationReleased(PeerError):  # noqa: N818
 
 
 class ProtocolViolation(PeerError):  # noqa: N818
-    """The peer broke the protocol, and we aborted the association."""
+    """The peer broke the protocol, and we aborted the association. what: it did.
+
+    >>> print(ProtocolViolation("a response without a status"))
+    the peer broke the protocol: a response without a status; association aborted
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -165,7 +217,13 @@ class ProtocolViolation(PeerError):  # noqa: N818
 
 
 class PeerTimeout(PeerError):  # noqa: N818
-    """The peer was silent for too long, and the association is over."""
+    """The peer was silent for too long, and the association is over. See `Timeouts`.
+
+    what: it did not do. seconds: how long it had.
+
+    >>> print(PeerTimeout("answer", 60))
+    the peer did not answer within 60 s
+    """
 
     transient = True
 
@@ -182,6 +240,15 @@ class ContextRefused(PeerError):  # noqa: N818
     """No accepted presentation context carries this SOP class in this transfer syntax.
 
     result: as the peer gave it, 1 to 4; None if such a context was never proposed.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     try:
+    ...         await pacs.echo()
+    ...     except ContextRefused as error:
+    ...         print(error)
+    no presentation context was proposed for Verification SOP Class (1.2.840.10008.1.1): \
+give it to associate()
+
     Source: PS3.8 9.3.3.2.
     """
 
@@ -194,12 +261,36 @@ class ContextRefused(PeerError):  # noqa: N818
     def __str__(self) -> str:
         from fastscp.scu.names import name_of
 
-        context = f"{name_of(self.abstract_syntax)} in {name_of(self.transfer_syntax)}"
+        context = name_of(self.abstract_syntax)
+        if self.transfer_syntax:
+            context += f" in {name_of(self.transfer_syntax)}"
         if self.result is None:
-            return f"no presentation context was proposed for {context}"
+            return f"no presentation context was proposed for {context}: give it to associate()"
         why = _CONTEXT_RESULTS.get(self.result, f"result {self.result}")
         return f"the peer refused the presentation context for {context}: {why}"
 
 
 class UnusableInstance(PeerError):  # noqa: N818
-    """What was to be sent cannot be: not Part 10, no UIDs, or shorter than its head says."""
+    """What was to be sent cannot be: not Part 10, no UIDs, or shorter than its head says.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     try:
+    ...         await pacs.store("notes.txt")
+    ...     except UnusableInstance as error:
+    ...         print(error)
+    notes.txt is not a DICOM Part 10 file (no DICM at byte 128)
+    """
+
+
+class UsageError(FastscpError, ValueError):
+    """A call that cannot be carried out as it is written: what was given, and what to write.
+
+    Nothing was sent for it, and the association lives on, if there is one.
+
+    >>> try:
+    ...     await associate("pacs", 104, [("CTImageStorage", "ExplicitVRLittleEndian")])
+    ... except UsageError as error:
+    ...     print(error)
+    the transfer syntaxes of 1.2.840.10008.5.1.4.1.1.2 are one string, 'ExplicitVRLittleEndian': \
+write a list, ['ExplicitVRLittleEndian']
+    """

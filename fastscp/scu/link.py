@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import P_DATA_TF, PDU_EVENTS, PDU_NAMES, PDU_NAMES_OF_EVENTS
@@ -43,7 +43,7 @@ from fastscp_ext import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 __all__ = ["Link", "SeenPDU"]
 
@@ -54,9 +54,21 @@ _ARTIM_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SeenPDU:
-    """A PDU that went by.
+    """A PDU that went by, for the `on_pdu` of `associate`.
 
-    length: of its body. value: None for a P-DATA-TF, whose body is not kept.
+    sent: by us; else it was received. type: its number on the wire. length: of its body, bytes.
+    value: None for a P-DATA-TF, whose body is not kept.
+
+    >>> def show(pdu):
+    ...     print("sent" if pdu.sent else "received", pdu.name)
+    >>> async with associate("pacs", 104, on_pdu=show) as pacs:
+    ...     pass
+    sent A-ASSOCIATE-RQ
+    received A-ASSOCIATE-AC
+    sent A-RELEASE-RQ
+    received A-RELEASE-RP
+
+    Source: PS3.8 9.3.1.
     """
 
     sent: bool
@@ -66,6 +78,7 @@ class SeenPDU:
 
     @property
     def name(self) -> str:
+        """The standard's name of its type."""
         return PDU_NAMES.get(self.type, f"PDU type {self.type:02X}")
 
 
@@ -112,8 +125,8 @@ class Link(asyncio.Protocol):
     # What the event loop calls -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - we only make such ones
-        self._transport = transport
+        # That of another loop than asyncio's, as uvloop's, is none by class.
+        self._transport = cast("asyncio.Transport", transport)
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._machine.handle(Event.EVT2)
         self._send(encode_associate_rq(self._request), self._request)
@@ -179,13 +192,17 @@ class Link(asyncio.Protocol):
     def check(self) -> None:
         """Raise what has ended the association, if something has."""
         if self.failure is not None:
-            raise self.failure
+            # Many may be told the same: it would keep the frames of all of them.
+            raise self.failure.with_traceback(None)
 
-    async def send_data(self, pdu: bytes, timeout_s: float) -> None:
-        """Send a P-DATA-TF, and wait until the peer takes our data. Raises PeerError."""
+    async def send_data(self, pdus: Sequence[bytes], timeout_s: float) -> None:
+        """Send P-DATA-TF, and wait until the peer takes our data. Raises PeerError."""
         self.check()
         self._act(self._machine.handle(Event.EVT9), Event.EVT9)
-        self._send(pdu, None)
+        if self._on_pdu is not None:
+            for pdu in pdus:
+                self._saw(True, P_DATA_TF, len(pdu) - 6)
+        self.transport.write(b"".join(pdus))
         if not self._writable.is_set():
             try:
                 async with asyncio.timeout(timeout_s):
@@ -262,8 +279,8 @@ class Link(asyncio.Protocol):
         except TimeoutError:
             self.transport.abort()
             await self.ended.wait()
-        except asyncio.CancelledError:
-            # Whoever does not wait for the peer leaves nothing open either.
+        except BaseException:
+            # Whoever is cancelled here does not come back.
             self.transport.abort()
             raise
 
@@ -335,8 +352,15 @@ class Link(asyncio.Protocol):
         self.transport.write(pdu)
 
     def _saw(self, sent: bool, pdu_type: int, length: int, value: PDU | None = None) -> None:
-        if self._on_pdu is not None:
+        if self._on_pdu is None:
+            return
+        try:
             self._on_pdu(SeenPDU(sent, pdu_type, length, value))
+        except Exception as error:
+            # Not the peer's fault, and no reason to end the association.
+            self._loop.call_exception_handler(
+                {"message": "on_pdu raised an exception", "exception": error, "protocol": self}
+            )
 
     def _fail(self, why: PeerError) -> None:
         """The association is over; the first reason counts."""
@@ -347,6 +371,8 @@ class Link(asyncio.Protocol):
             self.answer.set_exception(why)
             # Whoever waits hears of it; if nobody does, that is no news for the log.
             self.answer.exception()
+        # Who waits for the peer to take data waits in vain.
+        self._writable.set()
         self._on_failure(why)
 
     def _close(self) -> None:
@@ -377,8 +403,7 @@ class _Relay(asyncio.Protocol):
         self._to = to
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream socket
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if not self._to.is_closing():

@@ -25,7 +25,18 @@ _TAGS_SHOWN: Final = 8
 class Response:
     """What a peer answered. Elements that it did not send are None or ().
 
+    status: Status (0000,0900). message_id: of the request that it answers. error_comment: Error
+    Comment (0000,0902). error_id: Error ID (0000,0903). offending_elements: tags (0000,0901), group
+    in the upper half. affected_sop_class_uid, affected_sop_instance_uid: (0000,0002), (0000,1000).
     elements: all of them by element number of group 0000, as received.
+
+    >>> async with associate("pacs", 104, [("CTImageStorage", ["ExplicitVRLittleEndian"])]) as pacs:
+    ...     response = await pacs.store("nameless.dcm")
+    >>> response.ok, f"{response.status:04X}", response.meaning, response.error_id
+    (False, 'C000', 'cannot understand', None)
+    >>> print(response)
+    C000 cannot understand, 'no Study or Series Instance UID found', (0020,000D)
+
     Source: PS3.7 9.1.1, Annex C.
     """
 
@@ -57,6 +68,7 @@ class Response:
 
     @property
     def status_class(self) -> StatusClass:
+        """Success, warning, failure, cancel or pending. Source: PS3.7 Annex C."""
         return codes.classify(self.status)
 
     @property

@@ -505,7 +505,7 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
         (
             ContextRefused("1.2\n3", ELE, None),
             ("no presentation context was proposed for 1.2\\n3 in Explicit VR Little Endian "
-            f"({ELE})"),
+            f"({ELE}): give it to associate()"),
         ),
     ],
 )  # fmt: skip
