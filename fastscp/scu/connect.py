@@ -128,7 +128,10 @@ def associate(
     )
     arguments.callback("on_pdu", on_pdu)
     tls = arguments.tls_context(tls)
-    return Opening(_associate(host, port, request, timeouts or Timeouts(), on_pdu, tls))
+    opening = _associate(host, port, request, timeouts or Timeouts(), on_pdu, tls)
+    # The name in Python's own warning, when nobody awaits it.
+    opening.__qualname__ = "associate"
+    return Opening(opening)
 
 
 def _user_information(

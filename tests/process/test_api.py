@@ -509,9 +509,8 @@ def test_send_files(tmp_path: Path) -> None:
     names = [*paths, tmp_path / "notes", other, tmp_path, tmp_path / "missing"]
     with Scp(accepting) as scp:
         sent = send_files(scp.host, scp.port, names, window=4)
-    assert sorted(one.data for one in scp.results[0])[-1] == data_set(
-        ILE, sop="1.2.9", sop_class=MR
-    )
+    (of_other,) = (one for one in scp.results[0] if one.command.affected_sop_class_uid == MR)
+    assert of_other.data == data_set(ILE, sop="1.2.9", sop_class=MR)
     assert len(scp.results[0]) == 4
     assert [one.path for one in sent] == [str(path) for path in names]
     assert [one.ok for one in sent] == [True, True, True, False, True, False, False]

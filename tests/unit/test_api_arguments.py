@@ -110,6 +110,11 @@ def test_before_it_is_open() -> None:
         pass
 
 
+def test_never_awaited() -> None:
+    with pytest.warns(RuntimeWarning, match="coroutine 'associate' was never awaited"):
+        associate("pacs", 104)  # a coroutine says so when nobody has it any more
+
+
 @pytest.mark.parametrize("value", ["high", 3, True, None, -1])
 def test_priority(value: Any) -> None:
     with pytest.raises(UsageError, match=r"priority is .*: write Priority.MEDIUM"):
