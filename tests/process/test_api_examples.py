@@ -8,6 +8,7 @@ import contextlib
 import doctest
 import inspect
 import io
+import re
 import socket
 import sys
 import types
@@ -18,6 +19,7 @@ import pytest
 from fastscp import scu
 from tests.kit import Service, data_set
 from tests.scripted import part10
+from tests.unit.test_readme import section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +107,21 @@ def test_example(name: str, folder: Path, pacs: None, monkeypatch: pytest.Monkey
                 run(example.source, names, runner)
             got = said.getvalue()
             assert checker.check_output(example.want, got, how), f"{example.source}{got}"
+
+
+def test_readme(
+    folder: Path, pacs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", section("Python API"), re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec", dont_inherit=True), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "image.dcm True 0000 success",
+        "other.dcm True 0000 success",
+        "0 success None",
+        "0 success None",
+    ]
 
 
 def run(source: str, names: dict[str, Any], runner: asyncio.Runner) -> None:
