@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from fastscp import uids
 from fastscp.scu import arguments
@@ -32,7 +32,7 @@ from fastscp_ext import (
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Generator, Iterable, Sequence
-    from types import TracebackType
+    from types import CoroutineType, TracebackType
 
 __all__ = ["Opening", "associate", "jwt_identity", "password_identity"]
 
@@ -130,7 +130,7 @@ def associate(
     tls = arguments.tls_context(tls)
     opening = _associate(host, port, request, timeouts or Timeouts(), on_pdu, tls)
     # The name in Python's own warning, when nobody awaits it.
-    opening.__qualname__ = "associate"
+    cast("CoroutineType[Any, Any, Association]", opening).__qualname__ = "associate"
     return Opening(opening)
 
 

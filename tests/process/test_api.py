@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import resource
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from fastscp.scu import (
     send_files,
 )
 from fastscp_ext import PDUError
+from tests.interop.test_send import certificate_of
 from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, SOP, Service, abort, data_set
 from tests.scripted import Connection, Message, Scp, part10, write_files
 
@@ -122,6 +124,27 @@ def test_nobody_there_and_a_rejection(run: Callable[..., Any]) -> None:
         run(work(scp))
 
 
+def test_tls(run: Callable[..., Any], tmp_path: Path) -> None:
+    """A cancelled store as well: the end of the connection goes another way there."""
+    key, certificate = certificate_of(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    client = ssl.create_default_context(cafile=certificate)
+    big = part10(data_set(pixels=3_000_000))
+
+    async def work(scp: Scp) -> None:
+        async with associate("localhost", scp.port, CONTEXTS, tls=client) as association:
+            assert (await association.store(big)).ok
+            storing = asyncio.ensure_future(association.store(big))
+            await asyncio.sleep(0.001)
+            storing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+
+    with Scp(accepting, tls=server) as scp:
+        run(work(scp))
+
+
 # Many files, slow disks, tiny fragments -----------------------------------------------------------
 
 
@@ -142,7 +165,8 @@ def test_gather_opens_files_only_as_there_is_room(run: Callable[..., Any], tmp_p
             await asyncio.gather(*(association.store(path) for path in paths[:30]))
             before = descriptors()
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(os.dup(0) + 1, before) + 16, hard))
+            highest = max(map(int, os.listdir("/proc/self/fd")))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, hard))
             try:
                 responses = await asyncio.gather(*(association.store(path) for path in paths))
             finally:
