@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -43,6 +43,10 @@ class Figures:
         for name, number in asdict(tally).items():
             setattr(row, name, getattr(row, name) + number)
 
+    def told(self) -> list[list[Any]]:
+        """What another process adds up with its own."""
+        return [[what, where, asdict(tally)] for (what, where), tally in self._rows.items()]
+
     def lines(self) -> list[str]:
         """A table, where there is something to show."""
         if not self._rows:
@@ -56,11 +60,27 @@ class Figures:
 
 
 _FIGURES: Final = Figures()
+_OUTPUT: Final = "kept"
 
 
 @pytest.fixture
 def figures() -> Figures:
     return _FIGURES
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tests that run in parallel do so in processes; each tells the one that prints."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_OUTPUT] = [_FIGURES.told(), dict(INJECTED)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    rows, injected = getattr(node, "workeroutput", {}).get(_OUTPUT, ([], {}))
+    for what, where, tally in rows:
+        _FIGURES.add(what, where, Tally(**tally))
+    INJECTED.update(injected)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
