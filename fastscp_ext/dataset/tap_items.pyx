@@ -26,11 +26,12 @@ cdef void note_sequence(TapParse* p) noexcept nogil:
 
 
 cdef void no_items(TapParse* p) noexcept nogil:
-    # Where bytes may stand they are no items after all. Elsewhere the length is wrong.
+    # Where bytes may stand they are no items after all. Elsewhere the length is wrong. Nothing that
+    # is left of the value is walked: what is found must not depend on how the bytes were cut.
+    p.walking = False
     if not (p.by_tag and may_hold_bytes(p.header_tag)):
         die(p)
         return
-    p.walking = False
     p.behind_sequence = False
     if not p.weak:
         p.weak = True

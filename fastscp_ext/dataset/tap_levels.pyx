@@ -163,6 +163,9 @@ cdef void give_level_back(TapParse* p) noexcept nogil:
 
 
 cdef void die(TapParse* p) noexcept nogil:
+    # What is given back is given back once: a parse that is dead knows nothing to restore.
+    if p.dead:
+        return
     if p.count > 1:
         give_guess_back(p)
     give_unsure_back(p)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from fastscp_ext.dataset.tap import (
@@ -115,3 +117,47 @@ def test_pixel_data_of_a_reading_that_falls(family: int) -> None:
     tap = read(data + delimiter(0xE0DD, 0, family) + studied(family), family)
     assert tap.pixels == PIXELS_NONE
     assert tap.values()["StudyInstanceUID"] == b"1.2.3"
+
+
+# Implicit VR Little Endian with several faults; the last value has an item that cannot be one.
+BROKEN: Final = bytes.fromhex(
+    # (0008,0016), its value cut short
+    "08 00 16 00 06 00 00 00 31 2e 32 2e 33 33 20 00"
+    # a header that leads nowhere, and the start of an item
+    "11 00 9e 00 00 00 fe ff 00 e0 ff ff"
+    # (0008,1150) without its end: a text
+    "ff ff 08 00 50 11 18 00 00 00 41 42 42 43 43 43 20 41 42 20 5e 42 43 43 20 43 43 5e"
+    "41 42 20 43 20 20"
+    # (0010,0020), an item inside
+    "10 00 20 00 1a 00 00 00 fe ff 00 e0 ff ff ff ff"
+    # zeros
+    "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
+    # (0020,000D) with marks for a value, (0020,000E) with a text
+    "20 00 0d 00 08 00 00 00 ff fe e0 00 ff fe e0 00 20 00 0e 00 12 00 00 00 43 41 42 5e"
+    "20 43 5e 5e 41 43 43 41 42 43 41 43 41 00"
+    # (0028,0010), too short
+    "28 00 10 00 06 00 00 00 31 2e 32 2e 32 35"
+    # (7FE0,0010): the end of an item inside
+    "e0 7f 10 00 0c 00 00 00 fe fe fe fe fe fe fe fe fe fe fe fe fe ff 0d e0 00 00 00 00"
+    # (7FE0,0010) without a value, (0008,1140)
+    "e0 7f 10 00 00 00 00 00 08 00 40 11"
+    # (0009,0010), binary
+    "ff ff ff ff 09 00 10 00 26 00 00 00 f7 0c 49 c9 d7 46 ff f1 79 ef 3a 91 5f b1 d0 ad"
+    "95 08 32 91 0d 7d 4e 31 4f f6 8a e2 29 73 48 af 1e 4d 62 1c dc 00"
+    # (0008,0005), the start of an item that is longer than the value
+    "08 00 05 00 0a 00 00 00 fe ff 00 e0 00 00 10 00 00 00"
+)
+
+
+def test_what_is_known_does_not_depend_on_cuts() -> None:
+    whole = read(BROKEN, IMPLICIT_LE)
+    for cut in range(1, len(BROKEN)):
+        tap = Tap(IMPLICIT_LE)
+        tap.feed(BROKEN[:cut])
+        tap.feed(BROKEN[cut:])
+        tap.end()
+        assert (tap.pixels, tap.stopped, tap.stop_at) == (
+            whole.pixels,
+            whole.stopped,
+            whole.stop_at,
+        )
