@@ -172,8 +172,8 @@ class Acceptor:
             error.strerror, _REST_S, extra=caused("cannot accept"),
         )  # fmt: skip
         if self._reserve >= 0:
-            os.close(self._reserve)
-            self._reserve = -1
+            reserve, self._reserve = self._reserve, -1
+            os.close(reserve)
         with contextlib.suppress(OSError):
             self._sock.accept()[0].close()
         with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers, new_run_id, policy_of, tell_failed
 from fastscp.store.journal import last_sequence
+from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
 from fastscp.store.store import Store
@@ -148,6 +149,7 @@ class Service:
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(max(last, store.sequence))
             tell_unflushed(store.unflushed, self._shared.doubts)
+            tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
             self._workers = workers = await self._make_workers(store, index)
             undo.callback(workers.abandon)

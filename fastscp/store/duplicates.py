@@ -19,7 +19,7 @@ import zstandard
 from fastscp.store.compress import twin
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
-from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, status_at
+from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, shut, status_at
 from fastscp.store.reading import difference, is_checked, open_data_set
 from fastscp.store.replaced import is_in, where
 from fastscp.store.unflushed import Marks
@@ -239,9 +239,9 @@ class Resolution:
         return replace(outcome, lock_fd=self._lock_fd)
 
     def _unlock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            shut(fd)
 
     def _decide(self) -> Outcome:
         """Raises NotYetError."""

@@ -28,6 +28,7 @@ from fastscp.store.names import (
     names_in,
     open_file,
     open_folder,
+    shut,
 )
 from fastscp_ext import crc32c, lines_about, open_beneath
 
@@ -118,7 +119,7 @@ class Segments:
                 if self._durable:
                     os.fsync(folder_fd)
             except OSError:
-                os.close(fd)
+                shut(fd)
                 raise
         self._names[fd] = name
         return fd
@@ -144,15 +145,15 @@ class Segments:
 
     def withdraw(self, fd: int) -> None:
         """Close and remove the file opened last, which nobody wrote to. Raises OSError."""
-        os.close(fd)
+        shut(fd)
         with _folder(self._store_fd) as folder_fd:
             os.unlink(self._name(), dir_fd=folder_fd)
 
     def close(self) -> None:
         """Close the file that `next` opened."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            shut(fd)
 
     def _name(self) -> str:
         return f"{self._stem}-{self._number}{SUFFIX}"

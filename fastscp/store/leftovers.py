@@ -6,6 +6,7 @@ It is settled at the next start, in `fastscp verify`, and when the main process 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fastscp.store import replaced
+from fastscp.store.compress import twin
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.flushes import Flushes
 from fastscp.store.journal import last_sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cleared", "is_anything_left", "look_beside", "settle", "settle_alone", "settle_beside",
+    "tell_left",
 ]  # fmt: skip
 
 _AGAIN_S: Final = 0.01
@@ -42,12 +45,13 @@ class Cleared:
     findings: for an operator; `settled` is empty for what could not be settled. told: the same for
     a log, without the paths, which may hold a patient's name. sequence: the highest number in a
     record that stays, 0 for none; no line below it may be written, for it would be taken for the
-    older content's.
+    older content's. left: the paths of the records that stay; None: nobody knows them.
     """
 
     findings: tuple[Finding, ...] = ()
     told: tuple[str, ...] = ()
     sequence: int = 0
+    left: tuple[str, ...] | None = ()
 
     def and_(self, finding: Finding) -> Cleared:
         """And something else, whose path is in the folder."""
@@ -78,7 +82,9 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
             return Cleared()
         last = max([_last(store_fd), *(record.sequence for record in found.records)])
     except OSError as error:
-        return Cleared().and_(_unreadable(error))
+        # Where something else has the folder's name, nothing is kept.
+        is_none = error.errno in (errno.ENOTDIR, errno.ELOOP)
+        return Cleared(left=() if is_none else None).and_(_unreadable(error))
     numbers = itertools.count(last + 1)
     start = f"{time.time_ns() // 1000:x}"
     lines = Lines(store_fd, start, f"{worker}-{os.getpid()}r", lambda: next(numbers), worker)
@@ -180,9 +186,12 @@ def settle_beside(
     with descriptor(store_fd):
         lines = Lines(store_fd, start, f"{writer}r", number, "main")
         try:
-            return settle(Replaced(store_fd, lines, batches, Flushes(store_fd, doubts))).told
+            cleared = settle(Replaced(store_fd, lines, batches, Flushes(store_fd, doubts)))
         finally:
             lines.close()
+    if doubts is not None:
+        tell_left(cleared.left, doubts)
+    return cleared.told
 
 
 def settle(of: Replaced, records: Iterable[Record] | None = None) -> Cleared:
@@ -198,7 +207,7 @@ def settle(of: Replaced, records: Iterable[Record] | None = None) -> Cleared:
             mine = _taken(store_fd, found, held)
         except OSError as error:
             last = max((record.sequence for record in records or ()), default=0)
-            return replace(Cleared().and_(_unreadable(error)), sequence=last)
+            return replace(Cleared(left=None).and_(_unreadable(error)), sequence=last)
         return _summary(_settle_taken(of, mine))
 
 
@@ -272,7 +281,22 @@ def _summary(ended: list[_Ended]) -> Cleared:
         for one in left
     ]
     sequence = max((one.record.sequence for one in left), default=0)
-    return Cleared(tuple(one.finding for one in ended), tuple(told), sequence)
+    return Cleared(
+        tuple(one.finding for one in ended), tuple(told), sequence,
+        tuple(one.record.path for one in left),
+    )  # fmt: skip
+
+
+def tell_left(left: tuple[str, ...] | None, doubts: Doubts) -> None:
+    """Have nobody take a path, even a free one, before what is left there has ended.
+
+    left: as in `Cleared`. doubts: what the workers know.
+    """
+    if left is None:
+        doubts.leave_all()
+    for path in left or ():
+        doubts.leave(path)
+        doubts.leave(twin(path))
 
 
 def _taken(

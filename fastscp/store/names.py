@@ -62,6 +62,7 @@ __all__ = [
     "open_folder",
     "own_folder",
     "read_folder",
+    "shut",
     "status_at",
 ]
 
@@ -101,6 +102,16 @@ def descriptor(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
+        os.close(fd)
+
+
+def shut(fd: int) -> None:
+    """Close a descriptor that nobody can make more of.
+
+    The number is free again even where the system calls that a failure, and may be somebody else's
+    at once: whoever closed it a second time would close his.
+    """
+    with contextlib.suppress(OSError):
         os.close(fd)
 
 

@@ -68,6 +68,7 @@ class Store:
     the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
+    left: where what a replacement kept stays, as in `Cleared`.
     warnings: for the log. made: what `unmake` takes away.
     """
 
@@ -84,6 +85,7 @@ class Store:
     suspect: bool
     unflushed: tuple[Mark, ...]
     sequence: int
+    left: tuple[str, ...] | None
     warnings: tuple[str, ...]
     made: Made
 
@@ -165,6 +167,7 @@ class Store:
             suspect=suspect,
             unflushed=unflushed,
             sequence=cleared.sequence,
+            left=cleared.left,
             warnings=warnings,
             made=made,
         )

@@ -23,6 +23,7 @@ from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
 from fastscp.store.index import IndexedJournal
+from fastscp.store.leftovers import tell_left
 from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
 from fastscp.store.replaced import is_in, read_record
 from fastscp.store.restore import Lines, Reading, Replaced, Secured, Settled, Settlement
@@ -438,7 +439,8 @@ class Jobs:
             job.settlement.refuse(error_no)
 
     def _tell_left(self, job: _Replacing, error: OSError) -> None:
-        """Say what an end that failed has left."""
+        """Say what an end that failed has left; and let nobody take the path before it is gone."""
+        tell_left((job.path,), self._doubts)
         why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
         advice = _ADVICE.get(error.errno or 0, "check the store's file system")
         if is_in(error.filename):

@@ -12,6 +12,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from fastscp.store.names import shut
 from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class JournalAhead:
             raise BlockingIOError
         done, self._in_use, self._ahead = self._in_use, self._ahead, _NONE
         if done != _NONE:
-            self._help(os.close, done, then=lambda _none: None)
+            self._help(shut, done, then=lambda _none: None)
         self._open()
         return self._in_use, 0
 
@@ -83,7 +84,7 @@ class JournalAhead:
         """Close the files and remove the one that was not needed. Off the loop, and last of all."""
         self._helper.close()
         if self._in_use != _NONE:
-            os.close(self._in_use)
+            shut(self._in_use)
         # One may have been opened that the loop has not heard of.
         ahead = self._ahead if self._opening is None else self._opening.result()
         if not isinstance(ahead, OSError) and ahead != _NONE:

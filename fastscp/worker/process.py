@@ -48,7 +48,7 @@ from fastscp.messages.worker import (
 )
 from fastscp.store.journal import Segments
 from fastscp.store.lives import create_life, remove_life
-from fastscp.store.names import INCOMING
+from fastscp.store.names import INCOMING, shut
 from fastscp.worker.association import Association
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.jobs import Jobs
@@ -213,9 +213,9 @@ class Worker:
         self._jobs.close()
         self._journal.close()
         self._segments.close()
-        os.close(self._life_fd)
+        shut(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
-        os.close(self._life_lock_fd)
+        shut(self._life_lock_fd)
 
     def _end_within(self, seconds: float) -> None:
         """Wait no longer than that for the disk, once the associations are gone."""

@@ -20,8 +20,9 @@ from fastscp_ext.receive.instance cimport (
     STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
-from fastscp_ext.shared.block cimport STAMP_DURABLE
+from fastscp_ext.shared.block cimport DOUBT_LEFT, STAMP_DURABLE
 from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.unflushed cimport unflushed_has
 from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.status cimport ELEMENTS_DISCARDED
 
@@ -164,6 +165,10 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     if refuse_directory_of(worker, i, above):
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
+        return
+    if unflushed_has(worker.unflushed, DOUBT_LEFT, i.path, i.path_size):
+        # Whoever compares it ends that first: what is left would come back over this one.
+        i.stage = STAGE_DUPLICATE
         return
     dir_fd = directory_of(&c.directories, worker, i.path, above)
     failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)

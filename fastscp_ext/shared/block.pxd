@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 6
+    BLOCK_VERSION = 7
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 6
@@ -23,11 +23,12 @@ cdef enum:
     DURABILITY_STABLE = 1
     DURABILITIES = 2
 
-# What a failed flush makes doubtful.
+# What a failed flush, or a replacement that could not be ended, makes doubtful.
 cdef enum Doubt:
     DOUBT_REFUSED = 0        # directories that get no instance any more
     DOUBT_ANEW = 1           # directories and files: what is there is not adopted, but written anew
-    DOUBTS = 2
+    DOUBT_LEFT = 2           # files whose older content an ended replacement has left beside them
+    DOUBTS = 3
 
 # The four moments of an instance, ns of CLOCK_MONOTONIC; 0: it did not come to that.
 cdef enum Stamp:
@@ -119,7 +120,7 @@ ctypedef struct RowsRegion:
 ctypedef struct Unflushed:
     uint64_t any             # whether there is anything: all that is read where no flush failed
     uint64_t all[DOUBTS]     # whether it holds for all paths
-    uint64_t padding[5]
+    uint64_t padding[4]
     uint64_t paths[DOUBTS][UNFLUSHED_SLOTS]
 
 # What one association has done: it outlives its worker, which alone writes it.

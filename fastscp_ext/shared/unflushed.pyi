@@ -1,7 +1,7 @@
 """What could not be flushed, told to all workers.
 
 A flush that failed is not repeated as if it might succeed: the kernel may have dropped what it was
-to write together with the error. So a path stays here as long as the service lives. Each of the two
+to write together with the error. So a path stays here as long as the service lives. Each of the three
 kinds has places for 64 paths; with one more it holds for all paths.
 """
 
@@ -33,6 +33,18 @@ class Doubts:
 
     def doubt_all(self) -> None:
         """Adopt no file that is there."""
+
+    def leave(self, path: str) -> bool:
+        """Give the path, free or not, to nobody who has not ended what is left there.
+
+        An older content is kept that comes back to it. Whether that is new.
+        """
+
+    def leave_all(self) -> None:
+        """The same for all paths."""
+
+    def leaves(self, path: str) -> bool:
+        """Whether something may be left at the path."""
 
     def doubts(self, path: str) -> bool:
         """Whether a file must not be adopted: it or its folder could not be flushed."""

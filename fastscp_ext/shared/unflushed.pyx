@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastscp_ext.shared.atomic cimport word_get, word_set, word_swap
 from fastscp_ext.shared.block cimport (
-    DOUBT_ANEW, DOUBT_REFUSED, UNFLUSHED_SLOTS, Block, Unflushed,
+    DOUBT_ANEW, DOUBT_LEFT, DOUBT_REFUSED, UNFLUSHED_SLOTS, Block, Unflushed,
 )
 
 __all__ = ["Doubts"]
@@ -95,6 +95,18 @@ cdef class Doubts:
     def doubt_all(self):
         """See unflushed.pyi."""
         self._all(DOUBT_ANEW)
+
+    def leave(self, str path not None):
+        """See unflushed.pyi."""
+        return bool(self._add(DOUBT_LEFT, path))
+
+    def leave_all(self):
+        """See unflushed.pyi."""
+        self._all(DOUBT_LEFT)
+
+    def leaves(self, str path not None):
+        """See unflushed.pyi."""
+        return bool(self._has(DOUBT_LEFT, path))
 
     def doubts(self, str path not None):
         """See unflushed.pyi."""

@@ -513,6 +513,31 @@ def test_what_cannot_be_put_back_is_put_back_later(
             check(after.store, one.old.path, one.old)
 
 
+def test_what_is_left_does_not_come_back_over_one_that_took_the_free_path(
+    tmp_path: Path, library: Path
+) -> None:
+    """A consumer may take the file at any time, and the next instance finds the name free."""
+    one = pair()
+    (third,) = items("1", 1, seed=78)
+    with replacing(tmp_path, library) as service:
+        with service.peer() as peer:
+            assert put(peer, 1, one.old) == 0
+            service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+            # What is kept cannot be given its name again.
+            service.control.rule([LINK], FAIL, error=errno.ENOSPC, path=".copy", skip=1)
+            assert put(peer, 2, one.new) == 0xA700
+            peer.release()
+        service.in_log("cannot put back what")
+        service.control.clear()
+        (service.store / one.old.path).rename(tmp_path / "taken")
+        with service.peer() as peer:
+            assert put(peer, 3, third) == 0
+            peer.release()
+        check(service.store, one.old.path, third)
+    with Service(tmp_path, store=service.store) as after:
+        check(after.store, one.old.path, third)
+
+
 def test_what_cannot_be_removed_is_removed_later(tmp_path: Path, library: Path) -> None:
     """The newer instance is acknowledged: its line is flushed."""
     one = pair()

@@ -177,6 +177,33 @@ def test_a_life_never_writes_to_a_file_that_is_there(folder: Path, store_fd: int
     assert segment_names(store_fd) == ["5-w0-1.jsonl", "5-w0-2.jsonl"]
 
 
+def test_a_file_that_cannot_be_closed_is_closed_once(
+    store_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is free after the first time, and may be somebody else's."""
+    closed = []
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        real(fd)
+        if closed == [first]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    segments = Segments(store_fd, "5", "w0", durable=False)
+    real = os.close
+    first, _ = segments.next()
+    second = -1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        second, _ = segments.next()
+    with open(os.devnull, "rb") as somebodys:
+        segments.next()
+        os.fstat(somebodys.fileno())
+    segments.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(second)
+
+
 def test_without_a_folder_the_last_file_stays(folder: Path, store_fd: int) -> None:
     segments = Segments(store_fd, "5", "w0", durable=False)
     fd, _ = segments.next()

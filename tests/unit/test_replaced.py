@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from fastscp.store import replaced, restore
+from fastscp.store.compress import twin
 from fastscp.store.findings import Kind
 from fastscp.store.flushes import Flushes
 from fastscp.store.journal import append_fact, find_path
-from fastscp.store.leftovers import settle_alone, settle_beside
+from fastscp.store.leftovers import settle_alone, settle_beside, tell_left
 from fastscp.store.names import JOURNAL, REPLACED
 from fastscp.store.reading import describe
 from fastscp.store.restore import RESTORED, Secured, Settlement
@@ -656,7 +657,9 @@ def test_junk_is_named_beside_a_service_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read_is_named(site: Site) -> None:
     (site.folder / REPLACED).write_bytes(b"")
-    (finding,) = settle_alone(site.fd, "main").findings
+    cleared = settle_alone(site.fd, "main")
+    (finding,) = cleared.findings
+    assert cleared.left == ()
     assert "cannot be read" in finding.why
     assert not finding.settled
     # It is in nobody's way who replaces nothing.
@@ -678,7 +681,12 @@ def test_what_cannot_be_settled_keeps_the_sequence_above_it(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", refuse)
         cleared = settle_alone(site.fd, "main")
-    assert cleared.sequence == 101
+    assert (cleared.sequence, cleared.left) == (101, (PATH,))
+    doubts = Shared().doubts
+    tell_left(cleared.left, doubts)
+    assert [doubts.leaves(path) for path in (PATH, twin(PATH), "1.dcm")] == [True, True, False]
+    tell_left(None, doubts)
+    assert doubts.leaves("1.dcm")
     (finding,) = cleared.findings
     assert not finding.settled
     assert "Input/output error" in finding.why
