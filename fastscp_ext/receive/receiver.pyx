@@ -622,7 +622,7 @@ cdef class Receiver:
 
     @property
     def bytes_received(self):
-        """Bytes read from the connection."""
+        """Bytes read from the connection. See receiver.pyi."""
         return self.outbox.tally.received
 
     @property

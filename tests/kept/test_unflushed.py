@@ -214,7 +214,8 @@ def test_new_folders_wait_for_a_restart_where_the_system_lacked_something(
         line = service.in_log("cannot flush the folder 1.2.1.0: ")
         assert "free some space" in line
         assert "then restart the service" in line
-        assert mark_files(service) == []
+        # The folder has no mark. The file has: it was put back where its name may be lost.
+        assert {json.loads(mark.read_bytes())["what"] for mark in mark_files(service)} == {"file"}
         peer.release()
     with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
         assert [put(peer, one) for one in what] == [0] * 4

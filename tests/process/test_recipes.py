@@ -81,21 +81,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-def test_the_example_of_the_python_api(service: Service, tmp_path: Path) -> None:
-    (example, *_) = blocks(section("Python API"), "python")
-    sent(service, ["1.2.1"])
-    (service.store / path_of("1.2.1")).rename(tmp_path / "image.dcm")
-    example = example.replace('"pacs", 104', f'"{service.host}", {service.port}')
-    assert str(service.port) in example
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env=Service.environment(),
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == "0"
-    assert service.instances() == [path_of("1.2.1")]
-
-
 def test_a_consumer_takes_each_instance_once(service: Service, tmp_path: Path) -> None:
     consumer, target = program("consumer.py", tmp_path), tmp_path / "taken"
     target.mkdir()

@@ -936,7 +936,7 @@ def test_a_flush_mark_that_cannot_be_read(shelf: Shelf, content: bytes) -> None:
     shelf.put("1.dcm", data_set())
     (warning,) = opened_store(shelf)
     assert warning.startswith(".fastscp/unflushed/x.json cannot be read")
-    assert warning.endswith("mount it again; then remove that file")
+    assert warning.endswith("unmount the file system and mount it again")
     with shelf.opened() as fd, held(shelf.path, fd):
         # A service that runs changes nothing of that.
         (beside,) = look(shelf).findings

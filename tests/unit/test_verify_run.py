@@ -395,7 +395,7 @@ def test_an_output_that_is_full_is_named(shelf: Shelf, options: tuple[str, ...])
         )
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        "fastscp: cannot write to the standard output: No space left on device; "
+        "fastscp: cannot write the result to stdout (No space left on device); send it "
     )
     assert done.returncode == 1
 
