@@ -541,6 +541,8 @@ def run(
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()
+    # Before the loop: it takes descriptors, too, and its end cannot do without.
+    associations_allowed(config)
 
     def announce(addresses: list[str]) -> None:
         logs.announce([f"listening on {address}" for address in addresses])

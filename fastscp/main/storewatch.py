@@ -145,7 +145,8 @@ class StoreWatch:
                 return (
                     f"the store is gone: {seen.lost}; instances are answered A700 and new "
                     f"associations rejected until it is back: mount it again, "
-                    "or restart if a folder was removed"
+                    "or put back what is missing; where that is lost for good, restart: the "
+                    "start says what it wants"
                 )
             case SpaceState.FULL if self._is_short_of_inodes(seen):
                 return (

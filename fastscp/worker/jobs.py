@@ -79,7 +79,7 @@ _ADVICE: Final = {
     errno.ENOTRECOVERABLE: f"stop the service and run `fastscp verify`: it names what is in "
     f"{REPLACED} and says what to move where",
     errno.EEXIST: f"something is in the way in {REPLACED}: `fastscp verify` names it",
-    errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, restart",
+    errno.ENOENT: "a folder of the store has vanished: is it still mounted? if so, put it back",
 }
 # What says that something is not what its name in the folder of older contents promises.
 _IN_THE_WAY: Final = frozenset(

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import resource
+import subprocess
 import threading
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fastscp.store.flushes import Flushes
 from fastscp.store.leftovers import settle_beside
 from fastscp.store.names import JOURNAL
 from fastscp.store.waits import LOCKS, lock_of
+from tests.kit import Service
 from tests.unit.test_jobs import Site
 
 
@@ -157,3 +159,20 @@ def test_main_may_be_what_does_not_fit(limit: dict[str, int]) -> None:
     assert worker_needs(config, 10) < 2100
     with pytest.raises(ConfigError, match="use fewer workers"):
         associations_allowed(config)
+
+
+@pytest.mark.parametrize("limit", [8, 11, 20])
+def test_too_few_for_a_loop_are_told_as_too_few(tmp_path: Path, limit: int) -> None:
+    done = subprocess.run(
+        [
+            *("prlimit", f"--nofile={limit}:{limit}", *Service.program(), "serve"),
+            *("--store", tmp_path / "store", "--host", "127.0.0.1", "--port", "0"),
+        ],
+        env=Service.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f" open files, the limit is {limit}; raise it" in line

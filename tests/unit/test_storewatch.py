@@ -102,7 +102,8 @@ def test_what_is_said(watch: StoreWatch) -> None:
         (
             "the store is gone: /x is another directory now; instances are answered A700 and new "
             "associations rejected until it is back: mount it again, "
-            "or restart if a folder was removed"
+            "or put back what is missing; where that is lost for good, restart: the start says "
+            "what it wants"
         ),
     )
     assert watch.judge(Look(0, "another reason")) == (LOST, "")
