@@ -1,8 +1,8 @@
 """What could not be flushed, told to all workers.
 
 A flush that failed is not repeated as if it might succeed: the kernel may have dropped what it was
-to write together with the error. So a path stays here as long as the service lives. Each of the three
-kinds has places for 64 paths; with one more it holds for all paths.
+to write together with the error. So a path stays here as long as the service lives. Each of the
+three kinds has places for 64 paths; with one more it holds for all paths.
 """
 
 from typing import Self, final
