@@ -19,6 +19,7 @@ from fastscp.scu.errors import (
 from fastscp.scu.link import Link, SeenPDU
 from fastscp.scu.names import given
 from fastscp.scu.strangers import handshake_words, silence_words
+from fastscp.scu.tcp import connected_socket
 from fastscp.scu.timeouts import Timeouts
 from fastscp_ext import (
     AssociateAC,
@@ -253,24 +254,30 @@ async def _connect(
 ) -> Link:
     peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     loop = asyncio.get_running_loop()
-    connected = False
-
-    def made() -> Link:
-        nonlocal connected
-        connected = True
-        return make()
-
+    shakes_hands = False
     try:
-        async with asyncio.timeout(timeout_s):
-            _transport, link = await loop.create_connection(
-                made, host, port, ssl=tls, server_hostname=host if tls is not None else None
-            )
-    except TimeoutError:
-        why = silence_words(timeout_s, tls=tls is not None, connected=connected)
-        raise ConnectionFailed(peer, why) from None
+        async with asyncio.timeout(timeout_s) as limit:
+            # From here on the loop closes it.
+            connected = await connected_socket(host, port)
+            if tls is None:
+                _transport, link = await loop.create_connection(make, sock=connected)
+            else:
+                shakes_hands = True
+                # The loops have a limit of their own for the handshake: ours is over before.
+                _transport, link = await loop.create_connection(
+                    make,
+                    sock=connected,
+                    ssl=tls,
+                    server_hostname=host,
+                    ssl_handshake_timeout=timeout_s + 1,
+                )
     except OSError as error:
+        # The system has a TimeoutError, too.
+        if isinstance(error, TimeoutError) and limit.expired():
+            why = silence_words(timeout_s, tls=tls is not None, connected=shakes_hands)
+            raise ConnectionFailed(peer, why) from None
         # ssl.SSLError is an OSError too; its text says what did not agree.
-        why, transient = handshake_words(error, host, connected=connected)
+        why, transient = handshake_words(error, host, connected=shakes_hands)
         raise ConnectionFailed(peer, why, transient=transient) from None
     return link
 

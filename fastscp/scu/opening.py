@@ -8,7 +8,6 @@ thread closes then what it has opened.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import errno
 import io
@@ -28,6 +27,7 @@ from fastscp.scu.heads import (
     tap_identity,
 )
 from fastscp.scu.names import given, name_of
+from fastscp.scu.threads import in_thread
 from fastscp.store.names import OWN, is_own
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def open_instance(
         instance = _bytes(bytes(source), contexts, context_id)
     else:
         syntax = _syntax_of(source, contexts, context_id, sop_class)
-        encoded = await _in_thread(lambda: _encoded(source, syntax, sop_class, sop_instance))
+        encoded = await in_thread(lambda: _encoded(source, syntax, sop_class, sop_instance))
         instance = _bytes(encoded, contexts, context_id)
     try:
         if context_id is not None:
@@ -127,28 +127,7 @@ def _check_syntax(head: Head, context: Context) -> None:
         )
 
 
-# In threads ---------------------------------------------------------------------------------------
-
-
-async def _in_thread(call: Callable[[], _T]) -> _T:
-    """What a call returns or raises. Whoever is cancelled leaves it to its end, unheard."""
-
-    def run() -> tuple[_T | None, BaseException | None]:
-        # An exception that nobody takes any more would be told to the loop.
-        try:
-            return call(), None
-        except BaseException as error:
-            return None, error
-
-    running = asyncio.get_running_loop().run_in_executor(None, run)
-    # Shielded, so that what waits in the pool still runs: it may have something to close.
-    value, error = await asyncio.shield(running)
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # it holds this frame
-    return value  # type: ignore[return-value]
+# A file ------------------------------------------------------------------------------------------
 
 
 class _File:
@@ -207,7 +186,7 @@ class _File:
                 if fd >= 0:
                     os.close(fd)
 
-        return await _in_thread(run)
+        return await in_thread(run)
 
     def _in_open(self) -> None:
         path = self._path

@@ -8,6 +8,7 @@ iterator as the peer grants operations, so a long list makes no long queue.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,6 +18,7 @@ from fastscp.scu.contexts import MAX_CONTEXTS
 from fastscp.scu.errors import PeerError, UnusableInstance, UsageError
 from fastscp.scu.names import given
 from fastscp.scu.opening import check_source, head_of_file
+from fastscp.scu.threads import in_thread
 
 if TYPE_CHECKING:
     import ssl
@@ -122,7 +124,8 @@ async def _send(host: str, port: int, paths: Sequence[str], how: Mapping[str, An
     sent = [Sent(path) for path in paths]
     kinds: dict[_Kind, list[int]] = {}
     for begin in range(0, len(paths), _AT_A_TIME):
-        looked = await asyncio.to_thread(_look, paths[begin : begin + _AT_A_TIME])
+        some_paths = paths[begin : begin + _AT_A_TIME]
+        looked = await in_thread(functools.partial(_look, some_paths))
         for number, found in enumerate(looked, begin):
             if isinstance(found, tuple):
                 kinds.setdefault(found, []).append(number)
