@@ -2,10 +2,11 @@
 
 Theory of operation: `store` and `echo` may be called from many tasks at once; as many operations
 as the peer granted are outstanding, the rest wait. An instance is opened only when its turn is
-near: `_AHEAD` of an association are open at a time, whatever the number of callers. Messages are
-never interleaved on the wire, and responses may come in any order. The codec says what a response
-must be, for `fastscp send` as well (`judge_response`). Whatever ends the association ends every
-operation with the same typed error.
+near: `_AHEAD` of an association are open at a time, whatever the number of callers. It takes a turn
+once it is open: instances whose files are slow are overtaken. Messages are never interleaved on the
+wire, and responses may come in any order. The codec says what a response must be, for `fastscp
+send` as well (`judge_response`). Whatever ends the association ends every operation with the same
+typed error; where that was an operation of ours, it alone has its own.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class Association:
         self._due: dict[int, tuple[int, int, bool]] = {}
         self._sending = asyncio.Lock()
         self._ahead = asyncio.Semaphore(_AHEAD)
+        # When the last response came.
+        self._heard = 0.0
         self._operations = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -163,7 +166,8 @@ class Association:
         set's own. A response with a failure status is returned, not raised. Raises UsageError,
         ContextRefused, UnusableInstance and OSError, after which the association lives on unless
         its `failure` says otherwise, and other PeerErrors, after which it does not. If it is
-        cancelled after its first byte was sent, the association is aborted.
+        cancelled after its first byte was sent, or its file cannot be read any further, the
+        association is aborted, and the others end with AssociationReleased.
 
         >>> contexts = [("CTImageStorage", ["ExplicitVRLittleEndian"])]
         >>> async with associate("pacs", 104, contexts) as pacs:
@@ -185,6 +189,8 @@ class Association:
         @contextlib.asynccontextmanager
         async def message() -> AsyncIterator[_Message]:
             async with self._ahead:
+                # Those that waited until the end open nothing any more.
+                self._link.check()
                 instance = await open_instance(
                     source, self.contexts, context_id, sop_class, sop_instance
                 )
@@ -267,7 +273,7 @@ class Association:
                 f"same asyncio.run(); a script without asyncio has send_files"
             )
         failure = self._link.failure
-        ours = isinstance(failure, AssociationReleased) and not failure.by_peer
+        ours = isinstance(failure, AssociationReleased) and not (failure.by_peer or failure.why)
         if ours or (self._leaving and failure is None):
             raise UsageError(
                 f"{what} on an association that is over, released or aborted here: open another "
@@ -302,14 +308,15 @@ class Association:
     ) -> Response:
         """Send a message once the window allows, and wait for its response.
 
-        message: entered only then, and left once all is sent.
+        message: entered first, so that one whose file is slow takes nobody's turn; it is left once
+        all is sent.
         """
         with self._under_way():
-            async with self._window, contextlib.AsyncExitStack() as sending:
-                self._link.check()
+            async with contextlib.AsyncExitStack() as sending:
                 outgoing = await sending.enter_async_context(message)
-                await sending.enter_async_context(self._sending)
-                return await self._exchange(outgoing, message_id, sending)
+                async with self._window:
+                    await sending.enter_async_context(self._sending)
+                    return await self._exchange(outgoing, message_id, sending)
 
     async def _exchange(
         self, message: _Message, message_id: int | None, sending: contextlib.AsyncExitStack
@@ -333,10 +340,12 @@ class Association:
         except BaseException:
             if not is_sent:
                 # Half a message is out: nothing else can follow it.
-                self._link.give_up(UnusableInstance("sending was broken off"))
+                why = "an instance was broken off while it was being sent"
+                self._link.give_up(AssociationReleased(by_peer=False, why=why))
             elif answer.cancelled() or not answer.done():
                 # Its response is still due, and must not be taken for that of a later message.
-                self._link.give_up(UnusableInstance("a response was not waited for"))
+                why = "an operation was cancelled before its response"
+                self._link.give_up(AssociationReleased(by_peer=False, why=why))
             raise
         finally:
             del self._pending[number]
@@ -345,12 +354,14 @@ class Association:
                 answer.exception()
 
     async def _answered(self, answer: asyncio.Future[Response]) -> Response:
-        try:
-            async with asyncio.timeout(self._timeouts.response):
-                return await answer
-        except TimeoutError:
-            silent = PeerTimeout("answer", self._timeouts.response)
-            raise self._link.give_up(silent) from None
+        """Wait for a response. The peer has its time anew with each one that it sends."""
+        limit = self._timeouts.response
+        sent = self._loop.time()
+        while (left := max(sent, self._heard) + limit - self._loop.time()) > 0:
+            await asyncio.wait([answer], timeout=left)
+            if answer.done():
+                return answer.result()
+        raise self._link.give_up(PeerTimeout("answer", limit))
 
     async def _send(self, number: int, message: _Message, command: bytes) -> None:
         """All of a message, in batches; the event loop has a turn between them."""
@@ -392,6 +403,7 @@ class Association:
         except CommandError as error:
             self._link.give_up(ProtocolViolation(str(error)))
             return
+        self._heard = self._loop.time()
         # A request that was answered is not due any more, even if it is still being sent.
         del self._due[message_id]
         answer = self._pending[message_id]

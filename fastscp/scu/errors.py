@@ -185,7 +185,8 @@ reason 6)
 class AssociationReleased(PeerError):  # noqa: N818
     """The association is over: the peer asked for its release, or we left it ourselves.
 
-    by_peer: who did.
+    by_peer: who did. why: another operation of ours ended it, and what became of that; "" if the
+    caller released or aborted it.
 
     >>> print(AssociationReleased(by_peer=True))
     the association was released by the peer
@@ -193,11 +194,14 @@ class AssociationReleased(PeerError):  # noqa: N818
 
     transient = True
 
-    def __init__(self, *, by_peer: bool) -> None:
-        super().__init__(by_peer)
+    def __init__(self, *, by_peer: bool, why: str = "") -> None:
+        super().__init__(by_peer, why)
         self.by_peer = by_peer
+        self.why = why
 
     def __str__(self) -> str:
+        if self.why:
+            return f"we aborted the association: {self.why}"
         return f"the association was released{' by the peer' if self.by_peer else ''}"
 
 

@@ -259,6 +259,7 @@ class Link(asyncio.Protocol):
             finally:
                 self._relay = None
                 relay.transport.abort()
+                relay.resume_writing()
                 theirs.setblocking(False)
                 with contextlib.suppress(OSError):
                     if rest := theirs.recv(65536):
@@ -395,7 +396,7 @@ class Link(asyncio.Protocol):
 
 
 class _Relay(asyncio.Protocol):
-    """Carries bytes from a local socket to the connection; the way back is the link's."""
+    """Carries bytes from a local socket to the connection; on the way back the link writes."""
 
     transport: asyncio.Transport
 
@@ -408,3 +409,12 @@ class _Relay(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._to.is_closing():
             self._to.write(data)
+
+    def pause_writing(self) -> None:
+        # The borrower does not read what the peer sends: it is not kept here instead.
+        if not self._to.is_closing():
+            self._to.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._to.is_closing():
+            self._to.resume_reading()
