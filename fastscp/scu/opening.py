@@ -12,6 +12,7 @@ import copy
 import errno
 import io
 import os
+import re
 import stat
 import sys
 import threading
@@ -332,15 +333,35 @@ def _encoded(
         _uid_of(dataset, "SOPInstanceUID", "sop_instance", sop_instance)
     )
     out = io.BytesIO()
-    # Shallow: only the copy gets another header.
-    ours = copy.copy(dataset)
-    ours.file_meta = whole
     try:
+        ours = _own(dataset)
+        ours.file_meta = whole
         dcmwrite(out, ours, enforce_file_format=True)
     except Exception as error:
-        # Of whatever kind: pydicom says in its own words which element it is.
-        raise UnusableInstance(f"the Dataset cannot be encoded: {error}") from error
+        # Of whatever kind. Its text may hold values, and so may the one that it came of.
+        tags = re.findall(r"With tag (\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\)) got exception", str(error))
+        where = f" at {tags[0]}" if tags else ""
+        why = f"{type(error).__name__} from pydicom{where}"
+        raise UnusableInstance(
+            f"the Dataset cannot be encoded: {why}; its dcmwrite() says more, with the values"
+        ) from None
     return out.getvalue()
+
+
+def _own(dataset: Dataset) -> Dataset:
+    """A copy that shares the values alone: what writes one resolves VRs in its elements."""
+    from pydicom.dataelem import DataElement
+
+    ours: Dataset = dataset[:]
+    if (undefined := getattr(dataset, "is_undefined_length_sequence_item", None)) is not None:
+        ours.is_undefined_length_sequence_item = undefined
+    for element in list(ours.elements()):
+        if isinstance(element, DataElement):
+            same = copy.copy(element)
+            if element.VR == "SQ":
+                same.value = [_own(item) for item in element.value]
+            ours[element.tag] = same
+    return ours
 
 
 def _uid_of(dataset: Dataset, keyword: str, argument: str, value: str | None) -> str:

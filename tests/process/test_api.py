@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 import zstandard
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 
 from fastscp import scu
 from fastscp.scu import (
@@ -506,6 +507,54 @@ def test_datasets_are_encoded_for_a_context_that_fits() -> None:
     ((message,),) = scp.results
     assert message.context_id == 3
     assert message.data == data_set(ILE)
+
+
+def test_a_dataset_is_not_altered() -> None:
+    """Where a VR depends on other elements, at the top and in a sequence."""
+    item = Dataset()
+    item.PixelRepresentation = 1
+    item.add_new(0x00280106, "US or SS", -5)
+    dataset = dcmread(io.BytesIO(part10(data_set(ILE), syntax=ILE)))
+    dataset.PixelRepresentation = 1
+    dataset.add_new(0x00280107, "US or SS", -7)
+    dataset.ReferencedSeriesSequence = [item]
+    del dataset.file_meta
+
+    async def work(scp: Scp) -> None:
+        async with associate(scp.host, scp.port, CONTEXTS) as association:
+            assert (await association.store(dataset)).ok
+
+    with Scp(accepting) as scp:
+        asyncio.run(work(scp))
+    assert item[0x00280106].VR == dataset[0x00280107].VR == "US or SS"
+    assert dataset.ReferencedSeriesSequence[0] is item
+    assert not hasattr(dataset, "file_meta")
+    sent = scp.results[0][0].data
+    got = dcmread(io.BytesIO(part10(sent)))
+    assert got[0x00280107].value == -7
+    assert got.ReferencedSeriesSequence[0][0x00280106].value == -5
+
+
+def test_no_value_of_a_dataset_is_in_what_is_said() -> None:
+    async def work(scp: Scp) -> None:
+        async with associate(scp.host, scp.port, CONTEXTS) as association:
+            for keyword, value in (("Rows", "Secret^Patient"), ("PatientName", 12345)):
+                dataset = dcmread(io.BytesIO(FILE))
+                element = DataElement(keyword, "UN", None)
+                element.VR = "US" if keyword == "Rows" else "PN"
+                element._value = value
+                dataset[keyword] = element
+                tag = f"({element.tag.group:04X},{element.tag.element:04X})"
+                with pytest.raises(UnusableInstance) as caught:
+                    await association.store(dataset)
+                said = "".join(traceback.format_exception(caught.value))
+                assert f"from pydicom at {tag.lower()};" in str(caught.value).lower()
+                assert "Secret" not in said
+                assert "12345" not in said
+                assert "\n" not in str(caught.value)
+
+    with Scp(accepting) as scp:
+        asyncio.run(work(scp))
 
 
 def test_a_compressed_file_goes_out_decompressed(tmp_path: Path) -> None:
