@@ -1,5 +1,15 @@
 """The codec core: the only door to it. Nothing in here knows the package around it."""
 
+from importlib.util import find_spec as _find_spec
+
+if _find_spec("fastscp_ext.status") is None:
+    # Else Python says that an import is circular, which is no help.
+    raise ImportError(
+        f"fastscp is not built in {__path__[0]}, its source folder, which Python found first: "
+        f"run Python in another folder to use the installed one, or build it here with "
+        f"`pip install -e .`"
+    )
+
 from fastscp_ext import status
 from fastscp_ext.commit.beneath import open_beneath
 from fastscp_ext.commit.commit import flush_file_system, rename_noreplace

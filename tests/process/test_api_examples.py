@@ -109,19 +109,41 @@ def test_example(name: str, folder: Path, pacs: None, monkeypatch: pytest.Monkey
             assert checker.check_output(example.want, got, how), f"{example.source}{got}"
 
 
-def test_readme(
-    folder: Path, pacs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def snippets(folder: Path, pacs: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The blocks of README, in the folder that they can run in."""
     monkeypatch.chdir(folder)
-    blocks = re.findall(r"```python\n(.*?)```", section("Python API"), re.DOTALL)
-    for block in blocks:
+    return re.findall(r"```python\n(.*?)```", section("Python API"), re.DOTALL)
+
+
+def test_readme(snippets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for block in snippets:
         exec(compile(block, "README.md", "exec", dont_inherit=True), {})
     assert capsys.readouterr().out.splitlines() == [
         "image.dcm True 0000 success",
         "other.dcm True 0000 success",
-        "0 success None",
-        "0 success None",
+        "image.dcm 0000 success",
+        "other.dcm 0000 success",
     ]
+
+
+def test_what_readme_shows_loses_nothing(
+    snippets: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is no instance, and one that is not there, do not take the others along."""
+    for block in snippets:
+        bad = block.replace('["image.dcm",', '["image.dcm", "notes.txt", "missing.dcm",')
+        assert bad != block
+        exec(compile(bad, "README.md", "exec", dont_inherit=True), {})
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.endswith("0000 success")] == [
+        "image.dcm True 0000 success",
+        "other.dcm True 0000 success",
+        "image.dcm 0000 success",
+        "other.dcm 0000 success",
+    ]
+    assert len([line for line in said if "notes.txt is not a DICOM" in line]) == 2
+    assert len([line for line in said if "No such file" in line]) == 2
 
 
 def run(source: str, names: dict[str, Any], runner: asyncio.Runner) -> None:
