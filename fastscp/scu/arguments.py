@@ -50,6 +50,15 @@ def address(host: Any, port: Any) -> tuple[str, int]:
     """Where the peer listens."""
     if not isinstance(host, str) or not host:
         raise UsageError(f'host is {given(host)}: write a name or an address, such as "pacs"')
+    try:
+        is_name = "\0" not in host and bool(host.encode("idna"))
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise UsageError(
+            f"host is {given(host)}, which is no name: its parts have 1 to 63 characters each, "
+            f"with a dot between them"
+        )
     return host, whole("port", port, 1, 0xFFFF, "a number")
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
+    from fastscp.scu.contexts import Context
     from fastscp.scu.link import Link
     from fastscp.scu.timeouts import Timeouts
 
@@ -84,6 +85,14 @@ class Association:
     ...     print(pacs.contexts[1].transfer_syntax, pacs.refused, pacs.window)
     1.2.840.10008.1.2.1 () 1
     """
+
+    contexts: dict[int, Context]
+    refused: tuple[Context, ...]
+    max_pdu_length: int
+    window: int
+    implementation_class_uid: str | None
+    implementation_version_name: str | None
+    identity_response: bytes | None
 
     def __init__(self, link: Link, request: AssociateRQ, answer: AssociateAC, timeouts: Timeouts):
         information = answer.user_information or UserInformation()

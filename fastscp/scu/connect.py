@@ -200,7 +200,8 @@ class Opening(Coroutine[Any, Any, Association]):
         """Never left, since never entered."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        if not name.startswith("_") and hasattr(Association, name):
+        known = hasattr(Association, name) or name in Association.__annotations__
+        if known and not name.startswith("_"):
             self._opening.close()
             raise UsageError(
                 f"{name} of an association that is not open yet: write "

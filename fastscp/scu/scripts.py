@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from fastscp.log import printable
 from fastscp.scu.connect import associate
 from fastscp.scu.contexts import MAX_CONTEXTS
 from fastscp.scu.errors import PeerError, UnusableInstance, UsageError
@@ -44,7 +45,7 @@ class Sent:
     """What became of a file: the peer's response, or the error for want of one.
 
     >>> print(send_files("pacs", 104, ["missing.dcm"])[0])
-    missing.dcm: [Errno 2] No such file or directory: 'missing.dcm'
+    missing.dcm: No such file or directory
     """
 
     path: str
@@ -57,7 +58,14 @@ class Sent:
         return self.response is not None and self.response.ok
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.error or self.response}"
+        path = printable(self.path)
+        if isinstance(self.error, OSError):
+            return f"{path}: {self.error.strerror or self.error}"
+        text = str(self.error or self.response)
+        # What is said of a file itself begins with its path.
+        if text.startswith(self.path):
+            return path + text.removeprefix(self.path)
+        return f"{path}: {text}"
 
 
 def send_files(

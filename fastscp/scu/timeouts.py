@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields
 
 from fastscp.scu.errors import UsageError
@@ -34,7 +34,7 @@ class Timeouts:
         for name in (one.name for one in fields(self)):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0:
+            if not number or not 0 < value <= sys.float_info.max:
                 raise UsageError(
                     f"Timeouts: {name} is {given(value)}: write seconds, a number above 0"
                 )

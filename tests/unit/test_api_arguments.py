@@ -11,8 +11,11 @@ import pytest
 
 from fastscp.errors import FastscpError
 from fastscp.scu import (
+    Association,
     Priority,
+    Sent,
     Timeouts,
+    UnusableInstance,
     UsageError,
     arguments,
     associate,
@@ -60,6 +63,11 @@ def test_a_usage_error_is_one_of_the_package_and_a_value_error() -> None:
         ({"port": 0}, "port is 0"),
         ({"host": None}, "host is None"),
         ({"host": ""}, "host is ''"),
+        ({"host": "a..b"}, "host is 'a..b', which is no name"),
+        ({"host": ".pacs"}, "which is no name"),
+        ({"host": "x" * 70}, "which is no name: its parts have 1 to 63 characters"),
+        ({"host": "a\0b"}, "which is no name"),
+        ({"host": "\ud800"}, "which is no name"),
         ({"tls": True}, r"tls is True: write ssl.create_default_context\(\)"),
         ({"identity": ("jo", "sesame")}, r"type tuple: write password_identity\(user, password\)"),
         ({"on_pdu": 7}, "on_pdu is 7: write a plain function"),
@@ -91,7 +99,7 @@ def test_a_callback_that_nobody_would_await() -> None:
         associate("pacs", 104, on_pdu=later)
 
 
-@pytest.mark.parametrize("value", [0, -1, True, "30", None, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [0, -1, True, "30", None, float("inf"), float("nan"), 10**400])
 def test_timeouts_are_seconds(value: Any) -> None:
     with pytest.raises(UsageError, match=r"Timeouts: response is .*: write seconds"):
         Timeouts(response=value)
@@ -108,6 +116,34 @@ def test_before_it_is_open() -> None:
     opening = associate("pacs", 104)
     with pytest.raises(UsageError, match="async with associate"), opening:
         pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*Association.__annotations__, "echo", "store", "release", "abort", "failure"],
+)
+def test_what_only_an_open_association_has(name: str) -> None:
+    opening = associate("pacs", 104)
+    with pytest.raises(UsageError, match=f"{name} of an association that is not open yet"):
+        getattr(opening, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        ("a.txt", UnusableInstance("a.txt is no regular file"), "a.txt is no regular file"),
+        ("a.txt", UnusableInstance("it has no data set"), "a.txt: it has no data set"),
+        ("a\n.txt", UnusableInstance("a\n.txt: damaged"), r"a\n.txt: damaged"),
+        ("a\x1b", FileNotFoundError(2, "No such file", "a\x1b"), r"a\x1b: No such file"),
+    ],
+)
+def test_what_became_of_a_file_names_it_once(path: str, error: Any, words: str) -> None:
+    assert str(Sent(path, error=error)) == words
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1", "fe80::1%lo", "pacs.", "münchen.invalid"])
+def test_hosts_that_are_names_or_addresses(host: str) -> None:
+    assert arguments.address(host, 104) == (host, 104)
 
 
 def test_never_awaited() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fastscp_ext
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_it_says_what_to_do(tmp_path: Path) -> None:
