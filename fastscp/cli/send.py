@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -34,8 +33,6 @@ from fastscp.errors import ConfigError, FastscpError
 from fastscp.store.names import HOME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from fastscp.cli.send_run import Plan
     from fastscp.scu.send.outcomes import Summary
 
@@ -43,8 +40,6 @@ __all__ = ["send"]
 
 # Reasons of failures in the summary for people.
 _REASONS_SHOWN: Final = 10
-# Read at a time from a list of paths. No path is longer.
-_PATH_MOST: Final = 1 << 13
 _PRIORITY: Final = Choice(("low", "medium", "high"))
 _MOVE_ORIGINATOR: Final = Parsed(read_move_originator, "AE:ID", "AE:ID, the id from 0 to 65535")
 
@@ -157,6 +152,7 @@ def send(
     # What the event loop says of itself at level debug helps nobody.
     logging.getLogger("asyncio").setLevel(logging.INFO)
     from fastscp.cli.security import tls_context, user_identity
+    from fastscp.cli.send_list import paths_listed
     from fastscp.cli.send_run import plan_send, run_send
     from fastscp.scu import Priority, Timeouts
     from fastscp.scu.send.options import Options
@@ -182,7 +178,7 @@ def send(
         tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
         identity=user_identity(user, password_file, jwt_file),
     )
-    with _listed(files_from) as listed:
+    with paths_listed(files_from) as listed:
         if dry_run:
             plan = plan_send(paths, listed=listed)
             _print_plan(plan, json)
@@ -199,39 +195,6 @@ def send(
     if summary.interrupted:
         return INTERRUPTED_CODE
     return 0 if summary.ok else FastscpError.exit_code
-
-
-@contextlib.contextmanager
-def _listed(files_from: str | None) -> Iterator[Iterable[bytes]]:
-    """The paths of a list; none without one. Raises ConfigError for one that cannot be read."""
-    if files_from is None:
-        yield ()
-        return
-    if files_from == "-":
-        yield _paths_in(sys.stdin.buffer)
-        return
-    try:
-        file = Path(files_from).open("rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        why = f"cannot read {log.printable(files_from)} ({error.strerror})"
-        raise ConfigError("--files-from", f"{why}; name a readable file, or - for stdin") from None
-    with file:
-        yield _paths_in(file)
-
-
-def _paths_in(file: BinaryIO) -> Iterator[bytes]:
-    """The paths in a list, read as far as they are asked for."""
-    rest = file.read(_PATH_MOST)
-    # A name may hold a newline where NUL ends each.
-    end = b"\0" if b"\0" in rest else b"\n"
-    chunk = rest
-    while chunk:
-        *paths, rest = rest.split(end)
-        yield from filter(None, paths)
-        chunk = file.read(_PATH_MOST)
-        rest += chunk
-    if rest:
-        yield rest
 
 
 def _print_plan(plan: Plan, json: bool) -> None:

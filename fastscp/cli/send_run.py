@@ -152,6 +152,10 @@ def _first_found(finder: Finder, options: Options, display: _Display) -> Found:
     ):
         finder.look(found, _AT_A_TIME, _FIRST_S)
         display.looking(finder.seen)
+        # Whoever writes a list may take hours over it.
+        is_late = finder.waits and time.monotonic() - began >= _FIRST_S
+        if is_late and found.files and options.repeat == 1:
+            break
     # No collection need ever look at them again.
     gc.freeze()
     return found

@@ -1150,10 +1150,47 @@ def test_a_list_on_stdin(
 ) -> None:
     paths = write_files(tmp_path / "in", 300)
     text = "\n".join(map(str, paths)).encode()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
-    with Scp(serving()) as scp:
+    (tmp_path / "list").write_bytes(text)
+    with Scp(serving()) as scp, (tmp_path / "list").open(encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
         sent = send(scp.address, "--files-from", "-")
     assert (sent.code, sent.summary["stored"]) == (0, 300)
+
+
+@pytest.mark.parametrize(("name", "sent"), [("-", signal.SIGINT), ("list", signal.SIGTERM)])
+def test_a_list_whose_writer_goes_on(tmp_path: Path, name: str, sent: signal.Signals) -> None:
+    """What it has listed so far is sent; an interruption does not wait for the rest."""
+    paths = write_files(tmp_path / "in", 20)
+    os.mkfifo(tmp_path / "list")
+    arrived: list[Message] = []
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        while (got := connection.read_message()) is not None:
+            connection.respond(got)
+            arrived.append(got)
+
+    out = tmp_path / "out"
+    with (
+        Scp(script) as scp,
+        out.open("wb") as file,
+        # For both ways, or to open it would wait for the other end.
+        (tmp_path / "list").open("r+b", buffering=0) as fifo,
+    ):
+        process = subprocess.Popen(
+            [*Service.program(), "send", scp.address, "--files-from", name],
+            env=Service.environment(), cwd=tmp_path, stdin=fifo, stdout=file, stderr=file,
+        )  # fmt: skip
+        try:
+            fifo.write("".join(f"{path}\n" for path in paths).encode())
+            wait_for(lambda: len(arrived) == 20, "all that is listed being sent")
+            process.send_signal(sent)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+            process.wait()
+    assert re.search("^stored +20$", out.read_text(), re.MULTILINE)
+    assert "Fatal" not in out.read_text()
 
 
 def test_a_list_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

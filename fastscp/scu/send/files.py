@@ -53,8 +53,9 @@ class Found:
 class Finder:
     """Looks at the files that the arguments name, in a stable order, as far as it is asked to.
 
-    listed: further paths of files and folders, read as far as they are looked at. seen: files
-    looked at. complete: there are no more.
+    listed: further paths of files and folders, read as far as they are looked at; an empty one says
+    that there are no more for now. seen: files looked at. complete: there are no more. waits: the
+    last look ended because there were no more for now.
     Raises ConfigError at once for an argument that names nothing.
     """
 
@@ -65,15 +66,20 @@ class Finder:
         )
         self.seen = 0
         self.complete = False
+        self.waits = False
 
     def look(self, found: Found, most: int, seconds: float) -> None:
         """Look at so many files, or for so long, and note what they are."""
         until = time.monotonic() + seconds
         last = self.seen + most
+        self.waits = False
         while self.seen < last and time.monotonic() < until:
             path, named = next(self._paths, (None, False))
             if path is None:
                 self.complete = True
+                break
+            if not path:
+                self.waits = True
                 break
             self.seen += 1
             _look_at(path, named, found)
@@ -93,7 +99,10 @@ def paths_of(arguments: Iterable[str], unread: list[_Refused]) -> Iterator[tuple
 
 
 def _listed_paths(listed: Iterable[bytes], unread: list[_Refused]) -> Iterator[tuple[bytes, bool]]:
-    """As `paths_of`, for paths of a list: none of them is a pattern, and none need be there."""
+    """As `paths_of`, for paths of a list: none of them is a pattern, and none need be there.
+
+    An empty path passes as it is: the list makes a pause there.
+    """
     yield from _files(((os.fsdecode(path), True) for path in listed), unread)
 
 
@@ -121,7 +130,9 @@ def _files(
     own: dict[str, bool] = {}
     entered: set[tuple[int, int]] = set()
     for name, named in names:
-        if _belongs_to_service(name, own):
+        if not name:
+            yield b"", False
+        elif _belongs_to_service(name, own):
             unread.append((os.fsencode(name), OWN))
         elif os.path.isdir(name):  # noqa: PTH112 - pathlib's raises where it may not look
             for path in _below(os.fsencode(name), entered, unread):
