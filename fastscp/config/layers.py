@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from fastscp.config.settings import (
     read_value,
 )
 from fastscp.config.tomlfile import Mistake, read_toml
+from fastscp.config.values import Many
 from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -181,14 +183,31 @@ def _settings_in(
         try:
             value = read_value(key.name, key.raw, setting.kind)
         except ConfigError as error:
-            mistakes.append(Mistake(key.line, 0, key.name, error.why))
+            mistakes += _in_list(key, setting) or [Mistake(key.line, 0, key.name, error.why)]
         else:
             yield Mistake(key.line, 0, key.name, ""), setting, value
 
 
+def _in_list(key: Key, setting: Setting) -> list[Mistake]:
+    """What is wrong with the entries of a list, each by itself; empty where they are no mistake."""
+    found: list[Mistake] = []
+    if not isinstance(setting.kind, Many) or not isinstance(key.raw, list):
+        return found
+    for entry, line in zip(key.raw, key.entry_lines(key.raw), strict=True):
+        for part in entry.split(",") if isinstance(entry, str) else [entry]:
+            try:
+                read_value(key.name, part, setting.kind)
+            except ConfigError as error:
+                found.append(Mistake(line, 0, key.name, error.why))
+    return found
+
+
 def _setting_of(key: Key, mistakes: list[Mistake]) -> Setting | None:
     try:
-        if key.is_table and key.name not in _BY_NAME:
+        if key.is_table and key.name in _BY_NAME:
+            why = f"is no table; write {key.name} = VALUE at the top of the file"
+            raise ConfigError(key.name, why)
+        if key.is_table:
             raise ConfigError(
                 key.name,
                 "no such table; settings stand at the top of the file, outside of any table",
@@ -206,8 +225,8 @@ def _raise_first(file: Path, mistakes: list[Mistake]) -> None:
     why = first.why
     if len(mistakes) > 1:
         why += (
-            f" (the first of {len(mistakes)} mistakes in this file; `fastscp config --check` "
-            f"shows all)"
+            f" (the first of {len(mistakes)} mistakes in this file; `fastscp config --check "
+            f"{shlex.quote(str(file))}` shows all)"
         )
     raise ConfigError(first.at(file), why)
 
@@ -255,14 +274,9 @@ _FAMILIES: Final[dict[str, Callable[[str], bool]]] = {
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Of the values that were given, those that cannot be meant together: field, and why."""
-    most = values.get("max_associations")
-    for field in ("max_associations_per_host", "max_associations_per_ae"):
-        if most and values.get(field, 0) > most:
-            why = (
-                f"{values[field]} is more than max-associations ({most}), so it would limit "
-                f"nothing; give a smaller number, or a larger max-associations"
-            )
-            yield field, why
+    if values.get("port") == 0:
+        # The system picks another port for each address.
+        return
     hosts: tuple[str, ...] = values.get("host", ())
     for every, is_of in _FAMILIES.items():
         beside = next((host for host in hosts if host != every and is_of(host)), None)

@@ -411,8 +411,9 @@ def read_value(option: str, raw: object, kind: Kind) -> Any:
     except ExplainedError as error:
         raise ConfigError(option, str(error)) from None
     except ValueError as error:
-        shown = ", ".join(map(str, raw)) if isinstance(raw, list) else raw
-        raise ConfigError(option, f"{shown!r} {error}; give {kind.accepts}") from None
+        if isinstance(raw, list) and isinstance(kind, Many):
+            raw = ", ".join(map(str, raw))
+        raise ConfigError(option, f"{raw!r} {error}; give {kind.accepts}") from None
 
 
 def options_table() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import ConfigError
@@ -26,10 +26,19 @@ _MOST_BYTES: Final = 1 << 20
 
 # What tomllib says of where it stopped.
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_HEADER: Final = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_-]+)")
+_NAME: Final = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_HEADER: Final = re.compile(rf"\s*\[\[?\s*{_NAME}")
+_ASSIGNMENT: Final = re.compile(rf"\s*{_NAME}(?:\s*\.\s*{_NAME})*\s*=")
 _OPENING: Final = re.compile(r"""[^=#]+=\s*(\[|\{|\"""|''')""")
 _CLOSING: Final = {"[": "]", "{": "}", '"""': '"""', "'''": "'''"}
-_BEGINS_ONE: Final = re.compile(r"""\s*(?:\[\[?[A-Za-z0-9_."' -]+\]|[A-Za-z0-9_."'-]+\s*=)""")
+_BEGINS_ONE: Final = re.compile(rf"""\s*\[\[?[A-Za-z0-9_."' -]+\]|{_ASSIGNMENT.pattern}""")
+# What brackets are counted by: remarks and texts may hold some. A text of several lines ends with
+# three to five of its quotes.
+_TOKEN: Final = re.compile(r"""#|\"""|'''|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]""")
+_TEXT_ENDS: Final = {
+    '"""': re.compile(r"""(?:\\.|[^"\\]|"(?!""))*\"{3,5}"""),
+    "'''": re.compile(r"""(?:[^']|'(?!''))*'{3,5}"""),
+}
 # A key and a value as people write them elsewhere.
 _LIKE_A_SETTING: Final = re.compile(r"\s*(?:--)?([A-Za-z0-9_][A-Za-z0-9_-]*)\s*[=:]?")
 _SWITCHES: Final = {"on": "true", "yes": "true", "off": "false", "no": "false"}
@@ -37,15 +46,35 @@ _SWITCHES: Final = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 
 @dataclass(frozen=True)
 class Key:
-    """A key at the top of the file. line: from 1; 0 where it is not known. is_table: has keys."""
+    """A key at the top of the file.
+
+    line: from 1; 0 where it is not known. text: the lines from there to the end of its value.
+    """
 
     name: str
     raw: object
     line: int
+    text: tuple[str, ...] = ()
 
     @property
     def is_table(self) -> bool:
+        """Whether it has keys of its own, or is a list of such."""
+        if isinstance(self.raw, list) and self.raw:
+            return all(isinstance(entry, dict) for entry in self.raw)
         return isinstance(self.raw, dict)
+
+    def entry_lines(self, entries: list[object]) -> list[int]:
+        """The line of each entry of its list, or a line above where that is not plain."""
+        found: list[int] = []
+        number = column = 0
+        for entry in entries:
+            for later in range(number, len(self.text)):
+                start = self.text[later].find(str(entry), column if later == number else 0)
+                if start >= 0:
+                    number, column = later, start + len(str(entry))
+                    break
+            found.append(self.line + number if self.line else 0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -83,8 +112,12 @@ def read_toml(file: Path, option: str) -> Contents:
         ) from None
     except ValueError as error:
         return _broken(text, error)
-    lines = {found.name: found.line for found in reversed(_found(text)) if isinstance(found, Key)}
-    return Contents(tuple(Key(name, raw, lines.get(name, 0)) for name, raw in whole.items()), ())
+    found = {one.name: one for one in reversed(_found(text)) if isinstance(one, Key)}
+    nowhere = Key("", None, 0)
+    return Contents(
+        tuple(replace(found.get(name, nowhere), name=name, raw=raw) for name, raw in whole.items()),
+        (),
+    )
 
 
 def _text(file: Path, option: str) -> str:
@@ -141,23 +174,27 @@ def _found(text: str) -> list[Key | Mistake]:
         for name, raw in statement.items():
             is_header = isinstance(raw, dict | list) and line.is_header
             if is_header or not in_table:
-                found.append(Key(name, raw, line.number))
+                found.append(Key(name, raw, line.number, line.text))
         in_table = in_table or line.is_header
     return found
 
 
 @dataclass(frozen=True)
 class _Line:
+    """Where a statement begins. text: all of its lines."""
+
     number: int
     is_header: bool
+    text: tuple[str, ...]
 
 
 def _statements(lines: list[str]) -> Iterator[tuple[_Line, dict[str, object] | Mistake]]:
     at = 0
     while at < len(lines):
-        line = _Line(at + 1, _HEADER.match(lines[at]) is not None)
-        statement, at = _statement(lines, at)
-        yield line, statement
+        statement, end = _statement(lines, at)
+        is_header = _HEADER.match(lines[at]) is not None
+        yield _Line(at + 1, is_header, tuple(lines[at:end])), statement
+        at = end
 
 
 def _statement(lines: list[str], at: int) -> tuple[dict[str, object] | Mistake, int]:
@@ -171,19 +208,33 @@ def _statement(lines: list[str], at: int) -> tuple[dict[str, object] | Mistake, 
             return tomllib.loads(lines[at]), at + 1
         except (ValueError, RecursionError) as error:
             return _mistake(lines[at], at, error), at + 1
-    closing = _CLOSING[opening[1]]
-    end = at + 1
-    while True:
-        # Only a line that may be its last is worth a look.
-        while closing not in lines[end - 1] and end < len(lines):
-            end += 1
-        try:
-            return tomllib.loads("\n".join(lines[at:end])), end
-        except (ValueError, RecursionError) as error:
-            is_cut = str(error).endswith("(at end of document)")
-            if not is_cut or end == len(lines):
-                return _unclosed_or(lines, at, end, opening, error)
-        end += 1
+    end = _end(lines, at, opening.start(1))
+    try:
+        return tomllib.loads("\n".join(lines[at:end])), end
+    except (ValueError, RecursionError) as error:
+        return _unclosed_or(lines, at, end, opening, error)
+
+
+def _end(lines: list[str], at: int, column: int) -> int:
+    """The line behind a value that begins in this column, or one that must be another's."""
+    depth = 0
+    text_end: re.Pattern[str] | None = None
+    for number in range(at, len(lines)):
+        line = lines[number]
+        if number > at:
+            column = 0
+            if text_end is None and _ASSIGNMENT.match(line):
+                return number
+        while column < len(line):
+            found = text_end.match(line, column) if text_end else _TOKEN.search(line, column)
+            if found is None or found[0] == "#":
+                break
+            column = found.end()
+            text_end = None if text_end else _TEXT_ENDS.get(found[0])
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth <= 0 and text_end is None:
+            return number + 1
+    return len(lines)
 
 
 def _unclosed_or(
@@ -211,7 +262,7 @@ def _said(error: ValueError | RecursionError) -> tuple[str, int, int]:
     place = _PLACE.search(text)
     why = text[: place.start()] if place else text
     where = (int(place[1]), int(place[2])) if place and place[1] else (0, 0)
-    return (why[:1].lower() + why[1:], *where)
+    return (escape(why[:1].lower() + why[1:]), *where)
 
 
 def _mistake(line: str, at: int, error: ValueError | RecursionError) -> Mistake:
@@ -238,8 +289,8 @@ def _instead(line: str) -> str:
     key, value = found[1], line[found.end() :].strip(" \t\r;,")
     if not value:
         return f"{key} = VALUE"
-    if value[0] in "\"'[{":
-        # It has begun as TOML does; where it ends is not for us to say.
+    if value[0] in "\"'[{" or value[-1] in "]}" or not value.isprintable():
+        # It has begun as TOML does, or ends so; the rest is not for us to say.
         return ""
     for written in (value, _SWITCHES.get(value.lower(), value.lower()), f'"{value}"', f"'{value}'"):
         with contextlib.suppress(ValueError, RecursionError):
