@@ -26,6 +26,7 @@ from fastscp.cli.serve import serve
 from fastscp.cli.streams import StreamError, finish
 from fastscp.cli.verify import verify
 from fastscp.errors import ConfigError, FastscpError
+from fastscp.log import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,5 +87,6 @@ def _fail(why: str, code: int) -> int:
     # What was found before comes first; that it cannot be written matters less than the error.
     with contextlib.suppress(BrokenPipeError, StreamError):
         finish()
-    print(f"fastscp: {why}", file=sys.stderr)
+    # It may repeat the name of a file, or what stands in one.
+    print(f"fastscp: {escape(why)}", file=sys.stderr)
     return code

@@ -75,7 +75,7 @@ def _check(file: Path, json: bool) -> int:
         print_json({"file": in_json(str(file.absolute())), "mistakes": told})
     else:
         for one in mistakes:
-            print(f"fastscp: {one.at(file)}: {one.why}", file=sys.stderr)
+            print(f"fastscp: {one.at(file)}: {escape(one.why)}", file=sys.stderr)
         if not mistakes:
             print(f"{escape(str(file))}: no mistakes")
     return ConfigError.exit_code if mistakes else 0

@@ -103,7 +103,7 @@ class _Demonstration:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _farewell(self, address: str) -> str:
-        store = self._config.store.absolute()
+        store = escape(str(self._config.store.absolute()))
         kept = (
             f"Kept in {store}."
             if self._keep
@@ -147,7 +147,7 @@ class _Demonstration:
     def _tree(self) -> Iterator[str]:
         """What was kept, a line each, as deep as it lies."""
         root = self._config.store
-        yield str(root.absolute())
+        yield escape(str(root.absolute()))
         for path in _visible(root):
             indent = "  " * (len(path.parts) - len(root.parts))
             size = "" if path.is_dir() else f"  {decimal(path.stat().st_size)}"

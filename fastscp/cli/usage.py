@@ -15,12 +15,16 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from fastscp.config.settings import SETTINGS
+from fastscp.config.values import Many, Switch
 from fastscp.log import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cyclopts import CycloptsError
+
+    from fastscp.config.settings import Setting
 
 __all__ = ["explained"]
 
@@ -34,6 +38,8 @@ _NAMED_BY: Final = {
     "demo": "a store is named by an option: write --store {}, and a file --config {}",
     "cat": "it takes one PATH: write a file out with one command each",
 }
+_ALONE: Final = ("--help", "-h", "--version")
+_SETTINGS: Final = {setting.flag: setting for setting in SETTINGS}
 _OFF: Final = ("0", "false", "no", "off")
 
 
@@ -46,6 +52,8 @@ def explained(error: CycloptsError, words: Sequence[str]) -> str:
             return f"{command}: {_about_stray(stray, command, words)} {see}"
         case UnknownOptionError():
             option = error.token.keyword or error.token.value
+            if (name := option.partition("=")[0]) in _ALONE:
+                return f"{command}: {name} takes no value: write {name} alone. {see}".lstrip(": ")
             names = [name for one in error.argument_collection if one.parse for name in one.names]
             hint = _nearest(option.partition("=")[0], [*names, "--help", "-h"])
             said = f" Did you mean {hint}?" if hint else ""
@@ -60,7 +68,7 @@ def explained(error: CycloptsError, words: Sequence[str]) -> str:
             option = error.keyword or argument.name
             if option.startswith("-"):
                 value = argument.parameter.metavar or "VALUE"
-                return f"{option}: requires an argument; write {option} {value}. {see}"
+                return f"{_about_missing(option, value, words)} {see}"
             return f"{command}: {option} is missing: it requires an argument. {see}"
         case CoercionError(token=token, target_type=kind) if token is not None and kind is bool:
             switch = token.keyword
@@ -75,14 +83,18 @@ def _about_stray(stray: str, command: str, words: Sequence[str]) -> str:
     if stray.startswith("-"):
         return f"no option is called {stray!r}."
     too_many = f"{stray!r} is one word too many"
-    at = words.index(stray) if stray in words else 0
-    before, option = (["", "", *words][at + 1], ["", "", *words][at])
+    option, before = _words_before(stray, words)
     if before.startswith("--") and "=" not in before:
         other = f"--no-{before[2:]}" if stray.lower() in _OFF else before
         return f"{before} takes no value: write {other} alone."
     if before.startswith("--"):
         option, _, before = before.partition("=")
-    if option.startswith("--"):
+    setting = _SETTINGS.get(option)
+    if setting is not None and isinstance(setting.kind, Many):
+        value = shlex.quote(f"{before},{stray}")
+        return f"{too_many}: repeat the option, or use commas: write {option} {value}."
+    # What is no value of the setting together was not meant to be one.
+    if option.startswith("--") and (setting is None or _is_read(f"{before} {stray}", setting)):
         value = shlex.quote(f"{before} {stray}")
         joined = f" or {before}{stray}" if re.fullmatch("[0-9.]+", before) else ""
         return f"{too_many}: a value with a space stands in quotes: write {option} {value}{joined}."
@@ -91,6 +103,39 @@ def _about_stray(stray: str, command: str, words: Sequence[str]) -> str:
     if command in _NAMED_BY:
         return f"{too_many}; {_NAMED_BY[command].format(shlex.quote(stray), 'FILE')}."
     return f"{too_many}."
+
+
+def _words_before(stray: str, words: Sequence[str]) -> tuple[str, str]:
+    """The two words before it, or empty ones. The same word may stand elsewhere as a value."""
+    places = [place for place, word in enumerate(words) if word == stray]
+    free = [place for place in places if place and not _takes_value(words[place - 1])]
+    least = [place for place in free if not words[place - 1].startswith("--")]
+    place = [0, *places, *free, *least][-1]
+    before = ["", "", *words[:place]]
+    return before[-2], before[-1]
+
+
+def _takes_value(option: str) -> bool:
+    setting = _SETTINGS.get(option)
+    return setting is not None and not isinstance(setting.kind, Switch)
+
+
+def _is_read(text: str, setting: Setting) -> bool:
+    try:
+        setting.kind.read(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _about_missing(option: str, value: str, words: Sequence[str]) -> str:
+    """What an option lacks, as a sentence; or how it takes a value that looks like an option."""
+    place = words.index(option) + 1 if option in words else len(words)
+    given = words[place] if place < len(words) else ""
+    if re.fullmatch("-(?![-vqh]).*", given):
+        joined = f"{option}={shlex.quote(given)}"
+        return f"{option}: a value that begins with - is joined to it: write {joined}."
+    return f"{option}: requires an argument; write {option} {value}."
 
 
 def _nearest(option: str, names: Iterable[str]) -> str:

@@ -318,7 +318,10 @@ def read_host(raw: object) -> str:
 
 def read_peer(raw: object) -> tuple[str, int]:
     """`HOST:PORT`, an IPv6 address in brackets."""
-    host, colon, port = read_text(raw).rpartition(":")
+    text = read_text(raw)
+    if "://" in text:
+        raise ValueError("is a URL")
+    host, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError("has no port")
     if ":" in host and not host.startswith("["):

@@ -261,6 +261,15 @@ SEE = "See `fastscp serve --help`."
         (["serve", "--min-free-space", "5", "GiB"], "write --min-free-space '5 GiB' or 5GiB."),
         (["serve", "--min-free-space=5", "GiB"], "write --min-free-space '5 GiB' or 5GiB."),
         (["serve", "--ae-title", "MY", "SCP"], "write --ae-title 'MY SCP'."),
+        (["serve", "--store", "data", "data"], "in quotes: write --store 'data data'."),
+        (["serve", "--strict", "data", "--store", "data"], "--strict takes no value: write"),
+        (["serve", "--port", "104", "/data"], "'/data' is one word too many; a store is named by"),
+        (["serve", "--host", "::1", "::2"], "use commas: write --host ::1,::2."),
+        (["serve", "--allow", "A@*", "B@*"], "repeat the option, or use commas: write --allow"),
+        (["serve", "--ae-title", "-CT-"], "joined to it: write --ae-title=-CT-."),
+        (["send", "a:1", "x", "--report", "-"], "--report: a value that begins with - is joined"),
+        (["serve", "--store", "--port"], "--store: requires an argument; write --store DIR."),
+        (["serve", "--help=1"], "serve: --help takes no value: write --help alone."),
         (["serve", "--strict", "yes"], "--strict takes no value: write --strict alone."),
         (["serve", "--strict", "no"], "--strict takes no value: write --no-strict alone."),
         (["serve", "--strict=maybe"], "--strict: 'maybe' is no value for it; write --strict alone"),
@@ -292,6 +301,8 @@ SEE = "See `fastscp serve --help`."
         (["echo"], "echo: HOST:PORT is missing: it requires an argument."),
         (["echo", "host"], "HOST:PORT: 'host' has no port; give HOST:PORT"),
         (["echo", "host", "104"], "write HOST:PORT in one word, as host:104."),
+        (["echo", "http://pacs:104"], "'http://pacs:104' is a URL; give HOST:PORT"),
+        (["echo", "http://pacs"], "'http://pacs' is a URL; give HOST:PORT"),
         (["echo", "::1:104"], "IPv6 address without brackets"),
         (["echo", "a:0"], "HOST:PORT: 'a:0' has a port that is less than 1; give HOST:PORT"),
         (["echo", "a:104", "--timeout", "never"], "--timeout: 'never' is not a number"),
@@ -302,6 +313,29 @@ SEE = "See `fastscp serve --help`."
 def test_bad_usage(arguments: list[str], message: str, error: Callable[[], str]) -> None:
     assert cli.main(arguments) == 2
     assert message in error()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "{}"],
+        ["serve", "{}"],
+        ["config", "a", "{}"],
+        ["--port", "{}"],
+        ["{}", "serve"],
+        ["echo", "a:1", "--tls-ca", "{}"],
+        ["send", "a:1", "/", "--password-file", "{}", "--user", "a"],
+        ["send", "a:1", "/", "--report", "/nonexistent/{}"],
+        ["cat", "a", "--store", "{}"],
+        ["serve", "--config", "{}"],
+    ],
+)
+def test_names_reach_no_terminal_as_they_are(
+    arguments: list[str], error: Callable[[], str]
+) -> None:
+    named = [word.replace("{}", "x\x1b[31m\u202e\udc9b") for word in arguments]
+    assert cli.main(named) in (1, 2)
+    assert error().isprintable()
 
 
 @pytest.mark.parametrize(
