@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -26,10 +27,13 @@ def demo(
     """Show a receiver at work: start one, send it something, look at what it kept.
 
     Takes the options of serve, and reads the same environment and file. Without --store it keeps
-    everything in a temporary directory.
+    everything in a temporary directory, without --host it listens on 127.0.0.1 only.
     """
     loaded = load_settings(given, config, verbose, quiet)
     settings = loaded.config
+    if loaded.sources["host"] == "default":
+        # Nobody else is to reach what only shows itself.
+        settings = replace(settings, host=("127.0.0.1",))
     log.configure("main", settings.log_level, settings.log_format, queued=True)
     from fastscp.cli import demonstration
 

@@ -159,7 +159,7 @@ def run_echo(
             if response.status_class is not StatusClass.SUCCESS:
                 raise FastscpError(f"the peer answered {response}")
         return Answer(
-            f"{host}:{port}",
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             response,
             association.implementation_class_uid,
             association.implementation_version_name,

@@ -29,7 +29,8 @@ def print_ready_made(
 ) -> int:
     """Print a file that another program reads: the completion of this command line for a shell.
 
-    Put it where that shell looks for such files:
+    Put it where that shell looks for such files; where that folder is missing, make it first with
+    mkdir -p:
 
     fastscp print bash-completion > ~/.local/share/bash-completion/completions/fastscp
 

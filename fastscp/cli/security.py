@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from fastscp.config.settings import read_value
+from fastscp.config.values import Parsed, read_text
 from fastscp.errors import ConfigError
 from fastscp.scu import jwt_identity, password_identity
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from fastscp_ext import UserIdentity
 
 __all__ = ["tls_context", "user_identity"]
+
+_USER: Final = Parsed(read_text, "NAME", "a user name")
 
 
 def tls_context(
@@ -63,6 +67,7 @@ def user_identity(
         if password_file is not None:
             raise ConfigError("--password-file", "is of no use without a name; add --user")
         return None
+    read_value("--user", user, _USER)
     return password_identity(
         user, None if password_file is None else _secret("--password-file", password_file)
     )

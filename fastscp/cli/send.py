@@ -147,6 +147,8 @@ def send(
         raise ConfigError("PATH", "nothing to send; give files, folders or globs")
     if quiet and verbose:
         raise ConfigError("-v", "contradicts -q; give one of them")
+    if dry_run and report is not None:
+        raise ConfigError("--report", "there is nothing to report with --dry-run; give one of them")
     allowed = read_value("--timeout", timeout, TIMEOUT)
     log.configure("send", "error" if quiet else ("warning", "debug", "trace")[min(verbose, 2)])
     # What the event loop says of itself at level debug helps nobody.
@@ -180,7 +182,7 @@ def send(
     )
     with paths_listed(files_from) as listed:
         if dry_run:
-            plan = plan_send(paths, listed=listed)
+            plan = plan_send(paths, repeat=options.repeat, listed=listed)
             _print_plan(plan, json)
             return 0 if plan.instances and not plan.failed else FastscpError.exit_code
         summary = run_send(

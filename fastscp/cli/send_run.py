@@ -84,13 +84,14 @@ def run_send(
             from fastscp.cli.send_progress import Bar
 
             display = undo.enter_context(Bar())
-        lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
         finder = Finder(paths, listed)
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:
             raise FastscpError(
                 f"there is no DICOM file to send ({len(found.skipped)} others skipped)"
             )
+        # Only now: a mistake in a path leaves the report of another run as it is.
+        lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
         summary = Summary(report=lines)
         asyncio.run(_run(options, finder, found, summary, display))
         return summary
@@ -123,16 +124,19 @@ class Plan:
         }
 
 
-def plan_send(paths: Sequence[str], *, listed: Iterable[bytes] = ()) -> Plan:
-    """Look at what the paths name, as a run does, and send nothing. Arguments as of `run_send`."""
+def plan_send(paths: Sequence[str], *, repeat: int = 1, listed: Iterable[bytes] = ()) -> Plan:
+    """Look at what the paths name, as a run does, and send nothing. Arguments as of `run_send`.
+
+    repeat: how often a run sends each of them.
+    """
     plan = Plan()
     finder = Finder(paths, listed)
     while not finder.complete:
         found = Found()
         finder.look(found, _AT_A_TIME, _FIRST_S)
         for _path, head in found.files:
-            plan.contexts[head.sop_class, head.transfer_syntax] += 1
-            plan.size += head.size
+            plan.contexts[head.sop_class, head.transfer_syntax] += repeat
+            plan.size += head.size * repeat
         for path, why in found.skipped:
             log.info("%s is skipped: %s", printable(os.fsdecode(path)), why)
         for path, why in found.failed:

@@ -98,6 +98,13 @@ def verify(
     from fastscp.store.verify import NothingSelectedError, Verification
 
     path = store_directory(store, config)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        why = "there is no such directory; name the store with --store, or mount its file system"
+        raise StartError(f"{path}: {why}") from None
+    except OSError:
+        pass  # Whoever opens it will say what is wrong.
     selection = _selection(study, since)
     rate = 0 if max_rate is None else read_value("--max-rate", max_rate, _RATE)
     with os_errors(), _screen() as (line, watcher):

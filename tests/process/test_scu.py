@@ -1198,6 +1198,16 @@ def test_a_list_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path
     assert "--files-from: cannot read" in capsys.readouterr().err
 
 
+def test_a_mistake_in_a_path_leaves_an_old_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "old.jsonl").write_text("old")
+    command = ["send", "127.0.0.1:1", "--report", str(tmp_path / "old.jsonl")]
+    assert cli.main([*command, str(tmp_path / "nothere.dcm")]) == 2
+    assert "PATH: there is no" in capsys.readouterr().err
+    assert (tmp_path / "old.jsonl").read_text() == "old"
+
+
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_a_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, extra: list[str]) -> None:
     """It says what a run would send, and what it could not; nobody is connected to."""
@@ -1215,6 +1225,8 @@ def test_a_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, extra: li
     else:
         assert re.search(r"to be sent +5 instances", out)
         assert re.search(r"3 x +CT Image Storage .* in Explicit VR Little Endian", out)
+    assert cli.main([*command, "--repeat", "3"]) == 0
+    assert re.search('"instances": 15,' if extra else "sent +15 instances", capsys.readouterr().out)
     assert cli.main([*command, str(tmp_path / "in/text")]) == 1
     assert "no File Meta Information" in capsys.readouterr().err
 
@@ -1582,6 +1594,8 @@ def test_nothing_to_send(send: Callable[..., Sent], tmp_path: Path) -> None:
         (["--password-file", "/x"], "--password-file: is of no use without a name"),
         (["--user", "u", "--password-file", "/nonexistent"], "--password-file: cannot read"),
         (["--user", "u", "--jwt-file", "/x"], "--jwt-file: contradicts --user"),
+        (["--user", ""], "--user: '' is empty; give a user name"),
+        (["--dry-run", "--report", "/x"], "--report: there is nothing to report with --dry-run"),
         (["--report", "/nonexistent/x"], "--report: cannot write /nonexistent/x"),
     ],
 )

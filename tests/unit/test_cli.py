@@ -338,6 +338,13 @@ def test_names_reach_no_terminal_as_they_are(
     assert error().isprintable()
 
 
+def test_verify_of_a_folder_that_is_not_there(tmp_path: Path, error: Callable[[], str]) -> None:
+    assert cli.main(["verify", "--store", str(tmp_path / "typo")]) == 3
+    said = error()
+    assert said.startswith(f"{tmp_path}/typo: there is no such directory; name the store with")
+    assert "--store-new-life" not in said
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -446,12 +453,20 @@ def test_echo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bool, bool]] = []
+    hosts: list[str] = []
 
     def run(config: ServeConfig, once: bool, *, keep: bool) -> int:
         calls.append((config.port, once, keep))
+        hosts.extend(config.host)
         return 0
 
     monkeypatch.setattr(fastscp.cli, "demonstration", SimpleNamespace(run=run), raising=False)
     assert cli.main(["demo", "--port", "0", "--once"]) == 0
     assert cli.main(["demo", "--store", "here"]) == 0
+    # Others may reach it where that was asked for.
+    assert hosts == ["127.0.0.1", "127.0.0.1"]
+    monkeypatch.setenv("FASTSCP_HOST", "0.0.0.0")
+    assert cli.main(["demo", "--once"]) == 0
+    assert hosts[2:] == ["0.0.0.0"]
+    del calls[2:]
     assert calls == [(0, True, False), (11112, False, True)]

@@ -283,6 +283,8 @@ def test_looking(tmp_path: Path) -> None:
         b"dangling": "cannot be read: No such file or directory",
         b"empty": "it has no data set",
     }
+    ((_path, why),) = look_at_all(tmp_path / "DICOMDIR").failed
+    assert why == "a DICOMDIR is no instance; name the folder it lies in"
     in_no_time = Finder([str(tmp_path)])
     in_no_time.look(found, 1000, 0.0)
     assert (in_no_time.seen, in_no_time.complete) == (0, False)

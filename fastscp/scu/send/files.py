@@ -226,6 +226,9 @@ def _look_at(path: bytes, named: bool, found: Found) -> None:
     else:
         if head is None or head.sop_class == _DIRECTORY:
             refused = found.failed if named else found.skipped
-            refused.append((path, _NOT_PART10 if head is None else _IS_DIRECTORY))
+            why = _NOT_PART10 if head is None else _IS_DIRECTORY
+            if named and head is not None:
+                why += "; name the folder it lies in"
+            refused.append((path, why))
         else:
             found.files.append((path, head))
