@@ -92,7 +92,8 @@ def _whole(path: Path, where: str) -> Path:
     named = Path(where)
     if where == ".":
         return path
-    if named.is_absolute() or named in (path, *path.parents):
+    is_below = bool(path.parts) and named.is_relative_to(path)
+    if is_below or named.is_absolute() or named in path.parents:
         return named
     return path / named if named.parts[0] == HOME else path / HOME / named
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from fastscp.cli import app as cli
 from tests.kit import (
     ELE,
     RELEASE_RP,
@@ -72,10 +73,12 @@ def _has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1")
-def test_it_listens_on_all_hosts(tmp_path: Path) -> None:
+def test_it_listens_on_all_hosts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Service(tmp_path, hosts=("127.0.0.1", "::1")) as service:
         assert service.addresses == [f"127.0.0.1:{service.port}", f"[::1]:{service.port}"]
         service.echoes()
+        assert cli.main(["echo", f"[::1]:{service.port}"]) == 0
+        assert capsys.readouterr().out.startswith(f"[::1]:{service.port} ")
         with Peer("::1", service.port) as peer:
             answer = peer.associate(associate_rq())
             assert answer is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from fastscp.cli import app as cli
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.values import Switch
 from fastscp.errors import FastscpError, StartError, StoreBusyError
+from fastscp.store.access import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -336,6 +338,16 @@ def test_names_reach_no_terminal_as_they_are(
     named = [word.replace("{}", "x\x1b[31m\u202e\udc9b") for word in arguments]
     assert cli.main(named) in (1, 2)
     assert error().isprintable()
+
+
+@pytest.mark.parametrize("store", ["dicom", ".", "a/b"])
+@pytest.mark.parametrize("from_store", [True, False])
+def test_a_store_is_named_once(store: str, from_store: bool) -> None:
+    """By whatever path a call was refused."""
+    refused = Path(store, ".fastscp/store.toml") if from_store else Path("store.toml")
+    with pytest.raises(StartError) as caught, explained(Path(store)):
+        raise PermissionError(errno.EACCES, "Permission denied", str(refused))
+    assert f": {Path(store, '.fastscp/store.toml')}: Permission denied" in str(caught.value)
 
 
 def test_verify_of_a_folder_that_is_not_there(tmp_path: Path, error: Callable[[], str]) -> None:
