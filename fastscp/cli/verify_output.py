@@ -104,7 +104,7 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
     if report.settled:
         said = f"{said or 'nothing left'}, {report.settled} put right"
     yield (
-        f"{path}: {report.files} files, {report.bytes / 2**20:.1f} MiB of data sets, "
+        f"{escape(str(path))}: {report.files} files, {report.bytes / 2**20:.1f} MiB of data sets, "
         f"{report.lines} journal lines: {said or 'nothing found'}"
     )
     if report.unchecked:
