@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import logging
+import select
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fastscp.log.text import cut, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["TRACE", "JsonFormatter", "TextFormatter"]
 
 # Below DEBUG: one line per PDU.
 TRACE: Final = 5
 
-# Bounds of one record, in characters and lines. A line without a traceback stays below PIPE_BUF
-# this way, so that main and workers, who share stderr, do not write into each other's lines.
+# Bounds of one record, in characters and lines.
 _MESSAGE: Final = 2000
 _TRACEBACK_LINE: Final = 500
 _TRACEBACK_FIRST: Final = 10
 _TRACEBACK_LAST: Final = 60
 # Of a text in a field of a JSON line, in characters.
 _FIELD: Final = 300
+
+# Bytes of a line, without its traceback. What is written at once stays within PIPE_BUF this way,
+# so that main and workers, who share stderr, do not write into each other's lines. There is room
+# for the line's end, and for another one in front, which ends a torn line.
+_LINE: Final = select.PIPE_BUF - 2
+# Where a line is longer, its texts are cut to fewer and fewer characters: how many bytes each of
+# them takes is known only once it is encoded.
+_SHORTER: Final = (_MESSAGE, 1000, 500, 240, 120, 60, 30, 10)
 
 
 class _Formatter(logging.Formatter):
@@ -36,20 +47,17 @@ class _Formatter(logging.Formatter):
         self.role = role
         self._for_journal = for_journal
 
-    def joined(self, record: logging.LogRecord, lines: list[str]) -> str:
-        """The lines of a record as one text, each with its priority where the journal reads it."""
-        if self._for_journal:
-            mark = f"<{priority(record.levelno)}>"
-            lines = [mark + line for line in lines]
-        return "\n".join(lines)
+    def mark(self, record: logging.LogRecord) -> str:
+        """What each line of a record begins with: its priority where the journal reads it."""
+        return f"<{priority(record.levelno)}>" if self._for_journal else ""
 
     def timestamp(self, record: logging.LogRecord) -> str:
         """UTC, ISO 8601, milliseconds."""
         return timestamp(record.created)
 
-    def message(self, record: logging.LogRecord) -> str:
+    def message(self, record: logging.LogRecord, most: int) -> str:
         # Escaped as a whole: a message may quote a peer through somebody else's exception.
-        return escape(cut(record.getMessage(), _MESSAGE))
+        return escape(cut(record.getMessage(), most))
 
     def traceback(self, record: logging.LogRecord) -> list[str]:
         text = self.formatException(record.exc_info) if record.exc_info else ""
@@ -102,33 +110,53 @@ class TextFormatter(_Formatter):
     """`2026-01-31T12:00:00.000Z INFO worker-1: message`, then a traceback, marked and escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{self.timestamp(record)} {record.levelname} {self.role}: "
-        lines = [head + self.message(record)]
-        lines += [f"  | {line}" for line in self.traceback(record)]
-        return self.joined(record, lines)
+        mark = self.mark(record)
+        head = f"{mark}{self.timestamp(record)} {record.levelname} {self.role}: "
+        first = _within(lambda most: head + self.message(record, most))
+        return "\n".join([first, *(f"{mark}  | {line}" for line in self.traceback(record))])
 
 
 class JsonFormatter(_Formatter):
     """One JSON object a line: time, level, role, logger, message, its fields, and its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        mark = self.mark(record)
+        line = _within(lambda most: mark + _encoded(self._entry(record, most)))
+        lines = self.traceback(record)
+        if not lines:
+            return line
+        return f'{line[:-1]},"traceback":{msgspec.json.encode(lines).decode()}}}'
+
+    def _entry(self, record: logging.LogRecord, most: int) -> dict[str, object]:
+        """The members of a line, each text cut to `most` characters."""
         entry: dict[str, object] = {
             "time": self.timestamp(record),
             "level": record.levelname.lower(),
             "role": self.role,
             "logger": record.name,
-            "message": self.message(record),
+            "message": self.message(record, most),
         }
         for name, value in getattr(record, "fields", {}).items():
-            entry[name] = _fit(value)
-        lines = self.traceback(record)
-        if lines:
-            entry["traceback"] = lines
-        return self.joined(record, [msgspec.json.encode(entry).decode("utf-8")])
+            entry[name] = _fit(value, min(most, _FIELD))
+        return entry
 
 
-def _fit(value: object) -> object:
+def _encoded(entry: dict[str, object]) -> str:
+    return msgspec.json.encode(entry).decode()
+
+
+def _within(make: Callable[[int], str]) -> str:
+    """The line that `make` gives, its texts cut to as many characters as let it be whole."""
+    line = ""
+    for most in _SHORTER:
+        line = make(most)
+        if len(line) * 4 <= _LINE or len(line.encode()) <= _LINE:
+            break
+    return line
+
+
+def _fit(value: object, most: int) -> object:
     """The value of a field; text, which may be a peer's, escaped and cut."""
     if isinstance(value, str):
-        return escape(cut(value, _FIELD))
-    return [_fit(one) for one in value] if isinstance(value, list) else value
+        return escape(cut(value, most))
+    return [_fit(one, most) for one in value] if isinstance(value, list) else value

@@ -157,7 +157,8 @@ class Writer:
     def _take(self) -> list[_Line]:
         """The next lines, as many as one call writes whole beside other writers."""
         lines: list[_Line] = []
-        room = select.PIPE_BUF
+        # Behind a torn line another end comes first.
+        room = select.PIPE_BUF - self._torn
         while self._lines and (not lines or len(self._lines[0].text) <= room):
             line = self._lines.popleft()
             self._bytes -= len(line.text)

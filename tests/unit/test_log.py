@@ -387,6 +387,15 @@ def test_a_torn_line_gets_an_end() -> None:
         assert lines[0] == "torn"
         assert lines[1].startswith("1 lost")
         assert lines[2:] == ["whole"]
+        # That end counts among what is written at once.
+        queue.sink.most = 1 << 20
+        queue.writer.hold()
+        queue.put("x" * 4000)
+        queue.put("y" * (select.PIPE_BUF - 4002))
+        queue.writer._torn = True
+        queue.writer.go_on()
+        queue.go_on()
+        assert max(map(len, queue.sink.calls)) <= select.PIPE_BUF
     finally:
         queue.writer.close()
 

@@ -6,9 +6,10 @@ import io
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
@@ -53,6 +54,38 @@ def test_text_of_a_peer_in_a_field_is_escaped_and_cut() -> None:
     line = json.loads(text)
     assert line["called_ae"] == r"A\x1b[31m\u202e\ud800"
     assert line["refused_classes"] == [r"1.2\n", "x" * 300 + "... (1000 characters)"]
+
+
+@pytest.mark.parametrize("char", ["x", "\\", '"', "\xe9", "\u20ac", "\n", "\U000e0001", "\udcff"])
+@pytest.mark.parametrize("journal", [False, True])
+def test_no_line_is_longer_than_what_is_written_at_once(char: str, journal: bool) -> None:
+    """Whatever a peer's texts take once they are escaped and encoded: bytes count."""
+    told: dict[str, Any] = {}
+    for name, kind in get_type_hints(Fields).items():
+        told[name] = 1 << 48 if kind is int else char * 1000
+    told["seconds"] = 123456.789
+    told["refused_classes"] = [char * 1000] * 8
+    one = record(char * 5000, {"fields": told})
+    for make in (TextFormatter, JsonFormatter):
+        line = make("worker-63", for_journal=journal).format(one)
+        # Its end, and another one in front where a torn line is to be ended.
+        assert len(f"\n{line}\n".encode()) <= select.PIPE_BUF
+        assert len(line.encode()) > select.PIPE_BUF / 4
+    assert json.loads(line[3 * journal :])["rate"] == 1 << 48
+    # And what is short is whole.
+    text = JsonFormatter("main").format(record("m" * 2000, fields(called_ae="x" * 300)))
+    assert (len(json.loads(text)["message"]), len(json.loads(text)["called_ae"])) == (2000, 300)
+
+
+def test_a_traceback_comes_on_top() -> None:
+    try:
+        raise ValueError("\n" * 400)
+    except ValueError:
+        one = record("\xe9" * 5000, fields(called_ae="x"))
+        one.exc_info = sys.exc_info()
+    line = json.loads(JsonFormatter("main").format(one))
+    assert list(line)[-2:] == ["called_ae", "traceback"]
+    assert "ValueError" in "".join(line["traceback"])
 
 
 def test_what_is_counted_has_fields_too() -> None:
