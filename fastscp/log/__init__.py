@@ -7,15 +7,16 @@ What a line tells of somebody it has as `extra=fields(...)`, too, for the log in
 
 from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
-from fastscp.log.handlers import LEVELS, announce, configure, flush, hold
+from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told
 from fastscp.log.repeats import caused
-from fastscp.log.text import escape, in_json, printable, shown
+from fastscp.log.text import address, escape, in_json, printable, shown
 
 __all__ = [
     "FIELDS",
     "LEVELS",
     "TRACE",
     "Fields",
+    "address",
     "announce",
     "caused",
     "configure",
@@ -25,6 +26,7 @@ __all__ = [
     "flush",
     "hold",
     "in_json",
+    "once_told",
     "printable",
     "shown",
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-__all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold"]
+__all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold", "once_told"]
 
 LEVELS: Final = {
     "trace": TRACE,
@@ -33,6 +33,16 @@ _STDERR: Final = 2
 _LAST_LINES_S: Final = 1.0
 # How soon the thread looks again, where somebody else was about to do its work.
 _SOON_S: Final = 0.05
+
+
+def once_told(told: Callable[[bool], None]) -> Mapping[str, object]:
+    """`extra` for a line of which somebody has to know that the log has it; for `Queued` alone.
+
+    told: called with True once the line is written, or counted among those that were lost; with
+    False where it is not shown, but counted with others of its kind. From any thread; must not
+    raise.
+    """
+    return {"once_told": told}
 
 
 class Direct(logging.StreamHandler[TextIO]):
@@ -62,11 +72,14 @@ class Queued(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         why = getattr(record, "caused", None)
+        told: Callable[[bool], None] | None = getattr(record, "once_told", None)
         if why is not None and logging.getLogger().level > logging.DEBUG:
             self._say_over()
             if not self._repeats.shows(why, record.levelno):
+                if told is not None:
+                    told(False)
                 return
-        self._put(record)
+        self._put(record, None if told is None else partial(told, True))
 
     def flush(self) -> None:
         """Write what waits, within a second in all, however often it is asked for."""
@@ -82,8 +95,8 @@ class Queued(logging.Handler):
         self.writer.close()
         super().close()
 
-    def _put(self, record: logging.LogRecord) -> None:
-        self.writer.put(record.levelno, record.created, lambda: self._form(record))
+    def _put(self, record: logging.LogRecord, told: Callable[[], object] | None = None) -> None:
+        self.writer.put(record.levelno, record.created, lambda: self._form(record), told)
 
     def _form(self, record: logging.LogRecord) -> bytes:
         try:

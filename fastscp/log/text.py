@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["cut", "escape", "in_json", "printable", "shown"]
+__all__ = ["address", "cut", "escape", "in_json", "printable", "shown"]
 
 # What one text of a peer may take in a line, in characters.
 _SHOWN: Final = 100
+
+
+def address(host: str, port: int) -> str:
+    """Of a peer: `10.0.0.1:104`, `[2001:db8::1]:104`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def printable(value: bytes | str) -> str:

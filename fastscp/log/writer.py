@@ -39,11 +39,16 @@ class Lost:
 
 
 class _Line(NamedTuple):
-    """A line, end included. lost: what it tells of, if it tells of lines that were lost."""
+    """A line, end included.
+
+    lost: what it tells of, if it tells of lines that were lost. told: called once it is written, or
+    counted among those that were lost.
+    """
 
     text: bytes
     level: int
     lost: Lost | None = None
+    told: Callable[[], object] | None = None
 
 
 class Writer:
@@ -87,15 +92,26 @@ class Writer:
         except RuntimeError as error:
             raise OSError(errno.EAGAIN, f"cannot start a thread for the log: {error}") from error
 
-    def put(self, level: int, when: float, make: Callable[[], bytes]) -> None:
-        """Queue a line, or drop and count it. make: called only where there is room."""
+    def put(
+        self,
+        level: int,
+        when: float,
+        make: Callable[[], bytes],
+        told: Callable[[], object] | None = None,
+    ) -> None:
+        """Queue a line, or drop and count it. make: called only where there is room.
+
+        told: called once it is written or dropped, perhaps by the thread. Must not raise.
+        """
         with self._changed:
             if self._lost is not None and self._has_room(0):
                 self._queue_lost()
             if not self._has_room(level):
                 self._lose(Lost(when, 1, level >= logging.ERROR))
+                if told is not None:
+                    told()
                 return
-            self._append(_Line(make(), level))
+            self._append(_Line(make(), level, told=told))
             if level >= logging.ERROR:
                 self._held = False
             self._changed.notify_all()
@@ -200,6 +216,9 @@ class Writer:
         view = memoryview(data)
         written = self._write_all(view)
         self._failing = written < len(data)
+        for line in lines:
+            if line.told is not None:
+                line.told()
         if not self._failing:
             self._torn = False
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -64,7 +64,7 @@ class Lost:
     """What the books know of an association whose worker is gone.
 
     since: when its connection was accepted, seconds of the monotonic clock. tally: its slot; -1: it
-    had none.
+    had none. is_over: it had ended before, and perhaps its end is not in the log.
     """
 
     number: int
@@ -75,11 +75,15 @@ class Lost:
     called_ae: str
     terms: Terms
     tally: int
+    is_over: bool = False
 
 
 @dataclass(slots=True)
 class _Connection:
-    """calling_ae: of an association; None: it is none. tally: its slot, -1 for none."""
+    """calling_ae: of an association, or one that was; None: it is none. tally: its slot, -1: none.
+
+    has_place: it counts as an association.
+    """
 
     host: str
     port: int
@@ -89,6 +93,7 @@ class _Connection:
     called_ae: str = ""
     terms: Terms = _NO_TERMS
     tally: int = -1
+    has_place: bool = False
 
 
 class Admission:
@@ -113,6 +118,9 @@ class Admission:
         # Those given back go first: few pages of the shared block are ever touched.
         self._free_tallies: list[int] = []
         self._tallies_used = 0
+        # Of each worker, oldest first, associations that are gone, and whose end is on its way into
+        # the log: their slots say whether it has come there.
+        self._untold: dict[int, deque[Lost]] = {}
         for rule in self._allow:
             if rule.ae != "*":
                 self._ae_row(rule.ae, named=True)
@@ -168,6 +176,7 @@ class Admission:
             return refusal
         self._no_longer_pending(number, connection)
         connection.calling_ae, connection.called_ae = calling_ae, called_ae
+        connection.has_place = True
         connection.terms = terms
         connection.tally = self._take_tally()
         self.admitted += 1
@@ -208,17 +217,13 @@ class Admission:
     def over(self, number: int) -> None:
         """Give the place of an association back that has ended; its connection is still there."""
         connection = self._all.get(number)
-        if connection is not None and connection.calling_ae is not None:
+        if connection is not None and connection.has_place:
             self._free_place(connection)
             self._make_pending(number, connection.host)
 
     def holders(self, host: str) -> set[int]:
         """The workers that have associations of an address."""
-        return {
-            one.worker
-            for one in self._all.values()
-            if one.host == host and one.calling_ae is not None
-        }
+        return {one.worker for one in self._all.values() if one.host == host and one.has_place}
 
     def closed(self, number: int) -> None:
         """Forget a connection."""
@@ -228,26 +233,47 @@ class Admission:
         self._no_longer_pending(number, connection)
         self._less(self._by_worker, connection.worker)
         self._free_place(connection)
-        if connection.tally >= 0:
-            self._free_tallies.append(connection.tally)
+        if self._tallies is not None and connection.tally >= 0:
+            self._settle(connection.worker)
+            if self._tallies.read(connection.tally).is_untold:
+                untold = self._untold.setdefault(connection.worker, deque())
+                untold.append(self._lost(number, connection, connection.calling_ae or ""))
+            else:
+                self._free_tallies.append(connection.tally)
+
+    def _settle(self, worker: int) -> None:
+        """Take back the slots of those whose end has come into the log."""
+        untold = self._untold.get(worker)
+        while untold and self._tallies and not self._tallies.read(untold[0].tally).is_untold:
+            self._free_tallies.append(untold.popleft().tally)
+
+    @staticmethod
+    def _lost(number: int, one: _Connection, calling_ae: str) -> Lost:
+        return Lost(
+            number, one.host, one.port, one.since, calling_ae, one.called_ae, one.terms, one.tally,
+            is_over=not one.has_place,
+        )  # fmt: skip
 
     def lost(self, worker: int) -> list[Lost]:
-        """The associations that a worker has, with what is known of each; oldest first."""
-        return [
-            Lost(
-                number, one.host, one.port, one.since, one.calling_ae, one.called_ae, one.terms,
-                one.tally,
-            )
+        """The associations that a worker has, with what is known of each; oldest first.
+
+        Those that are over come along, as long as their end may not be in the log.
+        """
+        gone = self._untold.get(worker, ())
+        return [*gone, *(
+            self._lost(number, one, one.calling_ae)
             for number, one in self._all.items()
             if one.worker == worker and one.calling_ae is not None
-        ]  # fmt: skip
+        )]  # fmt: skip
 
     def died(self, worker: int) -> tuple[int, int]:
         """Forget all of a dead worker's; returns how many (associations, connections) it had."""
         lost = [number for number, one in self._all.items() if one.worker == worker]
-        associations = sum(self._all[number].calling_ae is not None for number in lost)
+        associations = sum(self._all[number].has_place for number in lost)
         for number in lost:
             self.closed(number)
+        # Whatever is told of these was told by now.
+        self._free_tallies += [one.tally for one in self._untold.pop(worker, ())]
         return associations, len(lost)
 
     def load(self, worker: int) -> int:
@@ -279,11 +305,11 @@ class Admission:
         return slot
 
     def _free_place(self, connection: _Connection) -> None:
-        if connection.calling_ae is not None:
+        if connection.has_place and connection.calling_ae is not None:
             self.admitted -= 1
             self._less(self._by_host, connection.host)
             self._less(self._by_ae, connection.calling_ae)
-            connection.calling_ae = None
+            connection.has_place = False
 
     def _make_pending(self, number: int, host: str) -> None:
         if number not in self._pending:

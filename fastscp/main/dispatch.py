@@ -11,8 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.association.account import Account, Ending, Who
-from fastscp.log import caused, fields
+from fastscp.association.account import ENDS_SHOWN, Account, Ending, Who
+from fastscp.log import address, caused, fields
 from fastscp.main.places import Places
 from fastscp.messages.worker import (
     Abandon,
@@ -196,9 +196,9 @@ class Dispatch:
             return 0
         if self._targets.pop(worker.number).is_leaving:
             self._last_left = time.monotonic()
-        for lost in self._admission.lost(worker.number):
-            self._tell_lost(lost, worker.number)
-        associations, _connections = self._admission.died(worker.number)
+        found = self._admission.lost(worker.number)
+        associations = sum([self._tell_lost(one, worker.number) for one in found])
+        self._admission.died(worker.number)
         self._places.left(worker.number)
         for number, (connection, slot, _when) in offered.items():
             # Claimed or not: a dead worker serves nobody.
@@ -207,19 +207,38 @@ class Dispatch:
             self._hand_over(connection)
         return associations
 
-    def _tell_lost(self, lost: Lost, worker: int) -> None:
-        """Write the line of an association's end in the stead of its worker, which cannot."""
+    def _tell_lost(self, lost: Lost, worker: int) -> bool:
+        """Write the line of an association's end in the stead of its worker, which cannot.
+
+        Returns whether it was lost: it may have ended, and its worker had not come to write that.
+        """
         done = Tally() if lost.tally < 0 else self._shared.tallies.read(lost.tally)
-        if done.told:
-            return
-        peer = f"[{lost.host}]:{lost.port}" if ":" in lost.host else f"{lost.host}:{lost.port}"
+        if done.is_told or (lost.is_over and not done.ended):
+            return False
+        peer = address(lost.host, lost.port)
         who = Who(f"{self._run}.{lost.number}", peer, lost.calling_ae, lost.called_ae)
-        ending = Ending("lost with its worker", why=f"worker {worker} ended")
+        why = f"worker {worker} ended"
+        if done.ended:
+            ending = Ending.numbered(done.ended, f"told by main, for {why} before it could")
+        else:
+            ending = Ending("lost with its worker", why=why)
         account = Account(who, "default", lost.terms, done, time.monotonic() - lost.since)
-        log.warning(
-            "%s: %s; %s", who.name, ending.text, account.text(),
-            extra=fields(account.fields(), ending.fields(), worker=worker),
+        did, told = account.text(), account.fields()
+        if lost.tally < 0:
+            # More associations than slots: only their worker counted what they did.
+            did, told = "what it did is not known", who.fields()
+        extra = dict(fields(told, ending.fields(), worker=worker))
+        if done.ended and not done.stored:
+            kind = ending.kind
+            if kind == "released":
+                kind = "released without an instance"
+            extra.update(caused(kind, lost.host, ENDS_SHOWN, (0, done.refused)))
+        is_costly = account.is_costly or not done.ended
+        log.log(
+            logging.WARNING if is_costly else logging.INFO,
+            "%s: %s; %s", who.name, ending.text, did, extra=extra,
         )  # fmt: skip
+        return not done.ended
 
     def _tell(self, number: int, message: msgspec.Struct) -> None:
         if number in self._targets:
@@ -305,7 +324,7 @@ class Dispatch:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
         sock, host, port, _since = connection
         self.rejected += 1
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        peer = address(host, port)
         log.warning(
             "%s: rejected (2,3,1): %s", peer, why,
             extra={
@@ -404,15 +423,12 @@ class Dispatch:
             target.last_bytes = received
             for number, (connection, slot, when) in list(target.offered.items()):
                 if now - when > _CLAIM_S and self._shared.claims.claim(slot, number):
+                    peer = address(connection.host, connection.port)
                     log.warning(
-                        "worker %d is silent; %s:%d goes on",
-                        target.worker.number, connection.host, connection.port,
+                        "worker %d is silent; %s goes on", target.worker.number, peer,
                         extra={
                             **caused("taken back from a silent worker", connection.host),
-                            **fields(
-                                peer=f"{connection.host}:{connection.port}",
-                                worker=target.worker.number,
-                            ),
+                            **fields(peer=peer, worker=target.worker.number),
                         },
                     )  # fmt: skip
                     self._take_back(target, number)

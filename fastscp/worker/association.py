@@ -16,7 +16,7 @@ from fastscp.association.account import Ending, Terms
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, negotiate
-from fastscp.log import TRACE, shown
+from fastscp.log import TRACE, address, shown
 from fastscp.messages.worker import Verdict
 from fastscp.titles import title_text
 from fastscp.worker.establish import establish
@@ -46,7 +46,7 @@ from fastscp_ext import (
 from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastscp.association.negotiation import Policy
     from fastscp.config.settings import WorkerConfig
@@ -121,7 +121,7 @@ class Association(Receiver):
         self._machine = Machine()
         self._transport: asyncio.Transport | None = None
         self.host = host
-        self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.peer = address(host, port)
         self._telling = Telling(f"{owner.run}.{self.number}", host, self.peer, owner.names)
         self._began = time.monotonic()
         self._deadline: float | None = None
@@ -141,6 +141,10 @@ class Association(Receiver):
         self._ending: Ending | None = None
         # Whether main counts it among the associations.
         self._has_place = False
+        # Whom to tell that the log has the line of its end.
+        self._told: Callable[[bool], None] | None = None
+        # Whether its end was handed to the log.
+        self._is_told = False
         self.outbox.trace = log.isEnabledFor(TRACE)
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
@@ -205,11 +209,13 @@ class Association(Receiver):
         before = self.state
         self._is_cut |= self.mid_message
         self._machine.handle(Event.EVT17)
-        self.abandon()
+        self.stop()
         if before in (State.STA6, State.STA8) and self._ending is None:
             why = shown(str(self._why_lost)) if self._why_lost else ""
             self._ending = self._closed_by_peer(why)
+        # While the slot that counts what it did is its own.
         self._tell_end()
+        self.abandon()
         self._owner.gone(self)
 
     def _closed_by_peer(self, why: str = "") -> Ending:
@@ -469,8 +475,7 @@ class Association(Receiver):
 
     def _reject(self, result: int, source: int, reason: int, why: str) -> None:
         self._ending = Ending("rejected", f"{result},{source},{reason}", why)
-        self.outbox.send_pdu(encode_associate_rj(AssociateRJ(result, source, reason)))
-        self._await_close()
+        self._end_with(encode_associate_rj(AssociateRJ(result, source, reason)))
 
     # Ending --------------------------------------------------------------------------------------
 
@@ -490,8 +495,7 @@ class Association(Receiver):
     def _release(self) -> None:
         self._machine.handle(Event.EVT14)
         self._ending = Ending("released")
-        self.outbox.send_pdu(encode_release_rp())
-        self._await_close()
+        self._end_with(encode_release_rp())
 
     def _aborted(self, pdu: bytes) -> None:
         try:
@@ -522,15 +526,17 @@ class Association(Receiver):
     def _send_abort(self, source: int, reason: int, why: str) -> None:
         self._ending = Ending("aborted", f"{source},{reason}", why)
         self.stop()
-        self.outbox.send_pdu(encode_abort(Abort(source, reason)))
-        self._await_close()
+        self._end_with(encode_abort(Abort(source, reason)))
 
-    def _await_close(self) -> None:
-        """Sta13: our last PDU is out; the peer is to hang up, and what it still sends is dropped.
+    def _end_with(self, pdu: bytes) -> None:
+        """Send our last PDU (Sta13); the peer is to hang up, and what it still sends is dropped.
 
         Closing at once could make the kernel answer unread input with RST, which may overtake the
         PDU just sent.
         """
+        # What the peer knows of the end must not be lost with this worker.
+        self._note_end()
+        self.outbox.send_pdu(pdu)
         self.stop()
         self._deciding = None
         self._deadline = time.monotonic() + _HANG_UP_S
@@ -553,12 +559,20 @@ class Association(Receiver):
             # That waits for what is not sent yet; a peer that does not read ends here, too.
             self._deadline = time.monotonic() + _HANG_UP_S
 
+    def _note_end(self) -> None:
+        """Note how it ended where main finds that, should this worker die; the first time."""
+        if self._told is None and self.rules is not None and self._ending is not None:
+            self._told = self.outbox.end(self._ending.number)
+
     def _tell_end(self) -> None:
+        """Have the log tell of the end; once."""
+        if self._is_told:
+            return
+        self._is_told = True
         seconds = time.monotonic() - self._began
         rules = None if self.rules is None else self._rules_name
-        if self._telling.ended(self._ending, rules, self._terms, self.outbox.done, seconds):
-            # Should this worker die before its peer hangs up, main need not tell it again.
-            self.outbox.told()
+        self._note_end()
+        self._telling.ended(self._ending, rules, self._terms, self.outbox.done, seconds, self._told)
 
     # Timers --------------------------------------------------------------------------------------
 

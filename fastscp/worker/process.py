@@ -200,6 +200,10 @@ class Worker:
         except TimeoutError:
             self._give_up()
         loop.remove_reader(self._channel.fileno())
+        # What peers that do not hang up leave is in the log: main need not tell of it.
+        logs.flush()
+        for association in list(self._associations.values()):
+            self.gone(association)
         self._channel.close()
 
     async def _finish_in_hand(self) -> None:

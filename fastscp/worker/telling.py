@@ -6,15 +6,15 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Unpack
 
-from fastscp.association.account import Account, Who
+from fastscp.association.account import ENDS_SHOWN, Account, Who
 from fastscp.association.negotiation import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
 )
-from fastscp.log import TRACE, Fields, caused, fields, shown
+from fastscp.log import TRACE, Fields, caused, fields, once_told, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastscp.association.account import Ending, Terms
     from fastscp.association.negotiation import Policy, Refusals, RefusedContext
@@ -25,7 +25,7 @@ __all__ = ["Telling"]
 log = logging.getLogger("fastscp.association")
 
 # So many lines of a kind the log shows from one address in an interval, where the few of the rest
-# are too few: refused instances, and associations that end without an instance.
+# are too few: refused instances.
 _SHOWN: Final = 20
 _FEW: Final = 5
 # How whoever only asks whether we are there may leave.
@@ -49,7 +49,6 @@ class Telling:
         self.name = self._who.name
         self._host = host
         self._names = names
-        self._is_over = False
         # C-ECHOs answered.
         self.echoes = 0
 
@@ -147,34 +146,35 @@ class Telling:
         terms: Terms,
         done: Tally,
         seconds: float,
-    ) -> bool:
-        """The line of its end, the first time; returns whether that was it.
+        told: Callable[[bool], None] | None = None,
+    ) -> None:
+        """The line of its end.
 
         ending: None where it was a bare connection: a probe, which is not worth a line. rules: the
-        name of the association's; None: it never was one.
+        name of the association's; None: it never was one. told: called, as `once_told` says, once
+        the log has it.
         """
-        if self._is_over:
-            return False
-        self._is_over = True
         if ending is None:
             log.log(TRACE, "%s: closed before a request", self.name, extra=self.about())
-            return True
+            return
         kind = ending.kind
         if rules is None:
             level = logging.WARNING if kind == "rejected" else logging.INFO
             extra = {**fields(self._who.fields(), ending.fields()), **caused(kind, self._host)}
             log.log(level, "%s: %s", self.name, ending.text, extra=extra)
-            return True
+            return
         account = Account(self._who, rules, terms, done, seconds)
         is_check = self.echoes and not done.begun and kind in _OF_A_CHECK
         extra = dict(fields(account.fields(), ending.fields()))
         if not done.stored:
             if kind == "released":
                 kind = "released without an instance"
-            extra.update(caused(kind, self._host, _SHOWN, (done.stored, done.refused)))
+            extra.update(caused(kind, self._host, ENDS_SHOWN, (done.stored, done.refused)))
         level = logging.WARNING if account.is_costly else logging.INFO
-        log.log(
-            logging.DEBUG if is_check else level,
-            "%s: %s; %s", self.name, ending.text, account.text(), extra=extra,
-        )  # fmt: skip
-        return True
+        level = logging.DEBUG if is_check else level
+        if told is not None:
+            if not log.isEnabledFor(level):
+                # Nobody wants to be told.
+                told(True)
+            extra.update(once_told(told))
+        log.log(level, "%s: %s; %s", self.name, ending.text, account.text(), extra=extra)

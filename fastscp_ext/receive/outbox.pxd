@@ -30,7 +30,8 @@ cdef class Outbox:
     cdef readonly int owed
     cdef Tally* tally            # what the association has done: in `shared`, or `own`
     cdef Tally own
-    cdef Tallies shared          # keeps the slot; None: it has none
+    cdef Tallies shared          # has the slot; None: it has none
+    cdef Py_ssize_t slot
 
     cdef int count_in(self, Tallies shared, Py_ssize_t slot) except -1
     cdef int keep_message_ids(self) except -1

@@ -1,5 +1,6 @@
 """The responses owed to one peer, and what is sent to it."""
 
+from collections.abc import Callable
 from typing import Self, final
 
 from fastscp_ext.receive.pace import Pace
@@ -36,8 +37,13 @@ class Outbox:
     def done(self) -> Tally:
         """What the association has done by now; from the slot that `establish` named, if any."""
 
-    def told(self) -> None:
-        """Note that the end of the association is in the log: main need not tell it."""
+    def end(self, how: int) -> Callable[[bool], None] | None:
+        """Note how the association ended, for main to tell of should this worker die first.
+
+        how: greater than 0, as `Ending` numbers it. Returns what is to be called once the log has
+        its line, from any thread, with whether the line is its own (see `Tallies.tell`); main
+        keeps the slot until then. None: it has no slot. Call it before `abandon`.
+        """
 
     def send_pdu(self, pdu: bytes) -> None:
         """Send an encoded PDU, behind the responses already on their way."""

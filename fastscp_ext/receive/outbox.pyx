@@ -3,6 +3,8 @@
 Sources: PS3.7 9.1.1 and 9.3.1 (C-STORE), PS3.8 9.3.5 (P-DATA-TF).
 """
 
+from functools import partial
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -90,6 +92,7 @@ cdef class Outbox:
         tally[0] = self.own
         self.tally = tally
         self.shared = shared
+        self.slot = slot
         return 0
 
     @property
@@ -97,9 +100,10 @@ cdef class Outbox:
         """What the association has done. See outbox.pyi."""
         return tally_read(self.tally)
 
-    def told(self):
-        """The end of the association is in the log. See outbox.pyi."""
-        word_set(&self.tally.told, 1)
+    def end(self, uint64_t how):
+        """The association has ended. See outbox.pyi."""
+        word_set(&self.tally.ended, how)
+        return None if self.shared is None else partial(self.shared.tell, self.slot)
 
     @property
     def stored(self):

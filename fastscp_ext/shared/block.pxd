@@ -123,6 +123,10 @@ ctypedef struct Unflushed:
     uint64_t padding[4]
     uint64_t paths[DOUBTS][UNFLUSHED_SLOTS]
 
+cdef enum:
+    TALLY_TOLD = 1           # in a line of its own, or among those that were lost
+    TALLY_COUNTED = 2        # only in a line that counts many
+
 # What one association has done: it outlives its worker, which alone writes it.
 ctypedef struct Tally:
     uint64_t begun           # C-STORE-RQs; each is counted in one of the next three, at its end
@@ -139,8 +143,8 @@ ctypedef struct Tally:
     uint64_t versions
     uint64_t replaced
     uint64_t kept            # not stored: the other one stays
-    uint64_t told            # its end is in the log
-    uint64_t padding
+    uint64_t told            # its end is in the log: TALLY_TOLD, TALLY_COUNTED
+    uint64_t ended           # how it ended, in a number of its worker's; 0: it goes on
 
 ctypedef struct BlockLayout:
     Header header

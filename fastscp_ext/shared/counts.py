@@ -28,7 +28,8 @@ class Tally(NamedTuple):
     from the connection. The next ones are how many of those stored were truncated, in another
     transfer syntax than negotiated, with a Part 10 header inside, with a UID not made of digits and
     dots, there already, kept beside another one, in the place of another one; kept: not stored, for
-    the other one stays. told: the end of the association is in the log.
+    the other one stays. told: the end of the association is in the log: 1 in a line of its own, 2
+    among those that a line counts. ended: how it ended, as a number of `Ending`'s; 0: it goes on.
     """
 
     begun: int = 0
@@ -45,7 +46,18 @@ class Tally(NamedTuple):
     versions: int = 0
     replaced: int = 0
     kept: int = 0
-    told: bool = False
+    told: int = 0
+    ended: int = 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a line of its own tells of its end."""
+        return self.told == 1
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether its end is on its way into the log."""
+        return bool(self.ended) and not self.told
 
     @property
     def unanswered(self) -> int:

@@ -25,3 +25,10 @@ class Tallies:
 
     def read(self, slot: int) -> Tally:
         """What is counted by now. Raises IndexError."""
+
+    def tell(self, slot: int, in_full: bool) -> None:
+        """Note that the end of its association is in the log. From any thread. Raises IndexError.
+
+        in_full: in a line of its own, or among the lines that the log counts as lost; else only
+        in a line that counts many of its kind.
+        """

@@ -3,8 +3,8 @@
 cimport cython
 from libc.string cimport memset
 
-from fastscp_ext.shared.atomic cimport word_get
-from fastscp_ext.shared.block cimport BLOCK_TALLIES, Block, Tally
+from fastscp_ext.shared.atomic cimport word_get, word_set
+from fastscp_ext.shared.block cimport BLOCK_TALLIES, TALLY_COUNTED, TALLY_TOLD, Block, Tally
 
 from fastscp_ext.shared.counts import Tally as Read
 
@@ -18,7 +18,8 @@ cdef object tally_read(const Tally* tally):
         word_get(&tally.unfinished), word_get(&tally.bytes), word_get(&tally.received),
         word_get(&tally.truncated), word_get(&tally.mislabelled), word_get(&tally.headers),
         word_get(&tally.odd_uids), word_get(&tally.identical), word_get(&tally.versions),
-        word_get(&tally.replaced), word_get(&tally.kept), word_get(&tally.told) != 0,
+        word_get(&tally.replaced), word_get(&tally.kept), word_get(&tally.told),
+        word_get(&tally.ended),
     )
 
 
@@ -41,6 +42,10 @@ cdef class Tallies:
     def read(self, Py_ssize_t slot):
         """See tallies.pyi."""
         return tally_read(self.of(slot))
+
+    def tell(self, Py_ssize_t slot, bint in_full):
+        """See tallies.pyi."""
+        word_set(&self.of(slot).told, TALLY_TOLD if in_full else TALLY_COUNTED)
 
     cdef Tally* of(self, Py_ssize_t slot) except NULL:
         if not 0 <= slot < BLOCK_TALLIES:

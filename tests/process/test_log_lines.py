@@ -18,6 +18,7 @@ from tests.kit import (
     CT,
     ELE,
     ILE,
+    RELEASE_RQ,
     SOP,
     Peer,
     Service,
@@ -248,6 +249,29 @@ def test_each_association_has_its_line_though_its_worker_dies(tmp_path: Path, fo
             assert (told["stored"], told["truncated"], told["level"]) == (1, 1, "warning")
             assert told["unfinished"] + told["unanswered"] == 1
             assert (told["called_ae"], told["peer"]) == ("FASTSCP", name)
+
+
+def test_an_end_is_told_once_though_the_worker_dies_right_after_it(tmp_path: Path) -> None:
+    """Whether the worker's line is written or still on its way: nobody else ended otherwise."""
+    with Service(tmp_path, workers=1) as service, contextlib.ExitStack() as closed:
+        peers = [closed.enter_context(service.peer(calling=f"CT{n}")) for n in range(30)]
+        (pid,) = service.worker_pids()
+        for peer in peers:
+            peer.send(RELEASE_RQ)
+        for peer in peers:
+            peer.read_until_close()
+        os.kill(pid, signal.SIGKILL)
+        service.in_log("worker 0 is up again")
+        service.stop()
+        lines = service.log().splitlines()
+    ends = [line for line in lines if re.search(r" CT\d+@\S+: (released|lost)", line)]
+    assert not any("lost with its worker" in line for line in ends)
+    names = [line.split(" CT")[1].split("@")[0] for line in ends]
+    assert len(set(names)) == len(names)
+    hidden = [re.search(r"released without an instance: and (\d+) more", line) for line in lines]
+    # Of those that no line names main counts as many as its own twenty leave over.
+    assert len(names) + sum(int(found[1]) for found in hidden if found) == 30
+    assert any("0 associations lost" in line for line in lines)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
 from tests.kit import abort, message, split_pdus, store
@@ -239,6 +240,45 @@ def test_what_was_read_is_stored_though_nobody_is_left_to_be_answered(
     assert [fact.get("responded", True) for fact in site.journal()].count(False) == (
         300 - len(answered)
     )
+
+
+@pytest.mark.parametrize("how", ["closed", "cut", "A-ABORT", "A-RELEASE-RQ"])
+def test_the_end_is_noted_where_it_outlives_the_worker(
+    site: Site, met: Met, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How it ended at once, before it is gone; that this is told once the log has the line."""
+    caplog.set_level(logging.INFO, "fastscp.association")
+    site.establish(met.one, tally=2)  # type: ignore[arg-type]
+    met.read(store(1) + store(2, sop="1.2.7")[: -3 if how == "cut" else None])
+    if how == "A-ABORT":
+        met.read(abort(0, 0))
+    elif how == "A-RELEASE-RQ":
+        met.read(b"\5\0\0\0\0\4\0\0\0\0")
+    met.one.connection_lost(None)
+    done = site.shared.tallies.read(2)
+    kind = {
+        "closed": "connection closed", "cut": "connection lost inside a message",
+        "A-ABORT": "aborted by the peer", "A-RELEASE-RQ": "released",
+    }[how]  # fmt: skip
+    assert Ending.numbered(done.ended).kind == kind
+    assert (done.stored, done.unfinished) == ((1, 1) if how == "cut" else (2, 0))
+    assert done.is_untold
+    (line,) = caplog.records
+    assert f": {kind}" in line.getMessage()
+    vars(line)["once_told"](True)
+    assert site.shared.tallies.read(2).is_told
+
+
+def test_how_it_ended_is_noted_before_the_peer_knows(site: Site, met: Met) -> None:
+    site.establish(met.one, tally=2)  # type: ignore[arg-type]
+    seen: list[tuple[int, int]] = []
+    trace = lambda _sent, pdu_type, _length: seen.append(  # noqa: E731
+        (pdu_type, site.shared.tallies.read(2).ended)
+    )
+    met.one.outbox.trace = True
+    met.one.pdu_traced = trace  # type: ignore[method-assign]
+    met.read(b"\5\0\0\0\0\4\0\0\0\0")
+    assert seen[-1] == (6, Ending("released").number)
 
 
 @pytest.mark.parametrize("how", ["A-ABORT", "stop", "bug"])

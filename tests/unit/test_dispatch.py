@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp.association.account import Terms
+from fastscp.association.account import Ending, Terms
 from fastscp.main import dispatch as module
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.dispatch import Dispatch
@@ -253,16 +253,16 @@ def test_a_dead_worker_loses_what_it_has_not_taken(played: Played) -> None:
     assert one.closed is False
 
 
-def _tell(shared: Shared, slot: int) -> None:
-    """Note that the end of the association in a slot is in the log, as its worker does."""
-    at = regions(shared.fd)["tallies"][0] + (slot * 16 + 14) * 8
-    os.pwrite(shared.fd, struct.pack("=Q", 1), at)
+def _end(shared: Shared, slot: int, ending: Ending) -> None:
+    """Note how the association in a slot ended, as its worker does."""
+    at = regions(shared.fd)["tallies"][0] + (slot * 16 + 15) * 8
+    os.pwrite(shared.fd, struct.pack("=Q", ending.number), at)
 
 
 def test_main_tells_of_associations_whose_worker_died(
     played: Played, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once: not of those that their worker has told of, nor of those that are over or were none."""
+    """Once: not of those that their worker has told of, nor of those that were none."""
     played.admission._tallies = played.shared.tallies
     worker, end = played.worker(0)
     for n in range(5):
@@ -272,15 +272,67 @@ def test_main_tells_of_associations_whose_worker_died(
         if offer.number < 5:
             played.dispatch.heard(worker, Ask(offer.number, "CT", "ROUTER", Terms(1, 2)))
     played.dispatch.heard(worker, Over(2))
-    _tell(played.shared, 2)
+    _end(played.shared, 2, Ending("released"))
+    played.shared.tallies.tell(2, True)
     caplog.clear()
-    assert played.dispatch.left(worker) == 3
+    assert played.dispatch.left(worker) == 2
     told = [one.getMessage().partition("; ")[0] for one in caplog.records]
     assert told == [
         f"run.{n} CT@10.0.0.{n - 1}:104: lost with its worker: worker 0 ended" for n in (1, 4)
     ]
     assert "called 'ROUTER', rules default, 1 of 2 presentation contexts" in caplog.text
     assert {one.levelno for one in caplog.records} == {logging.WARNING}
+
+
+def test_main_tells_of_ends_that_their_worker_could_not_write(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    """How they ended its worker has noted: none of them is lost."""
+    caplog.set_level(logging.INFO)
+    played.admission._tallies = played.shared.tallies
+    worker, end = played.worker(0)
+    for _ in range(4):
+        played.connect("2001:db8::1")
+    for offer in offers(end):
+        played.dispatch.heard(worker, Taken(offer.number))
+        played.dispatch.heard(worker, Ask(offer.number, "CT", "ROUTER", Terms(1, 2)))
+    # Its connection is still there, its place is another's, it is gone, and only counted.
+    for slot in range(4):
+        _end(played.shared, slot, Ending("released"))
+    _end(played.shared, 1, Ending("aborted", "2,6"))
+    played.dispatch.heard(worker, Over(2))
+    played.dispatch.heard(worker, Gone(3))
+    played.shared.tallies.tell(3, False)
+    caplog.clear()
+    assert played.dispatch.left(worker) == 0
+    why = "told by main, for worker 0 ended before it could"
+    told = sorted(one.getMessage().partition("; ")[0] for one in caplog.records)
+    assert told == [
+        f"run.{n} CT@[2001:db8::1]:104: {how}: {why}"
+        for n, how in enumerate(["released", "aborted (2,6)", "released", "released"], 1)
+    ]
+    # They brought nothing, and are as many as a peer likes.
+    assert all(vars(one)["caused"].host == "2001:db8::1" for one in caplog.records)
+    assert {one.levelno for one in caplog.records} == {logging.INFO}
+
+
+def test_of_one_without_a_slot_nothing_is_made_up(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, end = played.worker(0)
+    for _ in range(2):
+        played.connect("10.0.0.1")
+    for offer in offers(end):
+        played.dispatch.heard(worker, Taken(offer.number))
+        played.dispatch.heard(worker, Ask(offer.number, "CT", "ROUTER", Terms(1, 2)))
+    played.dispatch.heard(worker, Over(2))
+    caplog.clear()
+    assert played.dispatch.left(worker) == 1
+    (line,) = caplog.records
+    assert line.getMessage() == (
+        "run.1 CT@10.0.0.1:104: lost with its worker: worker 0 ended; what it did is not known"
+    )
+    assert "stored" not in vars(line)["fields"]
 
 
 def test_rejections_are_counted(played: Played) -> None:

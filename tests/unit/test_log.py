@@ -10,12 +10,13 @@ import os
 import re
 import select
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fastscp import log
-from fastscp.log import TRACE, caused, in_json, printable, shown
+from fastscp.log import TRACE, caused, in_json, once_told, printable, shown
 from fastscp.log.handlers import Queued
 from fastscp.log.repeats import Repeats
 from fastscp.log.writer import Writer
@@ -398,6 +399,38 @@ def test_a_torn_line_gets_an_end() -> None:
         assert max(map(len, queue.sink.calls)) <= select.PIPE_BUF
     finally:
         queue.writer.close()
+
+
+def test_who_waits_for_a_line_hears_once_it_is_written_or_lost(queue: Queue) -> None:
+    told: list[int] = []
+    queue.stop_reading()
+    for n in range(3):
+        queue.writer.put(logging.INFO, 0.0, lambda: b"x" * 400 + b"\n", partial(told.append, n))
+    # There is room for two.
+    assert told == [2]
+    queue.go_on()
+    assert told == [2, 0, 1]
+    queue.sink.error = errno.EPIPE
+    queue.writer.put(logging.INFO, 0.0, lambda: b"x\n", partial(told.append, 3))
+    assert queue.writer.flush(20)
+    assert told == [2, 0, 1, 3]
+    queue.sink.error = 0
+
+
+def test_who_waits_for_a_line_hears_that_it_is_only_counted() -> None:
+    told: list[bool] = []
+    handler = Queued(lambda data: len(data), logging.Formatter(), Repeats())
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    try:
+        for n in range(2):
+            one = logging.LogRecord("x", logging.INFO, "", 0, "m", (), None)
+            vars(one).update({**caused("released", "10.0.0.7", 1), **once_told(told.append)})
+            handler.handle(one)
+            handler.writer.flush(20)
+            assert told == [True, False][: n + 1]
+    finally:
+        handler.close()
 
 
 def test_what_is_held_back_comes_after_the_announcement(queue: Queue) -> None:

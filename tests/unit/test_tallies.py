@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from fastscp.association.account import Terms
 from fastscp.main.admission import Admission, Limits, Lost
 from fastscp_ext import PDUContextsError, Shared, Tally, decode_associate_rq
+from tests.block import regions
 from tests.kit import ILE, associate_rq, data_set, store
 from tests.unit.test_receiver import Site
 
@@ -60,19 +63,26 @@ def test_what_is_in_hand_is_seen_while_it_is(site: Site) -> None:
     one.stop()
     assert site.shared.tallies.read(0).unfinished == 1
     assert site.shared.tallies.read(0).unanswered == 0
-    one.outbox.told()
-    assert site.shared.tallies.read(0).told is True
 
 
-def test_a_slot_is_another_ones_once_the_association_is_over(site: Site) -> None:
+@pytest.mark.parametrize("in_full", [True, False])
+def test_how_it_ended_and_whether_that_is_told_are_two_things(site: Site, in_full: bool) -> None:
     one = site.associate(tally=3)
     site.feed(one, store(1))
+    told = one.outbox.end(7)
+    assert told is not None
+    done = site.shared.tallies.read(3)
+    assert (done.ended, done.told, done.is_untold, done.is_told) == (7, 0, True, False)
+    # The log has its line later, and the slot is kept until then.
     one.abandon()
+    told(in_full)
+    done = site.shared.tallies.read(3)
+    assert (done.ended, done.is_untold, done.is_told) == (7, False, in_full)
     site.shared.tallies.clear(3)
-    one.outbox.told()
     assert counted(site, 3) == {}
     # What it did it still knows.
-    assert (one.outbox.stored, one.outbox.done.told) == (1, True)
+    assert (one.outbox.stored, one.outbox.done.ended) == (1, 7)
+    assert site.associate().outbox.end(7) is None
 
 
 def test_an_association_without_a_slot_counts_for_itself(site: Site) -> None:
@@ -89,6 +99,8 @@ def test_a_slot_that_is_not_there(site: Site) -> None:
             tallies.read(slot)
         with pytest.raises(IndexError):
             tallies.clear(slot)
+        with pytest.raises(IndexError):
+            tallies.tell(slot, True)
     with pytest.raises(IndexError):
         site.associate(tally=tallies.slots)
 
@@ -107,9 +119,11 @@ def test_slots_are_given_out_again_and_cleared() -> None:
     assert given == [0, 1, 2]
     assert books.lost(0)[2] == Lost(2, "10.0.0.1", 104, 7.5, "CT", "ROUTER", Terms(1, 2), 2)
     assert books.lost(1) == []
-    # One that has ended is told by its worker, and keeps its slot until it is gone.
+    # One that has ended keeps its slot until it is gone.
     books.over(1)
-    assert [one.number for one in books.lost(0)] == [0, 2]
+    assert [(one.number, one.is_over) for one in books.lost(0)] == [
+        (0, False), (1, True), (2, False),
+    ]  # fmt: skip
     books.opened(3, "10.0.0.1", 0)
     assert books.ask(3, "CT", "X").tally == 3  # type: ignore[union-attr]
     books.closed(1)
@@ -119,12 +133,50 @@ def test_slots_are_given_out_again_and_cleared() -> None:
     assert books.begun == 5
 
 
+def _end(shared: Shared, slot: int, how: int) -> None:
+    """Note how the association in a slot ended, as its worker does."""
+    os.pwrite(
+        shared.fd, struct.pack("=Q", how), regions(shared.fd)["tallies"][0] + slot * 128 + 120
+    )
+
+
+def test_a_slot_is_kept_until_the_end_is_in_the_log() -> None:
+    shared = Shared()
+    books = Admission(Limits(0), tallies=shared.tallies)
+    for number in range(3):
+        books.opened(number, "10.0.0.1", number // 2)
+        assert books.ask(number, "CT", "ROUTER").tally == number  # type: ignore[union-attr]
+        _end(shared, number, 1)
+    for number in (0, 1):
+        books.over(number)
+        books.closed(number)
+    assert books.admitted == 1
+    # Its worker may die now: then it is main that tells.
+    assert [(one.number, one.tally, one.is_over) for one in books.lost(0)] == [
+        (0, 0, True), (1, 1, True),
+    ]  # fmt: skip
+    books.opened(3, "10.0.0.1", 0)
+    assert books.ask(3, "CT", "X").tally == 3  # type: ignore[union-attr]
+    shared.tallies.tell(0, True)
+    books.closed(3)
+    assert [one.number for one in books.lost(0)] == [1]
+    assert sorted(books._free_tallies) == [0, 3]
+    books.died(0)
+    assert books.lost(0) == []
+    assert sorted(books._free_tallies) == [0, 1, 3]
+    assert [one.number for one in books.lost(1)] == [2]
+
+
 def test_whoever_comes_when_all_are_given_has_none() -> None:
     class Few:
         slots = 1
 
         def clear(self, slot: int) -> None:
             assert slot == 0
+
+        def read(self, slot: int) -> Tally:
+            assert slot == 0
+            return Tally(begun=1)
 
     books = Admission(Limits(0), tallies=Few())  # type: ignore[arg-type]
     for number in range(2):

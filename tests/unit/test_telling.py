@@ -32,14 +32,12 @@ def telling(caplog: pytest.LogCaptureFixture) -> Telling:
 
 def ended(
     telling: Telling, ending: Ending | None, done: Tally = DONE, rules: str | None = "default"
-) -> bool:
-    return telling.ended(ending, rules, TERMS, done, 2.0)
+) -> None:
+    telling.ended(ending, rules, TERMS, done, 2.0)
 
 
 def test_the_line_of_an_end(telling: Telling, caplog: pytest.LogCaptureFixture) -> None:
-    assert ended(telling, Ending("released"))
-    # Once.
-    assert not ended(telling, Ending("aborted", "0,0", "again"))
+    ended(telling, Ending("released"))
     (line,) = caplog.records
     assert line.getMessage() == (
         "5f.7 CT1@10.0.0.1:104: released; stored 2, refused 0, 3000000 bytes received in 2.000 s "
@@ -79,6 +77,38 @@ def test_levels_of_ends(
     (line,) = caplog.records
     assert line.levelno == level
     assert hasattr(line, "caused") == (not done.stored)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending("released"), Ending("aborted", "2,5"), Ending("aborted by the peer", "0,0"),
+        Ending("aborted by the peer", "255,255"), Ending("aborted by the peer"),
+        Ending("connection closed"), Ending("connection lost inside a message"),
+        Ending("cannot send"), Ending("the peer does not read what we send"),
+    ],
+)  # fmt: skip
+def test_an_ending_is_a_number_and_back(ending: Ending) -> None:
+    """All that an association can have; of another one it is told that it ended."""
+    assert 0 < ending.number < 1 << 64
+    assert Ending.numbered(ending.number) == ending
+    assert Ending.numbered(Ending("a new one", "1,2").number, "x") == Ending("ended", "1,2", "x")
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_who_waits_for_the_line_hears_of_it_though_nobody_wants_it(
+    telling: Telling, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    caplog.set_level(level, "fastscp.association")
+    told: list[bool] = []
+    telling.ended(Ending("released"), "default", TERMS, DONE, 2.0, told.append)
+    if level == logging.WARNING:
+        assert (told, caplog.records) == ([True], [])
+        return
+    # The handler says when the line is there.
+    (line,) = caplog.records
+    assert told == []
+    assert vars(line)["once_told"] == told.append
 
 
 def test_flags_are_counted(telling: Telling, caplog: pytest.LogCaptureFixture) -> None:
