@@ -82,12 +82,12 @@ class _Offered(NamedTuple):
 class _Target:
     """A worker as a target of offers.
 
-    is_told: the log was told that it waits for the disk. offered: those on their way to it, by
-    number. is_leaving: it drains, and takes none any more.
+    told_of: when the file call began of which the log was told, ms; 0: of none. offered: those on
+    their way to it, by number. is_leaving: it drains, and takes none any more.
     """
 
     worker: Worker
-    is_told: bool = False
+    told_of: int = 0
     is_leaving: bool = False
     last_bytes: int = 0
     rate: float = 0.0
@@ -379,16 +379,17 @@ class Dispatch:
         since = self._shared.liveness.disk_since(number)
         for_ms = now_ms - since if since else 0.0
         blocked = for_ms > _BLOCKED_MS and not self._wants_processor(target)
-        if blocked and for_ms > _TOLD_MS and not target.is_told:
-            target.is_told = True
+        if target.told_of and since != target.told_of:
+            # That it was seen to compute meanwhile is no end of the call.
+            target.told_of = 0
+            log.error("worker %d is through with the disk", number, extra=fields(worker=number))
+        if blocked and for_ms > _TOLD_MS and not target.told_of:
+            target.told_of = since
             log.error(
                 "worker %d waits for the disk for %.1f s: it gets no connections until it is "
                 "through; check the store's disk",
                 number, for_ms / 1000, extra=fields(worker=number),
             )  # fmt: skip
-        elif target.is_told and not blocked:
-            target.is_told = False
-            log.error("worker %d is through with the disk", number, extra=fields(worker=number))
         return blocked
 
     @staticmethod

@@ -199,6 +199,24 @@ def test_a_worker_that_waits_for_the_disk(
     assert through == "worker 0 is through with the disk"
 
 
+def test_one_file_call_is_told_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is seen: a call that computes and sleeps by turns is not through in between."""
+    one = Target(monkeypatch)
+    one.since_ms = 1_000_000 - 2000
+    for n in range(40):
+        one.runs = bool(n % 2)
+        assert one.is_blocked() is not one.runs
+    assert len(told(caplog)) == 1
+    # It is through, and the next call takes long, too.
+    one.since_ms, one.runs = 1_000_000 - 1500, False
+    assert one.is_blocked()
+    one.since_ms = 0
+    one.is_blocked()
+    assert ["is through with" in text for text in errors(caplog)] == [False, True, False, True]
+
+
 def test_a_worker_that_waits_for_a_processor_does_not_wait_for_the_disk(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
