@@ -228,7 +228,7 @@ class Dispatch:
             # More associations than slots: only their worker counted what they did.
             did, told = "what it did is not known", who.fields()
         extra = dict(fields(told, ending.fields(), worker=worker))
-        if done.ended and not done.stored:
+        if done.ended and not (done.stored or done.kept):
             kind = ending.kind
             if kind == "released":
                 kind = "released without an instance"

@@ -37,7 +37,8 @@ from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
 from fastscp.store.store import Store
 from fastscp.store.unflushed import tell as tell_unflushed
-from fastscp_ext import Shared, rename_noreplace
+from fastscp_ext import Counts, Shared, rename_noreplace
+from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     import signal
@@ -65,6 +66,9 @@ _WAITS_S: Final = 10.0
 # How long the end may wait for the disk, all calls together; the second where it has to flush.
 _LEAVE_S: Final = 10.0
 _FLUSH_S: Final = 60.0
+# Under which status and reason the rows have instances for which another one stays.
+_KEPT: Final = (codes.ELEMENTS_DISCARDED, "existing instance kept")
+_NONE: Final = Counts(0, 0, 0, 0)
 # How long a start may keep the log back, so that `listening on` is its first line.
 _SILENT_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
@@ -326,10 +330,12 @@ class Service:
     def _seen(self) -> Seen:
         """What was counted by now."""
         counts = self._shared.rows.totals()
+        # They count among the stored there, for their senders are told a success.
+        kept = self._shared.rows.by_status().get(_KEPT, _NONE)
         return Seen(
-            time.monotonic(), counts.instances, counts.bytes, counts.refused, counts.unfinished,
-            self._shared.rows.received(), self._admission.begun, self._dispatch.rejected,
-            self._admission.admitted,
+            time.monotonic(), counts.instances - kept.instances, counts.bytes - kept.bytes,
+            counts.refused, counts.unfinished, self._shared.rows.received(), self._admission.begun,
+            self._dispatch.rejected, self._admission.admitted, kept.instances,
         )  # fmt: skip
 
     async def _sum_up(self) -> None:

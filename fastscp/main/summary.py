@@ -21,7 +21,7 @@ class Seen:
     """The counters of the service: all grow, except the open associations.
 
     at: seconds of the monotonic clock. bytes: of data sets stored. received: bytes read from
-    connections.
+    connections. kept: instances not stored, for `--on-duplicate keep`.
     """
 
     at: float
@@ -33,6 +33,7 @@ class Seen:
     begun: int = 0
     rejected: int = 0
     open: int = 0
+    kept: int = 0
 
     @property
     def ended(self) -> int:
@@ -52,13 +53,16 @@ class Summary:
         stored, refused = seen.stored - before.stored, seen.refused - before.refused
         unfinished, rejected = seen.unfinished - before.unfinished, seen.rejected - before.rejected
         received = seen.received - before.received
-        if not (stored or refused or unfinished or rejected or received > _IDLE_BYTES):
+        kept = seen.kept - before.kept
+        what = (stored, refused, unfinished, rejected, kept)
+        if not (any(what) or received > _IDLE_BYTES):
             return None
         begun, ended = seen.begun - before.begun, seen.ended - before.ended
         size, rate = seen.bytes - before.bytes, received / seconds
+        not_stored = f", not stored (keep) {kept:,}" if kept else ""
         text = (
             f"in {seconds:.0f} s: stored {stored:,} instances ({in_bytes(size)}), refused "
-            f"{refused:,}, unfinished {unfinished:,}; received {in_bytes(received)}, "
+            f"{refused:,}, unfinished {unfinished:,}{not_stored}; received {in_bytes(received)}, "
             f"{in_bytes(rate)}/s; associations: {begun:,} begun, {ended:,} ended, {seen.open:,} "
             f"open, {rejected:,} rejected"
         )
@@ -66,5 +70,5 @@ class Summary:
             seconds=round(seconds, 3), stored=stored, bytes=size, refused=refused,
             unfinished=unfinished, received_bytes=received, rate=round(rate),
             associations_begun=begun, associations_ended=ended, associations_open=seen.open,
-            associations_rejected=rejected,
+            associations_rejected=rejected, kept=kept,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from fastscp.association.negotiation import (
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
 )
 from fastscp.log import TRACE, Fields, caused, fields, once_told, shown
+from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +26,9 @@ __all__ = ["Telling"]
 log = logging.getLogger("fastscp.association")
 
 # So many lines of a kind the log shows from one address in an interval, where the few of the rest
-# are too few: refused instances.
+# are too few: refused instances, and those that are not stored because another one stays.
 _SHOWN: Final = 20
+_KEPT: Final = "instance not stored (keep)"
 _FEW: Final = 5
 # How whoever only asks whether we are there may leave.
 _OF_A_CHECK: Final = frozenset({"released", "connection closed", "aborted by the peer"})
@@ -130,10 +132,11 @@ class Telling:
                 extra=self.about(sop_instance_uid=uid, status=code, bytes=size),
             )  # fmt: skip
             return
+        kind = "instance refused" if status != codes.ELEMENTS_DISCARDED else _KEPT
         log.warning(
             "%s: instance %s answered %s (%s)", self.name, uid, code, comment,
             extra=self.about(
-                "instance refused", _SHOWN, sop_instance_uid=uid, status=code, reason=comment
+                kind, _SHOWN, sop_instance_uid=uid, status=code, reason=comment
             ),
         )  # fmt: skip
 
@@ -166,7 +169,8 @@ class Telling:
         account = Account(self._who, rules, terms, done, seconds)
         is_check = self.echoes and not done.begun and kind in _OF_A_CHECK
         extra = dict(fields(account.fields(), ending.fields()))
-        if not done.stored:
+        # An instance that is not stored for another one has its line in the journal, too.
+        if not (done.stored or done.kept):
             if kind == "released":
                 kind = "released without an instance"
             extra.update(caused(kind, self._host, ENDS_SHOWN, (done.stored, done.refused)))

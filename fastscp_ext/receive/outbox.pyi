@@ -27,11 +27,11 @@ class Outbox:
 
     @property
     def stored(self) -> int:
-        """Instances answered with 0000 or B006."""
+        """Instances answered with 0000."""
 
     @property
     def refused(self) -> int:
-        """Instances answered with anything else."""
+        """Instances answered with anything else but B006."""
 
     @property
     def done(self) -> Tally:

@@ -52,6 +52,10 @@ cdef inline void _fill(StoreResponse* response, Instance* i) noexcept nogil:
 
 
 cdef void _count_stored(Tally* tally, const Instance* i) noexcept nogil:
+    if i.duplicate == DUPLICATE_KEPT:
+        # The other one stays, and nothing of this one.
+        word_count(&tally.kept, 1)
+        return
     word_count(&tally.stored, 1)
     word_count(&tally.bytes, i.data_bytes)
     # What follows is rare.
@@ -69,8 +73,6 @@ cdef void _count_stored(Tally* tally, const Instance* i) noexcept nogil:
         word_count(&tally.versions, 1)
     elif i.duplicate == DUPLICATE_REPLACED:
         word_count(&tally.replaced, 1)
-    elif i.duplicate == DUPLICATE_KEPT:
-        word_count(&tally.kept, 1)
 
 
 @cython.final
@@ -107,12 +109,12 @@ cdef class Outbox:
 
     @property
     def stored(self):
-        """Instances answered with 0000 or B006."""
+        """Instances answered with 0000."""
         return self.tally.stored
 
     @property
     def refused(self):
-        """Instances answered with anything else."""
+        """Instances answered with anything else but B006."""
         return self.tally.refused
 
     # -- Message IDs in use

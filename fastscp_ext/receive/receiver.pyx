@@ -31,7 +31,7 @@ from fastscp_ext.receive.pool cimport pool_give_back, pool_take
 from fastscp_ext.receive.rest cimport Rest, rest_append, rest_drop, rest_keep, rest_left
 from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_count, word_get
-from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE
+from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE, Tally
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST, STORE_SLOW
 from fastscp_ext.status cimport (
@@ -149,8 +149,10 @@ cdef class Receiver:
         self.reception.let_others_go()
 
     cdef int _before_next(self) except -1:
+        cdef const Tally* tally = self.outbox.tally
+        # Those that are dropped for another one tell as much of the peer as those stored.
         return self.pace.before_next(
-            self._header_due(), self.outbox.tally.stored, self.outbox.tally.refused
+            self._header_due(), tally.stored + tally.kept, tally.refused
         )
 
     cdef bint _midway(self) noexcept:

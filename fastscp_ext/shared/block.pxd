@@ -129,13 +129,13 @@ cdef enum:
 
 # What one association has done: it outlives its worker, which alone writes it.
 ctypedef struct Tally:
-    uint64_t begun           # C-STORE-RQs; each is counted in one of the next three, at its end
+    uint64_t begun           # C-STORE-RQs; counted in one of the next three or `kept`
     uint64_t stored
     uint64_t refused
     uint64_t unfinished      # broken off before the last byte
     uint64_t bytes           # of the data sets stored
     uint64_t received        # bytes read from its connection
-    uint64_t truncated       # of those stored, as the next seven
+    uint64_t truncated       # of those stored, as the next six
     uint64_t mislabelled
     uint64_t headers         # had a Part 10 header inside the data set
     uint64_t odd_uids

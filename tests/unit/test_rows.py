@@ -445,7 +445,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 6"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 7"),
         (struct.pack("=I", 7), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),

@@ -13,7 +13,7 @@ from fastscp.main.admission import Admission, Limits, Lost
 from fastscp_ext import PDUContextsError, Shared, Tally, decode_associate_rq
 from tests.block import regions
 from tests.kit import ILE, associate_rq, data_set, store
-from tests.unit.test_receiver import Site
+from tests.unit.test_receiver import Site, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,18 @@ def test_what_was_stored_and_how(tmp_path: Path, durable: bool) -> None:
         }  # fmt: skip
         assert one.outbox.done == site.shared.tallies.read(5)
         assert counted(site, 4) == counted(site, 6) == {}
+
+
+def test_what_another_one_stays_for_is_counted_as_that_alone(site: Site) -> None:
+    one = site.associate(rules=rules(on_duplicate="keep"), tally=5)
+    site.feed(one, store(1))
+    size = len(data_set())
+    site.feed(one, store(2, data_set(seed=1)) + store(3, data_set(seed=2)))
+    site.settle(one)
+    assert one.statuses() == [0, 0xB006, 0xB006]
+    done = site.shared.tallies.read(5)
+    assert (done.begun, done.stored, done.refused, done.kept, done.bytes) == (3, 1, 0, 2, size)
+    assert done.unanswered == 0
 
 
 def test_what_is_in_hand_is_seen_while_it_is(site: Site) -> None:

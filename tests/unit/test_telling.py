@@ -181,6 +181,21 @@ def test_an_instance_is_told_of(telling: Telling, caplog: pytest.LogCaptureFixtu
     assert vars(stored)["fields"]["bytes"] == 7
 
 
+def test_an_instance_for_which_another_one_stays_is_not_refused(
+    telling: Telling, caplog: pytest.LogCaptureFixture
+) -> None:
+    telling.instance_answered("1.2", 0xB006, 7, "existing instance kept")
+    done = Tally(begun=31, stored=1, kept=30)
+    ended(telling, Ending("released"), done)
+    kept, end = caplog.records
+    assert vars(kept)["caused"].kind == "instance not stored (keep)"
+    assert "stored 1, refused 0, 0 bytes" in end.getMessage()
+    assert "; 30 not stored (keep); called" in end.getMessage()
+    # What the journal has lines of always has its own line.
+    ended(telling, Ending("released"), Tally(begun=30, kept=30))
+    assert not hasattr(caplog.records[-1], "caused")
+
+
 def test_only_verification_begins_in_silence(
     telling: Telling, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,9 +235,16 @@ def test_a_minute_is_summed_up_and_an_idle_one_is_not() -> None:
     assert summary.say(busy) is None
 
 
-@pytest.mark.parametrize("what", ["stored", "refused", "unfinished", "rejected"])
+@pytest.mark.parametrize("what", ["stored", "refused", "unfinished", "rejected", "kept"])
 def test_one_of_anything_is_worth_a_line(what: str) -> None:
     assert Summary(Seen(0.0)).say(Seen(60.0, **{what: 1})) is not None
+
+
+def test_what_is_not_stored_is_not_among_the_stored() -> None:
+    said = Summary(Seen(0.0)).say(Seen(60.0, stored=1, kept=30))
+    assert said is not None
+    assert "stored 1 instances (0 bytes), refused 0, unfinished 0, not stored (keep) 30;" in said[0]
+    assert (said[1]["stored"], said[1]["kept"]) == (1, 30)
 
 
 def test_a_large_object_under_way_is_worth_a_line() -> None:
