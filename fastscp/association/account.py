@@ -188,7 +188,7 @@ class Account:
         ]
         parts = [", ".join(counts), *([", ".join(flags)] if flags else [])]
         called = printable(self.who.called_ae or "")
-        parts.append(f"called '{called}', rules {self.rules}, {self.terms.text()}")
+        parts.append(f"called '{called}', {self.terms.text()}")
         return "; ".join(parts)
 
     def fields(self) -> Fields:

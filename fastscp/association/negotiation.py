@@ -209,7 +209,9 @@ def _reject(rq: AssociateRQ, information: UserInformation, policy: Policy) -> Re
         return Rejected(1, 1, 2, f"application context is {shown}")
     called = title_text(ae_title(rq.called_ae))
     if policy.check_called_ae and called != policy.ae_title:
-        return Rejected(1, 1, 7, f"called AE title {_shown(called)} is not ours")
+        return Rejected(
+            1, 1, 7, f"called AE title {_shown(called)} is not ours (--ae-title, --check-called-ae)"
+        )
     if not rq.presentation_contexts:
         return Rejected(1, 2, 1, "no presentation context is proposed")
     ids = [context.id for context in rq.presentation_contexts]

@@ -222,7 +222,7 @@ class Service:
         self._tell_ready([acceptor.address for acceptor in acceptors])
         self._say_start(store, swept)
         self._dispatch.start()
-        self._background(self._for_ever(lambda: self._watch_store(store)))
+        self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
         self._background(self._for_ever(self._sum_up))
 
     async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
@@ -351,15 +351,20 @@ class Service:
             text, told = said
             log.info("%s", text, extra=fields(told))
 
-    async def _for_ever(self, watch: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Let a watch go on whatever befalls it, until the service is over."""
+    async def _for_ever(
+        self, watch: Callable[[], Coroutine[object, object, None]], *, looks: bool = False
+    ) -> None:
+        """Let a watch go on whatever befalls it, until the service is over.
+
+        looks: it is the one that looks at the store.
+        """
         back_off = BackOff()
         while not self._done.done():
             try:
                 await watch()
             except Exception:
                 delay = back_off.failed()
-                self._has_failed = True
+                self._has_failed |= looks
                 log.exception("a watch failed, which is a bug; it goes on in %g s", delay)
                 await asyncio.sleep(delay)
 

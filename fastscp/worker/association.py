@@ -213,6 +213,8 @@ class Association(Receiver):
         if before in (State.STA6, State.STA8) and self._ending is None:
             why = shown(str(self._why_lost)) if self._why_lost else ""
             self._ending = self._closed_by_peer(why)
+        elif before is State.STA3 and self._ending is None:
+            self._ending = Ending("connection closed", why="before its request was answered")
         # While the slot that counts what it did is its own.
         self._tell_end()
         self.abandon()

@@ -441,7 +441,7 @@ class Jobs:
     def _tell_left(self, job: _Replacing, error: OSError) -> None:
         """Say what an end that failed has left; and let nobody take the path before it is gone."""
         tell_left((job.path,), self._doubts)
-        why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
+        kind = why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
         advice = _ADVICE.get(error.errno or 0, "check the store's file system")
         if is_in(error.filename):
             why, advice = f"{error.filename}: {why}", _advice_for(error.filename, error.errno or 0)
@@ -468,7 +468,8 @@ class Jobs:
             )
         log.error(
             what, self._shown(job.path), why, REPLACED, advice,
-            extra=caused(f"cannot settle a replacement: {why}", shown=1),
+            # Of many files one line, whatever their names are.
+            extra=caused(f"cannot settle a replacement: {kind}", shown=1),
         )  # fmt: skip
 
     # Compressing ---------------------------------------------------------------------------------

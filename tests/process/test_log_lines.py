@@ -242,7 +242,7 @@ def test_each_association_has_its_line_though_its_worker_dies(tmp_path: Path, fo
             if form == "text":
                 assert f": {ended}" in line
                 assert "; stored 1, refused 0, " in line
-                assert "; 1 truncated; called 'FASTSCP', rules default, 4 of 4 " in line
+                assert "; 1 truncated; called 'FASTSCP', 4 of 4 " in line
                 continue
             told = json.loads(line)
             assert (told["ended"], told["association"]) == (ended, ids[calling])

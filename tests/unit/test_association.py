@@ -269,6 +269,24 @@ def test_the_end_is_noted_where_it_outlives_the_worker(
     assert site.shared.tallies.read(2).is_told
 
 
+def test_who_hangs_up_before_the_answer_has_asked(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastscp.association")
+    config = SimpleNamespace(artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0)
+    owner: Any = SimpleNamespace(
+        config=config, ending=False, gone=lambda _one: None, run="r", names={}
+    )
+    one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        one.connection_made(Transport(ours=ours))  # type: ignore[arg-type]
+        one._machine.handle(Event.EVT6)
+        assert one.state is State.STA3
+        one.connection_lost(None)
+    assert "connection closed: before its request was answered" in caplog.text
+
+
 def test_how_it_ended_is_noted_before_the_peer_knows(site: Site, met: Met) -> None:
     site.establish(met.one, tally=2)  # type: ignore[arg-type]
     seen: list[tuple[int, int]] = []

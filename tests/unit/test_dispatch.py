@@ -280,7 +280,7 @@ def test_main_tells_of_associations_whose_worker_died(
     assert told == [
         f"run.{n} CT@10.0.0.{n - 1}:104: lost with its worker: worker 0 ended" for n in (1, 4)
     ]
-    assert "called 'ROUTER', rules default, 1 of 2 presentation contexts" in caplog.text
+    assert "called 'ROUTER', 1 of 2 presentation contexts" in caplog.text
     assert {one.levelno for one in caplog.records} == {logging.WARNING}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from fastscp.store import duplicates, restore
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.journal import append_fact
-from fastscp.store.names import JOURNAL
+from fastscp.store.names import JOURNAL, REPLACED
 from fastscp.store.waits import take_lock
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.turns import Lane, Turns
@@ -188,6 +189,22 @@ def test_a_lock_that_another_worker_has_keeps_no_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_descriptor_left")
+def test_replacements_that_fail_alike_are_counted_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the names of the files are."""
+    jobs: Any = SimpleNamespace(_shown=lambda path: path)
+    job: Any = SimpleNamespace(
+        path="a", settlement=SimpleNamespace(unsure=False, decided=True, beside=False)
+    )
+    for n in range(2):
+        error = OSError(errno.EIO, "I/O error", f"{REPLACED}/{n:032}.record")
+        Jobs._tell_left(jobs, job, error)
+    one, other = (vars(line)["caused"].kind for line in caplog.records)
+    assert one == other
+    assert "0000.record" not in one
+
+
 def test_a_single_duplicate_does_not_wait_for_hundreds_of_another_association(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

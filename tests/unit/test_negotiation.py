@@ -132,7 +132,9 @@ def test_the_version_is_judged_first() -> None:
 def test_a_rejection_is_safe_to_log() -> None:
     outcome = negotiate(request(called_ae=b"A\nINFO: x".ljust(16)), CHECKED)
     assert isinstance(outcome, Rejected)
-    assert outcome.why == "called AE title 'A%0AINFO: x' is not ours"
+    assert (
+        outcome.why == "called AE title 'A%0AINFO: x' is not ours (--ae-title, --check-called-ae)"
+    )
     outcome = negotiate(request(application_context="9" * 60000), OPEN)
     assert isinstance(outcome, Rejected)
     assert len(outcome.why) < 160

@@ -532,7 +532,10 @@ def test_a_look_that_hangs_is_a_state_and_not_begun_again(
     assert "its disk or mount hangs" in caplog.text
 
 
-def test_a_watch_that_fails_is_told_of_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_watch_that_fails_is_told_of_and_goes_on(
+    caplog: pytest.LogCaptureFixture, looks: bool
+) -> None:
     times: list[int] = []
 
     async def use(service: Service) -> None:
@@ -542,7 +545,9 @@ def test_a_watch_that_fails_is_told_of_and_goes_on(caplog: pytest.LogCaptureFixt
                 raise RuntimeError("a bug in a watch")
             service._over(0)
 
-        await service._for_ever(watch)
+        await service._for_ever(watch, looks=looks)
+        # That the store is looked at again is said of a look alone.
+        assert service._has_failed is looks
 
     run_with(use)
     assert len(times) == 3

@@ -41,7 +41,7 @@ def test_the_line_of_an_end(telling: Telling, caplog: pytest.LogCaptureFixture) 
     (line,) = caplog.records
     assert line.getMessage() == (
         "5f.7 CT1@10.0.0.1:104: released; stored 2, refused 0, 3000000 bytes received in 2.000 s "
-        "(1.5 MB/s); called 'ROUTER', rules default, 3 of 4 presentation contexts, window 1, peer "
+        "(1.5 MB/s); called 'ROUTER', 3 of 4 presentation contexts, window 1, peer "
         "takes 16384 bytes (OFFIS)"
     )
     assert line.levelno == logging.INFO
