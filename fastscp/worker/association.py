@@ -73,6 +73,9 @@ _STRAY_RESPONSES: Final = 8
 # Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
 _PDU_SHOWN: Final = 1500
 
+# Why an instance is refused that is larger than the operator wants it.
+_TOO_LARGE: Final = "data set above the size limit"
+
 # First bytes of other protocols, for the log: somebody has the wrong port.
 _OTHER_PROTOCOLS: Final = {
     0x16: "a TLS client on the plain port",
@@ -359,6 +362,9 @@ class Association(Receiver):
         size: int,
         comment: str,
     ) -> None:
+        if comment == _TOO_LARGE:
+            limit = self._owner.config.max_instance_size
+            comment += f": --max-instance-size {limit}, and it has at least {size} bytes"
         self._telling.instance_answered(instance, status, size, comment)
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ import pytest
 from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
-from tests.kit import abort, message, split_pdus, store
-from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site
+from tests.kit import abort, data_set, message, split_pdus, store, store_rq
+from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site, rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -285,6 +286,22 @@ def test_who_hangs_up_before_the_answer_has_asked(
         assert one.state is State.STA3
         one.connection_lost(None)
     assert "connection closed: before its request was answered" in caplog.text
+
+
+def test_how_large_an_instance_may_be_is_told(
+    site: Site, met: Met, caplog: pytest.LogCaptureFixture
+) -> None:
+    met.one._owner.config.max_instance_size = 10  # type: ignore[misc]
+    site.establish(met.one, rules=rules(max_instance_size=10))  # type: ignore[arg-type]
+    sent = message(store_rq(), data_set(), fragment=100)
+    met.read(sent)
+    (line,) = caplog.records
+    found = re.search(
+        r"A700 \(data set above the size limit: --max-instance-size 10, and it has at least "
+        r"(\d+) bytes\)$", line.getMessage(),
+    )  # fmt: skip
+    assert found is not None
+    assert 10 < int(found[1]) <= len(data_set())
 
 
 def test_how_it_ended_is_noted_before_the_peer_knows(site: Site, met: Met) -> None:
