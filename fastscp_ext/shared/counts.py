@@ -28,8 +28,9 @@ class Tally(NamedTuple):
     from the connection. The next ones are how many of those stored were truncated, in another
     transfer syntax than negotiated, with a Part 10 header inside, with a UID not made of digits and
     dots, there already, kept beside another one, in the place of another one; kept: not stored, for
-    the other one stays, and in none of the others. told: the end of the association is in the log: 1 in a line of its own, 2
-    among those that a line counts. ended: how it ended, as a number of `Ending`'s; 0: it goes on.
+    the other one stays, and in none of the others. told: the end of the association is in the log:
+    1 in a line of its own, 2 among those that a line counts. ended: how it ended, as a number of
+    `Ending`'s; 0: it goes on.
     """
 
     begun: int = 0

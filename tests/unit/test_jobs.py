@@ -193,7 +193,8 @@ def test_replacements_that_fail_alike_are_counted_together(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whatever the names of the files are."""
-    jobs: Any = SimpleNamespace(_shown=lambda path: path)
+    doubts = SimpleNamespace(leave=lambda _path: None)
+    jobs: Any = SimpleNamespace(_shown=lambda path: path, _doubts=doubts)
     job: Any = SimpleNamespace(
         path="a", settlement=SimpleNamespace(unsure=False, decided=True, beside=False)
     )
