@@ -14,6 +14,9 @@ folders that have not moved yet: the next start, or `verify`, goes on with the t
 
 If the new one cannot be flushed either, or the one around it, that is marked as well, and it is
 made anew in its turn. All that was set aside stays until there is a flush that means something.
+
+What is in anew/ is gone on with even where its mark is lost or cannot be read: its name is made
+from the path.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from fastscp.store.names import (
     read_folder,
     status_at,
 )
-from fastscp.store.unflushed import LIFTED_BY, MOVED, Marks, mark_name, path_name
+from fastscp.store.unflushed import LIFTED_BY, MOVED, Mark, Marks, mark_name, path_name
 from fastscp_ext import exchange, rename_noreplace
 
 if TYPE_CHECKING:
@@ -50,7 +53,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastscp.store.mounts import Mounted
-    from fastscp.store.unflushed import Mark
 
 __all__ = ["finish", "made_anew", "renew"]
 
@@ -77,7 +79,7 @@ def renew(path: Path, dir_fd: int, *, alone: bool, now: Mounted | None = None) -
     mounted, None: what the system says. Raises OSError where the marks cannot be read or removed.
     """
     marks = Marks(dir_fd, now)
-    if not marks.left():
+    if not marks.left() and not marks.begun():
         return []
     try:
         with contextlib.nullcontext() if alone else held(path, dir_fd):
@@ -106,20 +108,70 @@ def _finish_all(dir_fd: int, marks: Marks) -> list[Mark]:
             if done:
                 marks.lift(mark)
                 lifted.append(mark)
+    # Then those around them are where they belong, so their paths can be found.
+    _finish_unmarked(dir_fd, marks)
     return lifted
+
+
+def _finish_unmarked(dir_fd: int, marks: Marks) -> None:
+    """Go on with what is begun and has no mark that can be read, and mark it once more.
+
+    Whether both folders are exchanged nobody knows, so nothing is removed, and what is at the path
+    is in doubt. Raises OSError, also where no path has such a name.
+    """
+    done: set[str] = set()
+    # Each one may hold the folder of another one. With too many marks it gets none of its own.
+    while wanted := _unmarked(dir_fd, marks) - done:
+        path = next((path for path in _folders(dir_fd) if path_name(path) in wanted), None)
+        if path is None:
+            with own_folder(ANEW, dir_fd) as anew_fd:
+                lost = min(one for one in names_in(anew_fd) if one.partition(".")[0] in wanted)
+            why = "no folder is there that it was begun for"
+            raise OSError(errno.ENOENT, why, f"{ANEW}/{lost}")
+        mark = Mark(what="folder", path=path, inode=status_at(path, dir_fd).st_ino)
+        with _anew(dir_fd) as anew_fd:
+            with contextlib.suppress(FileNotFoundError):
+                _put_aside(anew_fd, mark_name(mark))
+            if not marks.is_over(path):
+                marks.leave("folder", path, 0)
+            _finish(dir_fd, anew_fd, marks, mark)
+        done.add(mark_name(mark))
+
+
+def _folders(dir_fd: int) -> Iterator[str]:
+    return (path for path, is_folder in _paths(dir_fd, "") if is_folder)
+
+
+def _unmarked(dir_fd: int, marks: Marks) -> set[str]:
+    """The names of what is begun and has no mark that can be read; empty ones are removed."""
+    known = {mark_name(mark) for mark in marks.left() if mark.what == "folder"}
+    found = {name for name in marks.begun() - known if _OF_A_PATH.fullmatch(name)}
+    if not found:
+        return found
+    with _anew(dir_fd) as anew_fd:
+        for name in names_in(anew_fd):
+            if name.partition(".")[0] in found:
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=anew_fd)
+    return found & marks.begun()
 
 
 def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
     """One after the other, so that never more than one is begun and can go on."""
     failed = ""
     marks.restate()
-    with contextlib.suppress(OSError):
-        _find_paths(dir_fd, marks)
     try:
         for mark in _finish_all(dir_fd, marks):
             yield made_anew(mark)
     except OSError as error:
         failed = f"what was begun cannot be made anew ({reason(error)}): {_CHECK}"
+        if not marks.standing():
+            where = error.filename or ""
+            yield Finding(Kind.UNFLUSHED, where if where.startswith(ANEW) else ANEW, failed)
+    else:
+        # Not before: a folder that is not at its path yet would seem to be gone.
+        with contextlib.suppress(OSError):
+            _find_paths(dir_fd, marks)
     standing = {mark.name for mark in marks.standing()}
     for mark in _outermost_first(marks):
         if mark.name not in standing:
@@ -277,10 +329,15 @@ def _set_aside(anew_fd: int, name: str, mark: Mark) -> None:
         has_folders = any(_is_folder(one, fd) for one in names_in(fd))
     # A copy of a store has other inodes; what is begun has links to files alone.
     if there.st_ino == mark.inode or has_folders:
-        aside = f"{name}.{there.st_ino:x}"
-        rename_noreplace(name, aside, src_dir_fd=anew_fd, dst_dir_fd=anew_fd)
+        _put_aside(anew_fd, name)
     else:
         _discard(anew_fd, name)
+
+
+def _put_aside(anew_fd: int, name: str) -> None:
+    """Give it a name that is its own. Raises OSError."""
+    aside = f"{name}.{status_at(name, anew_fd).st_ino:x}"
+    rename_noreplace(name, aside, src_dir_fd=anew_fd, dst_dir_fd=anew_fd)
 
 
 def _way_to(dir_fd: int, marks: Marks, mark: Mark) -> bool:

@@ -217,17 +217,19 @@ class Marks:
         """Have marks that cannot be read say that they hold from now on, for all folders.
 
         What they were left for came before, so whatever lifts a mark of now lifts them, too. The
-        store's lock is held. Where one cannot be written it stays as it is.
+        store's lock is held. Where one cannot be written it stays as it is. Raises OSError where
+        they cannot be listed.
         """
-        with contextlib.suppress(OSError):
-            now = self._now or mounted(self._dir_fd)
-            for mark in self.left():
-                if not mark.boot:
-                    stated = Mark(
-                        what="all folders", boot=now.boot, mount=now.mount, system=now.system,
-                        unread=True,
-                    )  # fmt: skip
-                    self._write(mark.name, stated)
+        silent = [mark for mark in self.left() if not mark.boot]
+        if not silent:
+            return
+        now = self._now or mounted(self._dir_fd)
+        stated = Mark(
+            what="all folders", boot=now.boot, mount=now.mount, system=now.system, unread=True
+        )
+        for mark in silent:
+            with contextlib.suppress(OSError):
+                self._write(mark.name, stated)
 
     def _are_too_many(self, mark: Mark) -> bool:
         """Whether there is no place for a mark beside those of its kind, nor one that it takes."""
@@ -316,13 +318,26 @@ class Marks:
 
         Raises OSError.
         """
-        if mark.what != "folder":
-            return False
+        return mark.what == "folder" and mark_name(mark) in self.begun()
+
+    def begun(self) -> set[str]:
+        """What the marks are called whose folders are being made anew. Raises OSError."""
         try:
             with own_folder(ANEW, self._dir_fd) as anew_fd:
-                return mark_name(mark) in {name.partition(".")[0] for name in names_in(anew_fd)}
+                return {name.partition(".")[0] for name in names_in(anew_fd)}
         except FileNotFoundError:
-            return False
+            return set()
+
+    def is_over(self, path: str) -> bool:
+        """Whether a path has a mark, be it one that could not be read, and it holds no more.
+
+        Raises OSError.
+        """
+        now = self._now or mounted(self._dir_fd)
+        return any(
+            mark.name == f"{path_name(path)}{_SUFFIX}" and mark.boot and mark.when.is_over(now)
+            for mark in self.left()
+        )
 
     def is_in_doubt(self, folder: str) -> bool:
         """Whether a flush of a folder failed since it was made and mounted. Raises OSError.

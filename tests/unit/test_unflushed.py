@@ -761,6 +761,152 @@ def _cut(*_arguments: object, **_more: object) -> None:
     raise _Cut
 
 
+@pytest.mark.parametrize("mark", ["damaged", "lost", "renamed", "restated"])
+@pytest.mark.parametrize("then", ["start", "start after a reboot", "verify", "renew"])
+def test_one_that_is_begun_is_finished_without_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, then: str
+) -> None:
+    """What has not moved yet is in anew/ alone, whatever became of the mark."""
+    path = tmp_path / "store"
+    with opened(path) as store:
+        there = _begun_without_its_mark(path, store.dir_fd, mark, monkeypatch)
+        if then == "renew":
+            found = renew(path, store.dir_fd, alone=True)
+            # One that may be of any folder stays.
+            assert all(one.settled for one in found) == (mark != "renamed")
+    if then == "verify":
+        found = [one for one in verify(path, patience_s=0).findings if one.kind == "unflushed"]
+        settled = "" if mark == "renamed" else "made anew"
+        assert ("1", settled) in [(one.path, one.settled) for one in found]
+    with monkeypatch.context() as patched:
+        if then == "start after a reboot":
+            patched.setattr(unflushed, "mounted", lambda _fd: Mounted("next", "next", "next"))
+        with opened(path) as store:
+            assert tree(path / "1") == there
+            # Whether its names are on the disk is not known before `verify` made it anew.
+            if then == "start":
+                assert "1" in {one.path for one in store.unflushed}
+    # And that goes on.
+    with opened(path) as store:
+        renew(path, store.dir_fd, alone=True)
+        assert tree(path / "1") == there
+        assert (path / "1/3/d.dcm").stat().st_nlink == 1
+        if mark != "renamed":
+            assert (Marks(store.dir_fd).left(), "anew" in own(store)) == ((), False)
+
+
+def _begun_without_its_mark(
+    path: Path, dir_fd: int, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Returns what the folder held."""
+    _with_a_journal(path)
+    for name in ("1/a.dcm", "1/3/d.dcm"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+    there = tree(path / "1")
+    _begin(path, dir_fd, "1", monkeypatch)
+    (file,) = (path / ".fastscp/unflushed").iterdir()
+    match mark:
+        case "lost":
+            file.unlink()
+        case "renamed":
+            file.write_bytes(b'{"what": "fol')
+            file.rename(file.with_name("x.json"))
+        case _:
+            file.write_bytes(b'{"what": "fol')
+            if mark == "restated":
+                Marks(dir_fd).restate()
+    return there
+
+
+def _with_a_journal(path: Path) -> None:
+    (path / ".fastscp/journal/1-w0-1-0.jsonl").touch()
+
+
+def test_two_that_are_begun_inside_one_another_are_finished_without_marks(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tree(folder)
+    _begin(store.path, store.dir_fd, "1/3", monkeypatch)
+    anew, marks = store.path / ".fastscp/anew", store.path / ".fastscp/unflushed"
+    (inner,) = anew.iterdir()
+    inner = inner.rename(store.path / "kept")
+    shutil.rmtree(marks)
+    _begin(store.path, store.dir_fd, "1", monkeypatch)
+    shutil.rmtree(marks)
+    inner.rename(anew / unflushed.path_name("1/3"))
+    finish(store.dir_fd)
+    assert tree(folder) == there
+    assert {mark.path for mark in Marks(store.dir_fd).standing()} == {"1", "1/3"}
+    assert all(one.settled for one in renew(store.path, store.dir_fd, alone=True))
+    assert tree(folder) == there
+    assert (Marks(store.dir_fd).left(), "anew" in own(store)) == ((), False)
+
+
+def test_one_that_was_begun_for_nobody_knows_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    with opened(path) as store:
+        _with_a_journal(path)
+        (path / "1/3").mkdir(parents=True)
+        (path / "1/3/d.dcm").write_text("d")
+        _begin(path, store.dir_fd, "1", monkeypatch)
+        shutil.rmtree(path / ".fastscp/unflushed")
+        (path / "1").rename(path / "2")
+    (anew,) = (path / ".fastscp/anew").iterdir()
+    with pytest.raises(StartError, match="no folder is there that it was begun for") as refused:
+        Store.open(path, LAYOUT)
+    assert "move what is in .fastscp/anew to its place by hand" in str(refused.value)
+    (found,) = [one for one in verify(path, patience_s=0).findings if one.kind == "unflushed"]
+    assert (found.path, found.settled) == (f".fastscp/anew/{anew.name}", "")
+    # As it says.
+    (anew / "3").rename(path / "2/3")
+    with opened(path) as store:
+        assert (path / "2/3/d.dcm").read_text() == "d"
+        assert "anew" not in own(store)
+
+
+def test_a_mark_waits_for_what_is_in_its_way_to_its_path(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that cannot be read, of a folder that is in one that has not moved yet."""
+    there = tree(store.path)
+    marks = Marks(store.dir_fd)
+    marks.leave("folder", "1/3", errno.EIO)
+    file = spoil(store)
+    file.rename(store.path / "kept")
+    before = (folder / "3").stat().st_ino
+    _begin(store.path, store.dir_fd, "1", monkeypatch)
+    (store.path / "kept").rename(file)
+    found = renew(store.path, store.dir_fd, alone=True)
+    assert {(one.path, one.settled) for one in found} == {("1", "made anew"), ("1/3", "made anew")}
+    assert (folder / "3").stat().st_ino != before
+    assert tree(store.path) == there
+
+
+def test_a_mark_that_cannot_be_written_keeps_no_other_from_it(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = Marks(store.dir_fd)
+    for name in ("a.json", "b.json", "c.json"):
+        with contextlib.suppress(FileExistsError):
+            (store.path / ".fastscp/unflushed").mkdir()
+        (store.path / ".fastscp/unflushed" / name).write_bytes(b"")
+    real = os.rename
+
+    def rename(name: str, new: str, **more: int) -> None:
+        if new == "a.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(name, new, **more)
+
+    monkeypatch.setattr(os, "rename", rename)
+    marks.restate()
+    assert {mark.name: mark.unread for mark in marks.left()} == {
+        "a.json": False, "b.json": True, "c.json": True,
+    }  # fmt: skip
+
+
 def test_attributes_stay(store: Store, folder: Path) -> None:
     try:
         os.setxattr(folder, "user.kept", b"1")
