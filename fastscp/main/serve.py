@@ -31,6 +31,7 @@ from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers, new_run_id, policy_of, tell_failed
+from fastscp.store.access import denied
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
@@ -147,9 +148,9 @@ class Service:
             held.callback(store.close)
             starting = undo.enter_context(contextlib.ExitStack())
             starting.enter_context(store.unmade_on_failure())
-            with _explained(store.path / INCOMING):
+            with _explained(store.path, INCOMING):
                 swept = await in_thread(sweep_incoming, store.dir_fd)
-            with _explained(store.path / JOURNAL):
+            with _explained(store.path, JOURNAL):
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(max(last, store.sequence))
             tell_unflushed(store.unflushed, self._shared.doubts)
@@ -503,12 +504,18 @@ def _start_explained() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """An OSError about a folder of the store, as the reason why the service cannot start."""
+def _explained(store: Path, folder: str) -> Iterator[None]:
+    """An OSError about a folder of a store, as the reason why the service cannot start."""
+    path = store / folder
     try:
         yield
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else "something in it"
+        if isinstance(error, PermissionError):
+            # Of acknowledged instances, for all anybody knows.
+            raise StartError(
+                f"cannot use {path} ({name}: {error.strerror}); {denied(store, name)}"
+            ) from error
         raise StartError(
             f"cannot use {path} ({name}: {error.strerror}); whatever is there and is not the "
             f"service's own: put it elsewhere, and start again"

@@ -13,20 +13,34 @@ from fastscp.errors import StartError, StoreBusyError
 from fastscp.store.identity import read_identity
 from fastscp.store.made import Made
 from fastscp.store.names import (
-    FILE_MODE,
+    ANEW,
     HOME,
     IDENTITY,
+    INCOMING,
+    JOURNAL,
     LOCK,
+    REPLACED,
+    UNFLUSHED,
     descriptor,
     holder,
     leads_to,
+    make_file,
     open_file,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["existing", "explained", "held", "is_store", "open_and_lock", "open_store", "take_lock"]
+__all__ = [
+    "denied",
+    "existing",
+    "explained",
+    "held",
+    "is_store",
+    "open_and_lock",
+    "open_store",
+    "take_lock",
+]
 
 # Above any process id: what is written there may be anybody's.
 _PID_MOST: Final = 1 << 22
@@ -95,25 +109,41 @@ def _whole(path: Path, where: str) -> Path:
     is_below = bool(path.parts) and named.is_relative_to(path)
     if is_below or named.is_absolute() or named in path.parents:
         return named
-    return path / named if named.parts[0] == HOME else path / HOME / named
+    if named.parts[0] == HOME:
+        return path / named
+    for folder in (JOURNAL, INCOMING, REPLACED, UNFLUSHED, ANEW):
+        if os.path.lexists(path / folder / named):
+            return path / folder / named
+    return path / HOME / named
 
 
-def _owner(named: Path) -> str:
-    """Whose it is what was refused, or the folder around it where it is not there yet."""
-    for found in (named, *named.parents):
-        try:
+def denied(path: Path, where: str) -> str:
+    """What an operator can do where the system refused something of the store at `path`.
+
+    It tells whose that is, or the folder around it where it is not there yet. where: as the system
+    named it.
+    """
+    owner, user = "", "USER"
+    for found in (named := _whole(path, where), *named.parents):
+        with contextlib.suppress(OSError):
             about = found.stat()
-        except OSError:
-            continue
-        return f" ({found} belongs to uid {about.st_uid}, mode {about.st_mode & 0o7777:04o})"
-    return ""
+            owner = f" ({found} belongs to uid {about.st_uid}, mode {about.st_mode & 0o7777:04o})"
+            break
+    with contextlib.suppress(OSError):
+        around = (path / HOME).stat()
+        if around.st_uid:
+            user = f"{around.st_uid}:{around.st_gid}"
+    return (
+        f"this runs as uid {os.geteuid()}{owner}; let it write there: run it as the user of the "
+        f"service, and give that user what root may have left there (chown -R {user} {path})"
+    )
 
 
 def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
     named = _whole(path, where)
     what = f"cannot use {path} as a store: {named}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        advice = f"this runs as uid {os.geteuid()}{_owner(named)}; let it write there"
+        advice = denied(path, where)
     elif error.errno == errno.EROFS:
         advice = "the file system is mounted read-only; mount it writable"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -186,10 +216,9 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
 
 def _open_lock(dir_fd: int) -> int:
     """The lock file, made if it is not there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
         with holder(LOCK, dir_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
-            os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))
+            os.close(make_file(name, home_fd))
         # A start that failed may have taken it away meanwhile.
         with contextlib.suppress(FileNotFoundError):
             return open_file(LOCK, dir_fd, os.O_RDWR)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fastscp.errors import StartError
-from fastscp.store.names import FILE_MODE, IDENTITY, home, open_file
+from fastscp.store.names import IDENTITY, home, make_file, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,8 +73,7 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         # link.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home_fd)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=home_fd), "wb") as file:
+        with os.fdopen(make_file(new, home_fd), "wb") as file:
             file.write("".join(lines).encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())

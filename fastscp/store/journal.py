@@ -22,9 +22,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from fastscp.store.names import (
-    FILE_MODE,
     JOURNAL,
     descriptor,
+    make_file,
     names_in,
     open_file,
     open_folder,
@@ -112,9 +112,8 @@ class Segments:
         """
         self._number += 1
         name = self._name()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with _folder(self._store_fd) as folder_fd:
-            fd = os.open(name, flags, FILE_MODE, dir_fd=folder_fd)
+            fd = make_file(name, folder_fd, os.O_WRONLY | os.O_APPEND)
             try:
                 if self._durable:
                     os.fsync(folder_fd)

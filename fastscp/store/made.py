@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, leads_to
+from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, leads_to, make_folder
 
 __all__ = ["Made"]
 
@@ -50,7 +50,7 @@ class Made:
     def folder(self, path: str, dir_fd: int) -> None:
         """Make a folder below the store unless it is there. Raises OSError."""
         with holder(path, dir_fd) as (folder_fd, name), contextlib.suppress(FileExistsError):
-            os.mkdir(name, FOLDER_MODE, dir_fd=folder_fd)
+            make_folder(name, folder_fd)
             self._below.append((dir_fd, path, True))
 
     def note(self, path: str, dir_fd: int) -> None:

@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 
 from fastscp.store.names import (
     BUFFERED,
-    FILE_MODE,
     SUSPECT,
     descriptor,
     exists,
     flush_folder,
     home,
+    make_file,
     open_file,
 )
 from fastscp.store.unflushed import Marks
@@ -45,8 +45,7 @@ def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
             os.rename(_BUFFERED, _SUSPECT, src_dir_fd=home_fd, dst_dir_fd=home_fd)
         if buffered:
             with contextlib.suppress(FileExistsError):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                os.close(os.open(_BUFFERED, flags, FILE_MODE, dir_fd=home_fd))
+                os.close(make_file(_BUFFERED, home_fd))
         if flush_directory:
             os.fsync(home_fd)
             os.fsync(dir_fd)

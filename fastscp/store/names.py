@@ -53,10 +53,13 @@ __all__ = [
     "exists",
     "flush_folder",
     "flush_folder_at",
+    "give",
     "holder",
     "home",
     "is_own",
     "leads_to",
+    "make_file",
+    "make_folder",
     "names_in",
     "open_file",
     "open_folder",
@@ -148,7 +151,7 @@ def own_folder(path: str, dir_fd: int, *, make: bool = False) -> Iterator[int]:
             raise
         with holder(path, dir_fd) as (above_fd, name):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
+                make_folder(name, above_fd)
             try:
                 flush_folder(above_fd)
             except OSError:
@@ -159,6 +162,43 @@ def own_folder(path: str, dir_fd: int, *, make: bool = False) -> Iterator[int]:
         fd = open_folder(path, dir_fd)
     with descriptor(fd):
         yield fd
+
+
+def make_folder(name: str, dir_fd: int) -> None:
+    """A new folder, which belongs to whom the one around it does. Raises OSError."""
+    os.mkdir(name, FOLDER_MODE, dir_fd=dir_fd)
+    if os.geteuid() == 0:
+        try:
+            with descriptor(open_folder(name, dir_fd)) as fd:
+                give(fd, dir_fd)
+        except BaseException:
+            os.rmdir(name, dir_fd=dir_fd)
+            raise
+
+
+def make_file(name: str, dir_fd: int, flags: int = os.O_WRONLY) -> int:
+    """A new file, which belongs to whom the folder does, as a descriptor. Raises OSError."""
+    flags |= os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+    try:
+        give(fd, dir_fd)
+    except BaseException:
+        os.close(fd)
+        os.unlink(name, dir_fd=dir_fd)
+        raise
+    return fd
+
+
+def give(fd: int, dir_fd: int) -> None:
+    """Give what root made in a folder to whom the folder belongs: the service's user, who needs it.
+
+    Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return
+    around = os.fstat(dir_fd)
+    if around.st_uid not in (0, os.fstat(fd).st_uid):
+        os.fchown(fd, around.st_uid, around.st_gid)
 
 
 @contextlib.contextmanager

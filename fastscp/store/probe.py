@@ -59,6 +59,7 @@ def probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoRe
             os.mkdir(name, FOLDER_MODE, dir_fd=home_fd)
         with descriptor(open_folder(name, home_fd)) as probe_fd:
             try:
+                _refuse_root(path, home_fd, probe_fd)
                 _empty(probe_fd)
                 noreplace = _can_noreplace(probe_fd, rename_noreplace)
                 link = _can_link(probe_fd)
@@ -101,6 +102,17 @@ def refuse_another_file_system(path: Path, dir_fd: int) -> None:
         raise StartError(
             f"{path / INCOMING} is on another file system, mount or subvolume than {path}, so no "
             f"instance could be moved from there to its name; let both be on the same one"
+        )
+
+
+def _refuse_root(path: Path, home_fd: int, probe_fd: int) -> None:
+    """Raise StartError where root would leave files in the store of another user."""
+    theirs = os.fstat(home_fd).st_uid
+    if os.geteuid() == 0 and os.fstat(probe_fd).st_uid != theirs:
+        raise StartError(
+            f"{path} is the store of uid {theirs}, and this runs as root: that user could not "
+            f"write into the folders it would make; start it as uid {theirs}, or give the store "
+            f"to root for good (chown -R 0:0 {path})"
         )
 
 

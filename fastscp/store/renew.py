@@ -34,11 +34,11 @@ from fastscp.store.access import held
 from fastscp.store.findings import Finding, Kind, reason
 from fastscp.store.names import (
     ANEW,
-    FOLDER_MODE,
     UNFLUSHED,
     descriptor,
     flush_folder,
     holder,
+    make_folder,
     names_in,
     open_folder,
     own_folder,
@@ -272,7 +272,7 @@ def _exchange(dir_fd: int, anew_fd: int, mark: Mark) -> None:
     """Steps 1 and 2. Raises OSError, and nothing is exchanged."""
     name = mark_name(mark)
     _discard(anew_fd, name)
-    os.mkdir(name, FOLDER_MODE, dir_fd=anew_fd)
+    make_folder(name, anew_fd)
     with (
         descriptor(open_folder(name, anew_fd)) as new_fd,
         descriptor(open_folder(mark.path, dir_fd)) as old_fd,
@@ -351,7 +351,7 @@ def _way_to(dir_fd: int, marks: Marks, mark: Mark) -> bool:
         is_made = False
         with holder("/".join(parts[: n + 1]), dir_fd) as (above_fd, name):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
+                make_folder(name, above_fd)
                 is_made = True
             if is_made or n + 1 == len(parts):
                 above = "/".join(parts[:n])

@@ -8,14 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from fastscp.store.journal import parse_line, whole_lines
-from fastscp.store.names import (
-    FILE_MODE,
-    JOURNAL,
-    descriptor,
-    flush_folder,
-    open_file,
-    open_folder,
-)
+from fastscp.store.names import JOURNAL, descriptor, flush_folder, make_file, open_file, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,12 +36,11 @@ def _rewrite(folder_fd: int, name: str) -> str:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder_fd)
     kept_fd, kept = _create_beside(folder_fd, name)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         with (
             os.fdopen(kept_fd, "wb") as original,
             os.fdopen(open_file(name, folder_fd), "rb") as old,
-            os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file,
+            os.fdopen(make_file(new, folder_fd), "wb") as file,
         ):
             shutil.copyfileobj(old, original)
             old.seek(0)
@@ -73,10 +65,9 @@ def _rewrite(folder_fd: int, name: str) -> str:
 def _create_beside(folder_fd: int, damaged: str) -> tuple[int, str]:
     """A new file for a damaged one, under a name that no reader takes for a part of the journal."""
     number = 1
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
         name = f"{damaged}.damaged" if number == 1 else f"{damaged}.damaged{number}"
         try:
-            return os.open(name, flags, FILE_MODE, dir_fd=folder_fd), name
+            return make_file(name, folder_fd), name
         except FileExistsError:
             number += 1

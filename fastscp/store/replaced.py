@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fastscp.store.journal import append_fact, parse_line
 from fastscp.store.names import (
     FILE_MODE,
-    FOLDER_MODE,
     REPLACED,
     descriptor,
     exists,
     holder,
+    make_folder,
     names_in,
     open_file,
     own_folder,
@@ -337,7 +337,7 @@ def _make_way(store_fd: int, path: str) -> None:
             holder("/".join(folders[: n + 1]), store_fd) as (above_fd, name),
             contextlib.suppress(FileExistsError),
         ):
-            os.mkdir(name, FOLDER_MODE, dir_fd=above_fd)
+            make_folder(name, above_fd)
 
 
 # Looking -----------------------------------------------------------------------------------------

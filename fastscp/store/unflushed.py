@@ -24,6 +24,7 @@ from fastscp.store.names import (
     HOME,
     UNFLUSHED,
     flush_folder,
+    give,
     names_in,
     open_file,
     own_folder,
@@ -207,6 +208,7 @@ class Marks:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with self._folder(make=True) as folder_fd:
             with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file:
+                give(file.fileno(), folder_fd)
                 file.write(msgspec.json.encode(mark))
                 file.flush()
                 os.fsync(file.fileno())

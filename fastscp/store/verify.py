@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.errors import FastscpError, StartError, StoreBusyError
-from fastscp.store.access import existing, held
+from fastscp.store.access import denied, existing, held
 from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
 from fastscp.store.findings import Finding, Kind, Mark, Report, Tally
@@ -17,7 +16,6 @@ from fastscp.store.identity import read_identity
 from fastscp.store.leftovers import is_anything_left, look_beside, settle_alone
 from fastscp.store.marks import suspicion, trust
 from fastscp.store.names import (
-    FOLDER_MODE,
     HOME,
     IDENTITY,
     JOURNAL,
@@ -25,6 +23,7 @@ from fastscp.store.names import (
     exists,
     flush_folder,
     home,
+    make_folder,
 )
 from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
@@ -75,7 +74,7 @@ def _lost(store: _Store) -> Iterator[Finding]:
     why = "not there: restore it; or have it written anew from the files, with --adopt"
     if store.adopt:
         with home(store.dir_fd) as home_fd:
-            os.mkdir(JOURNAL.rpartition("/")[2], FOLDER_MODE, dir_fd=home_fd)
+            make_folder(JOURNAL.rpartition("/")[2], home_fd)
             flush_folder(home_fd)
     yield Finding(Kind.MISSING, JOURNAL, why, settled="made anew" if store.adopt else "")
 
@@ -302,6 +301,10 @@ def _in_the_way(path: Path) -> Iterator[None]:
     """An OSError because of what lies in the service's own folder and is not its own, in words."""
     try:
         yield
+    except PermissionError as error:
+        where = error.filename if isinstance(error.filename, str) else str(path)
+        said = f"{error.strerror}; {denied(path, where)}"
+        raise FastscpError(f"cannot verify {path}: {where}: {said}") from error
     except OSError as error:
         where = error.filename
         if (

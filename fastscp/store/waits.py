@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fastscp.store.names import FILE_MODE, PATH_LOCKS, holder, open_file
+from fastscp.store.names import PATH_LOCKS, holder, make_file, open_file
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
@@ -88,6 +88,5 @@ def take_lock(store_fd: int, number: int) -> int:
 
 
 def _make_locks(store_fd: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with holder(PATH_LOCKS, store_fd) as (home_fd, name), contextlib.suppress(FileExistsError):
-        os.close(os.open(name, flags, FILE_MODE, dir_fd=home_fd))
+        os.close(make_file(name, home_fd))

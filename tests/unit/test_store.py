@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import errno
 import os
 import subprocess
@@ -11,12 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.errors import ConfigError, StartError, StoreBusyError
+from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
+from fastscp.main.serve import _explained
 from fastscp.store import access
+from fastscp.store.journal import last_sequence
 from fastscp.store.store import Store
+from fastscp.store.unflushed import Marks
+from fastscp.store.verify import verify
 from tests.stores import LAYOUT, mode, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 OTHER_LAYOUT = "{SOPInstanceUID}.dcm"
@@ -190,6 +197,116 @@ def test_no_permission(path: Path) -> None:
     finally:
         os.seteuid(0)
     assert "let it write there" in str(caught.value)
+
+
+USER = 20001
+
+
+@pytest.fixture
+def theirs(path: Path) -> Path:
+    """A store that belongs to a user, who can reach it; this runs as root."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root to become somebody else")
+    path.mkdir(parents=True)
+    # All that this run made, down to the folder of pytest's for the user.
+    for folder in (*path.parents, path):
+        if folder.stat().st_mode & 0o777 == 0o700:
+            folder.chmod(0o711)
+    os.chown(path, USER, USER)
+    # The user may not reach what has to be imported.
+    codecs.lookup("ascii")
+    with opened(path.with_name("warm")):
+        pass
+    verify(path.with_name("warm"))
+    with as_user(), opened(path):
+        pass
+    return path
+
+
+@contextlib.contextmanager
+def as_user() -> Iterator[None]:
+    os.setegid(USER)
+    os.seteuid(USER)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def of_others(path: Path) -> list[Path]:
+    """What lies in a store, in its own folder or not, and is not the user's."""
+    found = [(one, one.lstat()) for one in path.rglob("*")]
+    return [one for one, about in found if (about.st_uid, about.st_gid) != (USER, USER)]
+
+
+def test_what_root_verifies_the_service_can_use(theirs: Path) -> None:
+    from tests.unit.test_duplicates import instance
+
+    file = theirs / "1.2.3.1/1.2.3.1.1/1.2.3.dcm"
+    with as_user():
+        file.parent.mkdir(parents=True)
+        file.write_bytes(instance())
+    for name in ("journal", "lock"):
+        one = theirs / ".fastscp" / name
+        one.rmdir() if one.is_dir() else one.unlink()
+    report = verify(theirs, adopt=True)
+    assert ("unjournaled", "adopted") in [(one.kind, one.settled) for one in report.findings]
+    (segment,) = (theirs / ".fastscp/journal").iterdir()
+    assert of_others(theirs) == []
+    # Nor where damaged lines are taken out, or a folder is made anew.
+    with segment.open("ab") as lines:
+        lines.write(b"{}\n")
+    with as_user(), opened(theirs) as store:
+        Marks(store.dir_fd).leave("folder", "1.2.3.1", errno.EIO)
+    with opened_folder(theirs) as dir_fd:
+        Marks(dir_fd).leave("folder", "1.2.3.1/1.2.3.1.1", errno.EIO)
+    assert of_others(theirs) == []
+    assert verify(theirs, repair_journal=True).settled == 3
+    assert len(list((theirs / ".fastscp/journal").iterdir())) == 2
+    assert of_others(theirs) == []
+    with as_user(), opened(theirs):
+        pass
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def test_root_does_not_serve_the_store_of_another_user(theirs: Path) -> None:
+    (theirs / ".fastscp/lock").unlink()
+    before = sorted(theirs.rglob("*"))
+    with pytest.raises(StartError, match=f"store of uid {USER}, and this runs as root") as caught:
+        Store.open(theirs, LAYOUT)
+    assert f"start it as uid {USER}" in str(caught.value)
+    assert sorted(theirs.rglob("*")) == before
+    # One that was given to root is root's.
+    for one in (theirs, *before):
+        os.chown(one, 0, 0)
+    with opened(theirs):
+        pass
+
+
+def test_what_root_left_is_said_to_the_service_and_to_verify(theirs: Path) -> None:
+    segment = theirs / ".fastscp/journal/1-w0-1.jsonl"
+    segment.touch(0o600)
+    for call in (lambda: last_sequence_explained(theirs), lambda: verify(theirs)):
+        with as_user(), pytest.raises(FastscpError, match="Permission denied") as caught:
+            call()
+        assert f"({segment} belongs to uid 0, mode 0600)" in str(caught.value)
+        assert f"chown -R {USER}:{USER} {theirs}" in str(caught.value)
+        assert "elsewhere" not in str(caught.value)
+
+
+def last_sequence_explained(path: Path) -> None:
+    """What a start does once it has the store."""
+    with opened_folder(path) as dir_fd, _explained(path, ".fastscp/journal"):
+        last_sequence(dir_fd)
 
 
 def test_no_permission_names_what_was_refused(path: Path) -> None:
