@@ -19,6 +19,8 @@ __all__ = ["JSONOutput", "Output", "Table"]
 # Findings shown of one study, and of all.
 _SHOWN_OF_STUDY: Final = 20
 _SHOWN: Final = 200
+# Names of journal files that end inside a line.
+_SHOWN_TORN: Final = 10
 
 
 class Output(Protocol):
@@ -50,10 +52,12 @@ class Table:
         folder, name = _divide(finding.path, study_depth)
         if folder != self._study:
             self._end_study()
+            is_first = self._study is None
             self._study = folder
             self._of_study = 0
-            if folder and self._shown < _SHOWN:
-                self._line(f"{printable(folder)}/")
+            # One at the top of the store is in no study, nor in the one above it.
+            if (folder or not is_first) and self._shown < _SHOWN:
+                self._line(f"{printable(folder) or '.'}/")
         self._of_study += 1
         if self._of_study > _SHOWN_OF_STUDY or self._shown >= _SHOWN:
             self._hidden += 1
@@ -104,7 +108,8 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
     if report.settled:
         said = f"{said or 'nothing left'}, {report.settled} put right"
     yield (
-        f"{escape(str(path))}: {report.files} files, {report.bytes / 2**20:.1f} MiB of data sets, "
+        f"{escape(str(path))}: {report.files} files, {report.bytes / 2**20:.1f} MiB of journaled "
+        f"data sets, "
         f"{report.lines} journal lines: {said or 'nothing found'}"
     )
     if report.unchecked:
@@ -118,9 +123,12 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
             "tell the study of a file; verify without --study finds them"
         )
     if report.torn:
+        shown = ", ".join(map(printable, report.torn[:_SHOWN_TORN]))
+        more = " and others" if len(report.torn) > _SHOWN_TORN else ""
         yield (
-            f"{report.torn} journal files end inside a line, as a crash leaves them: a stable "
-            f"instance was not acknowledged before its line was whole"
+            f"{len(report.torn)} journal files end inside a line, as a crash leaves them: a stable "
+            f"instance was not acknowledged before its line was whole, so they may stay as they "
+            f"are: {shown}{more}"
         )
     match report.mark:
         case "lifted":
@@ -199,7 +207,8 @@ class JSONOutput:
             "unchecked": report.unchecked,
             "unproven": report.unproven,
             "searched": report.searched,
-            "torn": report.torn,
+            "torn": len(report.torn),
+            "torn_files": [in_json(one) for one in report.torn],
             "mark": report.mark,
             "suspect": report.suspect,
             "left": report.left,

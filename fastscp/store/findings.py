@@ -79,8 +79,9 @@ class Tally:
 class Report:
     """What a run found.
 
-    lines: whole lines in the journal. files, bytes: what was read, and the data sets in it. torn:
-    journal files that end inside a line, as a crash leaves them; no finding.
+    lines: whole lines in the journal. files: how many were looked at. bytes: of the data sets of
+    those that have a line. torn: journal files, below the store, that end inside a line, as a crash
+    leaves them; no finding.
     suspect: files whose line was written from the file itself, after an unclean buffered life.
     unchecked: files whose line has no digest that is known here, so that only the header and the
     length were compared. unproven: those of them that were not flushed before their line was
@@ -92,7 +93,7 @@ class Report:
     lines: int
     files: int
     bytes: int
-    torn: int
+    torn: tuple[str, ...]
     suspect: int
     unchecked: int
     left: Counter[Kind]

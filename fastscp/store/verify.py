@@ -197,7 +197,7 @@ class Verification:
             lines=notes.lines if notes is not None else 0,
             files=comparison.files if comparison is not None else 0,
             bytes=comparison.bytes if comparison is not None else 0,
-            torn=len(notes.torn) if notes is not None else 0,
+            torn=tuple(f"{JOURNAL}/{one}" for one in sorted(notes.torn)) if notes else (),
             suspect=suspect,
             unchecked=comparison.unchecked if comparison is not None else 0,
             unproven=comparison.unproven if comparison is not None else 0,

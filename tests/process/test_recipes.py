@@ -138,17 +138,22 @@ def test_files_of_the_journal_go_when_their_instances_have(tmp_path: Path) -> No
     journal.mkdir(parents=True)
     archive.mkdir()
     (root / "left.dcm").touch()
+    (root / ".fastscp/lock").touch()
     for name, facts in {
         "1-w0-1": [(1, "gone.dcm"), (2, "gone too.dcm")],
         "1-w0-2": [(3, "gone.dcm"), (5, "left.dcm")],
         "1-w1-1": [(4, "gone.dcm"), (7, "gone too.dcm")],
         "1-w1b-1": [(6, "gone.dcm")],
         "2-w0-1": [],
+        "2-w1-1": [(2, "gone.dcm")],
     }.items():
         with (journal / f"{name}.jsonl").open("wb") as file:
             for number, path in facts:
                 fact = {"v": 1, "event": "stored", "seq": number, "path": path}
                 append_fact(file.fileno(), fact)
+    # As a crash leaves it.
+    with (journal / "2-w1-1.jsonl").open("ab") as file:
+        file.write(b'{"v":1,"event":"stored","seq":90,"time":"2026-')
     command = [sys.executable, str(program("prune.py", tmp_path)), str(root), str(archive)]
 
     def pruned() -> list[str]:
@@ -156,16 +161,34 @@ def test_files_of_the_journal_go_when_their_instances_have(tmp_path: Path) -> No
         return sorted(path.stem for path in journal.iterdir())
 
     assert pruned() == ["1-w0-2", "1-w1-1"]
-    assert len(list(archive.iterdir())) == 3
+    assert len(list(archive.iterdir())) == 4
     # An instance that goes takes its file of the journal along, but not the highest number.
     (root / "left.dcm").unlink()
     assert pruned() == ["1-w1-1"]
     assert pruned() == ["1-w1-1"]
     # A damaged line may have told of an instance that is there.
     damaged = journal / "1-w0-3.jsonl"
-    damaged.write_bytes(b'{"v":1,"event":"stored","se\n')
-    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 1
-    assert damaged.exists()
+    for content in (b'{"v":1,"event":"stored","se\n', bytes(100)):
+        damaged.write_bytes(content)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (
+            1, f"{damaged}: damaged; run `fastscp verify --repair-journal`\n",
+        )  # fmt: skip
+        assert damaged.exists()
+
+
+def test_the_journal_of_a_running_service_stays(service: Service, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    sent(service, ["1.2.31"])
+    service.empty()
+    before = sorted((service.store / ".fastscp/journal").iterdir())
+    done = subprocess.run(
+        [sys.executable, program("prune.py", tmp_path), service.store, archive],
+        stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, f"a service is using {service.store}\n")
+    assert sorted((service.store / ".fastscp/journal").iterdir()) == before
 
 
 def test_folders_go_that_are_empty_and_old(tmp_path: Path) -> None:

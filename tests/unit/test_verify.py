@@ -22,6 +22,7 @@ import zstandard
 
 from fastscp import uids
 from fastscp.cli import app as cli
+from fastscp.cli.verify_output import Table
 from fastscp.errors import FastscpError, StartError, StoreBusyError
 from fastscp.store import adopt
 from fastscp.store.access import held
@@ -200,12 +201,12 @@ def test_nothing_to_find(shelf: Shelf) -> None:
     report = look(shelf)
     assert report.findings == ()
     assert report.clean
-    assert (report.lines, report.files, report.torn, report.mark) == (7, 7, 0, Mark.NONE)
+    assert (report.lines, report.files, report.torn, report.mark) == (7, 7, (), Mark.NONE)
     assert report.bytes == sum(fact["bytes"] for fact in shelf.facts())
 
 
 def test_an_empty_store(shelf: Shelf) -> None:
-    assert look(shelf) == Report(0, 0, 0, 0, 0, 0, Counter(), 0, (), Mark.NONE)
+    assert look(shelf) == Report(0, 0, 0, (), 0, 0, Counter(), 0, (), Mark.NONE)
 
 
 def test_everything_to_find(shelf: Shelf) -> None:
@@ -379,7 +380,7 @@ def test_a_half_written_line_is_read_when_it_is_whole(shelf: Shelf) -> None:
     segment.write_bytes(whole[:40])
     shelf.file("1.dcm", part10(data))
     report = look(shelf, watcher=lambda **_: segment.write_bytes(whole))
-    assert (report.clean, report.lines, report.torn) == (True, 1, 0)
+    assert (report.clean, report.lines, report.torn) == (True, 1, ())
 
 
 def test_a_running_service(tmp_path: Path) -> None:
@@ -461,7 +462,7 @@ def test_damaged_lines(shelf: Shelf) -> None:
     assert {f.path: f.kind for f in report.findings[:3]} == {
         f"{number}.dcm": Kind.UNJOURNALED for number in (1, 2, 4)
     }
-    assert (report.torn, report.lines) == (1, 2)
+    assert (len(report.torn), report.lines) == (1, 2)
 
 
 def test_a_journal_made_anew_meanwhile(shelf: Shelf) -> None:
@@ -469,7 +470,7 @@ def test_a_journal_made_anew_meanwhile(shelf: Shelf) -> None:
     segment, lines = damaged(shelf)
     report = look(shelf, watcher=lambda **_: segment.write_bytes(lines[0] + lines[3]))
     assert {finding.kind for finding in report.findings} == {Kind.UNJOURNALED}
-    assert (report.torn, report.lines) == (0, 2)
+    assert (report.torn, report.lines) == ((), 2)
 
 
 def test_a_torn_end_is_no_finding(shelf: Shelf) -> None:
@@ -478,7 +479,9 @@ def test_a_torn_end_is_no_finding(shelf: Shelf) -> None:
     shelf.lines(shelf.fact("1.dcm", data_set()), b"{")
     before = {path.name: path.read_bytes() for path in shelf.journal.iterdir()}
     report = look(shelf, repair_journal=True)
-    assert (report.clean, report.findings, report.torn) == (True, (), 2)
+    assert (report.clean, report.findings) == (True, ())
+    torn = [name for name, content in sorted(before.items()) if not content.endswith(b"\n")]
+    assert (report.torn, len(torn)) == (tuple(f".fastscp/journal/{name}" for name in torn), 2)
     assert {path.name: path.read_bytes() for path in shelf.journal.iterdir()} == before
 
 
@@ -512,7 +515,7 @@ def test_a_tail_that_is_no_line_is_a_finding(
     (finding,) = report.findings
     kept = f".fastscp/journal/{segment.name}.damaged"
     assert (finding.kind, finding.settled) == (Kind.DAMAGED, f"taken out, the original is {kept}")
-    assert (report.torn, report.clean) == (0, True)
+    assert (report.torn, report.clean) == ((), True)
     assert (shelf.path / kept).read_bytes().endswith(data)
     assert look(shelf).findings == ()
 
@@ -538,7 +541,7 @@ def test_a_last_line_without_its_newline_is_whole(shelf: Shelf) -> None:
     (segment,) = shelf.journal.iterdir()
     segment.write_bytes(segment.read_bytes()[:-1])
     report = look(shelf)
-    assert (report.clean, report.torn) == (True, 0)
+    assert (report.clean, report.torn) == (True, ())
 
 
 def test_repair(shelf: Shelf) -> None:
@@ -566,7 +569,7 @@ def test_repair_and_adopt(shelf: Shelf) -> None:
         "repaired"
     ] * 2
     again = look(shelf)
-    assert (again.findings, again.lines, again.torn) == ((), 5, 0)
+    assert (again.findings, again.lines, again.torn) == ((), 5, ())
 
 
 @pytest.mark.parametrize("call", ["rename", "fsync"])
@@ -931,7 +934,7 @@ def opened_store(shelf: Shelf) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("content", [b"", b"junk", b'{"what":"file system"}'])
 def test_a_flush_mark_that_cannot_be_read(shelf: Shelf, content: bytes) -> None:
-    """It holds for ever, so whoever reads of it has to know which file to remove, and when."""
+    """It holds from now on, so whoever reads of it has to know what lifts it."""
     there = shelf.file(".fastscp/unflushed/x.json", content)
     shelf.put("1.dcm", data_set())
     (warning,) = opened_store(shelf)
@@ -1071,7 +1074,7 @@ def test_verify_exit_codes(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> 
     captured = capsys.readouterr()
     size = f"{len(data) / 2**20:.1f} MiB"
     assert captured.out == (
-        f"{shelf.path}: 1 files, {size} of data sets, 1 journal lines: nothing found\n"
+        f"{shelf.path}: 1 files, {size} of journaled data sets, 1 journal lines: nothing found\n"
     )
     assert captured.err == ""
     (shelf.path / "1.dcm").unlink()
@@ -1084,9 +1087,23 @@ def test_verify_exit_codes(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> 
     )
     assert lines[1].endswith(": 1 missing")
     assert lines[2].startswith("1 journal files end inside a line")
+    (torn,) = [path for path in shelf.journal.iterdir() if not path.read_bytes().endswith(b"\n")]
+    assert lines[2].endswith(f": .fastscp/journal/{torn.name}")
     assert cli.main(["verify", "--store", str(shelf.path / "no")]) == 3
     assert "is not a store" in capsys.readouterr().err
     assert cli.main([*arguments, "--what"]) == 2
+
+
+def test_a_file_at_the_top_is_not_shown_below_a_study(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Table(print, shelf.path)
+    for path in ("1.2/1.3/1.dcm", "1.dcm", "2.dcm", "1.2/1.3/2.dcm"):
+        output.finding(Finding(Kind.UNJOURNALED, path, "why"), 1)
+    assert [line.split("  why")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "1.2/", "  unjournaled  1.3/1.dcm", "./", "  unjournaled  1.dcm", "  unjournaled  2.dcm",
+        "1.2/", "  unjournaled  1.3/2.dcm",
+    ]  # fmt: skip
 
 
 def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1109,6 +1126,7 @@ def test_verify_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
         "files": 2,
         "bytes": 0,
         "torn": 0,
+        "torn_files": [],
         "mark": "stays",
         "findings": [
             {
