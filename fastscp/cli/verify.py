@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from fastscp.cli.output import os_errors
 from fastscp.cli.verify_output import JSONOutput, Table
 from fastscp.config.settings import read_value
 from fastscp.config.values import Duration, ExplainedError, Parsed, Size, read_text
-from fastscp.errors import FastscpError, StartError, StoreBusyError
+from fastscp.errors import StartError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,17 +223,7 @@ def _screen() -> Iterator[tuple[Callable[[str], None], Watcher | None]]:
 
 def _print(line: str) -> None:
     # At once: whoever reads it is to see it when it is found.
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What could not be written must not be tried again by whoever ends the program.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise FastscpError(
-            f"cannot write to the standard output: {error.strerror}; what was found is not told "
-            f"in full: give it a file system with space, or a reader, and verify again"
-        ) from error
+    print(line, flush=True)
 
 
 def _watcher(bar: Progress) -> Watcher:
