@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from fastscp.log import escape, in_json, printable
+from fastscp.store.names import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +20,12 @@ __all__ = ["JSONOutput", "Output", "Table"]
 # Findings shown of one study, and of all.
 _SHOWN_OF_STUDY: Final = 20
 _SHOWN: Final = 200
+_OWN: Final = f"{HOME}/"
+# What to do about a kind of which no finding says it.
+_ADVICE: Final = {
+    "missing": "have it sent again, or restore it from a backup",
+    "changed": "move the file out of the store, then have it sent again, or restore it",
+}
 # Names of journal files that end inside a line.
 _SHOWN_TORN: Final = 10
 
@@ -47,6 +54,8 @@ class Table:
         self._of_study = 0
         self._shown = 0
         self._hidden = 0
+        # Of instances: what the service has of its own says what to do about it.
+        self._kinds: set[str] = set()
 
     def finding(self, finding: Finding, study_depth: int) -> None:
         folder, name = _divide(finding.path, study_depth)
@@ -59,6 +68,8 @@ class Table:
             if (folder or not is_first) and self._shown < _SHOWN:
                 self._line(f"{printable(folder) or '.'}/")
         self._of_study += 1
+        if not finding.path.startswith(_OWN) and not finding.settled:
+            self._kinds.add(finding.kind)
         if self._of_study > _SHOWN_OF_STUDY or self._shown >= _SHOWN:
             self._hidden += 1
             return
@@ -69,6 +80,9 @@ class Table:
         self._end_study()
         for line in _summary(self._store, report):
             self._line(line)
+        for kind, advice in _ADVICE.items():
+            if kind in self._kinds:
+                self._line(f"{kind}: {advice}")
         self._end_hidden()
 
     def end_early(self, report: Report) -> None:

@@ -302,9 +302,9 @@ def _in_the_way(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        where = error.filename if isinstance(error.filename, str) else str(path)
-        said = f"{error.strerror}; {denied(path, where)}"
-        raise FastscpError(f"cannot verify {path}: {where}: {said}") from error
+        refused = error.filename if isinstance(error.filename, str) else str(path)
+        why = f"{error.strerror}; {denied(path, refused)}"
+        raise FastscpError(f"cannot verify {path}: {refused}: {why}") from error
     except OSError as error:
         where = error.filename
         if (

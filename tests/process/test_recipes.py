@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.store.journal import append_fact
+from fastscp.store.verify import verify
 from tests.kit import CT, DEADLINE_S, ELE, Service, data_set, path_of, store, wait_for
 from tests.stores import opened
 from tests.unit.test_duplicates import instance
@@ -133,6 +135,39 @@ def test_a_backup_of_a_store_in_use_is_restored(service: Service, tmp_path: Path
         assert again.instances() == [path_of(f"1.2.2{n}") for n in (1, 2, 3, 4)]
         told = {one["sop_instance_uid"]: one.get("duplicate") for one in again.journal()[-4:]}
         assert told == dict.fromkeys(("1.2.21", "1.2.22", "1.2.23"), "identical") | {"1.2.24": None}
+
+
+def test_what_is_changed_or_missing_is_put_right(service: Service, tmp_path: Path) -> None:
+    """As the table of `verify` says; and the line of an instance is found."""
+    names = ["1.2.51", "1.2.52"]
+    service.empty()
+    sent(service, names)
+
+    def found() -> list[tuple[str, str]]:
+        findings = verify(service.store, patience_s=0).findings
+        return [(one.kind, one.path) for one in findings if one.path[-10:-4] in names]
+
+    changed, missing = (service.store / path_of(name) for name in names)
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    missing.unlink()
+    bad = [("changed", path_of("1.2.51")), ("missing", path_of("1.2.52"))]
+    assert found() == bad
+    # It keeps its path.
+    sent(service, ["1.2.51"])
+    assert found() == bad
+    assert service.instances() == [path_of("1.2.51"), path_of("1.2.51") + "~2"]
+    changed.rename(tmp_path / "changed.dcm")
+    sent(service, names)
+    assert found() == []
+    assert data_set(sop="1.2.51") == service.data_of(path_of("1.2.51"))
+    (command,) = blocks(section("Checking a store"), "sh")
+    done = subprocess.run(
+        ["sh", "-euc", command.replace("1.2.3.4", "1.2.52")], env={"STORE": str(service.store)},
+        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["path"] for line in lines] == [path_of("1.2.52")] * 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can keep the owners")
