@@ -183,7 +183,7 @@ def make_file(name: str, dir_fd: int, flags: int = os.O_WRONLY) -> int:
     try:
         give(fd, dir_fd)
     except BaseException:
-        os.close(fd)
+        shut(fd)
         os.unlink(name, dir_fd=dir_fd)
         raise
     return fd

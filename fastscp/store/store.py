@@ -136,22 +136,10 @@ class Store:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
-            marks = Marks(dir_fd)
-            _finish_renewals(path, dir_fd, marks)
-            suspect = begin_life(dir_fd, buffered=durability == "buffered", flush_directory=flush)
-            if durability == "buffered":
-                # Only now: one that was there is an earlier life's, and has another name by now.
-                made.note(BUFFERED, dir_fd)
-            # Before anybody stores or reads anything.
-            cleared = settle_alone(dir_fd, "main")
-            marks.restate()
-            # Only now: a file that is marked may have come back to its path.
-            marks.clear()
-            unflushed = marks.standing()
-            warnings = (
-                *facts.warnings, *warnings, *_links(path, dir_fd), *of_unflushed(unflushed),
-                *cleared.told,
-            )  # fmt: skip
+            past = _settle_past(
+                path, dir_fd, made, buffered=durability == "buffered", flush_directory=flush
+            )
+            warnings = (*facts.warnings, *warnings, *_links(path, dir_fd), *past.warnings)
             undo.pop_all()
         return cls(
             path=path,
@@ -164,10 +152,10 @@ class Store:
             previous_layout=known.layout if known is not None and known != identity else None,
             facts=facts,
             mixed=len(identity.suffixes) > 1,
-            suspect=suspect,
-            unflushed=unflushed,
-            sequence=cleared.sequence,
-            left=cleared.left,
+            suspect=past.suspect,
+            unflushed=past.unflushed,
+            sequence=past.sequence,
+            left=past.left,
             warnings=warnings,
             made=made,
         )
@@ -293,6 +281,44 @@ def _finish_renewals(path: Path, dir_fd: int, marks: Marks) -> None:
             f"check the disk and its free space, then start again; if something is in the way, "
             f"move what is in {ANEW} to its place by hand"
         ) from error
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What earlier lives left; each as in `Store`."""
+
+    suspect: bool
+    unflushed: tuple[Mark, ...]
+    sequence: int
+    left: tuple[str, ...] | None
+    warnings: tuple[str, ...]
+
+
+def _settle_past(
+    path: Path, dir_fd: int, made: Made, *, buffered: bool, flush_directory: bool
+) -> _Past:
+    """End what earlier lives began, before anybody stores or reads anything; and begin this one.
+
+    Raises StartError, OSError.
+    """
+    marks = Marks(dir_fd)
+    _finish_renewals(path, dir_fd, marks)
+    suspect = begin_life(dir_fd, buffered=buffered, flush_directory=flush_directory)
+    if buffered:
+        # Only now: one that was there is an earlier life's, and has another name by now.
+        made.note(BUFFERED, dir_fd)
+    cleared = settle_alone(dir_fd, "main")
+    marks.restate()
+    # Only now: a file that is marked may have come back to its path.
+    marks.clear()
+    unflushed = marks.standing()
+    return _Past(
+        suspect=suspect,
+        unflushed=unflushed,
+        sequence=cleared.sequence,
+        left=cleared.left,
+        warnings=(*of_unflushed(unflushed), *cleared.told),
+    )
 
 
 def _links(path: Path, dir_fd: int) -> tuple[str, ...]:
