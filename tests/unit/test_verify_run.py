@@ -231,7 +231,7 @@ def shown(findings: list[Finding], depth: int, shelf: Shelf, *, early: bool = Fa
     for one in findings:
         table.finding(one, depth)
     left = Counter(one.kind for one in findings)
-    report = Report(0, 0, 0, 0, 0, 0, left, 0, (), Mark.NONE)
+    report = Report(0, 0, 0, (), 0, 0, left, 0, (), Mark.NONE)
     (table.end_early if early else table.end)(report)
     return lines
 
@@ -251,6 +251,7 @@ def test_the_table_is_by_study_and_has_an_end(
         "  and 3 more",
         "b/",
         "  unjournaled  1/x.dcm  why",
+        "./",
         "  unjournaled  top.dcm  why",
     ]
     assert lines[-2].endswith(": 9 unjournaled")
@@ -262,6 +263,7 @@ def test_the_table_is_by_study_and_has_an_end(
         "  unjournaled  c/d  why",
         "a/",
         "  unjournaled  x  why",
+        "./",
         "  unjournaled  y  why",
     ]
 
