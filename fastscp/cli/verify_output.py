@@ -123,8 +123,7 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
         said = f"{said or 'nothing left'}, {report.settled} put right"
     yield (
         f"{escape(str(path))}: {report.files} files, {report.bytes / 2**20:.1f} MiB of journaled "
-        f"data sets, "
-        f"{report.lines} journal lines: {said or 'nothing found'}"
+        f"data sets, {report.lines} journal lines: {said or 'nothing found'}"
     )
     if report.unchecked:
         yield (
