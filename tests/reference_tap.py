@@ -100,7 +100,7 @@ def sniff(header: bytes, negotiated: int) -> int | None:
         if likely:
             raise DoubtError
         return negotiated
-    if small and length != UNDEFINED and (length >= 0x10000 or min(vr) >= " "):
+    if small and (length != UNDEFINED or not likely) and (length >= 0x10000 or min(vr) >= " "):
         raise DoubtError
     return IMPLICIT_LE if likely else None
 
@@ -192,6 +192,9 @@ class _Reader:
         self.shaky: set[str] = set()  # those with nothing plausible behind
         self.unproved_for = 0  # headers that have to come
         self.weak: set[str] | None = None  # found before a value that only began like items
+        self.unsorted = False  # a tag at depth 0 was below the one before it
+        self.pixels_ended = False  # an end that said nothing stood behind native pixel data
+        self.pixels_empty = False
         self.held = False  # a value at depth 0 had the start of an item in it
         self.in_doubt = False  # a header that is legal may be meant in another way
 
@@ -234,6 +237,16 @@ class _Reader:
             uids = {keyword for keyword in self.raw if keyword.endswith("UID")}
             self.barred |= self.raw.keys() - uids
             self.raw = {keyword: self.raw[keyword] for keyword in uids}
+
+    def tags_begin_anew(self) -> None:
+        if self.pixels_ended:
+            self.pixels_ended = False
+            self.stray_end()
+        elif self.pixels_empty and not self.unsorted:
+            # What stands in pixel data that claim to be empty.
+            self.barred = set(WANTED.values())
+        elif not self.faults:
+            self.unsorted = True
 
     def doubt_level(self) -> None:
         self.readings = [replace(one, guessed=True) for one in self.readings]
@@ -332,7 +345,9 @@ class _Reader:
         elif number == 0xE0DD:
             if self.outermost() and not behind:
                 self.behind = False
-                if self.previous not in PIXELS:
+                if self.previous in PIXELS:
+                    self.pixels_ended = True
+                else:
                     self.stray_end()
             self.fork(more=0, fewer=2)
         else:
@@ -444,11 +459,22 @@ class _Reader:
         if vr != "SQ" and length != UNDEFINED and any(mark in passing for mark in marks):
             if self.outermost() and (vr in TEXT or vr in ("", "UN")):
                 raise DoubtError  # no text holds the start of an item
-            self.held |= self.outermost() and self.before_sequence is None
+            if self.outermost() and self.before_sequence is None and not self.held:
+                self.held = True
+                first = min(passing.find(mark) % (length + 1) for mark in marks)
+                item = passing[first : first + 8]
+                size = int.from_bytes(item[4:], "big" if item[:1] == b"\xff" else "little")
+                if len(item) == 8 and length - first - 8 < size < UNDEFINED:
+                    raise DoubtError  # whether it ends where an element begins
         if len(self.readings) > 1:
             descending = [one for one in self.readings if tag <= one.levels[-1].tag]
             if len(descending) < len(self.readings):
                 self.drop(sorted(descending, key=lambda one: len(one.levels)))
+        if self.outermost():
+            if tag < self.shallowest().levels[0].tag:
+                self.tags_begin_anew()
+            if tag in PIXELS:
+                self.pixels_empty = length == 0
         self.readings = [one.at_tag(tag) for one in self.readings]
         by_look = implicit or vr == "UN"
         self.behind = vr == "SQ" or (by_look and length == 0)

@@ -8,7 +8,9 @@ from libc.string cimport memset
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, skip
 from fastscp_ext.dataset.tap_forks cimport keep_parse, parse_at, tidy_parses
 from fastscp_ext.dataset.tap_headers cimport HEADER
-from fastscp_ext.dataset.tap_levels cimport die, first_reading, is_level_proved, prove
+from fastscp_ext.dataset.tap_levels cimport (
+    die, first_reading, is_level_proved, judge_item_end, prove,
+)
 from fastscp_ext.dataset.tap_parse cimport advance, bytes_to_step, run_alone
 from fastscp_ext.dataset.tap_state cimport TapParse
 from fastscp_ext.dataset.tap_values cimport is_uid, raw_value, same_value
@@ -233,6 +235,8 @@ cdef void tap_end(TapState* tap, bint whole) noexcept nogil:
     for k in range(tap.parses):
         p = parse_at(tap, k)
         inside = not whole or p.header_have > 0 or p.skip > 0
+        if p.items_over and not inside:
+            judge_item_end(p, tap.fed)
         prove(p, inside)
     p = &tap.first
     if tap.parses > 1:

@@ -25,17 +25,29 @@ cdef void note_sequence(TapParse* p) noexcept nogil:
         p.before_sequence = p.found
 
 
-cdef void no_items(TapParse* p) noexcept nogil:
+cdef void note_item(TapParse* p, uint32_t over, bint weak) noexcept nogil:
+    # One that goes on behind the value in which it starts.
+    if outermost(p):
+        p.items_over = over
+        p.items_until = 0
+        p.items_found = p.found
+        p.items_weak = weak
+
+
+cdef void no_items(TapParse* p, uint32_t over) noexcept nogil:
     # Where bytes may stand they are no items after all. Elsewhere the length is wrong. Nothing that
     # is left of the value is walked: what is found must not depend on how the bytes were cut.
+    # over: bytes that an item would have behind the value.
     p.walking = False
     if not (p.by_tag and may_hold_bytes(p.header_tag)):
         die(p)
         return
     p.behind_sequence = False
-    if not p.weak:
-        p.weak = True
+    if p.weak == 0:
         p.weak_found = p.found
+    p.weak += 1
+    if over:
+        note_item(p, over, True)
 
 
 cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
@@ -77,10 +89,10 @@ cdef void take_items(TapParse* p, Cursor passing) noexcept nogil:
         elif tag == ITEM and length <= left:
             p.item_left = length
         elif not (tag == ITEM_END or tag == SEQUENCE_END and left == 0):
-            no_items(p)
+            no_items(p, length - left if tag == ITEM else 0)
     if p.skip == 0:
         if p.walking and p.front_have > 0:
-            no_items(p)
+            no_items(p, 0)
         p.walking = p.may_be_items = False
 
 
@@ -89,6 +101,17 @@ cdef bint may_hold_a_mark(Cursor passing) noexcept nogil:
     return passing.left > 0 and (
         memchr(passing.at, 0xFE, passing.left) != NULL
         or memchr(passing.at, 0xFF, passing.left) != NULL)
+
+
+cdef void take_mark_length(TapParse* p, uint8_t byte, uint32_t left) noexcept nogil:
+    # The next byte of the length of the item that starts in the value.
+    if p.mark_big:
+        p.mark_length = (p.mark_length << 8) | byte
+    else:
+        p.mark_length |= <uint32_t>byte << (8 * (4 - p.mark_left))
+    p.mark_left -= 1
+    if p.mark_left == 0 and p.mark_length != UNDEFINED_LENGTH and p.mark_length > left:
+        note_item(p, p.mark_length - left, False)
 
 
 cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
@@ -103,7 +126,10 @@ cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
         p.text = p.text and byte >= c" " and byte < 0x7F
     if window == 0 and not may_hold_a_mark(passing):
         passing.left = 0
-    while (p.text or not p.sequence_passed) and take_u8(&passing, &byte):
+    while take_u8(&passing, &byte):
+        if p.mark_left:
+            take_mark_length(p, byte, p.skip + passing.left)
+            continue
         window = (window << 8) | byte
         if window != item and window != ITEM_LITTLE:
             continue
@@ -115,7 +141,12 @@ cdef void look_for_items(TapParse* p, Cursor passing) noexcept nogil:
         if not p.held and not p.sequence_passed:
             p.held = True
             p.before_held = p.found
+        p.mark_left = 4
+        p.mark_length = 0
+        p.mark_big = window != ITEM_LITTLE
     p.window = window
-    if p.skip == 0 or not p.text and (p.held or p.sequence_passed):
+    if p.skip == 0:
         p.looking = False
-        p.window = 0
+        p.window = p.mark_length = 0
+        p.mark_left = 0
+        p.mark_big = False

@@ -1,7 +1,7 @@
 # At which level the tap is: the readings of it that one parse follows.
 # Source: PS3.5 7.1, 7.5.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastscp_ext.dataset.tap_state cimport TapParse, TapReading
 
@@ -74,6 +74,12 @@ cdef bint leave_item(TapParse* p) noexcept nogil
 
 # A delimiter came at the outermost level, and no sequence in front of it: the level is wrong.
 cdef void stray_end(TapParse* p) noexcept nogil
+
+# A tag at the outermost level is below the one before it.
+cdef void judge_descent(TapParse* p) noexcept nogil
+
+# A header starts. An item that began in a value too short for it may end there.
+cdef void judge_item_end(TapParse* p, uint64_t at) noexcept nogil
 
 # What an element of this tag tells about the level.
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil

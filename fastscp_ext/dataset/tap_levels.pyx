@@ -1,6 +1,6 @@
 """At which level the tap is: the readings of it that one parse follows."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u16_le, take_u32_le
 from fastscp_ext.dataset.tap_headers cimport GROUP_DELIMITER, HEADER, reads_as_implicit
@@ -53,6 +53,7 @@ cdef void give_guess_back(TapParse* p) noexcept nogil:
 
 cdef void forget_what_passed(TapParse* p) noexcept nogil:
     p.image_described = p.image_passed = p.later_passed = p.ordered = False
+    p.pixels_ended = p.pixels_empty = False
     p.ascending = True
     p.risen = shallowest(p).outermost
     p.named = p.risen >> 16 >= 0x0010
@@ -321,6 +322,34 @@ cdef void stray_end(TapParse* p) noexcept nogil:
         # An item may lie around this one, whose end is still to come.
         p.readings[0].outermost = p.readings[0].tag = 0
         doubt_level(p, GUESS_STRAY)
+
+
+cdef void judge_descent(TapParse* p) noexcept nogil:
+    if p.pixels_ended:
+        # That end was one of an item's sequence, and this is the data set again.
+        p.pixels_ended = False
+        stray_end(p)
+    elif p.pixels_empty and not p.unsorted:
+        # No image is empty (PS3.3 C.7.6.3): these are the bytes of the pixel data, in which
+        # another data set stands.
+        p.barred = ALL_FOUND
+    elif p.faults == 0:
+        p.unsorted = True
+
+
+cdef void judge_item_end(TapParse* p, uint64_t at) noexcept nogil:
+    # By chance a number that begins like an item leads to a header hardly ever.
+    if p.items_until == 0:
+        p.items_until = at + p.items_over
+    elif at >= p.items_until:
+        if (at == p.items_until and at_elements(p) and outermost(p)
+                and p.found & ~p.items_found & UIDS_FOUND):
+            # What stands behind the value is in that item.
+            stray_end(p)
+            p.weak -= p.items_weak
+        p.items_over = p.items_found = 0
+        p.items_until = 0
+        p.items_weak = False
 
 
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil:

@@ -15,8 +15,8 @@ from fastscp_ext.dataset.tap_headers cimport (
 from fastscp_ext.dataset.tap_items cimport look_for_items, note_sequence, take_items
 from fastscp_ext.dataset.tap_levels cimport (
     assume_fault, at_elements, die, doubt_level, enter, fork_readings, fork_without_item,
-    judge_encoding, judge_order, leave, leave_item, note_evidence, outermost, readings_disagree,
-    shallowest, stray_end,
+    judge_descent, judge_encoding, judge_item_end, judge_order, leave, leave_item, note_evidence,
+    outermost, readings_disagree, shallowest, stray_end,
 )
 from fastscp_ext.dataset.tap_read cimport read_header
 from fastscp_ext.dataset.tap_state cimport (
@@ -91,6 +91,8 @@ cdef void take_delimiter(TapParse* p, uint32_t tag, uint32_t length) noexcept no
             p.behind_sequence = False
             if not p.behind_pixels or is_level_open_to_doubt(p):
                 stray_end(p)
+            else:
+                p.pixels_ended = True
         fork_readings(p)
     else:
         if elements and outermost(p):
@@ -104,6 +106,8 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
     cdef uint32_t n
     if p.count > 1:
         judge_order(p, tag)
+    if outermost(p) and tag < shallowest(p).outermost:
+        judge_descent(p)
     for n in range(p.count):
         p.readings[n].tag = tag
     if not outermost(p):
@@ -121,6 +125,7 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
             p.image_described = True
         elif is_pixel_data(tag):
             p.image_passed = True
+            p.pixels_empty = length == 0
             p.pixels = TAP_PIXELS_NONE if length == UNDEFINED_LENGTH else TAP_PIXELS_NATIVE
 
 
@@ -130,8 +135,8 @@ cdef inline bint may_lead_into_an_item(const TapParse* p) noexcept nogil:
 
 
 cdef inline void look_into_value(TapParse* p, const TapHeader* h, bint by_look) noexcept nogil:
-    # Whether it holds the start of an item. Behind a sequence that tells only in a text, where it
-    # cannot be: of other values the first sequence tells what an end takes back.
+    # Whether it holds the start of an item. Behind a sequence that tells of a value with a VR only
+    # in a text, where it cannot be: the first sequence tells what an end takes back.
     p.text = by_look or p.form == FORM_LITERAL and spells_text(p)
     p.looking = p.text or not p.sequence_passed and not p.held
     p.starting = True
@@ -210,6 +215,8 @@ cdef void take_header(TapState* tap, TapParse* p) noexcept nogil:
     if not read_header(p, &h):
         return
     p.header_tag = h.tag
+    if p.items_over:
+        judge_item_end(p, p.header_at)
     if h.implicit and h.tag >> 16 == 0:
         # Never inside a data set. Zeros read like that, and lead to anything.
         if tap.parses > 1:

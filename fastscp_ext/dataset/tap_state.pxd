@@ -106,8 +106,12 @@ ctypedef struct TapParse:
     uint32_t barred       # 1 << key: given back, though nothing showed that it was an item's
     bint trusted          # a fault was assumed: a length may have led into an item
     uint32_t before_fault  # what was found before
-    bint weak             # a value began like items and held none, where bytes may stand
-    uint32_t weak_found   # what was found before
+    uint32_t weak         # values that began like items and held none, where bytes may stand
+    uint32_t weak_found   # what was found before the first
+    uint32_t items_over   # bytes that an item in a value says to have behind the value; 0: none has
+    uint64_t items_until  # where that item ends then, in bytes of the data set; 0: not known yet
+    uint32_t items_found  # what was found before
+    bint items_weak       # the value began like it, and is among the weak ones
     int pixels            # one of TAP_PIXELS_*
     int before_pixels     # when there was one reading, while there are more
     bint suspect          # the last length was taken on trust: the next header decides
@@ -131,6 +135,9 @@ ctypedef struct TapParse:
     bint unsure           # the shallowest reading is where it is by a guess
     uint32_t before_unsure  # what was found before that
     bint descended        # a tag at depth 0 did, since the data set began
+    bint unsorted         # likewise, and no fault had been seen
+    bint pixels_ended     # behind native ones at depth 0 stood an end that seemed to say nothing
+    bint pixels_empty     # native ones at depth 0 had no bytes
     bint held             # a value at depth 0 had the start of an item in it: too long, perhaps
     uint32_t before_held  # what was found before
     bint looking          # for one in the passing value
@@ -138,6 +145,9 @@ ctypedef struct TapParse:
     bint starting         # nothing of it has been looked at
     bint too_long         # it is no text as long as that: the parse dies at its end
     uint32_t window       # the last bytes of it
+    uint32_t mark_length  # of the item that starts in it, as far as it has passed
+    uint8_t mark_left     # bytes of that length still to come
+    bint mark_big         # it is big-endian
     bint comparing        # the passing value, with one of its key that was found before
     bint differs          # it does
     uint32_t compared     # bytes of it

@@ -75,6 +75,7 @@ cdef void value_starts(
     cdef uint32_t bit = <uint32_t>1 << key
     cdef int where
     if (p.conflicting | p.barred) & bit:
+        p.unproved |= p.barred & bit & ~p.found
         return
     if p.found & bit:
         if length == 0 or key == KEY_SOP_CLASS_UID or key == KEY_SOP_INSTANCE_UID:

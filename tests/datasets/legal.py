@@ -249,7 +249,8 @@ class Maker:
             tag, vr = rng.choice(((0x7FE00008, "OF"), (0x7FE00009, "OD")))
             return Element(tag, vr, bytes(16))
         vr = rng.choice(("OW", "OB"))
-        return Element(0x7FE00010, vr, self.even(self.opaque(200)))
+        # No image is empty (PS3.3 C.7.6.3).
+        return Element(0x7FE00010, vr, self.even(self.opaque(200)) or bytes(2))
 
     @staticmethod
     def even(value: bytes) -> bytes:

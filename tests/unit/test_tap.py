@@ -417,6 +417,12 @@ def test_sniffing() -> None:
     assert first(b"\xff\xd8\xff\xe0\0\x10JF", EXPLICIT_LE)[1]
 
 
+def test_a_first_header_without_a_vr_or_a_length() -> None:
+    """The group is what an Explicit VR Big Endian data set may begin with: read as negotiated."""
+    data = bytes.fromhex("00fee000ffffffff") + plain(EXPLICIT_BE)
+    assert check(data, EXPLICIT_BE).syntax == EXPLICIT_BE
+
+
 def test_a_tap_refuses_what_is_no_family() -> None:
     for wrong in (-1, 4):
         with pytest.raises(ValueError, match="transfer syntax family"):

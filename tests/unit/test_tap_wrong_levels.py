@@ -119,3 +119,101 @@ def test_zeros_are_no_elements(more: int, *, inside: bool) -> None:
     tap.feed(data)
     tap.end()
     assert {key: tap.values().get(key) for key in OWN} == OWN
+
+
+# Where tags begin anew --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("front", ["", "sequence", "first"])
+def test_what_stands_in_pixel_data_that_claim_to_be_empty(family: int, front: str) -> None:
+    reference = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
+    inside = uid(0x00080018, b"1.9.8", family) + places("1.9", family)
+    inside += element(0x00200013, "IS", b"9 ", family)
+    if front == "first":
+        inside = reference + inside
+    pixels = element(0x7FE00010, "OW", inside, family, 0)
+    before = uid(0x00080018, b"1.2.826", family) + (reference if front == "sequence" else b"")
+    assert check(before + pixels, family).values == {"SOPInstanceUID": b"1.2.826"}
+    # What stood in front of them is the instance's, and nothing there contradicts it.
+    assert found(before + places("1.2.3", family) + pixels, family) == OWN
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_empty_pixel_data_in_an_unsorted_data_set(family: int) -> None:
+    data = uid(0x00080018, b"1.2.826", family) + element(0x00280010, "US", b"\0\1", family)
+    data += element(0x00100020, "LO", b"P1", family) + element(0x7FE00010, "OW", b"", family)
+    assert found(data + places("1.2.3", family), family) == OWN
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_end_behind_pixel_data_where_tags_begin_anew(family: int) -> None:
+    """An item too short by some elements and the end of a sequence: the end of its own one."""
+    rest = element(0x00100020, "LO", b"P9", family) + uid(0x0020000E, b"1.9.1", family)
+    rest += element(0x00200011, "IS", b"9 ", family) + image(family)
+    nested = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
+    size = len(nested) - 8
+    data = uid(0x00080018, b"1.2.826", family)
+    data += element(0x00081250, "SQ", b"", family, UNDEFINED)
+    data += delimiter(0xE000, size, family) + nested + rest + delimiter(0xE0DD, 0, family)
+    data += element(0x00100020, "LO", b"P1", family) + places("1.2.3", family)
+    data += element(0x00200013, "IS", b"1 ", family) + image(family)
+    values = check(data, family).values
+    assert values.items() >= OWN.items()
+    assert (values["PatientID"], values.get("SeriesNumber")) == (b"P1", None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_end_behind_pixel_data_at_the_end_says_nothing(family: int) -> None:
+    data = uid(0x00080018, b"1.2.826", family)
+    data += sequence(0x00081140, [places("1.9", family)], family) + places("1.2.3", family)
+    data += image(family) + delimiter(0xE0DD, 0, family)
+    assert found(data + element(0xFFFCFFFC, "OB", bytes(8), family), family) == OWN
+
+
+# Values too short for their items ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shown", [8, 30])
+@pytest.mark.parametrize("behind", ["nothing", "image", "own"])
+def test_a_value_that_holds_the_first_bytes_of_its_item_only(shown: int, behind: str) -> None:
+    """Where the item ends as it says, what stands behind the value is in it."""
+    family = IMPLICIT_LE
+    inside = element(0x00081150, "UI", bytes(14), family) + places("1.9", family)
+    value = delimiter(0xE000, len(inside), family) + inside
+    data = uid(0x00080018, b"1.2.826", family)
+    data += element(0x00091010, "UN", value, family, shown)
+    patient = element(0x00100020, "LO", b"P1", family)
+    own = patient + places("1.2.3", family) + image(family)
+    data += {"nothing": b"", "image": patient + image(family), "own": own}[behind]
+    assert found(data, family) == (OWN if behind == "own" else {})
+
+
+@pytest.mark.parametrize("kind", ["empty", "items", "bytes", "bytes behind a sequence"])
+def test_a_value_that_ends_behind_an_items_header(kind: str) -> None:
+    family = EXPLICIT_LE if kind == "bytes" else IMPLICIT_LE
+    reference = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
+    inside = places("1.9", family) + element(0x00400007, "LO", b"x ", family)
+    header = element(0x00291140, "SQ", b"", family, 8 + len(inside))
+    header += delimiter(0xE000, len(inside), family)
+    body = {
+        "empty": b"",
+        "items": delimiter(0xE000, UNDEFINED, family) + delimiter(0xE000, 0, family) * 2
+        + delimiter(0xE00D, 0, family),
+        "bytes": b"abcd", "bytes behind a sequence": b"\1\2\3\4",
+    }[kind]  # fmt: skip
+    data = uid(0x00080018, b"1.2.826", family)
+    if kind == "bytes behind a sequence":
+        data += reference
+    tag, vr = (0x00091010, "OB") if kind.startswith("bytes") else (0x00081115, "SQ")
+    data += element(tag, vr, body, family, len(body) + len(header)) + header + inside
+    assert found(data, family) == {}
+    assert found(data + image(family), family) == {}
+
+
+@pytest.mark.parametrize("length", [7, 9, 400])
+def test_an_item_that_ends_nowhere_is_none(length: int) -> None:
+    family = IMPLICIT_LE
+    data = uid(0x00080018, b"1.2.826", family)
+    data += element(0x00091010, "UN", delimiter(0xE000, length, family), family)
+    assert found(data + places("1.2.3", family) + image(family), family) == OWN
