@@ -68,6 +68,7 @@ cdef void take_evidence(TapParse* p, const TapParse* q) noexcept nogil:
     p.later_passed = q.later_passed
     p.image_described = q.image_described
     p.image_passed = q.image_passed
+    p.body_passed = q.body_passed
     p.named = q.named
     p.ascending = q.ascending
     p.ordered = q.ordered

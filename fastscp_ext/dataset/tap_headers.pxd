@@ -94,6 +94,16 @@ cdef inline bint is_pixel_data(uint32_t tag) noexcept nogil:
     return (tag == PIXEL_DATA or tag == FLOAT_PIXEL_DATA or tag == DOUBLE_FLOAT_PIXEL_DATA)
 
 
+cdef inline bint is_body(uint32_t tag) noexcept nogil:
+    # These modules stand at the outermost level only, and tell what an instance is that is no image
+    # (PS3.3 C.17.2, C.11.10, C.8.8.5, C.8.8.9, C.24.2, C.8.14.4): Completion and Verification Flag
+    # of an SR, Presentation Creation Date, Structure Set Label, RT Plan Label, Encapsulated
+    # Document, Spectroscopy Data.
+    return tag in (
+        0x0040A491, 0x0040A493, 0x00420011, 0x00700082, 0x30060002, 0x300A0002, 0x56000020,
+    )
+
+
 # What the first 8 bytes are. also: another family in which they can be read, or -1.
 # Returns one of TAP_*, or -1 if they are no header in any.
 cdef int sniff(const uint8_t* header, int negotiated, int* also) noexcept nogil

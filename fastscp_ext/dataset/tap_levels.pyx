@@ -52,7 +52,7 @@ cdef void give_guess_back(TapParse* p) noexcept nogil:
 # Guesses and what proves them -----------------------------------------------------------------
 
 cdef void forget_what_passed(TapParse* p) noexcept nogil:
-    p.image_described = p.image_passed = p.later_passed = p.ordered = False
+    p.image_described = p.image_passed = p.body_passed = p.later_passed = p.ordered = False
     p.pixels_ended = p.pixels_empty = False
     p.ascending = True
     p.risen = shallowest(p).outermost
@@ -71,14 +71,16 @@ cdef void note_evidence(TapParse* p, uint32_t tag) noexcept nogil:
 cdef bint is_level_proved(const TapParse* p) noexcept nogil:
     # Tags ascend in a data set and in an item (PS3.5 7.1). An item that names another study tells
     # no patient and no numbers as a rule, and holds no image. So what goes on with these where the
-    # sequence stood, and comes to an image, is the data set.
+    # sequence stood, and comes to an image or to what another kind of instance is about, is the
+    # data set.
     if not p.ascending:
         return False
     if p.ordered and p.count == 1:
         return True
     if p.guess == GUESS_STRAY:
         return p.image_passed or p.named and p.later_passed
-    return p.named and p.image_passed and (p.image_described or p.guess != GUESS_ENDS)
+    return p.named and (
+        p.body_passed or p.image_passed and (p.image_described or p.guess != GUESS_ENDS))
 
 
 cdef void keep_what_is_proved(TapParse* p) noexcept nogil:
@@ -154,9 +156,9 @@ cdef uint32_t before_all_wrong_levels(const TapParse* p) noexcept nogil:
 
 cdef void give_level_back(TapParse* p) noexcept nogil:
     # The data set goes no further, and no proper end says that the level was right. Tags that
-    # ascend to group 0028 do: behind the rest of an item they begin anew.
+    # ascend to group 0028 do, or to what no item holds: behind the rest of an item they begin anew.
     cdef uint32_t keep = before_all_wrong_levels(p)
-    if p.settled or p.image_described and not p.descended:
+    if p.settled or (p.image_described or p.body_passed) and not p.descended:
         return
     if p.found & ~keep:
         p.pixels = TAP_PIXELS_NONE

@@ -10,7 +10,7 @@ from fastscp_ext.dataset.tap_doubt cimport (
 from fastscp_ext.dataset.tap_forks cimport fork_parse, position_of, read_again
 from fastscp_ext.dataset.tap_headers cimport (
     GROUP_DELIMITER, HEADER, ITEM, ITEM_END, LONG_HEADER, SEQUENCE_END, UNDEFINED_LENGTH,
-    TapHeader, is_pixel_data, sniff, spells_text, take_tag, take_u16,
+    TapHeader, is_body, is_pixel_data, sniff, spells_text, take_tag, take_u16,
 )
 from fastscp_ext.dataset.tap_items cimport look_for_items, note_sequence, take_items
 from fastscp_ext.dataset.tap_levels cimport (
@@ -113,7 +113,7 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
     if not outermost(p):
         return
     if (tag <= shallowest(p).outermost or p.faults) and (
-        not p.image_described or key_of(tag) >= 0
+        not p.image_described and not p.body_passed or key_of(tag) >= 0
     ):
         p.descended = True
     if p.unsure:
@@ -127,6 +127,8 @@ cdef void note_element(TapParse* p, uint32_t tag, uint32_t length) noexcept nogi
             p.image_passed = True
             p.pixels_empty = length == 0
             p.pixels = TAP_PIXELS_NONE if length == UNDEFINED_LENGTH else TAP_PIXELS_NATIVE
+        elif is_body(tag):
+            p.body_passed = True
 
 
 cdef inline bint may_lead_into_an_item(const TapParse* p) noexcept nogil:

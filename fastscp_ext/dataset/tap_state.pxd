@@ -128,6 +128,7 @@ ctypedef struct TapParse:
     bint later_passed     # an element behind group 0020 at depth 0, since the last guess
     bint image_described  # group 0028 likewise, of the shallowest reading
     bint image_passed     # pixel data likewise
+    bint body_passed      # likewise what only a data set that is no image has, and no item
     bint named            # the patient or a number of the instance likewise, or before the guess
     bint ascending        # since the guess, as the tags of a data set do
     bint ordered          # the other readings fell because of tags or of an encoding

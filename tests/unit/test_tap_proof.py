@@ -122,11 +122,37 @@ def test_an_image_behind_them_proves_nothing(family: int, shape: Callable[[int],
 # What proves a level ----------------------------------------------------------------------------
 
 
+def report(family: int) -> bytes:
+    flags = element(0x0040A491, "CS", b"COMPLETE", family)
+    content = [element(0x0040A040, "CS", b"TEXT", family)]
+    return flags + sequence(0x0040A730, content, family)
+
+
+def structures(family: int) -> bytes:
+    return element(0x30060002, "SH", b"RTSTRUCT", family)
+
+
+def plan(family: int) -> bytes:
+    return element(0x300A0002, "SH", b"PLAN", family)
+
+
+def presentation(family: int) -> bytes:
+    return element(0x00700082, "DA", b"20240229", family)
+
+
+def document(family: int) -> bytes:
+    return element(0x00420011, "OB", b"%PDF", family)
+
+
+ABOUT = [image, report, structures, plan, presentation, document]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("about", ABOUT)
 @pytest.mark.parametrize("name", ["patient", "number"])
 @pytest.mark.parametrize("fault", ["no items", "no item end", "two items"])
 def test_what_goes_on_where_the_sequence_stood_is_the_instances(
-    family: int, name: str, fault: str
+    family: int, about: Callable[[int], bytes], name: str, fault: str
 ) -> None:
     body = {
         "no items": b"",
@@ -136,8 +162,19 @@ def test_what_goes_on_where_the_sequence_stood_is_the_instances(
     patient = element(0x00100020, "LO", b"P1", family) if name == "patient" else b""
     number = element(0x00200013, "IS", b"1 ", family) if name == "number" else b""
     data = front(family) + opened(0x00081110, family) + body + patient
-    data += places("1.2.3", family) + number + image(family)
+    data += places("1.2.3", family) + number + about(family)
     assert found(data, family) == OWN
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("about", ABOUT)
+def test_a_cut_behind_what_the_instance_is_about(
+    family: int, about: Callable[[int], bytes]
+) -> None:
+    """In a later sequence: that one before was read at its right level, for no item holds this."""
+    data = front(family) + sequence(0x00081111, [reference(family)], family)
+    data += element(0x00100020, "LO", b"P1", family) + places("1.2.3", family) + about(family)
+    assert found(data + opened(0x7FE11010, family) + item(family), family) == OWN
 
 
 @pytest.mark.parametrize("family", FAMILIES)
