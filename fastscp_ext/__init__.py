@@ -16,7 +16,7 @@ from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
 from fastscp_ext.commit.folders import exchange, mount_of
 from fastscp_ext.commit.journal_scan import index_lines, lines_about
 from fastscp_ext.dataset.digest import crc32c
-from fastscp_ext.dataset.head import part10_head, part10_head_of_file
+from fastscp_ext.dataset.head import file_mark, part10_head, part10_head_of_file
 from fastscp_ext.dataset.layout import Layout, LayoutError
 from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.syntaxes import encoding_of
@@ -145,6 +145,7 @@ __all__ = [
     "encode_release_rq",
     "encoding_of",
     "exchange",
+    "file_mark",
     "flush_file_system",
     "index_lines",
     "judge_response",

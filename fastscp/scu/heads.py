@@ -24,6 +24,7 @@ from fastscp_ext import (
     UID_USABLE,
     Tap,
     encoding_of,
+    file_mark,
     part10_head,
     part10_head_of_file,
     uid_grade,
@@ -58,7 +59,7 @@ _MOST_GOOD: Final = 1024
 class Head(NamedTuple):
     """An instance as its file names it.
 
-    offset, size: of the data set, in bytes. modified_ns: of the file, 0 where it is not known.
+    offset, size: of the data set, in bytes. mark: of the file (`file_mark`), 0 where it is none.
     compressed: the file is, as a whole; offset and size are those of what it holds.
     """
 
@@ -67,7 +68,7 @@ class Head(NamedTuple):
     transfer_syntax: str
     offset: int
     size: int
-    modified_ns: int = 0
+    mark: int = 0
     compressed: bool = False
 
 
@@ -84,28 +85,30 @@ def read_head(path: str | bytes | Path) -> Head | None:
     found = part10_head_of_file(os.fsencode(path))
     if found is None:
         return _read_compressed(path)
-    head, total, modified_ns = found
+    head, total, mark = found
     if not head[4] and total > _FIRST_READ:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _read_on(lambda at, size: os.pread(fd, size, at), total, modified_ns)
+            return _read_on(lambda at, size: os.pread(fd, size, at), total, mark)
         finally:
             os.close(fd)
-    return _judged(head, total, modified_ns)
+    return _judged(head, total, mark)
 
 
 def _read_compressed(path: str | bytes | Path) -> Head | None:
     """The head of what a compressed file holds; None if it is not compressed, or not Part 10."""
     with open_regular(path) as file:
-        if file is None or not is_compressed(file.read(_FIRST_READ)):
+        if file is None:
+            return None
+        mark = file_mark(file.fileno())
+        if not is_compressed(file.read(_FIRST_READ)):
             return None
         file.seek(0)
-        modified_ns = os.fstat(file.fileno()).st_mtime_ns
         try:
             with part10_of(file) as whole:
                 total = part10_size(whole)
                 read = _onwards(whole)
-                head = None if total < 0 else _read_on(read, total, modified_ns)
+                head = None if total < 0 else _read_on(read, total, mark)
         except zstandard.ZstdError as error:
             raise UnusableInstance(f"its compressed content is damaged ({error})") from error
     if total < 0:
@@ -132,9 +135,7 @@ def reading_data_set(path: str | bytes | Path, head: Head) -> Iterator[Callable[
     Raises OSError; ESTALE if the file is another one than that whose head was read.
     """
     with open_regular(path) as file:
-        if file is None or (
-            head.modified_ns and os.fstat(file.fileno()).st_mtime_ns != head.modified_ns
-        ):
+        if file is None or (head.mark and file_mark(file.fileno()) != head.mark):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         with part10_of(file) as whole:
             read = _onwards(whole)
@@ -144,7 +145,11 @@ def reading_data_set(path: str | bytes | Path, head: Head) -> Iterator[Callable[
 @contextlib.contextmanager
 def open_regular(path: str | bytes | Path) -> Iterator[IO[bytes] | None]:
     """A file open for reading; None for what is no regular file. Raises OSError."""
-    # A pipe without a writer must not hold us up.
+    # To open a pipe or a device does something to it; and if it becomes one only now, a pipe
+    # without a writer must not hold us up.
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as the caller gave it
+        yield None
+        return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, fd)
@@ -163,13 +168,15 @@ def open_decompressed(path: bytes, head: Head) -> int:
     another one than that whose head was read, EBADMSG if its content is damaged.
     """
     with open_regular(path) as file, tempfile.TemporaryFile() as made:
-        if file is None or os.fstat(file.fileno()).st_mtime_ns != head.modified_ns:
+        if file is None or file_mark(file.fileno()) != head.mark:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         try:
             with part10_of(file) as whole:
                 shutil.copyfileobj(whole, made, _CHUNK)
         except zstandard.ZstdError as error:
             raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)) from error
+        if file_mark(file.fileno()) != head.mark:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         made.flush()
         return os.dup(made.fileno())
 
@@ -179,7 +186,7 @@ def read_head_of(data: bytes) -> Head | None:
     return _read_on(lambda at, size: data[at : at + size], len(data))
 
 
-def _read_on(read: Callable[[int, int], bytes], total: int, modified_ns: int = 0) -> Head | None:
+def _read_on(read: Callable[[int, int], bytes], total: int, mark: int = 0) -> Head | None:
     """Read more and more, until all is found or further bytes are not worth it."""
     start = read(0, _FIRST_READ)
     while True:
@@ -187,14 +194,14 @@ def _read_on(read: Callable[[int, int], bytes], total: int, modified_ns: int = 0
         if head is None:
             return None
         if head[4] or len(start) >= min(total, _LOOKED_AT):
-            return _judged(head, total, modified_ns)
+            return _judged(head, total, mark)
         more = read(len(start), len(start))
         if not more:
-            return _judged(head, total, modified_ns)
+            return _judged(head, total, mark)
         start += more
 
 
-def _judged(head: tuple[str, str, str, int, bool], total: int, modified_ns: int) -> Head:
+def _judged(head: tuple[str, str, str, int, bool], total: int, mark: int) -> Head:
     sop_class, sop_instance, transfer_syntax, offset, _complete = head
     if not transfer_syntax:
         raise UnusableInstance("its File Meta Information is cut short, or has no transfer syntax")
@@ -214,7 +221,7 @@ def _judged(head: tuple[str, str, str, int, bool], total: int, modified_ns: int)
             _good.add(pair)
     if offset >= total:
         raise UnusableInstance("it has no data set")
-    return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset, modified_ns)
+    return Head(sop_class, sop_instance, transfer_syntax, offset, total - offset, mark)
 
 
 def tap_identity(

@@ -30,6 +30,7 @@ from fastscp.scu.heads import (
 from fastscp.scu.names import given, name_of
 from fastscp.scu.threads import in_thread
 from fastscp.store.names import OWN, is_own
+from fastscp_ext import file_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -196,12 +197,7 @@ class _File:
             self._fd = _decompressed(path, head)
         else:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            about = os.fstat(self._fd)
-            if (
-                not stat.S_ISREG(about.st_mode)
-                or about.st_size != head.offset + head.size
-                or head.modified_ns not in (0, about.st_mtime_ns)
-            ):
+            if file_mark(self._fd) != head.mark:
                 raise UnusableInstance(f"{path} changed while it was looked at")
         self._at, self._end = head.offset, head.offset + head.size
         # With the same trip to the thread: most instances are no larger.
@@ -213,8 +209,12 @@ class _File:
             raise UnusableInstance("the file became shorter while it was being sent")
         self._at += len(piece)
         if self._at == self._end:
+            # The last of it goes out only if it is still the file whose head was read.
+            changed = not self.head.compressed and file_mark(self._fd) != self.head.mark
             fd, self._fd = self._fd, -1
             os.close(fd)
+            if changed:
+                raise UnusableInstance(f"{self._path} changed while it was sent")
         return piece
 
 

@@ -2,7 +2,7 @@
 
 from typing_extensions import Buffer
 
-__all__ = ["part10_head", "part10_head_of_file"]
+__all__ = ["file_mark", "part10_head", "part10_head_of_file"]
 
 def part10_head(data: Buffer) -> tuple[str, str, str, int, bool] | None:
     """SOP class, SOP instance, transfer syntax, offset of the data set, and whether that is all.
@@ -15,8 +15,15 @@ def part10_head(data: Buffer) -> tuple[str, str, str, int, bool] | None:
     """
 
 def part10_head_of_file(path: bytes) -> tuple[tuple[str, str, str, int, bool], int, int] | None:
-    """What `part10_head` finds in the first 4 KiB of a file, its size in bytes, and its time.
+    """What `part10_head` finds in the first 4 KiB of a file, its size in bytes, and its mark.
 
-    The time of its last modification is in nanoseconds, 0 for a file of less than 4 KiB, which
-    needs no call to tell it. None also for what is no regular file. Raises OSError.
+    The mark (`file_mark`) is of the time before it was read. None also for what is no regular file,
+    and is not opened then. Raises OSError.
+    """
+
+def file_mark(fd: int) -> int:
+    """Which file is open, and in what state: a number, never 0. Raises OSError.
+
+    Made of its device, inode and size, and of the times of its last modification and of its last
+    change of any kind: it is another number once the file was written to or exchanged. 64 bits.
     """

@@ -6,12 +6,12 @@ Sources: PS3.10 7.1; PS3.5 7.1.
 import os
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.types cimport off_t
 
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, skip, take_span, take_u32_le
 from fastscp_ext.wire.command cimport trimmed_uid
-from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
+from fastscp_ext.stat cimport S_ISREG, fstat, mark_of, stat_of, stat_t
 from fastscp_ext.dataset.part10 cimport META_ELEMENT, META_END, MetaElement, take_meta
 from fastscp_ext.dataset.tap cimport (
     KEY_SOP_CLASS_UID,
@@ -25,7 +25,7 @@ from fastscp_ext.dataset.tap cimport (
 
 from fastscp_ext.dataset.syntaxes import encoding_of
 
-__all__ = ["part10_head", "part10_head_of_file"]
+__all__ = ["file_mark", "part10_head", "part10_head_of_file"]
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
@@ -107,31 +107,46 @@ def part10_head(const uint8_t[::1] data not None):
 
 
 def part10_head_of_file(bytes path not None):
-    """What `part10_head` finds in the first 4 KiB of a file, size and time of it. See head.pyi."""
+    """What `part10_head` finds in the first 4 KiB of a file, its size and mark. See head.pyi."""
     cdef uint8_t data[FIRST_READ]
     cdef const char* name = path
     cdef off_t size = 0
-    cdef int64_t modified_ns = 0
+    cdef uint64_t mark = 0
     cdef int failed = 0
     with nogil:
-        failed = _read_first(name, data, &size, &modified_ns)
+        failed = _read_first(name, data, &size, &mark)
     if failed:
         raise OSError(failed, os.strerror(failed), os.fsdecode(path))
     if size < PREAMBLE + PREFIX:
         return None
     head = _head(cursor_over(data, <uint32_t>min(size, FIRST_READ)))
-    return None if head is None else (head, size, modified_ns)
+    return None if head is None else (head, size, mark)
+
+
+def file_mark(int fd):
+    """Which file is open, and in what state, as one number. See head.pyi."""
+    cdef stat_t about
+    if fstat(fd, &about) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return mark_of(&about)
 
 
 cdef int _read_first(
-    const char* name, uint8_t* data, off_t* size, int64_t* modified_ns
+    const char* name, uint8_t* data, off_t* size, uint64_t* mark
 ) noexcept nogil:
     # The first of a file, and its size: 0 for what is no regular file. Returns 0 or an errno.
     cdef stat_t about
     cdef ssize_t got
     cdef int failed = 0
-    # A pipe without a writer must not hold us up.
-    cdef int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    cdef int fd
+    # Asked before it is opened, which does something to a pipe or a device: a writer that waits for
+    # a reader would go on, and end as that is gone again. And before it is read: whoever opens it
+    # to send it sees then whether it was another one already.
+    if stat_of(name, &about) < 0:
+        return errno
+    if not S_ISREG(about.st_mode):
+        return 0
+    fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     if fd < 0:
         return errno
     got = pread(fd, data, FIRST_READ, 0)
@@ -139,18 +154,10 @@ cdef int _read_first(
         got = pread(fd, data, FIRST_READ, 0)
     if got < 0:
         failed = errno
-    # A short read is the whole of a file, so its size is known, and its time is not worth a call.
-    # Else both are asked for: there is more of it, or it may be something that cannot be read at
-    # all, such as a folder.
-    if 0 <= got < FIRST_READ:
-        size[0] = got
-    elif fstat(fd, &about) < 0:
-        failed = errno
-    elif not S_ISREG(about.st_mode):
-        failed = 0
     else:
-        size[0] = about.st_size
-        modified_ns[0] = mtime_ns(&about)
+        # A short read is the whole of a file.
+        size[0] = got if got < FIRST_READ else max(<off_t>got, about.st_size)
+        mark[0] = mark_of(&about)
     close(fd)
     return failed
 

@@ -1,6 +1,6 @@
 # An instance on its way: what to send, and then what became of it.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef enum:
@@ -22,7 +22,7 @@ ctypedef struct Job:
     uint32_t id_at              # of the two bytes of the message id, in the command
     uint64_t offset
     uint64_t size
-    int64_t modified_ns         # of the file, 0 if unknown
+    uint64_t mark               # of the file (`mark_of`), 0 if unknown
     bint opens                  # the parcel's opener does, not the path
     const Patch* patch
     uint32_t patch_count

@@ -14,10 +14,10 @@ class Parcel(Generic[_T]):
     item: the caller's own, untouched. path: of the file, as the system takes it. command: a whole
     C-STORE-RQ command set with any message id; the sender writes its own over it. offset, size: of
     the data set in the file, bytes; it is the rest of the file. patches: (offset in the data set,
-    value) to be sent instead of what the file has there. modified_ns: of the file when it was
-    looked at, 0 if unknown. opener: gives the descriptor, from then on the sender's, of a file that
-    stands for the one at the path; called when it is sent, in the sender's thread; the number of an
-    OSError it raises becomes the parcel's error. Raises ValueError: no message id in the command, a
+    value) to be sent instead of what the file has there. mark: of the file when it was looked at
+    (`file_mark`), 0 if unknown. opener: gives the descriptor, from then on the sender's, of a file
+    that stands for the one at the path; called when it is sent, in the sender's thread; the number
+    of an OSError it raises becomes the parcel's error. Raises ValueError: no message id in the command, a
     command of more than 32 KiB, or no data set.
     """
 
@@ -30,7 +30,7 @@ class Parcel(Generic[_T]):
         offset: int,
         size: int,
         patches: tuple[tuple[int, bytes], ...] = (),
-        modified_ns: int = 0,
+        mark: int = 0,
         opener: Callable[[], int] | None = None,
     ) -> Parcel[_T]: ...
     @property
@@ -55,7 +55,8 @@ class Parcel(Generic[_T]):
     def error(self) -> int:
         """Number of the OSError that kept it from being sent, or 0.
 
-        ESTALE: it is no regular file, ends elsewhere than the data set, or was modified since.
+        ESTALE: it is no regular file, ends elsewhere than the data set, or changed since it was
+        looked at, even while it was sent.
         """
     @property
     def response(self) -> bytes | None:

@@ -5,7 +5,7 @@ its `Parcel`.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 __all__ = ["Parcel"]
 
@@ -26,7 +26,7 @@ cdef class Parcel:
         uint64_t offset,
         uint64_t size,
         tuple patches=(),
-        int64_t modified_ns=0,
+        uint64_t mark=0,
         object opener=None,
     ):
         cdef Py_ssize_t id_at = command.find(_MESSAGE_ID) + 8
@@ -48,7 +48,7 @@ cdef class Parcel:
         self.job.context_id = context_id
         self.job.offset = offset
         self.job.size = size
-        self.job.modified_ns = modified_ns
+        self.job.mark = mark
         self.job.status = -1
         if patches:
             self._take_patches()

@@ -12,7 +12,7 @@ from posix.types cimport off_t
 from posix.unistd cimport close as c_close
 
 from fastscp_ext.send.parcel cimport Parcel
-from fastscp_ext.stat cimport S_ISREG, fstat, mtime_ns, stat_t
+from fastscp_ext.stat cimport S_ISREG, fstat, mark_of, stat_t
 
 __all__ = []
 
@@ -106,13 +106,14 @@ cdef void stage_shut(Stage* s) noexcept nogil:
 
 
 cdef int _changed(int file, const Job* job) noexcept nogil:
-    # Whether it is another file than the one whose head was read: 0, or an error's number.
+    # Whether it is another file than the one whose head was read, or was written to since: 0, or an
+    # error's number.
     cdef stat_t about
     if fstat(file, &about) < 0:
         return errno
     if not S_ISREG(about.st_mode) or <uint64_t>about.st_size != job.offset + job.size:
         return ESTALE
-    if job.modified_ns and job.modified_ns != mtime_ns(&about):
+    if job.mark and job.mark != mark_of(&about):
         return ESTALE
     return 0
 
@@ -143,6 +144,7 @@ cdef int _fill(Stage* s, const Job* job) noexcept nogil:
     cdef uint32_t n
     cdef uint64_t reads_at = s.file_at
     cdef ssize_t got
+    cdef int changed
     while s.file_at < job.size and count < MAX_PLACES:
         n = s.fragment
         if job.size - s.file_at < n:
@@ -168,9 +170,12 @@ cdef int _fill(Stage* s, const Job* job) noexcept nogil:
         return ESTALE
     if job.patch_count:
         _apply(job, places, count, reads_at)
-    if s.file_at == job.size:
-        stage_shut(s)
-    return 0
+    if s.file_at < job.size:
+        return 0
+    # Before the last of it goes out, or else a mixture of two states would be stored as one.
+    changed = _changed(s.file, job)
+    stage_shut(s)
+    return changed
 
 
 cdef inline void _put_headers(

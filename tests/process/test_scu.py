@@ -1068,8 +1068,15 @@ def test_send_to_a_peer_that_does_not_read(send: Callable[..., Sent], tmp_path: 
 def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path) -> None:
     """Others than those that were looked at: their own failure, nobody else's."""
     paths = write_files(tmp_path / "in", 7, pixels=9000)
+    replaced = write_files(tmp_path / "small", 1)[0].rename(tmp_path / "in/small.dcm")
+    about = replaced.stat()
 
     def script(connection: Connection) -> list[Message]:
+        # Another instance, of the same size and time.
+        other = write_files(tmp_path / "other", 2)[1]
+        os.utime(other, ns=(0, about.st_mtime_ns))
+        assert other.stat().st_size == about.st_size
+        other.replace(replaced)
         # Files are opened ahead, so it has to be before the first can be sent.
         gone, shorter, longer, modified, pipe = paths[1:6]
         gone.unlink()
@@ -1084,10 +1091,10 @@ def test_files_that_change_their_minds(send: Callable[..., Sent], tmp_path: Path
     with Scp(script) as scp:
         sent = send(scp.address, tmp_path / "in", "--retries", "1")
     assert sent.code == 1
-    assert sent.statuses == ["0000", *[None] * 5, "0000"]
+    assert sent.statuses == ["0000", *[None] * 5, "0000", None]
     assert "No such file" in sent.lines["00001.dcm"]["error"]
-    for number in range(2, 6):
-        assert sent.lines[f"0000{number}.dcm"]["error"] == "it changed since it was looked at"
+    for name in (*(f"0000{number}" for number in range(2, 6)), "small"):
+        assert sent.lines[f"{name}.dcm"]["error"] == "it changed since it was looked at"
     assert scp.connections == 1
 
 
@@ -1357,6 +1364,32 @@ def sparse(path: Path) -> Path:
     """Make a file so long that it cannot be out before the peer has read much of it."""
     os.truncate(path, 20_000_000)
     return path
+
+
+def test_a_file_that_changes_while_it_is_stored(tmp_path: Path) -> None:
+    """It costs its association: a mixture of two states is never stored as an instance."""
+    (path,) = write_files(tmp_path / "in", 1)
+    sparse(path)
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        connection.read_pdu()
+        connection.read_pdu()
+        with path.open("r+b") as file:
+            file.seek(5000)
+            file.write(b"other")
+        while (last := connection.read_pdu())[:1] == b"\4":
+            assert last[11] != 2
+        assert last == abort(0, 0)
+
+    async def main(port: int) -> None:
+        contexts = [("CTImageStorage", ["ExplicitVRLittleEndian"])]
+        async with associate("127.0.0.1", port, contexts) as association:
+            with pytest.raises(UnusableInstance, match="changed while it was sent"):
+                await association.store(path)
+
+    with Scp(script, receive_buffer=4096) as scp:
+        asyncio.run(main(scp.port))
 
 
 def test_files_that_fail_while_they_are_sent(send: Callable[..., Sent], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import socket
 import struct
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from fastscp.scu.heads import Head, read_head, read_head_of
 from fastscp.scu.send.files import Finder, Found, paths_of
 from fastscp.scu.send.fresh import fresh_uid, uid_places
 from fastscp.store.names import OWN
-from fastscp_ext import part10_head
+from fastscp_ext import file_mark, part10_head
 from tests.kit import BIG, CT, DEFLATED, ELE, ILE, SOP, data_set, element
 from tests.scripted import part10, write_files
 
@@ -50,8 +51,10 @@ def test_head(tmp_path: Path, syntax: str) -> None:
     file = part10(data, syntax=syntax)
     (tmp_path / "file").write_bytes(file)
     head = read_head(tmp_path / "file")
-    assert head == Head(CT, SOP, syntax, len(file) - len(data), len(data))
-    assert read_head_of(file) == head
+    assert head is not None
+    assert head.mark
+    assert read_head_of(file) == head._replace(mark=0)
+    assert head[:5] == (CT, SOP, syntax, len(file) - len(data), len(data))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +126,8 @@ def test_the_head_may_be_far_in(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(long + data)
     head = read_head(tmp_path / "file")
     assert head is not None
-    modified_ns = (tmp_path / "file").stat().st_mtime_ns
-    assert head == Head(CT, SOP, ELE, len(long), len(data), modified_ns)
+    with (tmp_path / "file").open("rb") as file:
+        assert head == Head(CT, SOP, ELE, len(long), len(data), file_mark(file.fileno()))
 
 
 def test_what_is_no_instance(tmp_path: Path) -> None:
@@ -327,12 +330,21 @@ def test_links_and_other_things(tmp_path: Path) -> None:
     os.symlink(".", tmp_path / "in/here")
     os.symlink("loop", tmp_path / "in/loop")
     os.mkfifo(tmp_path / "in/pipe")
+    # One that was opened would be an error.
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "in/socket"))
     found = look_at_all(tmp_path / "in")
     assert [os.path.relpath(os.fsdecode(one), tmp_path) for one, _ in found.files] == [
         "in/link", "in/a/00000.dcm",
     ]  # fmt: skip
-    assert [os.path.basename(one) for one, _ in found.skipped] == [b"pipe"]
+    assert [(os.path.basename(one), why) for one, why in found.skipped] == [
+        (b"pipe", "it is a named pipe, not a file"), (b"socket", "it is a socket, not a file"),
+    ]  # fmt: skip
     assert [os.path.basename(one) for one, _ in found.failed] == [b"loop"]
+    named = look_at_all("/dev/null", tmp_path / "in/pipe")
+    assert [why for _, why in named.failed] == [
+        "it is a device, not a file", "it is a named pipe, not a file",
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp_ext import Parcel, Sender, decode_command, decode_pdata, encode_command, encode_pdata
+from fastscp_ext import (
+    Parcel,
+    Sender,
+    decode_command,
+    decode_pdata,
+    encode_command,
+    encode_pdata,
+    file_mark,
+)
 from tests.kit import abort, split_pdus, store_rq, wait_for
 
 if TYPE_CHECKING:
@@ -349,11 +357,11 @@ def test_files_that_are_others_by_now(
     ours, theirs = pair
     one = sender(ours)
     os.mkfifo(tmp_path / "pipe")
-    modified = os.stat(file).st_mtime_ns
+    mark = mark_of(file)
     wrong = [
         Parcel("grown", file, store_rq(), 1, 4, len(DATA) - 1),
         Parcel("shrunk", file, store_rq(), 1, 4, len(DATA) + 1),
-        Parcel("modified", file, store_rq(), 1, 4, len(DATA), (), modified - 1),
+        Parcel("modified", file, store_rq(), 1, 4, len(DATA), (), mark ^ 1),
         Parcel("pipe", os.fsencode(tmp_path / "pipe"), store_rq(), 1, 0, 1),
         Parcel("folder", os.fsencode(tmp_path), store_rq(), 1, 0, tmp_path.stat().st_size),
     ]
@@ -361,9 +369,65 @@ def test_files_that_are_others_by_now(
     assert one.take_done() == wrong
     assert {os.strerror(parcel.error) for parcel in wrong} == {"Stale file handle"}
     assert (one.end, one.sent_bytes) == ("", 0)
-    right = Parcel("right", file, store_rq(), 1, 4, len(DATA), (), modified)
+    right = Parcel("right", file, store_rq(), 1, 4, len(DATA), (), mark)
     assert one.run([right]) == 1
     read_message(theirs, len(DATA))
+
+
+def mark_of(path: bytes) -> int:
+    with open(path, "rb") as file:
+        return file_mark(file.fileno())
+
+
+@pytest.mark.parametrize("way", ["written over", "growing"])
+def test_a_file_that_changes_while_it_is_sent(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path, way: str
+) -> None:
+    """Its last fragment never goes out: what the peer has is no message."""
+    ours, theirs = pair
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, MUCH)
+    name = os.fsencode(path)
+    # Without a mark, its size alone tells.
+    mark = mark_of(name) if way == "written over" else 0
+    parcel = Parcel("large", name, store_rq(), 1, 0, MUCH, (), mark)
+    one = sender(ours)
+    received = bytearray()
+
+    def change() -> None:
+        received.extend(theirs.recv(1))
+        with path.open("r+b") as file:
+            file.seek(0, os.SEEK_END if way == "growing" else os.SEEK_SET)
+            file.write(b"other")
+        while piece := theirs.recv(1 << 20):
+            received.extend(piece)
+
+    peer = threading.Thread(target=change)
+    peer.start()
+    assert one.run([parcel]) == 1
+    ours.shutdown(socket.SHUT_RDWR)
+    peer.join(10)
+    assert (one.end, one.mid_message) == ("file", True)
+    assert os.strerror(parcel.error) == "Stale file handle"
+    assert one.unanswered == [parcel]
+    pdvs = [pdv for pdu in split_pdus(bytes(received)) for pdv in decode_pdata(pdu)]
+    assert {control for _, control, _ in pdvs} == {3, 0}
+
+
+def test_a_mark_is_that_of_one_file_in_one_state(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    for one in (path, other):
+        one.write_bytes(b"content")
+        os.utime(one, ns=(1, 1))
+    marks = [mark_of(os.fsencode(path)), mark_of(os.fsencode(path)), mark_of(os.fsencode(other))]
+    assert marks[0] == marks[1] != marks[2]
+    with path.open("ab") as file:
+        file.write(b"!")
+    os.utime(path, ns=(1, 1))
+    assert mark_of(os.fsencode(path)) not in marks
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file_mark(-1)
 
 
 @pytest.mark.parametrize("status", [0, 0xB000, 0x0107, 0xA700, 0xC000])

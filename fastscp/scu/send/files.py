@@ -6,6 +6,7 @@ import glob
 import itertools
 import logging
 import os
+import stat
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -215,6 +216,19 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
+def _why_not(path: bytes) -> str:
+    """Why something that has no head is not sent."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - bytes
+    except OSError:
+        return _NOT_PART10
+    if stat.S_ISREG(mode):
+        return _NOT_PART10
+    if stat.S_ISFIFO(mode):
+        return "it is a named pipe, not a file"
+    return f"it is a {'socket' if stat.S_ISSOCK(mode) else 'device'}, not a file"
+
+
 def _look_at(path: bytes, named: bool, found: Found) -> None:
     """Read the head of a file and note what it is. named: whoever named it wants it to be sent."""
     try:
@@ -226,7 +240,7 @@ def _look_at(path: bytes, named: bool, found: Found) -> None:
     else:
         if head is None or head.sop_class == _DIRECTORY:
             refused = found.failed if named else found.skipped
-            why = _NOT_PART10 if head is None else _IS_DIRECTORY
+            why = _why_not(path) if head is None else _IS_DIRECTORY
             if named and head is not None:
                 why += "; name the folder it lies in"
             refused.append((path, why))

@@ -41,9 +41,7 @@ class ParcelMaker:
             return Parcel(
                 file, path, command, context_id, head.offset, head.size, patches, opener=opener
             )
-        return Parcel(
-            file, path, command, context_id, head.offset, head.size, patches, head.modified_ns
-        )
+        return Parcel(file, path, command, context_id, head.offset, head.size, patches, head.mark)
 
     def _command(self, sop_class: str, sop_instance: str) -> bytes:
         """The command set of an instance; those of a class differ in nothing except their UIDs."""
