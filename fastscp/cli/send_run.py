@@ -85,6 +85,9 @@ def run_send(
 
             display = undo.enter_context(Bar())
         finder = Finder(paths, listed)
+        lines = None
+        if report is not None:
+            lines = undo.enter_context(contextlib.closing(Report(report, paths)))
         found = _first_found(finder, options, display)
         if not found.files and not found.failed:
             raise FastscpError(

@@ -19,15 +19,13 @@ import zstandard
 from fastscp.log import shown
 from fastscp.scu.errors import UnusableInstance
 from fastscp.store.compress import is_compressed, part10_of, part10_size
-from fastscp.uids import LONGEST_UID
+from fastscp.uids import LONGEST_UID, is_uid
 from fastscp_ext import (
-    UID_USABLE,
     Tap,
     encoding_of,
     file_mark,
     part10_head,
     part10_head_of_file,
-    uid_grade,
 )
 
 if TYPE_CHECKING:
@@ -215,7 +213,7 @@ def _judged(head: tuple[str, str, str, int, bool], total: int, mark: int) -> Hea
     if pair not in _good:
         # These two go into a presentation context, which holds nothing but UIDs.
         for uid, what in zip(pair, ("SOP Class", "Transfer Syntax"), strict=True):
-            if uid_grade(uid) < UID_USABLE:
+            if not is_uid(uid):
                 raise UnusableInstance(f"its {what} UID is none: '{shown(uid)}'")
         if len(_good) < _MOST_GOOD:
             _good.add(pair)

@@ -17,8 +17,8 @@ class Parcel(Generic[_T]):
     value) to be sent instead of what the file has there. mark: of the file when it was looked at
     (`file_mark`), 0 if unknown. opener: gives the descriptor, from then on the sender's, of a file
     that stands for the one at the path; called when it is sent, in the sender's thread; the number
-    of an OSError it raises becomes the parcel's error. Raises ValueError: no message id in the command, a
-    command of more than 32 KiB, or no data set.
+    of an OSError it raises becomes the parcel's error. Raises ValueError: no message id in the
+    command, a command of more than 32 KiB, or no data set.
     """
 
     def __new__(

@@ -38,6 +38,7 @@ from fastscp.scu import (
     associate,
     jwt_identity,
     password_identity,
+    send_files,
 )
 from fastscp.scu.send import carrier, shipment
 from fastscp.status import StatusClass
@@ -1364,6 +1365,44 @@ def sparse(path: Path) -> Path:
     """Make a file so long that it cannot be out before the peer has read much of it."""
     os.truncate(path, 20_000_000)
     return path
+
+
+def test_a_file_that_no_association_can_be_asked_for(
+    send: Callable[..., Sent], tmp_path: Path
+) -> None:
+    """It fails by name, and takes nobody along."""
+    paths = write_files(tmp_path / "in", 2)
+    paths[0].write_bytes(part10(data_set(sop_class="1.2.840.abc")))
+    with Scp(serving(), serving()) as scp:
+        sent = send(scp.address, tmp_path / "in")
+        by_script = send_files("127.0.0.1", scp.port, paths)
+    assert (sent.code, sent.statuses) == (1, [None, "0000"])
+    assert sent.lines["00000.dcm"]["error"] == "its SOP Class UID is none: '1.2.840.abc'"
+    assert isinstance(by_script[0].error, UnusableInstance)
+    assert [one.ok for one in by_script] == [False, True]
+
+
+@pytest.mark.parametrize("what", ["an instance", "notes", "its own input"])
+def test_a_report_overwrites_nothing_else(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, what: str
+) -> None:
+    (path,) = write_files(tmp_path / "in", 1)
+    report = path if what == "an instance" else tmp_path / "notes"
+    if what != "an instance":
+        report.write_text("keep me" if what == "notes" else '{"a": 1}')
+    before = report.read_bytes()
+    inputs = [path] if what != "its own input" else [path, report]
+    assert cli.main(["send", "127.0.0.1:1", *map(str, inputs), "--report", str(report)]) == 2
+    assert "name another file" in capsys.readouterr().err
+    assert report.read_bytes() == before
+    # Nor is an old report gone because an argument is wrong.
+    report = tmp_path / "old.jsonl"
+    report.write_text('{"path": "x"}\n')
+    assert cli.main(["send", "127.0.0.1:1", "missing", "--report", str(report)]) == 2
+    assert report.read_text() == '{"path": "x"}\n'
+    with Scp(serving()) as scp:
+        assert cli.main(["send", scp.address, str(path), "--report", str(report)]) == 0
+    assert json.loads(report.read_text())["status"] == "0000"
 
 
 def test_a_file_that_changes_while_it_is_stored(tmp_path: Path) -> None:

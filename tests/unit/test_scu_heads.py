@@ -152,6 +152,9 @@ def test_what_is_no_instance(tmp_path: Path) -> None:
         (meta((0x0010, b"UI", ELE.encode())) + data_set(sop_class=""), "no SOP Class UID"),
         (meta((0x0010, b"UI", ELE.encode())) + data_set(sop=""), "no SOP Instance UID"),
         (part10(b""), "no data set"),
+        (part10(data_set(sop_class="1.2.840.abc")), "its SOP Class UID is none: '1.2.840.abc'"),
+        (part10(data_set(sop_class="CTImageStorage")), "its SOP Class UID is none"),
+        (part10(data_set(), syntax="1.2.99x"), "its Transfer Syntax UID is none: '1.2.99x'"),
         (part10(data_set(sop_class="1.2." + "3" * 70)), "its SOP Class UID is none"),
         (
             meta((0x0003, b"UI", b"1" * 65), (0x0010, b"UI", ELE.encode())) + data_set(sop=""),
@@ -238,6 +241,23 @@ def test_uids_that_cannot_be_exchanged(tmp_path: Path) -> None:
         assert head is not None
         with pytest.raises(UnusableInstance, match=why):
             uid_places(str(path), head)
+
+
+@pytest.mark.parametrize(("vr", "padding"), [(b"UI", 3), (b"SH", 1), (b"UI", 0)])
+def test_a_uid_that_is_not_where_it_should_be(tmp_path: Path, vr: bytes, padding: int) -> None:
+    """It would go out as it is, under a command that says another one."""
+    sop = "1.2.3.4.5.6.7.8.9"
+    usual = struct.pack("<HH2sH", 8, 0x18, b"UI", len(sop) + 1) + sop.encode() + b"\0"
+    odd = struct.pack("<HH2sH", 8, 0x18, vr, len(sop) + padding) + sop.encode() + bytes(padding)
+    data = data_set(study="1.2.3.4.5.6.7.8.10", series="1.2.3.4.5.6.7.8.11", sop=sop)
+    assert data.count(usual) == 1
+    path = tmp_path / "file"
+    path.write_bytes(part10(data.replace(usual, odd)))
+    head = read_head(path)
+    assert head is not None
+    assert head.sop_instance == sop
+    with pytest.raises(UnusableInstance, match="SOPInstanceUID cannot be exchanged"):
+        uid_places(str(path), head)
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -57,7 +57,27 @@ def uid_places(path: str | bytes, head: Head) -> tuple[UidPlace, ...]:
         while at >= 0:
             places.append(UidPlace(at + len(pattern) - len(raw), uid))
             at = data.find(pattern, at + 1)
+    _check(places, head.transfer_syntax, data)
     return tuple(places)
+
+
+def _check(places: list[UidPlace], transfer_syntax: str, data: bytes) -> None:
+    """Raise UnusableInstance where a UID of the data set itself is not among its places.
+
+    One that is padded twice, say, or has another VR: the command would name another instance.
+    """
+    exchanged = bytearray(data)
+    for place in places:
+        exchanged[place.at : place.at + len(place.uid)] = b"9" * len(place.uid)
+    values, _data, _encoding = tapped(
+        lambda _at, _size: b"", transfer_syntax, _KEYWORDS, bytes(exchanged)
+    )
+    for keyword in _TAGS:
+        if values.get(keyword, b"").rstrip(b"\0 ").strip(b"9"):
+            raise UnusableInstance(
+                f"its {keyword} cannot be exchanged: the element has another VR or length than a "
+                f"UID has"
+            )
 
 
 def _element(encoding: int, tag: tuple[int, int], size: int) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import stat
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log import escape, in_json, printable, shown
 from fastscp.scu.errors import ContextRefused, PeerError
+from fastscp.scu.heads import is_part10
 from fastscp.scu.response import COMMENT_SHOWN, Response
 from fastscp.status import StatusClass
 from fastscp_ext import decode_command
@@ -40,6 +43,8 @@ _SHOWN: Final = 20
 # Different reasons that are kept, and Offending Elements of a line: a peer may make any number.
 _REASONS: Final = 1000
 _TAGS: Final = 64
+# Bytes that tell an instance from a report.
+_START: Final = 132
 
 
 @dataclass(slots=True)
@@ -125,13 +130,19 @@ class Outcome:
 class Report:
     """A file that gets a line of JSON per instance, and per file that is none.
 
+    A report that is there is overwritten, and nothing else is. inputs: what is to be sent, none of
+    which may be the report.
     Raises ConfigError where it cannot be made, FastscpError where it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inputs: Iterable[str] = ()) -> None:
         self._path = path
         self._encoder = msgspec.json.Encoder()
         try:
+            if _is_other(path, inputs):
+                raise ConfigError(
+                    "--report", f"{path} is there, and is no report; name another file"
+                )
             self._file = path.open("wb")
         except OSError as error:
             raise ConfigError(
@@ -152,6 +163,26 @@ class Report:
 
     def _failed(self, why: OSError) -> FastscpError:
         return FastscpError(f"cannot write the report {self._path}: {why.strerror}")
+
+
+def _is_other(path: Path, inputs: Iterable[str]) -> bool:
+    """Whether a file with something in it is no report of an earlier run. Raises OSError."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) or not about.st_size:
+            return False
+    except FileNotFoundError:
+        return False
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if not start.startswith(b"{") or is_part10(start):
+        return True
+    for name in inputs:
+        # What cannot be looked at is said of the input.
+        with contextlib.suppress(OSError):
+            if path.samefile(name):
+                return True
+    return False
 
 
 @dataclass
