@@ -40,6 +40,7 @@ __all__ = ["send"]
 
 # Reasons of failures in the summary for people.
 _REASONS_SHOWN: Final = 10
+_TIMEOUTS: Final = ("connect", "associate", "send", "response", "release")
 _PRIORITY: Final = Choice(("low", "medium", "high"))
 _MOVE_ORIGINATOR: Final = Parsed(read_move_originator, "AE:ID", "AE:ID, the id from 0 to 65535")
 
@@ -81,8 +82,13 @@ def send(
         Parameter(metavar="N", help="Further attempts after a lost connection or A7xx. (0 to 100)"),
     ] = "7",
     timeout: Annotated[
-        str, Parameter(metavar="TIME", help="How long the peer may be silent.")
-    ] = "60s",
+        str | None,
+        Parameter(
+            metavar="TIME",
+            help="How long the peer may be silent, whatever it is to do. (default: 60s; 30s until "
+            "an association is answered, 10s to connect and to release)",
+        ),
+    ] = None,
     repeat: Annotated[
         str, Parameter(metavar="N", help="Send everything N times. (1 to 1000000000)")
     ] = "1",
@@ -149,7 +155,6 @@ def send(
         raise ConfigError("-v", "contradicts -q; give one of them")
     if dry_run and report is not None:
         raise ConfigError("--report", "there is nothing to report with --dry-run; give one of them")
-    allowed = read_value("--timeout", timeout, TIMEOUT)
     log.configure("send", "error" if quiet else ("warning", "debug", "trace")[min(verbose, 2)])
     # What the event loop says of itself at level debug helps nobody.
     logging.getLogger("asyncio").setLevel(logging.INFO)
@@ -176,7 +181,11 @@ def send(
         retries=read_value("--retries", retries, Whole(0, 100)),
         repeat=read_value("--repeat", repeat, Whole(1, 1_000_000_000)),
         new_uids=new_uids,
-        timeouts=Timeouts(associate=min(allowed, 30.0), send=allowed, response=allowed),
+        timeouts=(
+            Timeouts()
+            if timeout is None
+            else Timeouts(**dict.fromkeys(_TIMEOUTS, read_value("--timeout", timeout, TIMEOUT)))
+        ),
         tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
         identity=user_identity(user, password_file, jwt_file),
     )

@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,8 +68,7 @@ from tests.kit import (
 from tests.scripted import Connection, Message, Scp, part10, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Iterator
 
     from fastscp import scu
 
@@ -1794,6 +1794,93 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "C000 cannot understand" in text
     assert b"sending" not in out
     assert out.startswith(b"stored")
+
+
+@contextlib.contextmanager
+def full() -> Iterator[str]:
+    """The address of a port that lets nobody in: as many wait there as may."""
+    with contextlib.ExitStack() as undo:
+        listening = undo.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            waiting = undo.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(listening.getsockname())
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def _confirms_nothing(connection: Connection) -> None:
+    connection.accept()
+    for _ in range(2):
+        one = connection.read_message()
+        assert one is not None
+        connection.respond(one)
+    assert connection.read_pdu() == RELEASE_RQ
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process handles a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_the_time_out_is_that_of_every_step(send: Callable[..., Sent], tmp_path: Path) -> None:
+    """Of the connection and the release as well, which have shorter ones by default."""
+    write_files(tmp_path / "in", 2)
+    how = ("--retries", "0", "--timeout", "0.5", "-v")
+    with full() as address:
+        sent = send(address, tmp_path / "in", *how)
+    assert sent.code == 1
+    assert "no answer within 0.5 s" in sent.errors
+
+    def script(connection: Connection) -> None:
+        _confirms_nothing(connection)
+        connection.until_closed()
+
+    with Scp(script) as scp:
+        sent = send(scp.address, tmp_path / "in", *how)
+    assert sent.statuses == ["0000", "0000"]
+    assert "did not confirm the release within 0.5 s" in sent.errors
+
+
+@pytest.mark.parametrize("step", ["connect", "associate", "release"])
+def test_interrupted_with_nothing_on_its_way(tmp_path: Path, step: str) -> None:
+    """Once is enough, and however long a peer may be silent."""
+    write_files(tmp_path / "in", 2)
+    waits = threading.Event()
+
+    def script(connection: Connection) -> None:
+        if step == "release":
+            _confirms_nothing(connection)
+        waits.set()
+        connection.until_closed()
+
+    with contextlib.ExitStack() as undo:
+        if step == "connect":
+            address = undo.enter_context(full())
+        else:
+            address = undo.enter_context(Scp(script)).address
+        log = undo.enter_context((tmp_path / "errors").open("wb"))
+        process = subprocess.Popen(
+            [*Service.program(), "send", address, str(tmp_path / "in"), "--json", "-v",
+             "--timeout", "1h"],
+            env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        undo.enter_context(process)
+        undo.callback(process.kill)
+        if step != "connect":
+            assert waits.wait(60)
+        # It handles both signals as soon as it has begun.
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), "the handler")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads(out)
+    assert summary["interrupted"] is True
+    assert (summary["stored"], summary["not_sent"]) == ((2, 0) if step == "release" else (0, 2))
 
 
 @pytest.mark.parametrize("times", [1, 2])

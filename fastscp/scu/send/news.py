@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,14 @@ class News:
         """Let whoever waits look again: files were found or taken, or it is over."""
         self._event.set()
         self._event = asyncio.Event()
+
+    async def attend(self, work: asyncio.Future[Any], grace_s: float = 0.0) -> bool:
+        """Wait until it is done, and `grace_s` after an interruption; whether it is."""
+        work.add_done_callback(lambda _work: self.tell())
+        await self.until(work.done)
+        if not work.done() and grace_s:
+            await asyncio.wait([work], timeout=grace_s)
+        return work.done()
 
     async def until(self, true: Callable[[], bool], seconds: float | None = None) -> None:
         """Wait until it is true, so long at most, unless an interruption comes first."""

@@ -3,8 +3,9 @@
 Theory of operation: every association works on one group's queue at a time (`Carrier`), while the
 rest of the files is looked for (`Source`). A worker whose association cannot be had gives up,
 unless it is the last: then the instances that are left fail with what stopped it.
-After an interruption the run begins nothing more. After a second one it cuts its connections, and
-whatever was sent and not answered fails.
+After an interruption the run begins nothing more: what is on its way ends, and an association that
+is not there yet, or whose release is not confirmed, is left. After a second one it cuts its
+connections, and whatever was sent and not answered fails.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.log import printable
 from fastscp.scu.connect import associate
-from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError
+from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError, PeerTimeout
 from fastscp.scu.pdulog import PDULog
 from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, End, back_off
 from fastscp.scu.send.news import News
@@ -28,6 +29,7 @@ from fastscp.scu.send.source import Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastscp.scu.association import Association
     from fastscp.scu.send.files import Finder, Found
     from fastscp.scu.send.group import FileParcel, Group
     from fastscp.scu.send.options import Options
@@ -40,6 +42,8 @@ log = logging.getLogger("fastscp.send")
 
 # Associations in a row that end inside instances, before others are given up.
 _LOSSES: Final = 3
+# How long whoever interrupts waits for a release.
+_RELEASE_S: Final = 1.0
 
 
 class Shipment:
@@ -180,24 +184,15 @@ class Shipment:
         self._opened += 1
         pdus = PDULog(f"association {self._opened}") if PDULog.wanted() else None
         try:
-            association = await associate(
-                options.host,
-                options.port,
-                group.contexts,
-                calling_ae=options.calling_ae,
-                called_ae=options.called_ae,
-                max_pdu_length=options.max_pdu_length,
-                window=options.window,
-                timeouts=options.timeouts,
-                on_pdu=None if pdus is None else pdus.saw,
-                tls=options.tls,
-                identity=options.identity,
-            )
+            association = await self._open(group, pdus)
         except BaseException as error:
             group.give_back(batch)
             if isinstance(error, PeerError):
                 return End(error)
             raise
+        if association is None:
+            group.give_back(batch)
+            return End(None)
         self._summary.associations += 1
         if association.window < options.window:
             log.info("the peer allows %d outstanding operations", association.window)
@@ -212,14 +207,61 @@ class Shipment:
                 self._carriers.remove(carrier)
                 self._sent_before += carrier.sent_bytes
             if association.failure is None:
-                try:
-                    await association.release()
-                except PeerError as error:
-                    # Every instance has its response: how it ends matters to nobody.
-                    log.info("at the end of an association: %s", error)
+                await self._release(association)
             return end
         finally:
             await association.abort()
+
+    async def _open(self, group: Group, pdus: PDULog | None) -> Association | None:
+        """An association; None: the run was interrupted first. Raises PeerError."""
+        options = self._options
+        opening = asyncio.ensure_future(
+            associate(
+                options.host,
+                options.port,
+                group.contexts,
+                calling_ae=options.calling_ae,
+                called_ae=options.called_ae,
+                max_pdu_length=options.max_pdu_length,
+                window=options.window,
+                timeouts=options.timeouts,
+                on_pdu=None if pdus is None else pdus.saw,
+                tls=options.tls,
+                identity=options.identity,
+            )
+        )
+        try:
+            await self._news.attend(opening)
+        finally:
+            await _left(opening)
+        return None if opening.cancelled() else opening.result()
+
+    async def _release(self, association: Association) -> None:
+        release = asyncio.ensure_future(association.release())
+        try:
+            if not await self._news.attend(release, _RELEASE_S):
+                link = association.link
+                link.give_up(PeerTimeout("confirm the release", _RELEASE_S))
+                link.transport.abort()
+                await asyncio.wait([release])
+        finally:
+            await _left(release)
+        error = None if release.cancelled() else release.exception()
+        if isinstance(error, PeerError):
+            # Every instance has its response: how it ends matters to nobody.
+            log.info("at the end of an association: %s", error)
+        elif error is not None:
+            raise error
+
+
+async def _left(work: asyncio.Future[Any]) -> None:
+    """Leave off what is not done by now."""
+    if not work.done():
+        work.cancel()
+        await asyncio.wait([work])
+    if not work.cancelled():
+        # Whoever is cancelled here asks no more what became of it.
+        work.exception()
 
 
 def _told(end: End) -> str:
