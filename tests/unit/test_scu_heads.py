@@ -282,6 +282,26 @@ def test_paths(tmp_path: Path) -> None:
         paths_of([str(odd), str(tmp_path / "*.none")], [])
 
 
+def test_patterns_enter_no_folder_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links to a folder's own folder lead nowhere else, and two of them do not go on for ever."""
+    write_files(tmp_path / "in/a", 1)
+    write_files(tmp_path / "in/.hidden", 1)
+    os.symlink(".", tmp_path / "in/here")
+    os.symlink("..", tmp_path / "in/a/up")
+    monkeypatch.chdir(tmp_path)
+    for pattern, expected in (
+        ("in/**/*.dcm", ["in/a/00000.dcm"]),
+        ("**/*.dcm", ["in/a/00000.dcm"]),
+        ("./**/a/*.dcm", ["./in/a/00000.dcm"]),
+        ("i*/**/**/0*", ["in/a/00000.dcm"]),
+        (f"{tmp_path}/**/0*", [f"{tmp_path}/in/a/00000.dcm"]),
+    ):
+        assert [os.fsdecode(path) for path, _ in paths_of([pattern], [])] == expected
+    # All that is in it, once.
+    everything = [os.path.basename(path) for path, _ in paths_of(["in/**"], [])]
+    assert everything == [b"00000.dcm", b"00000.dcm"]
+
+
 def test_looking(tmp_path: Path) -> None:
     directory = data_set(sop_class="1.2.840.10008.1.3.10")
     (tmp_path / "DICOMDIR").write_bytes(part10(directory, sop_class="1.2.840.10008.1.3.10"))

@@ -119,10 +119,68 @@ def _meant(argument: str) -> list[tuple[str, bool]]:
     else:
         return [(argument, True)]
     # A shell that found no match passes the pattern on, and some shells never look.
-    names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - absolute ones too
+    names = sorted(_matches(argument))
     if not names:
         raise ConfigError("PATH", f"there is no {argument!r}; give files, folders or globs")
     return [(name, False) for name in names]
+
+
+def _matches(pattern: str) -> set[str]:
+    """What a pattern matches; `**` is any number of folders, none of which is entered twice.
+
+    Names that begin with a dot are matched by a dot alone, as in a shell. The module's own `**`
+    enters a folder by every link that leads to it, without end.
+    """
+    before, found, after = _parted(pattern)
+    if not found:
+        return set(glob.glob(pattern))  # noqa: PTH207 - absolute ones too
+    tops = sorted(glob.glob(before)) if before else [""]  # noqa: PTH207 - as above
+    if not after:
+        # A folder stands for all that is in it.
+        return {top or "." for top in tops if os.path.isdir(top or ".")}  # noqa: PTH112
+    matched: set[str] = set()
+    entered: set[tuple[int, int]] = set()
+    for top in tops:
+        for folder in _folders(top, entered):
+            start = os.path.join(folder, "")  # noqa: PTH118
+            matched |= _matches(glob.escape(start) + after)
+    return matched
+
+
+def _parted(pattern: str) -> tuple[str, str, str]:
+    """A pattern before and behind its first component `**`, which is "" where there is none."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return pattern, "", ""
+    at = parts.index("**")
+    before = "/".join(parts[:at])
+    # Two of them in a row say no more than one.
+    after = list(itertools.dropwhile(lambda part: part == "**", parts[at:]))
+    return before or "/" * (at > 0), "**", "/".join(after)
+
+
+def _folders(top: str, entered: set[tuple[int, int]]) -> Iterator[str]:
+    """A folder ("": the current one) and those below it but for hidden ones; follows links."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            about = os.stat(folder or ".")  # noqa: PTH116 - as the caller gave it
+            if not stat.S_ISDIR(about.st_mode) or (about.st_dev, about.st_ino) in entered:
+                continue
+            entered.add((about.st_dev, about.st_ino))
+            with os.scandir(folder or ".") as entries:
+                below = sorted(
+                    entry.name
+                    for entry in entries
+                    if not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
+                )
+        except OSError:
+            # As a shell does; whoever names the folder itself is told.
+            continue
+        yield folder
+        start = os.path.join(folder, "")  # noqa: PTH118
+        waiting += (start + name for name in reversed(below))
 
 
 def _files(
