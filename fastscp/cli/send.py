@@ -192,7 +192,8 @@ def send(
     with paths_listed(files_from) as listed:
         if dry_run:
             plan = plan_send(paths, repeat=options.repeat, listed=listed)
-            _print_plan(plan, json)
+            if json or not quiet or plan.failed or not plan.instances:
+                _print_plan(plan, json)
             return 0 if plan.instances and not plan.failed else FastscpError.exit_code
         summary = run_send(
             options,
@@ -203,6 +204,8 @@ def send(
         )
     if json or not (quiet and summary.ok):
         _print_summary(summary, json)
+    if summary.nothing:
+        raise FastscpError(f"there is no DICOM file to send ({summary.skipped} others skipped)")
     if summary.interrupted:
         return INTERRUPTED_CODE
     return 0 if summary.ok else FastscpError.exit_code

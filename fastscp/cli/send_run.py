@@ -13,10 +13,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastscp.errors import FastscpError
 from fastscp.log import printable
 from fastscp.scu.send.files import Finder, Found
-from fastscp.scu.send.outcomes import Report, Summary
+from fastscp.scu.send.outcomes import Outcomes, Report, Summary
 from fastscp.scu.send.shipment import Shipment
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def run_send(
     report: gets a line of JSON per instance. listed: further paths, none of them a pattern.
     progress: show a bar on stderr.
     Raises ConfigError for a path that names nothing and a report that cannot be made, FastscpError
-    if there is no DICOM file to send, or for a report that cannot be written to its end.
+    for a report that cannot be written to its end.
     """
     with contextlib.ExitStack() as undo:
         display: _Display = _Quiet()
@@ -85,17 +84,15 @@ def run_send(
 
             display = undo.enter_context(Bar())
         finder = Finder(paths, listed)
+        found = _first_found(finder, options, display)
         lines = None
         if report is not None:
+            # Only now: a mistake in a path leaves the report of another run as it is.
             lines = undo.enter_context(contextlib.closing(Report(report, paths)))
-        found = _first_found(finder, options, display)
-        if not found.files and not found.failed:
-            raise FastscpError(
-                f"there is no DICOM file to send ({len(found.skipped)} others skipped)"
-            )
-        # Only now: a mistake in a path leaves the report of another run as it is.
-        lines = None if report is None else undo.enter_context(contextlib.closing(Report(report)))
         summary = Summary(report=lines)
+        if not found.files and not found.failed:
+            Outcomes(summary, display.say).skipped(found.skipped)
+            return summary
         asyncio.run(_run(options, finder, found, summary, display))
         return summary
 

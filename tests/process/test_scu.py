@@ -1237,6 +1237,14 @@ def test_a_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, extra: li
     assert re.search('"instances": 15,' if extra else "sent +15 instances", capsys.readouterr().out)
     assert cli.main([*command, str(tmp_path / "in/text")]) == 1
     assert "no File Meta Information" in capsys.readouterr().err
+    # Whatever it cannot do it does not pass over in silence; and quiet it is, if all is well.
+    report = tmp_path / "report"
+    assert cli.main([*command, "--report", str(report)]) == 2
+    assert "--report" in capsys.readouterr().err
+    assert not report.exists()
+    assert cli.main([*command, "-q"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out == "", captured.err) == (not extra, "")
 
 
 def test_a_quiet_run_speaks_of_failures_only(
@@ -1252,7 +1260,9 @@ def test_a_quiet_run_speaks_of_failures_only(
         assert cli.main(["send", scp.address, str(tmp_path / "in"), "-q"]) == 0
         assert capsys.readouterr() == ("", "")
         assert cli.main(["send", scp.address, str(tmp_path / "in"), "-q"]) == 1
-        assert "C000 cannot understand" in capsys.readouterr().out
+        captured = capsys.readouterr()
+        assert "C000 cannot understand" in captured.out
+        assert "00001.dcm: C000 cannot understand" in captured.err
 
 
 def test_a_peer_that_ends_at_every_instance(
@@ -1648,6 +1658,9 @@ def test_nothing_to_send(send: Callable[..., Sent], tmp_path: Path) -> None:
     sent = send("127.0.0.1:9", tmp_path / "in")
     assert sent.code == 1
     assert "there is no DICOM file to send (1 others skipped)" in sent.errors
+    assert sent.summary["skipped"] == 1
+    assert "no DICM at byte 128" in sent.skipped["text"]
+    assert "text is skipped" in send("127.0.0.1:9", tmp_path / "in", "-v").errors
     assert send("127.0.0.1:9", tmp_path / "missing").code == 2
     assert send("127.0.0.1:9").code == 2
 

@@ -213,6 +213,12 @@ class Summary:
         """Whether everything arrived."""
         return self.failed == 0 and not self.interrupted and self.stored + self.warned > 0
 
+    @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to send at all."""
+        found = self.stored + self.warned + self.failed + self.left
+        return not found and not self.interrupted
+
     def skip(self, path: bytes, why: str) -> None:
         """Count a file that is no instance, and write its line."""
         self.skipped += 1
@@ -336,7 +342,12 @@ class Outcomes:
 
     def _add(self, outcome: Outcome) -> None:
         said = self.summary.add(outcome)
-        if said is not None:
+        if said is None:
+            return
+        if outcome.kind == "failure" and not log.isEnabledFor(logging.WARNING):
+            # Whoever wants to hear of failures only wants to hear of which file.
+            log.error("%s", said)
+        else:
             self._say(said)
 
 
