@@ -1092,7 +1092,7 @@ def test_verify_exit_codes(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> 
     assert lines[2].endswith(f": .fastscp/journal/{torn.name}")
     assert lines[3:] == ["missing: have it sent again, or restore it from a backup"]
     assert cli.main(["verify", "--store", str(shelf.path / "no")]) == 3
-    assert "is not a store" in capsys.readouterr().err
+    assert "there is no such directory" in capsys.readouterr().err
     assert cli.main([*arguments, "--what"]) == 2
 
 
