@@ -288,7 +288,10 @@ class Service:
         return sorted(self._incoming("*/*.part"))
 
     def _incoming(self, pattern: str) -> list[Path]:
-        return list((self.store / ".fastscp/incoming").glob(pattern))
+        while True:
+            # A life's folder may go while it is read.
+            with contextlib.suppress(FileNotFoundError):
+                return list((self.store / ".fastscp/incoming").glob(pattern))
 
     def stop(self, name: signal.Signals = signal.SIGTERM, seconds: float = DEADLINE_S) -> None:
         """Ask it to end, and check that it does so in order and leaves nothing behind."""
