@@ -6,7 +6,15 @@ import contextlib
 import os
 from pathlib import Path
 
-from fastscp.store.names import FOLDER_MODE, descriptor, flush_folder, holder, leads_to, make_folder
+from fastscp.store.names import (
+    FOLDER_MODE,
+    HOME,
+    descriptor,
+    flush_folder,
+    holder,
+    leads_to,
+    make_folder,
+)
 
 __all__ = ["Made"]
 
@@ -48,9 +56,15 @@ class Made:
                 flush_folder(parent_fd)
 
     def folder(self, path: str, dir_fd: int) -> None:
-        """Make a folder below the store unless it is there. Raises OSError."""
+        """Make a folder below the store unless it is there. Raises OSError.
+
+        A new store is whose service it is, also below a directory of somebody else.
+        """
         with holder(path, dir_fd) as (folder_fd, name), contextlib.suppress(FileExistsError):
-            make_folder(name, folder_fd)
+            if path == HOME:
+                os.mkdir(name, FOLDER_MODE, dir_fd=folder_fd)
+            else:
+                make_folder(name, folder_fd)
             self._below.append((dir_fd, path, True))
 
     def note(self, path: str, dir_fd: int) -> None:

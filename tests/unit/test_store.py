@@ -292,6 +292,18 @@ def test_root_does_not_serve_the_store_of_another_user(theirs: Path) -> None:
         pass
 
 
+def test_root_makes_a_store_in_the_directory_of_another_user(path: Path) -> None:
+    """As in a container, into which that directory is mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root to have such a directory")
+    path.mkdir(parents=True)
+    os.chown(path, USER, USER)
+    for _ in range(2):
+        with opened(path):
+            pass
+    assert {one.lstat().st_uid for one in path.rglob("*")} == {0}
+
+
 def test_what_root_left_is_said_to_the_service_and_to_verify(theirs: Path) -> None:
     segment = theirs / ".fastscp/journal/1-w0-1.jsonl"
     segment.touch(0o600)
