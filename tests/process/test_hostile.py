@@ -251,8 +251,9 @@ def test_every_association_gets_its_turn(tmp_path: Path) -> None:
                 ask(n)
             answered = [0] * senders
             while min(answered) < each:
-                # In turns this takes hardly more than `each` for each.
-                assert sum(answered) < senders * each * 3 // 2, f"some still have {min(answered)}"
+                # In turns this takes up to twice `each` for each, as disk and loop keep up.
+                # Who is passed over stays behind for good.
+                assert sum(answered) < senders * each * 3, f"some still have {min(answered)}"
                 ready = selector.select(20)
                 assert ready, "nothing is answered any more"
                 for key, _ in ready:
