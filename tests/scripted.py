@@ -50,9 +50,12 @@ class Message:
 
 @dataclass
 class Connection:
-    """What a script has in hand: the socket, and the request once it is read."""
+    """What a script has in hand: the socket, the connections that came before this one, and the
+    request once it is read.
+    """
 
     socket: socket.socket
+    number: int = 0
     request: AssociateRQ | None = None
     lengths: list[int] = field(default_factory=list)
 
@@ -241,16 +244,18 @@ class Scp:
                 sock.close()
                 return
             script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+            thread = threading.Thread(target=self._play, args=(sock, script, self.connections))
             self.connections += 1
-            thread = threading.Thread(target=self._play, args=(sock, script))
             self._threads.append(thread)
             thread.start()
 
-    def _play(self, sock: socket.socket, script: Callable[[Connection], object]) -> None:
+    def _play(
+        self, sock: socket.socket, script: Callable[[Connection], object], number: int
+    ) -> None:
         try:
             sock.settimeout(DEADLINE_S)
             with sock if self._tls is None else self._tls.wrap_socket(sock, server_side=True) as s:
-                self.results.append(script(Connection(s)))
+                self.results.append(script(Connection(s, number)))
         except BaseException as error:
             self._errors.append(error)
 

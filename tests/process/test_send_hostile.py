@@ -8,17 +8,17 @@ bytes, by the plain reader beside the tests.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
 import re
 import socket
 import subprocess
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -39,7 +39,6 @@ from fastscp_ext import (
 from tests import reference_sender
 from tests.fuzz.generate import damage
 from tests.kit import (
-    DEADLINE_S,
     RELEASE_RP,
     RELEASE_RQ,
     Service,
@@ -49,11 +48,10 @@ from tests.kit import (
     reject,
     wait_for,
 )
-from tests.scripted import write_files
+from tests.scripted import Connection, Scp, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 INSTANCES: Final = 12
 MIB: Final = 1 << 20
@@ -107,77 +105,34 @@ class Talk:
         }
 
 
-class Acceptor:
+class Acceptor(Scp):
     """Plays a conversation with whoever connects; the seed and the number of the connection say
     which.
     """
 
     def __init__(self, seed: int, tamed: int = 10) -> None:
+        super().__init__(self._talk)
         self._seed = seed
         self._tamed = tamed
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._threads: list[threading.Thread] = []
-        self._over = threading.Event()
         self.talks: list[Talk] = []
-        self.wrong: list[BaseException] = []
 
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._listening.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(DEADLINE_S)
-        self._listening.close()
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-            assert not thread.is_alive()
-        assert not self.wrong, self.wrong
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listening.accept()
-            except OSError:
-                return
-            if self._over.is_set():
-                sock.close()
-                return
-            rng = random.Random(f"{self._seed}/{len(self.talks)}")
-            self.talks.append(Talk(sock, rng))
-            thread = threading.Thread(target=self._play, args=(self.talks[-1],))
-            self._threads.append(thread)
-            thread.start()
-
-    def _play(self, talk: Talk) -> None:
-        talk.sock.settimeout(DEADLINE_S)
-        with talk.sock:
-            try:
-                if answer_request(talk):
-                    answer_messages(talk, self._tamed)
-                # Whoever hangs up at once may destroy what is on its way.
-                talk.sock.shutdown(socket.SHUT_WR)
-                while talk.sock.recv(MIB):
-                    pass
-            except (ConnectionError, PDUError, TimeoutError):
+    def _talk(self, connection: Connection) -> None:
+        rng = random.Random(f"{self._seed}/{connection.number}")
+        talk = Talk(connection.socket, rng)
+        self.talks.append(talk)
+        try:
+            if answer_request(talk):
+                answer_messages(talk, self._tamed)
+            # Whoever hangs up at once may destroy what is on its way.
+            talk.sock.shutdown(socket.SHUT_WR)
+            while talk.sock.recv(MIB):
                 pass
-            except OSError as error:
-                # A connection that is gone already cannot be shut down.
-                if error.errno != 107:
-                    self.wrong.append(error)
-            except BaseException as error:
-                self.wrong.append(error)
+        except (ConnectionError, PDUError, TimeoutError):
+            pass
+        except OSError as error:
+            # A connection that is gone already cannot be shut down.
+            if error.errno != errno.ENOTCONN:
+                raise
 
 
 def acceptance(talk: Talk, request: bytes) -> bytes:
