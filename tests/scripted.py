@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import uvloop
 
 from fastscp_ext import (
     AssociateAC,
@@ -31,7 +34,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Connection", "Message", "Scp", "part10", "write_files"]
+__all__ = ["LOOPS", "Connection", "Message", "Scp", "accepting", "part10", "write_files"]
+
+
+# The event loops that the Python API runs on.
+LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,12 @@ class Scp:
                 self.results.append(script(Connection(s, number)))
         except BaseException as error:
             self._errors.append(error)
+
+
+def accepting(connection: Connection, **more: Any) -> list[Message]:
+    """A script: accept, and answer all that comes."""
+    connection.accept(**more)
+    return connection.serve()
 
 
 def part10(data: bytes, *, sop: str = SOP, sop_class: str = CT, syntax: str = ELE) -> bytes:

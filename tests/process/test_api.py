@@ -16,7 +16,6 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 import zstandard
 from pydicom import DataElement, Dataset, dcmread
 
@@ -34,31 +33,14 @@ from fastscp.scu import (
 from fastscp_ext import PDUError
 from tests.interop.test_send import certificate_of
 from tests.kit import CT, DEADLINE_S, ELE, ILE, MR, SOP, Service, abort, data_set
-from tests.scripted import Connection, Message, Scp, part10, write_files
+from tests.scripted import LOOPS, Connection, Scp, accepting, part10, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CONTEXTS = [("CTImageStorage", ["ExplicitVRLittleEndian"])]
 FILE = part10(data_set())
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Run a coroutine on each kind of event loop."""
-
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(work)
-
-    return run
-
-
-def accepting(connection: Connection, **more: Any) -> list[Message]:
-    connection.accept(**more)
-    return connection.serve()
 
 
 def descriptors() -> int:

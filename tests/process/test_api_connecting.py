@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
 from fastscp.scu import ConnectionFailed, Timeouts, associate, connect, tcp
 from fastscp.scu.threads import in_thread
@@ -19,13 +18,11 @@ from tests.kit import DEADLINE_S
 from tests.scripted import Connection, Scp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    from collections.abc import Callable, Coroutine, Iterator
 
 
-@pytest.fixture(params=LOOPS)
-def failure(request: pytest.FixtureRequest) -> Callable[..., ConnectionFailed]:
+@pytest.fixture
+def failure(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> Callable[..., ConnectionFailed]:
     """Why associate fails, on each kind of event loop."""
 
     def failure(*where: Any, **how: Any) -> ConnectionFailed:
@@ -34,8 +31,8 @@ def failure(request: pytest.FixtureRequest) -> Callable[..., ConnectionFailed]:
                 await associate(*where, **how)
             return caught.value
 
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(main())
+        failed: ConnectionFailed = run(main())
+        return failed
 
     return failure
 

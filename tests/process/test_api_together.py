@@ -9,7 +9,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
 from fastscp.scu import (
     AssociationReleased,
@@ -22,30 +21,13 @@ from fastscp.scu import (
 )
 from tests.interop.test_send import certificate_of
 from tests.kit import CT, DEADLINE_S, ELE, data_set
-from tests.scripted import Connection, Message, Scp, part10, write_files
+from tests.scripted import Connection, Scp, accepting, part10, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from pathlib import Path
 
 CONTEXTS = [(CT, [ELE]), ("Verification", ["ImplicitVRLittleEndian"])]
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Run a coroutine on each kind of event loop."""
-
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(work)
-
-    return run
-
-
-def accepting(connection: Connection, **more: Any) -> list[Message]:
-    connection.accept(**more)
-    return connection.serve()
 
 
 class Hanging:
