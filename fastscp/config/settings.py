@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from fastscp import uids
+from fastscp.config.tables import Tables
 from fastscp.config.values import (
     AllowRule,
     Choice,
@@ -306,7 +307,7 @@ class WorkerConfig:
 class ServeConfig(WorkerConfig):
     """The effective configuration of a receiver. Immutable, picklable.
 
-    What stands here is for main alone.
+    What stands here is for main alone. tables: of the file; no flag and no variable gives any.
     """
 
     host: tuple[str, ...] = _setting(
@@ -380,6 +381,7 @@ class ServeConfig(WorkerConfig):
         "Associations at a time from one calling AE title; 0 = no limit.",
         default=0,
     )
+    tables: Tables = Tables()
 
     def for_workers(self) -> WorkerConfig:
         """The part that workers are told, without a list of its fields."""
@@ -391,7 +393,7 @@ def _declared() -> list[dataclasses.Field[Any]]:
     told = {field.name for field in dataclasses.fields(WorkerConfig)}
     headings = list(Group)
     return sorted(
-        dataclasses.fields(ServeConfig),
+        (field for field in dataclasses.fields(ServeConfig) if field.metadata),
         key=lambda field: (headings.index(field.metadata["group"]), field.name in told),
     )
 

@@ -71,7 +71,8 @@ def flag(name: str, value: object) -> Loaded:
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5})
     loaded = load({}, {})
-    assert dataclasses.asdict(loaded.config) == CONTRACT | {"workers": 3}
+    tables = {"ae": (), "senders": ()}
+    assert dataclasses.asdict(loaded.config) == CONTRACT | {"workers": 3, "tables": tables}
     assert set(loaded.sources.values()) == {"default"}
 
 
