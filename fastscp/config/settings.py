@@ -381,7 +381,7 @@ class ServeConfig(WorkerConfig):
         "Associations at a time from one calling AE title; 0 = no limit.",
         default=0,
     )
-    tables: Tables = Tables()
+    tables: Tables = dataclasses.field(default_factory=Tables)
 
     def for_workers(self) -> WorkerConfig:
         """The part that workers are told, without a list of its fields."""
