@@ -5,11 +5,12 @@ Titles stand in their written form (`fastscp.titles`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastscp.config.values import AllowRule
 
 __all__ = ["AeTable", "FromTable", "Tables"]
