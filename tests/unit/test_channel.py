@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
 import socket
+import tempfile
 import threading
 from typing import TYPE_CHECKING
 
@@ -219,6 +221,87 @@ def test_an_offer_does_not_overtake(pair: tuple[Channel, Channel]) -> None:
     assert last[0] == Offer(2, 0, "h", 1)
     assert last[1] is not None
     os.close(last[1])
+
+
+def test_a_descriptor_keeps_its_place_in_what_waits(pair: tuple[Channel, Channel]) -> None:
+    """Its sender may close it at once; behind it and before it the order is kept."""
+    main, worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    sent = 0
+    while not loop.writers:
+        main.send(Abandon(sent))
+        sent += 1
+    with tempfile.TemporaryFile() as file:
+        file.write(b"rules")
+        file.flush()
+        main.send(Stop(), file.fileno())
+        # As it is written by now, and by a number that is another file's soon.
+    main.send(Abandon(sent))
+    got: list[tuple[object, int | None]] = []
+    while len(got) < sent + 2:
+        before = len(got)
+        got += worker.receive()
+        loop.run()
+        assert len(got) > before
+    assert [message for message, _fd in got] == [*map(Abandon, range(sent)), Stop(), Abandon(sent)]
+    assert [n for n, (_message, fd) in enumerate(got) if fd is not None] == [sent]
+    fd = got[sent][1]
+    assert fd is not None
+    assert os.pread(fd, 10, 0) == b"rules"
+    os.close(fd)
+
+
+@pytest.mark.parametrize("who", ["this end", "the other end"])
+def test_descriptors_that_wait_are_closed_with_the_channel(
+    pair: tuple[Channel, Channel], who: str
+) -> None:
+    main, worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    while not loop.writers:
+        main.send(Abandon(1))
+    open_now = len(os.listdir("/proc/self/fd"))
+    with open(os.devnull) as file:
+        main.send(Stop(), file.fileno())
+        main.send(Stop(), file.fileno())
+    assert len(os.listdir("/proc/self/fd")) == open_now + 2
+    if who == "the other end":
+        worker.close()
+        assert received(main) == []
+        # Nobody will ever read it, so nothing is kept for that.
+        with open(os.devnull) as file:
+            main.send(Stop(), file.fileno())
+        open_now -= 1
+    main.close()
+    assert len(os.listdir("/proc/self/fd")) == open_now - 1
+    assert loop.writers == {}
+
+
+def test_a_descriptor_that_cannot_be_kept_is_not_sent(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the message would mislead; what comes behind goes on."""
+    main, worker = pair
+    loop = Loop()
+    main.write_with(loop.add_writer, loop.remove_writer)
+    sent = 0
+    while not loop.writers:
+        main.send(Abandon(sent))
+        sent += 1
+
+    def none_left(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", none_left)
+    with open(os.devnull) as file, pytest.raises(OSError, match="Too many open files"):
+        main.send(Stop(), file.fileno())
+    main.send(Abandon(sent))
+    got: list[object] = []
+    while len(got) < sent + 1:
+        got += received(worker)
+        loop.run()
+    assert got == [Abandon(n) for n in range(sent + 1)]
 
 
 def test_closing_with_a_backlog(pair: tuple[Channel, Channel]) -> None:
