@@ -81,6 +81,10 @@ def _layout(raw: object) -> str:
 
 # The settings ------------------------------------------------------------------------------------
 
+# Who is called decides how an instance is kept; who calls, only what is taken and how much of it.
+_AE: Final = frozenset({"ae"})
+_AE_AND_FROM: Final = frozenset({"ae", "from"})
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -88,6 +92,7 @@ class Setting:
 
     default_text: the default for people, where the value depends on the machine or says too little.
     flag_only: a consent to be given by hand each time, never left behind in a file.
+    tables: the kinds of tables of a file it may also stand in: {"ae"}, {"ae", "from"} or none.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Setting:
     help: str
     default_text: str
     flag_only: bool
+    tables: frozenset[str]
 
     @property
     def field(self) -> str:
@@ -124,6 +130,7 @@ def _setting(
     factory: Any = dataclasses.MISSING,
     default_text: str = "",
     flag_only: bool = False,
+    tables: frozenset[str] = frozenset(),
 ) -> Any:
     metadata = {
         "kind": kind,
@@ -131,6 +138,7 @@ def _setting(
         "help": help,
         "default_text": default_text or kind.show(default),
         "flag_only": flag_only,
+        "tables": tables,
     }
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)
@@ -188,6 +196,7 @@ class WorkerConfig:
         "known storage classes; any = also private and unknown ones. Verification is always "
         "accepted.",
         default=("any",),
+        tables=_AE_AND_FROM,
     )
     transfer_syntaxes: tuple[str, ...] = _setting(
         Many(
@@ -198,12 +207,14 @@ class WorkerConfig:
         "Transfer syntaxes to accept: keywords or UIDs, comma separated, * as wildcard. Implicit "
         "VR Little Endian is always accepted.",
         default=("any",),
+        tables=_AE_AND_FROM,
     )
     strict: bool = _setting(
         Switch(),
         Group.ASSOCIATION,
         "Refuse harmless violations of the standard that are otherwise tolerated.",
         default=False,
+        tables=_AE,
     )
     durability: str = _setting(
         Choice(("stable", "buffered")),
@@ -211,12 +222,14 @@ class WorkerConfig:
         "When success is answered: stable = once the instance survives a power cut, buffered = "
         "once it has its name.",
         default="stable",
+        tables=_AE,
     )
     layout: str = _setting(
         Parsed(_layout, "TEMPLATE", f"a template such as {DEFAULT_LAYOUT}"),
         Group.STORE,
         "Path of an instance below the store; it contains {SOPInstanceUID} and ends in .dcm.",
         default=DEFAULT_LAYOUT,
+        tables=_AE,
     )
     layout_change: bool = _setting(
         Switch(),
@@ -230,21 +243,35 @@ class WorkerConfig:
         Group.STORE,
         "What becomes of an instance that differs from the one already stored under its path.",
         default="version",
+        tables=_AE,
     )
     digest: str = _setting(
         Choice(("crc32c", "sha256", "none")),
         Group.STORE,
         "Digest of the data set as received, kept in the journal.",
         default="crc32c",
+        tables=_AE,
     )
     compress: str = _setting(
         Parsed(read_compress, "FORM", "none, zstd or zstd:LEVEL with a level of 1 to 19"),
         Group.STORE,
         "Compression of the files: none, zstd or zstd:LEVEL (1 to 19); files then end in .dcm.zst.",
         default="none",
+        tables=_AE,
     )
     max_instance_size: int = _setting(
-        Size(), Group.LIMITS, "Largest data set to store; 0 = no limit.", default=0
+        Size(),
+        Group.LIMITS,
+        "Largest data set to store; 0 = no limit.",
+        default=0,
+        tables=_AE_AND_FROM,
+    )
+    max_bytes_in_flight: int = _setting(
+        Size(),
+        Group.LIMITS,
+        "Bytes of complete instances that wait for their commit, in each worker; beyond it reading "
+        "pauses; 0 = no limit.",
+        default=256 << 20,
     )
     min_free_space: int = _setting(
         Size(),
@@ -263,18 +290,21 @@ class WorkerConfig:
         Group.LIMITS,
         "How long a sender may make no progress inside a message.",
         default=60.0,
+        tables=_AE_AND_FROM,
     )
     idle_timeout: float = _setting(
         Duration(0.0, 7 * _DAY_S),
         Group.LIMITS,
         "How long an association may rest between messages; 0 = for ever.",
         default=600.0,
+        tables=_AE_AND_FROM,
     )
     min_rate: int = _setting(
         Size(metavar="RATE", per_second=True),
         Group.LIMITS,
         "Bytes per second a sender must keep up inside a message; 0 = any.",
         default=1024,
+        tables=_AE_AND_FROM,
     )
     drain_timeout: float = _setting(
         Duration(0.0, _DAY_S),
@@ -368,18 +398,28 @@ class ServeConfig(WorkerConfig):
         Group.LIMITS,
         "Associations at a time; 0 = as many as there are open files for.",
         default=1000,
+        tables=_AE_AND_FROM,
     )
     max_associations_per_host: int = _setting(
         Whole(0, 1_000_000),
         Group.LIMITS,
         "Associations at a time from one address; 0 = no limit.",
         default=0,
+        tables=_AE_AND_FROM,
     )
     max_associations_per_ae: int = _setting(
         Whole(0, 1_000_000),
         Group.LIMITS,
         "Associations at a time from one calling AE title; 0 = no limit.",
         default=0,
+        tables=_AE_AND_FROM,
+    )
+    max_association_rate: int = _setting(
+        Whole(0, 1_000_000),
+        Group.LIMITS,
+        "New associations from one address in a second; 0 = no limit.",
+        default=0,
+        tables=_AE_AND_FROM,
     )
     tables: Tables = dataclasses.field(default_factory=Tables)
 

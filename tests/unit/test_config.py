@@ -39,6 +39,8 @@ CONTRACT = {
     "max_associations": 1000,
     "max_associations_per_host": 0,
     "max_associations_per_ae": 0,
+    "max_association_rate": 0,
+    "max_bytes_in_flight": 256 << 20,
     "max_instance_size": 0,
     "artim_timeout": 30.0,
     "message_timeout": 60.0,
@@ -112,6 +114,17 @@ def test_what_decides_over_a_request() -> None:
     assert policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.2")
     assert not policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.4")
     assert not policy.transfer_syntaxes.accepts("1.2.840.10008.1.2.4.70")
+
+
+def test_where_a_setting_may_stand() -> None:
+    """Who calls does not decide how an instance is kept, and nobody who listens where."""
+    kept = {"layout", "durability", "on-duplicate", "digest", "compress", "strict"}
+    taken = {"sop-classes", "transfer-syntaxes", "max-instance-size", "idle-timeout",
+             "message-timeout", "min-rate", "max-associations", "max-associations-per-host",
+             "max-associations-per-ae", "max-association-rate"}  # fmt: skip
+    assert {one.name for one in SETTINGS if one.tables == {"ae"}} == kept
+    assert {one.name for one in SETTINGS if one.tables == {"ae", "from"}} == taken
+    assert {one.name for one in SETTINGS if one.tables} == kept | taken
 
 
 def test_frozen() -> None:
@@ -301,6 +314,8 @@ BAD: list[tuple[str, object, str]] = [
     ("max_instance_size", "0.3", "is not a whole number of bytes"),
     ("max_instance_size", -1, "is negative"),
     ("max_instance_size", "99999999 TiB", "is too large"),
+    ("max_bytes_in_flight", "2 floppies", "has the unknown unit 'floppies'"),
+    ("max_association_rate", "1000001", "is more than 1000000; give a whole number"),
     ("min_rate", "quick", "is not a number with a unit"),
     ("allow", "CT1", "has no @; give AE@NETWORK"),
     ("allow", "CT*@*", "mixes * with other characters"),
