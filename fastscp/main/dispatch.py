@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from fastscp.main.admission import Admission, Lost
-    from fastscp.main.workers import Worker
+    from fastscp.main.members import Worker
     from fastscp_ext import Shared
 
 __all__ = ["OFFERED_MOST", "TURNED_AWAY_MOST", "WAITING_MOST", "Dispatch"]

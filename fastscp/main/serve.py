@@ -26,11 +26,12 @@ from fastscp.main.backoff import BackOff
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.indexing import Indexing, index_of
+from fastscp.main.remains import tell_failed
 from fastscp.main.signals import heard
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
-from fastscp.main.workers import Workers, new_run_id, policy_of, tell_failed
+from fastscp.main.workers import Workers, new_run_id, policy_of
 from fastscp.store.access import denied
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
@@ -428,7 +429,7 @@ class Service:
                 swept.folders, swept.parts, swept.bytes,
             )  # fmt: skip
         if self._workers is not None:
-            self._workers.tell_left(swept)
+            self._workers.remains.tell_left(swept)
         if store.suspect:
             log.warning(
                 "an earlier run with --durability buffered did not stop cleanly: a stored file "

@@ -5,46 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from fastscp import uids
 from fastscp.association.negotiation import Policy
 from fastscp.errors import BootError
 from fastscp.log import fields
-from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
+from fastscp.main.members import Place, Worker
+from fastscp.main.remains import Remains
 from fastscp.main.spawn import how, spawn
 from fastscp.main.storewatch import REMIND_S
-from fastscp.main.threads import in_thread
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
-from fastscp.store.leftovers import settle_beside
-from fastscp.store.lives import sweep_incoming
-from fastscp.store.names import INCOMING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
-    from pathlib import Path
 
     from fastscp.config.settings import WorkerConfig
     from fastscp.main.loopwatch import Still
-    from fastscp.main.spawn import Process
-    from fastscp.store.lives import SweepReport
+    from fastscp.main.members import Listener
     from fastscp.store.store import Store
     from fastscp_ext import LineIndex, Shared
 
-__all__ = ["Listener", "Worker", "Workers", "new_run_id", "policy_of", "tell_failed"]
+__all__ = ["Workers", "new_run_id", "policy_of"]
 
 log = logging.getLogger("fastscp.main")
 
 # A worker that dies sooner than this after its start counts as one that did not come up.
 _SHORT_LIFE_S: Final = 10.0
-# How long a worker's place waits for the parts of the dead one to be removed.
-_SWEEP_S: Final = 5.0
 # Rounds of reading what a dead worker has left to say: far more than it can have said.
 _LAST_WORDS: Final = 4096
 # How long a message in hand may take after the drain time, and more; main kills workers then.
@@ -55,57 +46,6 @@ _AT_ONCE_S: Final = 5.0
 _REAP_S: Final = 0.02
 # How long the system may take to end a process that was killed.
 _KILLED_S: Final = 5.0
-
-
-@dataclass(eq=False)
-class Worker:
-    """Main's side of a worker process.
-
-    ready: of one that is started with the service: done once it is up, or has failed to be. why:
-    what it said before it failed.
-    """
-
-    number: int
-    life: str
-    channel: Channel
-    ready: asyncio.Future[None]
-    started: float
-    process: Process | None = None
-    is_ready: bool = False
-    is_killed: bool = False
-    why: str = ""
-
-
-@dataclass(eq=False)
-class _Place:
-    """One of the workers that there are to be: who has it, and what keeps others from it.
-
-    told: why the last one did not come up, as it stands in the log; "": there is one. told_at: when
-    the log was told. is_missed: the log was told that the last one ended unexpectedly.
-    """
-
-    number: int
-    worker: Worker | None = None
-    back_off: BackOff = field(default_factory=BackOff)
-    told: str = ""
-    told_at: float = 0.0
-    is_missed: bool = False
-
-
-class Listener(Protocol):
-    """Who is told of workers, and of their messages about connections."""
-
-    def joined(self, worker: Worker) -> None:
-        """A worker process was started; it is not ready yet."""
-
-    def came_up(self, worker: Worker) -> None:
-        """It is ready."""
-
-    def heard(self, worker: Worker, message: object) -> None:
-        """It said something that is not about itself."""
-
-    def left(self, worker: Worker) -> int:
-        """It is gone; returns how many associations are lost."""
 
 
 def policy_of(config: WorkerConfig) -> Policy:
@@ -162,15 +102,10 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self.run_id = run_id or new_run_id()
         self._names = dict(names or {})
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._lives = 0
         self._watch = LoopWatch()
-        self._settlings = 0
-        self._sweeping: asyncio.Future[SweepReport] | None = None
-        # What the last one could not remove, and why, as it stands in the log.
-        self._left = (0, "")
-        # Why the last sweep failed, as it stands in the log.
-        self._not_swept = ""
+        self.remains = Remains(store, shared, self.run_id)
         self._is_started = False
         self._is_abandoned = False
         # Whether all that went since `drain` went as they were told to.
@@ -187,7 +122,7 @@ class Workers:
         workers = []
         try:
             for number in range(count):
-                place = _Place(number)
+                place = Place(number)
                 self._places.append(place)
                 workers.append(self._spawn(place))
                 # Signals, and those that are up already, in between.
@@ -275,7 +210,7 @@ class Workers:
 
     # Starting one --------------------------------------------------------------------------------
 
-    def _spawn(self, place: _Place) -> Worker:
+    def _spawn(self, place: Place) -> Worker:
         """Start a worker process; it is up once its `ready` is done. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as undo:
@@ -359,7 +294,7 @@ class Workers:
         else:
             self._loop.call_later(_REAP_S, self._reap, worker)
 
-    def _ended(self, place: _Place, worker: Worker, code: int | None) -> None:
+    def _ended(self, place: Place, worker: Worker, code: int | None) -> None:
         """A worker process is over, as planned or not."""
         place.worker = None
         self._shared.liveness.end_batches(worker.number)
@@ -396,7 +331,7 @@ class Workers:
         if not self._living():
             self._all_gone()
 
-    def _miss(self, place: _Place, worker: Worker, code: int | None) -> None:
+    def _miss(self, place: Place, worker: Worker, code: int | None) -> None:
         """Give the place of a worker that is gone to another."""
         if worker.is_ready and code == 0:
             log.info(
@@ -427,11 +362,11 @@ class Workers:
 
     # Replacing one -------------------------------------------------------------------------------
 
-    async def _replace(self, place: _Place) -> None:
+    async def _replace(self, place: Place) -> None:
         """Start another worker in a place; one that does not come up is missed like any other."""
-        self._background(self._settle_replaced())
+        self._background(self.remains.settle_replaced())
         while True:
-            await self._sweep()
+            await self.remains.sweep()
             await asyncio.sleep(place.back_off.delay_s)
             if self.stopping:
                 return
@@ -442,7 +377,7 @@ class Workers:
             else:
                 return
 
-    def _failed(self, place: _Place, why: str) -> None:
+    def _failed(self, place: Place, why: str) -> None:
         """Count a worker that did not come up, and say so once for each reason."""
         delay = place.back_off.failed()
         now = time.monotonic()
@@ -457,73 +392,6 @@ class Workers:
             f"{up} workers serve meanwhile" if up
             else "no worker is left: new associations are rejected until one is up",
         )  # fmt: skip
-
-    async def _settle_replaced(self) -> None:
-        """End the replacements that a dead worker had in hand, before anybody meets its files."""
-        self._settlings += 1
-        own_fd = -1
-        try:
-            # Nobody waits for the thread at the end, and by then the number may be another file's.
-            own_fd = os.dup(self._store.dir_fd)
-            told = await in_thread(
-                settle_beside,
-                own_fd,
-                f"{self.run_id}-main-{self._settlings}",
-                self._shared.store.next_sequence,
-                self._shared.liveness,
-                self._shared.doubts,
-            )
-        except OSError as error:
-            # It raises none itself, so there was no thread, or no descriptor.
-            if own_fd >= 0:
-                os.close(own_fd)
-            why = f"cannot look for replacements that were not through ({error.strerror})"
-            told = (f"{why}: the next instance of their paths, or the next start, settles them",)
-        for one in told:
-            log.warning("%s", one)
-
-    async def _sweep(self) -> None:
-        """Remove the parts of dead workers, as far as that works; says once why it does not."""
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = in_thread(sweep_incoming, self._store.dir_fd)
-            self._sweeping.add_done_callback(self._swept)
-        why = ""
-        try:
-            async with asyncio.timeout(_SWEEP_S):
-                # Others may wait for the same sweep, and it goes on without us.
-                await asyncio.shield(self._sweeping)
-        except TimeoutError:
-            why = f"no answer for {_SWEEP_S:g} s"
-        except OSError as error:
-            why = f"{error.filename or INCOMING}: {error.strerror}"
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-        if why and why != self._not_swept:
-            log.error(
-                "cannot remove unfinished instances from %s (%s): they stay there for now",
-                self._store.path / INCOMING, why,
-            )  # fmt: skip
-        elif self._not_swept and not why:
-            log.error("unfinished instances are removed again from %s", self._store.path / INCOMING)
-        self._not_swept = why
-
-    def _swept(self, sweep: asyncio.Future[SweepReport]) -> None:
-        """Say what a sweep did: once, however many places wait for it."""
-        if sweep.cancelled() or sweep.exception() is not None:
-            return
-        report = sweep.result()
-        if report.parts:
-            log.info("swept %d unfinished instances of dead workers", report.parts)
-        self.tell_left(report)
-
-    def tell_left(self, report: SweepReport) -> None:
-        """Say what a sweep had to leave, unless the one before left the same."""
-        left = (report.failed, report.why)
-        if left != self._left:
-            tell_failed(report, self._store.path / INCOMING)
-        if self._left[0] and not report.failed:
-            log.error("%s holds nothing any more that has to go", self._store.path / INCOMING)
-        self._left = left
 
     # Loops that stand still ----------------------------------------------------------------------
 
@@ -567,16 +435,6 @@ class Workers:
                         worker.number, worker.process.pid, still.for_s,
                     )  # fmt: skip
                 worker.process.kill()
-
-
-def tell_failed(report: SweepReport, path: Path) -> None:
-    """Say what a sweep had to leave."""
-    if report.failed:
-        log.error(
-            "cannot remove %d entries of %s (%s): they are no folders of unfinished instances, or "
-            "the disk refuses; the next sweep tries again; look at them",
-            report.failed, path, report.why,
-        )  # fmt: skip
 
 
 def _said(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from fastscp.association.account import Ending, Terms
 from fastscp.main import dispatch as module
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.dispatch import Dispatch
-from fastscp.main.workers import Worker
+from fastscp.main.members import Worker
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
     Abandon,

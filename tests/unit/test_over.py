@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp.config.settings import ServeConfig
-from fastscp.main import dispatch, workers
+from fastscp.main import dispatch
+from fastscp.main import remains as remaining
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.indexing import Indexing
+from fastscp.main.members import Place
+from fastscp.main.remains import Remains
 from fastscp.main.serve import Service
 from fastscp.main.spawn import Process
 from fastscp.main.storewatch import Look, StoreWatch
@@ -84,7 +86,7 @@ def a_worker(service: Any, place: Any) -> Any:
 
 
 def test_a_worker_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:
-    place = workers._Place(0)
+    place = Place(0)
     service: Any = SimpleNamespace(
         _places=[place], _is_abandoned=False, _is_started=True, stopping=False,
         _shared=SimpleNamespace(liveness=SimpleNamespace(end_batches=lambda _n: None)),
@@ -106,7 +108,7 @@ def test_a_worker_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_worker_that_could_not_be_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    place = workers._Place(0)
+    place = Place(0)
     service: Any = SimpleNamespace(
         _places=[place], _living=list, _listener=SimpleNamespace(came_up=lambda _one: None)
     )
@@ -140,14 +142,11 @@ def test_sweeps(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatc
 
     async def use() -> None:
         nobody: Any = None
-        config = ServeConfig().for_workers()
-        service = Workers(
-            config, nobody, a_store(), nobody, nobody, background=nobody, over=nobody
-        )  # fmt: skip
+        remains = Remains(a_store(), nobody, "run")
         while outcomes:
-            await service._sweep()
+            await remains.sweep()
 
-    monkeypatch.setattr(workers, "sweep_incoming", sweep)
+    monkeypatch.setattr(remaining, "sweep_incoming", sweep)
     asyncio.run(use())
     failed, left, again, nothing = sorted(
         errors(caplog), key=lambda text: ("cannot" not in text, "2 entries" in text)

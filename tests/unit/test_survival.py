@@ -19,10 +19,13 @@ import pytest
 from fastscp import log as logs
 from fastscp.config.settings import ServeConfig
 from fastscp.errors import StartError
+from fastscp.main import remains as remaining
 from fastscp.main import serve as module
 from fastscp.main import workers
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LoopWatch, Pulse, Still
+from fastscp.main.members import Place
+from fastscp.main.remains import Remains
 from fastscp.main.serve import Service
 from fastscp.main.spawn import Process, how
 from fastscp.main.storewatch import Look, SpaceState
@@ -571,7 +574,7 @@ def test_a_task_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_worker_that_cannot_be_replaced_is_told_of_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = workers._Place(3)
+    place = Place(3)
     service: Any = SimpleNamespace(_living=list)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -595,28 +598,24 @@ def test_one_sweep_is_told_once(
 
     async def use() -> None:
         nonlocal left
-        config = ServeConfig().for_workers()
-        policy: Any = None
         nobody: Any = None
-        service = Workers(
-            config, policy, a_store(), nobody, nobody, background=nobody, over=nobody
-        )  # fmt: skip
-        await asyncio.gather(*(service._sweep() for _ in range(3)))
+        remains = Remains(a_store(), nobody, "run")
+        await asyncio.gather(*(remains.sweep() for _ in range(3)))
         assert caplog.text.count("swept 5 unfinished instances") == 1
         said = "cannot remove 2 entries of /s/.fastscp/incoming (Read-only file system): "
         assert caplog.text.count(said) == 1
-        await service._sweep()
+        await remains.sweep()
         assert caplog.text.count("cannot remove") == 1
         left = 3
-        await service._sweep()
+        await remains.sweep()
         assert "cannot remove 3 entries" in caplog.text
         left = 0
-        await service._sweep()
+        await remains.sweep()
         left = 3
-        await service._sweep()
+        await remains.sweep()
         assert caplog.text.count("cannot remove 3 entries") == 2
 
-    monkeypatch.setattr(workers, "sweep_incoming", sweep)
+    monkeypatch.setattr(remaining, "sweep_incoming", sweep)
     with caplog.at_level(logging.INFO):
         asyncio.run(use())
 
