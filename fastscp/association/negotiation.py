@@ -12,7 +12,6 @@ import msgspec
 
 from fastscp import uids
 from fastscp.log import shown
-from fastscp.titles import title_text
 from fastscp.uids import SopClassRule, TransferSyntaxRule
 from fastscp_ext import (
     UID_USABLE,
@@ -24,7 +23,6 @@ from fastscp_ext import (
     PresentationContextRQ,
     RoleSelection,
     UserInformation,
-    ae_title,
     uid_grade,
 )
 
@@ -37,6 +35,7 @@ __all__ = [
     "Refusals",
     "RefusedContext",
     "Rejected",
+    "foreign",
     "negotiate",
 ]
 
@@ -74,11 +73,9 @@ _LAST_RESORT: Final = uids.JPIP_TRANSFER_SYNTAXES | {uids.DEFLATED_EXPLICIT_VR_L
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What decides over a request, as plain data for the workers.
 
-    Who may call from where is not here: that is decided where the counts are kept.
+    Who may call whom is not here: the rules say that, and which policy an association gets.
     """
 
-    ae_title: str = "FASTSCP"
-    check_called_ae: bool = False
     max_pdu_length: int = 131072
     max_async_operations: int = 64
     strict: bool = False
@@ -153,8 +150,19 @@ class Rejected:
     why: str
 
 
+def foreign(rq: AssociateRQ) -> Rejected | None:
+    """Why no acceptor of DICOM can take a request, if so. Source: PS3.8 9.3.2, 7.1.1.2."""
+    # Only bit 0 says anything: it stands for version 1.
+    if not rq.protocol_version & 1:
+        return Rejected(1, 2, 2, f"protocol version {rq.protocol_version:#06x} is not supported")
+    if rq.application_context != uids.APPLICATION_CONTEXT:
+        shown = _shown(rq.application_context) if rq.application_context is not None else "missing"
+        return Rejected(1, 1, 2, f"application context is {shown}")
+    return None
+
+
 def negotiate(rq: AssociateRQ, policy: Policy) -> Accepted | Rejected:
-    """Decide over a request. Never raises, whatever was decoded.
+    """Decide over a request that is not `foreign`. Never raises, whatever was decoded.
 
     Cost: linear in the request, and so is the size of the answer.
     Source: PS3.8 7.1.1, 9.3.3, 9.3.4.
@@ -201,17 +209,6 @@ def negotiate(rq: AssociateRQ, policy: Policy) -> Accepted | Rejected:
 
 def _reject(rq: AssociateRQ, information: UserInformation, policy: Policy) -> Rejected | None:
     """The reason to refuse the association as a whole, most fundamental first."""
-    # Only bit 0 says anything: it stands for version 1.
-    if not rq.protocol_version & 1:
-        return Rejected(1, 2, 2, f"protocol version {rq.protocol_version:#06x} is not supported")
-    if rq.application_context != uids.APPLICATION_CONTEXT:
-        shown = _shown(rq.application_context) if rq.application_context is not None else "missing"
-        return Rejected(1, 1, 2, f"application context is {shown}")
-    called = title_text(ae_title(rq.called_ae))
-    if policy.check_called_ae and called != policy.ae_title:
-        return Rejected(
-            1, 1, 7, f"called AE title {_shown(called)} is not ours (--ae-title, --check-called-ae)"
-        )
     if not rq.presentation_contexts:
         return Rejected(1, 2, 1, "no presentation context is proposed")
     ids = [context.id for context in rq.presentation_contexts]

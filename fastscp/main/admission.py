@@ -1,21 +1,27 @@
-"""Who may associate: the rules, and the exact counts behind every limit. No I/O."""
+"""How many may associate: the exact counts behind every limit. No I/O.
+
+Who may at all, the workers know by the rules.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastscp.association.account import Terms
-from fastscp.config.values import allows
 from fastscp.log import printable
+from fastscp.main.rate import Rates
 from fastscp.messages.worker import Verdict
+from fastscp.rules.rule import TOP_LEVEL, rule_name
 from fastscp.titles import title_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable
 
-    from fastscp.config.values import AllowRule
+    from fastscp.messages.worker import Ask
+    from fastscp.rules.limits import Bounds, LimitBook
     from fastscp_ext import Rows, Tallies
 
 __all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Full", "Limits", "Lost"]
@@ -34,14 +40,12 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Limits:
-    """associations at a time, in all, from one address, of one calling AE title; 0: any.
+    """What holds for all together: associations, and connections that are none.
 
-    by_files: whether it is the limit of open files that allows no more associations in all.
+    by_files: whether it is the limit of open files that allows no more associations.
     """
 
     associations: int = 1000
-    per_host: int = 0
-    per_ae: int = 0
     pending: int = PENDING_MOST
     by_files: bool = False
 
@@ -64,7 +68,8 @@ class Lost:
     """What the books know of an association whose worker is gone.
 
     since: when its connection was accepted, seconds of the monotonic clock. tally: its slot; -1: it
-    had none. is_over: it had ended before, and perhaps its end is not in the log.
+    had none. rules: the name of its rule. is_over: it had ended before, and perhaps its end is not
+    in the log.
     """
 
     number: int
@@ -75,6 +80,7 @@ class Lost:
     called_ae: str
     terms: Terms
     tally: int
+    rules: str = TOP_LEVEL
     is_over: bool = False
 
 
@@ -82,7 +88,7 @@ class Lost:
 class _Connection:
     """calling_ae: of an association, or one that was; None: it is none. tally: its slot, -1: none.
 
-    has_place: it counts as an association.
+    rules: the name of its rule. tables: where it counts. has_place: it counts as an association.
     """
 
     host: str
@@ -93,6 +99,8 @@ class _Connection:
     called_ae: str = ""
     terms: Terms = _NO_TERMS
     tally: int = -1
+    rules: str = TOP_LEVEL
+    tables: tuple[str, ...] = ()
     has_place: bool = False
 
 
@@ -100,19 +108,26 @@ class Admission:
     """The books of main: every connection from its accept to its end.
 
     rows: where instances are counted; without it every title has row 0. tallies: where each
-    association is counted; without it none has a slot. `draining` and `congested` say why new
-    associations are put off, or are empty. `begun` and `ended` only grow.
+    association is counted; without it none has a slot. clock: seconds that never go back.
+    `draining` and `congested` say why new associations are put off, or are empty. `begun` only
+    grows.
+
+    Limits are told by generation: a worker asks by the rules that it has, until it has newer ones.
+    Associations are counted under each table that they come from, whatever it limits, so that the
+    counts are right whenever a limit changes.
     """
 
     def __init__(
         self,
         limits: Limits,
-        allow: Sequence[AllowRule] = (),
         rows: Rows | None = None,
         tallies: Tallies | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
-        self._allow = tuple(allow)
+        self._books: dict[int, LimitBook] = {}
+        self._rates = Rates()
+        self._clock = clock
         self._rows = rows
         self._tallies = tallies
         # Those given back go first: few pages of the shared block are ever touched.
@@ -121,19 +136,34 @@ class Admission:
         # Of each worker, oldest first, associations that are gone, and whose end is on its way into
         # the log: their slots say whether it has come there.
         self._untold: dict[int, deque[Lost]] = {}
-        for rule in self._allow:
-            if rule.ae != "*":
-                self._ae_row(rule.ae, named=True)
         self._all: dict[int, _Connection] = {}
         self._pending: OrderedDict[int, None] = OrderedDict()
         self._by_host: Counter[str] = Counter()
-        self._by_ae: Counter[str] = Counter()
+        # By key of a table, and by that and an address or a calling AE title.
+        self._by_table: Counter[str] = Counter()
+        self._by_table_host: Counter[tuple[str, str]] = Counter()
+        self._by_table_ae: Counter[tuple[str, str]] = Counter()
         self._pending_by_host: Counter[str] = Counter()
         self._by_worker: Counter[int] = Counter()
         self.admitted = 0
         self.begun = 0
         self.draining = ""
         self.congested = ""
+
+    def limit(self, limits: Limits, book: LimitBook, titles: Iterable[str] = ()) -> None:
+        """Take new limits; the ones that tables set are for those who ask by its generation.
+
+        titles: calling AE titles that the configuration names, which have a row of their own each.
+        """
+        self._limits = limits
+        self._books[book.generation] = book
+        for title in titles:
+            self._ae_row(title, named=True)
+
+    def forget(self, before: int) -> None:
+        """Nobody asks by a generation before this one any more."""
+        for generation in [one for one in self._books if one < before]:
+            del self._books[generation]
 
     def opened(
         self, number: int, host: str, worker: int, port: int = 0, since: float = 0.0
@@ -157,52 +187,50 @@ class Admission:
             too_many.append((oldest, self._all[oldest].worker))
         return too_many
 
-    def ask(
-        self, number: int, calling_ae: str, called_ae: str, terms: Terms = _NO_TERMS
-    ) -> Verdict | Full:
+    def ask(self, asked: Ask) -> Verdict | Full:
         """Decide over a complete request, and count it if it is admitted.
 
-        terms: what it gets then, for `lost`.
         Source: PS3.8 9.3.4, Table 9-21.
         """
+        number = asked.number
         connection = self._all.get(number)
         if connection is None or connection.calling_ae is not None:
             return Verdict(number, 2, 3, 1, "the connection is not known")
-        refusal = self._refusal(number, calling_ae, connection.host)
+        # Who waited for a place may have waited for longer than its rules are known.
+        book = self._books.get(asked.generation) or self._books[max(self._books)]
+        bounds = book.bounds(asked.ae, asked.sender)
+        host = connection.host
+        refusal = self._refusal(number, asked.calling_ae, host, bounds)
         if refusal is not None:
             # The connection stays open until the peer hangs up or its worker closes it: it counts
             # as one without an association again.
-            self._make_pending(number, connection.host)
+            self._make_pending(number, host)
             return refusal
         self._no_longer_pending(number, connection)
-        connection.calling_ae, connection.called_ae = calling_ae, called_ae
+        connection.calling_ae, connection.called_ae = asked.calling_ae, asked.called_ae
+        connection.rules = rule_name(asked.ae, asked.sender)
+        connection.tables = (TOP_LEVEL, *bounds.tables)
         connection.has_place = True
-        connection.terms = terms
+        connection.terms = asked.terms
         connection.tally = self._take_tally()
         self.admitted += 1
         self.begun += 1
-        self._by_host[connection.host] += 1
-        self._by_ae[calling_ae] += 1
-        return Verdict(number, ae_row=self._ae_row(calling_ae), tally=connection.tally)
+        self._by_host[host] += 1
+        for table in connection.tables:
+            self._by_table[table] += 1
+            self._by_table_host[table, host] += 1
+            self._by_table_ae[table, asked.calling_ae] += 1
+        return Verdict(number, ae_row=self._ae_row(asked.calling_ae), tally=connection.tally)
 
-    def _refusal(self, number: int, calling_ae: str, host: str) -> Verdict | Full | None:
+    def _refusal(
+        self, number: int, calling_ae: str, host: str, bounds: Bounds
+    ) -> Verdict | Full | None:
         """Why a request is not admitted, or None."""
-        limits = self._limits
-        if self._allow and not allows(self._allow, calling_ae, host):
-            return Verdict(
-                number, 1, 1, 3, f"'{printable(calling_ae)}' from {host} is not in --allow"
-            )
         if self.draining or self.congested:
             return Verdict(number, 2, 3, 1, self.draining or self.congested)
-        if limits.per_host and self._by_host[host] >= limits.per_host:
-            return Verdict(
-                number, 2, 3, 2, f"--max-associations-per-host {limits.per_host} reached by {host}"
-            )
-        if limits.per_ae and self._by_ae[calling_ae] >= limits.per_ae:
-            return Verdict(
-                number, 2, 3, 2,
-                f"--max-associations-per-ae {limits.per_ae} reached by '{printable(calling_ae)}'",
-            )  # fmt: skip
+        if (why := self._limit_reached(calling_ae, host, bounds)) is not None:
+            return Verdict(number, 2, 3, 2, why)
+        limits = self._limits
         if limits.associations and self.admitted >= limits.associations:
             why = f"--max-associations {limits.associations} reached"
             if limits.by_files:
@@ -212,6 +240,26 @@ class Admission:
             if most < CROWD_LEAST or 2 * self._by_host[host] >= most:
                 return verdict
             return Full(host, crowd, verdict)
+        rate = bounds.rate
+        # Last of all: who is refused for another reason takes nothing of it.
+        if rate and not self._rates.allows((rate.table, host), rate.number, self._clock()):
+            return Verdict(
+                number, 2, 3, 2,
+                f"{rate.told('max_association_rate')} reached by {host}: it associates more often "
+                f"in a second",
+            )  # fmt: skip
+        return None
+
+    def _limit_reached(self, calling_ae: str, host: str, bounds: Bounds) -> str | None:
+        """Which of its tables' limits keeps an association out, in words."""
+        for bound in bounds.total:
+            if self._by_table[bound.table] >= bound.number:
+                return f"{bound.told('max_associations')} reached"
+        per_host, per_ae = bounds.per_host, bounds.per_ae
+        if per_host and self._by_table_host[per_host.table, host] >= per_host.number:
+            return f"{per_host.told('max_associations_per_host')} reached by {host}"
+        if per_ae and self._by_table_ae[per_ae.table, calling_ae] >= per_ae.number:
+            return f"{per_ae.told('max_associations_per_ae')} reached by '{printable(calling_ae)}'"
         return None
 
     def over(self, number: int) -> None:
@@ -251,7 +299,7 @@ class Admission:
     def _lost(number: int, one: _Connection, calling_ae: str) -> Lost:
         return Lost(
             number, one.host, one.port, one.since, calling_ae, one.called_ae, one.terms, one.tally,
-            is_over=not one.has_place,
+            one.rules, is_over=not one.has_place,
         )  # fmt: skip
 
     def lost(self, worker: int) -> list[Lost]:
@@ -308,7 +356,10 @@ class Admission:
         if connection.has_place and connection.calling_ae is not None:
             self.admitted -= 1
             self._less(self._by_host, connection.host)
-            self._less(self._by_ae, connection.calling_ae)
+            for table in connection.tables:
+                self._less(self._by_table, table)
+                self._less(self._by_table_host, (table, connection.host))
+                self._less(self._by_table_ae, (table, connection.calling_ae))
             connection.has_place = False
 
     def _make_pending(self, number: int, host: str) -> None:

@@ -146,6 +146,9 @@ class Dispatch:
         received = self._shared.rows.received(worker.number)
         self._targets[worker.number] = _Target(worker, last_bytes=received)
 
+    def held(self, generation: int) -> None:
+        self._admission.forget(before=generation)
+
     def came_up(self, worker: Worker) -> None:  # noqa: ARG002 - whoever waits, waits for any
         self._hand_over_waiting()
 
@@ -222,7 +225,7 @@ class Dispatch:
             ending = Ending.numbered(done.ended, f"told by main, for {why} before it could")
         else:
             ending = Ending("lost with its worker", why=why)
-        account = Account(who, "default", lost.terms, done, time.monotonic() - lost.since)
+        account = Account(who, lost.rules, lost.terms, done, time.monotonic() - lost.since)
         did, told = account.text(), account.fields()
         if lost.tally < 0:
             # More associations than slots: only their worker counted what they did.

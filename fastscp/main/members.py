@@ -30,6 +30,7 @@ class Worker:
     ready: asyncio.Future[None]
     started: float
     process: Process | None = None
+    generation: int = -1
     is_ready: bool = False
     is_killed: bool = False
     why: str = ""
@@ -56,6 +57,9 @@ class Listener(Protocol):
 
     def joined(self, worker: Worker) -> None:
         """A worker process was started; it is not ready yet."""
+
+    def held(self, generation: int) -> None:
+        """No worker goes by rules that are older than these."""
 
     def came_up(self, worker: Worker) -> None:
         """It is ready."""

@@ -204,7 +204,7 @@ class Places:
             self._go_on()
 
     def _decide(self, asked: Ask) -> Verdict | Full:
-        return self._admission.ask(asked.number, asked.calling_ae, asked.called_ae, asked.terms)
+        return self._admission.ask(asked)
 
     def _answer(self, number: int, verdict: Verdict) -> None:
         newcomer = self._waiting.pop(number)

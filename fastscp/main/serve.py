@@ -31,7 +31,10 @@ from fastscp.main.signals import heard
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
-from fastscp.main.workers import Workers, new_run_id, policy_of
+from fastscp.main.workers import Workers, new_run_id
+from fastscp.messages.configuration import Configuration
+from fastscp.rules.build import build, titles_named
+from fastscp.rules.limits import LimitBook
 from fastscp.store.access import denied
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
@@ -94,17 +97,8 @@ class Service:
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shared = Shared()
-        self._admission = Admission(
-            Limits(
-                associations_allowed(config),
-                config.max_associations_per_host,
-                config.max_associations_per_ae,
-                by_files=not config.max_associations,
-            ),
-            config.allow,
-            self._shared.rows,
-            self._shared.tallies,
-        )
+        self._limits = Limits(associations_allowed(config), by_files=not config.max_associations)
+        self._admission = Admission(self._limits, self._shared.rows, self._shared.tallies)
         self._run_id = new_run_id()
         self._dispatch = Dispatch(self._admission, self._shared, self._run_id)
         self._summary = Summary(self._seen())
@@ -158,6 +152,7 @@ class Service:
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
             self._workers = workers = await self._make_workers(store, index)
+            undo.callback(workers.close)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
             if not workers.stopping:
@@ -315,10 +310,11 @@ class Service:
         return acceptors
 
     async def _make_workers(self, store: Store, index: LineIndex | None) -> Workers:
-        config = self._config.for_workers()
+        config = self._config
+        rules = await in_thread(build, config, 0)
+        self._admission.limit(self._limits, LimitBook(rules), titles_named(config))
         return Workers(
-            config,
-            await in_thread(policy_of, config),
+            Configuration(config.for_workers(), rules),
             store,
             self._shared,
             self._dispatch,

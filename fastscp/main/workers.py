@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from fastscp import uids
-from fastscp.association.negotiation import Policy
 from fastscp.errors import BootError
 from fastscp.log import fields
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
@@ -19,18 +18,28 @@ from fastscp.main.remains import Remains
 from fastscp.main.spawn import how, spawn
 from fastscp.main.storewatch import REMIND_S
 from fastscp.messages.channel import Channel
-from fastscp.messages.worker import Drain, Failed, FromWorker, Ready, Setup, Stop
+from fastscp.messages.configuration import pack
+from fastscp.messages.worker import (
+    Configured,
+    Drain,
+    Failed,
+    FromWorker,
+    Holds,
+    Ready,
+    Setup,
+    Stop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from fastscp.config.settings import WorkerConfig
     from fastscp.main.loopwatch import Still
     from fastscp.main.members import Listener
+    from fastscp.messages.configuration import Configuration
     from fastscp.store.store import Store
     from fastscp_ext import LineIndex, Shared
 
-__all__ = ["Workers", "new_run_id", "policy_of"]
+__all__ = ["Workers", "new_run_id"]
 
 log = logging.getLogger("fastscp.main")
 
@@ -48,25 +57,15 @@ _REAP_S: Final = 0.02
 _KILLED_S: Final = 5.0
 
 
-def policy_of(config: WorkerConfig) -> Policy:
-    """The settings that decide over a request, with the names in them looked up.
-
-    Each has the name it has in the configuration. Cost: imports pydicom.
-    """
-    values: dict[str, Any] = {name: getattr(config, name) for name in Policy.__struct_fields__}
-    values["sop_classes"] = uids.sop_class_rule(config.sop_classes)
-    values["transfer_syntaxes"] = uids.transfer_syntax_rule(config.transfer_syntaxes)
-    return Policy(**values)
-
-
 def new_run_id() -> str:
     """The name of a run of the service: later ones are greater."""
     return f"{time.time_ns() // 1000:x}"
 
 
 class Workers:
-    """The worker processes of one run of the service.
+    """The worker processes of one run of the service; `close` it at the end.
 
+    configuration: what they go by. Raises OSError where there is no memory to hand it to them in.
     index: of the journal, for every worker to look into; None: there is none. background(work):
     lets a coroutine run beside the others. over(code): called when the last worker has gone as it
     was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
@@ -79,8 +78,7 @@ class Workers:
 
     def __init__(
         self,
-        config: WorkerConfig,
-        policy: Policy,
+        configuration: Configuration,
         store: Store,
         shared: Shared,
         listener: Listener,
@@ -91,8 +89,9 @@ class Workers:
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
-        self._config = config
-        self._policy = policy
+        self._configuration = configuration
+        # The memory in which workers find it.
+        self._configuration_fd = pack(configuration)
         self._store = store
         self._shared = shared
         self._listener = listener
@@ -146,9 +145,10 @@ class Workers:
             self._all_gone()
             return
         for worker in self._living():
-            worker.channel.send(Drain(self._config.drain_timeout))
+            worker.channel.send(Drain(self._configuration.config.drain_timeout))
         # Before the start is through there is no association to go on.
-        seconds = _PATIENCE_S + (self._config.drain_timeout if self._is_started else 0.0)
+        drain_s = self._configuration.config.drain_timeout if self._is_started else 0.0
+        seconds = _PATIENCE_S + drain_s
         self._loop.call_later(seconds, self._end_by_force, seconds)
 
     def stop(self) -> None:
@@ -208,6 +208,10 @@ class Workers:
     def _all_gone(self) -> None:
         self._over(0 if self._in_order else 1)
 
+    def close(self) -> None:
+        """Give back what is shared with workers; none is started any more."""
+        os.close(self._configuration_fd)
+
     # Starting one --------------------------------------------------------------------------------
 
     def _spawn(self, place: Place) -> Worker:
@@ -239,15 +243,19 @@ class Workers:
                 worker=place.number,
                 life=worker.life,
                 run=self.run_id,
-                config=self._config,
-                policy=self._policy,
                 use_link=not self._store.facts.noreplace,
                 mixed=self._store.mixed,
                 suspect=self._store.suspect,
                 names=self._names,
             )
         )
+        self._tell_configuration(worker)
         return worker
+
+    def _tell_configuration(self, worker: Worker) -> None:
+        """Have a worker go by the newest settings and rules. Raises OSError."""
+        generation = self._configuration.rules.generation
+        worker.channel.send(Configured(generation), self._configuration_fd)
 
     # Hearing and missing one ---------------------------------------------------------------------
 
@@ -256,6 +264,9 @@ class Workers:
             match message:
                 case Ready():
                     self._came_up(worker)
+                case Holds(generation):
+                    worker.generation = generation
+                    self._listener.held(min(one.generation for one in self._living()))
                 case Failed():
                     # It ends now, and is missed then.
                     worker.why = message.why

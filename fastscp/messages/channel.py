@@ -117,13 +117,16 @@ class Channel:
                 return
             yield self._decoder.decode(data), fds[0] if fds else None
 
-    def wait(self) -> object:
-        """The next message, however long it takes; None when the other end is gone."""
+    def wait(self) -> tuple[object, int | None]:
+        """The next message, however long it takes, with its descriptor, owned by the caller.
+
+        (None, None) when the other end is gone.
+        """
         # Not select(), which knows no descriptor above 1023.
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.poll()
-        return next((message for message, _fd in self.receive(1)), None)
+        return next(self.receive(1), (None, None))
 
     def close(self) -> None:
         if self._backlog:

@@ -12,19 +12,19 @@ from typing import Final, TypeAlias
 import msgspec
 
 from fastscp.association.account import Terms
-from fastscp.association.negotiation import Policy  # noqa: TC001 - msgspec reads the annotations
-from fastscp.config.settings import WorkerConfig  # noqa: TC001
 
 __all__ = [
     "HELD_OFF",
     "Abandon",
     "Ask",
+    "Configured",
     "Displace",
     "Displaced",
     "Drain",
     "Failed",
     "FromWorker",
     "Gone",
+    "Holds",
     "Idle",
     "Leaving",
     "Offer",
@@ -50,23 +50,29 @@ HELD_OFF: Final = (
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
-    """First message to a worker: all it needs to know, besides the descriptors it inherits.
+    """First message to a worker: who it is. `Configured` follows, with what it is to do.
 
     worker: its number, also of its place in what is shared. life: name of its part folder.
-    run: names this run of the service in association ids. config: the settings, as they are
-    declared. policy: those among them that decide over a request, with their names looked up.
+    run: names this run of the service in association ids.
     use_link, mixed, suspect: what main found out about the store. names: of UIDs, for the log.
     """
 
     worker: int
     life: str
     run: str
-    config: WorkerConfig
-    policy: Policy
     use_link: bool
     mixed: bool
     suspect: bool
     names: dict[str, str] = {}
+
+
+class Configured(msgspec.Struct, tag=True, frozen=True):
+    """The settings and rules from now on, in the descriptor that comes along.
+
+    generation: of the rules, which are newer than all before. Associations keep those they have.
+    """
+
+    generation: int
 
 
 class Offer(msgspec.Struct, tag=True, frozen=True):
@@ -145,6 +151,12 @@ class Leaving(msgspec.Struct, tag=True, frozen=True):
     """
 
 
+class Holds(msgspec.Struct, tag=True, frozen=True):
+    """The answer to `Configured`: all that the worker asks from now on is by these rules."""
+
+    generation: int
+
+
 class Failed(msgspec.Struct, tag=True, frozen=True):
     """The worker cannot begin to work, and exits."""
 
@@ -160,13 +172,17 @@ class Taken(msgspec.Struct, tag=True, frozen=True):
 class Ask(msgspec.Struct, tag=True, frozen=True):
     """May this association be admitted?
 
-    terms: what it would get, for main to tell of if the worker cannot any more.
+    terms: what it would get, for main to tell of if the worker cannot any more. generation: of the
+    rules it was judged by. ae, sender: the keys of its tables among them, or empty.
     """
 
     number: int
     calling_ae: str
     called_ae: str
     terms: Terms = Terms()
+    generation: int = 0
+    ae: str = ""
+    sender: str = ""
 
 
 class Idle(msgspec.Struct, tag=True, frozen=True):
@@ -203,5 +219,9 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
     rejected: bool = False
 
 
-ToWorker: TypeAlias = Setup | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
-FromWorker: TypeAlias = Ready | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone
+ToWorker: TypeAlias = (
+    Setup | Configured | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
+)
+FromWorker: TypeAlias = (
+    Ready | Holds | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone
+)

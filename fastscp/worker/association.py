@@ -15,9 +15,10 @@ from fastscp.association import service
 from fastscp.association.account import Ending, Terms
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
-from fastscp.association.negotiation import Accepted, Rejected, negotiate
+from fastscp.association.negotiation import Accepted, Rejected, foreign, negotiate
 from fastscp.log import TRACE, address, shown
-from fastscp.messages.worker import Verdict
+from fastscp.messages.worker import Ask, Verdict
+from fastscp.rules.book import Peer, Refusal
 from fastscp.titles import title_text
 from fastscp.worker.establish import establish
 from fastscp.worker.telling import Telling
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fastscp.association.negotiation import Policy
-    from fastscp.config.settings import WorkerConfig
+    from fastscp.rules.rule import Rule
     from fastscp.worker.requests import Requests
+    from fastscp.worker.rules import Going
 
 __all__ = ["Association", "Reception"]
 
@@ -89,16 +91,13 @@ _OTHER_PROTOCOLS: Final = {
 class Owner(Protocol):
     """What an association needs of the worker it lives in."""
 
-    policy: Policy
-    config: WorkerConfig
+    going: Going
     run: str
     ending: bool
     requests: Requests
     names: Mapping[str, str]
 
-    def ask(
-        self, association: Association, calling_ae: str, called_ae: str, terms: Terms
-    ) -> None: ...
+    def ask(self, asked: Ask) -> None: ...
     def over(self, association: Association) -> None: ...
     def gone(self, association: Association) -> None: ...
 
@@ -118,9 +117,14 @@ class Association(Receiver):
         host: str,
         port: int,
         *,
-        max_pdu_length: int,  # noqa: ARG002
+        max_pdu_length: int,
     ) -> None:
         self._owner = owner
+        self._max_pdu_length = max_pdu_length
+        # From its request on: the rule it is judged by, and keeps.
+        self._rule: Rule | None = None
+        self._codec_rules: Rules | None = None
+        self._policy: Policy | None = None
         self._machine = Machine()
         self._transport: asyncio.Transport | None = None
         self.host = host
@@ -131,7 +135,6 @@ class Association(Receiver):
         # Our answer to the request, while main decides.
         self._deciding: Accepted | None = None
         self._terms = Terms()
-        self._rules_name = "default"
         self._half_closed = False
         # The peer went inside a message.
         self._is_cut = False
@@ -176,7 +179,7 @@ class Association(Receiver):
         transport.set_write_buffer_limits(_UNSENT_BYTES)
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
-        self._deadline = self._began + self._owner.config.artim_timeout
+        self._deadline = self._began + self._owner.going.config.artim_timeout
         self.attach(transport, transport.get_extra_info("socket").fileno())
         log.log(TRACE, "%s: connected", self.name)
 
@@ -289,8 +292,8 @@ class Association(Receiver):
     def class_judged(self, context_id: int, sop_class: bytes) -> int:
         """The status for an instance whose class its presentation context does not name."""
         uid = sop_class.decode("latin-1")
-        policy = self._owner.policy
-        if self._strict or uid == uids.VERIFICATION or not policy.sop_classes.accepts(uid):
+        classes = self._rule.sop_classes if self._rule is not None else None
+        if self._strict or uid == uids.VERIFICATION or classes is None or not classes.accepts(uid):
             return codes.SOP_CLASS_NOT_SUPPORTED
         log.debug(
             "%s: class %s on context %d for another one", self.name, shown(uid), context_id,
@@ -304,7 +307,7 @@ class Association(Receiver):
             return False
         log.info(
             "%s: sends a P-DATA-TF of %d bytes though we announced %d; accepted, said once",
-            self.name, length, self._owner.policy.max_pdu_length,
+            self.name, length, self._max_pdu_length,
             extra=self._telling.about("P-DATA-TF too long"),
         )  # fmt: skip
         return True
@@ -363,8 +366,8 @@ class Association(Receiver):
         comment: str,
     ) -> None:
         if comment == _TOO_LARGE:
-            limit = self._owner.config.max_instance_size
-            comment += f": --max-instance-size {limit}, and it has at least {size} bytes"
+            limit = self.rules.max_instance_size if self.rules is not None else 0
+            comment += f": max-instance-size {limit}, and it has at least {size} bytes"
         self._telling.instance_answered(instance, status, size, comment)
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
@@ -410,11 +413,19 @@ class Association(Receiver):
         self._telling.requested(calling_ae, called_ae)
         if self.outbox.trace:
             self._trace_items("received", pdu)
-        outcome = negotiate(rq, self._owner.policy)
-        if isinstance(outcome, Rejected):
-            self._machine.handle(Event.EVT6, acceptable=False)
-            self._reject(outcome.result, outcome.source, outcome.reason, outcome.why)
+        going = self._owner.going
+        rejected = foreign(rq) or going.book.choose(Peer(calling_ae, called_ae, self.host))
+        if isinstance(rejected, Rejected | Refusal):
+            self._reject_request(rejected)
             return
+        rule = self._rule = rejected
+        config = going.config
+        self._policy = rule.policy(self._max_pdu_length, config.max_async_operations)
+        outcome = negotiate(rq, self._policy)
+        if isinstance(outcome, Rejected):
+            self._reject_request(outcome)
+            return
+        self._codec_rules = going.codec_rules(rule)
         self._machine.handle(Event.EVT6)
         self._deadline = time.monotonic() + _DECISION_S
         # The request itself goes: it may be large.
@@ -428,7 +439,17 @@ class Association(Receiver):
         )
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
-        self._owner.ask(self, calling_ae, called_ae, self._terms)
+        self._owner.ask(
+            Ask(
+                self.number, calling_ae, called_ae, self._terms,
+                going.book.generation, rule.ae, rule.sender,
+            )
+        )  # fmt: skip
+
+    def _reject_request(self, why: Rejected | Refusal) -> None:
+        """Reject before anybody was asked (Evt6, not acceptable)."""
+        self._machine.handle(Event.EVT6, acceptable=False)
+        self._reject(why.result, why.source, why.reason, why.why)
 
     def rejected(self, verdict: Verdict) -> None:
         """Main's answer to the request that was asked about: no."""
@@ -436,24 +457,24 @@ class Association(Receiver):
             self._machine.handle(Event.EVT8)
             self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
 
-    def admitted(self, rules: Rules, verdict: Verdict) -> None:
-        """Main's answer to the request that was asked about: yes. rules: the association's."""
+    def admitted(self, verdict: Verdict) -> None:
+        """Main's answer to the request that was asked about: yes."""
         accepted = self._decided()
-        if accepted is None:
+        if accepted is None or self._codec_rules is None or self._policy is None:
             return
         self._has_place = True
         self._machine.handle(Event.EVT7)
         establish(
             self,
             accepted,
-            rules,
+            self._codec_rules,
             association=self._telling.who.association,
             peer=self.peer,
             ae_row=verdict.ae_row,
             tally=verdict.tally,
         )
         proposed = self._terms.proposed
-        self._telling.contexts_refused(accepted.refused, proposed, self._owner.policy)
+        self._telling.contexts_refused(accepted.refused, proposed, self._policy)
         abstract = {one.abstract_syntax for one in accepted.contexts.values()}
         is_check = abstract == {uids.VERIFICATION} and not accepted.refused.count
         self._telling.associated(self._terms, accepted.notes, is_check=is_check)
@@ -578,7 +599,7 @@ class Association(Receiver):
             return
         self._is_told = True
         seconds = time.monotonic() - self._began
-        rules = None if self.rules is None else self._rules_name
+        rules = self._rule.name if self._rule is not None and self.rules is not None else None
         self._note_end()
         self._telling.ended(self._ending, rules, self._terms, self.outbox.done, seconds, self._told)
 
@@ -588,7 +609,6 @@ class Association(Receiver):
         """Look at the timers; `now` of the monotonic clock."""
         if self._lost:
             return
-        config = self._owner.config
         if self.pace.unread(now) > _SEND_S:
             self._drop_connection(Ending("the peer does not read what we send"))
         elif self._deadline is not None:
@@ -608,10 +628,18 @@ class Association(Receiver):
                     return
                 late = Ending("no complete A-ASSOCIATE-RQ in time")
                 self._drop_connection(late if waiting else None)
-        elif self.state is State.STA6:
-            why = self.overdue(now, config.message_timeout, config.min_rate, config.idle_timeout)
+        elif self.state is State.STA6 and self._rule is not None:
+            rule = self._rule
+            why = self.overdue(now, rule.message_timeout, rule.min_rate, rule.idle_timeout)
             if why:
                 self._abort(why)
+
+    def stuck_for_others(self, now: float) -> float:
+        """Since when it is inside a message without progress, as its rule calls it; 0.0: it is not.
+
+        now: of the monotonic clock.
+        """
+        return 0.0 if self._rule is None else self.stuck_since(now, self._rule.min_rate)
 
     def finish(self, rested_s: float) -> None:
         """End the association as soon as what was read of it is answered.

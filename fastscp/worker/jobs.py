@@ -143,6 +143,8 @@ class Jobs:
         index: LineIndex | None = None,
     ) -> None:
         self._setup = setup
+        # All that paths may have been made by, in this life.
+        self.layouts: set[str] = set()
         self._store_fd = store_fd
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
@@ -305,7 +307,7 @@ class Jobs:
             )  # fmt: skip
 
     def _shown(self, path: str) -> str:
-        return path_shown(path, self._setup.config.layout)
+        return path_shown(path, self.layouts)
 
     # Comparing -----------------------------------------------------------------------------------
 

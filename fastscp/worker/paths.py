@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastscp.log import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["path_shown"]
 
@@ -15,14 +17,23 @@ _PATIENT: Final = ("{PatientID}", "{AccessionNumber}")
 _COMPONENT: Final = 100
 
 
-def path_shown(path: str, layout: str) -> str:
-    """The path with the layout's own words where a value in it belongs to a patient.
+def path_shown(path: str, layouts: Collection[str]) -> str:
+    """The path with a layout's own words where a value in it belongs to a patient.
 
-    path: below the store, made by `layout`: no value adds a component. The journal has the path
-    as it is.
+    path: below the store. layouts: all that may have made it; no value adds a component. Where one
+    of them has a patient's value, it is not shown, whichever made the path. The journal has the
+    path as it is.
     """
+    parts = [part for part in path.split("/") if part]
+    templates = [layout.split("/") for layout in layouts]
     return "/".join(
-        template if any(key in template for key in _PATIENT) else shown(part, _COMPONENT)
-        for part, template in zip_longest(path.split("/"), layout.split("/"), fillvalue="")
-        if part
+        next(
+            (
+                template[at]
+                for template in templates
+                if at < len(template) and any(key in template[at] for key in _PATIENT)
+            ),
+            shown(part, _COMPONENT),
+        )
+        for at, part in enumerate(parts)
     )

@@ -25,15 +25,18 @@ from fastscp import log as logs
 from fastscp import uids
 from fastscp.association.machine import State
 from fastscp.messages.channel import Channel
+from fastscp.messages.configuration import unpack
 from fastscp.messages.worker import (
     HELD_OFF,
     Abandon,
     Ask,
+    Configured,
     Displace,
     Displaced,
     Drain,
     Failed,
     Gone,
+    Holds,
     Idle,
     Leaving,
     Offer,
@@ -54,14 +57,14 @@ from fastscp.worker.helpers import Helpers
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.requests import Requests
-from fastscp.worker.rules import DEFAULT, rules_from
-from fastscp_ext import LineIndex, Reception, Shared
+from fastscp.worker.rules import Going
+from fastscp_ext import LineIndex, Reception, Rules, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fastscp.association.account import Terms
-    from fastscp.config.settings import WorkerConfig
+    from fastscp.messages.configuration import Configuration
+    from fastscp.rules.rule import Rule
 
 __all__ = ["Worker", "main"]
 
@@ -86,6 +89,7 @@ class Worker:
     def __init__(
         self,
         setup: Setup,
+        configuration: Configuration,
         channel: Channel,
         store_fd: int,
         shared: Shared,
@@ -95,8 +99,7 @@ class Worker:
         self._channel = channel
         self._shared = shared
         self._store_fd = store_fd
-        self.config = setup.config
-        self.policy = setup.policy
+        self.going = Going(configuration)
         self.run = setup.run
         self.names: Mapping[str, str] = setup.names
         self._associations: dict[int, Association] = {}
@@ -112,11 +115,10 @@ class Worker:
         self._end_by = math.inf
         self._deadline: asyncio.Timeout | None = None
         self._next_tick = 0.0
-        self._tick_s = _tick_of(self.config)
         self._leaver = Helpers("leave", 1)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared, index)
-        self._rules = rules_from(self.config)
+        self._jobs.layouts.update(self.going.layouts)
         # Stable lines, and buffered ones in files of their own: nobody waits for the other's flush.
         writer = setup.life.removeprefix(f"{setup.run}-")
         self._segments = Segments(store_fd, setup.run, writer, durable=True)
@@ -129,7 +131,7 @@ class Worker:
             opened=lambda: self._reception.journal_opened(),
             removed=lambda fd: self._reception.leave_journal(fd),
         )
-        if not all(rules.durable for rules in self._rules.values()):
+        if self.going.is_buffered_somewhere:
             journal.prepare()
         return journal
 
@@ -175,9 +177,10 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_OFF)
         # Main asks nobody anything who has shown no sign of life for a while; a start may be long.
         self._shared.liveness.heartbeat(self._setup.worker, int(time.monotonic() * 1000))
+        self._channel.send(Holds(self.going.book.generation))
         self._channel.send(Ready())
-        self._next_tick = time.monotonic() + self._tick_s
-        loop.call_later(self._tick_s, self._tick)
+        self._next_tick = time.monotonic() + self.going.tick_s
+        loop.call_later(self.going.tick_s, self._tick)
         await self._finished.wait()
         await self._close()
         # Its exit code is decided: no signal that comes now changes it.
@@ -241,8 +244,9 @@ class Worker:
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         late = now - self._next_tick
-        self._next_tick = now + self._tick_s
-        loop.call_later(self._tick_s, self._tick)
+        tick_s = self.going.tick_s
+        self._next_tick = now + tick_s
+        loop.call_later(tick_s, self._tick)
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
         if not self._refilling:
             self._refill()
@@ -250,7 +254,7 @@ class Worker:
             self._journal.watch()
             self._jobs.watch(now)
         # After a stall the sockets are read first: what arrived meanwhile is not late.
-        if late < 2 * self._tick_s:
+        if late < 2 * tick_s:
             for association in list(self._associations.values()):
                 association.tick(now)
 
@@ -263,7 +267,7 @@ class Worker:
     def _recycle(self) -> None:
         if not self._draining:
             self._is_replaced = True
-            self._drain(self.config.drain_timeout)
+            self._drain(self.going.config.drain_timeout)
 
     def _take_no_more(self) -> None:
         """Let main hand connections to others from now on."""
@@ -317,6 +321,9 @@ class Worker:
                         self._offered(message, fd)
                 case Verdict():
                     self._decided(message)
+                case Configured():
+                    if fd is not None:
+                        self._configured(fd)
                 case Abandon():
                     self._abandon(message.number)
                 case SeekIdle():
@@ -348,10 +355,29 @@ class Worker:
             if verdict.result:
                 association.rejected(verdict)
             else:
-                association.admitted(self._rules[DEFAULT], verdict)
+                association.admitted(verdict)
         except Exception as error:
             # The loop would only log it, and the peer would wait for its answer for ever.
             association.failed(error)
+
+    def _configured(self, fd: int) -> None:
+        """Go by other settings and rules from now on. What is there keeps what it began with."""
+        try:
+            configuration = unpack(fd)
+        finally:
+            os.close(fd)
+        self.going = going = Going(configuration)
+        self._jobs.layouts.update(going.layouts)
+        self._set_up_log()
+        self._channel.send(Holds(going.book.generation))
+
+    def _set_up_log(self) -> None:
+        config = self.going.config
+        role = f"worker-{self._setup.worker}"
+        logs.configure(role, config.log_level, config.log_format, queued=True)
+
+    def codec_rules(self, rule: Rule) -> Rules:
+        return self.going.codec_rules(rule)
 
     def _last_messages(self) -> None:
         """Hear, while the store is left, only what makes that a matter of less time."""
@@ -378,7 +404,7 @@ class Worker:
             self,
             offer.host,
             offer.port,
-            max_pdu_length=self.config.max_pdu_length,
+            max_pdu_length=self.going.config.max_pdu_length,
         )
         self._associations[offer.number] = association
         task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
@@ -441,7 +467,7 @@ class Worker:
         since = association.idle_since
         if since:
             return False, since
-        return True, association.stuck_since(time.monotonic(), self.config.min_rate)
+        return True, association.stuck_for_others(time.monotonic())
 
     def _displace(self, order: Displace) -> bool:
         """Abort an association that is still idle, or stuck; whether it was."""
@@ -459,9 +485,9 @@ class Worker:
 
     # What associations ask for -------------------------------------------------------------------
 
-    def ask(self, association: Association, calling_ae: str, called_ae: str, terms: Terms) -> None:
-        self.requests.asked(association.number)
-        self._channel.send(Ask(association.number, calling_ae, called_ae, terms))
+    def ask(self, asked: Ask) -> None:
+        self.requests.asked(asked.number)
+        self._channel.send(asked)
 
     def over(self, association: Association) -> None:
         self._channel.send(Over(association.number))
@@ -473,19 +499,16 @@ class Worker:
         self._maybe_finished()
 
 
-def _tick_of(config: WorkerConfig) -> float:
-    """Seconds between looks at the timers: a quarter of the shortest, within reason."""
-    shortest = min(config.artim_timeout, config.message_timeout)
-    if config.idle_timeout:
-        shortest = min(shortest, config.idle_timeout)
-    return min(1.0, max(0.02, shortest / 4))
-
-
 async def _live(
-    setup: Setup, channel: Channel, store_fd: int, shared: Shared, index: LineIndex | None
+    setup: Setup,
+    configuration: Configuration,
+    channel: Channel,
+    store_fd: int,
+    shared: Shared,
+    index: LineIndex | None,
 ) -> None:
     try:
-        worker = Worker(setup, channel, store_fd, shared, index)
+        worker = Worker(setup, configuration, channel, store_fd, shared, index)
     except (OSError, ValueError) as error:
         # Its folder has a new name each time, the reason has not.
         channel.send(Failed(str(error).replace(setup.life, f"{INCOMING}/...")))
@@ -523,15 +546,17 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     channel_fd, shared_fd, store_fd, _lock_fd, *index_fd = (int(one) for one in arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
-    setup = channel.wait()
-    if not isinstance(setup, Setup):
+    setup, _none = channel.wait()
+    configured, configured_fd = channel.wait()
+    if not isinstance(setup, Setup) or not isinstance(configured, Configured):
         # Main went away before it said what to do.
         return
     setproctitle(f"fastscp: worker {setup.worker}")
     try:
-        logs.configure(
-            f"worker-{setup.worker}", setup.config.log_level, setup.config.log_format, queued=True
-        )
+        with os.fdopen(configured_fd or -1, "rb") as memory:
+            configuration = unpack(memory.fileno())
+        config = configuration.config
+        logs.configure(f"worker-{setup.worker}", config.log_level, config.log_format, queued=True)
         shared = Shared(shared_fd)
     except (OSError, ValueError) as error:
         channel.send(Failed(str(error)))
@@ -541,4 +566,4 @@ def main(arguments: Sequence[str]) -> None:
         contextlib.suppress(KeyboardInterrupt),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_live(setup, channel, store_fd, shared, index))
+        runner.run(_live(setup, configuration, channel, store_fd, shared, index))

@@ -1,30 +1,66 @@
-"""The rules that a worker holds for its associations, by their ids."""
+"""What a worker goes by: the settings, the rules, and the codec's form of each rule."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fastscp.rules.book import RuleBook
 from fastscp.store.compress import level_of
 from fastscp_ext import Layout, Rules
 
 if TYPE_CHECKING:
-    from fastscp.config.settings import WorkerConfig
+    from collections.abc import Iterable
 
-__all__ = ["DEFAULT", "rules_from"]
+    from fastscp.messages.configuration import Configuration
+    from fastscp.rules.rule import Rule
 
-# The id of the rules that hold for whoever has none of their own.
-DEFAULT: Final = 0
+__all__ = ["Going", "codec_rules"]
+
+# Rules whose form for the codec is kept; a peer chooses among the tables alone.
+_KEPT: Final = 1024
 
 
-def rules_from(config: WorkerConfig) -> dict[int, Rules]:
-    """The rules a worker begins with. Raises ValueError."""
-    rules = Rules(
-        layout=Layout(config.layout, config.suffix.encode()),
-        digest=config.digest,
-        on_duplicate=config.on_duplicate,
-        strict=config.strict,
-        durable=config.durable,
-        compress_level=level_of(config.compress),
-        max_instance_size=config.max_instance_size,
+def codec_rules(rule: Rule) -> Rules:
+    """A rule as the codec takes it. Raises ValueError."""
+    return Rules(
+        layout=Layout(rule.layout, rule.suffix.encode()),
+        digest=rule.digest,
+        on_duplicate=rule.on_duplicate,
+        strict=rule.strict,
+        durable=rule.durable,
+        compress_level=level_of(rule.compress),
+        max_instance_size=rule.max_instance_size,
     )
-    return {DEFAULT: rules}
+
+
+class Going:
+    """What holds for whoever asks from now on, until a newer one is there."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.config = configuration.config
+        self.book = RuleBook(configuration.rules)
+        self._rules: dict[tuple[str, str], Rules] = {}
+        rules = list(self.book.every_rule())
+        self.layouts = frozenset(rule.layout for rule in rules)
+        self.is_buffered_somewhere = not all(rule.durable for rule in rules)
+        self.tick_s = _tick_s(self.config.artim_timeout, rules)
+
+    def codec_rules(self, rule: Rule) -> Rules:
+        """One of the book's as the codec takes it: the same object for the same rule."""
+        key = (rule.ae, rule.sender)
+        found = self._rules.get(key)
+        if found is None:
+            if len(self._rules) >= _KEPT:
+                self._rules.clear()
+            found = self._rules[key] = codec_rules(rule)
+        return found
+
+
+def _tick_s(artim_timeout: float, rules: Iterable[Rule]) -> float:
+    """Seconds between looks at the timers: a quarter of the shortest, within reason."""
+    shortest = artim_timeout
+    for rule in rules:
+        shortest = min(shortest, rule.message_timeout)
+        if rule.idle_timeout:
+            shortest = min(shortest, rule.idle_timeout)
+    return min(1.0, max(0.02, shortest / 4))

@@ -19,6 +19,7 @@ import pytest
 from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
+from tests.books import top_rule
 from tests.kit import abort, data_set, message, split_pdus, store, store_rq
 from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site, rules
 
@@ -85,9 +86,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def met(site: Site) -> Iterator[Met]:
     owner: Any = SimpleNamespace(
-        config=SimpleNamespace(
-            artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0
-        ),
+        going=SimpleNamespace(config=SimpleNamespace(artim_timeout=30)),
         ending=False, gone=lambda _one: None, run="run", names={},
     )  # fmt: skip
     one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
@@ -98,6 +97,7 @@ def met(site: Site) -> Iterator[Met]:
         for event in (Event.EVT6, Event.EVT7):
             one._machine.handle(event)
         site.establish(one)  # type: ignore[arg-type]
+        one._rule = top_rule(min_rate=0, idle_timeout=0.0)
         assert one.state is State.STA6
         yield Met(one, transport, peer)
         one.connection_lost(None)
@@ -117,10 +117,9 @@ def in_loop(act: Callable[[], object], until: Callable[[], object]) -> None:
 def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
     """Once, and though its peer does not hang up."""
     told: list[int] = []
-    config = SimpleNamespace(artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0)
+    going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
     owner: Any = SimpleNamespace(
-        config=config, ending=False, gone=lambda _one: None, run="r", names={},
-        policy=SimpleNamespace(max_pdu_length=131072),
+        going=going, ending=False, gone=lambda _one: None, run="r", names={},
         over=lambda one: told.append(one.number), ask=lambda *_asked: None,
     )  # fmt: skip
     one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
@@ -274,9 +273,9 @@ def test_who_hangs_up_before_the_answer_has_asked(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fastscp.association")
-    config = SimpleNamespace(artim_timeout=30, message_timeout=60, min_rate=0, idle_timeout=0)
+    going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
     owner: Any = SimpleNamespace(
-        config=config, ending=False, gone=lambda _one: None, run="r", names={}
+        going=going, ending=False, gone=lambda _one: None, run="r", names={}
     )
     one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -291,13 +290,12 @@ def test_who_hangs_up_before_the_answer_has_asked(
 def test_how_large_an_instance_may_be_is_told(
     site: Site, met: Met, caplog: pytest.LogCaptureFixture
 ) -> None:
-    met.one._owner.config.max_instance_size = 10  # type: ignore[misc]
     site.establish(met.one, rules=rules(max_instance_size=10))  # type: ignore[arg-type]
     sent = message(store_rq(), data_set(), fragment=100)
     met.read(sent)
     (line,) = caplog.records
     found = re.search(
-        r"A700 \(data set above the size limit: --max-instance-size 10, and it has at least "
+        r"A700 \(data set above the size limit: max-instance-size 10, and it has at least "
         r"(\d+) bytes\)$", line.getMessage(),
     )  # fmt: skip
     assert found is not None

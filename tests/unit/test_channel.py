@@ -16,8 +16,6 @@ import msgspec
 import pytest
 
 from fastscp.association.account import Terms
-from fastscp.association.negotiation import Policy
-from fastscp.config.settings import WorkerConfig
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
     Abandon,
@@ -34,14 +32,13 @@ from fastscp.messages.worker import (
     ToWorker,
     Verdict,
 )
-from fastscp.uids import sop_class_rule, transfer_syntax_rule
+from fastscp.uids import uid_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SETUP = Setup(
-    worker=3, life="1-w3-1", run="1", config=WorkerConfig(layout="{SOPInstanceUID}.dcm"),
-    policy=Policy(), use_link=False, mixed=False, suspect=False,
+    worker=3, life="1-w3-1", run="1", use_link=False, mixed=False, suspect=False,
 )  # fmt: skip
 
 TO_WORKER = [
@@ -109,12 +106,9 @@ def test_every_message_arrives_as_it_was(pair: tuple[Channel, Channel]) -> None:
 
 def test_the_longest_setup(pair: tuple[Channel, Channel]) -> None:
     main, worker = pair
-    policy = Policy(
-        sop_classes=sop_class_rule(["storage"]), transfer_syntaxes=transfer_syntax_rule(["any"])
-    )
-    setup = msgspec.structs.replace(SETUP, policy=policy, config=WorkerConfig(layout="x" * 2000))
+    setup = msgspec.structs.replace(SETUP, names=uid_names())
     main.send(setup)
-    assert worker.wait() == setup
+    assert worker.wait() == (setup, None)
 
 
 def test_a_descriptor_travels_with_its_offer(pair: tuple[Channel, Channel]) -> None:
@@ -174,9 +168,9 @@ def test_wait(pair: tuple[Channel, Channel]) -> None:
     thread.start()
     main.send(SETUP)
     thread.join(20)
-    assert got == [SETUP]
+    assert got == [(SETUP, None)]
     main.close()
-    assert worker.wait() is None
+    assert worker.wait() == (None, None)
 
 
 def test_what_does_not_fit_follows_in_order(pair: tuple[Channel, Channel]) -> None:
@@ -336,7 +330,7 @@ def test_waits_on_a_descriptor_above_1023() -> None:
     main, worker = Channel(ours, FromWorker), Channel(socket.socket(fileno=high), ToWorker)
     assert worker.fileno() > 1023
     main.send(Drain(2.0))
-    assert worker.wait() == Drain(2.0)
+    assert worker.wait() == (Drain(2.0), None)
     main.close()
-    assert worker.wait() is None
+    assert worker.wait() == (None, None)
     worker.close()

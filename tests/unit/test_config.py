@@ -14,7 +14,7 @@ from fastscp.config.layers import Loaded, check_file, load, load_one
 from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
-from fastscp.main.workers import policy_of
+from fastscp.rules.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,8 +108,11 @@ def test_what_decides_over_a_request() -> None:
     flags = {"ae_title": "US", "strict": True, "check_called_ae": True, "max_pdu_length": "4096",
              "max_async_operations": "2", "sop_classes": ["CTImageStorage"],
              "transfer_syntaxes": ["1.2.840.10008.1.2.1"]}  # fmt: skip
-    policy = policy_of(load(flags, {}).config)
-    assert (policy.ae_title, policy.strict, policy.check_called_ae) == ("US", True, True)
+    config = load(flags, {}).config
+    rules = build(config, 0)
+    policy = rules.top.policy(config.max_pdu_length, config.max_async_operations)
+    assert rules.titles == frozenset({"US"})
+    assert policy.strict
     assert (policy.max_pdu_length, policy.max_async_operations) == (4096, 2)
     assert policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.2")
     assert not policy.sop_classes.accepts("1.2.840.10008.5.1.4.1.1.4")

@@ -40,6 +40,7 @@ from fastscp.messages.worker import (
 )
 from fastscp_ext import Shared
 from tests.block import regions
+from tests.books import limit
 from tests.kit import associate_rq, reject
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Played:
     def __init__(self, limits: Limits) -> None:
         self.shared = Shared()
         self.admission = Admission(limits)
+        limit(self.admission, limits.associations, limits.pending)
         self.later: list[Callable[[], None]] = []
         self.turned_away: list[PlayedTask] = []
         loop: Any = SimpleNamespace(call_later=self._call_later, create_task=self._create_task)
@@ -519,7 +521,7 @@ def test_no_offer_takes_anothers_place(played: Played) -> None:
 
 def test_a_channel_that_is_full(played: Played) -> None:
     worker, end = played.worker(0)
-    while worker.channel._try([b"x" * 4096]):
+    while worker.channel._try(b"x" * 4096):
         pass
     for _ in range(3):
         played.connect()
@@ -540,7 +542,7 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
     The workers are played: each knows what it has taken, and main's books have to say the same.
     """
     random_ = random.Random(seed)
-    played.admission._limits = Limits(6, 0, 5, 8)
+    limit(played.admission, 6, 8, max_associations_per_ae=5)
     workers = {n: played.worker(n) for n in range(3)}
     taken: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: host
     inside: dict[int, dict[int, str]] = {n: {} for n in workers}  # number: title
@@ -629,12 +631,14 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
                 hosts[host] = hosts.get(host, 0) + 1
                 titles[title] = titles.get(title, 0) + 1
         books = played.admission
-        assert books.admitted == sum(books._by_host.values()) == sum(books._by_ae.values()) <= 6
+        assert (
+            books.admitted == sum(books._by_host.values()) == sum(books._by_table_ae.values()) <= 6
+        )
         assert all(books._by_host[host] >= count for host, count in hosts.items())
         if not asleep:
             # Who is asleep has not heard yet of some whom main has admitted.
             assert dict(books._by_host) == hosts
-            assert dict(books._by_ae) == titles
+            assert {title: n for (_, title), n in books._by_table_ae.items()} == titles
         offered = {n: played.dispatch._targets[n].offered for n in workers}
         assert {n: books.load(n) for n in workers} == {
             n: len(taken[n].keys() | offered[n].keys()) for n in workers

@@ -15,6 +15,7 @@ from fastscp.association.negotiation import (
     AcceptedContext,
     Policy,
     Rejected,
+    foreign,
     negotiate,
 )
 from fastscp.uids import sop_class_rule, transfer_syntax_rule
@@ -93,7 +94,6 @@ def results(outcome: Accepted) -> list[tuple[int, int, str]]:
 # Rejections --------------------------------------------------------------------------------------
 
 STRICT = Policy(sop_classes=OPEN.sop_classes, strict=True)
-CHECKED = Policy(sop_classes=OPEN.sop_classes, check_called_ae=True)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,6 @@ CHECKED = Policy(sop_classes=OPEN.sop_classes, check_called_ae=True)
         (request(application_context="1.2.3"), OPEN, (1, 1, 2), "application context is '1.2.3'"),
         (request(application_context=None), OPEN, (1, 1, 2), "application context is missing"),
         (request(application_context=None), STRICT, (1, 1, 2), "application context is missing"),
-        (request(called_ae=b"OTHER".ljust(16)), CHECKED, (1, 1, 7), "called AE title 'OTHER'"),
-        (request(called_ae=b"fastscp".ljust(16)), CHECKED, (1, 1, 7), "called AE title 'fastscp'"),
-        (request(called_ae=b" " * 16), CHECKED, (1, 1, 7), "called AE title ''"),
         (request(presentation_contexts=()), OPEN, (1, 2, 1), "no presentation context"),
         (request(context(1), context(1)), STRICT, (1, 2, 1), "proposed twice"),
         *(
@@ -118,7 +115,7 @@ CHECKED = Policy(sop_classes=OPEN.sop_classes, check_called_ae=True)
 def test_rejected(
     rq: AssociateRQ, policy: Policy, expected: tuple[int, int, int], why: str
 ) -> None:
-    outcome = negotiate(rq, policy)
+    outcome = foreign(rq) or negotiate(rq, policy)
     assert isinstance(outcome, Rejected)
     assert (outcome.result, outcome.source, outcome.reason) == expected
     assert outcome.why.startswith(why) or why in outcome.why
@@ -126,29 +123,13 @@ def test_rejected(
 
 def test_the_version_is_judged_first() -> None:
     rq = request(protocol_version=2, application_context="1.2.3", presentation_contexts=())
-    assert negotiate(rq, OPEN) == Rejected(1, 2, 2, "protocol version 0x0002 is not supported")
+    assert foreign(rq) == Rejected(1, 2, 2, "protocol version 0x0002 is not supported")
 
 
 def test_a_rejection_is_safe_to_log() -> None:
-    outcome = negotiate(request(called_ae=b"A\nINFO: x".ljust(16)), CHECKED)
-    assert isinstance(outcome, Rejected)
-    assert (
-        outcome.why == "called AE title 'A%0AINFO: x' is not ours (--ae-title, --check-called-ae)"
-    )
-    outcome = negotiate(request(application_context="9" * 60000), OPEN)
+    outcome = foreign(request(application_context="9" * 60000))
     assert isinstance(outcome, Rejected)
     assert len(outcome.why) < 160
-
-
-@pytest.mark.parametrize(
-    "called", [b"FASTSCP\0garbage.", b"  FASTSCP       ", b"FASTSCP".ljust(16)]
-)
-def test_our_title_however_padded(called: bytes) -> None:
-    accepted(request(called_ae=called), CHECKED)
-
-
-def test_any_called_title_unless_checked() -> None:
-    accepted(request(called_ae=b" " * 16))
 
 
 # The answer --------------------------------------------------------------------------------------
@@ -544,7 +525,8 @@ def test_extended_items_of_a_real_client(name: str) -> None:
     ],
 )
 def test_real_rejections(name: str, expected: tuple[int, int, int]) -> None:
-    outcome = negotiate(decode_associate_rq(streams.first_pdu(name)), OPEN)
+    rq = decode_associate_rq(streams.first_pdu(name))
+    outcome = foreign(rq) or negotiate(rq, OPEN)
     assert isinstance(outcome, Rejected)
     assert (outcome.result, outcome.source, outcome.reason) == expected
 

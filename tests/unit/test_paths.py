@@ -22,4 +22,4 @@ from fastscp.worker.paths import path_shown
     ],
 )
 def test_a_path_is_shown_without_what_is_a_patients(layout: str, path: str, expected: str) -> None:
-    assert path_shown(path, layout) == expected
+    assert path_shown(path, [layout]) == expected

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.main.admission import Admission, Limits
 from fastscp.main.places import NEWCOMERS_MOST, Places
 from fastscp.messages.worker import Ask, Displace, Displaced, Idle, SeekIdle, Verdict
+from tests.books import limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ class Played:
     """The newcomers' side of main, with four associations of one address in two workers."""
 
     def __init__(self) -> None:
-        self.books = Admission(Limits(4))
+        self.books = limited(4)
         self.sent: list[tuple[int, msgspec.Struct]] = []
         self.silent: set[int] = set()
         self.later: list[tuple[float, Callable[[], None]]] = []
@@ -36,7 +36,7 @@ class Played:
         )
         for number in range(1, 5):
             self.books.opened(number, CROWD, number % 2)
-            self.books.ask(number, "OLD", "X")
+            self.books.ask(Ask(number, "OLD", "X"))
 
     def _call_later(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self.later.append((seconds, lambda: call(*arguments)))

@@ -98,10 +98,12 @@ def test_rejections() -> None:
         for name in (
             "fastscp/association/negotiation.py",
             "fastscp/main/admission.py",
+            "fastscp/rules/book.py",
             "fastscp/worker/association.py",
         )
     )
-    sent = re.findall(r"(?:Rejected\(|Verdict\(\s*(?:self\.)?number,)\s*(\d), (\d), (\d)", source)
+    refused = r"(?:(?:Rejected|Refusal)\(|Verdict\(\s*(?:self\.)?number,)\s*(\d), (\d), (\d)"
+    sent = re.findall(refused, source)
     assert rejections == {tuple(map(int, one)) for one in sent}
 
 

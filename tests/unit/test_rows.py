@@ -16,13 +16,14 @@ from pydicom.uid import AllTransferSyntaxes
 
 import fastscp
 import fastscp_ext
+from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import read_allow_rule
-from fastscp.main.admission import Admission, Limits
-from fastscp.messages.worker import Verdict
+from fastscp.messages.worker import Ask, Verdict
 from fastscp_ext import Compression, Counts, Shared
 from fastscp_ext.shared.block import Block
 from fastscp_ext.shared.tables import status_name, syntax_name
 from tests.block import HEADER, regions
+from tests.books import limited
 from tests.kit import ELE, ILE, data_set, message, store, store_rq
 from tests.unit.test_receiver import ECHO_RQ, Association, Site, rules
 
@@ -308,17 +309,20 @@ def test_a_stream_of_titles_grows_nothing() -> None:
 
 def test_only_the_admitted_get_rows() -> None:
     shared = Shared()
-    rules = [read_allow_rule("CT1@10.0.0.0/8"), read_allow_rule("*@10.0.0.1")]
-    books = Admission(Limits(3), rules, shared.rows)
+    tables = Tables(
+        senders=(FromTable("ct", (read_allow_rule("CT1@10.0.0.0/8"),)),
+                 FromTable("any", (read_allow_rule("*@10.0.0.1"),))),
+    )  # fmt: skip
+    books = limited(3, rows=shared.rows, tables=tables)
     answers = []
-    asking = [("1", "X"), ("2", "Y"), ("2", "CT1"), ("1", "%FF"), ("1", "Z")]
+    asking = [("1", "X"), ("2", "CT1"), ("1", "%FF"), ("1", "Z")]
     for number, (host, title) in enumerate(asking):
         books.opened(number, f"10.0.0.{host}", 0)
-        answer = books.ask(number, title, "FASTSCP")
+        answer = books.ask(Ask(number, title, "FASTSCP"))
         assert isinstance(answer, Verdict)
         answers.append(answer)
-    assert [answer.result for answer in answers] == [0, 1, 0, 0, 2]
-    assert [answer.ae_row for answer in answers] == [2, 0, 1, 3, 0]
+    assert [answer.result for answer in answers] == [0, 0, 0, 2]
+    assert [answer.ae_row for answer in answers] == [2, 1, 3, 0]
     assert shared.rows.ae_row(b"Z") == 4
 
 

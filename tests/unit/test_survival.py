@@ -33,6 +33,7 @@ from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers
 from fastscp.store.lives import SweepReport
 from fastscp_ext import Shared
+from tests.books import configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,12 +219,12 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
 
     async def start() -> None:
         # Nobody has an association yet: its drain time is nothing to wait for.
-        config = ServeConfig(workers=2, drain_timeout=1000.0).for_workers()
+        config = ServeConfig(workers=2, drain_timeout=1000.0)
         store = a_store(
             lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
         )
         made = workers.Workers(
-            config, workers.policy_of(config), store, Shared(), listener,
+            configuration(config), store, Shared(), listener,
             background=lambda work: work.close(), over=over.append,
         )  # fmt: skip
         starting = asyncio.get_running_loop().create_task(made.start(2))
@@ -235,6 +236,7 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
         for worker in made._living():
             asyncio.get_running_loop().remove_reader(worker.channel.fileno())
             worker.channel.close()
+        made.close()
 
     asyncio.run(start())
     gc.collect()
@@ -259,12 +261,12 @@ def test_a_start_that_fails_blames_no_worker(
     replaced: list[object] = []
 
     async def start() -> None:
-        config = ServeConfig(workers=1).for_workers()
+        config = ServeConfig(workers=1)
         store = a_store(
             lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
         )
         made = workers.Workers(
-            config, workers.policy_of(config), store, Shared(), listener,
+            configuration(config), store, Shared(), listener,
             background=replaced.append, over=lambda _code: None,
         )  # fmt: skip
         starting = asyncio.get_running_loop().create_task(made.start(1))
@@ -276,6 +278,7 @@ def test_a_start_that_fails_blames_no_worker(
         made.abandon()
         made._reap(worker)
         assert not made._living()
+        made.close()
 
     asyncio.run(start())
     gc.collect()

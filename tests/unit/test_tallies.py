@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.association.account import Terms
-from fastscp.main.admission import Admission, Limits, Lost
+from fastscp.main.admission import Lost
+from fastscp.messages.worker import Ask
 from fastscp_ext import PDUContextsError, Shared, Tally, decode_associate_rq
 from tests.block import regions
+from tests.books import limited
 from tests.kit import ILE, associate_rq, data_set, store
 from tests.unit.test_receiver import Site, rules
 
@@ -122,11 +124,11 @@ def test_a_slot_that_is_not_there(site: Site) -> None:
 
 def test_slots_are_given_out_again_and_cleared() -> None:
     shared = Shared()
-    books = Admission(Limits(0), tallies=shared.tallies)
+    books = limited(tallies=shared.tallies)
     given = []
     for number in range(3):
         books.opened(number, "10.0.0.1", 0, 104, 7.5)
-        verdict = books.ask(number, "CT", "ROUTER", Terms(1, 2))
+        verdict = books.ask(Ask(number, "CT", "ROUTER", Terms(1, 2)))
         given.append(verdict.tally)  # type: ignore[union-attr]
     assert given == [0, 1, 2]
     assert books.lost(0)[2] == Lost(2, "10.0.0.1", 104, 7.5, "CT", "ROUTER", Terms(1, 2), 2)
@@ -137,10 +139,10 @@ def test_slots_are_given_out_again_and_cleared() -> None:
         (0, False), (1, True), (2, False),
     ]  # fmt: skip
     books.opened(3, "10.0.0.1", 0)
-    assert books.ask(3, "CT", "X").tally == 3  # type: ignore[union-attr]
+    assert books.ask(Ask(3, "CT", "X")).tally == 3  # type: ignore[union-attr]
     books.closed(1)
     books.opened(4, "10.0.0.1", 0)
-    assert books.ask(4, "CT", "X").tally == 1  # type: ignore[union-attr]
+    assert books.ask(Ask(4, "CT", "X")).tally == 1  # type: ignore[union-attr]
     assert shared.tallies.read(1) == Tally()
     assert books.begun == 5
 
@@ -154,10 +156,10 @@ def _end(shared: Shared, slot: int, how: int) -> None:
 
 def test_a_slot_is_kept_until_the_end_is_in_the_log() -> None:
     shared = Shared()
-    books = Admission(Limits(0), tallies=shared.tallies)
+    books = limited(tallies=shared.tallies)
     for number in range(3):
         books.opened(number, "10.0.0.1", number // 2)
-        assert books.ask(number, "CT", "ROUTER").tally == number  # type: ignore[union-attr]
+        assert books.ask(Ask(number, "CT", "ROUTER")).tally == number  # type: ignore[union-attr]
         _end(shared, number, 1)
     for number in (0, 1):
         books.over(number)
@@ -168,7 +170,7 @@ def test_a_slot_is_kept_until_the_end_is_in_the_log() -> None:
         (0, 0, True), (1, 1, True),
     ]  # fmt: skip
     books.opened(3, "10.0.0.1", 0)
-    assert books.ask(3, "CT", "X").tally == 3  # type: ignore[union-attr]
+    assert books.ask(Ask(3, "CT", "X")).tally == 3  # type: ignore[union-attr]
     shared.tallies.tell(0, True)
     books.closed(3)
     assert [one.number for one in books.lost(0)] == [1]
@@ -190,10 +192,10 @@ def test_whoever_comes_when_all_are_given_has_none() -> None:
             assert slot == 0
             return Tally(begun=1)
 
-    books = Admission(Limits(0), tallies=Few())  # type: ignore[arg-type]
+    books = limited(tallies=Few())
     for number in range(2):
         books.opened(number, "10.0.0.1", 0)
-    assert [books.ask(n, "CT", "X").tally for n in range(2)] == [0, -1]  # type: ignore[union-attr]
+    assert [books.ask(Ask(n, "CT", "X")).tally for n in range(2)] == [0, -1]  # type: ignore[union-attr]
     books.closed(1)
     books.closed(0)
     assert books._free_tallies == [0]

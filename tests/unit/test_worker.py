@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import signal
 import socket
@@ -17,7 +16,6 @@ import uvloop
 
 from fastscp.association.account import Terms
 from fastscp.config.settings import ServeConfig
-from fastscp.main.workers import policy_of
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
     Abandon,
@@ -27,6 +25,7 @@ from fastscp.messages.worker import (
     Drain,
     FromWorker,
     Gone,
+    Holds,
     Idle,
     Leaving,
     Offer,
@@ -43,7 +42,9 @@ from fastscp.store.lives import remove_life
 from fastscp.store.store import Store
 from fastscp.worker import association, establish, process
 from fastscp.worker.process import Worker
+from fastscp.worker.rules import Going
 from fastscp_ext import Receiver, Shared
+from tests.books import configuration
 from tests.kit import DEADLINE_S, abort, associate_rq, echo, reject, split_pdus, store
 
 if TYPE_CHECKING:
@@ -59,15 +60,16 @@ class Played:
     """A worker on this process's loop, with main's end of its channel."""
 
     def __init__(self, store_: Store) -> None:
-        config = ServeConfig(workers=1).for_workers()
         self.shared = Shared()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.main = Channel(ours, FromWorker)
         setup = Setup(
-            worker=0, life="run-w0-1", run="run", config=config, policy=policy_of(config),
+            worker=0, life="run-w0-1", run="run",
             use_link=not store_.facts.noreplace, mixed=False, suspect=False,
         )  # fmt: skip
-        self.worker = Worker(setup, Channel(theirs, ToWorker), store_.dir_fd, self.shared)
+        self.worker = Worker(
+            setup, configuration(), Channel(theirs, ToWorker), store_.dir_fd, self.shared
+        )
         self.heard: list[Any] = []
         self.peers: list[socket.socket] = []
 
@@ -131,7 +133,7 @@ def run(
         played = Played(store_)
         living = asyncio.get_running_loop().create_task(played.worker.live())
         try:
-            assert await played.until(Ready) == [Ready()]
+            assert await played.until(Ready) == [Holds(0), Ready()]
             # However long its start took: who is ready is asked at once who is idle, for example.
             assert played.shared.liveness.alive_ms(0) > 0
             await test(played)
@@ -350,7 +352,7 @@ def test_a_worker_that_is_replaced_serves_who_has_just_come(
 
     async def test(played: Played) -> None:
         loop = asyncio.get_running_loop()
-        played.worker.config = dataclasses.replace(played.worker.config, drain_timeout=0.0)
+        played.worker.going = Going(configuration(ServeConfig(workers=1, drain_timeout=0.0)))
         if state == "associated":
             peer = await played.associated(1)
         else:
@@ -381,7 +383,7 @@ def test_a_worker_that_is_replaced_ends_what_is_idle(
     monkeypatch.setattr(process, "_RESTED_S", 0.0)
 
     async def test(played: Played) -> None:
-        played.worker.config = dataclasses.replace(played.worker.config, drain_timeout=0.0)
+        played.worker.going = Going(configuration(ServeConfig(workers=1, drain_timeout=0.0)))
         peer = await played.associated(1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert await all_of(peer) == abort(0, 0)

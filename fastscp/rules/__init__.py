@@ -1,0 +1,1 @@
+"""What decides how an association is treated: built from the settings, and matched to a peer."""

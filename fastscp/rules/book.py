@@ -1,0 +1,168 @@
+"""Which rule an association gets: by the AE title it calls, and by who it is.
+
+Theory of operation: each combination of a sender, a called title and what a certificate shows is an
+entry of one index, with the place of its table in the file: the first table wins, so the smallest
+place is all that an entry needs. A peer is looked up under its own title and under any title, in
+each length of network that the tables have, and so on. So the cost grows with the kinds of entries,
+not with their number.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from fastscp.log import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastscp.rules.rule import Rule, RuleSet
+
+__all__ = ["ANY", "Peer", "Refusal", "RuleBook", "entry", "network_part", "packed_address"]
+
+# Of an entry: any title, any certificate or none.
+ANY: Final = ""
+# Of an entry: any address.
+_ANYWHERE: Final = b""
+# Rules that are kept once they are made; a peer chooses among the tables alone.
+_RULES_KEPT: Final = 1024
+# Fields of a rule that stand in a table as the number of a list.
+_LISTS: Final = ("sop_classes", "transfer_syntaxes")
+
+
+class Peer(NamedTuple):
+    """Who asks for an association.
+
+    calling_ae, called_ae: in their written form. host: its numeric address, as the socket reports
+    it. certificate: what its certificate shows, each as a table of senders names it.
+    """
+
+    calling_ae: str
+    called_ae: str
+    host: str
+    certificate: tuple[str, ...] = ()
+
+
+class Refusal(NamedTuple):
+    """What to reject with; `why` is for the log, safe to print. Source: PS3.8 Table 9-21."""
+
+    result: int
+    source: int
+    reason: int
+    why: str
+
+
+def packed_address(host: str) -> bytes | None:
+    """The bytes of a numeric address, 4 or 16; None where it is none.
+
+    A socket that serves both families shows an IPv4 peer as ::ffff:a.b.c.d.
+    """
+    host = host.partition("%")[0]
+    try:
+        if ":" not in host:
+            return socket.inet_pton(socket.AF_INET, host)
+        packed = socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return None
+    return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed
+
+
+def network_part(packed: bytes, prefix: int) -> bytes:
+    """The network of an address, as it stands in an entry. prefix: its length in bits."""
+    rest = 8 * len(packed) - prefix
+    masked = int.from_bytes(packed) >> rest << rest
+    return bytes((len(packed), prefix)) + masked.to_bytes(len(packed))
+
+
+def entry(calling_ae: str, called_ae: str, certificate: str, network: bytes) -> bytes:
+    """The key of an entry of the index. No title has a NUL in its written form."""
+    return b"\0".join((calling_ae.encode(), called_ae.encode(), certificate.encode(), network))
+
+
+class RuleBook:
+    """The rules of a set, matched to peers."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+        self._made: dict[tuple[str, int | None], Rule] = {}
+
+    @property
+    def generation(self) -> int:
+        return self.rules.generation
+
+    def choose(self, peer: Peer) -> Rule | Refusal:
+        """The rule for a peer, or why it gets none.
+
+        Cost: a bounded number of lookups, however many tables there are.
+        """
+        rules = self.rules
+        called = peer.called_ae
+        if rules.titles is not None and called not in rules.titles:
+            return Refusal(
+                1, 1, 7,
+                f"called AE title '{printable(called)}' is not ours (--ae-title, --check-called-ae"
+                f"{', [ae]' if rules.ae else ''})",
+            )  # fmt: skip
+        found = min(self._matches(peer), default=None)
+        if found is None and rules.is_closed:
+            where = "--allow or a [from] table" if rules.senders else "--allow"
+            return Refusal(
+                1, 1, 3, f"'{printable(peer.calling_ae)}' from {peer.host} is not in {where}"
+            )
+        if found is not None and found >= len(rules.senders):
+            # Of --allow, which sets nothing.
+            found = None
+        title = called if called in rules.ae else ANY
+        rule = self._made.get((title, found))
+        if rule is None:
+            if len(self._made) >= _RULES_KEPT:
+                self._made.clear()
+            rule = self._made[title, found] = self.rule(title, found)
+        return rule
+
+    def rule(self, title: str, sender: int | None) -> Rule:
+        """The rule of two tables. title: "" for no table; sender: its place, None for none."""
+        rules = self.rules
+        tables = []
+        keys = {}
+        if title in rules.ae:
+            keys["ae"] = f"ae.{title}"
+            tables.append(rules.ae[title])
+        if sender is not None:
+            keys["sender"] = rules.senders[sender].key
+            tables.append(rules.senders[sender].values)
+        changes = {
+            field: getattr(rules, field)[value] if field in _LISTS else value
+            for table in tables
+            for field, value in table.items()
+            if field in rules.top.__struct_fields__
+        }
+        return msgspec.structs.replace(rules.top, **keys, **changes)
+
+    def every_rule(self) -> Iterator[Rule]:
+        """The rule of the top level and of each table by itself: all values that any rule has."""
+        yield self.rules.top
+        for title in self.rules.ae:
+            yield self.rule(title, None)
+        for place in range(len(self.rules.senders)):
+            yield self.rule(ANY, place)
+
+    def _matches(self, peer: Peer) -> Iterator[int]:
+        index = self.rules.index
+        if not index:
+            return
+        networks = [_ANYWHERE]
+        packed = packed_address(peer.host)
+        if packed is not None:
+            prefixes = self.rules.prefixes_4 if len(packed) == 4 else self.rules.prefixes_6
+            networks += [network_part(packed, prefix) for prefix in prefixes]
+        for calling in (peer.calling_ae, ANY):
+            for called in (peer.called_ae, ANY):
+                for certificate in (*peer.certificate, ANY):
+                    for network in networks:
+                        place = index.get(entry(calling, called, certificate, network))
+                        if place is not None:
+                            yield place
