@@ -64,7 +64,7 @@ def show_config(
 
 def _check(file: Path, json: bool) -> int:
     """Tell all that is wrong with a file: 0 nothing, else 2, as a start with it would give."""
-    from fastscp.config.layers import check_file
+    from fastscp.config.file import check_file
 
     mistakes = check_file(file, "--check")
     if json:

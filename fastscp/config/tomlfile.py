@@ -1,17 +1,21 @@
 """A TOML file with settings: its keys with the lines they stand in, and all that is wrong with it.
 
-tomllib decides what is TOML. It names no lines of keys, and stops at the first mistake; so each
-statement is given to it alone, too.
+What the file holds is what tomllib says of it whole; `statements` tells where that stands.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tomllib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.config.statements import (
+    Mistake,
+    said,
+    statements,
+    statements_that_are_toml,
+)
 from fastscp.errors import ConfigError
 from fastscp.log import escape
 
@@ -19,49 +23,56 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Contents", "Key", "Mistake", "read_toml"]
+    from fastscp.config.statements import Statement
+
+__all__ = ["Contents", "Key", "Mistake", "read_toml", "written_path"]
 
 # No file with settings is longer; a device has no end.
 _MOST_BYTES: Final = 1 << 20
-
-# What tomllib says of where it stopped.
-_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_NAME: Final = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
-_HEADER: Final = re.compile(rf"\s*\[\[?\s*{_NAME}")
-_ASSIGNMENT: Final = re.compile(rf"\s*{_NAME}(?:\s*\.\s*{_NAME})*\s*=")
-_OPENING: Final = re.compile(r"""[^=#]+=\s*(\[|\{|\"""|''')""")
-_CLOSING: Final = {"[": "]", "{": "}", '"""': '"""', "'''": "'''"}
-_BEGINS_ONE: Final = re.compile(rf"""\s*\[\[?[A-Za-z0-9_."' -]+\]|{_ASSIGNMENT.pattern}""")
-# What brackets are counted by: remarks and texts may hold some. A text of several lines ends with
-# three to five of its quotes.
-_TOKEN: Final = re.compile(r"""#|\"""|'''|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]""")
-_TEXT_ENDS: Final = {
-    '"""': re.compile(r"""(?:\\.|[^"\\]|"(?!""))*\"{3,5}"""),
-    "'''": re.compile(r"""(?:[^']|'(?!''))*'{3,5}"""),
-}
-# A key and a value as people write them elsewhere.
-_LIKE_A_SETTING: Final = re.compile(r"\s*(?:--)?([A-Za-z0-9_][A-Za-z0-9_-]*)\s*[=:]?")
-_SWITCHES: Final = {"on": "true", "yes": "true", "off": "false", "no": "false"}
+# A kind of table, the name of one, a key in it.
+_PATH_MOST: Final = 3
+# Whoever shows a value goes through all of it, and must come to an end.
+_DEPTH_MOST: Final = 50
+_BARE: Final = re.compile("[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key at the top of the file.
+    """A key of the file, or a table.
 
-    line: from 1; 0 where it is not known. text: the lines from there to the end of its value.
+    path: from the top of the file. line: from 1; 0 where it is not known. text: the lines from
+    there to the end of its value. keys: of a table, down to the third level.
     """
 
-    name: str
+    path: tuple[str, ...]
     raw: object
     line: int
     text: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    @property
+    def written(self) -> str:
+        """Its whole name, as the file may say it."""
+        return written_path(self.path)
 
     @property
     def is_table(self) -> bool:
         """Whether it has keys of its own, or is a list of such."""
-        if isinstance(self.raw, list) and self.raw:
-            return all(isinstance(entry, dict) for entry in self.raw)
-        return isinstance(self.raw, dict)
+        return isinstance(self.raw, dict) or self.is_list_of_tables
+
+    @property
+    def is_list_of_tables(self) -> bool:
+        if not isinstance(self.raw, list) or not self.raw:
+            return False
+        return all(isinstance(entry, dict) for entry in self.raw)
+
+    def mistake(self, why: str, line: int = 0) -> Mistake:
+        """What is wrong with it, or in another line of its value."""
+        return Mistake(line or self.line, 0, self.written, why)
 
     def entry_lines(self, entries: list[object]) -> list[int]:
         """The line of each entry of its list, or a line above where that is not plain."""
@@ -77,25 +88,19 @@ class Key:
         return found
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """What is wrong at one place. line, column: from 1; 0 where none is meant. key: or empty."""
-
-    line: int
-    column: int
-    key: str
-    why: str
-
-    def at(self, file: Path) -> str:
-        """The place, as an error names it."""
-        line = f":{self.line}" if self.line else ""
-        column = f":{self.column}" if self.column else ""
-        return f"{escape(str(file))}{line}{column}" + (f": {escape(self.key)}" if self.key else "")
+def written_path(path: tuple[str, ...]) -> str:
+    """A dotted name of TOML, its parts in quotes where they need some."""
+    return ".".join(
+        part
+        if _BARE.fullmatch(part)
+        else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for part in path
+    )
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds. keys: of all statements that are TOML, in their order."""
+    """What a file holds. keys: at its top, of all statements that are TOML, in their order."""
 
     keys: tuple[Key, ...]
     mistakes: tuple[Mistake, ...]
@@ -104,20 +109,29 @@ class Contents:
 def read_toml(file: Path, option: str) -> Contents:
     """Read a file. option: what named it. Raises ConfigError where it cannot be read as text."""
     text = _text(file, option)
+    lines = text.split("\n")
+    found = _Found()
+    broken: ValueError | None = None
     try:
-        whole = tomllib.loads(text)
+        holds = tomllib.loads(text)
     except RecursionError:
-        raise ConfigError(
-            option, f"{escape(str(file))} is nested too deeply; give a TOML file with settings"
-        ) from None
+        raise _too_deep(file, option) from None
     except ValueError as error:
-        return _broken(text, error)
-    found = {one.name: one for one in reversed(_found(text)) if isinstance(one, Key)}
-    nowhere = Key("", None, 0)
-    return Contents(
-        tuple(replace(found.get(name, nowhere), name=name, raw=raw) for name, raw in whole.items()),
-        (),
-    )
+        broken = error
+        found.take(statements(lines))
+        holds = found.holds
+    else:
+        found.take(statements_that_are_toml(lines))
+    if _is_deep(holds):
+        raise _too_deep(file, option)
+    keys = tuple(found.keys(holds))
+    if broken is None:
+        return Contents(keys, ())
+    if not found.mistakes:
+        # It is in how the statements go together.
+        why, line, column = said(broken)
+        found.mistakes.append(Mistake(line, column, "", f"not TOML: {why}"))
+    return Contents(keys, tuple(found.mistakes))
 
 
 def _text(file: Path, option: str) -> str:
@@ -142,158 +156,113 @@ def _text(file: Path, option: str) -> str:
         raise ConfigError(option, why) from None
 
 
-def _broken(text: str, error: ValueError) -> Contents:
-    """What is in a file that is not TOML, as far as its statements tell."""
-    keys: list[Key] = []
-    mistakes: list[Mistake] = []
-    before: dict[str, int] = {}
-    for found in _found(text):
-        if isinstance(found, Mistake):
-            mistakes.append(found)
-        elif found.name in before and not found.is_table:
-            why = f"stands here again, after line {before[found.name]}; take one of them out"
-            mistakes.append(Mistake(found.line, 0, found.name, why))
+def _too_deep(file: Path, option: str) -> ConfigError:
+    why = f"{escape(str(file))} is nested too deeply; give a TOML file with settings"
+    return ConfigError(option, why)
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEPTH_MOST):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+class _Found:
+    """What statements hold, put together; where each key first stands, and what stands twice."""
+
+    def __init__(self) -> None:
+        self.holds: dict[str, Any] = {}
+        self.mistakes: list[Mistake] = []
+        self._places: dict[tuple[str, ...], Statement] = {}
+        self._headers: dict[tuple[str, ...], int] = {}
+
+    def take(self, found: Iterator[Statement]) -> None:
+        """Take all statements of a file, in their order."""
+        # The table that the next keys belong to; None: nobody reads it.
+        table: tuple[str, ...] | None = ()
+        for one in found:
+            if isinstance(one.holds, Mistake):
+                self.mistakes.append(one.holds)
+                table = None if one.is_header else table
+            elif one.is_header:
+                table = self._header(one, one.holds)
+            elif table is not None:
+                for path, raw in _leaves(table, one.holds):
+                    self._put(path, raw, one)
+
+    def keys(self, holds: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[Key]:
+        """What a file holds, as keys that know their places."""
+        for name, raw in holds.items():
+            path = (*above, name)
+            is_read = isinstance(raw, dict) and len(path) < _PATH_MOST
+            inner = tuple(self.keys(raw, path)) if is_read else ()
+            place = self._places.get(path) or self._places.get(above)
+            line, text = (place.line, place.text) if place else (0, ())
+            yield Key(path, raw, line, text, inner)
+
+    def _header(self, one: Statement, raw: object) -> tuple[str, ...] | None:
+        path: tuple[str, ...] = ()
+        while isinstance(raw, dict) and raw:
+            ((name, raw),) = raw.items()
+            path = (*path, name)
+        if isinstance(raw, list):
+            self._place(path, one)
+            node = self._node(path[:-1], one)
+            if node is not None:
+                node.setdefault(path[-1], raw)
+            return None
+        if path in self._headers:
+            self._again(path, one, self._headers[path], "put both into one table")
+        self._headers.setdefault(path, one.line)
+        self._place(path, one)
+        return None if self._node(path, one) is None else path
+
+    def _put(self, path: tuple[str, ...], raw: object, one: Statement) -> None:
+        node = self._node(path[:-1], one)
+        if node is None:
+            return
+        if path[-1] in node:
+            self._again(path, one, self._places[path[:_PATH_MOST]].line)
+            return
+        node[path[-1]] = raw
+        self._place(path, one)
+
+    def _node(self, path: tuple[str, ...], one: Statement) -> dict[str, Any] | None:
+        """The table of this path, made where it is not there; None where it is something else."""
+        node = self.holds
+        for depth, name in enumerate(path, start=1):
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                here = path[:depth]
+                self._again(here, one, self._places[here[:_PATH_MOST]].line)
+                return None
+        return node
+
+    def _place(self, path: tuple[str, ...], one: Statement) -> None:
+        for length in range(1, min(len(path), _PATH_MOST) + 1):
+            self._places.setdefault(path[:length], one)
+
+    def _again(
+        self, path: tuple[str, ...], one: Statement, line: int, do: str = "take one of them out"
+    ) -> None:
+        why = f"stands here again, after line {line}; {do}"
+        self.mistakes.append(Mistake(one.line, 0, written_path(path), why))
+
+
+def _leaves(above: tuple[str, ...], holds: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Keys and values, those of a table within a statement by themselves."""
+    for name, raw in holds.items():
+        path = (*above, name)
+        if isinstance(raw, dict) and raw and len(path) < _PATH_MOST:
+            yield from _leaves(path, raw)
         else:
-            before.setdefault(found.name, found.line)
-            keys.append(found)
-    if not mistakes:
-        # It is in how the statements go together.
-        why, line, column = _said(error)
-        mistakes.append(Mistake(line, column, "", f"not TOML: {why}"))
-    return Contents(tuple(keys), tuple(mistakes))
-
-
-def _found(text: str) -> list[Key | Mistake]:
-    """Keys and mistakes, statement by statement. What stands in a table is that table's."""
-    found: list[Key | Mistake] = []
-    in_table = False
-    for line, statement in _statements(text.split("\n")):
-        if isinstance(statement, Mistake):
-            found.append(statement)
-            continue
-        for name, raw in statement.items():
-            is_header = isinstance(raw, dict | list) and line.is_header
-            if is_header or not in_table:
-                found.append(Key(name, raw, line.number, line.text))
-        in_table = in_table or line.is_header
-    return found
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Where a statement begins. text: all of its lines."""
-
-    number: int
-    is_header: bool
-    text: tuple[str, ...]
-
-
-def _statements(lines: list[str]) -> Iterator[tuple[_Line, dict[str, object] | Mistake]]:
-    at = 0
-    while at < len(lines):
-        statement, end = _statement(lines, at)
-        is_header = _HEADER.match(lines[at]) is not None
-        yield _Line(at + 1, is_header, tuple(lines[at:end])), statement
-        at = end
-
-
-def _statement(lines: list[str], at: int) -> tuple[dict[str, object] | Mistake, int]:
-    """The statement that begins in this line, or what is wrong with it, and where the next may be.
-
-    at: counts from 0.
-    """
-    opening = _OPENING.match(lines[at])
-    if opening is None:
-        try:
-            return tomllib.loads(lines[at]), at + 1
-        except (ValueError, RecursionError) as error:
-            return _mistake(lines[at], at, error), at + 1
-    end = _end(lines, at, opening.start(1))
-    try:
-        return tomllib.loads("\n".join(lines[at:end])), end
-    except (ValueError, RecursionError) as error:
-        return _unclosed_or(lines, at, end, opening, error)
-
-
-def _end(lines: list[str], at: int, column: int) -> int:
-    """The line behind a value that begins in this column, or one that must be another's."""
-    depth = 0
-    text_end: re.Pattern[str] | None = None
-    for number in range(at, len(lines)):
-        line = lines[number]
-        if number > at:
-            column = 0
-            if text_end is None and _ASSIGNMENT.match(line):
-                return number
-        while column < len(line):
-            found = text_end.match(line, column) if text_end else _TOKEN.search(line, column)
-            if found is None or found[0] == "#":
-                break
-            column = found.end()
-            text_end = None if text_end else _TEXT_ENDS.get(found[0])
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
-        if depth <= 0 and text_end is None:
-            return number + 1
-    return len(lines)
-
-
-def _unclosed_or(
-    lines: list[str],
-    at: int,
-    end: int,
-    opening: re.Match[str],
-    error: ValueError | RecursionError,
-) -> tuple[Mistake, int]:
-    """What is wrong with a value of several lines, and the line to go on with."""
-    following = next((n for n in range(at + 1, end) if _BEGINS_ONE.match(lines[n])), end)
-    why, line, column = _said(error)
-    if following < end or not line:
-        sign = opening[1]
-        why = f"the {sign} is never closed; write {_CLOSING[sign]} behind the value"
-        return Mistake(at + 1, opening.start(1) + 1, _key_of(lines[at]), why), following
-    if end == at + 1:
-        return _mistake(lines[at], at, error), end
-    return Mistake(at + line, column, _key_of(lines[at]), f"not TOML: {why}"), end
-
-
-def _said(error: ValueError | RecursionError) -> tuple[str, int, int]:
-    """What tomllib says, and where: line and column, from 1; 0 for the end of the text."""
-    text = str(error)
-    place = _PLACE.search(text)
-    why = text[: place.start()] if place else text
-    where = (int(place[1]), int(place[2])) if place and place[1] else (0, 0)
-    return (escape(why[:1].lower() + why[1:]), *where)
-
-
-def _mistake(line: str, at: int, error: ValueError | RecursionError) -> Mistake:
-    """What is wrong with a line; with what to write instead where that is plain."""
-    why, _line, column = _said(error)
-    instead = _instead(line)
-    if instead.endswith(('"', "'")):
-        why = "a text stands in quotes"
-    said = f"not TOML ({why}); write {instead}" if instead else f"not TOML: {why}"
-    return Mistake(at + 1, column or len(line.rstrip()), _key_of(line), said)
-
-
-def _key_of(line: str) -> str:
-    found = _LIKE_A_SETTING.match(line)
-    return found[1] if found else ""
-
-
-def _instead(line: str) -> str:
-    """The line as TOML, where it is a key and a value in another form; else empty."""
-    line = line.partition(" #")[0]
-    found = _LIKE_A_SETTING.match(line)
-    if found is None:
-        return ""
-    key, value = found[1], line[found.end() :].strip(" \t\r;,")
-    if not value:
-        return f"{key} = VALUE"
-    if value[0] in "\"'[{" or value[-1] in "]}" or not value.isprintable():
-        # It has begun as TOML does, or ends so; the rest is not for us to say.
-        return ""
-    for written in (value, _SWITCHES.get(value.lower(), value.lower()), f'"{value}"', f"'{value}'"):
-        with contextlib.suppress(ValueError, RecursionError):
-            tomllib.loads(f"x = {written}")
-            return f"{key} = {written}"
-    return ""
+            yield path, raw

@@ -32,6 +32,8 @@ __all__ = [
     "Whole",
     "allows",
     "read_allow_rule",
+    "read_called_title",
+    "read_certificate_rule",
     "read_compress",
     "read_host",
     "read_move_originator",
@@ -290,6 +292,32 @@ def read_own_title(raw: object) -> str:
     return title
 
 
+def read_called_title(raw: object) -> str:
+    """A title that a table is for, in its written form. A pattern is none."""
+    title = read_written_title(raw)
+    if "*" in title:
+        raise ValueError("has a * in it, which stands for nothing here")
+    return title
+
+
+def read_certificate_rule(raw: object) -> str:
+    """What a certificate has to show: `subject=NAME`, `san=NAME` or `sha256=FINGERPRINT`.
+
+    Of a fingerprint the colons go, and capital letters.
+    """
+    what, equals, value = read_text(raw).partition("=")
+    what, value = what.strip().lower(), value.strip()
+    if not equals or what not in ("subject", "san", "sha256"):
+        raise ValueError("says nothing of a certificate")
+    if not value:
+        raise ValueError(f"has nothing behind {what}=")
+    if what == "sha256":
+        value = value.replace(":", "").lower()
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError("is no fingerprint of 64 hexadecimal digits")
+    return f"{what}={value}"
+
+
 def read_compress(raw: object) -> str:
     """`none`, `zstd` or `zstd:LEVEL`."""
     text = read_text(raw).lower()
@@ -430,12 +458,14 @@ class Parsed:
 class Many:
     """A tuple of values: a repeated flag, commas in any text, an array in TOML.
 
-    check: looks at the whole tuple; what it raises is `ExplainedError`.
+    check: looks at the whole tuple; what it raises is `ExplainedError`. commas: whether they part
+    values; else they belong to them.
     """
 
     each: Parsed
     check: Callable[[tuple[Any, ...]], object] | None = None
     limits: str = ""
+    commas: bool = True
 
     @property
     def metavar(self) -> str:
@@ -447,9 +477,7 @@ class Many:
 
     def read(self, raw: object) -> tuple[object, ...]:
         parts = raw if isinstance(raw, list) else [raw]
-        items: list[object] = []
-        for part in parts:
-            items.extend(part.split(",") if isinstance(part, str) else [part])
+        items = [item for part in parts for item in self.parts(part)]
         # An unset variable in a script must not turn a list into "no restriction".
         if not items:
             raise ValueError("names nothing (leave the setting out instead)")
@@ -460,6 +488,10 @@ class Many:
             except ValueError as error:
                 raise ExplainedError(str(error)) from None
         return values
+
+    def parts(self, entry: object) -> list[object]:
+        """The values that one entry of a list holds, unread."""
+        return [*entry.split(",")] if self.commas and isinstance(entry, str) else [entry]
 
     def _one(self, item: object, *, alone: bool) -> object:
         try:

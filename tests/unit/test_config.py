@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.config.layers import Loaded, check_file, load, load_one
+from fastscp.config.file import check_file
+from fastscp.config.layers import Loaded, load, load_one
 from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.errors import ConfigError
@@ -470,7 +471,10 @@ FAULTS: list[tuple[str, list[tuple[int, int, str, str]]]] = [
         (1, 16, "host", "not TOML: expected newline"), (2, 0, "port", "70000 is more than 65535"),
     ]),
     ("port = 1\nport = 2\n", [(2, 0, "port", "stands here again, after line 1; take one")]),
-    ("[ae.X]\nport = 1\nlayout-change = true\n", [(1, 0, "ae", "no such table; settings stand")]),
+    ("[ae.X]\nport = 1\nlayout-change = true\n", [
+        (2, 0, "ae.X.port", "stands at the top of the file only, above the first table"),
+        (3, 0, "ae.X.layout-change", "is accepted as the flag --layout-change only; take it out"),
+    ]),
     ("[ae\nport = x\n", [
         (1, 3, "", "not TOML: expected ']' at the end of a table declaration"),
         (2, 8, "port", 'not TOML (a text stands in quotes); write port = "x"'),
@@ -478,11 +482,14 @@ FAULTS: list[tuple[str, list[tuple[int, int, str, str]]]] = [
     ("a.b = 1\na = 2\n", [
         (1, 0, "a", "no such table"), (2, 0, "a", "stands here again, after line 1"),
     ]),
-    ("[a]\n[a]\n", [(2, 3, "", "not TOML: cannot declare"), (1, 0, "a", "no such table"),
-                     (2, 0, "a", "no such table")]),
+    ("[a]\n[a]\n", [
+        (1, 0, "a", "no such table"),
+        (2, 0, "a", "stands here again, after line 1; put both into one table"),
+    ]),
+    ("a.b = 1\n[a]\n", [(1, 0, "a", "no such table"), (2, 3, "", "not TOML: cannot declare")]),
     ("layout-change = true\n", [(1, 0, "layout-change", "is accepted as the flag")]),
     ('["my table"]\nport = 1\nprot = x\n', [
-        (1, 0, "my table", "no such table"), (3, 8, "prot", "not TOML (a text stands in quotes)"),
+        (1, 0, '"my table"', "no such table"), (3, 8, "prot", "not TOML (a text stands in quotes)"),
     ]),
     # Of a list every entry is told, where it stands.
     ('allow = [\n "CT1@10.0.0.0/8",\n "BAD",\n "XX@10.0.0.0/40", # BAD\n "BAD, *@*",\n]\n', [

@@ -1,0 +1,157 @@
+"""What cannot be meant together, though each value by itself is sound."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from fastscp.config.file_tables import TABLE
+from fastscp.config.names import close_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fastscp.config.file_tables import FileTables
+    from fastscp.config.tables import FromTable, Tables
+    from fastscp.config.values import AllowRule
+
+__all__ = ["COMBINATIONS_MOST", "between_settings", "between_tables"]
+
+# Of who, called and certificate, over all [from] tables: each worker keeps an index of them.
+COMBINATIONS_MOST: Final = 65_536
+
+
+# The address that stands for all of its kind, and which are of that kind; names are not known.
+_FAMILIES: Final[dict[str, Callable[[str], bool]]] = {
+    "0.0.0.0": lambda host: re.fullmatch("[0-9.]+", host) is not None,  # noqa: S104
+    "::": lambda host: ":" in host,
+}
+
+
+def between_settings(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of the values that were given, those that cannot be meant together: field, and why."""
+    if values.get("port") == 0:
+        # The system picks another port for each address.
+        return
+    hosts: tuple[str, ...] = values.get("host", ())
+    for every, is_of in _FAMILIES.items():
+        beside = next((host for host in hosts if host != every and is_of(host)), None)
+        if every in hosts and beside is not None:
+            why = f"{every} listens on {beside}, too; leave one of the two out"
+            yield "host", why
+
+
+def between_tables(
+    found: FileTables, ae_title: str, check_called_ae: bool
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Tables that cannot be meant: where, as in `FileTables.places`, and why.
+
+    ae_title, check_called_ae: what holds in the end, wherever it was given.
+    """
+    if not found.is_whole:
+        return
+    if check_called_ae:
+        yield from _called_by_nobody(found.tables, ae_title)
+    number = 0
+    for table in found.tables.senders:
+        number += _combinations(table)
+        if number > COMBINATIONS_MOST:
+            why = (
+                f"with this table the [from] tables have {number} combinations of who, called and "
+                f"certificate, and at most {COMBINATIONS_MOST} are taken; name networks, or * "
+                f"for any title, instead of single senders"
+            )
+            yield (table.key, TABLE), why
+            return
+    yield from _never_reached(found)
+
+
+def _called_by_nobody(tables: Tables, ae_title: str) -> Iterator[tuple[tuple[str, str], str]]:
+    known = {ae_title} | {table.title for table in tables.ae}
+    for table in tables.senders:
+        for title in table.called:
+            if title not in known:
+                close = close_to(title, known, 0.6)
+                hint = f"did you mean {close}? Else " if close else ""
+                why = (
+                    f"names {title!r}, which check-called-ae rejects; {hint}give it a table "
+                    f'[ae."{title}"], or take it out'
+                )
+                yield (table.key, "called"), why
+
+
+def _combinations(table: FromTable) -> int:
+    return max(len(table.who), 1) * max(len(table.called), 1) * max(len(table.certificate), 1)
+
+
+# A table that an earlier one leaves nothing to ----------------------------------------------------
+
+# Of a network: its IP version, the length of its prefix, and its bits.
+_Network = tuple[int, int, int]
+_EVERYWHERE: Final[_Network] = (0, 0, 0)
+_ANY: Final = "*"
+
+
+def _never_reached(found: FileTables) -> Iterator[tuple[tuple[str, str], str]]:
+    """Of the [from] tables those of which an earlier one takes every sender.
+
+    Only what is certain: several networks that make up one are not put together.
+    """
+    earlier = _Taken()
+    for table in found.tables.senders:
+        takers = {earlier.by(*one) for one in _parties(table)}
+        if None not in takers:
+            places = [found.places[taker, TABLE] for taker in takers if taker is not None]
+            first = min(places, key=lambda key: key.line)
+            others = " and others" if len(places) > 1 else ""
+            why = (
+                f"can never match: [{first.written}] in line {first.line}{others} takes all of its "
+                f"senders before; put this table first, or take it out"
+            )
+            yield (table.key, TABLE), why
+        if not table.certificate:
+            for one in _parties(table):
+                earlier.add(*one, table.key)
+
+
+def _parties(table: FromTable) -> Iterator[tuple[str, str, _Network]]:
+    """The combinations of a table: calling title, called title, network."""
+    who = [(rule.ae, _network(rule)) for rule in table.who] or [(_ANY, _EVERYWHERE)]
+    for called in table.called or (_ANY,):
+        for calling, network in who:
+            yield calling, called, network
+
+
+def _network(rule: AllowRule) -> _Network:
+    if rule.network is None:
+        return _EVERYWHERE
+    network = rule.network
+    return (network.version, network.prefixlen, int(network.network_address))
+
+
+class _Taken:
+    """Which table takes whom: by titles, then by the length of a prefix, then by network."""
+
+    def __init__(self) -> None:
+        self._tables: defaultdict[tuple[str, str], dict[tuple[int, int], dict[int, str]]]
+        self._tables = defaultdict(dict)
+
+    def add(self, calling: str, called: str, network: _Network, table: str) -> None:
+        version, length, bits = network
+        lengths = self._tables[calling, called]
+        lengths.setdefault((version, length), {}).setdefault(bits, table)
+
+    def by(self, calling: str, called: str, network: _Network) -> str | None:
+        """The key of a table that takes all of these senders, if one does."""
+        version, length, bits = network
+        for titles in {(a, b) for a in (calling, _ANY) for b in (called, _ANY)}:
+            for (its_version, its_length), networks in self._tables.get(titles, {}).items():
+                if its_version == 0:
+                    return networks[0]
+                if its_version == version and its_length <= length:
+                    unused = (32 if version == 4 else 128) - its_length
+                    table = networks.get(bits >> unused << unused)
+                    if table is not None:
+                        return table
+        return None

@@ -1,0 +1,122 @@
+"""The settings and tables of a file, and all that is wrong with it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastscp.config.contradictions import between_settings, between_tables
+from fastscp.config.file_tables import (
+    FileTables,
+    Named,
+    mistakes_in_value,
+    read_tables,
+    tables_in,
+)
+from fastscp.config.names import BY_NAME, known
+from fastscp.config.settings import ServeConfig, Setting, read_value
+from fastscp.config.tomlfile import Mistake, read_toml
+from fastscp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from fastscp.config.tomlfile import Key
+
+__all__ = ["FileSettings", "check_file", "one_of_file", "read_file"]
+
+
+@dataclass
+class FileSettings:
+    """What a file gives. settings: each with its key and its value."""
+
+    settings: list[tuple[Key, Setting, Any]] = field(default_factory=list)
+    tables: FileTables = field(default_factory=FileTables)
+
+
+def read_file(file: Path, option: str) -> FileSettings:
+    """All of a file. option: what named it. Raises ConfigError for the first mistake."""
+    found, mistakes = _read(file, option)
+    _raise_first(file, mistakes)
+    return found
+
+
+def check_file(file: Path, option: str) -> list[Mistake]:
+    """All that is wrong with a file, by itself, in the order of its lines.
+
+    option: what named the file. Raises ConfigError where it cannot be read as text.
+    """
+    found, mistakes = _read(file, option)
+    values = {setting.field: value for _, setting, value in found.settings}
+    keys = {setting.field: key for key, setting, _ in found.settings}
+    mistakes += [keys[name].mistake(why) for name, why in between_settings(values)]
+    default = ServeConfig()
+    ae_title = values.get("ae_title", default.ae_title)
+    check_called_ae = values.get("check_called_ae", default.check_called_ae)
+    for where, why in between_tables(found.tables, ae_title, check_called_ae):
+        mistakes.append(found.tables.places[where].mistake(why))
+    return sorted(mistakes, key=lambda one: (one.line, one.column))
+
+
+def one_of_file(setting: Setting, file: Path, option: str) -> Any:
+    """The value of one setting, or None; names that are none are mistakes, values of others not."""
+    contents = read_toml(file, option)
+    mistakes = list(contents.mistakes)
+    named, _tables = _named(contents.keys, mistakes)
+    found = list(_values((one for one in named if one[1] is setting), mistakes))
+    _raise_first(file, mistakes)
+    return found[0][2] if found else None
+
+
+def _read(file: Path, option: str) -> tuple[FileSettings, list[Mistake]]:
+    contents = read_toml(file, option)
+    mistakes = list(contents.mistakes)
+    named, tables = _named(contents.keys, mistakes)
+    found = FileSettings(list(_values(named, mistakes)), read_tables(tables, mistakes))
+    return found, mistakes
+
+
+def _named(
+    keys: Iterable[Key], mistakes: list[Mistake]
+) -> tuple[list[tuple[Key, Setting]], list[Named]]:
+    """Whose names are settings or tables, unread; what is wrong goes to `mistakes`."""
+    settings: list[tuple[Key, Setting]] = []
+    tables: list[Named] = []
+    for key in keys:
+        if key.is_table or key.name in ("ae", "from"):
+            tables += tables_in(key, mistakes)
+            continue
+        try:
+            settings.append((key, known(key.name, key.name, BY_NAME, "setting")))
+        except ConfigError as error:
+            mistakes.append(key.mistake(error.why))
+    return settings, tables
+
+
+def _values(
+    named: Iterable[tuple[Key, Setting]], mistakes: list[Mistake]
+) -> Iterator[tuple[Key, Setting, Any]]:
+    """The settings of a file with their values; what is wrong goes to `mistakes`."""
+    for key, setting in named:
+        try:
+            value = read_value(key.name, key.raw, setting.kind)
+        except ConfigError as error:
+            mistakes += mistakes_in_value(key, setting.kind, error.why)
+        else:
+            yield key, setting, value
+
+
+def _raise_first(file: Path, mistakes: list[Mistake]) -> None:
+    """Raise ConfigError for the first of the mistakes, and say how many there are."""
+    if not mistakes:
+        return
+    first = min(mistakes, key=lambda one: (one.line, one.column))
+    why = first.why
+    if len(mistakes) > 1:
+        why += (
+            f" (the first of {len(mistakes)} mistakes in this file; `fastscp config --check "
+            f"{shlex.quote(str(file))}` shows all)"
+        )
+    raise ConfigError(first.at(file), why)
