@@ -1,10 +1,10 @@
-"""`fastscp config`: the settings, and where each value comes from; or what is wrong with a file."""
+"""`fastscp config`: settings and tables, with where each is from; or what is wrong with a file."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -18,12 +18,14 @@ from fastscp.cli.options import (
     takes_settings,
 )
 from fastscp.cli.output import print_json
+from fastscp.config.file_tables import MATCHERS, TABLE
 from fastscp.config.settings import SETTINGS
+from fastscp.config.tomlfile import written_path
 from fastscp.errors import ConfigError
 from fastscp.log import escape, in_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fastscp.config.layers import Loaded
 
@@ -58,7 +60,7 @@ def show_config(
     if json:
         _print_json(loaded)
     else:
-        _print_rows([("setting", "value", "source"), *_rows(loaded)])
+        _print_rows([("setting", "value", "source"), *_rows(loaded), *_table_rows(loaded)])
     return 0
 
 
@@ -82,15 +84,49 @@ def _check(file: Path, json: bool) -> int:
 
 
 def _print_json(loaded: Loaded) -> None:
-    print_json(
-        {
-            setting.name: {
-                "value": _plain(getattr(loaded.config, setting.field)),
-                "source": in_json(loaded.sources[setting.field]),
-            }
-            for setting in SETTINGS
+    shown: dict[str, object] = {
+        setting.name: {
+            "value": _plain(getattr(loaded.config, setting.field)),
+            "source": in_json(loaded.sources[setting.field]),
         }
-    )
+        for setting in SETTINGS
+    }
+    # Whoever reads the settings need not know of tables that no file has.
+    for kind, tables in _tables(loaded).items():
+        shown[kind] = {
+            name: {
+                word: {"value": _plain(value), "source": in_json(loaded.table_sources[key, word])}
+                for word, value, _ in keys
+            }
+            for key, name, keys in tables
+        }
+    print_json(shown)
+
+
+def _tables(loaded: Loaded) -> dict[str, list[tuple[str, str, list[tuple[str, Any, str]]]]]:
+    """By kind, of each table: its key, its name, and each key in it with its value and as text."""
+    tables = loaded.config.tables
+    found: dict[str, list[tuple[str, str, list[tuple[str, Any, str]]]]] = {}
+    for one in tables.ae:
+        found.setdefault("ae", []).append((one.key, one.title, _values(one.values)))
+    for sender in tables.senders:
+        matchers = [
+            (word, getattr(sender, word), kind.show(getattr(sender, word)))
+            for word, kind in MATCHERS.items()
+            if getattr(sender, word)
+        ]
+        keys = matchers + _values(sender.values)
+        found.setdefault("from", []).append((sender.key, sender.name, keys))
+    return found
+
+
+def _values(values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """The settings of a table, in the order of the help."""
+    return [
+        (one.name, values[one.field], one.kind.show(values[one.field]))
+        for one in SETTINGS
+        if one.field in values
+    ]
 
 
 def _plain(value: object) -> object:
@@ -109,9 +145,18 @@ def _rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
         yield setting.name, escape(text or setting.default_text), escape(source)
 
 
+def _table_rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
+    for kind, tables in _tables(loaded).items():
+        for key, name, keys in tables:
+            yield "", "", ""
+            yield f"[{written_path((kind, name))}]", "", escape(loaded.table_sources[key, TABLE])
+            for word, _, shown in keys:
+                yield f"  {word}", escape(shown), escape(loaded.table_sources[key, word])
+
+
 def _print_rows(rows: Sequence[tuple[str, str, str]]) -> None:
     """In columns, each value whole however narrow the terminal is: it may be copied from there."""
     names = max(len(name) for name, _, _ in rows)
     values = max(len(value) for _, value, _ in rows)
     for name, value, source in rows:
-        print(f"{name:<{names}}  {value:<{values}}  {source}")
+        print(f"{name:<{names}}  {value:<{values}}  {source}".rstrip())
