@@ -51,6 +51,7 @@ __all__ = [
     "allows",
     "options_table",
     "read_value",
+    "where_table",
 ]
 
 ENVIRONMENT_PREFIX: Final = "FASTSCP_"
@@ -465,4 +466,21 @@ def options_table() -> str:
         usage = f"{setting.flag} {setting.kind.metavar}".strip()
         cells = (f"`{usage}`", setting.default_text, setting.text)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def where_table() -> str:
+    """What may be set where, as a Markdown table."""
+    both, only_ae = (
+        ", ".join(f"`{one.name}`" for one in SETTINGS if one.tables == tables)
+        for tables in (_AE_AND_FROM, _AE)
+    )
+    lines = [
+        "| setting | flag, environment, top of the file | `[ae.TITLE]` | `[from.NAME]` |",
+        "| --- | --- | --- | --- |",
+        f"| {only_ae} | yes | yes | no |",
+        f"| {both} | yes | yes | yes |",
+        "| `who`, `called`, `certificate` | no | no | yes |",
+        "| all others | yes | no | no |",
+    ]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,8 @@ from fastscp import __version__, uids
 from fastscp.cli import app as cli
 from fastscp.cli.echo import echo
 from fastscp.cli.send import send
-from fastscp.config.settings import SETTINGS, ServeConfig, options_table
+from fastscp.config.file_tables import MATCHERS
+from fastscp.config.settings import SETTINGS, ServeConfig, options_table, where_table
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import worker_needs
 from tests.unit.test_linters import ROOT
@@ -42,6 +43,14 @@ def test_the_options_are_current() -> None:
     found = re.search(r"<!-- options: .*? -->\n(.*?)<!-- end of options -->", README, re.DOTALL)
     assert found is not None
     assert found[1] == options_table(), "write what fastscp.config.settings.options_table() returns"
+
+
+def test_what_may_be_set_where_is_current() -> None:
+    found = re.search(r"<!-- where: .*? -->\n(.*?)<!-- end of where -->", README, re.DOTALL)
+    assert found is not None
+    assert found[1] == where_table(), "write what fastscp.config.settings.where_table() returns"
+    named = set(re.findall(r"`([a-z-]+)`", found[1]))
+    assert named == {one.name for one in SETTINGS if one.tables} | set(MATCHERS)
 
 
 def _options(command: str) -> set[str]:
