@@ -10,10 +10,10 @@ from cyclopts import Group as HelpGroup
 from cyclopts import Parameter
 
 from fastscp.config.layers import Loaded, load, load_one
+from fastscp.config.quantities import Duration
 from fastscp.config.settings import SETTINGS, Group, read_value
 from fastscp.config.values import (
     Choice,
-    Duration,
     Kind,
     Many,
     Parsed,

@@ -13,8 +13,9 @@ from cyclopts import Parameter
 from fastscp.cli.options import Store, StoreConfigFile, store_directory
 from fastscp.cli.output import os_errors
 from fastscp.cli.verify_output import JSONOutput, Table
+from fastscp.config.quantities import Duration, Size
 from fastscp.config.settings import read_value
-from fastscp.config.values import Duration, ExplainedError, Parsed, Size, read_text
+from fastscp.config.values import ExplainedError, Parsed, read_text
 from fastscp.errors import StartError, StoreBusyError
 
 if TYPE_CHECKING:

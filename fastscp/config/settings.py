@@ -17,16 +17,15 @@ from typing import Any, Final
 import msgspec
 
 from fastscp import uids
+from fastscp.config.quantities import Duration, Size
 from fastscp.config.tables import Tables
 from fastscp.config.values import (
     AllowRule,
     Choice,
-    Duration,
     ExplainedError,
     Kind,
     Many,
     Parsed,
-    Size,
     Switch,
     Whole,
     allows,
