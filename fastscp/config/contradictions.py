@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from fastscp.config.file_tables import FileTables
+    from fastscp.config.settings import ServeConfig
     from fastscp.config.tables import FromTable, Tables
     from fastscp.config.values import AllowRule
 
@@ -42,17 +43,15 @@ def between_settings(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "host", why
 
 
-def between_tables(
-    found: FileTables, ae_title: str, check_called_ae: bool
-) -> Iterator[tuple[tuple[str, str], str]]:
+def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
     """Tables that cannot be meant: where, as in `FileTables.places`, and why.
 
-    ae_title, check_called_ae: what holds in the end, wherever it was given.
+    config: what holds in the end, wherever it was given.
     """
     if not found.is_whole:
         return
-    if check_called_ae:
-        yield from _called_by_nobody(found.tables, ae_title)
+    if config.check_called_ae:
+        yield from _called_by_nobody(found.tables, config.ae_title)
     number = 0
     for table in found.tables.senders:
         number += _combinations(table)

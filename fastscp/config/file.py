@@ -52,10 +52,7 @@ def check_file(file: Path, option: str) -> list[Mistake]:
     values = {setting.field: value for _, setting, value in found.settings}
     keys = {setting.field: key for key, setting, _ in found.settings}
     mistakes += [keys[name].mistake(why) for name, why in between_settings(values)]
-    default = ServeConfig()
-    ae_title = values.get("ae_title", default.ae_title)
-    check_called_ae = values.get("check_called_ae", default.check_called_ae)
-    for where, why in between_tables(found.tables, ae_title, check_called_ae):
+    for where, why in between_tables(found.tables, ServeConfig(**values)):
         mistakes.append(found.tables.places[where].mistake(why))
     return sorted(mistakes, key=lambda one: (one.line, one.column))
 

@@ -108,7 +108,7 @@ def load(
     lines: dict[tuple[str, str], str] = {}
     if file is not None:
         places = found.tables.places
-        for where, why in between_tables(found.tables, config.ae_title, config.check_called_ae):
+        for where, why in between_tables(found.tables, config):
             raise ConfigError(places[where].mistake(why).at(file), why)
         path = file.absolute()
         lines = {where: f"{path}:{key.line}" for where, key in places.items()}
