@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastscp.store.compare import Comparison
 from fastscp.store.compress import PartCompression
+from fastscp.store.filing import Filing, Filings
 from fastscp.store.reading import Pace
 from fastscp.store.records import records
 from fastscp.store.restore import Lines, Replaced, Settlement
@@ -26,11 +27,19 @@ if TYPE_CHECKING:
     from fastscp_ext import Replacement
 
 LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
+FILED = Filings(Filing(LAYOUT))
+
+
+def filed(layout: str, suffix: str = ".dcm", **ae: Filing) -> Filings:
+    """How a service with this at its top level files, and these called AE titles."""
+    return Filings(Filing(layout, suffix), ae)
 
 
 @contextlib.contextmanager
-def opened(path: Path, layout: str = LAYOUT, **options: object) -> Iterator[Store]:
-    store = Store.open(path, layout, **options)  # type: ignore[arg-type]
+def opened(
+    path: Path, filings: Filings = FILED, *, durability: str = "stable", **options: Any
+) -> Iterator[Store]:
+    store = Store.open(path, filings, durabilities={durability}, **options)
     try:
         yield store
     finally:

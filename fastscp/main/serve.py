@@ -36,6 +36,7 @@ from fastscp.messages.configuration import Configuration
 from fastscp.rules.build import build, titles_named
 from fastscp.rules.limits import LimitBook
 from fastscp.store.access import denied
+from fastscp.store.filing import Filing, Filings
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
@@ -228,7 +229,7 @@ class Service:
         held: gives the store back when it is closed. All is done side by side, so that calls that
         hang do so at the same time.
         """
-        seconds = _LEAVE_S if self._config.durable else _FLUSH_S
+        seconds = _FLUSH_S if store.buffered else _LEAVE_S
         swept = in_thread(sweep_incoming, store.dir_fd)
         lost = in_thread(store.lost)
         flushed = in_thread(store.stopped_cleanly) if clean else None
@@ -260,7 +261,7 @@ class Service:
             )  # fmt: skip
             has_failed = True
         is_there = self._tell_lost(lost, seconds)
-        is_marked = flushed is None and not self._config.durable
+        is_marked = flushed is None and store.buffered
         if is_marked:
             log.error(
                 "a worker did not end in order, so the mark of an unclean end stays in %s: run "
@@ -527,12 +528,11 @@ async def _open_store(config: ServeConfig) -> Store:
             return await in_thread(
                 lambda: Store.open(
                     config.store,
-                    config.layout,
-                    config.suffix,
+                    Filings(Filing(config.layout, config.suffix)),
                     config.store_must_exist,
                     config.layout_change,
                     new_life=config.store_new_life,
-                    durability=config.durability,
+                    durabilities={config.durability},
                     rename_noreplace=rename_noreplace,
                 )
             )

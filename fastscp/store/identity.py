@@ -1,35 +1,49 @@
-"""What a store was made with: its id, its layout and the suffix of its files, in store.toml."""
+"""What a store was made with, in store.toml: its id, and how its files are filed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tomllib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from fastscp.errors import StartError
+from fastscp.store.filing import Filing, Filings
 from fastscp.store.names import IDENTITY, home, make_file, open_file
+from fastscp.titles import title_bytes, title_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["FORMAT", "Identity", "read_identity", "write_identity"]
 
 FORMAT: Final = 1
-# No store.toml is near this: whatever is longer is not read.
-_MOST: Final = 1 << 16
+# No store.toml is near this, with a thousand tables either: whatever is longer is not read.
+_MOST: Final = 4 << 20
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The content of store.toml."""
+    """The content of store.toml.
+
+    layout, suffix: of the top level. suffixes: all that files of this store ever had. ae: how
+    instances for a called AE title with a table are filed, by the title's written form.
+    """
 
     id: str
     format: int
     layout: str
     suffix: str
     suffixes: tuple[str, ...] = ()
+    ae: dict[str, Filing] = {}
+
+    @property
+    def filings(self) -> Filings:
+        """How the service files that used the store last."""
+        return Filings(Filing(self.layout, self.suffix), self.ae)
 
 
 def read_identity(path: Path, dir_fd: int) -> Identity | None:
@@ -46,8 +60,8 @@ def read_identity(path: Path, dir_fd: int) -> Identity | None:
             f"restore it, or use another --store"
         )
     try:
-        identity = msgspec.convert(tomllib.loads(data.decode("utf-8")), Identity)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        identity = _parsed(data)
+    except ValueError as error:
         raise StartError(
             f"{path / IDENTITY} cannot be read ({error}); restore it, or use another --store"
         ) from error
@@ -59,13 +73,23 @@ def read_identity(path: Path, dir_fd: int) -> Identity | None:
     return identity
 
 
+# The main process reads it every second.
+@lru_cache(maxsize=1)
+def _parsed(data: bytes) -> Identity:
+    """Raises ValueError."""
+    identity = msgspec.convert(tomllib.loads(data.decode("utf-8")), Identity)
+    for title in identity.ae:
+        try:
+            written = title_text(title_bytes(title))
+        except ValueError as error:
+            raise ValueError(f"the title of [ae.{title!r}] {error}") from error
+        if written != title:
+            raise ValueError(f"the title of [ae.{title!r}] is written {written!r}")
+    return identity
+
+
 def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) -> None:
     """Replace store.toml as a whole, flushed before and after it has its name."""
-    # A JSON string without control characters is a TOML string.
-    lines = [
-        f"{key} = {msgspec.json.encode(value).decode('utf-8')}\n"
-        for key, value in msgspec.structs.asdict(identity).items()
-    ]
     name = IDENTITY.rpartition("/")[2]
     new = f"{name}.new"
     with home(dir_fd) as home_fd:
@@ -74,10 +98,28 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home_fd)
         with os.fdopen(make_file(new, home_fd), "wb") as file:
-            file.write("".join(lines).encode("utf-8"))
+            file.write("".join(_lines(identity)).encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, name, src_dir_fd=home_fd, dst_dir_fd=home_fd)
         if flush_directory:
             os.fsync(home_fd)
             os.fsync(dir_fd)
+
+
+def _lines(identity: Identity) -> Iterator[str]:
+    values = msgspec.structs.asdict(identity)
+    tables: dict[str, Filing] = values.pop("ae")
+    yield from _values(values)
+    for title, filing in sorted(tables.items()):
+        yield f"\n[ae.{_text(title)}]\n"
+        yield from _values(msgspec.structs.asdict(filing))
+
+
+def _values(values: Mapping[str, object]) -> Iterator[str]:
+    return (f"{key} = {_text(value)}\n" for key, value in values.items())
+
+
+def _text(value: object) -> str:
+    # A JSON string without control characters is a TOML string.
+    return msgspec.json.encode(value).decode("utf-8")

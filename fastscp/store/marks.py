@@ -23,7 +23,7 @@ from fastscp.store.names import (
 from fastscp.store.unflushed import Marks
 from fastscp_ext import flush_file_system
 
-__all__ = ["Suspicion", "begin_life", "end_life", "suspicion", "trust"]
+__all__ = ["Suspicion", "begin_buffered", "begin_life", "end_life", "suspicion", "trust"]
 
 # In the folder of the service's own.
 _BUFFERED: Final = BUFFERED.rpartition("/")[2]
@@ -52,11 +52,34 @@ def begin_life(dir_fd: int, *, buffered: bool, flush_directory: bool) -> bool:
         return exists(_SUSPECT, home_fd)
 
 
+def begin_buffered(dir_fd: int) -> None:
+    """Leave the mark of a buffered life from now on, before anything is stored so.
+
+    For a life that began without one; does nothing to a mark that is there. Raises OSError, also
+    where something else has its name: then nothing may be stored that would need it.
+    """
+    suspicion(dir_fd)
+    with home(dir_fd) as home_fd:
+        made = False
+        with contextlib.suppress(FileExistsError):
+            os.close(make_file(_BUFFERED, home_fd))
+            made = True
+        try:
+            # Also one that was there: whoever made it may have been killed before this.
+            flush_folder(home_fd)
+        except OSError:
+            # The next try makes it anew, and does not find a name that may not last.
+            if made:
+                with contextlib.suppress(OSError):
+                    os.unlink(_BUFFERED, dir_fd=home_fd)
+            raise
+
+
 def end_life(dir_fd: int) -> None:
     """Take the mark of a buffered life away, after flushing all. Blocks on the disk.
 
     dir_fd: the store's, open since the life began. Raises OSError, and the mark stays, if anything
-    that was written since could not be flushed.
+    that was written since could not be flushed. Does nothing where there is no mark.
     """
     with home(dir_fd) as home_fd:
         if exists(_BUFFERED, home_fd):

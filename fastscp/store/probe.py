@@ -8,7 +8,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fastscp.errors import StartError
 from fastscp.store.names import (
@@ -23,7 +23,10 @@ from fastscp.store.names import (
     open_folder,
 )
 
-__all__ = ["Facts", "RenameNoReplace", "probe", "refuse_another_file_system"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["Facts", "RenameNoReplace", "cannot_be_stable", "probe", "refuse_another_file_system"]
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
@@ -50,7 +53,9 @@ class Facts:
     warnings: tuple[str, ...]
 
 
-def probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoReplace) -> Facts:
+def probe(
+    path: Path, dir_fd: int, durabilities: Collection[str], rename_noreplace: RenameNoReplace
+) -> Facts:
     """Try what receiving relies on, in a folder of its own. Raises StartError if it cannot work."""
     name = PROBE.rpartition("/")[2]
     with home(dir_fd) as home_fd:
@@ -73,19 +78,24 @@ def probe(path: Path, dir_fd: int, durability: str, rename_noreplace: RenameNoRe
             f"the file system of {path} can neither rename without replacing nor link, so an "
             f"instance could overwrite another; put the store on another file system"
         )
-    if not flush and durability == "stable":
-        raise StartError(
-            f"the file system of {path} cannot flush a directory, so nothing stored there is sure "
-            f"to survive a power cut; put the store on another one, or use --durability buffered"
-        )
+    if not flush and "stable" in durabilities:
+        raise StartError(cannot_be_stable(path))
     file_system = _file_system(path)
     warnings = []
-    if file_system in _IN_MEMORY and durability == "stable":
+    if file_system in _IN_MEMORY and "stable" in durabilities:
         warnings.append(
             f"{path} is on {file_system}, in memory: --durability stable cannot keep anything "
             f"there across a restart of this machine"
         )
     return Facts(file_system, noreplace, link, flush, tuple(warnings))
+
+
+def cannot_be_stable(path: Path) -> str:
+    """Why stable is refused where `Facts.directory_flush` is not, for an operator."""
+    return (
+        f"the file system of {path} cannot flush a directory, so nothing stored there is sure to "
+        f"survive a power cut; put the store on another one, or use --durability buffered"
+    )
 
 
 def refuse_another_file_system(path: Path, dir_fd: int) -> None:

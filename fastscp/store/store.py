@@ -10,21 +10,18 @@ import contextlib
 import errno
 import os
 import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from fastscp.errors import ConfigError, StartError
+from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock
-from fastscp.store.identity import FORMAT, Identity, read_identity, write_identity
+from fastscp.store.identity import read_identity, write_identity
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
-from fastscp.store.marks import begin_life, end_life
+from fastscp.store.marks import begin_buffered, begin_life, end_life
 from fastscp.store.names import (
     ANEW,
     BUFFERED,
@@ -41,7 +38,14 @@ from fastscp.store.names import (
     open_file,
     open_folder,
 )
-from fastscp.store.probe import Facts, RenameNoReplace, probe, refuse_another_file_system
+from fastscp.store.probe import (
+    Facts,
+    RenameNoReplace,
+    cannot_be_stable,
+    probe,
+    refuse_another_file_system,
+)
+from fastscp.store.refile import AT_START, RUNNING, changes, next_identity
 from fastscp.store.renew import finish
 from fastscp.store.survey import first_instance, links, missing
 from fastscp.store.unflushed import Mark, Marks
@@ -49,7 +53,10 @@ from fastscp.store.unflushed import warnings as of_unflushed
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from fastscp.store.filing import Filings
+    from fastscp.store.identity import Identity
 
 __all__ = ["Store"]
 
@@ -59,29 +66,30 @@ _OUR_LACK: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _WORKERS_END_S: Final = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Store:
     """A store held by this process.
 
     dir_fd: the store directory, for every `*at` call. lock_fd: the lock, inheritable so that a
-    successor started by exec keeps it. created: it did not exist before. previous_layout: what
-    the layout was, where `open` changed it. mixed: it holds compressed and uncompressed files.
+    successor started by exec keeps it. created: it did not exist before.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
     left: where what a replacement kept stays, as in `Cleared`.
     warnings: for the log. made: what `unmake` takes away.
+
+    `refile` changes these: filings: how it is filed now. mixed: it holds compressed and
+    uncompressed files, or will. buffered: the mark of a buffered life is there.
     """
 
     path: Path
     id: str
-    layout: str
-    suffix: str
+    filings: Filings
     dir_fd: int
     lock_fd: int
     created: bool
-    previous_layout: str | None
     facts: Facts
     mixed: bool
+    buffered: bool
     suspect: bool
     unflushed: tuple[Mark, ...]
     sequence: int
@@ -93,24 +101,24 @@ class Store:
     def open(
         cls,
         path: Path,
-        layout: str,
-        suffix: str = ".dcm",
+        filings: Filings,
         must_exist: bool = False,
         layout_change: bool = False,
         *,
         new_life: bool = False,
-        durability: str = "stable",
+        durabilities: Collection[str] = ("stable",),
         rename_noreplace: RenameNoReplace = system_rename_noreplace,
     ) -> Store:
         """Take the store at `path`, made if it is not there, and find out what it can do.
 
-        must_exist: refuse a directory that is no store yet. layout_change: let `layout` and
-        `suffix` differ from those the store was made with. new_life: let a store that holds
-        instances and has lost store.toml or its journal begin anew. durability: as in the settings;
-        what it promises must be possible here.
-        Raises ConfigError for another layout and for a path inside a service's own folder,
-        StoreBusyError if the store is in use, StartError if it cannot be used. Nothing stays open
-        then, and nothing that was made stays. Blocks on the disk.
+        must_exist: refuse a directory that is no store yet. layout_change: let `filings` differ
+        from what the store was filed by so far. new_life: let a store that holds instances and has
+        lost store.toml or its journal begin anew. durabilities: all that the settings and their
+        tables name; what they promise must be possible here.
+        Raises ConfigError for another layout or suffix of the top level or of a called AE title
+        that store.toml knows, and for a path inside a service's own folder; StoreBusyError if the
+        store is in use, StartError if it cannot be used. Nothing stays open then, and nothing that
+        was made stays. Blocks on the disk.
         """
         made = Made()
         with contextlib.ExitStack() as undo, explained(path):
@@ -129,29 +137,30 @@ class Store:
             for folder in (INCOMING, JOURNAL, REPLACED):
                 made.folder(folder, dir_fd)
             refuse_another_file_system(path, dir_fd)
-            facts = probe(path, dir_fd, durability, rename_noreplace)
+            facts = probe(path, dir_fd, durabilities, rename_noreplace)
             flush = facts.directory_flush
-            identity = _next_identity(path, known, layout, suffix, layout_change)
+            refused = changes(path, known, filings, AT_START)
+            if refused and not layout_change:
+                raise refused[0]
+            identity = next_identity(known, filings)
+            buffered = "buffered" in durabilities
             if identity != known:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
-            past = _settle_past(
-                path, dir_fd, made, buffered=durability == "buffered", flush_directory=flush
-            )
+            past = _settle_past(path, dir_fd, made, buffered=buffered, flush_directory=flush)
             warnings = (*facts.warnings, *warnings, *_links(path, dir_fd), *past.warnings)
             undo.pop_all()
         return cls(
             path=path,
             id=identity.id,
-            layout=layout,
-            suffix=suffix,
+            filings=filings,
             dir_fd=dir_fd,
             lock_fd=lock_fd,
             created=known is None,
-            previous_layout=known.layout if known is not None and known != identity else None,
             facts=facts,
             mixed=len(identity.suffixes) > 1,
+            buffered=buffered,
             suspect=past.suspect,
             unflushed=past.unflushed,
             sequence=past.sequence,
@@ -159,6 +168,40 @@ class Store:
             warnings=warnings,
             made=made,
         )
+
+    def refile(self, filings: Filings, durabilities: Collection[str]) -> bool:
+        """Let a running service file by these from now on; returns whether the store is `mixed`.
+
+        To be called before anything is stored so, by one caller at a time. What is noted is flushed
+        when it returns. filings, durabilities: as in `open`; no layout and no suffix that
+        store.toml knows changes here. Raises ConfigError where one would, FastscpError where it
+        cannot be noted; the service then files as before. Blocks on the disk.
+        """
+        if "stable" in durabilities and not self.facts.directory_flush:
+            raise ConfigError("--durability", cannot_be_stable(self.path))
+        try:
+            known = read_identity(self.path, self.dir_fd)
+            if known is None or known.id != self.id:
+                raise FastscpError(f"{self.path} has lost its {IDENTITY}; restore it")
+            refused = changes(self.path, known, filings, RUNNING)
+            if refused:
+                raise refused[0]
+            identity = next_identity(known, filings)
+            # First: without anything buffered the mark means nothing, and the end takes it away.
+            if "buffered" in durabilities:
+                begin_buffered(self.dir_fd)
+                self.buffered = True
+            if identity != known:
+                write_identity(self.dir_fd, identity, flush_directory=self.facts.directory_flush)
+        except OSError as error:
+            raise FastscpError(
+                f"cannot note in {self.path / HOME} how instances are filed from now on "
+                f"({error.strerror or error}), so they are filed as before; see that the disk has "
+                f"space and that this user may write there, then reload again"
+            ) from error
+        self.filings = filings
+        self.mixed = len(identity.suffixes) > 1
+        return self.mixed
 
     def lost(self) -> str | None:
         """Why the path no longer leads to this store, or None while it does. Blocks on the disk.
@@ -331,27 +374,3 @@ def _links(path: Path, dir_fd: int) -> tuple[str, ...]:
         f"themselves in their place"
     )
     return (said,)
-
-
-def _next_identity(
-    path: Path, known: Identity | None, layout: str, suffix: str, layout_change: bool
-) -> Identity:
-    """What store.toml is to hold from now on. Raises ConfigError for a change without consent."""
-    if known is None:
-        return Identity(str(uuid.uuid4()), FORMAT, layout, suffix, (suffix,))
-    suffixes = tuple(sorted({*known.suffixes, known.suffix, suffix}))
-    identity = msgspec.structs.replace(known, layout=layout, suffix=suffix, suffixes=suffixes)
-    if identity != known and not layout_change:
-        if layout == known.layout:
-            # The suffix is not set as such.
-            option, back = "--compress", "restore the setting"
-        else:
-            option, back = "--layout", "restore the layout"
-        raise ConfigError(
-            option,
-            f"the store {path} was made with {known.layout!r} and suffix "
-            f"{known.suffix!r}, not {layout!r} and {suffix!r}: an instance it holds "
-            f"already would be stored a second time; {back}, or add "
-            f"--layout-change",
-        )
-    return identity

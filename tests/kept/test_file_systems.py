@@ -24,17 +24,16 @@ from tests import disks
 from tests.disks import mounted, program
 from tests.kit import CT, ELE, SOP, Service, data_set, path_of, store, wait_for
 from tests.scripted import part10, write_files
+from tests.stores import FILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
-
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Store]:
-    held = Store.open(path, LAYOUT)
+    held = Store.open(path, FILED)
     try:
         yield held
     finally:
@@ -257,7 +256,7 @@ def test_parts_on_another_file_system(tmp_path: Path, folder: str, apart: str) -
             subprocess.run(["mount", *how, place], check=True)
             undo.callback(lambda: subprocess.run(["umount", place], check=True))
         with pytest.raises(StartError, match="let both be on the same one"):
-            Store.open(path, LAYOUT)
+            Store.open(path, FILED)
 
 
 def test_a_folder_on_another_file_system(tmp_path: Path) -> None:

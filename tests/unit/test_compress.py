@@ -17,7 +17,7 @@ from fastscp.store.journal import append_fact
 from fastscp.store.store import Store
 from fastscp_ext import Shared, build_meta, crc32c, status
 from tests.kit import CT, ELE, ILE, SOP, data_set
-from tests.stores import compressed, replacing, resolved
+from tests.stores import compressed, filed, replacing, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,8 +186,8 @@ class Mixed:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        Store.open(path, LAYOUT, ".dcm").close()
-        self.store = Store.open(path, LAYOUT, ".dcm.zst", layout_change=True)
+        Store.open(path, filed(LAYOUT)).close()
+        self.store = Store.open(path, filed(LAYOUT, ".dcm.zst"), layout_change=True)
         life = path / ".fastscp/incoming/life"
         life.mkdir()
         self.incoming = life

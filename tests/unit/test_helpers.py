@@ -13,6 +13,7 @@ from fastscp.log.writer import Writer
 from fastscp.store.store import Store
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.turns import Lane
+from tests.stores import filed
 from tests.unit.test_worker import Played
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def test_work_goes_on_where_no_thread_can_be_started_any_more(few_threads: list[
 
 def test_a_worker_needs_no_thread_after_its_start(few_threads: list[int], tmp_path: Path) -> None:
     """Neither to compare, nor for its end."""
-    store = Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm")
+    store = Store.open(tmp_path / "store", filed("{SOPInstanceUID}.dcm"))
 
     async def live() -> None:
         few_threads[:] = [8]

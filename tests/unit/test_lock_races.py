@@ -14,7 +14,7 @@ import pytest
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.store import store as store_module
 from fastscp.store.store import Store
-from tests.stores import LAYOUT
+from tests.stores import FILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +51,9 @@ def test_whoever_made_the_lock_file_and_loses_leaves_it(
 ) -> None:
     path = tmp_path / "a/store"
     winners: list[Store] = []
-    _at_first_lock(monkeypatch, lambda: winners.append(Store.open(path, LAYOUT)))
+    _at_first_lock(monkeypatch, lambda: winners.append(Store.open(path, FILED)))
     with pytest.raises(StoreBusyError, match=f"process {os.getpid()}"):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     (winner,) = winners
     assert _holds(winner, path)
     # The winner takes away what it holds, whoever made it.
@@ -71,10 +71,10 @@ def test_a_lock_file_that_was_taken_away_meanwhile(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(store_module, "begin_life", _broken)
             with pytest.raises(StartError):
-                Store.open(path, LAYOUT)
+                Store.open(path, FILED)
 
     _at_first_lock(monkeypatch, fail)
-    store = Store.open(path, LAYOUT)
+    store = Store.open(path, FILED)
     assert _holds(store, path)
     store.unmake()
     store.close()
@@ -84,9 +84,9 @@ def test_a_lock_file_that_was_taken_away_meanwhile(
 def test_a_lock_file_removed_by_hand(tmp_path: Path) -> None:
     """The store may be another service's by then: nothing in it is taken away."""
     path = tmp_path / "store"
-    first = Store.open(path, LAYOUT)
+    first = Store.open(path, FILED)
     (path / ".fastscp/lock").unlink()
-    second = Store.open(path, LAYOUT)
+    second = Store.open(path, FILED)
     first.unmake()
     first.close()
     assert _holds(second, path)
@@ -114,7 +114,7 @@ def _start_again_and_again(
             with pytest.MonkeyPatch.context() as patch:
                 if fails_late:
                     patch.setattr(store_module, "begin_life", _broken)
-                store = Store.open(path, LAYOUT)
+                store = Store.open(path, FILED)
         except StoreBusyError:
             continue
         except StartError as error:
@@ -160,5 +160,5 @@ def test_at_most_one_holds_a_store_whatever_fails(tmp_path: Path) -> None:
     assert sum(held for held, _faults in reports) > 0
     assert not (tmp_path / "a/store/.fastscp/lock").exists()
     # A start that comes later has it for itself.
-    store = Store.open(tmp_path / "a/store", LAYOUT)
+    store = Store.open(tmp_path / "a/store", FILED)
     store.close()

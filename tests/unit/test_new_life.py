@@ -16,7 +16,7 @@ from fastscp.store.store import Store
 from fastscp.store.survey import first_instance, links
 from fastscp.store.verify import verify
 from tests.kit import data_set, path_of
-from tests.stores import LAYOUT, opened
+from tests.stores import FILED, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_what_was_lost_stops_the_start(
     lose(path)
     before = _tree(path)
     with pytest.raises(StartError, match="holds instances") as caught:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert caught.value.exit_code == 3
     assert all(name in str(caught.value) for name in named)
     assert "mount or restore what is missing; or start once with --store-new-life" in str(
@@ -196,7 +196,7 @@ def _refused(*_: object, **__: object) -> None:
 def test_a_start_that_fails_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", _refused)
     with pytest.raises(StartError, match="could overwrite another"):
-        Store.open(tmp_path / "a/b/store", LAYOUT, rename_noreplace=_refused)
+        Store.open(tmp_path / "a/b/store", FILED, rename_noreplace=_refused)
     assert _tree(tmp_path) == []
 
 
@@ -206,7 +206,7 @@ def test_only_what_it_made_itself_goes(tmp_path: Path, monkeypatch: pytest.Monke
     before = _tree(tmp_path)
     monkeypatch.setattr(os, "link", _refused)
     with pytest.raises(StartError):
-        Store.open(tmp_path / "store", LAYOUT, rename_noreplace=_refused)
+        Store.open(tmp_path / "store", FILED, rename_noreplace=_refused)
     assert _tree(tmp_path) == before
 
 
@@ -234,8 +234,8 @@ def test_a_service_that_cannot_go_on_takes_its_store_away(tmp_path: Path, durabi
 def test_a_long_store_toml(path: Path) -> None:
     with (path / ".fastscp/store.toml").open("ab") as file:
         file.truncate(1 << 30)
-    with pytest.raises(StartError, match=r"store\.toml is longer than 65536 bytes"):
-        Store.open(path, LAYOUT)
+    with pytest.raises(StartError, match=r"store\.toml is longer than 4194304 bytes"):
+        Store.open(path, FILED)
 
 
 @pytest.mark.parametrize("written", [b"9" * 32, b"0", b"-1", b"x" * 99, b""])
@@ -243,5 +243,5 @@ def test_a_lock_that_says_nothing(path: Path, written: bytes) -> None:
     with opened(path):
         (path / ".fastscp/lock").write_bytes(written)
         with pytest.raises(StoreBusyError) as caught:
-            Store.open(path, LAYOUT)
+            Store.open(path, FILED)
         assert caught.value.pid is None

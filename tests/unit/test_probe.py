@@ -14,7 +14,7 @@ import pytest
 from fastscp.errors import StartError
 from fastscp.store import probe as module
 from fastscp.store.store import Store
-from tests.stores import LAYOUT, opened
+from tests.stores import FILED, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_neither_rename_nor_link(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(StartError, match="can neither rename without replacing nor link"):
-        Store.open(path, LAYOUT, rename_noreplace=unsupported)
+        Store.open(path, FILED, rename_noreplace=unsupported)
 
 
 def test_directories_that_cannot_be_flushed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_directories_that_cannot_be_flushed(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "fsync", no_directories)
     with pytest.raises(StartError, match="use --durability buffered"):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     with opened(path, durability="buffered") as store:
         assert not store.facts.directory_flush
 
@@ -78,7 +78,7 @@ def test_no_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(StartError, match="has no file locks"):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
 
 
 def test_a_killed_probe_is_cleared(path: Path) -> None:

@@ -26,7 +26,7 @@ from fastscp.store.waits import lock_of, take_lock
 from fastscp.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from fastscp_ext import Shared, build_meta
 from tests.kit import CT, ELE, data_set
-from tests.stores import LAYOUT, amiss, opened, replacing
+from tests.stores import amiss, opened, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -573,7 +573,7 @@ def test_a_line_without_the_newer_file_is_none(site: Site) -> None:
 
 
 def test_verify_settles_what_is_left_where_nobody_uses_the_store(tmp_path: Path) -> None:
-    with opened(tmp_path / "store", LAYOUT) as store:
+    with opened(tmp_path / "store") as store:
         path = store.path
         site = Site(path)
         left(site)
@@ -590,10 +590,10 @@ def test_verify_settles_what_is_left_where_nobody_uses_the_store(tmp_path: Path)
 
 
 def test_a_start_settles_what_is_left_and_says_so(tmp_path: Path) -> None:
-    with opened(tmp_path / "store", LAYOUT) as store:
+    with opened(tmp_path / "store") as store:
         site = Site(store.path)
         left(site)
-    with opened(tmp_path / "store", LAYOUT) as store:
+    with opened(tmp_path / "store") as store:
         assert any("1 paths hold the older content again" in said for said in store.warnings)
         assert store.sequence == 0
         assert site.holds(OLD)
@@ -630,7 +630,7 @@ def test_junk_is_named_and_left(site: Site) -> None:
 
 
 def test_junk_is_named_beside_a_service_too(tmp_path: Path) -> None:
-    with opened(tmp_path / "store", LAYOUT) as store:
+    with opened(tmp_path / "store") as store:
         site = Site(store.path)
         folder = site.folder / REPLACED
         names = {"notes.txt", f"{'1' * 32}.kept", f"{'2' * 32}.kept", f"{'2' * 32}.record"}

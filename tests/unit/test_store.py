@@ -20,7 +20,7 @@ from fastscp.store.journal import last_sequence
 from fastscp.store.store import Store
 from fastscp.store.unflushed import Marks
 from fastscp.store.verify import verify
-from tests.stores import LAYOUT, mode, opened
+from tests.stores import FILED, LAYOUT, filed, mode, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,6 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 def test_a_new_store(path: Path, store: Store) -> None:
     assert store.created
-    assert store.previous_layout is None
     home = path / ".fastscp"
     assert sorted(entry.name for entry in home.iterdir()) == [
         "incoming",
@@ -73,13 +72,13 @@ def test_opening_again_keeps_the_id(path: Path) -> None:
 def test_an_odd_layout_survives_its_file(path: Path) -> None:
     layout = 'a "b" c\\d/é/{SOPInstanceUID}.dcm'
     for _ in range(2):
-        with opened(path, layout) as store:
-            assert store.layout == layout
+        with opened(path, filed(layout)) as store:
+            assert store.filings.top.layout == layout
 
 
 def test_the_store_is_busy(path: Path, store: Store) -> None:
     with pytest.raises(StoreBusyError, match=f"in use by process {os.getpid()}; stop") as caught:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert caught.value.exit_code == 3
     assert caught.value.pid == os.getpid()
 
@@ -89,7 +88,7 @@ def test_a_lock_of_a_service_whose_main_process_is_gone(path: Path, store: Store
     child.wait()
     (path / ".fastscp" / "lock").write_text(f"{child.pid}\n")
     with pytest.raises(StoreBusyError) as caught:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert caught.value.is_gone
     said = str(caught.value)
     assert f"its main process ({child.pid}) is gone, its workers still hold the store" in said
@@ -100,7 +99,7 @@ def test_a_lock_of_a_service_whose_main_process_is_gone(path: Path, store: Store
 def test_a_lock_without_a_process_id(path: Path, store: Store) -> None:
     (path / ".fastscp" / "lock").write_bytes(b"\xff")
     with pytest.raises(StoreBusyError, match="in use by another process"):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
 
 
 def test_a_successor_inherits_the_lock(path: Path) -> None:
@@ -110,7 +109,7 @@ def test_a_successor_inherits_the_lock(path: Path) -> None:
         )
     try:
         with pytest.raises(StoreBusyError):
-            Store.open(path, LAYOUT)
+            Store.open(path, FILED)
     finally:
         successor.communicate(b"\n")
     with opened(path):
@@ -119,12 +118,12 @@ def test_a_successor_inherits_the_lock(path: Path) -> None:
 
 def test_must_exist(path: Path) -> None:
     with pytest.raises(StartError, match="is not a store") as caught:
-        Store.open(path, LAYOUT, must_exist=True)
+        Store.open(path, FILED, must_exist=True)
     assert caught.value.exit_code == 3
     assert not path.parent.exists()
     path.mkdir(parents=True)
     with pytest.raises(StartError, match="mount the file system"):
-        Store.open(path, LAYOUT, must_exist=True)
+        Store.open(path, FILED, must_exist=True)
     assert list(path.iterdir()) == []
 
 
@@ -135,13 +134,12 @@ def test_changed_layout(path: Path, change: tuple[str, str]) -> None:
         identity = store.id
     option = "--layout" if suffix == ".dcm" else "--compress"
     with pytest.raises(ConfigError, match=rf"{option}: .* add --layout-change") as caught:
-        Store.open(path, layout, suffix)
+        Store.open(path, filed(layout, suffix))
     assert caught.value.exit_code == 2
-    with opened(path, layout, suffix=suffix, layout_change=True) as store:
+    with opened(path, filed(layout, suffix), layout_change=True) as store:
         assert store.id == identity
-        assert store.previous_layout == LAYOUT
-    with opened(path, layout, suffix=suffix, layout_change=True) as store:
-        assert store.previous_layout is None
+    with opened(path, filed(layout, suffix)) as store:
+        assert store.filings == filed(layout, suffix)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +156,7 @@ def test_unusable_identity(path: Path, content: bytes, why: str) -> None:
         pass
     (path / ".fastscp" / "store.toml").write_bytes(content)
     with pytest.raises(StartError, match=why):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
 
 
 def test_no_store_in_a_stores_own_folder(path: Path, tmp_path: Path) -> None:
@@ -174,14 +172,14 @@ def test_no_store_in_a_stores_own_folder(path: Path, tmp_path: Path) -> None:
         tmp_path / ".fastscp",
     ):
         with pytest.raises(ConfigError, match=r"--store: .* lies in a service's own folder"):
-            Store.open(inside, LAYOUT)
+            Store.open(inside, FILED)
     assert sorted((path / ".fastscp").rglob("*")) == before
 
 
 def test_a_path_through_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match=r"Not a directory; a part of the path is a file"):
-        Store.open(tmp_path / "file" / "store", LAYOUT)
+        Store.open(tmp_path / "file" / "store", FILED)
 
 
 def test_no_permission(path: Path) -> None:
@@ -193,7 +191,7 @@ def test_no_permission(path: Path) -> None:
         with pytest.raises(
             StartError, match=r"Permission denied; this runs as uid 65534"
         ) as caught:
-            Store.open(path, LAYOUT)
+            Store.open(path, FILED)
     finally:
         os.seteuid(0)
     assert "let it write there" in str(caught.value)
@@ -282,7 +280,7 @@ def test_root_does_not_serve_the_store_of_another_user(theirs: Path) -> None:
     (theirs / ".fastscp/lock").unlink()
     before = sorted(theirs.rglob("*"))
     with pytest.raises(StartError, match=f"store of uid {USER}, and this runs as root") as caught:
-        Store.open(theirs, LAYOUT)
+        Store.open(theirs, FILED)
     assert f"start it as uid {USER}" in str(caught.value)
     assert sorted(theirs.rglob("*")) == before
     # One that was given to root is root's.
@@ -336,7 +334,7 @@ def test_no_permission_names_what_was_refused(path: Path) -> None:
     os.seteuid(65534)
     try:
         with pytest.raises(StartError) as caught:
-            Store.open(path, LAYOUT)
+            Store.open(path, FILED)
     finally:
         os.seteuid(0)
     assert f"{lock}: Permission denied; this runs as uid 65534" in str(caught.value)
@@ -351,7 +349,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(path: Path, name: str) -> None
     own.rmdir()
     own.touch()
     with pytest.raises(StartError) as caught:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert f"{own} has the name of a folder and is none: move it away" in str(caught.value)
 
 
@@ -369,7 +367,7 @@ def test_advice(path: Path, number: int, advice: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(access, "open_store", fail)
     with pytest.raises(StartError, match=f"cannot use .*{os.strerror(number)}; .*{advice}"):
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
 
 
 # While it runs -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from fastscp.main.storewatch import Look, SpaceState, StoreWatch, look
 from fastscp.store.store import Store
 from fastscp_ext import Shared
+from tests.stores import filed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,7 +263,7 @@ def test_a_rate_of_nothing_is_no_division() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm")
+    store = Store.open(tmp_path / "store", filed("{SOPInstanceUID}.dcm"))
     yield store
     store.close()
 

@@ -29,7 +29,7 @@ from fastscp.store.verify import verify
 from fastscp_ext import Shared, exchange, mount_of, rename_noreplace
 from tests.disks import MountError, attached, make, program
 from tests.disks import mounted as file_system
-from tests.stores import LAYOUT, opened, replacing
+from tests.stores import FILED, opened, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -702,7 +702,7 @@ def test_a_start_that_cannot_finish_it_says_what_to_do(
         for n in range(2, 10):
             (path / f"1/3~{n}").touch()
     with pytest.raises(StartError, match=r"\.fastscp/anew.*move what is in") as refused:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert os.strerror(errno.EEXIST) in str(refused.value)
     (path / "1/3").unlink()
     with opened(path):
@@ -856,7 +856,7 @@ def test_one_that_was_begun_for_nobody_knows_what_is_told(
         (path / "1").rename(path / "2")
     (anew,) = (path / ".fastscp/anew").iterdir()
     with pytest.raises(StartError, match="no folder is there that it was begun for") as refused:
-        Store.open(path, LAYOUT)
+        Store.open(path, FILED)
     assert "move what is in .fastscp/anew to its place by hand" in str(refused.value)
     (found,) = [one for one in verify(path, patience_s=0).findings if one.kind == "unflushed"]
     assert (found.path, found.settled) == (f".fastscp/anew/{anew.name}", "")

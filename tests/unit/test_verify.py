@@ -56,13 +56,12 @@ from tests.kit import (
     path_of,
     store,
 )
+from tests.stores import FILED
 from tests.unit.test_readme import section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
@@ -88,7 +87,7 @@ class Shelf:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        made = Store.open(path, LAYOUT)
+        made = Store.open(path, FILED)
         made.close()
         self.journal = path / ".fastscp/journal"
         self._number = 0
@@ -928,7 +927,7 @@ def test_contents_that_cannot_be_checked_keep_the_mark(shelf: Shelf, mark: Path)
 
 def opened_store(shelf: Shelf) -> tuple[str, ...]:
     """What a start of the service says of the store."""
-    there = Store.open(shelf.path, LAYOUT)
+    there = Store.open(shelf.path, FILED)
     there.close()
     return there.warnings
 

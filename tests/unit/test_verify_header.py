@@ -14,7 +14,8 @@ from fastscp.store.reading import difference
 from fastscp.titles import title_text
 from fastscp_ext import build_meta
 from tests.kit import CT, ELE, ILE, MR, SOP, Service, data_set, element, path_of, store
-from tests.unit.test_verify import LAYOUT, Shelf, kinds, look, part10, shelf
+from tests.stores import LAYOUT
+from tests.unit.test_verify import Shelf, kinds, look, part10, shelf
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,6 +17,7 @@ from fastscp.store.reading import Pace
 from fastscp.store.selection import Selection
 from fastscp.store.store import Store
 from tests.kit import SERIES, SOP, STUDY, data_set, path_of
+from tests.stores import filed
 from tests.unit.test_verify import Shelf, command, kinds, look, part10, shelf
 from tests.unit.test_verify_run import instance
 
@@ -73,7 +74,7 @@ def test_a_study_that_is_not_there_is_all_that_is_said(
     ],
 )
 def test_one_study_of_any_layout(tmp_path: Path, layout: str, inside: str, outside: str) -> None:
-    Store.open(tmp_path / "store", layout).close()
+    Store.open(tmp_path / "store", filed(layout)).close()
     shelf = Shelf.at(tmp_path / "store")
     for path in (inside, outside):
         shelf.file(path, b"")
@@ -85,7 +86,7 @@ def test_one_study_of_a_layout_that_does_not_tell_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By its lines alone, and it says so."""
-    Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm").close()
+    Store.open(tmp_path / "store", filed("{SOPInstanceUID}.dcm")).close()
     shelf = Shelf.at(tmp_path / "store")
     for number in range(3):
         fact = shelf.fact(f"{number}.dcm", DATA, study_instance_uid=f"1.2.{number % 2}")

@@ -26,7 +26,8 @@ from fastscp.store.selection import Selection, study_depth
 from fastscp.store.store import Store
 from fastscp_ext import crc32c
 from tests.kit import DEADLINE_S, SOP, STUDY, Service, data_set, path_of, wait_for
-from tests.unit.test_verify import LAYOUT, Shelf, command, look, part10, shelf
+from tests.stores import FILED, LAYOUT, filed
+from tests.unit.test_verify import Shelf, command, look, part10, shelf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -285,7 +286,7 @@ def test_names_are_shown_as_text(shelf: Shelf, capsys: pytest.CaptureFixture[str
     shelf.file("a\x1b[31m/b\n.dcm", b"")
     # Another store inside this one is named in words.
     inside = os.fsdecode(b"in\n\x1b\xff")
-    Store.open(shelf.path / inside, LAYOUT).close()
+    Store.open(shelf.path / inside, FILED).close()
     shelf.file(f"{inside}/b\\.dcm", b"")
     arguments = ["verify", "--store", str(shelf.path), "--repair-journal"]
     assert cli.main(arguments) == 1
@@ -515,7 +516,7 @@ def test_another_store_inside(shelf: Shelf) -> None:
     "layout", [LAYOUT, "{CallingAE}/{ReceivedDate}/{PatientID}/{SOPInstanceUID}.dcm"]
 )
 def test_what_lies_where_no_layout_puts_it(tmp_path: Path, layout: str) -> None:
-    Store.open(tmp_path / "store", layout).close()
+    Store.open(tmp_path / "store", filed(layout)).close()
     shelf = Shelf.at(tmp_path / "store")
     right = path_of() if layout == LAYOUT else f"CT1/20260531/KIT-1/{SOP}.dcm"
     foreign = f"backup/{right}"

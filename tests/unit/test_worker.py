@@ -46,6 +46,7 @@ from fastscp.worker.rules import Going
 from fastscp_ext import Receiver, Shared
 from tests.books import configuration
 from tests.kit import DEADLINE_S, abort, associate_rq, echo, reject, split_pdus, store
+from tests.stores import filed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -126,7 +127,7 @@ def run(
     No connection is closed there only because its peer takes too long to hang up.
     """
     monkeypatch.setattr(association, "_HANG_UP_S", 1e9)
-    store_ = Store.open(tmp_path / "store", "{SOPInstanceUID}.dcm")
+    store_ = Store.open(tmp_path / "store", filed("{SOPInstanceUID}.dcm"))
     stopped = signal.getsignal(signal.SIGTTOU)
 
     async def both(test: Callable[[Played], Coroutine[Any, Any, None]]) -> None:

@@ -1,0 +1,334 @@
+"""What store.toml remembers of how instances are filed, and what may change of it, and when."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fastscp.errors import ConfigError, FastscpError, StartError
+from fastscp.store import marks
+from fastscp.store import store as store_module
+from fastscp.store.filing import Filing, Filings
+from fastscp.store.identity import read_identity
+from fastscp.store.store import Store
+from tests.stores import FILED, LAYOUT, filed, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
+FLAT = Filing("_flat/{SOPInstanceUID}.dcm")
+DEEP = Filing("_deep/{StudyInstanceUID}/{SOPInstanceUID}.dcm")
+SAME = Filing(LAYOUT)
+PACKED = Filing(LAYOUT, ".dcm.zst")
+BOTH = {"stable", "buffered"}
+
+
+def toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads((path / ".fastscp/store.toml").read_text())
+
+
+def state(store: Store) -> tuple[bool, bool]:
+    return store.mixed, store.buffered
+
+
+def made(path: Path, filings: Filings) -> None:
+    with opened(path, filings):
+        pass
+
+
+def test_a_store_without_tables_has_the_file_of_before(path: Path) -> None:
+    made(path, FILED)
+    text = (path / ".fastscp/store.toml").read_text()
+    assert [line.partition(" ")[0] for line in text.splitlines()] == [
+        "id", "format", "layout", "suffix", "suffixes"
+    ]  # fmt: skip
+
+
+def test_tables_are_remembered(path: Path) -> None:
+    titles = {'A "B" \\C.[x]#': FLAT, "%C3%84 1": PACKED, "SAME": SAME}
+    made(path, Filings(SAME, titles))
+    told = toml(path)
+    assert told["ae"] == {
+        title: {"layout": filing.layout, "suffix": filing.suffix}
+        for title, filing in titles.items()
+    }
+    assert told["suffixes"] == [".dcm", ".dcm.zst"]
+    before = (path / ".fastscp/store.toml").stat()
+    with opened(path, Filings(SAME, titles)) as store:
+        assert store.mixed
+        identity = read_identity(path, store.dir_fd)
+        assert identity is not None
+        assert identity.filings == Filings(SAME, titles)
+    # Nothing changed, so nothing was written.
+    assert (path / ".fastscp/store.toml").stat().st_ino == before.st_ino
+
+
+def test_a_thousand_tables(path: Path) -> None:
+    titles = {f"CT{n}": Filing(f"_{'x' * 200}{n}/{{SOPInstanceUID}}.dcm") for n in range(1000)}
+    with opened(path, Filings(SAME, titles)) as store:
+        assert store.lost() is None
+    assert len(toml(path)["ae"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ('[ae."A"]\nlayout = "l"\n[ae."A"]\nlayout = "l"\n', "cannot be read"),
+        ('[ae."A"]\nsuffix = ".dcm"\n', "required field `layout`"),
+        ('[ae."A"]\nlayout = 1\n', "Expected `str`"),
+        ('[ae."A"]\nlayout = "l"\nmore = 1\n', "unknown field `more`"),
+        ('[ae." A"]\nlayout = "l"\n', r"\[ae.' A'\] has spaces at an end"),
+        ('[ae."%c3"]\nlayout = "l"\n', "is written '%C3'"),
+        ('[ae."12345678901234567"]\nlayout = "l"\n', "has 17 characters"),
+        ('[ae."%"]\nlayout = "l"\n', "a % that begins no %XX"),
+    ],
+)
+def test_tables_are_read_strictly(path: Path, lines: str, why: str) -> None:
+    made(path, FILED)
+    with (path / ".fastscp/store.toml").open("a") as file:
+        file.write(lines)
+    with pytest.raises(StartError, match=why) as caught:
+        Store.open(path, FILED)
+    assert "restore it, or use another --store" in str(caught.value)
+
+
+def test_a_table_is_added_and_taken_away(path: Path) -> None:
+    made(path, FILED)
+    made(path, filed(LAYOUT, CT1=SAME, MR1=FLAT))
+    assert set(toml(path)["ae"]) == {"CT1", "MR1"}
+    # What files as the top level does goes without a word; a new one comes so.
+    made(path, filed(LAYOUT, MR1=FLAT, US1=DEEP))
+    assert set(toml(path)["ae"]) == {"MR1", "US1"}
+
+
+@pytest.mark.parametrize(
+    ("now", "option", "said"),
+    [
+        (filed(LAYOUT, A=DEEP), r"\[ae\.A\] layout", f"not as {DEEP}: .*; put layout = '_flat/"),
+        (
+            filed(LAYOUT, A=Filing(FLAT.layout, ".dcm.zst")), r"\[ae\.A\] compress",
+            r"put the compress of \.dcm back into that table",
+        ),
+        (FILED, r"\[ae\.A\] layout", "without a table they would be filed as '{Study"),
+        (filed(FLAT.layout, A=SAME), "--layout", "restore the layout"),
+    ],
+)  # fmt: skip
+def test_what_would_file_elsewhere_needs_consent(
+    path: Path, now: Filings, option: str, said: str
+) -> None:
+    made(path, filed(LAYOUT, A=FLAT))
+    before = (path / ".fastscp/store.toml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"^{option}: .*{said}.*or add --layout-change$"):
+        Store.open(path, now)
+    assert (path / ".fastscp/store.toml").read_bytes() == before
+    with opened(path, now, layout_change=True) as store:
+        assert store.filings == now
+    made(path, now)
+    assert set(toml(path).get("ae", {})) == set(now.ae)
+
+
+def test_a_table_that_says_nothing_keeps_its_place_when_the_top_level_moves(path: Path) -> None:
+    """The title was filed so before, and nobody consented for it."""
+    made(path, filed(LAYOUT, A=SAME))
+    with pytest.raises(ConfigError, match=r"^--layout: "):
+        Store.open(path, filed(FLAT.layout, A=SAME))
+    with opened(path, filed(FLAT.layout, A=SAME), layout_change=True):
+        pass
+    with pytest.raises(ConfigError, match=r"^\[ae\.A\] layout: .*without a table"):
+        Store.open(path, filed(FLAT.layout))
+
+
+def test_a_suffix_is_never_forgotten(path: Path) -> None:
+    made(path, filed(LAYOUT, A=PACKED))
+    with opened(path, FILED, layout_change=True) as store:
+        assert store.mixed
+    assert toml(path)["suffixes"] == [".dcm", ".dcm.zst"]
+
+
+# While a service runs ----------------------------------------------------------------------------
+
+
+def test_a_table_is_added_to_a_running_service(path: Path) -> None:
+    with opened(path) as store:
+        assert store.refile(filed(LAYOUT, A=FLAT), {"stable"}) is False
+        assert state(store) == (False, False)
+        assert store.refile(filed(LAYOUT, A=FLAT, B=PACKED), {"stable"}) is True
+        assert state(store) == (True, False)
+        assert store.filings.of("B") == PACKED
+        assert set(toml(path)["ae"]) == {"A", "B"}
+        assert store.lost() is None
+    made(path, filed(LAYOUT, A=FLAT, B=PACKED))
+
+
+@pytest.mark.parametrize(
+    ("now", "option"),
+    [
+        (filed(LAYOUT, A=DEEP), r"\[ae\.A\] layout"),
+        (filed(LAYOUT, B=DEEP), r"\[ae\.A\] layout"),
+        (filed(LAYOUT, ".dcm.zst", A=FLAT), "--compress"),
+    ],
+)
+def test_what_is_known_does_not_change_there(path: Path, now: Filings, option: str) -> None:
+    with opened(path, filed(LAYOUT, A=FLAT)) as store:
+        before = (path / ".fastscp/store.toml").read_bytes()
+        way = "stop the service and start it once with --layout-change"
+        with pytest.raises(ConfigError, match=rf"^{option}: .*{way}"):
+            store.refile(now, BOTH)
+        assert store.filings == filed(LAYOUT, A=FLAT)
+        assert not store.mixed
+        assert (path / ".fastscp/store.toml").read_bytes() == before
+        assert not (path / ".fastscp/buffered").exists()
+
+
+def test_a_store_that_lost_its_identity_is_not_given_another_one(path: Path) -> None:
+    with opened(path) as store:
+        (path / ".fastscp/store.toml").unlink()
+        with pytest.raises(FastscpError, match=r"has lost its \.fastscp/store\.toml"):
+            store.refile(filed(LAYOUT, A=FLAT), {"stable"})
+        assert not (path / ".fastscp/store.toml").exists()
+
+
+def test_nothing_is_filed_otherwise_where_that_cannot_be_noted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store_module, "write_identity", full)
+            with pytest.raises(FastscpError, match=r"No space left.*as before.*reload again"):
+                store.refile(filed(LAYOUT, A=PACKED), {"stable"})
+        assert store.filings == FILED
+        assert not store.mixed
+        assert store.refile(filed(LAYOUT, A=PACKED), {"stable"})
+
+
+def test_stable_is_refused_where_it_cannot_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def no_directories(fd: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", no_directories)
+    with opened(path, durability="buffered") as store:
+        store.refile(filed(LAYOUT, A=FLAT), {"buffered"})
+        with pytest.raises(ConfigError, match="cannot flush a directory"):
+            store.refile(FILED, BOTH)
+        assert store.filings == filed(LAYOUT, A=FLAT)
+
+
+# The mark of a buffered life ---------------------------------------------------------------------
+
+
+def names(path: Path) -> set[str]:
+    return {one.name for one in (path / ".fastscp").iterdir()} & {"buffered", "suspect"}
+
+
+def test_a_life_that_becomes_buffered_is_marked_until_its_end(path: Path) -> None:
+    with opened(path) as store:
+        assert state(store) == (False, False)
+        for _ in range(2):
+            store.refile(filed(LAYOUT, A=FLAT), BOTH)
+            assert state(store) == (False, True)
+            assert names(path) == {"buffered"}
+        # What was stored so may not be on the disk yet: the mark stays.
+        store.refile(filed(LAYOUT, A=FLAT), {"stable"})
+        assert state(store) == (False, True)
+        assert names(path) == {"buffered"}
+        store.stopped_cleanly()
+        store.stopped_cleanly()
+    assert names(path) == set()
+
+
+def test_a_killed_life_that_became_buffered_is_suspect(path: Path) -> None:
+    with opened(path) as store:
+        store.refile(FILED, BOTH)
+    for _ in range(2):
+        with opened(path) as store:
+            assert store.suspect
+            assert not store.buffered
+            assert names(path) == {"suspect"}
+    with opened(path) as store:
+        store.refile(FILED, BOTH)
+        assert names(path) == {"suspect", "buffered"}
+        store.stopped_cleanly()
+        assert names(path) == {"suspect"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_kill_at_any_call_leaves_no_buffered_life_without_its_mark(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Nothing is stored before `refile` returns, and after that the mark is there and flushed."""
+    calls = 0
+
+    def counted(name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > at:
+                raise Killed
+            return real(*arguments, **named)
+
+        return call
+
+    with opened(path) as store:
+        returned = False
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "rename", "unlink"):
+                patch.setattr(os, name, counted(name))
+            try:
+                store.refile(filed(LAYOUT, A=FLAT), BOTH)
+                returned = True
+            except Killed:
+                pass
+        has_mark = "buffered" in names(path)
+    assert has_mark or not returned
+    # It starts again with either configuration, for store.toml knows the table or does not.
+    knows = "ae" in toml(path)
+    assert knows or not returned
+    with opened(path, filed(LAYOUT, A=FLAT)) as store:
+        assert store.suspect == has_mark
+
+
+def test_a_mark_that_could_not_be_flushed_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second flush of the same name would succeed, and mean nothing."""
+
+    def fails(_fd: int) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(marks, "flush_folder", fails)
+            with pytest.raises(FastscpError, match="Input/output error"):
+                store.refile(FILED, BOTH)
+        assert names(path) == set()
+        assert not store.buffered
+        store.refile(FILED, BOTH)
+        assert names(path) == {"buffered"}
+        store.stopped_cleanly()
+
+
+def test_what_has_the_name_of_the_mark_stops_it(path: Path) -> None:
+    with opened(path) as store:
+        (path / ".fastscp/buffered").symlink_to("store.toml")
+        with pytest.raises(FastscpError, match="symbolic link"):
+            store.refile(FILED, BOTH)
+        assert not store.buffered
