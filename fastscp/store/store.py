@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock
+from fastscp.store.collisions import check
 from fastscp.store.identity import read_identity, write_identity
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
@@ -116,11 +117,12 @@ class Store:
         lost store.toml or its journal begin anew. durabilities: all that the settings and their
         tables name; what they promise must be possible here.
         Raises ConfigError for another layout or suffix of the top level or of a called AE title
-        that store.toml knows, and for a path inside a service's own folder; StoreBusyError if the
-        store is in use, StartError if it cannot be used. Nothing stays open then, and nothing that
-        was made stays. Blocks on the disk.
+        that store.toml knows, for layouts that collide, and for a path inside a service's own
+        folder; StoreBusyError if the store is in use, StartError if it cannot be used. Nothing
+        stays open then, and nothing that was made stays. Blocks on the disk.
         """
         made = Made()
+        check(filings)
         with contextlib.ExitStack() as undo, explained(path):
             _refuse_path(path, must_exist)
             dir_fd, lock_fd = open_and_lock(path, made)
@@ -174,9 +176,11 @@ class Store:
 
         To be called before anything is stored so, by one caller at a time. What is noted is flushed
         when it returns. filings, durabilities: as in `open`; no layout and no suffix that
-        store.toml knows changes here. Raises ConfigError where one would, FastscpError where it
-        cannot be noted; the service then files as before. Blocks on the disk.
+        store.toml knows changes here. Raises ConfigError where one would and for layouts that
+        collide, FastscpError where it cannot be noted; the service then files as before. Blocks on
+        the disk.
         """
+        check(filings)
         if "stable" in durabilities and not self.facts.directory_flush:
             raise ConfigError("--durability", cannot_be_stable(self.path))
         try:
