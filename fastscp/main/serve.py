@@ -149,6 +149,7 @@ class Service:
             with _explained(store.path, JOURNAL):
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(max(last, store.sequence))
+            self._shared.store.mixed = store.mixed
             tell_unflushed(store.unflushed, self._shared.doubts)
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)

@@ -244,7 +244,6 @@ class Workers:
                 life=worker.life,
                 run=self.run_id,
                 use_link=not self._store.facts.noreplace,
-                mixed=self._store.mixed,
                 suspect=self._store.suspect,
                 names=self._names,
             )

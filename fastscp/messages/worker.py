@@ -54,14 +54,13 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
     worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids.
-    use_link, mixed, suspect: what main found out about the store. names: of UIDs, for the log.
+    use_link, suspect: what main found out about the store. names: of UIDs, for the log.
     """
 
     worker: int
     life: str
     run: str
     use_link: bool
-    mixed: bool
     suspect: bool
     names: dict[str, str] = {}
 

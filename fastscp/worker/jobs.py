@@ -201,7 +201,7 @@ class Jobs:
             durable=rules.durable,
             replaced=self._replaced,
             use_link=self._setup.use_link,
-            mixed=self._setup.mixed,
+            mixed=self._shared.store.mixed,
             suspect=self._suspect,
             journal=self._journal,
             digest=duplicate.digest,

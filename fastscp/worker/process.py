@@ -160,7 +160,6 @@ class Worker:
             on_unlocked=self._jobs.unlocked,
             on_refused=self._jobs.refused,
             on_replaced=self._jobs.replaced,
-            mixed=setup.mixed,
         )
 
     # Life ----------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ cdef int _give_name(
     cdef uint32_t above = parent_of(i.path, i.path_size)
     cdef uint32_t skip = above + 1 if above else 0
     cdef char* name = i.path + skip
-    if worker.mixed and _twin_exists(dir_fd, name, i.path_size - skip, PATH_ROOM - skip):
+    if word_get(worker.mixed) and _twin_exists(dir_fd, name, i.path_size - skip, PATH_ROOM - skip):
         return EEXIST
     if worker.use_link:
         if linkat(worker.incoming_fd, i.part, dir_fd, name, 0) < 0:

@@ -48,13 +48,13 @@ cdef enum DuplicateKind:
 ctypedef struct Worker:
     int store_fd
     int incoming_fd
-    bint mixed               # a name is taken by its form with or without .zst, too
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
     uint32_t parts           # part files named so far
     Live* live               # of this worker, in the shared block
     WorkerRows* rows         # likewise
     uint64_t* sequence
     uint64_t* store_state
+    uint64_t* mixed          # whether a name is taken by its form with or without .zst, too
     Unflushed* unflushed     # likewise
     uint64_t read_ns         # when the last read from a connection returned, CLOCK_MONOTONIC
     char name[24]

@@ -136,7 +136,6 @@ class Reception:
     that no folder gets anything. Called off the loop, before any instance is answered because of
     it, in the worker that was the first to find it.
     on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
-    mixed: a name with or without .zst takes the other, too.
     buffer_bytes: of the receive buffer, which its receivers export.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
     exception goes to `sys.unraisablehook`.
@@ -161,7 +160,6 @@ class Reception:
         on_unlocked: Callable[[int], object] | None = None,
         on_refused: Callable[[str, int, bool, bool], object] | None = None,
         on_replaced: Callable[[Replacement], object] | None = None,
-        mixed: bool = False,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
     ) -> Self: ...

@@ -253,7 +253,7 @@ cdef class Reception:
         self, *, int store_fd, int incoming_fd, Shared shared not None,
         Py_ssize_t worker, str name not None, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
-        on_complete, on_unlocked=None, on_refused=None, on_replaced=None, bint mixed=False,
+        on_complete, on_unlocked=None, on_refused=None, on_replaced=None,
         Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
     ):
         cdef bytes raw = name.encode()
@@ -289,6 +289,7 @@ cdef class Reception:
         self.worker.rows = shared.rows.of(worker)
         self.worker.sequence = &shared.block.at.store.journal_seq
         self.worker.store_state = &shared.block.at.store.state
+        self.worker.mixed = &shared.block.at.store.mixed
         self.worker.unflushed = &shared.block.at.unflushed
         self.pool.worker = &self.worker
         memcpy(self.worker.name, PyBytes_AS_STRING(raw), len(raw))
@@ -301,7 +302,6 @@ cdef class Reception:
         self.on_unlocked = on_unlocked
         self.on_refused = on_refused
         self.on_replaced = on_replaced
-        self.worker.mixed = mixed
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
             self.committed[durability].batches = &self.worker.live.batches[durability]

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 8
+    BLOCK_VERSION = 9
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 6
@@ -64,7 +64,8 @@ ctypedef struct StoreWords:
     uint64_t state
     uint64_t slow_rate       # bytes/s that all workers may read while STORE_SLOW
     uint64_t slow_until      # up to when that rate is used up, ns of CLOCK_MONOTONIC
-    uint64_t padding[4]
+    uint64_t mixed           # whether a name is taken by its form with or without .zst, too
+    uint64_t padding[3]
 
 # The batches of one worker and one durability.
 ctypedef struct Batches:

@@ -23,6 +23,13 @@ class StoreWide:
         slow_rate: bytes per second that all workers together may read in state 1.
         """
 
+    mixed: bool
+    """Whether the store holds compressed and uncompressed files, or will.
+
+    Where it does, a name with or without .zst takes the other, too. Main sets it, before anybody
+    stores in another form than before; workers see it at once.
+    """
+
     def reserve_reading(self, nbytes: int, now: int) -> int:
         """Count so many bytes, read in state 1 at `now`; returns when their reader may read again.
 

@@ -49,6 +49,15 @@ cdef class StoreWide:
         word_set(&self.block.at.store.slow_until, monotonic_ns())
         word_set(&self.block.at.store.state, state)
 
+    @property
+    def mixed(self):
+        """See storewide.pyi."""
+        return word_get(&self.block.at.store.mixed) != 0
+
+    @mixed.setter
+    def mixed(self, bint mixed):
+        word_set(&self.block.at.store.mixed, mixed)
+
     def reserve_reading(self, uint64_t nbytes, uint64_t now):
         """See storewide.pyi."""
         return reserve_reading(&self.block.at.store, nbytes, now)

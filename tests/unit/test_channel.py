@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SETUP = Setup(
-    worker=3, life="1-w3-1", run="1", use_link=False, mixed=False, suspect=False,
+    worker=3, life="1-w3-1", run="1", use_link=False, suspect=False,
 )  # fmt: skip
 
 TO_WORKER = [

@@ -117,7 +117,7 @@ class Site:
         self.folder = folder
         self.fds = [os.open(one, os.O_RDONLY) for one in (folder, self.incoming)]
         setup: Any = SimpleNamespace(
-            use_link=False, mixed=False, suspect=False, run="r", life="r-w0", worker=0,
+            use_link=False, suspect=False, run="r", life="r-w0", worker=0,
             config=SimpleNamespace(layout="{SOPInstanceUID}"),
         )  # fmt: skip
         self.jobs = Jobs(setup, self.fds[0], self.fds[1], SHARED)

@@ -1798,6 +1798,32 @@ def test_a_duplicate_is_settled_once(site: Site) -> None:
         duplicate.accept("identical", path_of())
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_other_form_takes_a_name_as_soon_as_main_says_so(tmp_path: Path, durable: bool) -> None:
+    """A reload may bring files of another form while associations go on."""
+    with Site(tmp_path / "store", durable=durable) as site:
+        site.resolve_at_once = False
+        one = site.associate()
+        packed = site.store / f"{path_of()}.zst"
+        packed.parent.mkdir(parents=True)
+        packed.touch()
+        site.feed(one, message(store_rq(1), data_set()))
+        site.settle(one)
+        assert one.statuses() == [0]
+        (site.store / path_of()).unlink()
+        # Main has its own mapping of what is shared.
+        shared = Shared(os.dup(site.shared.fd))
+        assert shared.store.mixed is False
+        shared.store.mixed = True
+        assert site.shared.store.mixed is True
+        site.feed(one, message(store_rq(2), data_set()))
+        site.until(lambda: bool(site.waiting))
+        (duplicate,) = site.waiting
+        assert duplicate.path == path_of()
+        duplicate.refuse(0xC000, b"no", 0)
+        assert one.statuses() == [0, 0xC000]
+
+
 # What it costs -----------------------------------------------------------------------------------
 
 

@@ -221,7 +221,7 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
         # Nobody has an association yet: its drain time is nothing to wait for.
         config = ServeConfig(workers=2, drain_timeout=1000.0)
         store = a_store(
-            lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True), suspect=False
         )
         made = workers.Workers(
             configuration(config), store, Shared(), listener,
@@ -263,7 +263,7 @@ def test_a_start_that_fails_blames_no_worker(
     async def start() -> None:
         config = ServeConfig(workers=1)
         store = a_store(
-            lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True), suspect=False
         )
         made = workers.Workers(
             configuration(config), store, Shared(), listener,

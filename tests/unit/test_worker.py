@@ -66,7 +66,7 @@ class Played:
         self.main = Channel(ours, FromWorker)
         setup = Setup(
             worker=0, life="run-w0-1", run="run",
-            use_link=not store_.facts.noreplace, mixed=False, suspect=False,
+            use_link=not store_.facts.noreplace, suspect=False,
         )  # fmt: skip
         self.worker = Worker(
             setup, configuration(), Channel(theirs, ToWorker), store_.dir_fd, self.shared
