@@ -152,6 +152,8 @@ class Jobs:
         self._contents = duplicates.Contents()
         self._doubts = shared.doubts
         self._shared = shared
+        # All that a path in hand may be of, also those of rules that hold for old associations.
+        self.layouts: tuple[str, ...] = (setup.config.layout,)
         # When a file call failed last, by the monotonic clock, and what was stored by then; 0.0:
         # none did, or that is over.
         self._failed_at = 0.0
