@@ -15,6 +15,7 @@ from fastscp.store.records import records
 from fastscp.store.restore import Lines, Replaced, Settlement
 from fastscp.store.selection import Selection
 from fastscp.store.store import Store
+from fastscp.store.studies import Studies
 from tests.kit import wait_for
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def amiss(store_fd: int) -> list[Finding]:
     pace, everything = Pace(0), Selection()
     with records(store_fd, everything, pace.took) as notes:
         comparison = Comparison(
-            store_fd, notes, everything, "", alone=True, patience_s=0.0, pace=pace, watcher=None
-        )
+            store_fd, notes, everything, Studies(()), alone=True, patience_s=0.0, pace=pace,
+            watcher=None,
+        )  # fmt: skip
         return list(comparison.run())

@@ -115,7 +115,7 @@ def verify(
             repair_journal=repair_journal,
             selection=selection,
             rate=rate,
-            tell=lambda finding: output.finding(finding, run.study_depth),
+            tell=lambda finding: output.finding(finding, run.study_depth(finding)),
             watcher=watcher,
         )
         report: Report | None = None

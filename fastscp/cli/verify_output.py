@@ -132,8 +132,8 @@ def _summary(path: Path, report: Report) -> Iterator[str]:
         )
     if not report.searched:
         yield (
-            "files without a journal line were not looked for: the layout of this store does not "
-            "tell the study of a file; verify without --study finds them"
+            "files without a journal line were not looked for where a layout of this store does "
+            "not tell the study of a file; verify without --study finds them"
         )
     if report.torn:
         shown = ", ".join(map(printable, report.torn[:_SHOWN_TORN]))

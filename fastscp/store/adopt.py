@@ -19,11 +19,13 @@ from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file,
 from fastscp.store.reading import NoInstanceError, describe
 from fastscp.store.replaced import highest
 from fastscp.store.unflushed import Marks
+from fastscp.titles import title_text
 from fastscp_ext import Layout, LayoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fastscp.store.filing import Filings
     from fastscp.store.reading import Described, Pace
 
 __all__ = ["ADOPTED", "Adoption"]
@@ -50,7 +52,7 @@ class Adoption:
     """Writes the lines of instances that have none.
 
     suspect: a buffered life ended uncleanly, so that a file may be less than was written to it.
-    layout: of the store, "" if it is not known. has_below: as in `Records`.
+    filings: how the store is filed, None if it is not known. has_below: as in `Records`.
     Raises FastscpError where the journal cannot be written; what was told as adopted is.
     """
 
@@ -59,14 +61,15 @@ class Adoption:
         dir_fd: int,
         *,
         suspect: bool,
-        layout: str,
+        filings: Filings | None,
         has_below: Callable[[str], bool],
         pace: Pace,
     ) -> None:
         self._dir_fd = dir_fd
         self._pace = pace
         self._suspect = suspect
-        self._layout = Layout(layout) if layout else None
+        # By called AE title; "": any other one.
+        self._layouts = _layouts(filings)
         # Files come folder by folder, and the answer may cost a look at every path.
         self._has_below = lru_cache(maxsize=16)(has_below)
         start = f"{time.time_ns() // 1000:x}"
@@ -161,7 +164,7 @@ class Adoption:
 
         Under a layout of earlier times it has neighbours that the journal knows.
         """
-        if self._layout is None or self._has_below(path.rpartition("/")[0]):
+        if not self._layouts or self._has_below(path.rpartition("/")[0]):
             return
         members = described.members
         values = described.values | {
@@ -169,20 +172,26 @@ class Adoption:
             "SOPClassUID": members["sop_class_uid"].encode("ascii"),
             "ReceivedDate": _SOME_DATE,
         }
+        title = title_text(values.get("CalledAE", b""))
         for key in ("CallingAE", "CalledAE"):
             values[key] = values.get(key, b"").replace(b"_", _SOME_BYTE)
-        try:
-            place = self._layout.render(values)
-        except LayoutError as error:
-            raise NoInstanceError(f"has no place in this store ({error})") from error
-        pattern = re.escape(place).replace(_SOME_DATE.decode(), "[0-9]{8}")
-        pattern = pattern.replace(_SOME_BYTE_IN_PATH, "(?:_|%[0-9A-F]{2})")
-        if not re.fullmatch(rf"{pattern}(?:\.zst)?(?:~[2-9])?", path):
-            raise NoInstanceError(
+        # A title in the header may be another one than was called, and so may the table have been.
+        first = self._layouts.get(title, self._layouts[""])
+        why = ""
+        for layout in dict.fromkeys((first, *self._layouts.values())):
+            try:
+                place = layout.render(values)
+            except LayoutError as error:
+                why = why or f"has no place in this store ({error})"
+                continue
+            if _pattern_of(place).fullmatch(path):
+                return
+            why = why or (
                 f"is not where this store puts it, which is "
                 f"{place.replace(_SOME_BYTE_IN_PATH, '_')}, and no instance of this store is near "
                 f"it; give it to the service with `fastscp send`"
             )
+        raise NoInstanceError(why)
 
     def _journal(self, batch: list[tuple[Finding, dict[str, Any]]]) -> None:
         if self._journal_fd < 0 or self._journal_bytes >= _SEGMENT_BYTES:
@@ -215,3 +224,19 @@ def _is_text(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _layouts(filings: Filings | None) -> dict[str, Layout]:
+    """The layout of each called AE title, and of all others; the same object for the same one."""
+    if filings is None:
+        return {}
+    compiled = {layout: Layout(layout) for layout in filings.layouts}
+    titles = {title: compiled[filing.layout] for title, filing in filings.ae.items()}
+    return {"": compiled[filings.top.layout], **titles}
+
+
+def _pattern_of(place: str) -> re.Pattern[str]:
+    """The paths that an instance with this place may have."""
+    pattern = re.escape(place).replace(_SOME_DATE.decode(), "[0-9]{8}")
+    pattern = pattern.replace(_SOME_BYTE_IN_PATH, "(?:_|%[0-9A-F]{2})")
+    return re.compile(rf"{pattern}(?:\.zst)?(?:~[2-9])?")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastscp.store.findings import Watcher
     from fastscp.store.records import Record, Records
     from fastscp.store.selection import Selection
+    from fastscp.store.studies import Studies
 
 __all__ = ["Comparison"]
 
@@ -48,6 +49,7 @@ class _Doubt:
 class Comparison:
     """One walk over journal and files.
 
+    studies: which paths are of the study of `selection`, if it has one.
     alone: nobody else uses the store, so that what is seen is so. patience_s: else, how long a
     young file may wait for its line. files, bytes: what was read so far, and the data sets in it.
     unchecked, unproven: as in `Report`.
@@ -58,7 +60,7 @@ class Comparison:
         dir_fd: int,
         records: Records,
         selection: Selection,
-        layout: str,
+        studies: Studies,
         *,
         alone: bool,
         patience_s: float,
@@ -68,7 +70,7 @@ class Comparison:
         self._dir_fd = dir_fd
         self._records = records
         self._selection = selection
-        self._folders = selection.folders(layout)
+        self._studies = studies
         self._alone = alone
         self._patience_s = 0.0 if alone else patience_s
         self._pace = pace
@@ -116,8 +118,8 @@ class Comparison:
 
     @property
     def is_searching(self) -> bool:
-        """Whether files without a line are found: else the layout does not tell whose they are."""
-        return self._folders is not None
+        """Whether files without a line are found: else a layout does not tell whose they are."""
+        return not self._selection.study or self._studies.tells_all
 
     def _count(self, record: Record | None, total: int) -> None:
         self.files += 1
@@ -129,7 +131,7 @@ class Comparison:
 
     def _walk(self) -> Iterator[tuple[str, str] | Finding]:
         """Every file of the store, with the other store it is in; and folders that are closed."""
-        if self._folders is None:
+        if self._selection.study and not self._studies.tells:
             return
         self._records.push_folder("", "")
         while (found := self._records.pop_folder()) is not None:
@@ -149,14 +151,16 @@ class Comparison:
         self, folder: str, inside: str, entries: Iterator[os.DirEntry[str]]
     ) -> Iterator[tuple[str, str]]:
         """The files in a folder; the folders in it are kept for later."""
-        patterns = self._folders or ()
-        depth = folder.count("/") + 1 if folder else 0
-        pattern = patterns[depth] if depth < len(patterns) else None
+        studies = self._studies if self._selection.study else None
+        way = studies.way(folder) if studies is not None else ()
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if path in _NOT_OURS or (pattern is not None and not pattern.fullmatch(entry.name)):
+            if path in _NOT_OURS:
                 continue
-            if not entry.is_dir(follow_symlinks=False):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if studies is not None and not studies.takes(way, entry.name, is_folder=is_folder):
+                continue
+            if not is_folder:
                 yield path, inside
             elif entry.name != HOME:
                 self._records.push_folder(path, inside)

@@ -37,6 +37,11 @@ class Filings(msgspec.Struct, frozen=True):
         """What holds for a called AE title."""
         return self.ae.get(title, self.top)
 
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """Each once, the top level's first."""
+        return tuple(dict.fromkeys(filing.layout for _key, filing in self))
+
     def __iter__(self) -> Iterator[tuple[str, Filing]]:
         """Each with the key that a log and an operator know it by: `default`, `ae.TITLE`."""
         yield "default", self.top

@@ -29,13 +29,15 @@ from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
 from fastscp.store.renew import finish, made_anew, renew
 from fastscp.store.repair import repair
-from fastscp.store.selection import Selection, study_depth
+from fastscp.store.selection import Selection
+from fastscp.store.studies import Studies
 from fastscp_ext import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from fastscp.store.filing import Filings
     from fastscp.store.findings import Watcher
     from fastscp.store.marks import Suspicion
 
@@ -55,14 +57,19 @@ class _Store:
     """The store of a run.
 
     alone: its lock is held, so nothing in it moves, and all may be changed. adopt: as in
-    `Verification`. layout: "" where store.toml is lost.
+    `Verification`. filings: how the service files, None where store.toml is lost.
     """
 
     path: Path
     dir_fd: int
     alone: bool
     adopt: bool
-    layout: str
+    filings: Filings | None
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """All that files are stored by now, the top level's first; none where it is not known."""
+        return () if self.filings is None else self.filings.layouts
 
 
 def _lost(store: _Store) -> Iterator[Finding]:
@@ -155,8 +162,8 @@ class Verification:
         self._adopted = 0
         self._records: Records | None = None
         self._comparison: Comparison | None = None
-        # How many components of a path name the study it belongs to.
-        self.study_depth = 1
+        # Of findings, by their paths.
+        self._studies = Studies(())
 
     def run(self) -> Report:
         """Look at everything.
@@ -170,11 +177,11 @@ class Verification:
         with contextlib.ExitStack() as until:
             dir_fd = until.enter_context(existing(self._path))
             until.enter_context(_in_the_way(self._path))
-            layout = self._begin(dir_fd)
+            filings = self._begin(dir_fd)
             if alone:
                 until.enter_context(held(self._path, dir_fd))
             mark = suspicion(dir_fd)
-            store = _Store(self._path, dir_fd, alone, self._adopt, layout)
+            store = _Store(self._path, dir_fd, alone, self._adopt, filings)
             for step in _BETWEEN:
                 self._take(step(store))
             notes = until.enter_context(records(dir_fd, self._selection, self._pace.took))
@@ -208,8 +215,12 @@ class Verification:
             searched=comparison is None or comparison.is_searching,
         )
 
-    def _begin(self, dir_fd: int) -> str:
-        """The layout of the store. Raises StartError where it is not known what the store is."""
+    def study_depth(self, finding: Finding) -> int:
+        """How many components of its path name the study it belongs to."""
+        return self._studies.depth(finding.path, finding.origin.study if finding.origin else "")
+
+    def _begin(self, dir_fd: int) -> Filings | None:
+        """How the store is filed. Raises StartError where it is not known what the store is."""
         if not exists(IDENTITY, dir_fd) and not exists(JOURNAL, dir_fd):
             raise StartError(
                 f"{self._path} has a folder {HOME}, and neither {IDENTITY} nor {JOURNAL} is in it, "
@@ -218,22 +229,24 @@ class Verification:
             )
         identity = read_identity(self._path, dir_fd)
         if identity is None:
-            return ""
+            return None
+        filings = identity.filings
         try:
-            Layout(identity.layout)
+            for layout in filings.layouts:
+                Layout(layout)
         except ValueError as error:
             raise StartError(
                 f"{self._path / IDENTITY} cannot be used ({error}); restore it"
             ) from error
-        self.study_depth = study_depth(identity.layout)
-        return identity.layout
+        self._studies = Studies(filings.layouts)
+        return filings
 
     def _look(self, store: _Store, notes: Records, *, suspect: bool) -> None:
         comparison = self._comparison = Comparison(
             store.dir_fd,
             notes,
             self._selection,
-            store.layout,
+            Studies(store.layouts, self._selection.study),
             alone=store.alone,
             patience_s=self._patience_s,
             pace=self._pace,
@@ -246,7 +259,7 @@ class Verification:
                 adoption = Adoption(
                     store.dir_fd,
                     suspect=suspect,
-                    layout=store.layout,
+                    filings=store.filings,
                     has_below=notes.has_below,
                     pace=self._pace,
                 )

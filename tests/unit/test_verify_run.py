@@ -22,8 +22,9 @@ from fastscp.cli.verify_output import Table
 from fastscp.errors import FastscpError, StartError
 from fastscp.store import compare, records
 from fastscp.store.findings import Finding, Kind, Mark, Report
-from fastscp.store.selection import Selection, study_depth
+from fastscp.store.selection import Selection
 from fastscp.store.store import Store
+from fastscp.store.studies import Studies
 from fastscp_ext import crc32c
 from tests.kit import DEADLINE_S, SOP, STUDY, Service, data_set, path_of, wait_for
 from tests.stores import FILED, LAYOUT, filed
@@ -279,7 +280,7 @@ def test_the_table_is_by_study_and_has_an_end(
     ],
 )
 def test_how_deep_a_study_is(layout: str, depth: int) -> None:
-    assert study_depth(layout) == depth
+    assert Studies((layout,)).depth("a/b/c.dcm", "") == depth
 
 
 def test_names_are_shown_as_text(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
