@@ -33,6 +33,8 @@ from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fastscp.messages.worker import Setup
     from fastscp_ext import Compression, Duplicate, LineIndex, Replacement, Shared
 
@@ -143,8 +145,6 @@ class Jobs:
         index: LineIndex | None = None,
     ) -> None:
         self._setup = setup
-        # All that paths may have been made by, in this life.
-        self.layouts: set[str] = set()
         self._store_fd = store_fd
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
@@ -153,7 +153,7 @@ class Jobs:
         self._doubts = shared.doubts
         self._shared = shared
         # All that a path in hand may be of, also those of rules that hold for old associations.
-        self.layouts: tuple[str, ...] = (setup.config.layout,)
+        self.layouts: tuple[str, ...] = ()
         # When a file call failed last, by the monotonic clock, and what was stored by then; 0.0:
         # none did, or that is over.
         self._failed_at = 0.0
@@ -307,6 +307,10 @@ class Jobs:
                 "service before the machine was restarted or the file system was mounted anew",
                 HOME, shown or "of the store itself", error.strerror,
             )  # fmt: skip
+
+    def knows(self, layouts: Iterable[str]) -> None:
+        """Paths may be of these layouts, too, from now on."""
+        self.layouts = tuple(dict.fromkeys((*self.layouts, *layouts)))
 
     def _shown(self, path: str) -> str:
         return path_shown(path, self.layouts)

@@ -8,9 +8,6 @@ from typing import Final
 
 from fastscp.log import shown
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
 __all__ = ["path_shown"]
 
 # Keys of a layout whose values belong to a patient.

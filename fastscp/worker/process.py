@@ -118,7 +118,7 @@ class Worker:
         self._leaver = Helpers("leave", 1)
         self._life_fd, self._life_lock_fd = create_life(store_fd, setup.life)
         self._jobs = Jobs(setup, store_fd, self._life_fd, shared, index)
-        self._jobs.layouts.update(self.going.layouts)
+        self._jobs.knows(self.going.layouts)
         # Stable lines, and buffered ones in files of their own: nobody waits for the other's flush.
         writer = setup.life.removeprefix(f"{setup.run}-")
         self._segments = Segments(store_fd, setup.run, writer, durable=True)
@@ -366,7 +366,7 @@ class Worker:
         finally:
             os.close(fd)
         self.going = going = Going(configuration)
-        self._jobs.layouts.update(going.layouts)
+        self._jobs.knows(going.layouts)
         self._set_up_log()
         self._channel.send(Holds(going.book.generation))
 

@@ -41,7 +41,7 @@ class Going:
         self.book = RuleBook(configuration.rules)
         self._rules: dict[tuple[str, str], Rules] = {}
         rules = list(self.book.every_rule())
-        self.layouts = frozenset(rule.layout for rule in rules)
+        self.layouts = tuple(dict.fromkeys(rule.layout for rule in rules))
         self.is_buffered_somewhere = not all(rule.durable for rule in rules)
         self.tick_s = _tick_s(self.config.artim_timeout, rules)
 
