@@ -1,0 +1,200 @@
+"""What is said over the control socket: what an operator asks main for, and what main answers.
+
+One JSON object in a line each way. A request is one of `Request`, its kind in the member `do`, and
+the version of the language in `version`. An answer is `{"ok": ...}`, what that holds standing at
+each request, or `{"error": "...", "code": N}`, N being the exit code that the command ends with.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "CONTROL_VERSION",
+    "Abort",
+    "Aborted",
+    "AssociationStatus",
+    "Associations",
+    "GetStatus",
+    "Pause",
+    "Paused",
+    "Phase",
+    "Reload",
+    "Reloaded",
+    "Request",
+    "Resume",
+    "RulesStatus",
+    "State",
+    "Status",
+    "StoreStatus",
+]
+
+# Of the language; a request of another one is refused, and says which one main speaks.
+CONTROL_VERSION: Final = 1
+
+State: TypeAlias = Literal[
+    "accepting", "paused", "draining", "out of space", "store lost", "waiting for the disk",
+    "no worker",
+]  # fmt: skip
+
+# connected: no request yet. requesting: main has its request, and it waits for a place. idle: an
+# association that owes and is owed nothing. storing: with an instance that came in part, or has no
+# answer yet. associated: one of these two; there are more associations than are counted. ending: no
+# association any more, or never one; the connection is still there.
+Phase: TypeAlias = Literal["connected", "requesting", "idle", "storing", "associated", "ending"]
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The store, as main saw it last.
+
+    path: absolute. free_bytes: to this user; None: not known. min_free_bytes: the mark below which
+    nothing is stored; 0: none.
+    """
+
+    path: str
+    id: str
+    free_bytes: int | None
+    min_free_bytes: int
+
+
+class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force.
+
+    generation: 1 at the start, one more with each reload that was taken. tables: how many [ae] and
+    [from] tables it has. loaded_at: seconds of the epoch. refused: the mistakes of the last reload,
+    if it was refused, and refused_at its time; else empty and 0.
+    """
+
+    generation: int
+    tables: int
+    loaded_at: float
+    refused: tuple[str, ...] = ()
+    refused_at: float = 0.0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service is doing.
+
+    state: whether it accepts associations, or why not; why: more about it, or what is wrong though
+    it accepts, or empty. since: of the state where that is known, seconds of the epoch, else 0.
+    workers_up: of `workers`, those that take connections. limit: the most associations at a time;
+    0: any number. connections: all, with those that are associations. What is counted is counted
+    since the start: instances stored, there already or kept; their bytes; instances refused and
+    broken off; associations rejected.
+    """
+
+    version: str
+    pid: int
+    run: str
+    addresses: tuple[str, ...]
+    uptime_s: float
+    state: State
+    why: str
+    since: float
+    store: StoreStatus
+    rules: RulesStatus
+    workers: int
+    workers_up: int
+    associations: int
+    limit: int
+    connections: int
+    stored: int
+    bytes: int
+    received_bytes: int
+    refused: int
+    unfinished: int
+    rejected: int
+
+
+class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection.
+
+    id: as in the log. calling_ae, called_ae: in written form; empty while there is no request.
+    rules: their name, empty where there are none. stored: instances, there already or kept.
+    bytes: of their data sets. received_bytes: read from the connection. age_s: since its accept.
+    """
+
+    id: str
+    calling_ae: str
+    called_ae: str
+    host: str
+    port: int
+    worker: int
+    rules: str
+    phase: Phase
+    stored: int
+    refused: int
+    bytes: int
+    received_bytes: int
+    age_s: float
+
+
+class Aborted(msgspec.Struct, frozen=True):
+    """What became of an association that was to end: over, unknown (there is none), or going on."""
+
+    id: str
+    outcome: Literal["over", "unknown", "going on"]
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """The answer to `Pause` and `Resume`: changed: whether it was otherwise before.
+
+    why, since: of the pause that there is, or that there was; since in seconds of the epoch.
+    """
+
+    changed: bool
+    why: str = ""
+    since: float = 0.0
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload did.
+
+    changed: what was taken, a line a setting or table. waits: what waits for a restart. mistakes:
+    why it was refused; nothing was changed then. generation: the one in force now.
+    """
+
+    changed: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+    generation: int = 0
+
+
+class _Request(msgspec.Struct, tag_field="do", frozen=True, kw_only=True):
+    version: int = CONTROL_VERSION
+
+
+class GetStatus(_Request, tag="status", frozen=True, kw_only=True):
+    """Answered with `Status`."""
+
+
+class Associations(_Request, tag="associations", frozen=True, kw_only=True):
+    """Answered with a list of `AssociationStatus`, the oldest first."""
+
+
+class Abort(_Request, tag="abort", frozen=True, kw_only=True):
+    """End this association, or connection; answered with `Aborted` once it is over.
+
+    id: as in the log, or the number at its end alone.
+    """
+
+    id: str
+
+
+class Pause(_Request, tag="pause", frozen=True, kw_only=True):
+    """Reject new associations from now on; answered with `Paused`."""
+
+    why: str = ""
+
+
+class Resume(_Request, tag="resume", frozen=True, kw_only=True):
+    """Admit associations again; answered with `Paused`."""
+
+
+class Reload(_Request, tag="reload", frozen=True, kw_only=True):
+    """Take the configuration anew; answered with `Reloaded`, also where that is refused."""
+
+
+Request: TypeAlias = GetStatus | Associations | Abort | Pause | Resume | Reload
