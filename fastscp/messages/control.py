@@ -15,6 +15,7 @@ __all__ = [
     "CONTROL_VERSION",
     "Abort",
     "Aborted",
+    "Answer",
     "AssociationStatus",
     "Associations",
     "GetStatus",
@@ -35,8 +36,8 @@ __all__ = [
 CONTROL_VERSION: Final = 1
 
 State: TypeAlias = Literal[
-    "accepting", "paused", "draining", "out of space", "store lost", "waiting for the disk",
-    "no worker",
+    "starting", "accepting", "paused", "draining", "out of space", "store lost",
+    "waiting for the disk", "no worker",
 ]  # fmt: skip
 
 # connected: no request yet. requesting: main has its request, and it waits for a place. idle: an
@@ -44,6 +45,19 @@ State: TypeAlias = Literal[
 # answer yet. associated: one of these two; there are more associations than are counted. ending: no
 # association any more, or never one; the connection is still there.
 Phase: TypeAlias = Literal["connected", "requesting", "idle", "storing", "associated", "ending"]
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request is answered with.
+
+    ok: the result, as JSON. error: why there is none; code: the exit code for it. version: of the
+    language that main speaks.
+    """
+
+    version: int
+    ok: msgspec.Raw = msgspec.Raw(b"")
+    error: str = ""
+    code: int = 0
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +95,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     it accepts, or empty. since: of the state where that is known, seconds of the epoch, else 0.
     workers_up: of `workers`, those that take connections. limit: the most associations at a time;
     0: any number. connections: all, with those that are associations. What is counted is counted
-    since the start: instances stored, there already or kept; their bytes; instances refused and
-    broken off; associations rejected.
+    since the start: instances stored, or there already; bytes of their data sets, and bytes read
+    from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
+    associations rejected.
     """
 
     version: str
@@ -105,6 +120,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     received_bytes: int
     refused: int
     unfinished: int
+    kept: int
     rejected: int
 
 
