@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastscp.association.account import Terms
 from fastscp.log import printable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastscp.rules.limits import Bounds, LimitBook
     from fastscp_ext import Rows, Tallies
 
-__all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Full", "Limits", "Lost"]
+__all__ = ["CROWD_LEAST", "PENDING_MOST", "Admission", "Booked", "Full", "Limits", "Lost"]
 
 # Connections that are no association, or none any more. They cost little, but a peer can open them
 # for nothing.
@@ -84,11 +84,33 @@ class Lost:
     is_over: bool = False
 
 
+class Booked(NamedTuple):
+    """A connection as the books have it.
+
+    calling_ae, called_ae: of its request; None while there is none. has_place: it counts as an
+    association. is_over: it did, or was refused. rules: of one that has or had a place; else empty.
+    since, tally: as in `Lost`.
+    """
+
+    number: int
+    host: str
+    port: int
+    worker: int
+    since: float
+    calling_ae: str | None
+    called_ae: str
+    has_place: bool
+    is_over: bool
+    tally: int
+    rules: str
+
+
 @dataclass(slots=True)
 class _Connection:
     """calling_ae: of an association, or one that was; None: it is none. tally: its slot, -1: none.
 
     rules: the name of its rule. tables: where it counts. has_place: it counts as an association.
+    asked: the titles of a request that has no place yet, or got none, with whether it was refused.
     """
 
     host: str
@@ -102,6 +124,7 @@ class _Connection:
     rules: str = TOP_LEVEL
     tables: tuple[str, ...] = ()
     has_place: bool = False
+    asked: tuple[str, str, bool] | None = None
 
 
 class Admission:
@@ -109,8 +132,8 @@ class Admission:
 
     rows: where instances are counted; without it every title has row 0. tallies: where each
     association is counted; without it none has a slot. clock: seconds that never go back.
-    `draining` and `congested` say why new associations are put off, or are empty. `begun` only
-    grows.
+    `draining`, `paused` and `congested` say why new associations are put off, or are empty. `begun`
+    only grows.
 
     Limits are told by generation: a worker asks by the rules that it has, until it has newer ones.
     Associations are counted under each table that they come from, whatever it limits, so that the
@@ -148,7 +171,18 @@ class Admission:
         self.admitted = 0
         self.begun = 0
         self.draining = ""
+        self.paused = ""
         self.congested = ""
+
+    @property
+    def put_off(self) -> str:
+        """Why no association is admitted at the moment, or empty."""
+        return self.draining or self.paused or self.congested
+
+    @property
+    def places(self) -> int:
+        """The most associations at a time, in all; 0: any number."""
+        return self._limits.associations
 
     def limit(self, limits: Limits, book: LimitBook, titles: Iterable[str] = ()) -> None:
         """Take new limits; the ones that tables set are for those who ask by its generation.
@@ -202,6 +236,8 @@ class Admission:
         host = connection.host
         refusal = self._refusal(number, asked.calling_ae, host, bounds)
         if refusal is not None:
+            is_over = not isinstance(refusal, Full)
+            connection.asked = (asked.calling_ae, asked.called_ae, is_over)
             # The connection stays open until the peer hangs up or its worker closes it: it counts
             # as one without an association again.
             self._make_pending(number, host)
@@ -226,8 +262,8 @@ class Admission:
         self, number: int, calling_ae: str, host: str, bounds: Bounds
     ) -> Verdict | Full | None:
         """Why a request is not admitted, or None."""
-        if self.draining or self.congested:
-            return Verdict(number, 2, 3, 1, self.draining or self.congested)
+        if self.put_off:
+            return Verdict(number, 2, 3, 1, self.put_off)
         if (why := self._limit_reached(calling_ae, host, bounds)) is not None:
             return Verdict(number, 2, 3, 2, why)
         limits = self._limits
@@ -323,6 +359,27 @@ class Admission:
         # Whatever is told of these was told by now.
         self._free_tallies += [one.tally for one in self._untold.pop(worker, ())]
         return associations, len(lost)
+
+    def booked(self, number: int) -> Booked | None:
+        """A connection; None: there is none of this number, or none any more."""
+        one = self._all.get(number)
+        return None if one is None else self._booked(number, one)
+
+    def all_booked(self) -> list[Booked]:
+        """The connections there are, in the order of their numbers."""
+        return [self._booked(number, one) for number, one in sorted(self._all.items())]
+
+    @staticmethod
+    def _booked(number: int, one: _Connection) -> Booked:
+        calling_ae, called_ae, is_over = one.calling_ae, one.called_ae, not one.has_place
+        rules = one.rules
+        if calling_ae is None:
+            calling_ae, called_ae, is_over = one.asked or (None, "", False)
+            rules = ""
+        return Booked(
+            number, one.host, one.port, one.worker, one.since, calling_ae, called_ae,
+            one.has_place, is_over, one.tally, rules,
+        )  # fmt: skip
 
     def load(self, worker: int) -> int:
         """Connections of a worker."""

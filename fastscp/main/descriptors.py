@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from typing import TYPE_CHECKING, Final
 
+from fastscp.admin.control import CONNECTIONS_MOST
 from fastscp.errors import ConfigError
 from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.admission import PENDING_MOST
@@ -65,6 +66,7 @@ def main_needs(config: ServeConfig) -> int:
         + OFFERED_MOST
         + WAITING_MOST
         + TURNED_AWAY_MOST
+        + CONNECTIONS_MOST
         + LOCKS
     )
 

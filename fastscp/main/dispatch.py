@@ -18,6 +18,7 @@ from fastscp.messages.worker import (
     Abandon,
     Ask,
     Displaced,
+    End,
     Gone,
     Idle,
     Leaving,
@@ -138,6 +139,38 @@ class Dispatch:
     def connected(self, sock: socket.socket, host: str, port: int) -> None:
         """Take an accepted connection."""
         self._hand_over(_Connection(sock, host, port, time.monotonic()))
+
+    # What an operator asks for -------------------------------------------------------------------
+
+    @property
+    def takers(self) -> tuple[int, int]:
+        """How many workers take connections, and how many of these do not wait for the disk."""
+        ready = self._ready()
+        return len(ready), sum(not self._is_blocked(target) for target in ready)
+
+    def end(self, number: int, why: str) -> None:
+        """End an association, or a connection; its worker tells of the end as of any other."""
+        booked = self._admission.booked(number)
+        target = None if booked is None else self._targets.get(booked.worker)
+        if target is None:
+            return
+        offered = target.offered.get(number)
+        if offered is not None and self._shared.claims.claim(offered.slot, number):
+            # Its worker has not even looked at it, and may never do so.
+            connection = self._claimed_back(target, number)
+            connection.sock.close()
+            peer = address(connection.host, connection.port)
+            log.info("%s.%d %s: %s", self._run, number, peer, why, extra=fields(peer=peer))
+        else:
+            target.worker.channel.send(End(number, why))
+
+    def _ready(self) -> list[_Target]:
+        """The workers that take connections, or would if it were not for the disk."""
+        return [
+            target
+            for target in self._targets.values()
+            if target.worker.is_ready and not target.is_leaving
+        ]
 
     # What is told of workers ---------------------------------------------------------------------
 
@@ -270,17 +303,13 @@ class Dispatch:
         The others wait on: all workers are starting, too busy to listen, or about to be replaced.
         """
         while self._waiting:
-            ready = [
-                target
-                for target in self._targets.values()
-                if target.worker.is_ready and not target.is_leaving
-            ]
+            ready = self._ready()
             free = [target for target in ready if not self._is_blocked(target)]
             connection = self._waiting[0]
             if ready and not free:
                 self._turn_away(connection, "every worker waits for the disk")
-            elif not ready and self._admission.draining:
-                self._turn_away(connection, self._admission.draining)
+            elif not ready and (why := self._admission.draining or self._admission.paused):
+                self._turn_away(connection, why)
             elif self._waited_for_nothing(connection, is_any_ready=bool(ready)):
                 self._turn_away(connection, "no worker takes the connection")
             elif not self._offer_to_one(sorted(free, key=self._load), connection):
@@ -439,7 +468,11 @@ class Dispatch:
 
     def _take_back(self, target: _Target, number: int) -> None:
         """Hand on a connection that was offered, and that main has claimed itself."""
+        self._hand_over(self._claimed_back(target, number))
+
+    def _claimed_back(self, target: _Target, number: int) -> _Connection:
+        """A connection that was offered and that main has claimed itself: nobody's again."""
         connection, slot, _when = target.offered.pop(number)
         self._free_slots.append(slot)
         self._admission.closed(number)
-        self._hand_over(connection)
+        return connection

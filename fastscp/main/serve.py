@@ -23,6 +23,7 @@ from fastscp.log import fields
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.backoff import BackOff
+from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.indexing import Indexing, index_of
@@ -75,6 +76,8 @@ _FLUSH_S: Final = 60.0
 # Under which status and reason the rows have instances for which another one stays.
 _KEPT: Final = (codes.ELEMENTS_DISCARDED, "existing instance kept")
 _NONE: Final = Counts(0, 0, 0, 0)
+# The generation of the rules that the service starts with.
+_FIRST: Final = 0
 # How long a start may keep the log back, so that `listening on` is its first line.
 _SILENT_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
@@ -104,6 +107,14 @@ class Service:
         self._dispatch = Dispatch(self._admission, self._shared, self._run_id)
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
+        self._facts = Facts(
+            self._run_id, config.workers, config.min_free_space, taken(config, _FIRST)
+        )
+        control = MainControl(
+            self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
+            self._seen,
+        )  # fmt: skip
+        self._control_socket = ControlSocket(control)
         # Why the last look at the store could not be taken, as it stands in the log.
         self._blind = ""
         self._workers: Workers | None = None
@@ -150,6 +161,9 @@ class Service:
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(max(last, store.sequence))
             self._shared.store.mixed = store.mixed
+            self._facts.path, self._facts.store_id = str(store.path.absolute()), store.id
+            starting.callback(self._control_socket.abandon)
+            await self._control_socket.open(store)
             tell_unflushed(store.unflushed, self._shared.doubts)
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
@@ -170,6 +184,7 @@ class Service:
                     self._background(indexing.run(self._done))
             code = await self._done
             self._tell_summary()
+            self._control_socket.close()
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
@@ -218,7 +233,9 @@ class Service:
         setproctitle(f"fastscp: main, port {port}")
         for acceptor in acceptors:
             acceptor.start()
-        self._tell_ready([acceptor.address for acceptor in acceptors])
+        addresses = [acceptor.address for acceptor in acceptors]
+        self._facts.addresses, self._facts.is_open = tuple(addresses), True
+        self._tell_ready(addresses)
         self._say_start(store, swept)
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
@@ -234,7 +251,7 @@ class Service:
         swept = in_thread(sweep_incoming, store.dir_fd)
         lost = in_thread(store.lost)
         flushed = in_thread(store.stopped_cleanly) if clean else None
-        calls: list[asyncio.Future[Any]] = [swept, lost]
+        calls: list[asyncio.Future[Any]] = [swept, lost, in_thread(self._control_socket.remove)]
         if flushed is not None:
             calls.append(flushed)
         await asyncio.wait(calls, timeout=seconds)
@@ -313,7 +330,7 @@ class Service:
 
     async def _make_workers(self, store: Store, index: LineIndex | None) -> Workers:
         config = self._config
-        rules = await in_thread(build, config, 0)
+        rules = await in_thread(build, config, _FIRST)
         self._admission.limit(self._limits, LimitBook(rules), titles_named(config))
         return Workers(
             Configuration(config.for_workers(), rules),

@@ -86,6 +86,9 @@ class StoreWatch:
         self.slow_rate = 0
         # When the log was told last, by the clock of `judge`.
         self._told_at = 0.0
+        # The last look, and since when the state is what it is, by that clock.
+        self.seen: Look | None = None
+        self.since = 0.0
 
     def received(self, total: int) -> None:
         """Tell, once a second, how many bytes all workers have received since the start."""
@@ -99,13 +102,14 @@ class StoreWatch:
 
         now: seconds of any clock; while nothing can be stored a line comes again now and then.
         """
+        self.seen = seen
         state = self._next(seen)
         if state is self.state:
             if state < SpaceState.FULL or now - self._told_at < REMIND_S:
                 return state, ""
             self._told_at = now
             return state, f"still: {self._said(state, seen)}"
-        self._told_at = now
+        self._told_at = self.since = now
         if self.state is SpaceState.FINE:
             # Taken while it is known; being full or lost may come before being slow.
             self.slow_rate = self._half_rate()
@@ -134,6 +138,12 @@ class StoreWatch:
         if seconds < 1:
             return _SLOWEST
         return max(_SLOWEST, (self._received[-1] - self._received[0]) // seconds // 2)
+
+    def why(self) -> str:
+        """Why the state is not fine, or empty; for whoever asks."""
+        if self.state is SpaceState.FINE or self.seen is None:
+            return ""
+        return self._said(self.state, self.seen)
 
     def _said(self, before: SpaceState, seen: Look) -> str:
         is_back = before is SpaceState.LOST and self.state is not before

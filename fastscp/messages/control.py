@@ -76,7 +76,7 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration in force.
 
-    generation: 1 at the start, one more with each reload that was taken. tables: how many [ae] and
+    generation: 0 at the start, one more with each reload that was taken. tables: how many [ae] and
     [from] tables it has. loaded_at: seconds of the epoch. refused: the mistakes of the last reload,
     if it was refused, and refused_at its time; else empty and 0.
     """

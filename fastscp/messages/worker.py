@@ -21,6 +21,7 @@ __all__ = [
     "Displace",
     "Displaced",
     "Drain",
+    "End",
     "Failed",
     "FromWorker",
     "Gone",
@@ -129,6 +130,13 @@ class Displace(msgspec.Struct, tag=True, frozen=True):
     whom: str
 
 
+class End(msgspec.Struct, tag=True, frozen=True):
+    """End this association, or connection, whatever it does. why: for the log."""
+
+    number: int
+    why: str
+
+
 class Drain(msgspec.Struct, tag=True, frozen=True):
     """Let associations go on for `seconds`, then end them, then exit."""
 
@@ -219,7 +227,7 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker: TypeAlias = (
-    Setup | Configured | Offer | Verdict | Abandon | SeekIdle | Displace | Drain | Stop
+    Setup | Configured | Offer | Verdict | Abandon | SeekIdle | Displace | End | Drain | Stop
 )
 FromWorker: TypeAlias = (
     Ready | Holds | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone

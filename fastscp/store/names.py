@@ -2,6 +2,7 @@
 
     STORE/.fastscp/store.toml        id, format, layout, suffix
     STORE/.fastscp/lock              held by the one service that uses the store
+    STORE/.fastscp/admin.sock        by which an operator reaches the service, while it runs
     STORE/.fastscp/locks             locks between workers that meet at one path
     STORE/.fastscp/incoming/<life>/  parts of one worker life, beside the `lock` it holds
     STORE/.fastscp/journal/          what was stored, one JSON line per fact

@@ -34,6 +34,7 @@ from fastscp.messages.worker import (
     Displace,
     Displaced,
     Drain,
+    End,
     Failed,
     Gone,
     Holds,
@@ -330,6 +331,8 @@ class Worker:
                 case Displace():
                     done = self._displace(message)
                     self._channel.send(Displaced(message.number, message.newcomer, done))
+                case End():
+                    self._end(message)
                 case Drain():
                     self._drain(message.seconds)
                 case Stop():
@@ -445,6 +448,19 @@ class Worker:
         elif association.state in (State.STA2, State.STA13):
             # Else it has become an association while the message was on its way, or is about to.
             association.drop("too many connections without an association")
+
+    def _end(self, order: End) -> None:
+        """End an association or a connection whatever it does; main hears of it as of any end."""
+        association = self._associations.get(order.number)
+        if association is None:
+            return
+        if association.state is State.STA1:
+            # It is about to be taken over, or gone.
+            asyncio.get_running_loop().call_soon(self._end, order)
+        elif association.state is State.STA13:
+            association.drop(order.why)
+        else:
+            association.end_now(order.why)
 
     def _longest_idle(self, sought: SeekIdle) -> Idle:
         # Those inside a message only where no other one is there.

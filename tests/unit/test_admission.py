@@ -233,3 +233,61 @@ def test_counts_stay_exact_and_nothing_is_kept() -> None:
     assert not any(
         vars(books)[name] for name in vars(books) if name.startswith(("_by", "_pending"))
     )
+
+
+def test_put_off_in_this_order() -> None:
+    books = limited()
+    for name, why in (("congested", "full"), ("paused", "lunch"), ("draining", "the end")):
+        setattr(books, name, why)
+        refused = ask(books, len(why))
+        assert (*refusal(refused), refused.why) == (2, 3, 1, why)
+    books.draining = books.paused = books.congested = ""
+    assert admitted(ask(books, 99))
+
+
+def test_what_is_booked_of_a_connection() -> None:
+    books = limited(2)
+    books.opened(1, "10.0.0.1", 3, 104, 5.0)
+    assert books.booked(1) == (1, "10.0.0.1", 104, 3, 5.0, None, "", False, False, -1, "")
+    books.ask(Ask(1, "CT1", "PACS"))
+    assert books.booked(1) == (
+        1,
+        "10.0.0.1",
+        104,
+        3,
+        5.0,
+        "CT1",
+        "PACS",
+        True,
+        False,
+        -1,
+        "default",
+    )
+    books.over(1)
+    assert books.booked(1) == (
+        1,
+        "10.0.0.1",
+        104,
+        3,
+        5.0,
+        "CT1",
+        "PACS",
+        False,
+        True,
+        -1,
+        "default",
+    )
+    # Refused, and waiting for a place.
+    books.paused = "lunch"
+    ask(books, 2)
+    books.paused = ""
+    ask(books, 3)
+    ask(books, 4)
+    ask(books, 5, "10.0.0.2")
+    assert [(one.number, one.has_place, one.is_over) for one in books.all_booked()] == [
+        (1, False, True), (2, False, True), (3, True, False), (4, True, False), (5, False, False),
+    ]  # fmt: skip
+    assert [one.rules for one in books.all_booked()] == ["default", "", "default", "default", ""]
+    books.closed(1)
+    assert books.booked(1) is None
+    assert books.places == 2

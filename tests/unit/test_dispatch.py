@@ -27,6 +27,7 @@ from fastscp.messages.worker import (
     Ask,
     Displace,
     Displaced,
+    End,
     FromWorker,
     Gone,
     Idle,
@@ -454,6 +455,49 @@ def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(played.dispatch, "_shared", blocked)
     played.connect()
     assert (len(played.turned_away), numbers(end)) == (1, [])
+
+
+def test_how_many_take_connections(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert played.dispatch.takers == (0, 0)
+    first, _end = played.worker(0)
+    played.worker(1)
+    played.worker(2, up=False)
+    assert played.dispatch.takers == (2, 2)
+    liveness = SimpleNamespace(disk_since=lambda number: number)
+    blocked: Any = SimpleNamespace(liveness=liveness)
+    monkeypatch.setattr(played.dispatch, "_shared", blocked)
+    assert played.dispatch.takers == (2, 1)
+    played.dispatch.heard(first, Leaving())
+    assert played.dispatch.takers == (1, 0)
+
+
+def test_what_an_operator_ends(played: Played, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    worker, end = played.worker(0)
+    for _ in range(3):
+        played.connect()
+    first, _second, third = offers(end)
+    # The worker has taken it, and says so; has taken it, which main did not hear; has not.
+    played.dispatch.heard(worker, Taken(1))
+    assert played.shared.claims.claim(third.slot, 3)
+    for number in (1, 2, 3, 77):
+        played.dispatch.end(number, "by the operator")
+    assert [message for message, _fd in end.receive()] == [
+        End(1, "by the operator"), End(3, "by the operator"),
+    ]  # fmt: skip
+    assert [played.admission.booked(number) is None for number in (1, 2, 3)] == [False, True, False]
+    assert [played.closed(n) for n in range(3)] == [True, True, False]
+    assert first.slot in played.dispatch._free_slots
+    assert "run.2 10.0.0.1:104: by the operator" in caplog.text
+
+
+def test_nobody_waits_for_a_worker_while_paused(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    played.admission.paused = "paused by the operator"
+    played.connect()
+    assert len(played.turned_away) == 1
+    assert "10.0.0.1:104: rejected (2,3,1): paused by the operator" in caplog.text
 
 
 def test_those_turned_away_are_bounded(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

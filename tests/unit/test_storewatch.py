@@ -317,3 +317,19 @@ def test_a_file_system_that_does_not_answer(store: Store, monkeypatch: pytest.Mo
     assert look(store) == Look(
         0, f"{store.path} cannot be asked for its space (Input/output error)"
     )
+
+
+def test_whoever_asks_is_told_why(watch: StoreWatch) -> None:
+    assert (watch.why(), watch.seen) == ("", None)
+    watch.judge(free(5000), 1.0)
+    assert watch.why() == ""
+    watch.judge(free(5), 2.0)
+    assert watch.why().startswith("5 MiB free, below --min-free-space 1000 MiB: ")
+    watch.judge(free(4), 3.0)
+    assert watch.why().startswith("4 MiB free")
+    # As long as nothing changes it is so since then, however often the log is told.
+    watch.judge(free(4), 3000.0)
+    assert (watch.seen, watch.since) == (free(4), 2.0)
+    watch.judge(Look(0, "gone"), 4000.0)
+    assert watch.why().startswith("the store is gone: gone; ")
+    assert watch.since == 4000.0

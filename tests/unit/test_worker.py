@@ -23,6 +23,7 @@ from fastscp.messages.worker import (
     Displace,
     Displaced,
     Drain,
+    End,
     FromWorker,
     Gone,
     Holds,
@@ -269,6 +270,42 @@ def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
         assert (await loop.sock_recv(peers[1], 4096))[0] == 4
 
     run(test)
+
+
+def test_what_an_operator_ends(run: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    why = "by the operator"
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        # Not even taken over yet.
+        peer = played.offer(1)
+        played.main.send(End(1, why))
+        assert await all_of(peer) == b""
+        assert await played.until(Gone) == [Taken(1), Gone(1)]
+        # While main decides over its request; idle; and inside a message, at progress or not.
+        deciding = played.offer(2)
+        await loop.sock_sendall(deciding, associate_rq())
+        await played.until(Ask)
+        idle, storing = [await played.associated(number) for number in (3, 4)]
+        await loop.sock_sendall(storing, store()[:400])
+        while played.worker._associations[4].idle_since:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.001)
+        for number in (2, 3, 4, 77):
+            played.main.send(End(number, why))
+        for peer in (deciding, idle, storing):
+            assert await all_of(peer) == abort(0, 0)
+        # Once more, for peers that do not hang up; one of them counted as no association.
+        for number in (2, 3, 4):
+            played.main.send(End(number, why))
+        heard = await played.until(Gone, 3)
+        assert {message.number for message in heard if isinstance(message, Gone)} == {2, 3, 4}
+
+    run(test)
+    told = [record.getMessage() for record in caplog.records if why in record.getMessage()]
+    assert [one.partition(" 10.0.0.1:104")[2] for one in told[:1]] == [f": {why}"]
+    assert [f": aborted (0,0): {why}" in one for one in told] == [False, True, True, True]
+    assert "unfinished 1" in told[3]
 
 
 def test_the_end_comes_right_behind_an_offer(run: Callable[..., None]) -> None:

@@ -1,0 +1,297 @@
+"""What an operator learns of the service and does to it, and the socket for that.
+
+Nothing here looks at the disk except what `ControlSocket` does in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fastscp import __version__
+from fastscp.admin.control import ControlServer, Listening
+from fastscp.admin.place import ControlSocketError
+from fastscp.log import fields, shown
+from fastscp.main.storewatch import SpaceState
+from fastscp.main.threads import in_thread
+from fastscp.messages.control import (
+    Aborted,
+    AssociationStatus,
+    Paused,
+    Reloaded,
+    RulesStatus,
+    Status,
+    StoreStatus,
+)
+from fastscp.store.names import HOME, open_folder
+from fastscp_ext import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from fastscp.admin.door import Control
+    from fastscp.config.settings import ServeConfig
+    from fastscp.main.admission import Admission, Booked
+    from fastscp.main.dispatch import Dispatch
+    from fastscp.main.storewatch import StoreWatch
+    from fastscp.main.summary import Seen
+    from fastscp.messages.control import Phase, State
+    from fastscp.store.store import Store
+    from fastscp_ext import Tallies
+
+__all__ = ["ControlSocket", "Facts", "MainControl", "taken"]
+
+log = logging.getLogger("fastscp.main")
+
+# How long the end of an association may take that an operator wants: its worker ends it at once,
+# and a peer that does not read what it is told has 5 s.
+_ABORT_S: Final = 8.0
+_LOOK_S: Final = 0.05
+# Of the reason that an operator gives, in characters.
+_REASON_MOST: Final = 200
+_NO_TALLY: Final = Tally()
+
+
+@dataclass
+class Facts:
+    """What the service knows of itself; it fills that in as it comes up.
+
+    run: what the ids of associations begin with. workers: how many there are to be. rules: the
+    configuration in force, set anew by whoever takes or refuses one. reload: takes the
+    configuration anew; None: there is no way to.
+    """
+
+    run: str
+    workers: int
+    min_free: int
+    rules: RulesStatus
+    path: str = ""
+    store_id: str = ""
+    addresses: tuple[str, ...] = ()
+    is_open: bool = False
+    reload: Callable[[], Awaitable[Reloaded]] | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+def taken(config: ServeConfig, generation: int) -> RulesStatus:
+    """What the status tells of a configuration that is taken now."""
+    tables = len(config.tables.ae) + len(config.tables.senders)
+    return RulesStatus(generation=generation, tables=tables, loaded_at=round(time.time(), 3))
+
+
+class MainControl:
+    """Main's `Control`. seen: what was counted by now. See `fastscp.admin.door`."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        admission: Admission,
+        dispatch: Dispatch,
+        watch: StoreWatch,
+        tallies: Tallies,
+        seen: Callable[[], Seen],
+    ) -> None:
+        self._facts = facts
+        self._admission = admission
+        self._dispatch = dispatch
+        self._watch = watch
+        self._tallies = tallies
+        self._seen = seen
+        # The pause there is, or was last.
+        self._pause = Paused(False)
+
+    # What there is -------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        facts, seen, admission = self._facts, self._seen(), self._admission
+        state, why, since = self._state()
+        ready, _free = self._dispatch.takers
+        look = self._watch.seen
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            run=facts.run,
+            addresses=facts.addresses,
+            uptime_s=round(time.monotonic() - facts.began, 3),
+            state=state,
+            why=why,
+            since=since,
+            store=StoreStatus(
+                path=facts.path,
+                id=facts.store_id,
+                free_bytes=None if look is None or look.lost is not None else look.free,
+                min_free_bytes=facts.min_free,
+            ),
+            rules=facts.rules,
+            workers=facts.workers,
+            workers_up=ready,
+            associations=admission.admitted,
+            limit=admission.places,
+            connections=admission.connections,
+            stored=seen.stored,
+            bytes=seen.bytes,
+            received_bytes=seen.received,
+            refused=seen.refused,
+            unfinished=seen.unfinished,
+            kept=seen.kept,
+            rejected=seen.rejected,
+        )
+
+    def _state(self) -> tuple[State, str, float]:
+        """Whether associations are accepted, why not, and since when; in the order of refusals."""
+        admission, watch = self._admission, self._watch
+        ready, free = self._dispatch.takers
+        watched = round(time.time() - (time.monotonic() - watch.since), 3)
+        if admission.draining:
+            return "draining", admission.draining, 0.0
+        if not self._facts.is_open:
+            return "starting", "nobody is let in before all workers are up", 0.0
+        if admission.paused:
+            return "paused", self._pause.why, self._pause.since
+        if admission.congested:
+            state: State = "store lost" if watch.state is SpaceState.LOST else "out of space"
+            return state, watch.why() or admission.congested, watched
+        if not ready:
+            return "no worker", "no worker is up: the log says why", 0.0
+        if not free:
+            return "waiting for the disk", "every worker waits for the disk: check it", 0.0
+        return "accepting", watch.why(), watched if watch.why() else 0.0
+
+    def associations(self) -> list[AssociationStatus]:
+        now = time.monotonic()
+        return [self._association(one, now) for one in self._admission.all_booked()]
+
+    def _association(self, one: Booked, now: float) -> AssociationStatus:
+        done = _NO_TALLY if one.tally < 0 else self._tallies.read(one.tally)
+        return AssociationStatus(
+            id=f"{self._facts.run}.{one.number}",
+            calling_ae=one.calling_ae or "",
+            called_ae=one.called_ae,
+            host=one.host,
+            port=one.port,
+            worker=one.worker,
+            rules=one.rules,
+            phase=_phase(one, done),
+            stored=done.stored + done.kept,
+            refused=done.refused,
+            bytes=done.bytes,
+            received_bytes=done.received,
+            age_s=round(now - one.since, 3),
+        )
+
+    # What is done --------------------------------------------------------------------------------
+
+    async def abort(self, id_: str, by: str) -> Aborted:
+        run, dot, digits = id_.rpartition(".")
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
+        booked = self._admission.booked(number)
+        whole = f"{self._facts.run}.{number}"
+        if booked is None or (dot and run != self._facts.run):
+            return Aborted(id_, "unknown")
+        log.warning("%s: the operator (%s) ends it (fastscp abort)", whole, by)
+        self._dispatch.end(number, f"by the operator (fastscp abort, {by})")
+        end = time.monotonic() + _ABORT_S
+        # Over is what has no place any more, or never had one and is gone. The books tell nobody of
+        # it, for nobody else asks; a look now and then is simpler.
+        while (left := self._admission.booked(number)) and left.has_place >= booked.has_place:
+            if time.monotonic() > end:
+                return Aborted(whole, "going on")
+            await asyncio.sleep(_LOOK_S)
+        return Aborted(whole, "over")
+
+    def pause(self, why: str, by: str) -> Paused:
+        before, admission = self._pause, self._admission
+        if admission.paused:
+            return Paused(False, before.why, before.since)
+        why = shown(why, _REASON_MOST)
+        self._pause = Paused(True, why, round(time.time(), 3))
+        admission.paused = "paused by the operator" + (f": {why}" if why else "")
+        log.warning(
+            "paused by the operator (fastscp pause, %s)%s: new associations are rejected until "
+            "`fastscp resume` or a restart; those that exist go on",
+            by, f": {why}" if why else "", extra=fields(reason=admission.paused),
+        )  # fmt: skip
+        return self._pause
+
+    def resume(self, by: str) -> Paused:
+        if not self._admission.paused:
+            return Paused(False)
+        self._admission.paused = ""
+        # At the level at which it was told.
+        log.warning(
+            "resumed by the operator (fastscp resume, %s) after %.0f s: associations are admitted",
+            by, time.time() - self._pause.since,
+        )  # fmt: skip
+        return Paused(True, self._pause.why, self._pause.since)
+
+    async def reload(self, by: str) -> Reloaded:
+        reload = self._facts.reload
+        if reload is None:
+            why = "this service cannot take a configuration anew: restart it instead"
+            return Reloaded(mistakes=(why,), generation=self._facts.rules.generation)
+        log.info("the operator (%s) wants the configuration taken anew (fastscp reload)", by)
+        return await reload()
+
+
+def _phase(one: Booked, done: Tally) -> Phase:
+    if one.is_over or done.ended:
+        return "ending"
+    if not one.has_place:
+        return "connected" if one.calling_ae is None else "requesting"
+    if one.tally < 0:
+        return "associated"
+    return "storing" if done.unanswered else "idle"
+
+
+class ControlSocket:
+    """The control socket of the service, if it has one: nothing depends on it."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._listening: Listening | None = None
+        self._server: ControlServer | None = None
+
+    async def open(self, store: Store) -> None:
+        """Make it, and begin to answer; where that cannot be, say why, and go on."""
+        try:
+            self._listening = await in_thread(_listen, store.dir_fd, store.path)
+        except (ControlSocketError, OSError) as error:
+            log.warning(
+                "no control socket, so `fastscp status`, `reload` and the like cannot reach this "
+                "service: %s",
+                error,
+            )  # fmt: skip
+            return
+        self._server = ControlServer(self._listening.sock, self._control)
+        self._server.start()
+
+    def close(self) -> None:
+        """Hang up on everybody; nobody is answered any more."""
+        if self._server is not None:
+            self._server.close()
+
+    def remove(self) -> None:
+        """Take it away from the store, also if it was not closed. Blocks on the disk."""
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return
+        try:
+            listening.remove()
+        except OSError as error:
+            # The next service does it.
+            log.warning("cannot remove %s: %s", listening.path, error.strerror)
+
+    def abandon(self) -> None:
+        """Leave none behind: the start failed."""
+        self.close()
+        self.remove()
+
+
+def _listen(dir_fd: int, store: Path) -> Listening:
+    """The socket in a store. Blocks on the disk. Raises ControlSocketError, OSError."""
+    return Listening(open_folder(HOME, dir_fd), store / HOME)
