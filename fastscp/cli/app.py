@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from fastscp import __version__
+from fastscp.cli.associations import abort, associations
 from fastscp.cli.cat import cat
 from fastscp.cli.config import show_config
 from fastscp.cli.demo import demo
 from fastscp.cli.echo import echo
 from fastscp.cli.output import INTERRUPTED_CODE
+from fastscp.cli.pause import pause, resume
 from fastscp.cli.ready_made import print_ready_made
+from fastscp.cli.reload import reload
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
+from fastscp.cli.status import status
 from fastscp.cli.streams import StreamError, finish
 from fastscp.cli.verify import verify
 from fastscp.errors import ConfigError, FastscpError
@@ -52,6 +56,12 @@ def _add(name: str, command: Callable[..., int]) -> None:
 
 
 _add("serve", serve)
+_add("status", status)
+_add("reload", reload)
+_add("associations", associations)
+_add("abort", abort)
+_add("pause", pause)
+_add("resume", resume)
 _add("echo", echo)
 _add("send", send)
 _add("config", show_config)

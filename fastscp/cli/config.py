@@ -17,7 +17,7 @@ from fastscp.cli.options import (
     named_file,
     takes_settings,
 )
-from fastscp.cli.output import print_json
+from fastscp.cli.output import print_columns, print_json
 from fastscp.config.file_tables import MATCHERS, TABLE
 from fastscp.config.settings import SETTINGS
 from fastscp.config.tomlfile import written_path
@@ -25,7 +25,7 @@ from fastscp.errors import ConfigError
 from fastscp.log import escape, in_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from fastscp.config.layers import Loaded
 
@@ -60,7 +60,7 @@ def show_config(
     if json:
         _print_json(loaded)
     else:
-        _print_rows([("setting", "value", "source"), *_rows(loaded), *_table_rows(loaded)])
+        print_columns([("setting", "value", "source"), *_rows(loaded), *_table_rows(loaded)])
     return 0
 
 
@@ -152,11 +152,3 @@ def _table_rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:
             yield f"[{written_path((kind, name))}]", "", escape(loaded.table_sources[key, TABLE])
             for word, _, shown in keys:
                 yield f"  {word}", escape(shown), escape(loaded.table_sources[key, word])
-
-
-def _print_rows(rows: Sequence[tuple[str, str, str]]) -> None:
-    """In columns, each value whole however narrow the terminal is: it may be copied from there."""
-    names = max(len(name) for name, _, _ in rows)
-    values = max(len(value) for _, value, _ in rows)
-    for name, value, source in rows:
-        print(f"{name:<{names}}  {value:<{values}}  {source}".rstrip())

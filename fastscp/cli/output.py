@@ -1,4 +1,4 @@
-"""How results are printed as JSON; and failures of the system, in one line."""
+"""How results are printed, as JSON and in columns; and failures of the system, in one line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,33 @@ from fastscp.errors import FastscpError
 from fastscp.log import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
 
 # The exit code of what a user ended with Ctrl-C, as a shell says it of a program that INT ended.
 INTERRUPTED_CODE: Final = 130
 
-__all__ = ["INTERRUPTED_CODE", "os_errors", "print_json"]
+__all__ = ["INTERRUPTED_CODE", "os_errors", "print_columns", "print_json"]
 
 
-def print_json(shown: dict[str, object]) -> None:
+def print_json(shown: object) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode("utf-8"))
+
+
+def print_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> None:
+    """Each value whole however narrow the terminal is: it may be copied from there.
+
+    right: the numbers of the columns that are aligned there, from 0.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            value.rjust(width) if at in right else value.ljust(width)
+            for at, (value, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
 
 
 @contextlib.contextmanager

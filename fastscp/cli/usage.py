@@ -36,6 +36,11 @@ _NAMED_BY: Final = {
     "config": "a file is named by an option: write --config {0}, or --check {0}",
     "serve": "a store is named by an option: write --store {}, and a file --config {}",
     "demo": "a store is named by an option: write --store {}, and a file --config {}",
+    "status": "the store is named by an option: write --store {}",
+    "reload": "the store is named by an option: write --store {}",
+    "associations": "the store is named by an option: write --store {}",
+    "pause": "the reason is named by an option: write --reason {}",
+    "resume": "the store is named by an option: write --store {}",
     "cat": "it takes one PATH: write a file out with one command each",
 }
 _ALONE: Final = ("--help", "-h", "--version")

@@ -37,6 +37,7 @@ __all__ = [
     "explained",
     "held",
     "is_store",
+    "lock_holder",
     "open_and_lock",
     "open_store",
     "take_lock",
@@ -236,6 +237,27 @@ def _flock(path: Path, lock_fd: int) -> bool:
             f"could write to it unnoticed; put the store on another file system"
         ) from error
     return True
+
+
+def lock_holder(path: Path) -> int | None:
+    """The process that holds the lock of the store at a path, as far as the system tells.
+
+    Nothing is taken or changed: to try the lock would make a start fail that is just taking it.
+    None: nobody does, or it cannot be told. Source: proc_locks(5).
+    """
+    try:
+        dir_fd = open_store(path)
+        with descriptor(dir_fd), descriptor(open_file(LOCK, dir_fd)) as lock_fd:
+            pid, inode = _written_in(lock_fd), os.fstat(lock_fd).st_ino
+        held = Path("/proc/locks").read_text("ascii", "replace").splitlines()
+    except (OSError, StartError):
+        return None
+    for line in held:
+        words = line.split()
+        if words[1:2] == ["FLOCK"] and words[5].endswith(f":{inode}") and words[4] == str(pid):
+            # The workers of a main that is gone may have it yet.
+            return pid if pid is not None and _is_alive(pid) else None
+    return None
 
 
 def _written_in(lock_fd: int) -> int | None:

@@ -75,7 +75,11 @@ def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--report", "--retries", "--adopt", "--repair-journal"}
-    known |= {"--check", "--study", "--since", "--max-rate"} | _options("send") | _options("echo")
+    known |= (
+        {"--check", "--study", "--since", "--max-rate", "--reason"}
+        | _options("send")
+        | _options("echo")
+    )
     # In code and prose; the one-line commands call other programs.
     prose = re.sub(r"```sh\n.*?\n```", "", README, flags=re.DOTALL)
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
@@ -238,6 +242,11 @@ BOUNDS = (
     ("after {} folders and files all is", "fastscp_ext/shared/block.pxd", "UNFLUSHED_SLOTS", 1),
     ("{} MiB of them in memory", "fastscp/store/records.py", "_CACHE_KIB", 1024),
     ("{} files that may be on", "fastscp/store/compare.py", "_DOUBTS_MOST", 1),
+    ("{} at a time; a request", "fastscp/admin/control.py", "CONNECTIONS_MOST", 1),
+    ("a request has {} KiB", "fastscp/admin/control.py", "REQUEST_BYTES", 1024),
+    ("and {} s to come", "fastscp/admin/control.py", "REQUEST_S", 1),
+    ("the client has {} s", "fastscp/admin/control.py", "ANSWER_S", 1),
+    ("for each {} KiB of", "fastscp/admin/control.py", "_CHUNK_BYTES", 1024),
     ("a segment has {} MiB", "fastscp_ext/receive/reception.pyx", "journal_limit", MIB),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",

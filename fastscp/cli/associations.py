@@ -1,0 +1,146 @@
+"""`fastscp associations` and `fastscp abort`: who is connected to a running service."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from fastscp.cli.operate import duration, running_service
+from fastscp.cli.options import JSON, Store, StoreConfigFile  # noqa: TC001 - cyclopts reads them
+from fastscp.cli.output import print_columns, print_json
+from fastscp.errors import ConfigError
+from fastscp.log import address, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastscp.messages.control import AssociationStatus
+
+__all__ = ["abort", "associations"]
+
+# Between the two looks that a rate takes.
+_BETWEEN_S: Final = 0.5
+_NOT_DONE: Final = 1
+_HEAD: Final = (
+    "ID", "CALLING > CALLED", "ADDRESS", "RULES", "PHASE", "STORED", "REFUSED", "BYTES", "RATE",
+    "AGE",
+)  # fmt: skip
+_NUMBERS: Final = range(5, 10)
+_SAID: Final = {
+    "over": "over",
+    "unknown": "there is no such association or connection; see `fastscp associations`",
+    "going on": "told to end, and not over yet: its worker may be stopped or hang; see the log",
+}
+
+
+def associations(
+    *,
+    store: Store | None = None,
+    config: StoreConfigFile | None = None,
+    json: JSON = False,
+    once: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Look once, and tell no rates: that is quicker."
+        ),
+    ] = False,
+) -> int:
+    """Show the connections of a running service, the oldest first.
+
+    Phases: connected (no request yet), requesting (waits for a place), idle, storing (an instance
+    is on its way, or has no answer yet), associated (one of these two), ending (rejected, released
+    or aborted, and the peer has not hung up). BYTES are of the data sets stored; RATE is of all
+    that was read from the connection, over half a second.
+    """
+    import msgspec
+
+    from fastscp.messages.control import Associations, AssociationStatus
+
+    before: dict[str, int] = {}
+    seconds = 0.0
+    with running_service(store, config) as service:
+        found = service.ask(Associations(), list[AssociationStatus])
+        if not once:
+            before = {one.id: one.received_bytes for one in found}
+            began = time.monotonic()
+            time.sleep(_BETWEEN_S)
+            found = service.ask(Associations(), list[AssociationStatus])
+            seconds = time.monotonic() - began
+    rates = _rates(found, before, seconds)
+    if json:
+        print_json([msgspec.to_builtins(one) | {"rate": rates.get(one.id)} for one in found])
+    elif found:
+        print_columns([_HEAD, *(_row(one, rates) for one in found)], _NUMBERS)
+    else:
+        print("no connections")
+    return 0
+
+
+def _rates(
+    found: list[AssociationStatus], before: Mapping[str, int], seconds: float
+) -> dict[str, int]:
+    """Bytes a second of those that were there at both looks."""
+    return {
+        one.id: round((one.received_bytes - before[one.id]) / seconds)
+        for one in found
+        if one.id in before
+    }
+
+
+def _row(one: AssociationStatus, rates: Mapping[str, int]) -> tuple[str, ...]:
+    from fastscp.association.account import in_bytes
+
+    titles = f"{printable(one.calling_ae)} > {printable(one.called_ae)}"
+    rate = rates.get(one.id)
+    return (
+        one.id,
+        titles if one.calling_ae or one.called_ae else "-",
+        address(one.host, one.port),
+        one.rules or "-",
+        one.phase,
+        f"{one.stored:,}",
+        f"{one.refused:,}",
+        in_bytes(one.bytes),
+        "-" if rate is None else f"{in_bytes(rate)}/s",
+        duration(one.age_s),
+    )
+
+
+def abort(
+    ids: Annotated[
+        list[str],
+        Parameter(
+            name="ID",
+            help="As `fastscp associations` and the log name it, or the number at its end.",
+        ),
+    ],
+    /,
+    *,
+    store: Store | None = None,
+    config: StoreConfigFile | None = None,
+    json: JSON = False,
+) -> int:
+    """End associations of a running service with an A-ABORT, and other connections by closing them.
+
+    A message that is complete is still stored; one that is not goes. Says it when each is over.
+
+    Exit code: 0 all are over, 1 one is not, or there is none of that ID, 3 no service runs on the
+    store.
+    """
+    from fastscp.messages.control import Abort, Aborted
+
+    if not all(ids):
+        raise ConfigError("ID", "is empty; take one from `fastscp associations`")
+    with running_service(store, config) as service:
+        done = [service.ask(Abort(id=one), Aborted) for one in ids]
+    if json:
+        print_json(done)
+    else:
+        for one in done:
+            # What did not work is no result.
+            file = sys.stdout if one.outcome == "over" else sys.stderr
+            print(f"{printable(one.id)}: {_SAID[one.outcome]}", file=file)
+    return 0 if all(one.outcome == "over" for one in done) else _NOT_DONE

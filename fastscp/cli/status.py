@@ -1,0 +1,91 @@
+"""`fastscp status`: what a running service is doing, for people and for scripts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from fastscp.cli.operate import duration, moment, running_service
+from fastscp.cli.options import JSON, Store, StoreConfigFile  # noqa: TC001 - cyclopts reads them
+from fastscp.cli.output import print_columns, print_json
+from fastscp.errors import FastscpError
+from fastscp.log import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastscp.messages.control import RulesStatus, Status
+
+__all__ = ["status"]
+
+_NOT_ACCEPTING: Final = 1
+
+
+def status(
+    *,
+    store: Store | None = None,
+    config: StoreConfigFile | None = None,
+    json: JSON = False,
+    quiet: Annotated[
+        bool,
+        Parameter(
+            name="-q", negative="", show_default=False, help="Print nothing; see the exit code."
+        ),
+    ] = False,
+) -> int:
+    """Show what a running service is doing, and whether it accepts associations.
+
+    It is asked by its control socket in the store, so by its own user or root, on the same machine.
+
+    Exit code: 0 it accepts associations, 1 it runs and does not (paused, draining, out of space,
+    ...) or does not answer, 3 no service runs on the store.
+    """
+    from fastscp.messages.control import GetStatus, Status
+
+    try:
+        with running_service(store, config) as service:
+            answer = service.ask(GetStatus(), Status)
+    except FastscpError as error:
+        if quiet:
+            return error.exit_code
+        raise
+    if quiet:
+        pass
+    elif json:
+        print_json(answer)
+    else:
+        print_columns([(name, escape(value)) for name, value in _rows(answer)])
+    return 0 if answer.state == "accepting" else _NOT_ACCEPTING
+
+
+def _rows(now: Status) -> Iterator[tuple[str, str]]:
+    from fastscp.association.account import in_bytes
+
+    since = f" since {moment(now.since)}, {duration(time.time() - now.since)} ago"
+    yield "state", f"{now.state}{since if now.since else ''}{now.why and f': {now.why}'}"
+    yield "version", f"{now.version}, process {now.pid}, up {duration(now.uptime_s)}"
+    yield "listens on", ", ".join(now.addresses) or "nothing yet"
+    yield "store", f"{now.store.path}, id {now.store.id}"
+    free, least = now.store.free_bytes, now.store.min_free_bytes
+    known = "not known" if free is None else in_bytes(free)
+    mark = f"; nothing is stored below {in_bytes(least)}" if least else ""
+    yield "free space", f"{known}{mark}"
+    yield "workers", f"{now.workers_up} of {now.workers} up"
+    most = f" of at most {now.limit:,}" if now.limit else ""
+    yield "associations", f"{now.associations:,}{most}; {now.connections:,} connections in all"
+    kept = f"; not stored (keep) {now.kept:,}" if now.kept else ""
+    yield "stored", f"{now.stored:,} instances, {in_bytes(now.bytes)}{kept}"
+    yield "refused", f"{now.refused:,} instances; unfinished {now.unfinished:,}"
+    yield "rejected", f"{now.rejected:,} associations"
+    yield from _of_rules(now.rules)
+
+
+def _of_rules(rules: RulesStatus) -> Iterator[tuple[str, str]]:
+    loaded = moment(rules.loaded_at)
+    yield "rules", f"generation {rules.generation}, {rules.tables} tables, taken {loaded}"
+    if rules.refused:
+        more = f" (and {len(rules.refused) - 1} more)" if len(rules.refused) > 1 else ""
+        why = f"{rules.refused[0]}{more}"
+        yield "last reload", f"refused {moment(rules.refused_at)}, nothing was changed: {why}"
