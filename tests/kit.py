@@ -305,6 +305,8 @@ class Service:
             assert self.process.wait(seconds) == code, self.log()
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {seconds:g} s:\n{self.log()}") from None
+        if code == 0:
+            assert not (self.store / ".fastscp/admin.sock").exists()
         self.leaves_nothing()
 
     def leaves_nothing(self) -> None:

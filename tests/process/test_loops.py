@@ -15,6 +15,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from fastscp.admin.client import ControlClient
+from fastscp.messages.control import (
+    Abort,
+    Aborted,
+    Associations,
+    AssociationStatus,
+    GetStatus,
+    Pause,
+    Paused,
+    Resume,
+    Status,
+)
 from tests.kit import (
     Service,
     abort,
@@ -154,6 +166,18 @@ def exercise(service: Service) -> None:
         wait_for(lambda: not service.parts(), "the end of the part", SLOW_S)
 
 
+def operate(service: Service) -> None:
+    """Everything that an operator asks main for, except a reload."""
+    with service.peer() as peer, ControlClient(service.store / ".fastscp", SLOW_S) as client:
+        peer.socket.settimeout(SLOW_S)
+        assert client.ask(Pause(why="a drill"), Paused).changed
+        assert client.ask(GetStatus(), Status).state == "paused"
+        (one,) = client.ask(Associations(), list[AssociationStatus])
+        assert client.ask(Abort(id=one.id), Aborted).outcome == "over"
+        assert peer.read_until_close() == abort(0, 0)
+        assert client.ask(Resume(), Paused).changed
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -173,6 +197,7 @@ def test_no_loop_makes_a_call_that_may_hang_with_the_disk(
         workers = service.worker_pids()
         main = service.pid
         exercise(service)
+        operate(service)
         if "buffered" in flags:
             # A segment that was removed is noticed and followed by another.
             journal = service.store / ".fastscp/journal"

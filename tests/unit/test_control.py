@@ -485,7 +485,6 @@ def answering(folder: Path, *answers: bytes, backlog: int = 8) -> Iterator[socke
                 sock.recv(4096)
                 for one in answers:
                     sock.sendall(one)
-                    time.sleep(0.1 * (len(answers) > 1))
 
         thread = threading.Thread(target=answer)
         if answers:
@@ -512,7 +511,7 @@ def test_a_service_that_hangs_before_many(folder: Path) -> None:
 
 def test_empty_lines_say_that_it_goes_on(folder: Path) -> None:
     said = b'{"version":1,"ok":{"id":"1","outcome":"over"}}\n'
-    with answering(folder, *[b"\n"] * 5, said), ControlClient(folder, 0.3) as client:
+    with answering(folder, *[b"\n"] * 5, said), ControlClient(folder) as client:
         assert client.ask(Abort(id="1"), Aborted) == Aborted("1", "over")
 
 
@@ -545,11 +544,12 @@ def test_a_service_of_another_kind(folder: Path, answer: bytes, said: str) -> No
 
 
 def test_a_service_that_ends_meanwhile(served: Served) -> None:
-    with ControlClient(served.folder) as client:
+    with ControlClient(served.folder) as client, served.connect() as idle:
         stopping = threading.Timer(0.1, served.close)
         stopping.start()
         with pytest.raises(ControlSocketError, match="hung up before it answered: it has ended"):
             client.ask(Abort(id="1"), Aborted)
+        assert lines_of(idle) == []
         stopping.join(DEADLINE_S)
 
 
