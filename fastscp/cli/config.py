@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fastscp.cli.options import (
+    AskedAbout,
     CheckedFile,
     ConfigFile,
     Quiet,
@@ -17,7 +18,7 @@ from fastscp.cli.options import (
     named_file,
     takes_settings,
 )
-from fastscp.cli.output import print_columns, print_json
+from fastscp.cli.output import plain, print_columns, print_json
 from fastscp.config.file_tables import MATCHERS, TABLE
 from fastscp.config.settings import SETTINGS
 from fastscp.config.tomlfile import written_path
@@ -37,6 +38,7 @@ def show_config(
     *,
     config: ConfigFile | None = None,
     check: CheckedFile | None = None,
+    who: AskedAbout | None = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print JSON instead of a table.")
     ] = False,
@@ -47,16 +49,22 @@ def show_config(
     """Show the effective configuration of the receiver, and where each value comes from.
 
     Takes the options of serve, and reads the same environment and file. With --check it shows
-    instead what is wrong with one file, all of it, each with its line.
+    instead what is wrong with one file, all of it, each with its line; with --who what becomes of
+    a sender, and which tables and settings decide that.
     """
     file = named_file("--check", check)
     if file is not None:
         others = [f"--{field.replace('_', '-')}" for field, one in given.items() if one is not None]
+        others += ["--who"] * (who is not None)
         others += ["--config"] * (config is not None) + ["-v"] * (verbose > 0) + ["-q"] * quiet
         if others:
             raise ConfigError("--check", f"looks at its file alone; leave {others[0]} out")
         return _check(file, json)
     loaded = load_settings(given, config, verbose, quiet)
+    if who is not None:
+        from fastscp.cli.who import show_who
+
+        return show_who(loaded, who, json)
     if json:
         _print_json(loaded)
     else:
@@ -86,7 +94,7 @@ def _check(file: Path, json: bool) -> int:
 def _print_json(loaded: Loaded) -> None:
     shown: dict[str, object] = {
         setting.name: {
-            "value": _plain(getattr(loaded.config, setting.field)),
+            "value": plain(getattr(loaded.config, setting.field)),
             "source": in_json(loaded.sources[setting.field]),
         }
         for setting in SETTINGS
@@ -95,7 +103,7 @@ def _print_json(loaded: Loaded) -> None:
     for kind, tables in _tables(loaded).items():
         shown[kind] = {
             name: {
-                word: {"value": _plain(value), "source": in_json(loaded.table_sources[key, word])}
+                word: {"value": plain(value), "source": in_json(loaded.table_sources[key, word])}
                 for word, value, _ in keys
             }
             for key, name, keys in tables
@@ -127,15 +135,6 @@ def _values(values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
         for one in SETTINGS
         if one.field in values
     ]
-
-
-def _plain(value: object) -> object:
-    """A value as JSON knows it, so that it may go back into a TOML file."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return in_json(str(value.absolute()))
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _rows(loaded: Loaded) -> Iterator[tuple[str, str, str]]:

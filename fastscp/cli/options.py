@@ -43,6 +43,7 @@ __all__ = [
     "TITLE",
     "TLS",
     "TLSCA",
+    "AskedAbout",
     "CalledAE",
     "CallingAE",
     "CheckedFile",
@@ -115,6 +116,16 @@ CheckedFile = Annotated[
         show_default=False,
         help="Tell all that is wrong with this TOML file, and no more. Exit code 2 if there is "
         "anything.",
+    ),
+]
+AskedAbout = Annotated[
+    str,
+    Parameter(
+        name="--who",
+        metavar="AE@ADDRESS/CALLED",
+        show_default=False,
+        help="Tell what becomes of a sender of this AE title and address that calls this AE title "
+        "(without /CALLED: --ae-title), and why. Exit code 1 if it is rejected.",
     ),
 ]
 

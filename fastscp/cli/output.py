@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import FastscpError
-from fastscp.log import printable
+from fastscp.log import in_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -16,13 +17,22 @@ if TYPE_CHECKING:
 # The exit code of what a user ended with Ctrl-C, as a shell says it of a program that INT ended.
 INTERRUPTED_CODE: Final = 130
 
-__all__ = ["INTERRUPTED_CODE", "os_errors", "print_columns", "print_json"]
+__all__ = ["INTERRUPTED_CODE", "os_errors", "plain", "print_columns", "print_json"]
 
 
 def print_json(shown: object) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode("utf-8"))
+
+
+def plain(value: object) -> object:
+    """The value of a setting as JSON knows it, so that it may go back into a TOML file."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return in_json(str(value.absolute()))
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def print_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> None:

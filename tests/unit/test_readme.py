@@ -16,6 +16,7 @@ from fastscp import __version__, uids
 from fastscp.cli import app as cli
 from fastscp.cli.echo import echo
 from fastscp.cli.send import send
+from fastscp.config.contradictions import COMBINATIONS_MOST
 from fastscp.config.file_tables import MATCHERS
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table, where_table
 from fastscp.main.admission import PENDING_MOST
@@ -76,7 +77,7 @@ def test_every_option_it_mentions_exists() -> None:
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--report", "--retries", "--adopt", "--repair-journal"}
     known |= (
-        {"--check", "--study", "--since", "--max-rate", "--reason"}
+        {"--check", "--study", "--since", "--max-rate", "--reason", "--who"}
         | _options("send")
         | _options("echo")
     )
@@ -125,6 +126,7 @@ def test_numbers() -> None:
     assert uids.IMPLEMENTATION_VERSION_NAME in README
     text = " ".join(README.split())
     assert f"At most {PENDING_MOST} connections have no association" in text
+    assert f"may have {COMBINATIONS_MOST:,} combinations" in text
     default = ServeConfig()
     needed = worker_needs(default, default.max_associations)
     assert f"{default.max_associations:,} associations these are {needed:,}" in text
