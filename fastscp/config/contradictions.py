@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.file_tables import TABLE
 from fastscp.config.names import close_to
+from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,7 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
         return
     if config.check_called_ae:
         yield from _called_by_nobody(found.tables, config.ae_title)
+    yield from _one_path_for_two(found.tables, config)
     number = 0
     for table in found.tables.senders:
         number += _combinations(table)
@@ -78,6 +80,25 @@ def _called_by_nobody(tables: Tables, ae_title: str) -> Iterator[tuple[tuple[str
                     f'[ae."{title}"], or take it out'
                 )
                 yield (table.key, "called"), why
+
+
+def _one_path_for_two(tables: Tables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
+    """The first layout that could give an instance the path that another one gives another."""
+    layouts = {table.title: table.values.get("layout", config.layout) for table in tables.ae}
+    if set(layouts.values()) <= {config.layout}:
+        return
+    # Where it is needed only: a start without such tables need not wait for it.
+    from fastscp.store.collisions import check
+    from fastscp.store.filing import Filing, Filings
+
+    filings = Filings(
+        Filing(config.layout), {title: Filing(layout) for title, layout in layouts.items()}
+    )
+    try:
+        check(filings)
+    except ConfigError as error:
+        # Of the two it names the table that stands later, and that table sets its own layout.
+        yield (error.option.removeprefix("[").removesuffix("] layout"), "layout"), error.why
 
 
 def _combinations(table: FromTable) -> int:

@@ -223,6 +223,13 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ]),
     ('[from.x]\ncalled = ["US","CT2"]\n', []),
     ('check-called-ae = true\n[ae.US]\n[from.x]\ncalled = ["US","FASTSCP"]\n', []),
+    # Layouts that could give two instances one path.
+    (('layout = "{Modality}/{SOPInstanceUID}.dcm"\n[ae.A]\n[ae."B ] layout"]\n'
+     'layout = "x/{SOPInstanceUID}_{PatientID}.dcm"\n'), [
+        (4, 'ae."B ] layout".layout', "'x/{SOPInstanceUID}_{PatientID}.dcm' can give an instance"),
+    ]),
+    (('[ae.A]\nlayout = "+a/{SOPInstanceUID}_{PatientID}.dcm"\n'
+     '[ae.B]\nlayout = "+b/{SOPInstanceUID}.dcm"\ncompress = "zstd"\n'), []),
     # Tables that never match.
     ('[from.a]\nwho = "*@10.0.0.0/8"\n\n[from.b]\nwho = ["CT1@10.1.2.0/24", "X@10.0.0.0/8"]\n', [
         (4, "from.b", "can never match: [from.a] in line 1 takes all of its senders before; put"),
@@ -277,6 +284,13 @@ def test_flags_decide_what_can_be_called(toml: Callable[[str], Path]) -> None:
     assert load({"check_called_ae": True, "ae_title": "US"}, {}, file)
     with pytest.raises(ConfigError, match=r"site\.toml:2: from\.x\.called: names 'US', which che"):
         load({}, {"FASTSCP_CHECK_CALLED_AE": "on"}, file)
+
+
+def test_a_flag_decides_where_the_others_go(toml: Callable[[str], Path]) -> None:
+    file = toml('[ae.X]\nlayout = "x/{SOPInstanceUID}_{PatientID}.dcm"\n')
+    assert load({}, {}, file)
+    with pytest.raises(ConfigError, match=r"site\.toml:2: ae\.X\.layout: .* can give an instance"):
+        load({"layout": "{Modality}/{SOPInstanceUID}.dcm"}, {}, file)
 
 
 def test_certificates() -> None:
