@@ -22,16 +22,18 @@ class ConfigError(FastscpError):
     """A setting that cannot be used: exit 2, before any process starts.
 
     option: where the value was given, as the operator wrote it (`--port`, `FASTSCP_PORT`,
-    `site.toml: port`). why: what was tried, why it cannot be, what to write instead.
+    `site.toml: port`). why: what was tried, why it cannot be, what to write instead. mistakes: all
+    that were found at once, this one first among them, each as a line; by default it is alone.
     """
 
     exit_code = 2
 
-    def __init__(self, option: str, why: str) -> None:
-        # Both go to the base class, so the error survives pickling between processes.
-        super().__init__(option, why)
+    def __init__(self, option: str, why: str, mistakes: tuple[str, ...] = ()) -> None:
+        # All go to the base class, so the error survives pickling between processes.
+        super().__init__(option, why, mistakes)
         self.option = option
         self.why = why
+        self.mistakes = mistakes or (f"{option}: {why}",)
 
     def __str__(self) -> str:
         return f"{self.option}: {self.why}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fastscp.config.tomlfile import Key
 
-__all__ = ["FileSettings", "check_file", "one_of_file", "read_file"]
+__all__ = ["FileSettings", "check_file", "one_of_file", "read_file", "refuse"]
 
 
 @dataclass
@@ -39,7 +39,7 @@ class FileSettings:
 def read_file(file: Path, option: str) -> FileSettings:
     """All of a file. option: what named it. Raises ConfigError for the first mistake."""
     found, mistakes = _read(file, option)
-    _raise_first(file, mistakes)
+    refuse(file, mistakes)
     return found
 
 
@@ -63,7 +63,7 @@ def one_of_file(setting: Setting, file: Path, option: str) -> Any:
     mistakes = list(contents.mistakes)
     named, _tables = _named(contents.keys, mistakes)
     found = list(_values((one for one in named if one[1] is setting), mistakes))
-    _raise_first(file, mistakes)
+    refuse(file, mistakes)
     return found[0][2] if found else None
 
 
@@ -105,15 +105,20 @@ def _values(
             yield key, setting, value
 
 
-def _raise_first(file: Path, mistakes: list[Mistake]) -> None:
-    """Raise ConfigError for the first of the mistakes, and say how many there are."""
+def refuse(file: Path, mistakes: list[Mistake], *, by_itself: bool = True) -> None:
+    """Raise ConfigError for the first of the mistakes, with all of them, if there are any.
+
+    by_itself: whether the file has them whatever stands elsewhere.
+    """
     if not mistakes:
         return
-    first = min(mistakes, key=lambda one: (one.line, one.column))
-    why = first.why
-    if len(mistakes) > 1:
+    in_order = sorted(mistakes, key=lambda one: (one.line, one.column))
+    why = in_order[0].why
+    if len(mistakes) > 1 and by_itself:
         why += (
             f" (the first of {len(mistakes)} mistakes in this file; `fastscp config --check "
             f"{shlex.quote(str(file))}` shows all)"
         )
-    raise ConfigError(first.at(file), why)
+    raise ConfigError(
+        in_order[0].at(file), why, tuple(f"{one.at(file)}: {one.why}" for one in in_order)
+    )

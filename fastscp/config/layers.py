@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.contradictions import between_settings, between_tables
-from fastscp.config.file import FileSettings, one_of_file, read_file
+from fastscp.config.file import FileSettings, one_of_file, read_file, refuse
 from fastscp.config.kubernetes import is_of_a_service
 from fastscp.config.names import BY_NAME, BY_VARIABLE, known
 from fastscp.config.settings import (
@@ -71,7 +71,8 @@ def load(
     flags: field name to text, list of texts or bool; None is "not given". environ: the process's
     own if None. file: what `--config` names; FASTSCP_CONFIG stands in for it. spelled: fields
     whose flag was given in another spelling, as `-v` for `--log-level debug`.
-    Raises ConfigError for the first thing that is unknown or cannot be used.
+    Raises ConfigError for the first thing that is unknown or cannot be used; with it those that
+    were found at the same time.
     """
     if environ is None:
         environ = os.environ
@@ -105,14 +106,13 @@ def load(
     for name, why in between_settings(values):
         raise ConfigError(options[name], why)
     config = ServeConfig(**values, tables=found.tables.tables)
-    lines: dict[tuple[str, str], str] = {}
-    if file is not None:
-        places = found.tables.places
-        for where, why in between_tables(found.tables, config):
-            raise ConfigError(places[where].mistake(why).at(file), why)
-        path = file.absolute()
-        lines = {where: f"{path}:{key.line}" for where, key in places.items()}
-    return Loaded(config, sources, lines)
+    if file is None:
+        return Loaded(config, sources)
+    keys = found.tables.places
+    wrong = [keys[where].mistake(why) for where, why in between_tables(found.tables, config)]
+    refuse(file, wrong, by_itself=False)
+    path = file.absolute()
+    return Loaded(config, sources, {where: f"{path}:{key.line}" for where, key in keys.items()})
 
 
 def load_one(

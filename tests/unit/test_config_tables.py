@@ -245,6 +245,11 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ('[from.a]\nwho = "*@*"\n[from.b]\nwho = "X@*"\n[from.c]\ncalled = "A"\n', [
         (3, "from.b", "can never match"), (5, "from.c", "can never match"),
     ]),
+    (('check-called-ae = true\n[from.a]\nwho = "*@*"\n[from.b]\ncalled = ["FASTSCP"]\n[from.c]\n'
+     'called = ["Z"]\n'), [
+        (4, "from.b", "can never match"), (6, "from.c", "can never match"),
+        (7, "from.c.called", "names 'Z', which check-called-ae rejects"),
+    ]),
     # Together they are all there is, but none of them by itself.
     ('[from.a]\nwho = "*@0.0.0.0/0, *@::/0"\n[from.b]\nwho = "X@*"\n', []),
     ('[from.a]\nwho = "*@0.0.0.0/0, *@::/0"\n[from.b]\nwho = "X@10.0.0.1, X@::1"\n', [
@@ -277,6 +282,8 @@ def test_all_mistakes_of_a_file(
         load({}, {}, file)
     assert str(caught.value).startswith(f"{file}:{found[0].line}")
     assert found[0].why in caught.value.why
+    # Whoever wants all of them has them.
+    assert list(caught.value.mistakes) == [f"{one.at(file)}: {one.why}" for one in found]
 
 
 def test_flags_decide_what_can_be_called(toml: Callable[[str], Path]) -> None:
