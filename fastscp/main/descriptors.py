@@ -35,9 +35,8 @@ _PER_ASSOCIATION: Final = 2
 # A worker reads so many messages of main in one go; the one that closes a connection may be behind
 # those that bring others.
 _MESSAGES: Final = 64
-# Instances that are complete and not settled (UNCOMMITTED_MOST), of the one durability that all
-# rules have, --durability: each has its part open or, if it is a duplicate that was compared, the
-# lock of its path.
+# Instances of one durability that are complete and not settled (UNCOMMITTED_MOST): each has its
+# part open or, if it is a duplicate that was compared, the lock of its path.
 _UNCOMMITTED: Final = 256
 # Parts that were dropped and not closed yet; and, where nothing is flushed, as many locks of paths.
 _LEFTOVERS: Final = 256
@@ -74,22 +73,33 @@ def main_needs(config: ServeConfig) -> int:
 def worker_needs(config: ServeConfig, associations: int) -> int:
     """Open files of a worker at worst, if it has so many associations."""
     # A batch flushes the directories of its instances, and those above them, side by side.
-    levels = config.layout.count("/")
-    directories = _BATCH * levels + 1 if config.durable else 0
-    unlocking = 0 if config.durable else _LEFTOVERS
+    kinds = _kinds(config)
+    durabilities = {durability for _layout, durability in kinds}
+    levels = [layout.count("/") for layout, durability in kinds if durability == "stable"]
+    directories = _BATCH * max(levels) + 1 if levels else 0
+    unlocking = _LEFTOVERS if "buffered" in durabilities else 0
     return (
         _FIXED
         + _PER_ASSOCIATION * associations
         + PENDING_MOST
         + NEWCOMERS_MOST
         + _MESSAGES
-        + _UNCOMMITTED
+        + _UNCOMMITTED * len(durabilities)
         + _LEFTOVERS
         + unlocking
         + _HELPERS * _PER_HELPER
         + directories
         + _PARENTS
     )
+
+
+def _kinds(config: ServeConfig) -> set[tuple[str, str]]:
+    """How instances are stored: the layouts and durabilities that come together."""
+    tables = ({}, *(table.values for table in config.tables.ae))
+    return {
+        (values.get("layout", config.layout), values.get("durability", config.durability))
+        for values in tables
+    }
 
 
 def associations_allowed(config: ServeConfig) -> int:

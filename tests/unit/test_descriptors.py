@@ -15,6 +15,7 @@ import pytest
 
 import fastscp_ext
 from fastscp.config.settings import ServeConfig
+from fastscp.config.tables import AeTable, Tables
 from fastscp.errors import ConfigError
 from fastscp.main import descriptors
 from fastscp.main.acceptor import AT_ONCE
@@ -137,6 +138,28 @@ def test_each_directory_of_the_layout_counts() -> None:
         ServeConfig(layout=config.layout, durability="buffered") for config in (flat, deep)
     )
     assert worker_needs(deep, 0) == worker_needs(flat, 0)
+
+
+def test_tables_count() -> None:
+    """The deepest layout of what is flushed; and instances wait for either durability."""
+
+    def needs(*tables: dict[str, str], **settings: str) -> int:
+        config = ServeConfig(
+            layout="{SOPInstanceUID}.dcm",
+            tables=Tables(tuple(AeTable(f"T{n}", values) for n, values in enumerate(tables))),
+            **settings,  # type: ignore[arg-type]
+        )
+        return worker_needs(config, 0)
+
+    deep = {"layout": "a/b/{SOPInstanceUID}.dcm"}
+    plain = needs()
+    assert needs({}) == needs({"durability": "stable"}) == plain
+    assert needs(deep, {"layout": "a/{SOPInstanceUID}.dcm"}) == plain + 2 * descriptors._BATCH
+    both = plain + descriptors._UNCOMMITTED + descriptors._LEFTOVERS
+    assert needs({"durability": "buffered"}) == needs(deep | {"durability": "buffered"}) == both
+    assert needs(durability="buffered") < needs({"durability": "stable"}, durability="buffered")
+    assert needs({"durability": "stable"}, durability="buffered") == both
+    assert needs(deep | {"durability": "stable"}, durability="buffered") > both
 
 
 def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:
