@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -262,6 +264,42 @@ def test_a_killed_life_that_became_buffered_is_suspect(path: Path) -> None:
         assert names(path) == {"suspect", "buffered"}
         store.stopped_cleanly()
         assert names(path) == {"suspect"}
+
+
+REFILES = """
+import sys
+from pathlib import Path
+from fastscp.store.filing import Filing, Filings
+from fastscp.store.store import Store
+top = Filing("{SOPInstanceUID}.dcm")
+store = Store.open(Path(sys.argv[1]), Filings(top))
+tables = {}
+for n in range(100_000):
+    tables[f"T{n}"] = Filing(f"+{n}/{{SOPInstanceUID}}.dcm", (".dcm", ".dcm.zst")[n % 2])
+    store.refile(Filings(top, dict(tables)), {"stable", "buffered"})
+    print(n, flush=True)
+"""
+
+
+def test_what_was_noted_before_a_service_was_killed_holds(path: Path) -> None:
+    for told in (1, 4):
+        with subprocess.Popen(
+            [sys.executable, "-c", REFILES, str(path)], stdout=subprocess.PIPE, text=True
+        ) as service:
+            assert service.stdout is not None
+            noted = [int(service.stdout.readline()) for _ in range(told)]
+            service.kill()
+            noted += [int(line) for line in service.stdout if line.endswith("\n")]
+        tables = {title: Filing(**filing) for title, filing in toml(path)["ae"].items()}
+        assert {f"T{n}" for n in noted} <= tables.keys()
+        # One more may have been noted, before it was said.
+        assert len(tables) - len(noted) in (0, 1)
+        top = Filing("{SOPInstanceUID}.dcm")
+        with opened(path, Filings(top, tables)) as store:
+            assert store.suspect
+            assert store.mixed is (len(tables) > 1)
+        with opened(path, Filings(top), layout_change=True):
+            pass
 
 
 class Killed(BaseException):
