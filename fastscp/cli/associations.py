@@ -50,9 +50,10 @@ def associations(
 ) -> int:
     """Show the connections of a running service, the oldest first.
 
-    Phases: connected (no request yet), requesting (waits for a place), idle, storing (an instance
-    is on its way, or has no answer yet), associated (one of these two), ending (rejected, released
-    or aborted, and the peer has not hung up). BYTES are of the data sets stored; RATE is of all
+    Phases: connected (no request yet, or one that the rules refused), requesting (waits for a
+    place), idle, storing (an instance is on its way, or has no answer yet), associated (one of
+    these two), ending (released, aborted, or rejected for want of a place, and the peer has not
+    hung up). BYTES are of the data sets stored; RATE is of all
     that was read from the connection, over half a second.
     """
     import msgspec

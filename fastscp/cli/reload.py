@@ -42,6 +42,7 @@ def reload(
             print(escape(one))
         for one in done.waits:
             print(f"waits for a restart: {escape(one)}", file=sys.stderr)
-        what = f"taken: {len(done.changed)} changes" if done.changed else "nothing has changed"
+        number = len(done.changed)
+        what = f"taken: {number} change{'s' * (number > 1)}" if number else "nothing has changed"
         print(f"{what}; generation {done.generation}")
     return ConfigError.exit_code if done.mistakes else 0

@@ -160,7 +160,11 @@ class MainControl:
             return "no worker", "no worker is up: the log says why", 0.0
         if not free:
             return "waiting for the disk", "every worker waits for the disk: check it", 0.0
-        return "accepting", watch.why(), watched if watch.why() else 0.0
+        if why := watch.why():
+            return "accepting", why, watched
+        if admission.places and admission.admitted >= admission.places:
+            return "accepting", "all places are taken, as --max-associations or files allow", 0.0
+        return "accepting", "", 0.0
 
     def associations(self) -> list[AssociationStatus]:
         now = time.monotonic()

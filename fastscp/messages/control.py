@@ -40,10 +40,11 @@ State: TypeAlias = Literal[
     "waiting for the disk", "no worker",
 ]  # fmt: skip
 
-# connected: no request yet. requesting: main has its request, and it waits for a place. idle: an
-# association that owes and is owed nothing. storing: with an instance that came in part, or has no
-# answer yet. associated: one of these two; there are more associations than are counted. ending: no
-# association any more, or never one; the connection is still there.
+# connected: no request yet, or one that the rules refuse, of which main knows nothing. requesting:
+# main has its request, and it waits for a place. idle: an association that owes and is owed
+# nothing. storing: with an instance that came in part, or has no answer yet. associated: one of
+# these two; there are more associations than are counted. ending: no association any more, or never
+# one; the connection is still there.
 Phase: TypeAlias = Literal["connected", "requesting", "idle", "storing", "associated", "ending"]
 
 

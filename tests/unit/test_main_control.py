@@ -117,6 +117,14 @@ def test_short_of_space_it_accepts_and_says_so(played: Played) -> None:
     assert (status.store.free_bytes, status.store.min_free_bytes) == (LEAST + 1, LEAST)
 
 
+def test_with_all_places_taken_it_says_so() -> None:
+    played = Played(1)
+    assert played.control.status().why == ""
+    played.associate(1)
+    status = played.control.status()
+    assert (status.state, status.why[:24]) == ("accepting", "all places are taken, as")
+
+
 def test_free_space_is_told_only_where_it_is_known(played: Played) -> None:
     assert played.control.status().store.free_bytes is None
     played.watch.judge(Look(0, "gone"), 1.0)
