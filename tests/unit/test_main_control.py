@@ -187,6 +187,16 @@ def test_phases(played: Played) -> None:
     assert 5 <= one.age_s < 60
 
 
+def test_the_rules_of_an_association_are_named(played: Played) -> None:
+    books = played.admission
+    for number, ae, sender in ((1, "", ""), (2, "ae.A", ""), (3, "ae.A", "from.B")):
+        played.connect(number)
+        books.ask(Ask(number, "CT", "A", ae=ae, sender=sender))
+    assert [one.rules for one in played.control.associations()] == [
+        "default", "ae.A", "ae.A+from.B",
+    ]  # fmt: skip
+
+
 def test_more_associations_than_are_counted(played: Played) -> None:
     played.admission._tallies = None
     played.associate(1)
