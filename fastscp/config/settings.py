@@ -421,6 +421,12 @@ class ServeConfig(WorkerConfig):
         default=0,
         tables=_AE_AND_FROM,
     )
+    reload_linger: float = _setting(
+        Duration(0.0, 7 * _DAY_S),
+        Group.LIMITS,
+        "How long a worker that a reload retires may live for its associations.",
+        default=3600.0,
+    )
     tables: Tables = dataclasses.field(default_factory=Tables)
 
     def for_workers(self) -> WorkerConfig:

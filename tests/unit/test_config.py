@@ -41,6 +41,7 @@ CONTRACT = {
     "max_associations_per_host": 0,
     "max_associations_per_ae": 0,
     "max_association_rate": 0,
+    "reload_linger": 3600.0,
     "max_bytes_in_flight": 256 << 20,
     "max_instance_size": 0,
     "artim_timeout": 30.0,
@@ -350,7 +351,7 @@ def test_every_setting_has_a_bad_value() -> None:
         "store_must_exist", "store_new_life", "layout_change", "strict", "message_timeout",
     }  # fmt: skip
     limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
-    tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout"}
+    tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout", "reload_linger"}
     assert {setting.field for setting in SETTINGS} <= tested
 
 

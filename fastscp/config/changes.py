@@ -1,0 +1,88 @@
+"""What is different between two configurations, in words, for the log and whoever reloads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastscp.config.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from fastscp.config.settings import ServeConfig
+    from fastscp.config.tables import AeTable, FromTable
+
+__all__ = ["changes"]
+
+_BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
+_NOT_SET: Final = "not set"
+
+
+def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
+    """Each setting and table that differs: its name, and the difference with the name before it.
+
+    A setting's name is its field; a table's its key.
+    """
+    for setting in SETTINGS:
+        before, after = getattr(old, setting.field), getattr(new, setting.field)
+        if before != after:
+            show = setting.kind.show
+            # An empty list says nothing by itself.
+            was, now = show(before) or setting.default_text, show(after) or setting.default_text
+            yield setting.field, f"{setting.name}: {was} -> {now}"
+    yield from _of_tables(old.tables.ae, new.tables.ae, _of_ae)
+    yield from _of_tables(old.tables.senders, new.tables.senders, _of_sender)
+    yield from _of_order(old.tables.senders, new.tables.senders)
+
+
+def _of_tables(
+    old: Sequence[Any], new: Sequence[Any], entries: Callable[[Any], dict[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """The tables of one kind that differ. entries: what a table holds, as text."""
+    before = {table.key: entries(table) for table in old}
+    after = {table.key: entries(table) for table in new}
+    for key in before:
+        if key not in after:
+            yield key, f"[{key}]: removed"
+    for key, values in after.items():
+        if key not in before:
+            held = ", ".join(f"{name} = {text}" for name, text in values.items())
+            yield key, f"[{key}]: added{f' ({held})' if held else ''}"
+        elif before[key] != values:
+            yield key, f"[{key}]: {', '.join(_of_entries(before[key], values))}"
+
+
+def _of_entries(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in {**old, **new}:
+        was, now = old.get(name, _NOT_SET), new.get(name, _NOT_SET)
+        if was != now:
+            yield f"{name}: {was} -> {now}"
+
+
+def _of_ae(table: AeTable) -> dict[str, str]:
+    return _shown(table.values)
+
+
+def _of_sender(table: FromTable) -> dict[str, str]:
+    return {
+        **({"who": ", ".join(map(str, table.who))} if table.who else {}),
+        **({"called": ", ".join(table.called)} if table.called else {}),
+        **({"certificate": ", ".join(table.certificate)} if table.certificate else {}),
+        **_shown(table.values),
+    }
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a table sets, in the order of the help, so that its order in a file is no difference."""
+    return {
+        setting.name: setting.kind.show(values[setting.field])
+        for setting in _BY_FIELD.values()
+        if setting.field in values
+    }
+
+
+def _of_order(old: Sequence[FromTable], new: Sequence[FromTable]) -> Iterator[tuple[str, str]]:
+    """The first table of senders that matches wins, so their order says something."""
+    kept = [table.key for table in new if table.key in {one.key for one in old}]
+    if kept != [table.key for table in old if table.key in kept]:
+        yield "from", f"[from] tables: now in the order {', '.join(table.name for table in new)}"
