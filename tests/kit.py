@@ -144,7 +144,8 @@ class Service:
 
     The block ends with `stop`, which checks that the service leaves nothing behind; after an error
     inside it everything is killed instead. The program run is the one the tests import. store: the
-    default is a folder `store` below tmp_path, which also takes the log.
+    default is a folder `store` below tmp_path, which also takes the log. workers: 0 leaves their
+    number to the configuration.
     """
 
     host = "127.0.0.1"
@@ -169,7 +170,8 @@ class Service:
             *self.program(),
             "serve",
             *(word for host in hosts for word in ("--host", host)),
-            *("--port", "0", "--store", str(self.store), "--workers", str(workers)),
+            *("--port", "0", "--store", str(self.store)),
+            *(("--workers", str(workers)) if workers else ()),
             *flags,
         ]
         self._environment = self.environment(env)
@@ -351,7 +353,8 @@ class Service:
                     links = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
                     if f"socket:[{inode}]" in links:
                         title = Path(f"/proc/{pid}/cmdline").read_text()
-                        return 1 + int(title.partition("fastscp: worker ")[2].strip("\0 "))
+                        number = title.partition("fastscp: worker ")[2].partition(",")[0]
+                        return 1 + int(number.strip("\0 "))
             return None
 
         return wait_for(look, "a worker that has the connection") - 1

@@ -94,6 +94,11 @@ class _Target:
     rate: float = 0.0
     offered: dict[int, _Offered] = field(default_factory=dict)
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether it drains, and another takes its place then."""
+        return self.is_leaving and not self.worker.is_retired
+
 
 class Dispatch:
     """Hands connections to workers, and answers what workers ask about them.
@@ -230,7 +235,7 @@ class Dispatch:
         if worker.number not in self._targets or self._targets[worker.number].worker is not worker:
             # What the books hold of this number is another life's.
             return 0
-        if self._targets.pop(worker.number).is_leaving:
+        if self._targets.pop(worker.number).is_followed:
             self._last_left = time.monotonic()
         found = self._admission.lost(worker.number)
         associations = sum([self._tell_lost(one, worker.number) for one in found])
@@ -242,6 +247,9 @@ class Dispatch:
             self._free_slots.append(slot)
             self._hand_over(connection)
         return associations
+
+    def connections_of(self, worker: Worker) -> int:
+        return self._admission.load(worker.number)
 
     def _tell_lost(self, lost: Lost, worker: int) -> bool:
         """Write the line of an association's end in the stead of its worker, which cannot.
@@ -322,7 +330,7 @@ class Dispatch:
         A worker that drains ends within its time, and its place is taken then. Peers give up after
         half a minute or so.
         """
-        if not is_any_ready and any(target.is_leaving for target in self._targets.values()):
+        if not is_any_ready and any(target.is_followed for target in self._targets.values()):
             return time.monotonic() - connection.since > _SUCCESSOR_S
         return time.monotonic() - max(connection.since, self._last_left) > _NOBODY_S
 

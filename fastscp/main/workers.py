@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import BootError
 from fastscp.log import fields
+from fastscp.main.following import Following
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
-from fastscp.main.members import Place, Worker
+from fastscp.main.members import WORKERS_MOST, Place, Worker, first_to_go, free_numbers
 from fastscp.main.remains import Remains
 from fastscp.main.spawn import how, spawn
 from fastscp.main.storewatch import REMIND_S
 from fastscp.messages.channel import Channel
-from fastscp.messages.configuration import pack
 from fastscp.messages.worker import (
-    Configured,
     Drain,
     Failed,
     FromWorker,
     Holds,
+    Leaving,
     Ready,
+    Retire,
     Setup,
     Stop,
 )
@@ -73,7 +73,7 @@ class Workers:
     UIDs, for the log.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
-    waits in between while that fails.
+    waits in between while that fails. `resize` makes places, and gives them up.
     """
 
     def __init__(
@@ -89,9 +89,6 @@ class Workers:
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
-        self._configuration = configuration
-        # The memory in which workers find it.
-        self._configuration_fd = pack(configuration)
         self._store = store
         self._shared = shared
         self._listener = listener
@@ -101,9 +98,12 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self.run_id = run_id or new_run_id()
         self._names = dict(names or {})
-        self._places: list[Place] = []
+        # By number. A retired worker keeps its own until it is gone.
+        self._places: dict[int, Place] = {}
+        self._wanted = 0
         self._lives = 0
         self._watch = LoopWatch()
+        self.following = Following(configuration, listener, self._living)
         self.remains = Remains(store, shared, self.run_id)
         self._is_started = False
         self._is_abandoned = False
@@ -118,11 +118,11 @@ class Workers:
     async def start(self, count: int) -> None:
         """Start so many and wait until all are up. Raises BootError; some may be there then."""
         self._loop.call_later(LOOK_S, self._look)
+        self._wanted = count
         workers = []
         try:
             for number in range(count):
-                place = Place(number)
-                self._places.append(place)
+                place = self._places[number] = Place(number)
                 workers.append(self._spawn(place))
                 # Signals, and those that are up already, in between.
                 await asyncio.sleep(0)
@@ -145,9 +145,9 @@ class Workers:
             self._all_gone()
             return
         for worker in self._living():
-            worker.channel.send(Drain(self._configuration.config.drain_timeout))
+            worker.channel.send(Drain(self.following.config.drain_timeout))
         # Before the start is through there is no association to go on.
-        drain_s = self._configuration.config.drain_timeout if self._is_started else 0.0
+        drain_s = self.following.config.drain_timeout if self._is_started else 0.0
         seconds = _PATIENCE_S + drain_s
         self._loop.call_later(seconds, self._end_by_force, seconds)
 
@@ -169,7 +169,7 @@ class Workers:
 
     def tell_missing(self) -> bool:
         """Say which places have no worker at the end, since none came up; whether there is one."""
-        places = [place for place in self._places if place.told]
+        places = [place for place in self._places.values() if place.told and place.is_wanted]
         for place in places:
             log.error(
                 "worker %d was dead and not replaced at the end (%s): put the cause right before "
@@ -179,7 +179,7 @@ class Workers:
         return bool(places)
 
     def _living(self) -> list[Worker]:
-        return [place.worker for place in self._places if place.worker is not None]
+        return [place.worker for place in self._places.values() if place.worker is not None]
 
     def _end_by_force(self, seconds: float) -> None:
         """Kill each worker that did not end in time. The service ends with code 1 then."""
@@ -210,7 +210,88 @@ class Workers:
 
     def close(self) -> None:
         """Give back what is shared with workers; none is started any more."""
-        os.close(self._configuration_fd)
+        self.following.close()
+
+    # More and fewer ------------------------------------------------------------------------------
+
+    def resize(self, count: int, linger_s: float) -> None:
+        """Have so many workers: start more, or retire those with the fewest associations.
+
+        linger_s: how long a retired one may live for the sake of its associations; a shorter time
+        than before holds for those that are retired already, too. Whatever cannot be started now is
+        once it can, and the log says why.
+        """
+        if self.stopping:
+            return
+        self._wanted = count
+        self._hasten(linger_s)
+        places = first_to_go(self._there_to_be(), self._listener.connections_of)
+        for place in places[: max(0, len(places) - count)]:
+            self._retire(place, linger_s)
+        self._fill_up()
+        missing = count - len(self._there_to_be())
+        if missing > 0:
+            log.warning(
+                "%d more workers start as soon as so many of the %d retired ones have ended: there "
+                "can be %d at a time; a shorter --reload-linger ends them sooner",
+                missing, self.retired, WORKERS_MOST,
+            )  # fmt: skip
+
+    @property
+    def retired(self) -> int:
+        """How many are still there, and take no connections any more."""
+        return len(self._places) - len(self._there_to_be())
+
+    def _there_to_be(self) -> list[Place]:
+        return [place for place in self._places.values() if place.is_wanted]
+
+    def _fill_up(self) -> None:
+        """Start the workers that are wanted and have no place yet, as far as there are numbers."""
+        for number in free_numbers(self._places, self._wanted - len(self._there_to_be())):
+            place = self._places[number] = Place(number, is_added=True)
+            self._background(self._start_in(place))
+
+    def _retire(self, place: Place, linger_s: float) -> None:
+        """Give up a place: at once, or with the worker that has it."""
+        worker = place.worker
+        about = fields(worker=place.number)
+        if worker is None:
+            del self._places[place.number]
+            log.info(
+                "worker %d was gone, and is not replaced: fewer are wanted",
+                place.number, extra=about,
+            )  # fmt: skip
+            return
+        worker.is_retired, worker.retired_at = True, time.monotonic()
+        worker.ends_by = worker.retired_at + linger_s
+        worker.channel.send(Retire(linger_s))
+        log.info(
+            "worker %d (process %d) is retired: it takes no more connections, and ends with the "
+            "last of the %d that it has, in %g s at most (--reload-linger)",
+            place.number, worker.process.pid if worker.process else 0,
+            self._listener.connections_of(worker), linger_s, extra=about,
+        )  # fmt: skip
+
+    def _hasten(self, linger_s: float) -> None:
+        """Have those that are retired end as soon as another time allows them, not later."""
+        now = time.monotonic()
+        for worker in self._living():
+            ends_by = worker.retired_at + linger_s
+            if worker.is_retired and ends_by < worker.ends_by:
+                worker.ends_by = ends_by
+                worker.channel.send(Retire(max(0.0, ends_by - now)))
+
+    def _retired_went(self, worker: Worker, code: int | None) -> None:
+        """Nobody takes its place, but its number, and what it may have left, are seen to."""
+        if code == 0:
+            log.info(
+                "worker %d, which was retired, has ended in order",
+                worker.number, extra=fields(worker=worker.number),
+            )  # fmt: skip
+        else:
+            self._background(self.remains.settle_replaced())
+            self._background(self.remains.sweep())
+        self._fill_up()
 
     # Starting one --------------------------------------------------------------------------------
 
@@ -248,13 +329,8 @@ class Workers:
                 names=self._names,
             )
         )
-        self._tell_configuration(worker)
+        self.following.tell(worker)
         return worker
-
-    def _tell_configuration(self, worker: Worker) -> None:
-        """Have a worker go by the newest settings and rules. Raises OSError."""
-        generation = self._configuration.rules.generation
-        worker.channel.send(Configured(generation), self._configuration_fd)
 
     # Hearing and missing one ---------------------------------------------------------------------
 
@@ -264,11 +340,13 @@ class Workers:
                 case Ready():
                     self._came_up(worker)
                 case Holds(generation):
-                    worker.generation = generation
-                    self._listener.held(min(one.generation for one in self._living()))
+                    self.following.heard(worker, generation)
                 case Failed():
                     # It ends now, and is missed then.
                     worker.why = message.why
+                case Leaving():
+                    worker.is_leaving = True
+                    self._listener.heard(worker, message)
                 case _:
                     self._listener.heard(worker, message)
         if worker.channel.closed:
@@ -286,7 +364,9 @@ class Workers:
             )  # fmt: skip
         elif place.is_missed:
             log.error("worker %d is up again", worker.number, extra=fields(worker=worker.number))
-        place.told, place.is_missed = "", False
+        elif place.is_added and not worker.is_retired:
+            log.info("worker %d is up", worker.number, extra=fields(worker=worker.number))
+        place.told, place.is_missed, place.is_added = "", False, False
         self._listener.came_up(worker)
         if not worker.ready.done():
             worker.ready.set_result(None)
@@ -296,8 +376,8 @@ class Workers:
 
         The loop would keep SIGCHLD for children of its own.
         """
-        place = self._places[worker.number]
-        if place.worker is not worker or worker.process is None:
+        place = self._places.get(worker.number)
+        if place is None or place.worker is not worker or worker.process is None:
             return
         if worker.process.has_ended():
             self._ended(place, worker, worker.process.code)
@@ -315,17 +395,22 @@ class Workers:
         except Exception:
             # A bug about the dead must not keep the living from their place.
             log.exception("cannot settle what worker %d left", worker.number)
+        if worker.is_retired:
+            del self._places[worker.number]
+        self.following.left()
         if worker.is_ready and code != 0 and not self._is_abandoned:
             self.lost = place.is_missed = True
             log.error(
                 "worker %d ended unexpectedly (%s): %d associations lost; their unfinished "
                 "instances are dropped, acknowledged ones are kept%s",
                 worker.number, how(code), associations,
-                "" if self.stopping else "; starting another",
+                "" if self.stopping or worker.is_retired else "; starting another",
                 extra=fields(worker=worker.number, reason=how(code)),
             )  # fmt: skip
         if self.stopping:
             self._went(worker, code)
+        elif worker.is_retired:
+            self._retired_went(worker, code)
         elif not worker.is_ready and not self._is_started:
             worker.ready.set_exception(
                 BootError(f"cannot start worker {worker.number}: {self._why(worker, code)}")
@@ -373,17 +458,22 @@ class Workers:
     # Replacing one -------------------------------------------------------------------------------
 
     async def _replace(self, place: Place) -> None:
-        """Start another worker in a place; one that does not come up is missed like any other."""
+        """Start another worker in the place of one that is gone."""
         self._background(self.remains.settle_replaced())
+        await self.remains.sweep()
+        await self._start_in(place)
+
+    async def _start_in(self, place: Place) -> None:
+        """Start a worker in a place; one that does not come up is missed like any other."""
         while True:
-            await self.remains.sweep()
             await asyncio.sleep(place.back_off.delay_s)
-            if self.stopping:
+            if self.stopping or self._places.get(place.number) is not place:
                 return
             try:
                 self._spawn(place)
             except Exception as error:
                 self._failed(place, f"cannot start a worker process: {_said(error)}")
+                await self.remains.sweep()
             else:
                 return
 
@@ -396,9 +486,9 @@ class Workers:
         place.told, place.told_at = why, now
         up = sum(worker.is_ready for worker in self._living())
         log.error(
-            "cannot replace worker %d: %s; tried again in %g s, then less and less often, at "
+            "cannot %s worker %d: %s; tried again in %g s, then less and less often, at "
             "least every 30 s: put the cause right, no restart is needed; %s",
-            place.number, why, delay,
+            "start" if place.is_added else "replace", place.number, why, delay,
             f"{up} workers serve meanwhile" if up
             else "no worker is left: new associations are rejected until one is up",
         )  # fmt: skip
@@ -420,7 +510,8 @@ class Workers:
             for worker in self._living()
         ]
         for still in self._watch.look(time.monotonic(), pulses):
-            self._tell_still(self._places[still.number].worker, still)
+            place = self._places.get(still.number)
+            self._tell_still(place.worker if place else None, still)
 
     def _tell_still(self, worker: Worker | None, still: Still) -> None:
         if worker is None or worker.process is None:

@@ -31,6 +31,7 @@ __all__ = [
     "Offer",
     "Over",
     "Ready",
+    "Retire",
     "SeekIdle",
     "Setup",
     "Stop",
@@ -143,6 +144,16 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     seconds: float
 
 
+class Retire(msgspec.Struct, tag=True, frozen=True):
+    """Take no connection any more, and exit with the last association, in `seconds` at most.
+
+    Then associations end as when a drain does, except that those that have just come, or rest
+    between two messages, may finish one more.
+    """
+
+    seconds: float
+
+
 class Stop(msgspec.Struct, tag=True, frozen=True):
     """End every association now and exit."""
 
@@ -159,7 +170,10 @@ class Leaving(msgspec.Struct, tag=True, frozen=True):
 
 
 class Holds(msgspec.Struct, tag=True, frozen=True):
-    """The answer to `Configured`: all that the worker asks from now on is by these rules."""
+    """The answer to `Configured`: all that the worker asks from now on is by these rules.
+
+    They are older ones where it could not take the new, for the system had no descriptor left.
+    """
 
     generation: int
 
@@ -227,7 +241,17 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker: TypeAlias = (
-    Setup | Configured | Offer | Verdict | Abandon | SeekIdle | Displace | End | Drain | Stop
+    Setup
+    | Configured
+    | Offer
+    | Verdict
+    | Abandon
+    | SeekIdle
+    | Displace
+    | End
+    | Drain
+    | Retire
+    | Stop
 )
 FromWorker: TypeAlias = (
     Ready | Holds | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import math
@@ -43,6 +44,7 @@ from fastscp.messages.worker import (
     Offer,
     Over,
     Ready,
+    Retire,
     SeekIdle,
     Setup,
     Stop,
@@ -73,8 +75,8 @@ log = logging.getLogger("fastscp.worker")
 
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
-# Of a worker that is replaced: an association that has rested for a shorter time when the drain
-# time is over may send one more message, in the time of the last.
+# Of a worker that ends while the service goes on: an association that has rested for a shorter time
+# when its time is over may send one more message, in the time of the last.
 _RESTED_S: Final = 1.0
 # Between looks at who may read on, while space is short.
 _REFILL_S: Final = 0.02
@@ -108,8 +110,8 @@ class Worker:
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
-        # Told to end by a signal of its own: another worker takes its place.
-        self._is_replaced = False
+        # Told to end while the service goes on: by a signal of its own, or since fewer are wanted.
+        self._is_alone = False
         self.ending = False
         self._closing = False
         self._finished: asyncio.Event = asyncio.Event()
@@ -266,8 +268,14 @@ class Worker:
 
     def _recycle(self) -> None:
         if not self._draining:
-            self._is_replaced = True
+            self._is_alone = True
             self._drain(self.going.config.drain_timeout)
+
+    def _retire(self, seconds: float) -> None:
+        """Others take the connections from now on; nobody takes this worker's place."""
+        setproctitle(f"fastscp: worker {self._setup.worker}, retired")
+        self._is_alone = True
+        self._drain(seconds)
 
     def _take_no_more(self) -> None:
         """Let main hand connections to others from now on."""
@@ -276,9 +284,10 @@ class Worker:
             self._channel.send(Leaving())
 
     def _drain(self, seconds: float) -> None:
-        """Let associations go on for a while, and end when the last has."""
-        if self._draining:
-            return
+        """Let associations go on for a while, and end when the last has.
+
+        Told so again, it ends after the shorter time.
+        """
         self._take_no_more()
         loop = asyncio.get_running_loop()
         self._end_within(seconds + _DISK_S)
@@ -288,13 +297,13 @@ class Worker:
     def _drained(self) -> None:
         """The drain time is over: idle associations end now, a message in hand may finish.
 
-        A worker that is replaced lets those begin their message, too, that have just come: it took
+        A worker that ends alone lets those begin their message, too, that have just come: it took
         them, and nobody else can have them.
         """
         if self.ending:
             return
         self.ending = True
-        rested_s = _RESTED_S if self._is_replaced else 0.0
+        rested_s = _RESTED_S if self._is_alone else 0.0
         for association in list(self._associations.values()):
             association.finish(rested_s)
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
@@ -322,8 +331,7 @@ class Worker:
                 case Verdict():
                     self._decided(message)
                 case Configured():
-                    if fd is not None:
-                        self._configured(fd)
+                    self._configured(fd)
                 case Abandon():
                     self._abandon(message.number)
                 case SeekIdle():
@@ -334,7 +342,10 @@ class Worker:
                 case End():
                     self._end(message)
                 case Drain():
+                    self._is_alone = False
                     self._drain(message.seconds)
+                case Retire():
+                    self._retire(message.seconds)
                 case Stop():
                     self._end_within(_DISK_AT_ONCE_S)
                     self._stop()
@@ -362,16 +373,24 @@ class Worker:
             # The loop would only log it, and the peer would wait for its answer for ever.
             association.failed(error)
 
-    def _configured(self, fd: int) -> None:
+    def _configured(self, fd: int | None) -> None:
         """Go by other settings and rules from now on. What is there keeps what it began with."""
         try:
-            configuration = unpack(fd)
-        finally:
-            os.close(fd)
-        self.going = going = Going(configuration)
-        self._jobs.knows(going.layouts)
-        self._set_up_log()
-        self._channel.send(Holds(going.book.generation))
+            if fd is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            with os.fdopen(fd, "rb") as memory:
+                going = Going(unpack(memory.fileno()))
+        except OSError as error:
+            # Main hears which it goes by, and tells it again.
+            log.error(
+                "cannot take the new configuration yet (%s): new associations go by the one before",
+                error.strerror,
+            )
+        else:
+            self.going = going
+            self._jobs.knows(going.layouts)
+            self._set_up_log()
+        self._channel.send(Holds(self.going.book.generation))
 
     def _set_up_log(self) -> None:
         config = self.going.config

@@ -78,7 +78,7 @@ def test_looks_at_the_store(caplog: pytest.LogCaptureFixture, why: str) -> None:
 
 def a_worker(service: Any, place: Any) -> Any:
     worker: Any = SimpleNamespace(
-        number=place.number, is_ready=True, started=0.0, why="", channel=None,
+        number=place.number, is_ready=True, is_retired=False, started=0.0, why="", channel=None,
         ready=SimpleNamespace(done=lambda: True, set_result=lambda _none: None),
     )  # fmt: skip
     place.worker = worker
@@ -88,9 +88,10 @@ def a_worker(service: Any, place: Any) -> Any:
 def test_a_worker_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:
     place = Place(0)
     service: Any = SimpleNamespace(
-        _places=[place], _is_abandoned=False, _is_started=True, stopping=False,
+        _places={0: place}, _is_abandoned=False, _is_started=True, stopping=False,
         _shared=SimpleNamespace(liveness=SimpleNamespace(end_batches=lambda _n: None)),
         _hear_out=lambda _one: None, _miss=lambda *_: None,
+        following=SimpleNamespace(left=lambda: None),
         _listener=SimpleNamespace(left=lambda _one: 3, came_up=lambda _one: None),
     )  # fmt: skip
     Workers._came_up(service, a_worker(service, place))
@@ -110,7 +111,7 @@ def test_a_worker_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_worker_that_could_not_be_replaced(caplog: pytest.LogCaptureFixture) -> None:
     place = Place(0)
     service: Any = SimpleNamespace(
-        _places=[place], _living=list, _listener=SimpleNamespace(came_up=lambda _one: None)
+        _places={0: place}, _living=list, _listener=SimpleNamespace(came_up=lambda _one: None)
     )
     Workers._failed(service, place, "no space")
     Workers._came_up(service, a_worker(service, place))

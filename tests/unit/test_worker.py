@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from setproctitle import getproctitle, setproctitle
 
 from fastscp.association.account import Terms
 from fastscp.config.settings import ServeConfig
@@ -32,6 +33,7 @@ from fastscp.messages.worker import (
     Offer,
     Over,
     Ready,
+    Retire,
     SeekIdle,
     Setup,
     Stop,
@@ -323,7 +325,7 @@ def test_the_end_comes_right_behind_an_offer(run: Callable[..., None]) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("how", ["TERM", "Drain", "Stop"])
+@pytest.mark.parametrize("how", ["TERM", "Drain", "Retire", "Stop"])
 def test_a_worker_that_ends_takes_no_more(run: Callable[..., None], how: str) -> None:
     """It says so at once, and leaves to main what it had not claimed by then."""
 
@@ -336,6 +338,8 @@ def test_a_worker_that_ends_takes_no_more(run: Callable[..., None], how: str) ->
                 assert await played.until(Leaving) == [Leaving()]
             case "Drain":
                 played.main.send(Drain(60.0))
+            case "Retire":
+                played.main.send(Retire(3600.0))
             case _:
                 played.main.send(Stop())
         played.offer(2)
@@ -424,6 +428,48 @@ def test_a_worker_that_is_replaced_ends_what_is_idle(
         played.worker.going = Going(configuration(ServeConfig(workers=1, drain_timeout=0.0)))
         peer = await played.associated(1)
         os.kill(os.getpid(), signal.SIGTERM)
+        assert await all_of(peer) == abort(0, 0)
+
+    run(test)
+
+
+def test_a_retired_worker_shows_it_and_ends_its_associations_in_time(
+    run: Callable[..., None],
+) -> None:
+    """What is in the middle of a message finishes that; what rests is aborted."""
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        at_work = await played.associated(1)
+        data = store()
+        await loop.sock_sendall(at_work, data[:400])
+        while played.worker._associations[1].idle_since:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.001)
+        rests = await played.associated(2)
+        played.worker._associations[2].tick(time.monotonic())
+        played.main.send(Retire(1.5))
+        assert Leaving() in await played.until(Leaving)
+        assert getproctitle() == "fastscp: worker 0, retired"
+        assert list(split_pdus(await all_of(rests))) == [abort(0, 0)]
+        await loop.sock_sendall(at_work, data[400:])
+        assert [pdu[0] for pdu in split_pdus(await all_of(at_work))] == [4, 7]
+
+    before = getproctitle()
+    try:
+        run(test)
+    finally:
+        setproctitle(before)
+
+
+@pytest.mark.parametrize("how", ["Drain", "Stop"])
+def test_a_retired_worker_ends_with_the_service(run: Callable[..., None], how: str) -> None:
+    """However long it might have lived for its associations."""
+
+    async def test(played: Played) -> None:
+        peer = await played.associated(1)
+        played.main.send(Retire(3600.0))
+        assert Leaving() in await played.until(Leaving)
+        played.main.send(Drain(0.0) if how == "Drain" else Stop())
         assert await all_of(peer) == abort(0, 0)
 
     run(test)
