@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastscp import log
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
 from fastscp.errors import StartError
+
+if TYPE_CHECKING:
+    from fastscp.config.settings import ServeConfig
 
 __all__ = ["serve"]
 
@@ -24,7 +29,12 @@ def serve(
     environment, the environment beats the file. Times are seconds or 30s, 5m, 1h; sizes are bytes
     or 64K, 10G, 10GiB (1024 each), 10GB (1000 each). Lists repeat the option or use commas.
     """
-    settings = load_settings(given, config, verbose, quiet).config
+
+    def load() -> ServeConfig:
+        """Read all of it, now or for a reload."""
+        return load_settings(dict(given), config, verbose, quiet).config
+
+    settings = load()
     try:
         log.configure("main", settings.log_level, settings.log_format, queued=True)
     except OSError as error:
@@ -33,5 +43,5 @@ def serve(
         ) from error
     from fastscp.main import serve as service
 
-    code: int = service.run(settings)
+    code: int = service.run(settings, load=load)
     return code

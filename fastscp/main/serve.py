@@ -26,18 +26,16 @@ from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
+from fastscp.main.explained import explained, start_explained
 from fastscp.main.indexing import Indexing, index_of
+from fastscp.main.prepared import Prepared, prepare
+from fastscp.main.reload import FIRST, Reloader, Reloads
 from fastscp.main.remains import tell_failed
 from fastscp.main.signals import heard
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers, new_run_id
-from fastscp.messages.configuration import Configuration
-from fastscp.rules.build import build, titles_named
-from fastscp.rules.limits import LimitBook
-from fastscp.store.access import denied
-from fastscp.store.filing import Filing, Filings
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
@@ -49,8 +47,7 @@ from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Coroutine, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine
 
     from fastscp.config.settings import ServeConfig
     from fastscp.store.lives import SweepReport
@@ -76,8 +73,6 @@ _FLUSH_S: Final = 60.0
 # Under which status and reason the rows have instances for which another one stays.
 _KEPT: Final = (codes.ELEMENTS_DISCARDED, "existing instance kept")
 _NONE: Final = Counts(0, 0, 0, 0)
-# The generation of the rules that the service starts with.
-_FIRST: Final = 0
 # How long a start may keep the log back, so that `listening on` is its first line.
 _SILENT_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
@@ -93,6 +88,7 @@ class Service:
         *,
         ready: Callable[[list[str]], None],
         signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
+        load: Callable[[], ServeConfig] | None = None,
     ) -> None:
         self._config = config
         self._tell_ready = ready
@@ -101,20 +97,23 @@ class Service:
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shared = Shared()
-        self._limits = Limits(associations_allowed(config), by_files=not config.max_associations)
-        self._admission = Admission(self._limits, self._shared.rows, self._shared.tallies)
+        limits = Limits(associations_allowed(config), by_files=not config.max_associations)
+        self._admission = Admission(limits, self._shared.rows, self._shared.tallies)
         self._run_id = new_run_id()
         self._dispatch = Dispatch(self._admission, self._shared, self._run_id)
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         self._facts = Facts(
-            self._run_id, config.workers, config.min_free_space, taken(config, _FIRST)
+            self._run_id, config.workers, config.min_free_space, taken(config, FIRST)
         )
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
             self._seen,
         )  # fmt: skip
         self._control_socket = ControlSocket(control)
+        self._load = load or (lambda: config)
+        self._reloads = Reloads(self._background)
+        self._facts.reload = self._reloads.reload
         # Why the last look at the store could not be taken, as it stands in the log.
         self._blind = ""
         self._workers: Workers | None = None
@@ -131,7 +130,7 @@ class Service:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
         self._loop.call_later(_SILENT_S, logs.announce)
         serving = self._loop.create_task(self._serve())
-        with heard(self._loop, lambda name: self._signalled(name, serving)):
+        with heard(self._loop, lambda name: self._signalled(name, serving), self._reloads.hung_up):
             try:
                 code = await serving
             except asyncio.CancelledError:
@@ -146,18 +145,19 @@ class Service:
         config = self._config
         with contextlib.ExitStack() as undo:
             beginning = undo.enter_context(contextlib.ExitStack())
-            beginning.enter_context(_start_explained())
+            beginning.enter_context(start_explained())
             # First of all: a start that gets no port has made no store.
             acceptors = self._bind(undo)
             waiting = undo.enter_context(self._tell_waiting())
-            store = await _open_store(config)
+            prepared = await in_thread(prepare, config, FIRST)
+            store = await _open_store(prepared)
             held = undo.enter_context(contextlib.ExitStack())
             held.callback(store.close)
             starting = undo.enter_context(contextlib.ExitStack())
             starting.enter_context(store.unmade_on_failure())
-            with _explained(store.path, INCOMING):
+            with explained(store.path, INCOMING):
                 swept = await in_thread(sweep_incoming, store.dir_fd)
-            with _explained(store.path, JOURNAL):
+            with explained(store.path, JOURNAL):
                 last = await in_thread(last_sequence, store.dir_fd)
             self._shared.store.begin_sequence(max(last, store.sequence))
             self._shared.store.mixed = store.mixed
@@ -167,7 +167,7 @@ class Service:
             tell_unflushed(store.unflushed, self._shared.doubts)
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
-            self._workers = workers = await self._make_workers(store, index)
+            self._workers = workers = await self._make_workers(prepared, store, index)
             undo.callback(workers.close)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
@@ -179,6 +179,7 @@ class Service:
             beginning.pop_all()
             if not workers.stopping:
                 self._open(acceptors, store, swept)
+                self._reloads.begin(self._reloader(store, workers))
                 if index is not None:
                     indexing = Indexing(store, index, workers.run_id)
                     self._background(indexing.run(self._done))
@@ -240,6 +241,12 @@ class Service:
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
         self._background(self._for_ever(self._sum_up))
+
+    def _reloader(self, store: Store, workers: Workers) -> Reloader:
+        return Reloader(
+            self._config, load=self._load, facts=self._facts, shared=self._shared, store=store,
+            store_watch=self._store_watch, admission=self._admission, workers=workers,
+        )  # fmt: skip
 
     async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
         """Leave the store in order; returns whether it is, and says so if not.
@@ -328,12 +335,12 @@ class Service:
             undo.callback(acceptor.close)
         return acceptors
 
-    async def _make_workers(self, store: Store, index: LineIndex | None) -> Workers:
-        config = self._config
-        rules = await in_thread(build, config, _FIRST)
-        self._admission.limit(self._limits, LimitBook(rules), titles_named(config))
+    async def _make_workers(
+        self, prepared: Prepared, store: Store, index: LineIndex | None
+    ) -> Workers:
+        self._admission.limit(prepared.limits, prepared.book, prepared.titles)
         return Workers(
-            Configuration(config.for_workers(), rules),
+            prepared.configuration,
             store,
             self._shared,
             self._dispatch,
@@ -479,7 +486,7 @@ class Service:
             self._admission.draining = "shutting down"
             log.info(
                 "%s: %d associations may go on for %g s, new ones are rejected",
-                name.name, self._admission.admitted, self._config.drain_timeout,
+                name.name, self._admission.admitted, workers.following.config.drain_timeout,
             )  # fmt: skip
             workers.drain()
 
@@ -506,51 +513,20 @@ def _result(call: asyncio.Future[_T], seconds: float) -> _T:
     return call.result()
 
 
-@contextlib.contextmanager
-def _start_explained() -> Iterator[None]:
-    """An OSError that nothing else explains, as the reason why the service cannot start."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-        raise StartError(
-            f"cannot start ({where}{error.strerror or error}): see the limits of this process "
-            f"(ulimit -a), free memory and the store's disk"
-        ) from error
-
-
-@contextlib.contextmanager
-def _explained(store: Path, folder: str) -> Iterator[None]:
-    """An OSError about a folder of a store, as the reason why the service cannot start."""
-    path = store / folder
-    try:
-        yield
-    except OSError as error:
-        name = error.filename if isinstance(error.filename, str) else "something in it"
-        if isinstance(error, PermissionError):
-            # Of acknowledged instances, for all anybody knows.
-            raise StartError(
-                f"cannot use {path} ({name}: {error.strerror}); {denied(store, name)}"
-            ) from error
-        raise StartError(
-            f"cannot use {path} ({name}: {error.strerror}); whatever is there and is not the "
-            f"service's own: put it elsewhere, and start again"
-        ) from error
-
-
-async def _open_store(config: ServeConfig) -> Store:
+async def _open_store(prepared: Prepared) -> Store:
     """Take the store; where its last main was killed, its workers may need a moment yet."""
+    config = prepared.config
     deadline = time.monotonic() + _ORPHANS_S
     while True:
         try:
             return await in_thread(
                 lambda: Store.open(
                     config.store,
-                    Filings(Filing(config.layout, config.suffix)),
+                    prepared.filings,
                     config.store_must_exist,
                     config.layout_change,
                     new_life=config.store_new_life,
-                    durabilities={config.durability},
+                    durabilities=prepared.durabilities,
                     rename_noreplace=rename_noreplace,
                 )
             )
@@ -565,9 +541,11 @@ def run(
     *,
     ready: Callable[[list[str]], None] | None = None,
     signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
+    load: Callable[[], ServeConfig] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. signalled: told of each of these.
 
+    load(): reads the configuration anew, for a reload; raises ConfigError, and runs in a thread.
     ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
     stderr then, one line each and first of all: the log's lines wait for it, unless the start takes
     long, has an error to tell of, or is ended by a signal.
@@ -584,7 +562,7 @@ def run(
 
     async def serve() -> int:
         try:
-            service = Service(config, ready=announce, signalled=signalled)
+            service = Service(config, ready=announce, signalled=signalled, load=load)
         except OSError as error:
             raise StartError(
                 f"cannot set up the memory that the main process and its workers share "

@@ -1,4 +1,4 @@
-"""What signals mean to main. TERM and INT end it; HUP, USR1 and USR2 end nothing.
+"""What signals mean to main. TERM and INT end it; HUP reloads; USR1 and USR2 do nothing.
 
 The last three are blocked from the first line of the program on, until somebody hears them here.
 """
@@ -23,16 +23,13 @@ log = logging.getLogger("fastscp.main")
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _IGNORED: Final = {
-    signal.SIGHUP: (
-        "this version does not read its configuration anew; to change it, stop the service and "
-        "start it again"
-    ),
     signal.SIGUSR1: "it means nothing to this service",
     signal.SIGUSR2: (
         "this version does not start its successor; to upgrade, stop the service and start the "
         "new one"
     ),
 }
+_ALL: Final = {*_ENDING, signal.SIGHUP, *_IGNORED}
 
 
 def hold_off() -> None:
@@ -40,13 +37,18 @@ def hold_off() -> None:
 
     What ends a service waits, too: it then ends in order, however early it comes.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*_IGNORED, *_ENDING})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
 
 
 @contextlib.contextmanager
-def heard(loop: asyncio.AbstractEventLoop, end: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Hear signals on the loop while the block lasts. end(which): called for those that end it.
+def heard(
+    loop: asyncio.AbstractEventLoop,
+    end: Callable[[signal.Signals], None],
+    reload: Callable[[], None],
+) -> Iterator[None]:
+    """Hear signals on the loop while the block lasts.
 
+    end(which): called for those that end it. reload(): for HUP, unless the terminal has gone.
     After the block all of them wait: the process is about to end, and has its exit code.
     """
     # nohup asks for just this: a terminal that closes changes nothing.
@@ -54,11 +56,18 @@ def heard(loop: asyncio.AbstractEventLoop, end: Callable[[signal.Signals], None]
     had_terminal = _has_terminal()
 
     def hung_up() -> None:
-        if had_terminal and not is_under_nohup and not _has_terminal():
+        nonlocal had_terminal
+        if not had_terminal or _has_terminal():
+            reload()
+        elif is_under_nohup:
+            had_terminal = False
+            log.info(
+                "HUP: the terminal is gone, which changes nothing under nohup; another HUP reads "
+                "the configuration anew"
+            )
+        else:
             log.info("HUP: the terminal is gone, which ends the service as TERM does")
             end(signal.SIGTERM)
-        else:
-            ignored(signal.SIGHUP)
 
     def ignored(name: signal.Signals) -> None:
         said = f"{name.name.removeprefix('SIG')} ignored"
@@ -67,13 +76,13 @@ def heard(loop: asyncio.AbstractEventLoop, end: Callable[[signal.Signals], None]
     for name in _ENDING:
         loop.add_signal_handler(name, end, name)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
-    for name in (signal.SIGUSR1, signal.SIGUSR2):
+    for name in _IGNORED:
         loop.add_signal_handler(name, ignored, name)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, *_ENDING})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*_IGNORED, *_ENDING})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
 
 
 def _has_terminal() -> bool:

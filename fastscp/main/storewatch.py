@@ -90,6 +90,10 @@ class StoreWatch:
         self.seen: Look | None = None
         self.since = 0.0
 
+    def limit(self, min_free: int) -> None:
+        """Go by another limit from the next look on."""
+        self._min_free = min_free
+
     def received(self, total: int) -> None:
         """Tell, once a second, how many bytes all workers have received since the start."""
         if self._received and total < self._received[-1]:

@@ -319,8 +319,9 @@ def test_what_ends_nothing_and_nobody(tmp_path: Path) -> None:
         for name in NOT_ENDING:
             for pid in (service.pid, *workers):
                 os.kill(pid, name)
-        for heard in ("HUP", "USR1", "USR2"):
+        for heard in ("USR1", "USR2"):
             service.in_log(f"{heard} ignored: ")
+        service.in_log("reload: nothing is different")
         service.echoes()
         assert service.worker_pids() == workers
         assert "ended unexpectedly" not in service.log()
@@ -367,6 +368,9 @@ def test_what_ends_nothing_as_soon_as_there_is_a_process(tmp_path: Path, package
             flag.unlink()
             wait_for(lambda: "listening on " in log.read_text(), "the service listening")
             wait_for(lambda: "USR2 ignored: " in log.read_text(), "the signals heard")
+            # A reload waits for the end of the start.
+            assert "HUP: the configuration is read anew once the start " in log.read_text()
+            wait_for(lambda: "reload: nothing is different" in log.read_text(), "the reload")
             assert children_of(process.pid) == [worker]
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
@@ -398,16 +402,19 @@ def test_a_terminal_that_closes(tmp_path: Path, nohup: bool) -> None:
             wait_for(lambda: "listening on " in log.read_text(), "the service listening")
             # A HUP while the terminal is there is none of its end.
             process.send_signal(signal.SIGHUP)
-            wait_for(lambda: "HUP ignored: " in log.read_text(), "the first HUP")
+            wait_for(lambda: "nothing is different" in log.read_text(), "the first HUP")
             os.close(master)
             if nohup:
-                wait_for(lambda: log.read_text().count("HUP ignored: ") == 2, "the second HUP")
+                wait_for(lambda: "nothing under nohup" in log.read_text(), "the second HUP")
+                # Whoever sends it himself is heard, as ever.
+                process.send_signal(signal.SIGHUP)
+                wait_for(lambda: log.read_text().count("nothing is different") == 2, "the third")
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         finally:
             process.kill()
-    assert ("HUP: the terminal is gone" in log.read_text()) is not nohup
+    assert ("the terminal is gone, which ends the service" in log.read_text()) is not nohup
 
 
 @pytest.mark.parametrize("durability", ["stable", "buffered"])

@@ -20,7 +20,7 @@ import fastscp
 from fastscp.cli import app as cli
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.values import Switch
-from fastscp.errors import FastscpError, StartError, StoreBusyError
+from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
 from fastscp.store.access import explained
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
 
     seen: list[ServeConfig] = []
 
-    def run(config: ServeConfig) -> int:
+    def run(config: ServeConfig, *, load: Callable[[], ServeConfig]) -> int:
+        # What a reload would take is what there is.
+        assert load() == config
         seen.append(config)
         return 0
 
@@ -85,6 +87,37 @@ def test_serve(served: list[ServeConfig], monkeypatch: pytest.MonkeyPatch, tmp_p
     assert config.digest == "none"
     assert [str(rule) for rule in config.allow] == ["CT1@*", "*@10.0.0.0/8"]
     assert config.log_level == "warning"
+
+
+def test_what_a_reload_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The flags as they were given, and file and environment as they are now."""
+    import fastscp.main
+
+    read: list[ServeConfig] = []
+    file = tmp_path / "conf.toml"
+    file.write_text('ae-title = "OLD"\nport = 1\n')
+
+    def run(config: ServeConfig, *, load: Callable[[], ServeConfig]) -> int:
+        read.append(config)
+        file.write_text('ae-title = "NEW"\nport = 2\nlog-level = "error"\n')
+        monkeypatch.setenv("FASTSCP_WORKERS", "4")
+        read.extend((load(), load()))
+        file.write_text("port = -1\nnonsense = 1\n")
+        with pytest.raises(ConfigError) as caught:
+            load()
+        assert [one.partition(": ")[0] for one in caught.value.mistakes] == [
+            f"{file}:1",
+            f"{file}:2",
+        ]
+        return 0
+
+    monkeypatch.setattr(fastscp.main, "serve", SimpleNamespace(run=run), raising=False)
+    monkeypatch.setenv("FASTSCP_WORKERS", "3")
+    assert cli.main(["serve", "--config", str(file), "--port", "0", "-v"]) == 0
+    before, after, again = read
+    assert (before.ae_title, before.workers, before.port) == ("OLD", 3, 0)
+    assert after == again
+    assert (after.ae_title, after.workers, after.port, after.log_level) == ("NEW", 4, 0, "debug")
 
 
 def test_a_switch_of_the_environment_can_be_taken_back(
@@ -425,7 +458,7 @@ def test_errors_of_a_command(
 ) -> None:
     import fastscp.main
 
-    def run(_: ServeConfig) -> int:
+    def run(_: ServeConfig, **_more: object) -> int:
         raise raised
 
     stand_in = SimpleNamespace(run=run)
@@ -437,7 +470,7 @@ def test_errors_of_a_command(
 def test_the_code_of_a_command_is_the_code_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     import fastscp.main
 
-    stand_in = SimpleNamespace(run=lambda _: 3)
+    stand_in = SimpleNamespace(run=lambda _, **_more: 3)
     monkeypatch.setattr(fastscp.main, "serve", stand_in, raising=False)
     assert cli.main(["serve"]) == 3
 

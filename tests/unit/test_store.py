@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
-from fastscp.main.serve import _explained
+from fastscp.main.explained import explained
 from fastscp.store import access
 from fastscp.store.journal import last_sequence
 from fastscp.store.store import Store
@@ -305,7 +305,7 @@ def test_root_makes_a_store_in_the_directory_of_another_user(path: Path) -> None
 def test_what_root_left_is_said_to_the_service_and_to_verify(theirs: Path) -> None:
     segment = theirs / ".fastscp/journal/1-w0-1.jsonl"
     segment.touch(0o600)
-    for call in (lambda: last_sequence_explained(theirs), lambda: verify(theirs)):
+    for call in (lambda: last_sequenceexplained(theirs), lambda: verify(theirs)):
         with as_user(), pytest.raises(FastscpError, match="Permission denied") as caught:
             call()
         assert f"({segment} belongs to uid 0, mode 0600)" in str(caught.value)
@@ -313,9 +313,9 @@ def test_what_root_left_is_said_to_the_service_and_to_verify(theirs: Path) -> No
         assert "elsewhere" not in str(caught.value)
 
 
-def last_sequence_explained(path: Path) -> None:
+def last_sequenceexplained(path: Path) -> None:
     """What a start does once it has the store."""
-    with opened_folder(path) as dir_fd, _explained(path, ".fastscp/journal"):
+    with opened_folder(path) as dir_fd, explained(path, ".fastscp/journal"):
         last_sequence(dir_fd)
 
 

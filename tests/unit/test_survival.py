@@ -473,7 +473,9 @@ def test_a_start_that_waits_for_the_disk_says_so_and_can_be_ended(
         return await serving
 
     @contextlib.contextmanager
-    def heard(_loop: object, told: Callable[[signal.Signals], None]) -> Iterator[None]:
+    def heard(
+        _loop: object, told: Callable[[signal.Signals], None], _reload: Callable[[], None]
+    ) -> Iterator[None]:
         ends.append(told)
         yield
 
