@@ -163,6 +163,7 @@ class Worker:
             on_unlocked=self._jobs.unlocked,
             on_refused=self._jobs.refused,
             on_replaced=self._jobs.replaced,
+            max_bytes_in_flight=self.going.config.max_bytes_in_flight,
         )
 
     # Life ----------------------------------------------------------------------------------------
@@ -389,6 +390,7 @@ class Worker:
         else:
             self.going = going
             self._jobs.knows(going.layouts)
+            self._reception.max_bytes_in_flight = going.config.max_bytes_in_flight
             self._set_up_log()
         self._channel.send(Holds(self.going.book.generation))
 
@@ -436,6 +438,7 @@ class Worker:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A peer that is gone without a word is noticed within a minute.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in (
                 (socket.TCP_KEEPIDLE, 30),
@@ -466,7 +469,10 @@ class Worker:
             asyncio.get_running_loop().call_soon(self._abandon, number)
         elif association.state in (State.STA2, State.STA13):
             # Else it has become an association while the message was on its way, or is about to.
-            association.drop("too many connections without an association")
+            try:
+                association.drop("too many connections without an association")
+            except Exception as error:
+                association.failed(error)
 
     def _end(self, order: End) -> None:
         """End an association or a connection whatever it does; main hears of it as of any end."""

@@ -78,6 +78,7 @@ ctypedef struct Instance:
     PyObject* reply          # bytes: a response made elsewhere, instead of a C-STORE-RSP
     flush_job flush          # this and the next two while it is the committer's
     uint64_t ticket
+    uint64_t in_flight       # bytes it counts with while the commit has it
     uint64_t stamps[STAMPS]
     int ae_row               # of its calling AE title
     int gathering

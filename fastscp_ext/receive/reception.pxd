@@ -32,6 +32,8 @@ cdef class Reception:
     cdef Instance* waiting[DURABILITIES]         # for `commit`
     cdef Instance* waiting_last[DURABILITIES]
     cdef int uncommitted_of[DURABILITIES]
+    cdef uint64_t in_flight_of[DURABILITIES]     # bytes of instances that the commit has
+    cdef uint64_t in_flight_most                 # of one durability; 0: any
     cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
     cdef readonly Unfinished unfinished
     cdef Committer committer  # of stable instances
@@ -51,6 +53,7 @@ cdef class Reception:
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
     cdef void enqueue(self, Instance* i) noexcept
+    cdef void _count_in_flight(self, Instance* i, uint64_t nbytes) noexcept
     cdef int complete(self, Instance* i) except -1
     cdef int commit(self) except -1
     cdef int _commit_stable(self) except -1
@@ -67,6 +70,7 @@ cdef class Reception:
     cdef int tell_error(self, Instance* i, const char* name) except -1
     cdef void count(self, Instance* i, Outbox outbox) noexcept
     cdef void _count_helped(self, Instance* i) noexcept
+    cdef bint _is_heavy(self, int durability) noexcept
     cdef bint _too_many(self, Outbox outbox, int share) noexcept
     cdef int hold_back(self, Outbox outbox) except -1
     cdef int hold_back_store(self, Outbox outbox) except -1

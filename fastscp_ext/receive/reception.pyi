@@ -136,7 +136,7 @@ class Reception:
     that no folder gets anything. Called off the loop, before any instance is answered because of
     it, in the worker that was the first to find it.
     on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
-    buffer_bytes: of the receive buffer, which its receivers export.
+    buffer_bytes: of the receive buffer, which its receivers export. max_bytes_in_flight: see there.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
     exception goes to `sys.unraisablehook`.
     Raises ValueError for a worker or name it cannot have, OSError, MemoryError.
@@ -162,6 +162,7 @@ class Reception:
         on_replaced: Callable[[Replacement], object] | None = None,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
+        max_bytes_in_flight: int = 0,
     ) -> Self: ...
     @property
     def done_fd(self) -> int:
@@ -203,6 +204,28 @@ class Reception:
     def uncommitted(self) -> int:
         """Instances that are complete and cannot be answered yet, whatever they wait for."""
 
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes of data sets of the instances that the commit has, of either durability.
+
+        It has an instance from its last byte until it is journaled, refused or found to be a
+        duplicate. One that is compressed before counts from when it is, with the bytes it had; one
+        that waits behind an elder of its path, or is compared, does not count: the bounds on their
+        number hold for these.
+        """
+
+    @property
+    def max_bytes_in_flight(self) -> int:
+        """From how many bytes in flight on, of its durability, an association's reading pauses.
+
+        It pauses behind the command set of an instance, in the middle of a read too, and goes on
+        when the commit has fewer. What an association had begun comes in whole, and counts when it
+        is complete: there may be so much more, and an instance larger than this passes. 0: any
+        number. It may be set while associations are held: they go on by the new one at once.
+        """
+
+    @max_bytes_in_flight.setter
+    def max_bytes_in_flight(self, most: int) -> None: ...
     @property
     def rests(self) -> int:
         """Bytes that associations keep of what they read, while they pause."""

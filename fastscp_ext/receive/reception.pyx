@@ -33,7 +33,7 @@ from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.unfinished cimport Unfinished
-from fastscp_ext.shared.atomic cimport word_get
+from fastscp_ext.shared.atomic cimport word_get, word_set
 from fastscp_ext.shared.block cimport (
     BLOCK_WORKERS, DURABILITIES, DURABILITY_BUFFERED, DURABILITY_STABLE,
 )
@@ -255,6 +255,7 @@ cdef class Reception:
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
         on_complete, on_unlocked=None, on_refused=None, on_replaced=None,
         Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
+        uint64_t max_bytes_in_flight=0,
     ):
         cdef bytes raw = name.encode()
         cdef int durability
@@ -302,6 +303,7 @@ cdef class Reception:
         self.on_unlocked = on_unlocked
         self.on_refused = on_refused
         self.on_replaced = on_replaced
+        self.in_flight_most = max_bytes_in_flight
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
             self.committed[durability].batches = &self.worker.live.batches[durability]
@@ -329,13 +331,26 @@ cdef class Reception:
             close(self.done_fd)
 
     cdef void enqueue(self, Instance* i) noexcept:
+        # To the commit. A duplicate that was compared is flushed and has its name: it only passes.
         cdef int durability = i.treatment.durable
+        if i.stage == STAGE_COMPLETE:
+            self._count_in_flight(i, i.data_bytes)
         i.next = NULL
         if self.waiting_last[durability] == NULL:
             self.waiting[durability] = i
         else:
             self.waiting_last[durability].next = i
         self.waiting_last[durability] = i
+
+    cdef void _count_in_flight(self, Instance* i, uint64_t nbytes) noexcept:
+        # It counts with so many bytes from now on, 0 once the commit has it no longer.
+        cdef int durability = i.treatment.durable
+        self.in_flight_of[durability] += nbytes - i.in_flight
+        i.in_flight = nbytes
+        word_set(
+            &self.worker.live.in_flight,
+            self.in_flight_of[DURABILITY_BUFFERED] + self.in_flight_of[DURABILITY_STABLE],
+        )
 
     cdef bint _journal_ready(self, Committed* c) except -1:
         # Have a journal file to append to, new where the last one failed or is full. False: the
@@ -442,6 +457,8 @@ cdef class Reception:
         while i != NULL:
             after = i.next
             i.next = NULL
+            if i.in_flight:
+                self._count_in_flight(i, 0)
             if i.stage == STAGE_DUPLICATE:
                 i.next = duplicates
                 duplicates = i
@@ -560,14 +577,19 @@ cdef class Reception:
 
     cdef bint _too_many(self, Outbox outbox, int share) noexcept:
         # Whether an association has more on its way than `share`, where it matters. Buffered
-        # instances never wait for the flushes of stable ones, nor does their number.
+        # instances never wait for the flushes of stable ones, nor do their number and their bytes.
         cdef int uncommitted = self.uncommitted_of[outbox.durable]
         return (
             outbox.helped >= share
             or uncommitted >= CROWDED and outbox.uncommitted >= share
             or uncommitted >= UNCOMMITTED_MOST
+            or self._is_heavy(outbox.durable)
             or self._is_behind()
         )
+
+    cdef bint _is_heavy(self, int durability) noexcept:
+        # Whether the commit has as many bytes as it may. One instance may have more than that.
+        return 0 < self.in_flight_most <= self.in_flight_of[durability]
 
     cdef bint _is_behind(self) noexcept:
         # Whether as many parts as may be wait to be removed, or locks to be closed; if so `release`
@@ -596,9 +618,10 @@ cdef class Reception:
         # than there are shares left. Each of these calls this again when it has had its turn.
         cdef int durability
         for durability in range(DURABILITIES):
-            self._let_go(
-                self.held[durability], UNCOMMITTED_MOST - self.uncommitted_of[durability]
-            )
+            if not self._is_heavy(durability):
+                self._let_go(
+                    self.held[durability], UNCOMMITTED_MOST - self.uncommitted_of[durability]
+                )
         return 0
 
     cdef int _let_go(self, dict held, int room) except -1:
@@ -652,6 +675,21 @@ cdef class Reception:
     def uncommitted(self):
         """Instances that are complete and cannot be answered yet, whatever they wait for."""
         return self.uncommitted_of[DURABILITY_BUFFERED] + self.uncommitted_of[DURABILITY_STABLE]
+
+    @property
+    def bytes_in_flight(self):
+        """Bytes of the instances that the commit has. See reception.pyi."""
+        return self.in_flight_of[DURABILITY_BUFFERED] + self.in_flight_of[DURABILITY_STABLE]
+
+    @property
+    def max_bytes_in_flight(self):
+        """From how many bytes in flight on reading pauses. See reception.pyi."""
+        return self.in_flight_most
+
+    @max_bytes_in_flight.setter
+    def max_bytes_in_flight(self, uint64_t most):
+        self.in_flight_most = most
+        self.let_others_go()
 
     @property
     def removals(self):

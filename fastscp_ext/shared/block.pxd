@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 9
+    BLOCK_VERSION = 10
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 6
@@ -77,7 +77,8 @@ ctypedef struct Batches:
 ctypedef struct Live:
     uint64_t heartbeat       # ms of CLOCK_MONOTONIC
     uint64_t disk            # since when the loop is inside a file call, ms; 0: it is not
-    uint64_t padding[6]
+    uint64_t in_flight       # bytes of complete instances that its commits have
+    uint64_t padding[5]
     Batches batches[DURABILITIES]
 
 # Monotonic, as all that follows. Each instance is counted in one of `instances`, `refused` and

@@ -20,6 +20,9 @@ class Liveness:
     def disk_since(self, worker: int) -> int:
         """Since when the worker's loop is inside a file call, ms of CLOCK_MONOTONIC; 0: not."""
 
+    def bytes_in_flight(self, worker: int) -> int:
+        """Bytes of complete instances that the worker's commits have."""
+
     def batches(self) -> list[tuple[int, int, int]]:
         """The batches under way, to be asked about by `under_way`.
 
@@ -30,7 +33,7 @@ class Liveness:
         """Whether one of `batches` may still write journal lines."""
 
     def end_batches(self, worker: int) -> None:
-        """Say that a worker is gone: what it had begun writes no line any more."""
+        """Say that a worker is gone: it writes no line any more, and has nothing in flight."""
 
     def clear(self, worker: int) -> None:
         """Forget a worker, before a new one takes its place."""

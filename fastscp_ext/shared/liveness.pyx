@@ -34,6 +34,10 @@ cdef class Liveness:
         """See liveness.pyi."""
         return word_get(&self.of(worker).disk)
 
+    def bytes_in_flight(self, Py_ssize_t worker):
+        """See liveness.pyi."""
+        return word_get(&self.of(worker).in_flight)
+
     def batches(self):
         """See liveness.pyi."""
         cdef Py_ssize_t worker
@@ -67,6 +71,7 @@ cdef class Liveness:
         """See liveness.pyi."""
         cdef Live* live = self.of(worker)
         cdef int durability
+        word_set(&live.in_flight, 0)
         for durability in range(DURABILITIES):
             word_set(
                 &live.batches[durability].ended, word_get(&live.batches[durability].begun)
@@ -77,6 +82,7 @@ cdef class Liveness:
         cdef Live* live = self.of(worker)
         word_set(&live.heartbeat, 0)
         word_set(&live.disk, 0)
+        word_set(&live.in_flight, 0)
         cdef int durability
         for durability in range(DURABILITIES):
             word_set(&live.batches[durability].begun, 0)

@@ -427,6 +427,7 @@ class Loop:
         for peer in self.peers:
             peer.abandon()
         self._until(lambda: self._reception.uncommitted == 0)
+        assert self._reception.bytes_in_flight == 0
         self._until(lambda: os.listdir(self._incoming_fd) == [])
         if all(read):
             # Each that was complete is stored or refused, whatever became of its association.

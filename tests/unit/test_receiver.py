@@ -286,7 +286,7 @@ class Site:
             if self.durable:
                 self.until(lambda: self.reception.uncommitted == 0)
             if error[0] is None:
-                assert self.reception.uncommitted == 0
+                assert self.reception.uncommitted == self.reception.bytes_in_flight == 0
         finally:
             self.removed()
             for segments in self.segments.values():

@@ -19,7 +19,17 @@ from fastscp.store.journal import Segments
 from fastscp_ext import encode_command, encode_pdata
 from tests.kit import abort, data_set, message, path_of, split_pdus, store, store_rq, wait_for
 from tests.unit.still import Clock, still
-from tests.unit.test_receiver import ECHO_RQ, Association, Site, meta, one_pdu, wire
+from tests.unit.test_receiver import (
+    ECHO_RQ,
+    Association,
+    Held,
+    Site,
+    both,
+    meta,
+    one_pdu,
+    rules,
+    wire,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,6 +187,237 @@ def test_whoever_ends_lets_the_next_go(tmp_path: Path) -> None:
         assert [one.statuses() for one in ones[:30]] == [[0xA700] * 20] * 30
         assert site.reception.rests == 0
         assert site.parts() == []
+
+
+# Bytes in flight ---------------------------------------------------------------------------------
+
+SIZE: Final = len(data_set(sop="1.2.1000"))
+
+
+def thousands(count: int, first: int = 1000) -> bytes:
+    """Messages of instances of `SIZE` bytes each."""
+    return stores(count, first)
+
+
+class Gate:
+    """No journal file before it opens: until then the commit has what is complete."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self._opened = threading.Event()
+        self.site = Site(folder, new_journal=self._new_journal, **options)
+
+    def _new_journal(self, durable: bool) -> tuple[int, int]:
+        if durable:
+            # On the thread that leads the commit.
+            assert self._opened.wait(60)
+        elif not self._opened.is_set():
+            raise BlockingIOError
+        return self.site.segments[durable].next()
+
+    def open(self) -> None:
+        self._opened.set()
+        self.site.reception.journal_opened()
+
+
+@contextlib.contextmanager
+def gate(folder: Path, **options: Any) -> Iterator[tuple[Site, Gate]]:
+    held = Gate(folder, **options)
+    with held.site as site:
+        try:
+            yield site, held
+        finally:
+            held.open()
+            for one in site.ones:
+                site.settle(one)
+
+
+def in_flight(site: Site) -> int:
+    told = site.reception.bytes_in_flight
+    assert site.shared.liveness.bytes_in_flight(3) == told
+    return told
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_bytes_in_flight_hold_reading_in_the_middle_of_a_read(
+    tmp_path: Path, durable: bool
+) -> None:
+    with gate(tmp_path / "store", durable=durable, max_bytes_in_flight=5 * SIZE) as (site, held):
+        one, other = site.associate(), site.associate()
+        data = thousands(20)
+        assert site.read(one, data) == len(data)
+        # One more is begun, and waits with its association.
+        assert in_flight(site) == 5 * SIZE
+        assert (one.outbox.owed, one.statuses()) == (5, [])
+        assert one.transport.paused
+        assert one.mid_message
+        assert one.rest_bytes > 14 * SIZE
+        assert site.take_turns() == 0
+        # Whoever comes now has the beginning of one taken in; whoever stores nothing is not held.
+        site.read(other, ECHO + thousands(1, 2000))
+        assert other.statuses() == [0]
+        assert other.transport.paused
+        assert in_flight(site) == 5 * SIZE
+        held.open()
+        site.settle(one)
+        site.settle(other)
+        assert [r.message_id_being_responded_to for r in one.responses()] == [*range(1000, 1020)]
+        assert set(one.statuses()) == set(other.statuses()) == {0}
+        assert not any(x.transport.paused for x in (one, other))
+        assert in_flight(site) == 0
+
+
+def test_no_limit_of_bytes(tmp_path: Path) -> None:
+    with gate(tmp_path / "store", max_bytes_in_flight=0) as (site, _held):
+        one = site.associate()
+        site.read(one, thousands(20))
+        assert in_flight(site) == 20 * SIZE
+        assert not one.transport.paused
+
+
+def test_an_instance_larger_than_all_that_may_be_in_flight(tmp_path: Path) -> None:
+    with gate(tmp_path / "store", durable=True, max_bytes_in_flight=100) as (site, held):
+        ones = [site.associate() for _ in range(3)]
+        # All have begun before the first is complete: each of these comes in whole.
+        data = [thousands(2, 1000 * n) for n in (1, 2, 3)]
+        for one, messages in zip(ones, data, strict=True):
+            assert site.read(one, messages[:600]) == 600
+            assert not one.transport.paused
+        for one, messages in zip(ones, data, strict=True):
+            site.read(one, messages[600:])
+        assert in_flight(site) == 3 * SIZE
+        assert [one.outbox.owed for one in ones] == [1, 1, 1]
+        assert all(one.transport.paused for one in ones)
+        held.open()
+        for one in ones:
+            site.settle(one)
+            assert one.statuses() == [0, 0]
+        assert len(site.files()) == 6
+
+
+def test_the_limit_of_bytes_changes_while_they_are_held(tmp_path: Path) -> None:
+    with gate(tmp_path / "store", max_bytes_in_flight=SIZE) as (site, _held):
+        reception = site.reception
+        one = site.associate()
+        site.read(one, thousands(20))
+        assert in_flight(site) == SIZE
+        for most, owed in ((4 * SIZE, 4), (2 * SIZE, 4), (5 * SIZE - 1, 5), (0, 20)):
+            reception.max_bytes_in_flight = most
+            assert reception.max_bytes_in_flight == most
+            site.take_turns()
+            assert (one.outbox.owed, in_flight(site)) == (owed, owed * SIZE)
+            assert one.transport.paused == (most != 0)
+        reception.max_bytes_in_flight = SIZE
+        site.read(one, thousands(1, 2000))
+        assert one.transport.paused
+        assert in_flight(site) == 20 * SIZE
+        with pytest.raises(OverflowError):
+            reception.max_bytes_in_flight = -1
+
+
+def test_bytes_of_stable_instances_hold_up_no_buffered_ones(tmp_path: Path) -> None:
+    held = Held()
+    with both(tmp_path / "store", held, durable=True, max_bytes_in_flight=3 * SIZE) as site:
+        try:
+            kept = site.associate()
+            site.read(kept, thousands(20))
+            assert in_flight(site) == 3 * SIZE
+            assert kept.transport.paused
+            quick = site.associate(rules=rules())
+            site.read(quick, thousands(20, 2000))
+            site.take_turns()
+            assert quick.statuses() == [0] * 20
+            assert kept.statuses() == []
+            assert in_flight(site) == 3 * SIZE
+        finally:
+            held.go.set()
+        site.settle(kept)
+        assert kept.statuses() == [0] * 20
+
+
+def test_what_helper_threads_have_is_not_in_flight(tmp_path: Path) -> None:
+    """One that is large, and takes them long, would keep all others waiting."""
+    asked: list[Compression] = []
+    with gate(
+        tmp_path / "store", compress_level=1, on_complete=asked.append, max_bytes_in_flight=2 * SIZE
+    ) as (site, _held):
+        one = site.associate()
+        site.read(one, thousands(4))
+        assert (len(asked), in_flight(site), one.transport.paused) == (4, 0, False)
+        for n, compression in enumerate(asked):
+            name = f"{n}.zst.part"
+            fd = os.open(site.incoming / name, os.O_WRONLY | os.O_CREAT, 0o600)
+            compression.done(name, fd)
+            # With the bytes it had, until its line is written.
+            assert in_flight(site) == (n + 1) * SIZE
+
+
+def test_a_duplicate_is_not_in_flight_while_it_is_compared(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", max_bytes_in_flight=100) as site:
+        site.resolve_at_once = False
+        one = site.associate()
+        site.read(one, store(1) + store(2))
+        site.take_turns()
+        site.read(one, thousands(3))
+        # The third waits behind no elder of its path, and is committed meanwhile.
+        site.take_turns()
+        assert (len(site.waiting), in_flight(site)) == (1, 0)
+        assert len(site.files()) == 4
+        site.resolve(site.waiting.pop())
+        assert one.statuses() == [0] * 5
+
+
+def test_bytes_in_flight_of_peers_that_go(tmp_path: Path) -> None:
+    with gate(tmp_path / "store", durable=True, max_bytes_in_flight=2 * SIZE) as (site, held):
+        ones = [site.associate() for _ in range(4)]
+        for n, one in enumerate(ones):
+            site.read(one, thousands(3, 1000 * (n + 1)))
+        assert in_flight(site) == 2 * SIZE
+        for one in ones[:3]:
+            one.abandon()
+        assert in_flight(site) == 2 * SIZE
+        held.open()
+        site.settle(ones[3])
+        assert ones[3].statuses() == [0, 0, 0]
+        site.until(lambda: site.reception.uncommitted == 0)
+        assert in_flight(site) == 0
+        assert site.counted() == (5, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_may_be_in_flight_everybody_is_answered(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    most = rng.choice((1, SIZE, 3 * SIZE, 20 * SIZE))
+    with Site(tmp_path / "store", durable=True, max_bytes_in_flight=most) as site:
+        ones = [site.associate(rules=rules(durable=rng.random() < 0.7)) for _ in range(6)]
+        left = {one: thousands(30, 1000 * (n + 1)) for n, one in enumerate(ones)}
+        while any(left.values()):
+            one = rng.choice(ones)
+            if one.transport.paused:
+                site.take_turns(1)
+                if all(x.transport.paused or not left[x] for x in ones):
+                    site.until(lambda: any(left[x] and not x.transport.paused for x in ones))
+                continue
+            before = in_flight(site)
+            taken = site.read(one, left[one][: rng.randrange(1, 20 * SIZE)]) if left[one] else 0
+            left[one] = left[one][taken:]
+            # It may have completed what it had begun, and one that crosses the limit.
+            assert in_flight(site) <= before + most + 2 * SIZE
+            if rng.random() < 0.1:
+                site.reception.max_bytes_in_flight = most = rng.choice((SIZE, 5 * SIZE, 1))
+        for n, one in enumerate(ones):
+            site.settle(one)
+            ids = [r.message_id_being_responded_to for r in one.responses()]
+            assert ids == [1000 * (n + 1) + k for k in range(30)]
+            assert set(one.statuses()) == {0}
+
+
+def test_a_worker_that_is_gone_has_nothing_in_flight(tmp_path: Path) -> None:
+    for forget in ("end_batches", "clear"):
+        with gate(tmp_path / forget) as (site, _held):
+            site.read(site.associate(), thousands(1))
+            assert in_flight(site) == SIZE
+            getattr(site.shared.liveness, forget)(3)
+            assert site.shared.liveness.bytes_in_flight(3) == 0
 
 
 # Turns of the loop -------------------------------------------------------------------------------
