@@ -27,6 +27,8 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST_S: Final = 0.5
 # After so long without another one it is over.
 _OVER_S: Final = 5.0
+# Descriptors kept back for peers that can only be rejected then.
+_RESERVE: Final = 3
 # And where whoever takes the connections has no room.
 _NO_ROOM_S: Final = 0.02
 
@@ -83,12 +85,18 @@ def _explained(host: str, port: int, error: OSError) -> str:
     return what
 
 
+def _source(address: tuple[str, int]) -> tuple[str, int]:
+    """The host and port of an accepted connection; an IPv4 one in IPv4 form."""
+    return address[0].removeprefix("::ffff:"), address[1]
+
+
 class Acceptor:
     """Accepts on one listening socket and passes connections on.
 
     sock: owned. taken(sock, host, port): gets each connection, blocking mode unspecified, and owns
-    it. has_room(): whether it takes another one; if not, connections wait in the backlog.
-    add_reader, remove_reader, call_later: of the loop.
+    it. turned_away: likewise, those that are to be rejected because descriptors or memory ran out;
+    it closes them soon. has_room(): whether `taken` takes another one; if not, connections wait in
+    the backlog. add_reader, remove_reader, call_later: of the loop.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Acceptor:
         sock: socket.socket,
         taken: Callable[[socket.socket, str, int], None],
         *,
+        turned_away: Callable[[socket.socket, str, int], None],
         has_room: Callable[[], bool],
         add_reader: Callable[..., None],
         remove_reader: Callable[[int], object],
@@ -103,12 +112,13 @@ class Acceptor:
     ) -> None:
         self._sock = sock
         self._taken = taken
+        self._turned_away = turned_away
         self._has_room = has_room
         self._add_reader = add_reader
         self._remove_reader = remove_reader
         self._call_later = call_later
-        # Given up for a moment when descriptors run out, to turn a peer away instead of leaving it.
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve: list[int] = []
+        self._fill_reserve()
         self.accepting = False
         self._shortages = 0
 
@@ -128,6 +138,7 @@ class Acceptor:
     def start(self) -> None:
         """Begin, or begin again, to accept."""
         if not self.accepting and self._sock.fileno() >= 0:
+            self._fill_reserve()
             self.accepting = True
             self._add_reader(self._sock.fileno(), self._accept)
 
@@ -142,8 +153,8 @@ class Acceptor:
         self.pause()
         if self._sock.fileno() >= 0:
             self._sock.close()
-            if self._reserve >= 0:
-                os.close(self._reserve)
+            while self._reserve:
+                os.close(self._reserve.pop())
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
@@ -161,26 +172,29 @@ class Acceptor:
                 # The peer was gone again before we took it.
                 log.debug("accept: %s", error)
                 continue
-            host, port = address[0], address[1]
-            self._taken(connection, host.removeprefix("::ffff:"), port)
+            self._taken(connection, *_source(address))
 
     def _rest(self, error: OSError) -> None:
-        """Out of descriptors or memory: turn one peer away, and let the others wait a while."""
+        """Out of descriptors or memory: reject some peers, and let the others wait a while."""
         log.error(
             "cannot accept: %s; accepting rests for %s s; raise the limit of open files, or lower "
             "--max-associations",
             error.strerror, _REST_S, extra=caused("cannot accept"),
         )  # fmt: skip
-        if self._reserve >= 0:
-            reserve, self._reserve = self._reserve, -1
-            os.close(reserve)
         with contextlib.suppress(OSError):
-            self._sock.accept()[0].close()
-        with contextlib.suppress(OSError):
-            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            while self._reserve:
+                os.close(self._reserve.pop())
+                connection, address = self._sock.accept()
+                self._turned_away(connection, *_source(address))
         self._pause_for(_REST_S)
         self._shortages += 1
         self._call_later(_OVER_S, self._tell_over, self._shortages)
+
+    def _fill_reserve(self) -> None:
+        """Keep descriptors back, as far as they are to be had: each lets one peer be rejected."""
+        with contextlib.suppress(OSError):
+            while len(self._reserve) < _RESERVE:
+                self._reserve.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def _tell_over(self, shortages: int) -> None:
         """Say that it is over, unless it came again meanwhile; at the level at which it began."""

@@ -27,7 +27,7 @@ __all__ = ["associations_allowed", "main_needs", "worker_needs"]
 _FIXED: Final = 64
 # Main, per worker: both ends of its channel and the pipes of its start.
 _PER_WORKER: Final = 4
-# Main, per address to listen on, which a name may be several of: the socket, and one in reserve.
+# Main, per address to listen on, which a name may be two of: the socket, and three in reserve.
 _PER_HOST: Final = 8
 # A worker, per association: its socket, and the part of the instance that is being received. The
 # part stays counted here when it is complete: only then the association is held, if too many are.

@@ -177,6 +177,11 @@ class Dispatch:
             if target.worker.is_ready and not target.is_leaving
         ]
 
+    def turn_away(self, sock: socket.socket, host: str, port: int) -> None:
+        """Reject an accepted connection, for which there is nothing but its own descriptor."""
+        connection = _Connection(sock, host, port, time.monotonic())
+        self._turn_away(connection, "main is out of open files, or of memory")
+
     # What is told of workers ---------------------------------------------------------------------
 
     def joined(self, worker: Worker) -> None:

@@ -324,6 +324,7 @@ class Service:
             Acceptor(
                 sock,
                 self._dispatch.connected,
+                turned_away=self._dispatch.turn_away,
                 has_room=lambda: self._dispatch.has_room,
                 add_reader=self._loop.add_reader,
                 remove_reader=self._loop.remove_reader,

@@ -20,6 +20,7 @@ from fastscp.log import TRACE, address, shown
 from fastscp.messages.worker import Ask, Verdict
 from fastscp.rules.book import Peer, Refusal
 from fastscp.titles import title_text
+from fastscp.worker.arrived import take_arrived
 from fastscp.worker.establish import establish
 from fastscp.worker.telling import Telling
 from fastscp_ext import (
@@ -147,6 +148,8 @@ class Association(Receiver):
         self._ending: Ending | None = None
         # Whether main counts it among the associations.
         self._has_place = False
+        # Why a request that comes now is rejected; "": it is not.
+        self._is_to_go = ""
         # Whom to tell that the log has the line of its end.
         self._told: Callable[[bool], None] | None = None
         # Whether its end was handed to the log.
@@ -380,7 +383,9 @@ class Association(Receiver):
 
     def _request_received(self, pdu: bytes) -> None:
         self.expect_associate(False)
-        if not self._owner.requests.add(self, pdu):
+        if self._is_to_go:
+            self._turn_away()
+        elif not self._owner.requests.add(self, pdu):
             # From now on it is for us that it waits.
             self._deadline = time.monotonic() + _DECISION_S
             self.pace.hold(_ADMISSION)
@@ -621,11 +626,11 @@ class Association(Receiver):
                     self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))
                     return
                 waiting = self.state is State.STA2
+                if waiting and self.request_waits:
+                    self.drop("too many A-ASSOCIATE-RQs at a time")
+                    return
                 if self.state in (State.STA2, State.STA13):
                     self._machine.handle(Event.EVT18)
-                if waiting and self.request_waits:
-                    self._drop_connection(Ending("too many A-ASSOCIATE-RQs at a time"))
-                    return
                 late = Ending("no complete A-ASSOCIATE-RQ in time")
                 self._drop_connection(late if waiting else None)
         elif self.state is State.STA6 and self._rule is not None:
@@ -666,16 +671,33 @@ class Association(Receiver):
         return bool(self.mid_message or self.outbox.owed or self.rest_bytes)
 
     def end_now(self, why: str) -> None:
-        """End the association whatever it does: A-ABORT where there is one, else close."""
+        """End the association whatever it does: A-ABORT where there is one, else as `drop`."""
         if self.state in (State.STA3, State.STA6, State.STA8):
             self._abort(why)
         elif self.state is State.STA2:
-            self._drop_connection(Ending(why))
+            self.drop(why)
 
     def drop(self, why: str) -> None:
-        """Close a connection that is no association: without a request yet, or after its end."""
-        if self.state in (State.STA2, State.STA13):
+        """Close a connection that is no association: without a request yet, or after its end.
+
+        A request that is there, whether read or not, is rejected. What was sent last still arrives.
+        """
+        transport = self._transport
+        if self.state is State.STA2 and transport is not None:
+            self._is_to_go = why
+            if self.request_waits:
+                self._turn_away()
+            else:
+                take_arrived(self, transport)
+        if self.state is State.STA13 and transport and not transport.get_write_buffer_size():
+            self._close(None)
+        elif self.state in (State.STA2, State.STA13):
             self._drop_connection(Ending(why))
+
+    def _turn_away(self) -> None:
+        """Reject a complete request without decoding it: temporary congestion (PS3.8 9.3.4)."""
+        self._machine.handle(Event.EVT6, acceptable=False)
+        self._reject(2, 3, 1, self._is_to_go)
 
     def _drop_connection(self, why: Ending | None) -> None:
         self._ending = self._ending or why

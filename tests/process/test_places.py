@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import resource
+import selectors
 import shutil
 import signal
+import socket
+import stat
 import sys
 import time
 from functools import partial
@@ -18,6 +23,7 @@ from fastscp.config.settings import ServeConfig
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import main_needs, worker_needs
 from tests.kit import (
+    DEADLINE_S,
     SOP,
     Peer,
     Service,
@@ -31,7 +37,7 @@ from tests.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 # The newcomer's address; the others come from 127.0.0.1.
@@ -172,7 +178,7 @@ def many_files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:
         pytest.skip(f"the hard limit of open files is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16384)), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -214,6 +220,99 @@ def test_there_are_files_for_all_who_have_a_place(tmp_path: Path, limit: str) ->
         assert "Too many open files" not in service.log()
         if limit == "0":
             assert "the limit of open files allows 40 associations" in service.log()
+
+
+def _flood(service: Service, requests: Mapping[socket.socket, bytes]) -> dict[bytes, int]:
+    """Connect and ask, one after the other, and wait for nothing; how many had which answer.
+
+    Nobody hangs up before all have one.
+    """
+    got = dict.fromkeys(requests, b"")
+    with selectors.DefaultSelector() as ready:
+        for one, request in requests.items():
+            one.settimeout(DEADLINE_S)
+            one.connect((service.host, service.port))
+            one.sendall(request)
+            ready.register(one, selectors.EVENT_READ)
+        end = time.monotonic() + DEADLINE_S
+        while ready.get_map():
+            assert time.monotonic() < end, "no answers to all requests"
+            for key, _ in ready.select(1):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                got[sock] += (more := sock.recv(100))
+                if not more or len(got[sock]) >= 10:
+                    ready.unregister(sock)
+    answers = list(got.values())
+    return {answer: answers.count(answer) for answer in answers}
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("count", [600, pytest.param(9999, id="9999", marks=[pytest.mark.long])])
+def test_every_request_of_a_flood_is_answered(tmp_path: Path, count: int) -> None:
+    """All places are taken, and there are as many open files as that needs, and no more."""
+    places = 40
+    config = ServeConfig(workers=1, max_associations=places)
+    _Limited.files = max(main_needs(config), worker_needs(config, places))
+    requests = (
+        # Rejected because all places are taken, by the negotiation, and as another title's.
+        (associate_rq(calling="FLOOD"), reject(2, 3, 2)),
+        (associate_rq(calling="FLOOD", application_context="1.2.3"), reject(1, 1, 2)),
+        (associate_rq(calling="FLOOD", called="OTHER"), reject(1, 1, 7)),
+    )
+    with (
+        _Limited(tmp_path, "--max-associations", "40", "--check-called-ae", workers=1) as service,
+        contextlib.ExitStack() as stack,
+    ):
+        senders = [stack.enter_context(service.peer()) for _ in range(places)]
+        for n, peer in enumerate(senders):
+            peer.send(store(1, sop=f"{SOP}.{n}")[:400])
+        asking = [stack.enter_context(socket.socket()) for _ in range(count)]
+        answers = _flood(service, {one: requests[n % 3][0] for n, one in enumerate(asking)})
+        assert answers == {answer: count // 3 for _, answer in requests}
+        for n, peer in enumerate(senders):
+            peer.send(store(1, sop=f"{SOP}.{n}")[400:])
+            assert peer.read_statuses(1) == [(1, 0)]
+        assert "cannot accept" not in service.log()
+        assert "Too many open files" not in service.log()
+
+
+def test_a_peer_that_is_gone_without_a_word_is_noticed_in_a_minute(tmp_path: Path) -> None:
+    """By keepalive: what the service set on its end of a connection."""
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
+        (worker,) = service.worker_pids()
+        with _their_end(worker, peer) as theirs:
+            assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            tcp = [
+                theirs.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            ]
+            assert tcp == [30, 10, 3]
+
+
+@contextlib.contextmanager
+def _their_end(worker: int, peer: Peer) -> Iterator[socket.socket]:
+    """The worker's end of a peer's connection: its descriptor, taken out of the process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(worker)
+    try:
+        for number in os.listdir(f"/proc/{worker}/fd"):
+            # pidfd_getfd(2), on every architecture.
+            fd = libc.syscall(438, process, int(number), 0)
+            if fd < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+                pytest.skip("no process may take another one's descriptors here")
+            if fd < 0:
+                continue
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.close(fd)
+                continue
+            with socket.socket(fileno=fd) as one, contextlib.suppress(OSError):
+                if one.getpeername() == peer.socket.getsockname():
+                    yield one
+                    return
+    finally:
+        os.close(process)
+    raise AssertionError("the worker has no such connection")
 
 
 @pytest.mark.usefixtures("many_files")

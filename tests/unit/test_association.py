@@ -20,7 +20,16 @@ from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
 from tests.books import top_rule
-from tests.kit import abort, data_set, message, split_pdus, store, store_rq
+from tests.kit import (
+    abort,
+    associate_rq,
+    data_set,
+    message,
+    reject,
+    split_pdus,
+    store,
+    store_rq,
+)
 from tests.unit.test_receiver import ECHO_RQ, FakeTransport, Site, rules
 
 if TYPE_CHECKING:
@@ -38,8 +47,8 @@ class Transport(FakeTransport):
     ended: list[str] = field(default_factory=list)
     limit: int = 0
 
-    def get_extra_info(self, _name: str) -> socket.socket | None:
-        return self.ours
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        return self.ours if name == "socket" else None
 
     def set_write_buffer_limits(self, high: int) -> None:
         self.limit = high
@@ -101,6 +110,99 @@ def met(site: Site) -> Iterator[Met]:
         assert one.state is State.STA6
         yield Met(one, transport, peer)
         one.connection_lost(None)
+
+
+# Going before there is an association ------------------------------------------------------------
+
+RQ = associate_rq()
+
+
+class Waiting:
+    """Requests that all wait to be decoded, or go to main one by one."""
+
+    def __init__(self, *, waits: bool) -> None:
+        self.waits = waits
+
+    def add(self, one: Association, pdu: bytes) -> bool:
+        if self.waits:
+            one.keep_request(pdu)
+        else:
+            one.request_begins(pdu)
+        return not self.waits
+
+
+@contextlib.contextmanager
+def newcomer(site: Site, *, waits: bool = False) -> Iterator[Met]:
+    config = SimpleNamespace(artim_timeout=30)
+    owner: Any = SimpleNamespace(
+        going=SimpleNamespace(config=config), ending=False, gone=lambda _one: None, run="run",
+        names={}, requests=Waiting(waits=waits), over=lambda _one: None,
+    )  # fmt: skip
+    one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        transport = Transport(ours=ours)
+        one.connection_made(transport)  # type: ignore[arg-type]
+        yield Met(one, transport, peer)
+        one.connection_lost(None)
+
+
+def _answer(met: Met) -> bytes:
+    with contextlib.suppress(BlockingIOError):
+        return met.peer.recv(100, socket.MSG_DONTWAIT)
+    return b""
+
+
+@pytest.mark.parametrize("end", ["drop", "end_now"])
+@pytest.mark.parametrize("waits", ["in the socket", "to be decoded"])
+def test_a_request_that_is_there_is_rejected_when_its_connection_has_to_go(
+    site: Site, waits: str, end: str
+) -> None:
+    with newcomer(site, waits=True) as met:
+        met.peer.send(RQ)
+        if waits == "to be decoded":
+            assert met.transport.ours is not None
+            met.read(met.transport.ours.recv(1 << 20))
+            assert met.one.request_waits
+        getattr(met.one, end)("too many at a time")
+        assert met.one.state is State.STA13
+        assert met.one.is_rejected
+        assert _answer(met) == reject(2, 3, 1)
+        # With FIN, which overtakes nothing.
+        assert met.transport.ended == ["closed"]
+
+
+@pytest.mark.parametrize("sent", [b"", RQ[:-1], RQ[:3]])
+def test_a_connection_without_a_whole_request_is_dropped(site: Site, sent: bytes) -> None:
+    with newcomer(site) as met:
+        met.peer.send(sent)
+        met.one.drop("too many at a time")
+        assert _answer(met) == b""
+        assert met.transport.ended == ["aborted"]
+
+
+def test_what_was_sent_last_arrives_though_the_connection_has_to_go(site: Site) -> None:
+    with newcomer(site) as met:
+        met.read(b"\4\0\0\0\0\2\0\0")
+        assert met.one.state is State.STA13
+        met.one.drop("too many at a time")
+        assert met.transport.ended == ["closed"]
+        assert _answer(met)[0] == 7
+    with newcomer(site) as met:
+        met.read(b"\4\0\0\0\0\2\0\0")
+        met.transport.held = 1
+        met.one.drop("too many at a time")
+        # A peer that reads nothing would have it wait.
+        assert met.transport.ended == ["aborted"]
+
+
+def test_a_request_that_waits_for_too_long_is_rejected(site: Site) -> None:
+    with newcomer(site, waits=True) as met:
+        met.read(RQ)
+        met.one.tick(time.monotonic() + 25)
+        assert _answer(met) == reject(2, 3, 1)
+        assert met.transport.ended == ["closed"]
 
 
 def in_loop(act: Callable[[], object], until: Callable[[], object]) -> None:
