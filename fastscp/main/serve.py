@@ -27,6 +27,7 @@ from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.explained import explained, start_explained
+from fastscp.main.exposure import exposed
 from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
@@ -443,7 +444,8 @@ class Service:
             facts.file_system, "rename" if facts.noreplace else "link", self._config.durability,
             store.id,
         )  # fmt: skip
-        for warning in store.warnings:
+        warnings = [exposed(self._config, self._facts.addresses), *store.warnings]
+        for warning in filter(None, warnings):
             log.warning("%s", warning)
         if swept.folders:
             log.warning(
