@@ -8,7 +8,7 @@ What a line tells of somebody it has as `extra=fields(...)`, too, for the log in
 from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
 from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told
-from fastscp.log.repeats import caused
+from fastscp.log.repeats import caused, concluding
 from fastscp.log.text import address, escape, in_json, printable, shown
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "address",
     "announce",
     "caused",
+    "concluding",
     "configure",
     "escape",
     "fields",

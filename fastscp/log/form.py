@@ -34,6 +34,14 @@ _LINE: Final = select.PIPE_BUF - 2
 # Where a line is longer, its texts are cut to fewer and fewer characters: how many bytes each of
 # them takes is known only once it is encoded.
 _SHORTER: Final = (_MESSAGE, 1000, 500, 240, 120, 60, 30, 10)
+# And of a traceback inside it so many lines stay, in order: of the first, of the last.
+_FEWER: Final = dict(
+    zip(
+        _SHORTER,
+        ((10, 60), (10, 60), (10, 40), (8, 30), (6, 24), (4, 16), (3, 8), (1, 3)),
+        strict=True,
+    )
+)
 
 
 class _Formatter(logging.Formatter):
@@ -59,7 +67,10 @@ class _Formatter(logging.Formatter):
         # Escaped as a whole: a message may quote a peer through somebody else's exception.
         return escape(cut(record.getMessage(), most))
 
-    def traceback(self, record: logging.LogRecord) -> list[str]:
+    def traceback(
+        self, record: logging.LogRecord, first: int = _TRACEBACK_FIRST, last: int = _TRACEBACK_LAST
+    ) -> list[str]:
+        """The lines of its traceback, of many only so many: not escaped, and each as it is."""
         text = self.formatException(record.exc_info) if record.exc_info else ""
         if record.exc_info:
             text = _without_file_names(text, record.exc_info[1])
@@ -68,10 +79,10 @@ class _Formatter(logging.Formatter):
         if not text:
             return []
         lines = text.strip("\n").split("\n")
-        more = len(lines) - _TRACEBACK_FIRST - _TRACEBACK_LAST
+        more = len(lines) - first - last
         if more > 0:
-            lines[_TRACEBACK_FIRST:-_TRACEBACK_LAST] = [f"... ({more} lines)"]
-        return [escape(cut(line, _TRACEBACK_LINE)) for line in lines]
+            lines[first:-last] = [f"... ({more} lines)"]
+        return lines
 
 
 def priority(level: int) -> int:
@@ -113,7 +124,12 @@ class TextFormatter(_Formatter):
         mark = self.mark(record)
         head = f"{mark}{self.timestamp(record)} {record.levelname} {self.role}: "
         first = _within(lambda most: head + self.message(record, most))
-        return "\n".join([first, *(f"{mark}  | {line}" for line in self.traceback(record))])
+        return "\n".join([first, *(_traced(mark, line) for line in self.traceback(record))])
+
+
+def _traced(mark: str, line: str) -> str:
+    """A line of a traceback, which is a line of the log."""
+    return _within(lambda most: f"{mark}  | {escape(cut(line, min(most, _TRACEBACK_LINE)))}")
 
 
 class JsonFormatter(_Formatter):
@@ -121,11 +137,7 @@ class JsonFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         mark = self.mark(record)
-        line = _within(lambda most: mark + _encoded(self._entry(record, most)))
-        lines = self.traceback(record)
-        if not lines:
-            return line
-        return f'{line[:-1]},"traceback":{msgspec.json.encode(lines).decode()}}}'
+        return _within(lambda most: mark + _encoded(self._entry(record, most)))
 
     def _entry(self, record: logging.LogRecord, most: int) -> dict[str, object]:
         """The members of a line, each text cut to `most` characters."""
@@ -138,6 +150,9 @@ class JsonFormatter(_Formatter):
         }
         for name, value in getattr(record, "fields", {}).items():
             entry[name] = _fit(value, min(most, _FIELD))
+        lines = self.traceback(record, *_FEWER[most])
+        if lines:
+            entry["traceback"] = [escape(cut(line, min(most, _TRACEBACK_LINE))) for line in lines]
         return entry
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from fastscp.log.repeats import Summary
+
 __all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold", "once_told"]
 
 LEVELS: Final = {
@@ -79,6 +81,8 @@ class Queued(logging.Handler):
                 if told is not None:
                     told(False)
                 return
+        if getattr(record, "concludes", False):
+            self._say(self._repeats.over_of_ours())
         self._put(record, None if told is None else partial(told, True))
 
     def flush(self) -> None:
@@ -107,7 +111,10 @@ class Queued(logging.Handler):
             return f"{self.format(_record(logging.ERROR, text))}\n".encode()
 
     def _say_over(self, *, all_of_them: bool = False) -> None:
-        for one in self._repeats.over(all_of_them=all_of_them):
+        self._say(self._repeats.over(all_of_them=all_of_them))
+
+    def _say(self, counted: Sequence[Summary]) -> None:
+        for one in counted:
             self._put(_record(one.level, one.text, one.extra))
 
     def _tell_repeats(self) -> float | None:

@@ -11,7 +11,7 @@ from fastscp.log.fields import Fields
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Caused", "Repeats", "Summary", "caused"]
+__all__ = ["Caused", "Repeats", "Summary", "caused", "concluding"]
 
 # Lines of one kind from one address that an interval shows.
 _SHOWN: Final = 5
@@ -43,6 +43,14 @@ def caused(
     line that counts those not shown adds up.
     """
     return {"caused": Caused(kind, host, shown, tally)}
+
+
+def concluding() -> Mapping[str, object]:
+    """`extra` for a line that says that something is over.
+
+    What is counted of lines that no address caused is told before it: it belongs to what is over.
+    """
+    return {"concludes": True}
 
 
 class Summary(NamedTuple):
@@ -107,12 +115,22 @@ class Repeats:
     def over(self, *, all_of_them: bool = False) -> list[Summary]:
         """What intervals that are over have not shown; these are forgotten."""
         now = self._clock()
-        said: list[Summary] = []
-        while self._intervals:
-            pair, interval = next(iter(self._intervals.items()))
+        due: list[tuple[str, str]] = []
+        for pair, interval in self._intervals.items():
             if now - interval.began < self._interval_s and not all_of_them:
                 break
-            del self._intervals[pair]
+            due.append(pair)
+        return self._forget(due, now)
+
+    def over_of_ours(self) -> list[Summary]:
+        """What has not been shown of lines that no address caused; these are forgotten."""
+        ours = [pair for pair in self._intervals if not pair[1]]
+        return self._forget(ours, self._clock())
+
+    def _forget(self, pairs: list[tuple[str, str]], now: float) -> list[Summary]:
+        said: list[Summary] = []
+        for pair in pairs:
+            interval = self._intervals.pop(pair)
             if interval.hidden:
                 extra = {"fields": _fields_of(pair[1], interval)}
                 said.append(Summary(interval.level, self._text(*pair, interval, now), extra))

@@ -236,7 +236,7 @@ class Writer:
         written = 0
         while written < len(view):
             try:
-                written += self._write(view[written:])
+                written += self._write(view[written : _end_of(view, written)])
             except BlockingIOError:
                 # Somebody who shares the descriptor has made it non-blocking.
                 self._await_room()
@@ -249,3 +249,16 @@ class Writer:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.poll()
+
+
+def _end_of(view: memoryview, at: int) -> int:
+    """Up to where one call writes lines whole beside other writers, from `at` on.
+
+    A record with a traceback has many lines, and each of them is a line of the log.
+    """
+    most = at + select.PIPE_BUF
+    if len(view) <= most:
+        return len(view)
+    lines = bytes(view[at:most]).rfind(b"\n") + 1
+    # A longer line, which nobody here makes, is at least not cut.
+    return at + (lines or bytes(view[at:]).find(b"\n") + 1 or len(view) - at)

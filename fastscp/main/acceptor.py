@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import StartError
-from fastscp.log import caused
+from fastscp.log import caused, concluding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,7 +199,9 @@ class Acceptor:
     def _tell_over(self, shortages: int) -> None:
         """Say that it is over, unless it came again meanwhile; at the level at which it began."""
         if shortages == self._shortages and self._sock.fileno() >= 0:
-            log.error("accepting goes on: nothing was lacking for %g s", _OVER_S)
+            log.error(
+                "accepting goes on: nothing was lacking for %g s", _OVER_S, extra=concluding()
+            )
 
     def _pause_for(self, seconds: float) -> None:
         self.pause()

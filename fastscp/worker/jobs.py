@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastscp.log import caused, fields
+from fastscp.log import caused, concluding, fields
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
@@ -257,7 +257,9 @@ class Jobs:
             self._failed_at = 0.0
             log.error(
                 "storing again: %d instances since the last file call that failed", stored,
-                extra=fields(stored=stored, worker=self._setup.worker),
+                extra={
+                    **concluding(), **fields(stored=stored, worker=self._setup.worker)
+                },
             )  # fmt: skip
 
     def _failed(self) -> None:

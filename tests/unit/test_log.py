@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp import log
-from fastscp.log import TRACE, caused, in_json, once_told, printable, shown
+from fastscp.log import TRACE, caused, concluding, in_json, once_told, printable, shown
 from fastscp.log.handlers import Queued
 from fastscp.log.repeats import Repeats
 from fastscp.log.writer import Writer
@@ -299,6 +299,17 @@ def test_a_full_queue_drops_and_counts(queue: Queue) -> None:
     assert lines == ["in hand", *kept, "925 lost since 75, 0 errors"]
 
 
+def test_no_line_of_a_record_with_many_is_cut_in_two_calls(queue: Queue) -> None:
+    """As one with a traceback: another process may write between two calls."""
+    record = "\n".join(f"{n:02} {'x' * (n * 7 % 300)}" for n in range(99))
+    assert len(record) > 3 * select.PIPE_BUF
+    queue.put(record)
+    assert queue.go_on() == record.split("\n")
+    assert max(map(len, queue.sink.calls)) <= select.PIPE_BUF
+    assert all(call.endswith(b"\n") for call in queue.sink.calls)
+    assert len(queue.sink.calls) < 8
+
+
 def test_the_number_of_lines_is_bounded_too() -> None:
     queue = Queue(most_lines=8)
     try:
@@ -525,6 +536,26 @@ def test_repeats_are_counted(service: Service) -> None:
         "INFO rejected: and 1,234 more from 10.0.0.7 within 10 s",
         "INFO rejected again",
     ]
+
+
+def test_what_is_over_is_counted_before_it_is_over(service: Service) -> None:
+    """Else a reader takes the count for what came after."""
+    for _ in range(4):
+        service.logger.error("cannot write", extra=caused("cannot write", shown=1))
+        service.logger.info("rejected", extra=caused("rejected", "10.0.0.7", 3))
+    service.now = 5.0
+    service.logger.error("storing again", extra=concluding())
+    service.logger.error("cannot write", extra=caused("cannot write", shown=1))
+    assert service.lines()[4:] == [
+        "ERROR cannot write: and 3 more within 5 s",
+        "ERROR storing again",
+        # What is told of now is new. And what peers cause goes on.
+        "ERROR cannot write",
+    ]
+    service.now = 10.0
+    service.logger.info("x")
+    service.handler.flush()
+    assert service.lines() == ["INFO x", "INFO rejected: and 1 more from 10.0.0.7 within 10 s"]
 
 
 def test_the_highest_level_of_what_is_hidden_is_kept(service: Service) -> None:

@@ -88,6 +88,42 @@ def test_a_traceback_comes_on_top() -> None:
     assert "ValueError" in "".join(line["traceback"])
 
 
+@pytest.mark.parametrize("char", ["x", "\\", '"', "\u20ac", "\r", "\U000e0001", "\udcff"])
+@pytest.mark.parametrize("journal", [False, True])
+def test_no_line_of_a_traceback_is_longer_either(char: str, journal: bool) -> None:
+    def deeper(n: int) -> None:
+        if n:
+            deeper(n - 1)
+        raise ValueError(f"{char * 600}\n" * 100)
+
+    try:
+        deeper(30)
+    except ValueError:
+        one = record(char * 5000, fields(called_ae=char * 1000))
+        one.exc_info = sys.exc_info()
+    for make in (TextFormatter, JsonFormatter):
+        text = make("worker-63", for_journal=journal).format(one)
+        lines = text.encode().split(b"\n")
+        assert max(map(len, lines)) <= select.PIPE_BUF - 2
+        assert len(lines) == (1 if make is JsonFormatter else 72)
+    traced = json.loads(text[3 * journal :])["traceback"]
+    # Its ends are what tells.
+    assert traced[0].startswith("Traceback")
+    assert " lines)" in text
+    assert len(traced) >= 5
+
+
+def test_an_ordinary_traceback_is_whole() -> None:
+    try:
+        json.loads("nothing")
+    except ValueError:
+        one = record("a bug ends it", fields(called_ae="x"))
+        one.exc_info = sys.exc_info()
+    shown = TextFormatter("main").format(one).split("\n  | ")[1:]
+    assert json.loads(JsonFormatter("main").format(one))["traceback"] == shown
+    assert shown[-1].startswith("json.decoder.JSONDecodeError")
+
+
 def test_what_is_counted_has_fields_too() -> None:
     sink = io.StringIO()
 

@@ -242,13 +242,16 @@ def test_accepting(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyP
         "call_later": lambda _s, call, *more: later.append(lambda: call(*more)),
     }  # fmt: skip
     (listening,) = bind(["127.0.0.1"], 0)
-    acceptor = Acceptor(listening, lambda *_: None, has_room=lambda: True, **loop)
+    acceptor = Acceptor(
+        listening, lambda *_: None, turned_away=lambda *_: None, has_room=lambda: True, **loop
+    )
     with contextlib.closing(acceptor):
         acceptor.listen()
         for _ in range(2):
             acceptor._rest(OSError(errno.EMFILE, "Too many open files"))
         for call in later:
             call()
+        assert vars(caplog.records[-1])["concludes"]
         first, second, over = errors(caplog)
         assert "cannot accept: Too many open files" in first + second
         assert over == "accepting goes on: nothing was lacking for 5 s"
@@ -290,4 +293,6 @@ def test_instances_that_could_not_be_stored(caplog: pytest.LogCaptureFixture) ->
     assert told(caplog) == []
     for _ in range(2):
         Jobs.watch(jobs, time.monotonic() + 60)
+    # What was counted of the failures is told before.
+    assert [vars(record)["concludes"] for record in caplog.records] == [True]
     assert errors(caplog) == ["storing again: 2 instances since the last file call that failed"]
