@@ -367,11 +367,12 @@ class Association(Receiver):
         path: str,  # noqa: ARG002 - a layout may put a PatientID into it, which no log may hold
         size: int,
         comment: str,
+        uid: tuple[str, bytes] | None,
     ) -> None:
         if comment == _TOO_LARGE:
             limit = self.rules.max_instance_size if self.rules is not None else 0
             comment += f": max-instance-size {limit}, and it has at least {size} bytes"
-        self._telling.instance_answered(instance, status, size, comment)
+        self._telling.instance_answered(instance, status, size, comment, uid)
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         log.log(

@@ -122,8 +122,19 @@ class Telling:
         self.echoes += 1
         log.log(TRACE, "%s: C-ECHO answered 0000", self.name, extra=self.about())
 
-    def instance_answered(self, instance: str, status: int, size: int, comment: str) -> None:
-        """instance: SOP Instance UID, as it came. size: bytes of its data set."""
+    def instance_answered(
+        self,
+        instance: str,
+        status: int,
+        size: int,
+        comment: str,
+        blamed: tuple[str, bytes] | None = None,
+    ) -> None:
+        """instance: SOP Instance UID, as it came. size: bytes of its data set.
+
+        blamed: the UID for which it is refused, by its name and as it came, b"" where there is
+        none.
+        """
         uid = shown(instance)
         code = f"{status:04X}"
         if not status:
@@ -132,9 +143,13 @@ class Telling:
                 extra=self.about(sop_instance_uid=uid, status=code, bytes=size),
             )  # fmt: skip
             return
+        why = comment
+        if blamed is not None:
+            name, value = blamed
+            why += f": {name} '{shown(value)}'" if value else f": no usable {name}"
         kind = "instance refused" if status != codes.ELEMENTS_DISCARDED else _KEPT
         log.warning(
-            "%s: instance %s answered %s (%s)", self.name, uid, code, comment,
+            "%s: instance %s answered %s (%s)", self.name, uid, code, why,
             extra=self.about(
                 kind, _SHOWN, sop_instance_uid=uid, status=code, reason=comment
             ),

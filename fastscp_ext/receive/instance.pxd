@@ -103,6 +103,8 @@ ctypedef struct Instance:
     uint8_t duplicate
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
+    uint8_t blamed           # 1 + the key of the UID for which it was refused; 0: for none
+    uint8_t blamed_size      # of `blamed_uid`
     bint unread              # they were not found, for the tap stopped at `unread_tag`
     uint32_t unread_tag
     bint deflated
@@ -144,6 +146,7 @@ ctypedef struct Instance:
     uint8_t other_syntax[64]     # which may still turn out to be it, and stands in `meta`, too
     char part[PART_ROOM]
     char comment[COMMENT_ROOM]
+    uint8_t blamed_uid[RAW_UID_ROOM]    # as much as fits of it, for the log
     char path[PATH_ROOM]     # below the store, with its NUL
     char digest[72]          # "crc32c:..." or "sha256:...", or empty
     uint8_t first[FIRST_ROOM]    # bytes of the data set, until there are enough to know its form
@@ -159,6 +162,8 @@ cdef Cursor sop_instance_uid(Instance* i) noexcept nogil
 # As it was found in the data set, without its padding.
 cdef Cursor tapped_uid(const Instance* i, int key) noexcept nogil
 cdef void instance_begin(Instance* i, const Encoding* encoding) noexcept nogil
+# Note the UID for which a refusal is to follow; the first refusal stands, and so does its UID.
+cdef void instance_blame(Instance* i, int key, Cursor uid) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
 cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil

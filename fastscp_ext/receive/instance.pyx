@@ -104,6 +104,15 @@ cdef void _begin_tap(Instance* i) noexcept nogil:
     tap_begin(&i.tap, TAP_EXPLICIT_LE if i.deflated else i.encoding.tap_syntax)
 
 
+cdef void instance_blame(Instance* i, int key, Cursor uid) noexcept nogil:
+    if i.status:
+        return
+    i.blamed = <uint8_t>(key + 1)
+    i.blamed_size = <uint8_t>(uid.left if uid.left < RAW_UID_ROOM else RAW_UID_ROOM)
+    if uid.left:
+        memcpy(i.blamed_uid, uid.at, i.blamed_size)
+
+
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil:
     # The first refusal stands; what is still to come of the data set is drained.
     cdef size_t n = strlen(comment)
@@ -420,6 +429,7 @@ cdef void _find_path(Instance* i, const Cursor* values) noexcept:
         else:
             instance_refuse(i, CANNOT_UNDERSTAND, b"no Study or Series Instance UID found")
     elif outcome == LAYOUT_BAD_UID:
+        instance_blame(i, bad_key, values[bad_key])
         instance_refuse(i, INVALID_SOP_INSTANCE, b"UID is not usable as a name")
     else:
         instance_refuse(i, CANNOT_UNDERSTAND, b"path too long for the layout")
@@ -430,6 +440,7 @@ cdef void _judge_values(Instance* i) noexcept:
     cdef Cursor values[LAYOUT_KEYS]
     cdef Cursor found
     cdef char date[8]
+    cdef int odd = 0
     cdef int k
     for k in range(<int>TAP_KEYS):
         values[k] = tap_value(&i.tap, k)
@@ -437,9 +448,11 @@ cdef void _judge_values(Instance* i) noexcept:
         values[k] = trimmed_uid(values[k])
     found = values[<int>KEY_SOP_INSTANCE_UID]
     if found.left and not _same(found, sop_instance_uid(i)):
+        instance_blame(i, KEY_SOP_INSTANCE_UID, found)
         instance_refuse(i, DATA_SET_MISMATCH, b"SOP Instance UID differs from the data set's")
     found = values[<int>KEY_SOP_CLASS_UID]
     if found.left and not _same(found, sop_class_uid(i)):
+        instance_blame(i, KEY_SOP_CLASS_UID, found)
         instance_refuse(i, DATA_SET_MISMATCH, b"SOP Class UID differs from the data set's")
     values[<int>KEY_SOP_INSTANCE_UID] = sop_instance_uid(i)
     values[<int>KEY_SOP_CLASS_UID] = sop_class_uid(i)
@@ -453,9 +466,11 @@ cdef void _judge_values(Instance* i) noexcept:
     for k in (KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, KEY_SERIES_UID):
         if not uid_is_strict(values[k]):
             i.odd_uid = True
+            odd = k
     if i.treatment.strict and i.truncated:
         instance_refuse(i, CANNOT_UNDERSTAND, b"data set ends inside an element")
     if i.treatment.strict and i.odd_uid:
+        instance_blame(i, odd, values[odd])
         instance_refuse(i, INVALID_SOP_INSTANCE, b"UID is not made of digits and dots")
 
 

@@ -12,6 +12,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strlen
 
+from fastscp_ext.dataset.tap cimport (
+    KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID,
+)
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_IDENTICAL, DUPLICATE_KEPT, DUPLICATE_REPLACED, DUPLICATE_VERSION, STAGE_ANSWERABLE,
     Instance, drop, sop_instance_uid,
@@ -35,6 +38,15 @@ cdef extern from "sys/socket.h" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
     ssize_t send(int fd, const void* buf, size_t len, int flags)
+
+_UIDS = {
+    KEY_STUDY_UID: "Study Instance UID", KEY_SERIES_UID: "Series Instance UID",
+    KEY_SOP_INSTANCE_UID: "SOP Instance UID", KEY_SOP_CLASS_UID: "SOP Class UID",
+}
+# By the bits of `offending`.
+_NOT_FOUND = {
+    1: "Study Instance UID", 2: "Series Instance UID", 3: "Study and Series Instance UID",
+}
 
 cdef enum:
     OUT_ROOM = 65536         # bytes of responses collected for one write
@@ -73,6 +85,16 @@ cdef void _count_stored(Tally* tally, const Instance* i) noexcept nogil:
         word_count(&tally.versions, 1)
     elif i.duplicate == DUPLICATE_REPLACED:
         word_count(&tally.replaced, 1)
+
+
+cdef object _blamed(const Instance* i):
+    # The UID for which it was refused, by its name and as it came, b"" where there is none; or
+    # None.
+    if i.blamed:
+        return _UIDS[i.blamed - 1], i.blamed_uid[:i.blamed_size]
+    if i.offending:
+        return _NOT_FOUND[i.offending], b""
+    return None
 
 
 @cython.final
@@ -247,6 +269,7 @@ cdef class Outbox:
             (<object>self.association).instance_answered(
                 name.at[:name.left].decode("latin-1") if name.left else "", i.status,
                 i.path.decode() if i.path[0] else "", i.data_bytes, i.comment.decode(),
+                _blamed(i),
             )
         return 0
 

@@ -57,9 +57,14 @@ class Hooks(Protocol):
         """Nothing is owed any more; called only while `outbox.tell_responses_sent`."""
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str, /
+        self, instance: str, status: int, path: str, size: int, comment: str,
+        uid: tuple[str, bytes] | None, /
     ) -> None:
-        """An instance is answered; for 0000 only while `outbox.verbose`."""
+        """An instance is answered; for 0000 only while `outbox.verbose`.
+
+        uid: for which it was refused, by its name and as it came, at most 128 bytes without its
+        padding, b"" where it was not found; None: for none.
+        """
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
         """A PDU came or went; called only while `outbox.trace`. length: bytes of body."""

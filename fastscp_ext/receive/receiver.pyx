@@ -17,11 +17,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from posix.time cimport clock_gettime, clockid_t, timespec
 
+from fastscp_ext.dataset.tap cimport KEY_SOP_CLASS_UID
 from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport (
     RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Worker, sop_class_uid, hold,
-    instance_append, instance_begin, instance_drop_part, instance_flush, instance_judge,
+    instance_append, instance_begin, instance_blame, instance_drop_part, instance_flush, instance_judge,
     instance_refuse, sop_instance_uid,
 )
 from fastscp_ext.receive.reception cimport RESTS_MOST, Reception
@@ -471,12 +472,14 @@ cdef class Receiver:
         elif not uid_ok(sop_instance_uid(i)):
             instance_refuse(i, INVALID_SOP_INSTANCE, b"SOP Instance UID is not usable")
         elif not uid_ok(sop_class):
+            instance_blame(i, KEY_SOP_CLASS_UID, sop_class)
             instance_refuse(i, SOP_CLASS_NOT_SUPPORTED, b"SOP Class UID is not usable")
         elif not context.storage or sop_class.left != abstract.left or memcmp(
             sop_class.at, abstract.at, sop_class.left
         ) != 0:
             status = self.class_judged(i.context_id, sop_class.at[:sop_class.left])
             if status:
+                instance_blame(i, KEY_SOP_CLASS_UID, sop_class)
                 instance_refuse(i, <uint16_t>status, b"SOP class is not accepted here")
         return 0
 

@@ -208,7 +208,13 @@ class Peer(Receiver):
         assert self.outbox.owed == 0
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str
+        self,
+        instance: str,
+        status: int,
+        path: str,
+        size: int,
+        comment: str,
+        uid: tuple[str, bytes] | None,
     ) -> None: ...
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None: ...

@@ -130,7 +130,13 @@ class Peer(Receiver):
         assert self.outbox.owed == 0
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str
+        self,
+        instance: str,
+        status: int,
+        path: str,
+        size: int,
+        comment: str,
+        uid: tuple[str, bytes] | None,
     ) -> None:
         # Of a refused instance, how much was read is for the log and depends on the slices; where
         # it would have gone is forgotten while its response waits for others.

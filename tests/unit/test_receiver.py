@@ -142,6 +142,7 @@ class Association(Receiver):
         self.pdus: list[tuple[int, bytes]] = []
         self.failures: list[tuple[int, int, str]] = []
         self.settled: list[tuple[str, int, str, int, str]] = []
+        self.blamed: list[tuple[str, bytes] | None] = []
         self.long: list[int] = []
         self.traced: list[tuple[bool, int, int]] = []
         self.all_sent = 0
@@ -187,9 +188,16 @@ class Association(Receiver):
         self.all_sent += 1
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str
+        self,
+        instance: str,
+        status: int,
+        path: str,
+        size: int,
+        comment: str,
+        uid: tuple[str, bytes] | None,
     ) -> None:
         self.settled.append((instance, status, path, size, comment))
+        self.blamed.append(uid)
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         self.traced.append((sent, pdu_type, length))
@@ -728,6 +736,48 @@ def test_refused(tmp_path: Path, name: str, fragment: int) -> None:
         assert (one.outbox.stored, one.outbox.refused) == (1, 1)
         assert site.counted() == (1, 1)
         assert site.errors == []
+
+
+# Of the refused ones those that a UID is to blame for: its name, and as it came.
+BLAMED: dict[str, tuple[str, bytes]] = {
+    "no usable class": ("SOP Class UID", b"a b"),
+    "another class": ("SOP Class UID", MR.encode()),
+    "another instance inside": ("SOP Instance UID", b"1.2.3"),
+    "another class inside": ("SOP Class UID", MR.encode()),
+    "no study": ("Study Instance UID", b""),
+    "no series": ("Series Instance UID", b""),
+    "neither": ("Study and Series Instance UID", b""),
+    "garbage": ("Study and Series Instance UID", b""),
+    "header garbled": ("Study and Series Instance UID", b""),
+    "a study that is no name": ("Study Instance UID", b"1.2/3"),
+    "letters, strict": ("SOP Instance UID", b"1.2.a"),
+    "a class of 200 bytes": ("SOP Class UID", b""),
+}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_which_uid_a_refusal_is_about(tmp_path: Path, waits: bool) -> None:
+    """Also where its answer waits behind another one's, and little of it is kept."""
+    for name, (command, data, strict, _status) in REFUSED.items():
+        with Site(tmp_path / name.replace(" ", "-"), strict=strict) as site:
+            site.resolve_at_once = not waits
+            one = site.associate()
+            site.feed(one, store(7, sop="1.2.98") + store(8, sop="1.2.98"))
+            site.feed(one, message(command, data))
+            assert len(one.settled) == (not waits)
+            while site.waiting:
+                site.resolve(site.waiting.pop())
+            assert one.blamed == [BLAMED.get(name)], name
+
+
+def test_an_unusable_uid_is_told_as_far_as_it_fits(site: Site) -> None:
+    one = site.associate()
+    site.feed(one, store(1, data_set(series="9" * 1000)) + store(2, data_set(series="\r\n1/2 ")))
+    (first, second) = one.blamed
+    assert first is not None
+    assert first[0] == "Series Instance UID"
+    assert first[1] in (b"9" * 128, b"9" * 65)
+    assert second == ("Series Instance UID", b"1/2")
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,28 @@ def test_an_instance_is_told_of(telling: Telling, caplog: pytest.LogCaptureFixtu
     assert vars(stored)["fields"]["bytes"] == 7
 
 
+@pytest.mark.parametrize(
+    ("blamed", "told"),
+    [
+        (None, "(no Study)"),
+        (("Study Instance UID", b""), "(no Study: no usable Study Instance UID)"),
+        (("Series Instance UID", b"1\r\n2\x80'"), r"(no Study: Series Instance UID '1\r\n2\x80'')"),
+        (("SOP Class UID", b"1" * 128),
+         f"(no Study: SOP Class UID '{'1' * 100}... (128 bytes)')"),
+    ],
+)  # fmt: skip
+def test_the_uid_for_which_an_instance_is_refused(
+    telling: Telling,
+    caplog: pytest.LogCaptureFixture,
+    blamed: tuple[str, bytes] | None,
+    told: str,
+) -> None:
+    telling.instance_answered("1.2", 0xC000, 7, "no Study", blamed)
+    assert caplog.records[0].getMessage().endswith(f"answered C000 {told}")
+    # What many have in common, for programs that count.
+    assert vars(caplog.records[0])["fields"]["reason"] == "no Study"
+
+
 def test_an_instance_for_which_another_one_stays_is_not_refused(
     telling: Telling, caplog: pytest.LogCaptureFixture
 ) -> None:
