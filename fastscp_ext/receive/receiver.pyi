@@ -57,8 +57,14 @@ class Hooks(Protocol):
         """Nothing is owed any more; called only while `outbox.tell_responses_sent`."""
 
     def instance_answered(
-        self, instance: str, status: int, path: str, size: int, comment: str,
-        uid: tuple[str, bytes] | None, /
+        self,
+        instance: str,
+        status: int,
+        path: str,
+        size: int,
+        comment: str,
+        uid: tuple[str, bytes] | None,
+        /,
     ) -> None:
         """An instance is answered; for 0000 only while `outbox.verbose`.
 
