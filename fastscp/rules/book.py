@@ -10,7 +10,7 @@ not with their number.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -127,20 +127,21 @@ class RuleBook:
         """The rule of two tables. title: "" for no table; sender: its place, None for none."""
         rules = self.rules
         tables = []
-        keys = {}
+        changes: dict[str, Any] = {}
         if title in rules.ae:
-            keys["ae"] = f"ae.{title}"
-            tables.append(rules.ae[title])
+            changes["ae"] = f"ae.{title}"
+            tables.append((changes["ae"], rules.ae[title]))
         if sender is not None:
-            keys["sender"] = rules.senders[sender].key
-            tables.append(rules.senders[sender].values)
-        changes = {
-            field: getattr(rules, field)[value] if field in _LISTS else value
-            for table in tables
-            for field, value in table.items()
-            if field in rules.top.__struct_fields__
-        }
-        return msgspec.structs.replace(rules.top, **keys, **changes)
+            changes["sender"] = rules.senders[sender].key
+            tables.append((changes["sender"], rules.senders[sender].values))
+        for key, table in tables:
+            for field, value in table.items():
+                if field in _LISTS:
+                    changes[field] = getattr(rules, field)[value]
+                    changes[f"{field}_from"] = key
+                elif field in rules.top.__struct_fields__:
+                    changes[field] = value
+        return msgspec.structs.replace(rules.top, **changes)
 
     def every_rule(self) -> Iterator[Rule]:
         """The rule of the top level and of each table by itself: all values that any rule has."""

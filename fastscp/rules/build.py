@@ -19,6 +19,8 @@ __all__ = ["LIMITS", "build", "titles_named"]
 
 _List = TypeVar("_List")
 
+_FIELDS: Final = frozenset(setting.field for setting in SETTINGS)
+
 # The limits of associations, which main counts; no rule of a worker has them.
 LIMITS: Final = tuple(
     setting.field
@@ -33,11 +35,7 @@ def build(config: ServeConfig, generation: int) -> RuleSet:
     tables = config.tables
     index, lengths = _index(config)
     titles = frozenset({config.ae_title, *(table.title for table in tables.ae)})
-    top = {
-        field: getattr(config, field)
-        for field in Rule.__struct_fields__
-        if field not in ("ae", "sender")
-    }
+    top = {field: getattr(config, field) for field in Rule.__struct_fields__ if field in _FIELDS}
     top["sop_classes"] = uids.sop_class_rule(config.sop_classes)
     top["transfer_syntaxes"] = uids.transfer_syntax_rule(config.transfer_syntaxes)
     return RuleSet(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.rules.rule import TOP_LEVEL
+from fastscp.rules.rule import TOP_LEVEL, as_written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +26,8 @@ class Bound(NamedTuple):
 
     def told(self, field: str) -> str:
         """The limit as an operator wrote it. field: of the settings."""
-        name = field.replace("_", "-")
-        if self.table == TOP_LEVEL:
-            return f"--{name} {self.number}"
-        return f"[{self.table}] {name} {self.number}"
+        table = "" if self.table == TOP_LEVEL else self.table
+        return f"{as_written(field.replace('_', '-'), table)} {self.number}"
 
 
 class Bounds(NamedTuple):

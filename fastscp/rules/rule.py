@@ -10,7 +10,7 @@ from fastscp.association.negotiation import Policy
 from fastscp.config.settings import SUFFIX
 from fastscp.uids import SopClassRule, TransferSyntaxRule  # noqa: TC001 - msgspec reads them
 
-__all__ = ["TOP_LEVEL", "Rule", "RuleSet", "Sender", "rule_name"]
+__all__ = ["TOP_LEVEL", "Rule", "RuleSet", "Sender", "as_written", "rule_name"]
 
 # What the settings outside of any table are called in counts, log and status.
 TOP_LEVEL: Final = "default"
@@ -21,14 +21,22 @@ def rule_name(ae: str, sender: str) -> str:
     return "+".join(key for key in (ae, sender) if key) or TOP_LEVEL
 
 
+def as_written(name: str, table: str) -> str:
+    """A setting as an operator wrote it, where he wrote it. table: its key; empty: in none."""
+    return f"[{table}] {name}" if table else f"--{name}"
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """How one association is treated, as a setting of that name says.
 
     ae, sender: keys of the tables that it comes from, `ae.TITLE` and `from.NAME`; empty: none.
+    sop_classes_from, transfer_syntaxes_from: key of the one that sets this list; empty: none does.
     """
 
     ae: str = ""
     sender: str = ""
+    sop_classes_from: str = ""
+    transfer_syntaxes_from: str = ""
     layout: str
     compress: str
     durability: str

@@ -50,7 +50,6 @@ from fastscp_ext import status as codes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fastscp.association.negotiation import Policy
     from fastscp.rules.rule import Rule
     from fastscp.worker.requests import Requests
     from fastscp.worker.rules import Going
@@ -125,7 +124,6 @@ class Association(Receiver):
         # From its request on: the rule it is judged by, and keeps.
         self._rule: Rule | None = None
         self._codec_rules: Rules | None = None
-        self._policy: Policy | None = None
         self._machine = Machine()
         self._transport: asyncio.Transport | None = None
         self.host = host
@@ -426,8 +424,7 @@ class Association(Receiver):
             return
         rule = self._rule = rejected
         config = going.config
-        self._policy = rule.policy(self._max_pdu_length, config.max_async_operations)
-        outcome = negotiate(rq, self._policy)
+        outcome = negotiate(rq, rule.policy(self._max_pdu_length, config.max_async_operations))
         if isinstance(outcome, Rejected):
             self._reject_request(outcome)
             return
@@ -466,7 +463,7 @@ class Association(Receiver):
     def admitted(self, verdict: Verdict) -> None:
         """Main's answer to the request that was asked about: yes."""
         accepted = self._decided()
-        if accepted is None or self._codec_rules is None or self._policy is None:
+        if accepted is None or self._codec_rules is None or self._rule is None:
             return
         self._has_place = True
         self._machine.handle(Event.EVT7)
@@ -480,7 +477,7 @@ class Association(Receiver):
             tally=verdict.tally,
         )
         proposed = self._terms.proposed
-        self._telling.contexts_refused(accepted.refused, proposed, self._policy)
+        self._telling.contexts_refused(accepted.refused, proposed, self._rule)
         abstract = {one.abstract_syntax for one in accepted.contexts.values()}
         is_check = abstract == {uids.VERIFICATION} and not accepted.refused.count
         self._telling.associated(self._terms, accepted.notes, is_check=is_check)

@@ -12,13 +12,15 @@ from fastscp.association.negotiation import (
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
 )
 from fastscp.log import TRACE, Fields, caused, fields, once_told, shown
+from fastscp.rules.rule import as_written
 from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fastscp.association.account import Ending, Terms
-    from fastscp.association.negotiation import Policy, Refusals, RefusedContext
+    from fastscp.association.negotiation import Refusals, RefusedContext
+    from fastscp.rules.rule import Rule
     from fastscp_ext import Tally
 
 __all__ = ["Telling"]
@@ -85,11 +87,11 @@ class Telling:
             terms.text(), extra=self.about(),
         )  # fmt: skip
 
-    def contexts_refused(self, refused: Refusals, proposed: int, policy: Policy) -> None:
+    def contexts_refused(self, refused: Refusals, proposed: int, rule: Rule) -> None:
         """Some of what the peer wants to send it cannot; name it."""
         if not refused.count:
             return
-        said = [self._of_refused(one, policy) for one in refused.shown.values()]
+        said = [self._of_refused(one, rule) for one in refused.shown.values()]
         more = " and others" if refused.others else ""
         log.warning(
             "%s: %d of %d presentation contexts refused: %s%s",
@@ -101,13 +103,16 @@ class Telling:
             ),
         )  # fmt: skip
 
-    def _of_refused(self, one: RefusedContext, policy: Policy) -> str:
+    def _of_refused(self, one: RefusedContext, rule: Rule) -> str:
         uid = one.abstract_syntax
         if one.result == ABSTRACT_SYNTAX_NOT_SUPPORTED:
-            why = "not storage" if uid in policy.sop_classes.refused else "not in --sop-classes"
+            why = f"not in {as_written('sop-classes', rule.sop_classes_from)}"
+            if uid in rule.sop_classes.refused:
+                why = "not storage"
         elif one.result == TRANSFER_SYNTAXES_NOT_SUPPORTED:
+            where = as_written("transfer-syntaxes", rule.transfer_syntaxes_from)
             those = ", ".join(self._named(syntax) for syntax in one.transfer_syntaxes)
-            why = f"no transfer syntax in --transfer-syntaxes: {those or 'none proposed'}"
+            why = f"no transfer syntax in {where}: {those or 'none proposed'}"
         else:
             why = "its id is even"
         return f"{self._named(uid)} ({why})"

@@ -68,6 +68,7 @@ def test_a_called_title_overrides_the_top_level_and_a_sender_both() -> None:
     )  # fmt: skip
     assert research.sop_classes.accepts(CT)
     assert not research.sop_classes.accepts(MR)
+    assert (plain.sop_classes_from, research.sop_classes_from) == ("", "ae.RES")
     gateway = chosen(rules.choose(Peer("GW", "RES", "10.0.0.1")))
     assert (gateway.ae, gateway.sender, gateway.name) == (
         "ae.RES", "from.gate", "ae.RES+from.gate",
@@ -77,6 +78,7 @@ def test_a_called_title_overrides_the_top_level_and_a_sender_both() -> None:
     )  # fmt: skip
     assert gateway.sop_classes.accepts(MR)
     assert not gateway.sop_classes.accepts(CT)
+    assert (gateway.sop_classes_from, gateway.transfer_syntaxes_from) == ("from.gate", "")
     # The same tables give the same object: the codec has one form of it.
     assert rules.choose(Peer("GW", "RES", "10.9.9.9")) is gateway
 

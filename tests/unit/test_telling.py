@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from fastscp.association.account import Account, Ending, Terms, Who, in_bytes
-from fastscp.association.negotiation import Policy, Refusals
+from fastscp.association.negotiation import Refusals
+from fastscp.config.settings import ServeConfig
 from fastscp.log import TRACE
 from fastscp.main.summary import Seen, Summary
+from fastscp.rules.build import build
 from fastscp.uids import SopClassRule
 from fastscp.worker.telling import Telling
 from fastscp_ext import PresentationContextRQ, Tally
+
+if TYPE_CHECKING:
+    from fastscp.rules.rule import Rule
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.31"
@@ -138,6 +144,11 @@ def test_what_was_no_association(caplog: pytest.LogCaptureFixture) -> None:
     assert vars(caplog.records[1])["fields"]["code"] == "1,2,1"
 
 
+def top_rule(**values: Any) -> Rule:
+    """That of the defaults, except these."""
+    return msgspec.structs.replace(build(ServeConfig(), 1).top, **values)
+
+
 def test_refused_contexts_have_names(telling: Telling, caplog: pytest.LogCaptureFixture) -> None:
     refused = Refusals()
     refused.add(PresentationContextRQ(1, FIND, ()), 3)
@@ -145,8 +156,8 @@ def test_refused_contexts_have_names(telling: Telling, caplog: pytest.LogCapture
     refused.add(PresentationContextRQ(5, CT, ("1.2.4",)), 4)
     refused.add(PresentationContextRQ(7, "9.9", ()), 3)
     refused.add(PresentationContextRQ(8, "9.8", ()), 2)
-    policy = Policy(sop_classes=SopClassRule(refused=frozenset({FIND})))
-    telling.contexts_refused(refused, 6, policy)
+    rule = top_rule(sop_classes=SopClassRule(refused=frozenset({FIND})))
+    telling.contexts_refused(refused, 6, rule)
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
     assert line.getMessage() == (
@@ -158,8 +169,26 @@ def test_refused_contexts_have_names(telling: Telling, caplog: pytest.LogCapture
     told = vars(line)["fields"]
     assert (told["contexts_accepted"], told["contexts_proposed"]) == (1, 6)
     caplog.clear()
-    telling.contexts_refused(Refusals(), 6, policy)
+    telling.contexts_refused(Refusals(), 6, rule)
     assert not caplog.records
+
+
+def test_the_list_that_refuses_has_the_name_of_its_table(
+    telling: Telling, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = Refusals()
+    refused.add(PresentationContextRQ(1, CT, ("1.2.4",)), 4)
+    refused.add(PresentationContextRQ(3, "9.9", ()), 3)
+    rule = top_rule(sop_classes_from="ae.RES", transfer_syntaxes_from="from.gate")
+    telling.contexts_refused(refused, 2, rule)
+    assert (
+        caplog.records[0]
+        .getMessage()
+        .endswith(
+            "CTImageStorage (no transfer syntax in [from.gate] transfer-syntaxes: JPEGSome), "
+            "'9.9' (not in [ae.RES] sop-classes)"
+        )
+    )
 
 
 def test_refused_contexts_are_bounded(telling: Telling, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +196,7 @@ def test_refused_contexts_are_bounded(telling: Telling, caplog: pytest.LogCaptur
     for n in range(200):
         refused.add(PresentationContextRQ(1, f"1.{n}." + "9" * 60_000, ("8" * 60_000,) * 99), 4)
     assert sum(map(len, refused.shown)) <= 8 * 128
-    telling.contexts_refused(refused, 200, Policy())
+    telling.contexts_refused(refused, 200, top_rule())
     assert caplog.records[0].getMessage().endswith(" and others")
 
 
