@@ -64,8 +64,8 @@ def test_other_senders_at_once(tmp_path: Path) -> None:
                 for send in (_by_dcmtk, _by_pynetdicom)
                 for title in TITLES
             ]
-            for one in sending:
-                one.result()
+            for done in sending:
+                done.result()
         facts = {fact["path"]: fact for fact in service.journal()}
         assert len(facts) == 4 * len(instances)
         for title in TITLES:

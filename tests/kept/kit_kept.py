@@ -36,7 +36,7 @@ from tests.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # Kinds, actions and layouts as in disk.c.
 OPEN, WRITE, BEGIN, FLUSH, RENAME, LINK, UNLINK, MKDIR, RMDIR, CLOSE, SEND, TRUNCATE, SYNC, LOOK = (
@@ -425,32 +425,84 @@ def losses(
 
     sent: the data sets per SOP Instance UID. cuts: how many events happened before each, rising.
     """
-    disk = Disk(root)
-    rng = random.Random(seed)
-    done: list[tuple[str, int]] = []
+    done: set[str] = set()
     lost = []
-    played = 0
-    for cut in cuts:
-        for event in events[played:cut]:
-            disk.play(event)
+    for cut, new, tree in _after_cuts(events, root, cuts, luck, seed):
+        for event in new:
             if event.kind == SEND:
-                done.extend(acknowledged(event.data))
-        played = cut
-        tree = disk.after_cut(luck, rng)
-        facts = {(fact["sop_instance_uid"], fact["path"]): fact for fact in facts_in(tree)}
-        store_tree = tree.get("store", {})
-        assert not isinstance(store_tree, bytes)
-        for uid in {uid for uid, status in done if status == 0}:
+                done |= {uid for uid, status in acknowledged(event.data) if status == 0}
+        facts = {(fact["sop_instance_uid"], fact["path"]) for fact in facts_in(tree)}
+        for uid in done:
             paths = [path for sop, path in facts if sop == uid]
             if not paths:
                 lost.append(f"cut {cut}: no journal line for {uid}")
-            for path in paths:
-                raw = at(store_tree, path)
-                if raw is None:
-                    lost.append(f"cut {cut}: {path} is gone")
-                elif data_in(raw) not in sent[uid]:
-                    lost.append(f"cut {cut}: {path} is damaged")
+            lost += [
+                f"cut {cut}: {path} is {what}"
+                for path in paths
+                if (what := _missing(tree, path, sent[uid]))
+            ]
     return lost
+
+
+def losses_by_line(
+    events: Sequence[Event],
+    root: int,
+    sent: Mapping[str, set[bytes]],
+    cuts: Iterable[int],
+    luck: float,
+    seed: int,
+) -> dict[str, list[str]]:
+    """What `losses` finds of each answer, by the durability that its own journal line says.
+
+    An answer's line is the newest of the instance that its process wrote before it. The rest as
+    in `losses`; the same instance may be sent to several tables, one after the other.
+    """
+    lines: dict[tuple[int, str], dict[str, Any]] = {}
+    promised: dict[str, set[tuple[str, str]]] = {"stable": set(), "buffered": set()}
+    lost: dict[str, list[str]] = {"stable": [], "buffered": []}
+    for cut, new, tree in _after_cuts(events, root, cuts, luck, seed):
+        for event in new:
+            if event.kind == WRITE and b'"event":' in event.data:
+                for line in event.data.split(b"\n"):
+                    if (fact := parse_line(line)) is not None:
+                        lines[event.pid, fact["sop_instance_uid"]] = fact
+            if event.kind == SEND:
+                for uid, status in acknowledged(event.data):
+                    if status == 0:
+                        fact = lines[event.pid, uid]
+                        promised[fact.get("durability", "stable")].add((uid, fact["path"]))
+        facts = {(fact["sop_instance_uid"], fact["path"]) for fact in facts_in(tree)}
+        for durability, answers in promised.items():
+            for uid, path in answers:
+                what = "without a line" if (uid, path) not in facts else ""
+                if what := what or _missing(tree, path, sent[uid]):
+                    lost[durability].append(f"cut {cut}: {path} is {what}")
+    return lost
+
+
+def _after_cuts(
+    events: Sequence[Event], root: int, cuts: Iterable[int], luck: float, seed: int
+) -> Iterator[tuple[int, Sequence[Event], Tree]]:
+    """Of each cut: how many events there were, those since the last one, and what survives it."""
+    disk = Disk(root)
+    rng = random.Random(seed)
+    played = 0
+    for cut in cuts:
+        new = events[played:cut]
+        for event in new:
+            disk.play(event)
+        played = cut
+        yield cut, new, disk.after_cut(luck, rng)
+
+
+def _missing(tree: Tree, path: str, sent: set[bytes]) -> str:
+    """What is wrong with an instance's file; empty where nothing is."""
+    store_tree = tree.get("store", {})
+    assert not isinstance(store_tree, bytes)
+    raw = at(store_tree, path)
+    if raw is None:
+        return "gone"
+    return "" if data_in(raw) in sent else "damaged"
 
 
 # The order ----------------------------------------------------------------------------------------
