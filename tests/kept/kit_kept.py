@@ -8,6 +8,7 @@ what was not flushed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import random
@@ -697,24 +698,25 @@ def send_all(
     associations: int = 4,
     window: int = 4,
     all_to_each: bool = False,
-    called: str = "FASTSCP",
+    called: str | Sequence[str] = "FASTSCP",
     shares: Sequence[Sequence[Item]] = (),
     clock: Callable[[], int] = time.monotonic_ns,
 ) -> Sent:
     """Send over several associations at once, until done or until the connections break.
 
-    all_to_each: every association sends all of them, instead of its share. shares: what each
-    association sends, instead of that. clock: tells when a sending began, and when it was answered.
+    all_to_each: every association sends all of them, instead of its share. called: AE titles, which
+    the associations call in turn. shares: what each association sends, instead of its share.
+    clock: tells when a sending began, and when it was answered.
     """
     sent = Sent()
     guard = threading.Lock()
     errors: list[BaseException] = []
 
-    def one(share: Sequence[Item]) -> None:
+    def one(share: Sequence[Item], title: str) -> None:
         with contextlib.ExitStack() as closing:
             try:
                 peer = closing.enter_context(Peer("127.0.0.1", port))
-                answer = peer.associate(associate_rq((1, CT, ELE), called=called, window=window))
+                answer = peer.associate(associate_rq((1, CT, ELE), called=title, window=window))
                 if answer is None or answer[0] != 2:
                     raise ConnectionError("not admitted")
                 outstanding: dict[int, Sending] = {}
@@ -747,7 +749,12 @@ def send_all(
             sent.statuses.setdefault(sending.item.sop, []).append(response.status)
 
     shares = shares or [what if all_to_each else what[k::associations] for k in range(associations)]
-    threads = [threading.Thread(target=one, args=(share,)) for share in shares if share]
+    titles = itertools.cycle([called] if isinstance(called, str) else called)
+    threads = [
+        threading.Thread(target=one, args=(share, title))
+        for share, title in zip(shares, titles, strict=False)
+        if share
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

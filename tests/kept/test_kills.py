@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 VICTIMS: Final = ("worker", "workers", "main", "all")
 ASSOCIATIONS: Final = 6
 FAILED: Final = 0xA700
+# Of two tables that store the same instances under the same paths.
+MIXED: Final = "stable and buffered"
+TITLES: Final = ("STABLE", "BUFFERED")
+TABLES: Final = '[ae.STABLE]\n[ae.BUFFERED]\ndurability = "buffered"\n'
 
 
 class Campaign:
@@ -54,7 +58,11 @@ class Campaign:
         self._folder = tmp_path
         self._library = library
         self._durability = durability
-        self._flags = ("--on-duplicate", policy, "--durability", durability)
+        self._flags: tuple[str, ...] = ("--on-duplicate", policy, "--durability", durability)
+        if durability == MIXED:
+            file = tmp_path / "rules.toml"
+            file.write_text(TABLES, "utf-8")
+            self._flags = ("--on-duplicate", policy, "--config", str(file))
         self._rng = random.Random(f"{policy} {durability} {seed}")
         self._number = 0
         self._known: list[Item] = []
@@ -72,7 +80,7 @@ class Campaign:
             steps = [
                 step
                 for step, (call, _path) in STEPS.items()
-                if self._durability == "stable" or call != FLUSH
+                if self._durability != "buffered" or call != FLUSH
             ]
             ended = self._killed_at(rng.choice(steps), rng.choice(list(ACTIONS)), shares)
         else:
@@ -155,7 +163,9 @@ class Campaign:
             return False
 
     def _send(self, service: Service, shares: Sequence[Sequence[Item]]) -> None:
-        self.model.sendings += send_all(service.port, (), shares=shares, window=3).sendings
+        self.model.sendings += send_all(
+            service.port, (), shares=shares, window=3, called=TITLES
+        ).sendings
 
     def _go_on(self, service: Service, shares: Sequence[Sequence[Item]], *, killed: bool) -> None:
         """The main process lives, and ends in order."""
@@ -165,7 +175,7 @@ class Campaign:
         self._take_up(service, shares)
         service.process.send_signal(signal.SIGTERM)
         # What a killed worker wrote without a flush is suspect: the exit code says so.
-        service.ends(int(killed and self._durability == "buffered"))
+        service.ends(int(killed and self._durability != "stable"))
 
     def _take_up(self, service: Service, shares: Sequence[Sequence[Item]]) -> None:
         """What is there; then everything is sent again, and taken; what is there now."""
@@ -174,7 +184,7 @@ class Campaign:
             one.ended = now if one.ended is None else one.ended
         self._look("after the kill")
         again = list({item: None for share in shares for item in share})
-        sent = send_all(service.port, again, associations=3)
+        sent = send_all(service.port, again, associations=3, called=TITLES)
         assert not sent.broken
         self.model.sendings += sent.sendings
         assert not [one for one in sent.sendings if one.status == FAILED]
@@ -195,18 +205,23 @@ def campaign(
     return made.model.tally
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "durability"),
+    [
+        ("version", "buffered"), ("replace", "stable"), ("keep", MIXED), ("refuse", "stable"),
+        ("replace", MIXED),
+    ],
+)  # fmt: skip
 def test_killed_under_each_policy(
-    tmp_path: Path, library: Path, policy: str, figures: Figures
+    tmp_path: Path, library: Path, policy: str, durability: str, figures: Figures
 ) -> None:
-    durability = "buffered" if policy in ("version", "keep") else "stable"
     tally = campaign(tmp_path, library, policy, durability, rounds=2)
     figures.add(f"kills, {durability}", "", tally)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("durability", ["stable", "buffered"])
+@pytest.mark.parametrize("durability", ["stable", "buffered", MIXED])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_killed_under_each_policy_many_times(
     tmp_path: Path, library: Path, policy: str, durability: str, figures: Figures
