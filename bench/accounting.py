@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 PROC = Path("/proc")
@@ -214,10 +214,10 @@ class Accounting:
             total += own + reaped * 1_000_000 // TICKS
         return total
 
-    def memory(self) -> Memory:
-        """What all of them hold now, from their `smaps_rollup`."""
+    def memory(self, pids: Iterable[int] | None = None) -> Memory:
+        """What all of them hold now, or these of them, from their `smaps_rollup`."""
         sums = {"Rss:": 0, "Pss:": 0, "Pss_Shmem:": 0}
-        for pid in self.pids():
+        for pid in self.pids() if pids is None else pids:
             # One that ends while it is read counts no more.
             with contextlib.suppress(OSError):
                 for line in (PROC / f"{pid}/smaps_rollup").read_text().splitlines()[1:]:

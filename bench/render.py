@@ -37,6 +37,7 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "flushes_per_instance": ("flushes each", 1),
     "calls_per_instance": ("calls each", 1),
     "rest_bytes": ("at rest MiB", MIB),
+    "worker_rest_bytes": ("a worker at rest MiB", MIB),
     "idle_bytes_each": ("KiB per idle association", KIB),
     "peak_bytes": ("peak MiB", MIB),
     "growth_bytes": ("over rest MiB", MIB),
@@ -60,6 +61,13 @@ TABLES: dict[str, tuple[str, ...]] = {
     "fair beside a large one": ("rate", *RESPONSE, "big_mb_per_s"),
     "fair C-ECHO in floods": ("rate", "echo_p50_us", "echo_p99_us", "echo_max_us"),
     "fair 34 KB in floods": ("rate", *RESPONSE),
+    "rules": (
+        "cpu_us_per_association",
+        "rate",
+        "associate_p50_us",
+        "rest_bytes",
+        "worker_rest_bytes",
+    ),
     "flush": ("flushes_per_instance", "rate"),
     "calls": ("calls_per_instance",),
 }
@@ -71,6 +79,7 @@ HEADINGS = {
     "growth": "Growth",
     "idle": "Memory at rest and of idle associations",
     "fair": "Fairness",
+    "rules": "Rules: associate, C-ECHO, release with tables of each kind",
     "flush": "Flushes per instance",
     "calls": "System calls per instance (strace -c)",
 }

@@ -13,6 +13,7 @@ from bench import senders
 from bench.measure import PATIENCE, RUN_TAG, Bench, Point, load_run, measured
 from bench.scenarios_limits import calls, fair, flush, growth, idle
 from bench.scenarios_pairs import send, targets
+from bench.scenarios_rules import rules
 from bench.senders import FILE_SENDERS, UNTUNED, FileSender, SendError
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "growth": growth,
     "idle": idle,
     "fair": fair,
+    "rules": rules,
     "flush": flush,
     "calls": calls,
 }

@@ -120,9 +120,9 @@ def load(
     )
 
 
-def echoes(port: int, count: int) -> dict[str, float]:
+def echoes(port: int, count: int, called: str = "ANY-SCP") -> dict[str, float]:
     """Associate, C-ECHO, release, so many times; the times each took. Raises SendError."""
-    answer = _answer([_load_program(), f"--echo={count}", str(port)])
+    answer = _answer([_load_program(), f"--echo={count}", f"--called={called}", str(port)])
     return {"rate": answer["rate"], **dict(_times(answer))}
 
 

@@ -21,9 +21,29 @@ from bench.instances import compare, part10
 from bench.measure import Point
 from bench.model import LINKS, Host, Need
 from bench.receivers import receivers
+from bench.scenarios_rules import title, write_tables
 from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
+from fastscp.config.layers import load
+from fastscp.rules.book import Peer, Refusal, RuleBook
+from fastscp.rules.build import build
+from fastscp.rules.rule import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- tables of rules ---
+
+
+def test_who_calls_a_title_of_the_tables_gets_both_of_its_tables(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    write_tables(file, 300)
+    config = load({}, {}, file).config
+    book = RuleBook(build(config, 1))
+    for number in (0, 255, 299):
+        rule = book.choose(Peer("LOAD", title(number), "127.0.0.1"))
+        assert isinstance(rule, Rule)
+        assert rule.name == f"ae.T{number:04}+from.s{number:04}"
+    assert isinstance(book.choose(Peer("LOAD", title(300), "127.0.0.1")), Refusal)
 
 
 # --- arithmetic ---
