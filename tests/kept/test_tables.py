@@ -45,10 +45,10 @@ layout = "_archive/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
 TITLES: Final = ("STABLE", "BUFFERED", "RESEARCH", "ARCHIVE")
 
 
-def with_tables(tmp_path: Path, library: Path, **more: Any) -> Interposed:
+def with_tables(tmp_path: Path, library: Path, *flags: str, **more: Any) -> Interposed:
     file = tmp_path / "rules.toml"
     file.write_text(RULES, "utf-8")
-    return Interposed(tmp_path, library, "--config", str(file), **more)
+    return Interposed(tmp_path, library, "--config", str(file), *flags, **more)
 
 
 def at_once(service: Interposed, what: dict[str, Sequence[Item]]) -> None:
@@ -134,11 +134,13 @@ def test_what_a_stable_table_takes_over_without_a_flush_is_seen(
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("policy", ["version", "replace"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_each_lines_own_durability_decides_wherever_it_is_cut(
-    tmp_path: Path, library: Path, seed: int
+    tmp_path: Path, library: Path, policy: str, workers: int
 ) -> None:
-    with with_tables(tmp_path, library, workers=1 + seed % 3) as service:
+    flags = ("--on-duplicate", policy)
+    with with_tables(tmp_path, library, *flags, workers=workers) as service:
         root = service.root.stat().st_ino
         sent = workload(service, 16)
         events = service.events()
