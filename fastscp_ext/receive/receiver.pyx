@@ -22,8 +22,8 @@ from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport (
     RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Worker, sop_class_uid, hold,
-    instance_append, instance_begin, instance_blame, instance_drop_part, instance_flush, instance_judge,
-    instance_refuse, sop_instance_uid,
+    instance_append, instance_begin, instance_blame, instance_drop_part, instance_flush,
+    instance_judge, instance_refuse, sop_instance_uid,
 )
 from fastscp_ext.receive.reception cimport RESTS_MOST, Reception
 from fastscp_ext.receive.outbox cimport Outbox

@@ -317,17 +317,18 @@ def test_more_workers_and_fewer_under_load(tmp_path: Path) -> None:
                 lambda: sum("retired" not in one for one in worker_numbers(service)) == 1,
                 "all but one retired",
             )
-            # Those that nobody rests in are gone soon.
-            wait_for(lambda: len(worker_numbers(service)) <= 2, "the end of the others")
-            more_traffic(senders)
             (one,) = (number for number in worker_numbers(service) if "retired" not in number)
+            # Those that nobody rests in are gone soon.
+            left = {int(one), *(service.worker_of(peer) for peer in peers)}
+            wait_for(lambda: len(worker_numbers(service)) <= len(left), "the end of the others")
+            more_traffic(senders)
             at_work, rests = (
                 [peer for peer in peers if service.worker_of(peer) == int(one)],
                 [peer for peer in peers if service.worker_of(peer) != int(one)],
             )
             assert rests
             site.reload(text(2))
-            wait_for(lambda: len(worker_numbers(service)) == 3, "another worker beside it")
+            wait_for(lambda: len(worker_numbers(service)) == len(left) + 1, "another beside it")
             more_traffic(senders)
             for n, peer in enumerate(rests):
                 peer.send(store(1, data_set(sop=f"1.2.77.{n}", study="1.2.77"), sop=f"1.2.77.{n}"))

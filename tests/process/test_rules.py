@@ -264,6 +264,8 @@ def test_each_instance_is_kept_as_its_table_says(tmp_path: Path) -> None:
             ("FASTSCP", "ARCHIVE", "ae.ARCHIVE+from.sender"),
         }
         assert (service.store / ".fastscp/buffered").exists()
+        code, said = verified(service)
+        assert code == 0, said
     assert not (service.store / ".fastscp/buffered").exists()
     sound(service, first)
 
@@ -308,7 +310,7 @@ def test_the_store_remembers_how_each_title_is_filed(tmp_path: Path) -> None:
 
 def test_two_layouts_that_can_give_one_path_are_refused(tmp_path: Path) -> None:
     text = '[ae.A]\nlayout = "{SOPInstanceUID}/{SeriesInstanceUID}/{StudyInstanceUID}.dcm"\n'
-    assert "[ae.A] layout" in not_started(tmp_path, text)
+    assert "ae.A.layout" in not_started(tmp_path, text)
     assert not (tmp_path / "store").exists()
 
 
