@@ -39,17 +39,17 @@ def _of_tables(
     old: Sequence[Any], new: Sequence[Any], entries: Callable[[Any], dict[str, str]]
 ) -> Iterator[tuple[str, str]]:
     """The tables of one kind that differ. entries: what a table holds, as text."""
-    before = {table.key: entries(table) for table in old}
-    after = {table.key: entries(table) for table in new}
+    before = {table.key: table for table in old}
+    after = {table.key: table for table in new}
     for key in before:
         if key not in after:
             yield key, f"[{key}]: removed"
-    for key, values in after.items():
+    for key, table in after.items():
         if key not in before:
-            held = ", ".join(f"{name} = {text}" for name, text in values.items())
+            held = ", ".join(f"{name} = {text}" for name, text in entries(table).items())
             yield key, f"[{key}]: added{f' ({held})' if held else ''}"
-        elif before[key] != values:
-            yield key, f"[{key}]: {', '.join(_of_entries(before[key], values))}"
+        elif before[key] != table:
+            yield key, f"[{key}]: {', '.join(_of_entries(entries(before[key]), entries(table)))}"
 
 
 def _of_entries(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
@@ -83,6 +83,7 @@ def _shown(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _of_order(old: Sequence[FromTable], new: Sequence[FromTable]) -> Iterator[tuple[str, str]]:
     """The first table of senders that matches wins, so their order says something."""
-    kept = [table.key for table in new if table.key in {one.key for one in old}]
-    if kept != [table.key for table in old if table.key in kept]:
+    there, now = {one.key for one in old}, {one.key for one in new}
+    kept = [table.key for table in new if table.key in there]
+    if kept != [table.key for table in old if table.key in now]:
         yield "from", f"[from] tables: now in the order {', '.join(table.name for table in new)}"

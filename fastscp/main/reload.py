@@ -168,12 +168,14 @@ class Reloader:
         try:
             self._refuse_at_the_end()
             new = await self._thread(self._load)
-            kept: dict[str, Any] = {name: getattr(self._config, name) for name in AFTER_A_RESTART}
-            waits = tuple(text for name, text in changes(self._config, new) if name in kept)
-            new = replace(new, **kept)
-            changed = tuple(text for _name, text in changes(self._config, new))
+            found = await self._thread(lambda: list(changes(self._config, new)))
+            waits = tuple(text for name, text in found if name in AFTER_A_RESTART)
+            changed = tuple(text for name, text in found if name not in AFTER_A_RESTART)
             if changed:
-                await self._check_and_take(new, changed)
+                kept: dict[str, Any] = {
+                    name: getattr(self._config, name) for name in AFTER_A_RESTART
+                }
+                await self._check_and_take(replace(new, **kept), changed)
             else:
                 log.info("reload: nothing is different that can be taken")
         except ConfigError as error:
