@@ -209,7 +209,6 @@ def campaign(
     ("policy", "durability"),
     [
         ("version", "buffered"), ("replace", "stable"), ("keep", MIXED), ("refuse", "stable"),
-        ("replace", MIXED),
     ],
 )  # fmt: skip
 def test_killed_under_each_policy(
