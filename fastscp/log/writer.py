@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import select
 import threading
@@ -10,6 +9,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastscp.limits import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,7 @@ class Writer:
         try:
             threading.Thread(target=self._run, name="log", daemon=True).start()
         except RuntimeError as error:
-            raise OSError(errno.EAGAIN, f"cannot start a thread for the log: {error}") from error
+            raise no_thread("for the log", error) from error
 
     def put(
         self,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import threading
 from typing import TYPE_CHECKING, TypeVar
+
+from fastscp.limits import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,5 +52,5 @@ def in_thread(work: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
     except RuntimeError as error:
-        outcome.set_exception(OSError(errno.EAGAIN, f"cannot start a thread for {name}: {error}"))
+        outcome.set_exception(no_thread(f"for {name}", error))
     return outcome

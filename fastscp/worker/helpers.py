@@ -6,11 +6,12 @@ sake would be half done: an instance counted, a path locked, a call queued that 
 
 from __future__ import annotations
 
-import errno
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
+
+from fastscp.limits import no_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +37,7 @@ class Helpers:
                 thread.start()
             except RuntimeError as error:
                 self.close()
-                raise OSError(
-                    errno.EAGAIN,
-                    f"cannot start a thread to {name} ({error}); raise the limit of processes and "
-                    f"threads (ulimit -u, TasksMax= of systemd, pids.max)",
-                ) from error
+                raise no_thread(f"to {name}", error) from error
             self._threads.append(thread)
 
     def call(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
