@@ -25,6 +25,7 @@ from fastscp import log as logs
 from fastscp.config.changes import changes
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.main.control import taken
+from fastscp.main.exposure import exposed
 from fastscp.main.prepared import prepare
 from fastscp.main.threads import in_thread
 from fastscp.messages.configuration import pack
@@ -213,10 +214,14 @@ class Reloader:
         is_quieter = logs.LEVELS[config.log_level] > logs.LEVELS[self._config.log_level]
         if not is_quieter:
             logs.configure("main", config.log_level, config.log_format, queued=True)
+        was_exposed = exposed(self._config, self._facts.addresses)
         self._config, self.generation = config, new.generation
         log.info("reload %d: taken: %d differences", new.generation, len(changed))
         for one in changed:
             log.info("reload %d: %s", new.generation, one)
+        warning = exposed(config, self._facts.addresses)
+        if warning and not was_exposed:
+            log.warning("reload %d: %s", new.generation, warning)
         if is_quieter:
             logs.configure("main", config.log_level, config.log_format, queued=True)
         # Before a worker can ask by them.

@@ -196,6 +196,7 @@ BOUNDS = (
     ("{} are turned away", "fastscp/main/dispatch.py", "TURNED_AWAY_MOST", 1),
     ("{} offered", "fastscp/main/dispatch.py", "OFFERED_MOST", 1),
     ("wait for one, {} s", "fastscp/main/dispatch.py", "_NOBODY_S", 1),
+    ("{} addresses are remembered", "fastscp/main/rate.py", "KEPT_MOST", 1),
     ("keeps {} open files back", "fastscp/main/acceptor.py", "_RESERVE", 1),
     ("if it has at least {},", "fastscp/main/admission.py", "CROWD_LEAST", 1),
     ("without a byte for {} s", "fastscp_ext/receive/pace.pyx", "STUCK_S", 1),

@@ -16,6 +16,7 @@ import pytest
 from fastscp import log as logs
 from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, Tables
+from fastscp.config.values import read_allow_rule
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log import LEVELS
 from fastscp.main import reload as module
@@ -220,6 +221,25 @@ def test_the_log_shows_some_of_very_many_mistakes(
     run(test)
     assert len(caplog.records) == 22
     assert "480 mistakes more" in caplog.text
+
+
+def test_a_reload_that_lets_everybody_in_says_so(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    named = replace(CONFIG, allow=(read_allow_rule("CT1@10.0.0.0/8"),))
+
+    async def test(played: Played) -> None:
+        played.facts.addresses = ("10.1.2.3:104",)
+        await played.reload(named)
+        assert "whoever reaches" not in caplog.text
+        await played.reload(CONFIG)
+        # Once: whoever knows it is not told with each reload.
+        await played.reload(replace(CONFIG, strict=True))
+
+    run(test)
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warned) == 1
+    assert warned[0].startswith("reload 3: whoever reaches 10.1.2.3:104 may store instances here")
 
 
 def test_what_waits_for_a_restart(
