@@ -28,6 +28,7 @@ from fastscp_ext.errors import (
     PDUContextsError,
     PDUError,
     PDULimitError,
+    ProxyHeaderError,
 )
 from fastscp_ext.receive.receiver import Receiver
 from fastscp_ext.receive.reception import Compression, Duplicate, Reception, Replacement
@@ -77,6 +78,7 @@ from fastscp_ext.wire.pdus import (
     UserInformation,
     ae_title,
 )
+from fastscp_ext.wire.proxy import ProxyHeader
 
 __all__ = [
     "PDU",
@@ -109,6 +111,8 @@ __all__ = [
     "Parcel",
     "PresentationContextAC",
     "PresentationContextRQ",
+    "ProxyHeader",
+    "ProxyHeaderError",
     "Receiver",
     "Reception",
     "ReleaseRP",

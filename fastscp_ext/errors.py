@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CodecError", "CommandError", "PDUContextsError", "PDUError", "PDULimitError"]
+__all__ = [
+    "CodecError",
+    "CommandError",
+    "PDUContextsError",
+    "PDUError",
+    "PDULimitError",
+    "ProxyHeaderError",
+]
 
 
 class CodecError(Exception):
@@ -42,3 +49,9 @@ class PDUContextsError(PDUError):
 
 class CommandError(CodecError):
     """A command set that cannot be read (PS3.7 6.3)."""
+
+
+class ProxyHeaderError(CodecError):
+    """A PROXY header that cannot be used. is_absent: the bytes do not even begin as one does."""
+
+    is_absent = False

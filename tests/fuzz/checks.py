@@ -25,7 +25,7 @@ from fastscp_ext.dataset.part10 import build_meta, meta_values, strip_embedded
 from fastscp_ext.dataset.syntaxes import encoding_of
 from fastscp_ext.dataset.tap import Tap
 from fastscp_ext.dataset.uid import UID_AS_NAME, UID_STRICT, UID_USABLE, uid_grade
-from fastscp_ext.errors import CodecError, CommandError, PDUError
+from fastscp_ext.errors import CodecError, CommandError, PDUError, ProxyHeaderError
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
 from fastscp_ext.wire.command import decode_command, encode_command, scan
@@ -47,12 +47,14 @@ from fastscp_ext.wire.pdu import (
     encode_release_rp,
     encode_release_rq,
 )
+from fastscp_ext.wire.proxy import ProxyHeader
 from tests import (
     reference_framing,
     reference_head,
     reference_layout,
     reference_part10,
     reference_pdu,
+    reference_proxy,
     reference_sender,
     reference_tap,
 )
@@ -510,6 +512,51 @@ def sender(given: Input) -> None:
         assert told == lengths[: len(told)]
 
 
+# PROXY headers -------------------------------------------------------------------------------
+
+
+def proxy_header(
+    pieces: Iterator[bytes] | list[bytes],
+) -> tuple[reference_proxy.Header | None, str]:
+    """What is read, and in words why it was refused; the header None where it is not whole."""
+    header = ProxyHeader()
+    size = 0
+    for piece in pieces:
+        least = header.least
+        try:
+            size += (taken := header.feed(Exact(piece)))
+        except ProxyHeaderError as error:
+            assert header.least == 0
+            assert size <= error.offset <= size + len(piece)  # noqa: PT017
+            return None, f"{error} at {error.offset}"
+        assert least >= 1
+        assert taken >= min(least, len(piece))
+        if header.is_whole:
+            assert header.least == 0
+            assert header.feed(b"more") == 0
+            return reference_proxy.Header(
+                size, header.version, header.is_local, header.source, header.common_name
+            ), ""
+        assert taken == len(piece)
+    assert (header.source, header.common_name) == (None, None)
+    return None, ""
+
+
+def proxy(given: Input) -> None:
+    data = given.data
+    if given.option & 1 and len(data) >= 16 and data[0] != 0x50:
+        # A length that fits, so that most inputs get to their addresses.
+        data = data[:14] + min(len(data) - 16, 0xFFFF).to_bytes(2, "big") + data[16:]
+    try:
+        expected, is_refused = reference_proxy.header(data), False
+    except reference_proxy.Refused:
+        expected, is_refused = None, True
+    whole = proxy_header([data] if data else [])
+    assert whole[0] == expected
+    assert bool(whole[1]) == is_refused
+    assert proxy_header(slices(data, given.cut)) == whole
+
+
 # The whole receiver --------------------------------------------------------------------------
 
 
@@ -521,7 +568,7 @@ def receiver(given: Input) -> None:
 
 
 TARGETS: tuple[Callable[[Input], None], ...] = (
-    framing, pdu, command, tap, part10, layout, head, sender,
+    framing, pdu, command, tap, part10, layout, head, proxy, sender,
 )  # fmt: skip
 if find_spec("fastscp_ext.receive.receiver") is not None:
     TARGETS += (receiver,)

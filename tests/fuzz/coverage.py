@@ -43,6 +43,7 @@ PARTS: Final = (
     "part10",
     "layout",
     "uid",
+    "proxy",
     "head",
     "judgement",
     "sender",
@@ -57,7 +58,7 @@ _GLUE: Final = re.compile(
     r"|__pyx_optional_args"
 )
 # Where the methods of a class do the reading, and count as well.
-_METHODS: Final = frozenset({"sender"})
+_METHODS: Final = frozenset({"proxy", "sender"})
 _ENCODERS: Final = re.compile(
     r"_?(encode_|number|fixed|text|counted|item_bytes|pdu_bytes|uid_item)"
 )

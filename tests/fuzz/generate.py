@@ -10,7 +10,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from tests import wire
+from tests import reference_proxy, wire
 from tests.fuzz.checks import HEADER, TARGETS
 
 if TYPE_CHECKING:
@@ -486,6 +486,70 @@ def part10_file(rng: random.Random) -> bytes:
     return bytes(128) + b"DICM" + meta + data
 
 
+def tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BH", kind, len(value)) + value
+
+
+def any_tlv(rng: random.Random) -> bytes:
+    match rng.randrange(6):
+        case 0:
+            inner = b"".join(
+                tlv(rng.choice((0x21, 0x22, 0x22, 0x25)), blob(rng))
+                for _ in range(rng.randrange(4))
+            )
+            verify = bytes(4) if chance(rng, 2) else rng.randbytes(4)
+            return tlv(0x20, bytes((rng.randrange(8),)) + verify + inner)
+        case 1:
+            return tlv(rng.choice((1, 2, 3, 4, 5, 0x20, 0x30, 0xEA)), blob(rng))
+        case 2:
+            return tlv(4, bytes(rng.choice((0, 1, 300))))
+        case _:
+            return tlv(rng.randrange(256), blob(rng))
+
+
+def checked(rng: random.Random, header: bytes) -> bytes:
+    """A header of version 2 with a checksum behind it."""
+    length = int.from_bytes(header[14:16], "big") + 7
+    header = header[:14] + length.to_bytes(2, "big") + header[16:]
+    wrong = chance(rng, 8)
+    crc = reference_proxy.crc32c(header + tlv(3, bytes(4))) ^ wrong
+    return header + tlv(3, crc.to_bytes(4, "big"))
+
+
+def proxy_line(rng: random.Random) -> bytes:
+    family = rng.choice((b"TCP4", b"TCP6", b"UNKNOWN", b"TCP4", b"TCP6", b"UDP4"))
+    groups = [b"%x" % rng.randrange(65536) for _ in range(rng.randrange(9))]
+    addresses = {
+        b"TCP4": b".".join(b"%d" % rng.randrange(260) for _ in range(4)),
+        b"TCP6": rng.choice((
+            b"::1", b"::ffff:1.2.3.4", b"::1.2.3.4", b"1::2::3", b"2001:DB8::1",
+            b":".join(groups), b":".join(groups[:4]) + b"::" + b":".join(groups[4:]),
+        )),
+    }  # fmt: skip
+    own = addresses.get(family, b"1.2.3.4")
+    ports = [b"%d" % rng.choice((0, 1, 104, 65535, 65536, rng.randrange(70000))) for _ in range(2)]
+    words = [family, own, rng.choice(list(addresses.values())), *ports]
+    if not chance(rng, 3):
+        words[2] = own
+    return b"PROXY " + b" ".join(words) + b"\r\n"
+
+
+def proxy_input(rng: random.Random) -> bytes:
+    behind = rng.choice((b"", b"", wire.ASSOCIATE_RQ_ECHO, rng.randbytes(9)))
+    if chance(rng, 3):
+        return proxy_line(rng) + behind
+    family = rng.choice((0, 0x11, 0x11, 0x12, 0x21, 0x21, 0x22, 0x31, rng.randrange(256)))
+    addresses = rng.randbytes(reference_proxy.SIZES.get(family, 0))
+    if family == 0x21 and chance(rng, 2):
+        zeros = bytes(rng.choice((10, 12, 15)))
+        addresses = (zeros + (b"\xff\xff" if chance(rng, 2) else b"") + addresses)[:36]
+    block = addresses + b"".join(any_tlv(rng) for _ in range(rng.randrange(4)))
+    command = rng.choice((0x20, 0x21, 0x21, 0x21, 0x21, 0x21, rng.randrange(256)))
+    fixed = reference_proxy.SIGNATURE + struct.pack(">BBH", command, family, len(block))
+    header = fixed + block
+    return (checked(rng, header) if chance(rng, 3) else header) + behind
+
+
 def response(rng: random.Random) -> tuple[int, list[tuple[int, bytes]]]:
     """The fragments of a C-STORE-RSP, its context first: mostly to one of four messages."""
     message_id = rng.choice((1, 2, 3, 4)) if not chance(rng, 20) else rng.randrange(65536)
@@ -544,6 +608,7 @@ SAMPLES: Final[dict[str, Callable[[random.Random], bytes]]] = {
     "part10": part10_input,
     "layout": layout_input,
     "head": part10_file,
+    "proxy": proxy_input,
     "sender": answers,
     "receiver": stream,
 }

@@ -15,6 +15,8 @@ from tests import streams, wire
 from tests.datasets.case import case
 from tests.fuzz.checks import TARGETS, pack
 from tests.fuzz.generate import BIG, EXPLICIT, IMPLICIT, VRS, WANTED, data_element, sample
+from tests.streams.proxied import BROKEN, LOCAL, SOUND, v2
+from tests.streams.proxied import line as proxied_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -515,6 +517,24 @@ def sender_seeds() -> Iterator[bytes]:
     yield from framing_seeds()
 
 
+def proxy_seeds() -> Iterator[bytes]:
+    yield from (data for data, _told in SOUND.values())
+    yield from (data for data, _why in BROKEN.values())
+    sound = proxied_line("10.1.2.3", 40200)
+    yield from (sound[:size] for size in range(len(sound)))
+    yield from (LOCAL[:size] for size in range(len(LOCAL)))
+    yield proxied_line("1" * 60, 1)
+    words = [b"TCP4", b"10.1.2.3", b"10.0.0.5", b"7", b"104", b"more"]
+    yield from (b"PROXY " + b" ".join(words[:n]) + b"\r\n" for n in range(7))
+    yield from (b"PROXY " + b" ".join(words[:n]) + b" \r\n" for n in range(7))
+    for port in (b"", b"123456", b"7x", b"/", b"0", b"00"):
+        yield b"PROXY " + b" ".join((*words[:3], port, b"104")) + b"\r\n"
+        yield b"PROXY " + b" ".join((*words[:4], port)) + b"\r\n"
+    yield from (v2(bytes(36) + tlv, 0x22) for tlv in (b"", b"\4", b"\4\0", b"\4\0\0"))
+    name = b"\x22\0\1A"
+    yield v2(bytes(12) + b"\x20\0\x0d\2" + bytes(4) + name * 2)
+
+
 def receiver_seeds() -> Iterator[bytes]:
     rng = random.Random(1)
     for context, family in ((1, EXPLICIT), (3, IMPLICIT), (5, BIG), (7, EXPLICIT), (11, EXPLICIT)):
@@ -556,6 +576,7 @@ def written() -> Iterator[bytes]:
         yield pack("pdu", data)
         yield pack("pdu", data, 1 | (data[0] & 7) << 1)
     yield from (pack("command", data) for data in command_seeds())
+    yield from (pack("proxy", data) for data in proxy_seeds())
     yield from (pack("tap", data, option) for option, data in tap_seeds())
     yield from (pack("tap", data, option, 3) for option, data in damaged_seeds())
     for allocation in range(4):
@@ -605,6 +626,7 @@ def dictionary() -> str:
     for tag in tags:
         words += [struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) for order in "<>"]
     words += [*VRS, b"\xff\xff\xff\xff", b"DICM", b"1.2.840.10008.1.2", b"1.2.3.4", b"\1\1"]
+    words += [b"PROXY TCP4 ", b"PROXY TCP6 ", b"UNKNOWN", b"\r\n\r\n\0\r\nQUIT\n", b"\x03\0\x04"]
     lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in words)
     return "".join(f'"{line}"\n' for line in lines)
 

@@ -128,5 +128,16 @@ def test_edges(tmp_path: Path) -> None:
     corpus, _ = begin(tmp_path, 4000)
     built = build.build(tmp_path / "build", modules=build.CODEC, coverage=True)
     parts = coverage.measure(built, corpus)
-    for name in ("cursor", "framing", "pdu", "command", "tap", "vr", "part10", "layout", "uid"):
+    for name in (
+        "cursor",
+        "framing",
+        "pdu",
+        "command",
+        "tap",
+        "vr",
+        "part10",
+        "layout",
+        "uid",
+        "proxy",
+    ):
         assert parts[name].share >= 0.95, "\n".join([coverage.table(parts), *parts[name].missed()])
