@@ -9,19 +9,19 @@ not with their number.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from fastscp.log import printable
+from fastscp.rules.networks import network_part, packed_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastscp.rules.rule import Rule, RuleSet
 
-__all__ = ["ANY", "Peer", "Refusal", "RuleBook", "entry", "network_part", "packed_address"]
+__all__ = ["ANY", "Peer", "Refusal", "RuleBook", "entry"]
 
 # Of an entry: any title, any certificate or none.
 ANY: Final = ""
@@ -53,28 +53,6 @@ class Refusal(NamedTuple):
     source: int
     reason: int
     why: str
-
-
-def packed_address(host: str) -> bytes | None:
-    """The bytes of a numeric address, 4 or 16; None where it is none.
-
-    A socket that serves both families shows an IPv4 peer as ::ffff:a.b.c.d.
-    """
-    host = host.partition("%")[0]
-    try:
-        if ":" not in host:
-            return socket.inet_pton(socket.AF_INET, host)
-        packed = socket.inet_pton(socket.AF_INET6, host)
-    except (OSError, ValueError):
-        return None
-    return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed
-
-
-def network_part(packed: bytes, prefix: int) -> bytes:
-    """The network of an address, as it stands in an entry. prefix: its length in bits."""
-    rest = 8 * len(packed) - prefix
-    masked = int.from_bytes(packed) >> rest << rest
-    return bytes((len(packed), prefix)) + masked.to_bytes(len(packed))
 
 
 def entry(calling_ae: str, called_ae: str, certificate: str, network: bytes) -> bytes:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fastscp import uids
 from fastscp.config.settings import SETTINGS
-from fastscp.rules.book import ANY, entry, network_part
+from fastscp.rules.book import ANY, entry
+from fastscp.rules.networks import network_part
 from fastscp.rules.rule import Rule, RuleSet, Sender
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.config.values import AllowRule, allows, read_allow_rule
 from fastscp.messages.configuration import Configuration, pack, unpack
-from fastscp.rules.book import Peer, Refusal, RuleBook, network_part, packed_address
+from fastscp.rules.book import Peer, Refusal, RuleBook
 from fastscp.rules.build import build, titles_named
 from fastscp.rules.limits import Bound, LimitBook
+from fastscp.rules.networks import network_part, packed_address
 from fastscp.rules.rule import Rule
 from fastscp.titles import title_text
 from fastscp_ext import ae_title
