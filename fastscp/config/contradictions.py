@@ -51,6 +51,7 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
     """
     if not found.is_whole:
         return
+    yield from _shown_by_nobody(found.tables, config.proxy_protocol_from)
     if config.check_called_ae:
         yield from _called_by_nobody(found.tables, config.ae_title)
     yield from _one_path_for_two(found.tables, config)
@@ -66,6 +67,26 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
             yield (table.key, TABLE), why
             return
     yield from _never_reached(found)
+
+
+def _shown_by_nobody(
+    tables: Tables, proxies: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """What has to be seen of a certificate, and never is: a proxy alone tells of any."""
+    for table in tables.senders:
+        other = next((one for one in table.certificate if not one.startswith("subject=")), None)
+        if table.certificate and not proxies:
+            why = (
+                "this receiver speaks no TLS yet, so only a proxy can tell of a certificate; set "
+                "proxy-protocol-from, or take it out"
+            )
+            yield (table.key, "certificate"), why
+        elif other is not None:
+            why = (
+                f"has {other!r} in it, and a proxy tells nothing of a certificate but its common "
+                f"name; write subject=NAME"
+            )
+            yield (table.key, "certificate"), why
 
 
 def _called_by_nobody(tables: Tables, ae_title: str) -> Iterator[tuple[tuple[str, str], str]]:

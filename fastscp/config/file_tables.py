@@ -185,8 +185,6 @@ def read_tables(named: Iterable[Named], mistakes: list[Mistake]) -> FileTables:
         if not any(key.name in MATCHERS for key in one.key.keys):
             mistakes.append(one.key.mistake(_FOR_EVERYONE))
             found.is_whole = False
-        if "certificate" in match:
-            mistakes.append(found.places[f"from.{name}", "certificate"].mistake(_NO_TLS))
         senders.append(FromTable(name, values=values, **match))
     found.tables = Tables(tuple(ae), tuple(senders))
     return found
@@ -196,7 +194,6 @@ _FOR_EVERYONE: Final = (
     "says nothing of whom it is for and would take everyone; give who, such as "
     'who = ["CT1@10.1.2.0/24"], or called'
 )
-_NO_TLS: Final = "this receiver speaks no TLS yet, so nobody could match; take it out"
 
 
 def _table_name(one: Named, found: FileTables) -> str:

@@ -32,6 +32,7 @@ from fastscp.config.values import (
     read_allow_rule,
     read_compress,
     read_host,
+    read_network,
     read_own_title,
     read_path,
     read_text,
@@ -161,6 +162,16 @@ class WorkerConfig:
     layout_change and min_free_space are main's to act on, and stand beside what they are about.
     """
 
+    proxy_protocol_from: tuple[str, ...] = _setting(
+        Many(
+            Parsed(read_network, "NETWORK", "a network or an address, such as 10.1.2.0/28 or ::1")
+        ),
+        Group.NETWORK,
+        "Proxies to believe: connections from this network have to begin with a PROXY header "
+        "(version 1 or 2), which says whom they are from; repeatable.",
+        default=(),
+        default_text="nobody",
+    )
     ae_title: str = _setting(
         _AE_TITLE, Group.ASSOCIATION, "AE title of the receiver.", default="FASTSCP"
     )

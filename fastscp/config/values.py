@@ -33,6 +33,7 @@ __all__ = [
     "read_compress",
     "read_host",
     "read_move_originator",
+    "read_network",
     "read_own_title",
     "read_path",
     "read_peer",
@@ -321,14 +322,23 @@ def read_allow_rule(raw: object) -> AllowRule:
             raise ValueError("mixes * with other characters of an AE title")
     if network.strip() == "*":
         return AllowRule(ae, None)
+    return AllowRule(ae, _network(network.strip()))
+
+
+def read_network(raw: object) -> str:
+    """A network, or an address for that alone; as ADDRESS/PREFIX, without host bits."""
+    return str(_network(read_text(raw)))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
-        return AllowRule(ae, ipaddress.ip_network(network.strip(), strict=True))
+        return ipaddress.ip_network(text, strict=True)
     except ValueError:
         pass
     try:
-        wider = ipaddress.ip_network(network.strip(), strict=False)
+        wider = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"names no network ({network.strip()!r})") from None
+        raise ValueError(f"names no network ({text!r})") from None
     raise ValueError(f"has bits set behind the prefix (the network would be {wider})")
 
 

@@ -221,6 +221,16 @@ class Admission:
             too_many.append((oldest, self._all[oldest].worker))
         return too_many
 
+    def relayed(self, number: int, host: str, port: int) -> None:
+        """Book a connection by the address that its proxy speaks for, from now on."""
+        connection = self._all.get(number)
+        if connection is None or connection.calling_ae is not None:
+            return
+        if number in self._pending:
+            self._less(self._pending_by_host, connection.host)
+            self._pending_by_host[host] += 1
+        connection.host, connection.port = host, port
+
     def ask(self, asked: Ask) -> Verdict | Full:
         """Decide over a complete request, and count it if it is admitted.
 

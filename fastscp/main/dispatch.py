@@ -24,9 +24,16 @@ from fastscp.messages.worker import (
     Leaving,
     Offer,
     Over,
+    Relayed,
     Taken,
 )
-from fastscp_ext import AssociateRJ, Tally, encode_associate_rj
+from fastscp_ext import (
+    AssociateRJ,
+    ProxyHeader,
+    ProxyHeaderError,
+    Tally,
+    encode_associate_rj,
+)
 
 if TYPE_CHECKING:
     import msgspec
@@ -197,6 +204,8 @@ class Dispatch:
 
     def heard(self, worker: Worker, message: object) -> None:
         match message:
+            case Relayed():
+                self._admission.relayed(message.number, message.host, message.port)
             case Ask():
                 self._places.ask(worker.number, message)
             case Idle():
@@ -395,24 +404,33 @@ class Dispatch:
     async def _reject(self, sock: socket.socket) -> None:
         """Send an A-ASSOCIATE-RJ: transient, temporary congestion.
 
-        The request is read first: a peer may not look at an answer that comes before it.
+        The request is read first: a peer may not look at an answer that comes before it. A PROXY
+        header may stand in front; it does not matter here whether anybody believes it.
         Source: PS3.8 9.3.4.
         """
         with contextlib.suppress(OSError, asyncio.TimeoutError), sock:
             sock.setblocking(False)
             async with asyncio.timeout(_TURN_AWAY_S):
-                head = b""
+                head = await self._behind_header(sock)
                 while len(head) < 6 and (data := await self._loop.sock_recv(sock, 6 - len(head))):
                     head += data
-                left = int.from_bytes(head[2:6], "big") if len(head) == 6 and head[0] == 1 else 0
-                while 0 < left <= 1 << 20 and (
-                    data := await self._loop.sock_recv(sock, min(left, 4096))
-                ):
+                length = int.from_bytes(head[2:6], "big") if head[:1] == b"\x01" else 0
+                left = 6 + length - len(head) if length <= 1 << 20 else 0
+                while left > 0 and (data := await self._loop.sock_recv(sock, min(left, 4096))):
                     left -= len(data)
                 await self._loop.sock_sendall(sock, encode_associate_rj(AssociateRJ(2, 3, 1)))
                 sock.shutdown(socket.SHUT_WR)
                 while await self._loop.sock_recv(sock, 4096):
                     pass
+
+    async def _behind_header(self, sock: socket.socket) -> bytes:
+        """Read a PROXY header; returns what was read of something else, as of a request."""
+        header = ProxyHeader()
+        data = b""
+        with contextlib.suppress(ProxyHeaderError):
+            while header.least and (data := await self._loop.sock_recv(sock, header.least)):
+                header.feed(data)
+        return b"" if header.is_whole else data
 
     # Weighing workers ----------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ __all__ = [
     "Offer",
     "Over",
     "Ready",
+    "Relayed",
     "Retire",
     "SeekIdle",
     "Setup",
@@ -190,6 +191,17 @@ class Taken(msgspec.Struct, tag=True, frozen=True):
     number: int
 
 
+class Relayed(msgspec.Struct, tag=True, frozen=True):
+    """A proxy has said whose the connection is: main counts it by this address from now on.
+
+    It comes behind `Taken` and before `Ask`.
+    """
+
+    number: int
+    host: str
+    port: int
+
+
 class Ask(msgspec.Struct, tag=True, frozen=True):
     """May this association be admitted?
 
@@ -254,5 +266,5 @@ ToWorker: TypeAlias = (
     | Stop
 )
 FromWorker: TypeAlias = (
-    Ready | Holds | Leaving | Failed | Taken | Ask | Idle | Displaced | Over | Gone
+    Ready | Holds | Leaving | Failed | Taken | Relayed | Ask | Idle | Displaced | Over | Gone
 )

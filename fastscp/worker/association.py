@@ -22,6 +22,7 @@ from fastscp.rules.book import Peer, Refusal
 from fastscp.titles import title_text
 from fastscp.worker.arrived import take_arrived
 from fastscp.worker.establish import establish
+from fastscp.worker.strangers import BEFORE_A_REQUEST
 from fastscp.worker.telling import Telling
 from fastscp_ext import (
     Abort,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fastscp.rules.rule import Rule
+    from fastscp.worker.connection import Origin
     from fastscp.worker.requests import Requests
     from fastscp.worker.rules import Going
 
@@ -78,15 +80,6 @@ _PDU_SHOWN: Final = 1500
 # Why an instance is refused that is larger than the operator wants it.
 _TOO_LARGE: Final = "data set above the size limit"
 
-# First bytes of other protocols, for the log: somebody has the wrong port.
-_OTHER_PROTOCOLS: Final = {
-    0x16: "a TLS client on the plain port",
-    0x47: "an HTTP client",
-    0x48: "an HTTP client",
-    0x50: "an HTTP client, or a PROXY header nobody expects",
-    0x0B: "an HL7 client",
-}
-
 
 class Owner(Protocol):
     """What an association needs of the worker it lives in."""
@@ -105,7 +98,7 @@ class Owner(Protocol):
 class Association(Receiver):
     """An association from its connection to its end, as its acceptor.
 
-    number: main's. host, port: the peer's address. The event loop owns the transport; this object
+    number: main's. origin: whose the connection is. The event loop owns the transport; this object
     is done with it when `connection_lost` has been called.
     """
 
@@ -114,8 +107,7 @@ class Association(Receiver):
         reception: Reception,  # noqa: ARG002 - taken by the receiver
         number: int,  # noqa: ARG002
         owner: Owner,
-        host: str,
-        port: int,
+        origin: Origin,
         *,
         max_pdu_length: int,
     ) -> None:
@@ -126,10 +118,11 @@ class Association(Receiver):
         self._codec_rules: Rules | None = None
         self._machine = Machine()
         self._transport: asyncio.Transport | None = None
-        self.host = host
-        self.peer = address(host, port)
-        self._telling = Telling(f"{owner.run}.{self.number}", host, self.peer, owner.names)
-        self._began = time.monotonic()
+        self.host = origin.host
+        self.peer = address(origin.host, origin.port)
+        self._certificate = origin.certificate
+        self._telling = Telling(f"{owner.run}.{self.number}", self.host, self.peer, owner.names)
+        self._began = origin.began
         self._deadline: float | None = None
         # Our answer to the request, while main decides.
         self._deciding: Accepted | None = None
@@ -260,8 +253,8 @@ class Association(Receiver):
             # An A-ABORT of impossible length is still an abort.
             self._aborted(b"")
             return
-        if self.state is State.STA2 and pdu_type in _OTHER_PROTOCOLS:
-            text = f"{text} {pdu_type:02X}: {_OTHER_PROTOCOLS[pdu_type]}?"
+        if self.state is State.STA2 and pdu_type in BEFORE_A_REQUEST:
+            text = f"{text} {pdu_type:02X}: {BEFORE_A_REQUEST[pdu_type]}?"
         if source == 0:
             self._abort(text)
         else:
@@ -418,7 +411,8 @@ class Association(Receiver):
         if self.outbox.trace:
             self._trace_items("received", pdu)
         going = self._owner.going
-        rejected = foreign(rq) or going.book.choose(Peer(calling_ae, called_ae, self.host))
+        peer = Peer(calling_ae, called_ae, self.host, self._certificate)
+        rejected = foreign(rq) or going.book.choose(peer)
         if isinstance(rejected, Rejected | Refusal):
             self._reject_request(rejected)
             return

@@ -25,6 +25,7 @@ from setproctitle import setproctitle
 from fastscp import log as logs
 from fastscp import uids
 from fastscp.association.machine import State
+from fastscp.log import address
 from fastscp.messages.channel import Channel
 from fastscp.messages.configuration import unpack
 from fastscp.messages.worker import (
@@ -44,6 +45,7 @@ from fastscp.messages.worker import (
     Offer,
     Over,
     Ready,
+    Relayed,
     Retire,
     SeekIdle,
     Setup,
@@ -56,6 +58,7 @@ from fastscp.store.journal import Segments
 from fastscp.store.lives import create_life, remove_life
 from fastscp.store.names import INCOMING, shut
 from fastscp.worker.association import Association
+from fastscp.worker.connection import Headers, Origin, prepare
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
@@ -106,6 +109,7 @@ class Worker:
         self.run = setup.run
         self.names: Mapping[str, str] = setup.names
         self._associations: dict[int, Association] = {}
+        self._headers = Headers(setup.run, self._relayed, self._closed)
         self.requests = Requests()
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -258,6 +262,7 @@ class Worker:
             self._jobs.watch(now)
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * tick_s:
+            self._headers.tick(now, self.going.config.artim_timeout)
             for association in list(self._associations.values()):
                 association.tick(now)
 
@@ -305,12 +310,15 @@ class Worker:
             return
         self.ending = True
         rested_s = _RESTED_S if self._is_alone else 0.0
+        if not self._is_alone:
+            self._headers.drop_all("shutting down")
         for association in list(self._associations.values()):
             association.finish(rested_s)
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
 
     def _stop(self) -> None:
         self._take_no_more()
+        self._headers.drop_all("shutting down")
         for association in list(self._associations.values()):
             association.end_now("shutting down")
         # Peers that do not hang up are left behind.
@@ -318,7 +326,7 @@ class Worker:
         self._maybe_finished()
 
     def _maybe_finished(self) -> None:
-        if self._draining and not self._associations:
+        if self._draining and not self._associations and not self._headers:
             self._finished.set()
 
     # Main's messages -----------------------------------------------------------------------------
@@ -421,31 +429,36 @@ class Worker:
             return
         self._channel.send(Taken(offer.number))
         sock = socket.socket(fileno=fd)
+        try:
+            prepare(sock)
+        except OSError as error:
+            log.debug(
+                "%s: gone before it was taken over (%s)", address(offer.host, offer.port), error
+            )
+            sock.close()
+            self._closed(offer.number)
+            return
+        if offer.host in self.going.proxies:
+            self._headers.expect(offer.number, sock, offer.host, offer.port)
+        else:
+            self._associate(offer.number, sock, Origin(offer.host, offer.port, time.monotonic()))
+
+    def _relayed(self, number: int, sock: socket.socket, origin: Origin) -> None:
+        """A PROXY header is whole: main counts by whose the connection is from now on."""
+        self._channel.send(Relayed(number, origin.host, origin.port))
+        self._associate(number, sock, origin)
+
+    def _associate(self, number: int, sock: socket.socket, origin: Origin) -> None:
         association = Association(
-            self._reception,
-            offer.number,
-            self,
-            offer.host,
-            offer.port,
-            max_pdu_length=self.going.config.max_pdu_length,
+            self._reception, number, self, origin, max_pdu_length=self.going.config.max_pdu_length
         )
-        self._associations[offer.number] = association
+        self._associations[number] = association
         task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _take_over(self, association: Association, sock: socket.socket) -> None:
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A peer that is gone without a word is noticed within a minute.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (
-                (socket.TCP_KEEPIDLE, 30),
-                (socket.TCP_KEEPINTVL, 10),
-                (socket.TCP_KEEPCNT, 3),
-            ):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
             # A buffered protocol by its methods, not by its bases.
             await asyncio.get_running_loop().connect_accepted_socket(  # type: ignore[type-var]
                 lambda: association, sock
@@ -461,25 +474,29 @@ class Worker:
 
     def _abandon(self, number: int) -> None:
         """Close a connection that is no association, or none any more."""
+        why = "too many connections without an association"
+        # The loop may not have come to a header that is there.
+        self._headers.look(number)
         association = self._associations.get(number)
         if association is None:
-            return
-        if association.state is State.STA1:
+            self._headers.drop(number, why)
+        elif association.state is State.STA1:
             # It is about to be taken over, or gone.
             asyncio.get_running_loop().call_soon(self._abandon, number)
         elif association.state in (State.STA2, State.STA13):
             # Else it has become an association while the message was on its way, or is about to.
             try:
-                association.drop("too many connections without an association")
+                association.drop(why)
             except Exception as error:
                 association.failed(error)
 
     def _end(self, order: End) -> None:
         """End an association or a connection whatever it does; main hears of it as of any end."""
+        self._headers.look(order.number)
         association = self._associations.get(order.number)
         if association is None:
-            return
-        if association.state is State.STA1:
+            self._headers.drop(order.number, order.why)
+        elif association.state is State.STA1:
             # It is about to be taken over, or gone.
             asyncio.get_running_loop().call_soon(self._end, order)
         elif association.state is State.STA13:
@@ -535,7 +552,11 @@ class Worker:
     def gone(self, association: Association) -> None:
         self.requests.decided(association.number)
         if self._associations.pop(association.number, None) is not None:
-            self._channel.send(Gone(association.number, association.is_rejected))
+            self._closed(association.number, rejected=association.is_rejected)
+        self._maybe_finished()
+
+    def _closed(self, number: int, *, rejected: bool = False) -> None:
+        self._channel.send(Gone(number, rejected))
         self._maybe_finished()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastscp.rules.book import RuleBook
+from fastscp.rules.networks import Networks
 from fastscp.store.compress import level_of
 from fastscp_ext import Layout, Rules
 
@@ -39,6 +40,7 @@ class Going:
     def __init__(self, configuration: Configuration) -> None:
         self.config = configuration.config
         self.book = RuleBook(configuration.rules)
+        self.proxies = Networks(self.config.proxy_protocol_from)
         self._rules: dict[tuple[str, str], Rules] = {}
         rules = list(self.book.every_rule())
         self.layouts = tuple(dict.fromkeys(rule.layout for rule in rules))

@@ -112,6 +112,34 @@ def test_too_many_without_a_request() -> None:
     assert books.opened(11, "10.0.0.66", 0) == [(1, 1)]
 
 
+def test_who_is_behind_a_proxy_counts_as_who_it_is() -> None:
+    books = limited(pending=10, max_associations_per_host=1)
+    for number in range(8):
+        assert books.opened(number, "10.0.0.5", 0) == []
+        books.relayed(number, "10.0.0.66" if number else "10.0.0.1", 4000 + number)
+    for number in (8, 9):
+        assert books.opened(number, "10.0.0.5", 0) == []
+    # Neither the one that came first goes, nor one that the proxy has not named yet.
+    assert books.opened(10, "10.0.0.5", 0) == [(1, 0)]
+    one, other = books.booked(2), books.booked(8)
+    assert one is not None
+    assert (one.host, one.port) == ("10.0.0.66", 4002)
+    assert other is not None
+    assert other.host == "10.0.0.5"
+    # As the limits see it.
+    assert not decided(books.ask(Ask(0, "CT1", "X"))).result
+    assert not decided(books.ask(Ask(2, "CT1", "X"))).result
+    assert "per-host 1 reached by 10.0.0.66" in decided(books.ask(Ask(3, "CT1", "X"))).why
+    # An association stays whose it is, and what is gone is not booked again.
+    books.relayed(2, "10.0.0.2", 1)
+    books.relayed(99, "10.0.0.2", 1)
+    assert books.holders("10.0.0.2") == set()
+    for number in range(11):
+        books.closed(number)
+    assert not books._pending_by_host
+    assert not books._by_host
+
+
 def test_a_request_ends_the_waiting() -> None:
     books = limited(pending=2)
     for number in range(20):
@@ -214,6 +242,10 @@ def test_counts_stay_exact_and_nothing_is_kept() -> None:
         host, ae = f"10.0.0.{random_.randrange(5)}", f"AE{random_.randrange(8)}"
         too_many = books.opened(number, host, 0)
         open_[number] = (host, ae, False)
+        if random_.random() < 0.3:
+            host = f"10.0.0.{random_.randrange(5)}"
+            books.relayed(number, host, 104)
+            open_[number] = (host, ae, False)
         for gone, _worker in too_many:
             books.closed(gone)
             del open_[gone]

@@ -19,6 +19,7 @@ import pytest
 from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
+from fastscp.worker.connection import Origin
 from tests.books import top_rule
 from tests.kit import (
     abort,
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ECHO = message(ECHO_RQ, context=11)
+
+
+def _origin() -> Origin:
+    return Origin("127.0.0.1", 104, time.monotonic())
 
 
 @dataclass
@@ -98,7 +103,7 @@ def met(site: Site) -> Iterator[Met]:
         going=SimpleNamespace(config=SimpleNamespace(artim_timeout=30)),
         ending=False, gone=lambda _one: None, run="run", names={},
     )  # fmt: skip
-    one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
         transport = Transport(ours=ours)
@@ -138,7 +143,7 @@ def newcomer(site: Site, *, waits: bool = False) -> Iterator[Met]:
         going=SimpleNamespace(config=config), ending=False, gone=lambda _one: None, run="run",
         names={}, requests=Waiting(waits=waits), over=lambda _one: None,
     )  # fmt: skip
-    one = Association(site.reception, 1, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
         ours.setblocking(False)
@@ -224,7 +229,7 @@ def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
         going=going, ending=False, gone=lambda _one: None, run="r", names={},
         over=lambda one: told.append(one.number), ask=lambda *_asked: None,
     )  # fmt: skip
-    one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
         one.connection_made(Transport(ours=ours))  # type: ignore[arg-type]
@@ -379,7 +384,7 @@ def test_who_hangs_up_before_the_answer_has_asked(
     owner: Any = SimpleNamespace(
         going=going, ending=False, gone=lambda _one: None, run="r", names={}
     )
-    one = Association(site.reception, 5, owner, "127.0.0.1", 104, max_pdu_length=131072)
+    one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
         one.connection_made(Transport(ours=ours))  # type: ignore[arg-type]

@@ -49,6 +49,7 @@ CONTRACT = {
     "idle_timeout": 600.0,
     "min_rate": 1024,
     "allow": (),
+    "proxy_protocol_from": (),
     "sop_classes": ("any",),
     "transfer_syntaxes": ("any",),
     "strict": False,
@@ -81,7 +82,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_shown_can_be_read_again() -> None:
-    config = load({"allow": ["CT1@10.1.2.0/24", "*@*"]}, {}).config
+    proxies = ["10.1.2.5", "::1,2001:db8::/32"]
+    config = load({"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies}, {}).config
+    assert config.proxy_protocol_from == ("10.1.2.5/32", "::1/128", "2001:db8::/32")
     for setting in SETTINGS:
         value = getattr(config, setting.field)
         shown = setting.kind.show(value)
@@ -328,6 +331,8 @@ BAD: list[tuple[str, object, str]] = [
     ("allow", "CT1@10.1.2.3/24", "(the network would be 10.1.2.0/24)"),
     ("allow", "@10.0.0.0/8", "is empty"),
     ("allow", ["*@*", "X@Y"], "has 'X@Y' in it, which names no network"),
+    ("proxy_protocol_from", "10.1.2.3/24", "(the network would be 10.1.2.0/24)"),
+    ("proxy_protocol_from", ["::1", "*"], "has '*' in it, which names no network"),
     ("sop_classes", "CTImageStorag", "did you mean CTImageStorage"),
     ("sop_classes", "any,ModalityWorklistInformationModelFind", "no service of fastscp"),
     ("transfer_syntaxes", "JPEG2000Losless", "did you mean JPEG2000Lossless"),

@@ -208,7 +208,10 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ("[from.x]\nmin-rate = 5\n", [(1, "from.x", "says nothing of whom it is for")]),
     # Certificates.
     ('[from.x]\ncertificate = ["subject=CN=GW, O=Cloud", "san=gw.example.org"]\n', [
-        (2, "from.x.certificate", "this receiver speaks no TLS yet, so nobody could match; take"),
+        (2, "from.x.certificate", "this receiver speaks no TLS yet, so only a proxy can tell of"),
+    ]),
+    ('proxy-protocol-from = "::1"\n[from.y]\ncertificate = ["subject=GX", "san=gw.org"]\n', [
+        (3, "from.y.certificate", "has 'san=gw.org' in it, and a proxy tells nothing of a"),
     ]),
     ('[from.x]\ncertificate = ["GW, X",\n "sha256=12"]\n', [
         (2, "from.x.certificate", "'GW, X' says nothing of a certificate; give subject=NAME"),

@@ -34,6 +34,7 @@ from fastscp.messages.worker import (
     Leaving,
     Offer,
     Over,
+    Relayed,
     SeekIdle,
     Taken,
     ToWorker,
@@ -43,6 +44,7 @@ from fastscp_ext import Shared
 from tests.block import regions
 from tests.books import limit
 from tests.kit import associate_rq, reject
+from tests.streams.proxied import SOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -536,7 +538,10 @@ def test_how_one_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.gather(*dispatch._turned_away)
         return answer
 
-    for pieces in ([rq], [rq[n : n + 1] for n in range(len(rq))]):
+    every = [rq] + [header + rq for header, _told in SOUND.values()]
+    for sent in every:
+        assert asyncio.run(run([sent])) == reject(2, 3, 1)
+    for pieces in ([sent[n : n + 1] for n in range(len(sent))] for sent in every[:3]):
         assert asyncio.run(run(pieces)) == reject(2, 3, 1)
     gc.collect()
 
@@ -613,6 +618,11 @@ def test_counts_stay_exact_whatever_is_told(played: Played, seed: int) -> None:
                     if played.shared.claims.claim(message.slot, message.number):
                         taken[n][message.number] = message.host
                         tell(n, Taken(message.number))
+                        if random_.random() < 0.3:
+                            # A proxy says so.
+                            host = f"10.0.0.{random_.choice([1, 1, 2, 3])}"
+                            taken[n][message.number] = host
+                            tell(n, Relayed(message.number, host, 104))
                 case Verdict():
                     answered.add(message.number)
                     if message.number in taken[n] and not message.result:

@@ -184,6 +184,9 @@ MIB = 1 << 20
 # Words of the table, and the constant that their number is: its file, its name, its unit.
 BOUNDS = (
     ("{} at a time, then the oldest", "fastscp/main/admission.py", "PENDING_MOST", 1),
+    ("{} bytes of version 1", "fastscp_ext/wire/proxy.pyx", "LINE_MOST", 1),
+    ("{} and 4096 of version 2", "fastscp_ext/wire/proxy.pyx", "FIXED_SIZE", 1),
+    ("16 and {} of version 2", "fastscp_ext/wire/proxy.pyx", "BLOCK_MOST", 1),
     ("{} MiB each, and room grows", "fastscp_ext/wire/framing.pxd", "ASSOCIATE_CAP", MIB),
     ("those above {} KiB", "fastscp_ext/receive/unfinished.pyx", "ORDINARY", 1024),
     ("may hold {} MiB", "fastscp_ext/receive/unfinished.pyx", "UNFINISHED_MOST", MIB),

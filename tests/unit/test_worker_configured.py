@@ -14,12 +14,13 @@ from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, Tables
 from fastscp.config.values import read_allow_rule
 from fastscp.messages.configuration import Configuration, pack
-from fastscp.messages.worker import Ask, Configured, Gone, Holds, Taken, Verdict
+from fastscp.messages.worker import Ask, Configured, Gone, Holds, Relayed, Taken, Verdict
 from fastscp.worker import process
 from fastscp_ext import decode_associate_ac, decode_command, decode_pdata, status
 from tests.books import configuration
 from tests.kit import associate_rq, reject, store
-from tests.unit.test_worker import TERMS, Played, all_of, run
+from tests.streams.proxied import line
+from tests.unit.test_worker import CLIENT, TERMS, Played, all_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +87,35 @@ def test_new_rules_are_for_new_associations(run: Callable[..., None], levels: li
         assert asked == Ask(4, "NEW", "FASTSCP", TERMS, 5, "ae.FASTSCP", "")
         assert played.worker.going.tick_s == pytest.approx(0.25)
         assert levels == ["error"]
+
+    run(test)
+
+
+def test_who_is_believed_as_a_proxy(run: Callable[..., None]) -> None:
+    """A header that is on its way is read though nobody is believed any more."""
+    header = line("192.0.2.7", 4711)
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        tell(played, configuration(replace(CONFIG, proxy_protocol_from=(f"{CLIENT}/32",)), 5))
+        assert await played.until(Holds) == [Holds(5)]
+        peers = {number: played.offer(number) for number in (1, 2)}
+        await loop.sock_sendall(peers[1], header + associate_rq(calling="CT"))
+        await loop.sock_sendall(peers[2], header[:9])
+        heard = await played.until(Ask)
+        assert [one for one in heard if not isinstance(one, Taken)] == [
+            Relayed(1, "192.0.2.7", 4711), Ask(1, "CT", "FASTSCP", TERMS, 5),
+        ]  # fmt: skip
+        tell(played, configuration(CONFIG, 6))
+        assert (await played.until(Holds))[-1] == Holds(6)
+        await loop.sock_sendall(peers[2], header[9:] + associate_rq(calling="CT"))
+        assert await played.until(Ask) == [
+            Relayed(2, "192.0.2.7", 4711), Ask(2, "CT", "FASTSCP", TERMS, 6),
+        ]  # fmt: skip
+        await asks(played, 3, "CT")
+        assert await played.until(Ask) == [Taken(3), Ask(3, "CT", "FASTSCP", TERMS, 6)]
+        for number in (1, 2, 3):
+            played.main.send(Verdict(number, 2, 3, 1, "no"))
 
     run(test)
 
