@@ -36,6 +36,7 @@ from fastscp.config.values import (
     read_own_title,
     read_path,
     read_text,
+    read_umask,
 )
 from fastscp.errors import ConfigError
 
@@ -403,6 +404,13 @@ class ServeConfig(WorkerConfig):
         "its journal. Flag only.",
         default=False,
         flag_only=True,
+    )
+    umask: str = _setting(
+        Parsed(read_umask, "OCTAL", "an octal number such as 0027"),
+        Group.STORE,
+        "Bits that files (0640) and folders (0750) are not to have; it takes away, and adds none.",
+        default="",
+        default_text="the umask of the process",
     )
     max_associations: int = _setting(
         Whole(0, 1_000_000),

@@ -39,6 +39,7 @@ __all__ = [
     "read_peer",
     "read_text",
     "read_title",
+    "read_umask",
     "read_written_title",
 ]
 
@@ -274,6 +275,25 @@ def read_path(raw: object) -> Path:
             f"directory out"
         )
     return Path(text)
+
+
+def read_umask(raw: object) -> str:
+    """Bits that files and folders are not to have, in octal; returned with four digits."""
+    # A number of a file would be decimal, and mean something else.
+    if not isinstance(raw, str):
+        raise ValueError("is not a text in quotes")
+    text = read_text(raw)
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise ValueError("is no octal number of up to 4 digits")
+    number = int(text, 8)
+    if number > 0o777:
+        raise ValueError("is more than 0777")
+    if number & 0o700:
+        raise ExplainedError(
+            f"{text!r} would keep the service from its own files; leave the owner's bits 0, as in "
+            f"0027 or 0077"
+        )
+    return f"{number:04o}"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ AFTER_A_RESTART: Final = (
     "store_must_exist",
     "store_new_life",
     "layout_change",
+    "umask",
 )
 # How long workers may take to go by new rules before the log names those that do not.
 _ANSWER_S: Final = 5.0

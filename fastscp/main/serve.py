@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -555,6 +556,9 @@ def run(
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()
+    if config.umask:
+        # Workers inherit it.
+        os.umask(int(config.umask, 8))
     # Before the loop: it takes descriptors, too, and its end cannot do without.
     associations_allowed(config)
 

@@ -37,6 +37,7 @@ CONTRACT = {
     "digest": "crc32c",
     "max_pdu_length": 131072,
     "max_async_operations": 64,
+    "umask": "",
     "max_associations": 1000,
     "max_associations_per_host": 0,
     "max_associations_per_ae": 0,
@@ -83,7 +84,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_shown_can_be_read_again() -> None:
     proxies = ["10.1.2.5", "::1,2001:db8::/32"]
-    config = load({"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies}, {}).config
+    given = {"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies, "umask": "27"}
+    config = load(given, {}).config
     assert config.proxy_protocol_from == ("10.1.2.5/32", "::1/128", "2001:db8::/32")
     for setting in SETTINGS:
         value = getattr(config, setting.field)
@@ -301,6 +303,14 @@ BAD: list[tuple[str, object, str]] = [
     ("max_pdu_length", "4095", "is less than 4096"),
     ("max_pdu_length", "16777218", "is more than 16777216"),
     ("max_pdu_length", "65535", "is odd; give an even number from 4096 to 16777216"),
+    ("umask", "8", "is no octal number of up to 4 digits; give an octal number such as 0027"),
+    ("umask", "0o27", "is no octal number"),
+    ("umask", "00027", "is no octal number"),
+    ("umask", "1000", "is more than 0777"),
+    ("umask", "0100", "would keep the service from its own files; leave the owner's bits 0"),
+    ("umask", "0400", "would keep the service from its own files"),
+    ("umask", 27, "is not a text in quotes"),
+    ("umask", "", "is empty"),
     ("max_async_operations", "0", "is less than 1; give a whole number from 1 to 65535"),
     ("durability", "fast", "is not known; give stable or buffered"),
     ("on_duplicate", "skip", "is not known; give version, replace, keep or refuse"),
