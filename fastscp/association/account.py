@@ -75,7 +75,8 @@ class Terms(msgspec.Struct, frozen=True):
     """What was negotiated, as far as the log tells of it.
 
     accepted, proposed: presentation contexts. peer_max_pdu_length: bytes, 0 for any number.
-    implementation: version name of the peer's, fit to be shown; "" where it gave none.
+    implementation: version name of the peer's, fit to be shown; "" where it gave none. user: whose
+    passcode was right; "" where none was checked.
     """
 
     accepted: int = 0
@@ -83,13 +84,15 @@ class Terms(msgspec.Struct, frozen=True):
     window: int = 1
     peer_max_pdu_length: int = 0
     implementation: str = ""
+    user: str = ""
 
     def text(self) -> str:
         takes = self.peer_max_pdu_length or "any number of"
         name = f" ({self.implementation})" if self.implementation else ""
+        user = f"user '{printable(self.user)}', " if self.user else ""
         return (
-            f"{self.accepted} of {self.proposed} presentation contexts, window {self.window}, "
-            f"peer takes {takes} bytes{name}"
+            f"{user}{self.accepted} of {self.proposed} presentation contexts, window "
+            f"{self.window}, peer takes {takes} bytes{name}"
         )
 
     def fields(self) -> Fields:
@@ -101,6 +104,8 @@ class Terms(msgspec.Struct, frozen=True):
         )
         if self.implementation:
             told["implementation"] = self.implementation
+        if self.user:
+            told["user"] = self.user
         return told
 
 

@@ -21,6 +21,7 @@ from fastscp.cli.config import show_config
 from fastscp.cli.demo import demo
 from fastscp.cli.echo import echo
 from fastscp.cli.output import INTERRUPTED_CODE
+from fastscp.cli.password import password
 from fastscp.cli.pause import pause, resume
 from fastscp.cli.ready_made import print_ready_made
 from fastscp.cli.reload import reload
@@ -66,6 +67,7 @@ _add("echo", echo)
 _add("send", send)
 _add("config", show_config)
 _add("demo", demo)
+_add("password", password)
 _add("verify", verify)
 _add("cat", cat)
 _add("print", print_ready_made)

@@ -50,11 +50,12 @@ def associations(
 ) -> int:
     """Show the connections of a running service, the oldest first.
 
-    Phases: connected (no request yet, or one that the rules refused), requesting (waits for a
-    place), idle, storing (an instance is on its way, or has no answer yet), associated (one of
-    these two), ending (released, aborted, or rejected for want of a place, and the peer has not
-    hung up). BYTES are of the data sets stored; RATE is of all
-    that was read from the connection, over half a second.
+    Phases: connected (no request yet, or one that the rules refused, or whose user is checked),
+    requesting (waits for a place), idle, storing (an instance is on its way, or has no answer yet),
+    associated (one of these two), ending (released, aborted, or rejected for want of a place, and
+    the peer has not hung up). In parentheses stands the user, where one was checked
+    (--user-identity). BYTES are of the data sets stored; RATE is of all that was read from the
+    connection, over half a second.
     """
     import msgspec
 
@@ -95,6 +96,7 @@ def _row(one: AssociationStatus, rates: Mapping[str, int]) -> tuple[str, ...]:
     from fastscp.association.account import in_bytes
 
     titles = f"{printable(one.calling_ae)} > {printable(one.called_ae)}"
+    titles += f" ({printable(one.user)})" if one.user else ""
     rate = rates.get(one.id)
     return (
         one.id,

@@ -19,11 +19,13 @@ from fastscp.cli.options import (
     TLSCA,
     CalledAE,
     CallingAE,
+    FileName,
     MaxPDULength,
     TLSCert,
     TLSKey,
     TLSNoVerify,
     Verbose,
+    as_written,
 )
 from fastscp.cli.output import print_json
 from fastscp.config.settings import read_value
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import ssl
 
     from fastscp.scu import Response
+    from fastscp_ext import UserIdentity
 
 __all__ = ["Answer", "echo", "run_echo"]
 
@@ -57,6 +60,11 @@ def echo(
     tls_cert: TLSCert = None,
     tls_key: TLSKey = None,
     tls_no_verify: TLSNoVerify = False,
+    user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
+    password_file: Annotated[
+        FileName | None,
+        Parameter(metavar="FILE", converter=as_written, help="User identity: file with passcode."),
+    ] = None,
     json: JSON = False,
     verbose: Verbose = 0,
 ) -> int:
@@ -68,7 +76,7 @@ def echo(
     log.configure("echo", ("warning", "debug", "trace")[min(verbose, 2)])
     # What the event loop says of itself at level debug helps nobody.
     logging.getLogger("asyncio").setLevel(logging.INFO)
-    from fastscp.cli.security import tls_context
+    from fastscp.cli.security import tls_context, user_identity
 
     answer = run_echo(
         host,
@@ -78,6 +86,7 @@ def echo(
         timeout_s=read_value("--timeout", timeout, TIMEOUT),
         max_pdu_length=read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
         tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
+        identity=user_identity(user, password_file, None),
     )
     if json:
         print_json(answer.as_json())
@@ -126,6 +135,7 @@ def run_echo(
     timeout_s: float,
     max_pdu_length: int,
     tls: ssl.SSLContext | None = None,
+    identity: UserIdentity | None = None,
 ) -> Answer:
     """Ask a peer whether it is there.
 
@@ -153,6 +163,7 @@ def run_echo(
             ),
             on_pdu=PDULog("association 1").saw if PDULog.wanted() else None,
             tls=tls,
+            identity=identity,
         )  # fmt: skip
         async with association:
             response = await association.echo()

@@ -29,7 +29,9 @@ def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
             show = setting.kind.show
             # An empty list says nothing by itself.
             was, now = show(before) or setting.default_text, show(after) or setting.default_text
-            yield setting.field, f"{setting.name}: {was} -> {now}"
+            # The same words for another thing: it is a file that is different.
+            text = f"{was} -> {now}" if was != now else f"{now}: its file has other contents"
+            yield setting.field, f"{setting.name}: {text}"
     yield from _of_tables(old.tables.ae, new.tables.ae, _of_ae)
     yield from _of_tables(old.tables.senders, new.tables.senders, _of_sender)
     yield from _of_order(old.tables.senders, new.tables.senders)

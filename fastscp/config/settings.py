@@ -37,8 +37,10 @@ from fastscp.config.values import (
     read_path,
     read_text,
     read_umask,
+    read_user_identity,
 )
 from fastscp.errors import ConfigError
+from fastscp.passwords import UserIdentities
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -193,6 +195,13 @@ class WorkerConfig:
         Group.ASSOCIATION,
         "Most operations a sender may have outstanding, where it asks for more than one.",
         default=64,
+    )
+    user_identity: UserIdentities = _setting(  # noqa: RUF009 - they are immutable
+        Parsed(read_user_identity, "FORM", "off, password:FILE or password?:FILE"),
+        Group.ASSOCIATION,
+        "Which user a sender has to log in as: off = any or none, password:FILE = one of that "
+        "file, with the password, password?:FILE = the same, or none.",
+        default=UserIdentities(),
     )
     sop_classes: tuple[str, ...] = _setting(
         Many(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastscp.passwords import UserIdentities, read_passwords
 from fastscp.titles import title_bytes, title_text
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "read_text",
     "read_title",
     "read_umask",
+    "read_user_identity",
     "read_written_title",
 ]
 
@@ -275,6 +277,28 @@ def read_path(raw: object) -> Path:
             f"directory out"
         )
     return Path(text)
+
+
+def read_user_identity(raw: object) -> UserIdentities:
+    """`off`, `password:FILE` or `password?:FILE`, and what is in the file now."""
+    text = read_text(raw)
+    word, _colon, file = text.partition(":")
+    word = word.strip().lower()
+    if text.lower() == "off":
+        return UserIdentities()
+    if word == "jwt":
+        raise ExplainedError(
+            f"{text!r}: this version checks no JSON Web Tokens; give off, password:FILE or "
+            f"password?:FILE"
+        )
+    if word not in ("password", "password?") or not file.strip():
+        raise ValueError("says of no file who may log in")
+    path = read_path(file)
+    try:
+        entries, warning = read_passwords(path)
+    except ValueError as error:
+        raise ExplainedError(str(error)) from None
+    return UserIdentities(file.strip(), word == "password", entries, warning)
 
 
 def read_umask(raw: object) -> str:

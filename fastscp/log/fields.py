@@ -17,6 +17,7 @@ class Fields(TypedDict, total=False):
     association: str
     calling_ae: str
     called_ae: str
+    user: str
     peer: str
     ended: str
     code: str
@@ -61,6 +62,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "association": "id of the association, as in the journal",
         "calling_ae": "AE title of the sender",
         "called_ae": "AE title that the sender called",
+        "user": "user whose passcode was right (`--user-identity`)",
         "peer": "address and port of the sender; the address alone where several are counted",
         "ended": "how the association ended: `released`, `rejected`, `aborted`, "
         "`aborted by the peer`, `connection closed`, `lost with its worker`, ...",

@@ -89,7 +89,7 @@ class Booked(NamedTuple):
 
     calling_ae, called_ae: of its request; None while there is none. has_place: it counts as an
     association. is_over: it did, or was refused. rules: of one that has or had a place; else empty.
-    since, tally: as in `Lost`.
+    since, tally: as in `Lost`. user: whose passcode was right; empty: none was checked.
     """
 
     number: int
@@ -103,6 +103,7 @@ class Booked(NamedTuple):
     is_over: bool
     tally: int
     rules: str
+    user: str
 
 
 @dataclass(slots=True)
@@ -388,7 +389,7 @@ class Admission:
             rules = ""
         return Booked(
             number, one.host, one.port, one.worker, one.since, calling_ae, called_ae,
-            one.has_place, is_over, one.tally, rules,
+            one.has_place, is_over, one.tally, rules, one.terms.user,
         )  # fmt: skip
 
     def load(self, worker: int) -> int:

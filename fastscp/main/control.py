@@ -180,6 +180,7 @@ class MainControl:
             port=one.port,
             worker=one.worker,
             rules=one.rules,
+            user=one.user,
             phase=_phase(one, done),
             stored=done.stored + done.kept,
             refused=done.refused,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from fastscp.config.settings import ServeConfig
 
-__all__ = ["exposed"]
+__all__ = ["exposed", "told_of_users"]
 
 
 def exposed(config: ServeConfig, addresses: Iterable[str]) -> str:
@@ -19,7 +19,7 @@ def exposed(config: ServeConfig, addresses: Iterable[str]) -> str:
     addresses: where the service listens, as HOST:PORT, IPv6 in brackets. 0.0.0.0 and :: are reached
     from everywhere.
     """
-    if config.allow or config.tables.senders:
+    if config.allow or config.tables.senders or config.user_identity.required:
         return ""
     reached = [one for one in addresses if not _is_of_this_machine(one)]
     if not reached:
@@ -29,6 +29,12 @@ def exposed(config: ServeConfig, addresses: Iterable[str]) -> str:
         f"name the senders with --allow 'AE@NETWORK' or [from.NAME] tables, or listen on this "
         f"machine alone with --host 127.0.0.1"
     )
+
+
+def told_of_users(config: ServeConfig) -> str:
+    """What is not as it should be with the file of users; "": nothing."""
+    warning = config.user_identity.warning
+    return warning and f"--user-identity: {warning}"
 
 
 def _is_of_this_machine(address: str) -> bool:

@@ -25,7 +25,7 @@ from fastscp import log as logs
 from fastscp.config.changes import changes
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.main.control import taken
-from fastscp.main.exposure import exposed
+from fastscp.main.exposure import exposed, told_of_users
 from fastscp.main.prepared import prepare
 from fastscp.main.threads import in_thread
 from fastscp.messages.configuration import pack
@@ -222,6 +222,8 @@ class Reloader:
             log.info("reload %d: %s", new.generation, one)
         warning = exposed(config, self._facts.addresses)
         if warning and not was_exposed:
+            log.warning("reload %d: %s", new.generation, warning)
+        if warning := told_of_users(config):
             log.warning("reload %d: %s", new.generation, warning)
         if is_quieter:
             logs.configure("main", config.log_level, config.log_format, queued=True)

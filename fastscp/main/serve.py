@@ -28,7 +28,7 @@ from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.explained import explained, start_explained
-from fastscp.main.exposure import exposed
+from fastscp.main.exposure import exposed, told_of_users
 from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
@@ -445,7 +445,10 @@ class Service:
             facts.file_system, "rename" if facts.noreplace else "link", self._config.durability,
             store.id,
         )  # fmt: skip
-        warnings = [exposed(self._config, self._facts.addresses), *store.warnings]
+        warnings = [
+            exposed(self._config, self._facts.addresses), told_of_users(self._config),
+            *store.warnings,
+        ]  # fmt: skip
         for warning in filter(None, warnings):
             log.warning("%s", warning)
         if swept.folders:

@@ -10,9 +10,12 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from fastscp import uids
 from fastscp.association import service
 from fastscp.association.account import Ending, Terms
+from fastscp.association.identity import confirmed, refused, to_be_checked, too_many
 from fastscp.association.machine import Action, Event, Machine, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
 from fastscp.association.negotiation import Accepted, Rejected, foreign, negotiate
@@ -22,6 +25,7 @@ from fastscp.rules.book import Peer, Refusal
 from fastscp.titles import title_text
 from fastscp.worker.arrived import take_arrived
 from fastscp.worker.establish import establish
+from fastscp.worker.identities import Found
 from fastscp.worker.strangers import BEFORE_A_REQUEST
 from fastscp.worker.telling import Telling
 from fastscp_ext import (
@@ -51,8 +55,10 @@ from fastscp_ext import status as codes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fastscp.association.identity import Credentials
     from fastscp.rules.rule import Rule
     from fastscp.worker.connection import Origin
+    from fastscp.worker.identities import Identities
     from fastscp.worker.requests import Requests
     from fastscp.worker.rules import Going
 
@@ -69,6 +75,13 @@ _HANG_UP_S: Final = 5.0
 _HANG_UP_BYTES: Final = 16 << 20
 # How long main may take to say whether an association is admitted.
 _DECISION_S: Final = 20.0
+# How long the answer to credentials that are not right is kept back: whoever guesses has to wait.
+_FAILED_S: Final = 1.0
+_WRONG: Final = {
+    Found.UNKNOWN_NAME: "is not in the file of --user-identity",
+    Found.WRONG_PASSCODE: "the passcode is wrong",
+    Found.LIMITED: "too many user identities from this address were wrong",
+}
 # How long a peer may leave our PDUs unread, and how many bytes of them before what it sends waits.
 _SEND_S: Final = 60.0
 _UNSENT_BYTES: Final = 65536
@@ -88,6 +101,7 @@ class Owner(Protocol):
     run: str
     ending: bool
     requests: Requests
+    identities: Identities
     names: Mapping[str, str]
 
     def ask(self, asked: Ask) -> None: ...
@@ -127,6 +141,8 @@ class Association(Receiver):
         # Our answer to the request, while main decides.
         self._deciding: Accepted | None = None
         self._terms = Terms()
+        # What main is to be asked once the user's identity is checked; None: none is.
+        self._unasked: Ask | None = None
         self._half_closed = False
         # The peer went inside a message.
         self._is_cut = False
@@ -386,24 +402,8 @@ class Association(Receiver):
         """Decode the request, and have main decide over it: it is its turn."""
         if self.state is not State.STA2 or self._transport is None:
             return
-        try:
-            rq = decode_associate_rq(pdu)
-        except PDULimitError as error:
-            self._machine.handle(Event.EVT6, acceptable=False)
-            self._reject(2, 3, 2, f"A-ASSOCIATE-RQ: {error}")
-            return
-        except PDUContextsError as error:
-            self._telling.requested(
-                title_text(ae_title(error.calling_ae)), title_text(ae_title(error.called_ae))
-            )
-            self._machine.handle(Event.EVT6, acceptable=False)
-            self._reject(
-                1, 2, 1, f"{error.contexts} presentation contexts are proposed, and there are ids "
-                "for 128: have the sender propose fewer classes or transfer syntaxes",
-            )  # fmt: skip
-            return
-        except PDUError as error:
-            self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
+        rq = self._decoded(pdu)
+        if rq is None:
             return
         calling_ae = title_text(ae_title(rq.calling_ae))
         called_ae = title_text(ae_title(rq.called_ae))
@@ -422,6 +422,10 @@ class Association(Receiver):
         if isinstance(outcome, Rejected):
             self._reject_request(outcome)
             return
+        shown_user = to_be_checked(rq, config.user_identity)
+        if isinstance(shown_user, Rejected):
+            self._reject_request(shown_user)
+            return
         self._codec_rules = going.codec_rules(rule)
         self._machine.handle(Event.EVT6)
         self._deadline = time.monotonic() + _DECISION_S
@@ -436,12 +440,83 @@ class Association(Receiver):
         )
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(_ADMISSION)
-        self._owner.ask(
-            Ask(
-                self.number, calling_ae, called_ae, self._terms,
-                going.book.generation, rule.ae, rule.sender,
-            )
+        ask = Ask(
+            self.number, calling_ae, called_ae, self._terms,
+            going.book.generation, rule.ae, rule.sender,
         )  # fmt: skip
+        if shown_user is None:
+            self._owner.ask(ask)
+        else:
+            self._check_identity(shown_user, ask)
+
+    def _decoded(self, pdu: bytes) -> AssociateRQ | None:
+        """The request; None where it cannot be decoded, and its peer was told."""
+        try:
+            return decode_associate_rq(pdu)
+        except PDULimitError as error:
+            self._machine.handle(Event.EVT6, acceptable=False)
+            self._reject(2, 3, 2, f"A-ASSOCIATE-RQ: {error}")
+        except PDUContextsError as error:
+            self._telling.requested(
+                title_text(ae_title(error.calling_ae)), title_text(ae_title(error.called_ae))
+            )
+            self._machine.handle(Event.EVT6, acceptable=False)
+            self._reject(
+                1, 2, 1, f"{error.contexts} presentation contexts are proposed, and there are ids "
+                "for 128: have the sender propose fewer classes or transfer syntaxes",
+            )  # fmt: skip
+        except PDUError as error:
+            self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
+        return None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its user's identity is being checked, so that main knows nothing of it yet."""
+        return self._unasked is not None and self.state is State.STA3
+
+    def _check_identity(self, shown_user: Credentials, ask: Ask) -> None:
+        """Have a name and a passcode looked at; `ask` is asked if they are right."""
+        self._unasked = ask
+        # It is one of those that are being decided, with all that is kept of them.
+        self._owner.requests.asked(self.number)
+
+        def tell(found: Found) -> None:
+            try:
+                self._identity_checked(found, shown_user)
+            except Exception as error:
+                # Others wait behind it, and the loop would only log it.
+                self.failed(error)
+
+        self._owner.identities.check(self.host, shown_user, tell)
+
+    def _identity_checked(self, found: Found, shown_user: Credentials) -> None:
+        if self._unasked is None or self._deciding is None or self.state is not State.STA3:
+            # It is over, and nobody waits for the answer.
+            return
+        if found is Found.RIGHT:
+            user = shown_user.name.decode("utf-8")
+            ask, self._unasked = self._unasked, None
+            self._terms = msgspec.structs.replace(self._terms, user=user)
+            if shown_user.confirm:
+                self._deciding = confirmed(self._deciding)
+            self._deadline = time.monotonic() + _DECISION_S
+            self._owner.ask(msgspec.structs.replace(ask, terms=self._terms))
+            return
+        # What is kept for the answer goes, and makes room: it will not be a good one.
+        self._deciding = None
+        self._owner.requests.decided(self.number)
+        if found is Found.BUSY:
+            self._reject_user(too_many(shown_user.name))
+            return
+        rejected = refused(shown_user.name, _WRONG[found])
+        asyncio.get_running_loop().call_later(_FAILED_S, self._reject_user, rejected)
+
+    def _reject_user(self, why: Rejected) -> None:
+        if not self.is_checked:
+            return
+        self._unasked = None
+        self._machine.handle(Event.EVT8)
+        self._reject(why.result, why.source, why.reason, why.why)
 
     def _reject_request(self, why: Rejected | Refusal) -> None:
         """Reject before anybody was asked (Evt6, not acceptable)."""
@@ -467,6 +542,7 @@ class Association(Receiver):
             self._codec_rules,
             association=self._telling.who.association,
             peer=self.peer,
+            user=self._terms.user,
             ae_row=verdict.ae_row,
             tally=verdict.tally,
         )
@@ -615,7 +691,7 @@ class Association(Receiver):
                 self._owner.over(self)
             if now > self._deadline or self.ignored_bytes > _HANG_UP_BYTES:
                 if self.state is State.STA3:
-                    self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))
+                    self._undecided_in_time()
                     return
                 waiting = self.state is State.STA2
                 if waiting and self.request_waits:
@@ -630,6 +706,13 @@ class Association(Receiver):
             why = self.overdue(now, rule.message_timeout, rule.min_rate, rule.idle_timeout)
             if why:
                 self._abort(why)
+
+    def _undecided_in_time(self) -> None:
+        """Reject a request that nobody has decided over for too long."""
+        if self.is_checked:
+            self._reject_user(Rejected(2, 3, 1, "the check of its user identity takes too long"))
+        else:
+            self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))
 
     def stuck_for_others(self, now: float) -> float:
         """Since when it is inside a message without progress, as its rule calls it; 0.0: it is not.
@@ -670,10 +753,13 @@ class Association(Receiver):
             self.drop(why)
 
     def drop(self, why: str) -> None:
-        """Close a connection that is no association: without a request yet, or after its end.
+        """Close a connection that is no association: without a request yet, while its user is
+        checked, or after its end.
 
         A request that is there, whether read or not, is rejected. What was sent last still arrives.
         """
+        if self.is_checked:
+            self._reject_user(Rejected(2, 3, 1, why))
         transport = self._transport
         if self.state is State.STA2 and transport is not None:
             self._is_to_go = why

@@ -24,12 +24,14 @@ def establish(
     *,
     association: str,
     peer: str,
+    user: str,
     ae_row: int,
     tally: int,
 ) -> None:
     """Let the receiver enter data transfer (Sta6).
 
-    association, peer: the association's id and its peer's address, for the journal. ae_row: of the
+    association, peer: the association's id and its peer's address, for the journal.
+    user: whose passcode was right, for the journal; empty: none was checked. ae_row: of the
     calling AE title, among the counters. tally: the slot that counts what it does, or -1.
     """
     ac = accepted.ac
@@ -39,6 +41,7 @@ def establish(
         "calling_ae": title_text(ae_title(ac.calling_ae)),
         "called_ae": title_text(ae_title(ac.called_ae)),
         "peer": peer,
+        **({"user": user} if user else {}),
     }
     contexts = []
     for context_id, context in accepted.contexts.items():

@@ -60,6 +60,7 @@ from fastscp.store.names import INCOMING, shut
 from fastscp.worker.association import Association
 from fastscp.worker.connection import Headers, Origin, prepare
 from fastscp.worker.helpers import Helpers
+from fastscp.worker.identities import Identities
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.requests import Requests
@@ -111,6 +112,8 @@ class Worker:
         self._associations: dict[int, Association] = {}
         self._headers = Headers(setup.run, self._relayed, self._closed)
         self.requests = Requests()
+        self.identities = Identities()
+        self.identities.use(self.going.config.user_identity)
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -224,6 +227,7 @@ class Worker:
 
     def _leave_store(self) -> None:
         """Close and remove what is this life's alone. Off the loop: each call may hang."""
+        self.identities.close()
         self._jobs.close()
         self._journal.close()
         self._segments.close()
@@ -397,6 +401,7 @@ class Worker:
             )
         else:
             self.going = going
+            self.identities.use(going.config.user_identity)
             self._jobs.knows(going.layouts)
             self._reception.max_bytes_in_flight = going.config.max_bytes_in_flight
             self._set_up_log()
@@ -483,7 +488,7 @@ class Worker:
         elif association.state is State.STA1:
             # It is about to be taken over, or gone.
             asyncio.get_running_loop().call_soon(self._abandon, number)
-        elif association.state in (State.STA2, State.STA13):
+        elif association.state in (State.STA2, State.STA13) or association.is_checked:
             # Else it has become an association while the message was on its way, or is about to.
             try:
                 association.drop(why)

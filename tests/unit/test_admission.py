@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.association.account import Terms
 from fastscp.main.admission import Full
 from fastscp.messages.worker import Ask
 from tests.books import limited
@@ -280,8 +281,8 @@ def test_put_off_in_this_order() -> None:
 def test_what_is_booked_of_a_connection() -> None:
     books = limited(2)
     books.opened(1, "10.0.0.1", 3, 104, 5.0)
-    assert books.booked(1) == (1, "10.0.0.1", 104, 3, 5.0, None, "", False, False, -1, "")
-    books.ask(Ask(1, "CT1", "PACS"))
+    assert books.booked(1) == (1, "10.0.0.1", 104, 3, 5.0, None, "", False, False, -1, "", "")
+    books.ask(Ask(1, "CT1", "PACS", Terms(user="jo")))
     assert books.booked(1) == (
         1,
         "10.0.0.1",
@@ -294,6 +295,7 @@ def test_what_is_booked_of_a_connection() -> None:
         False,
         -1,
         "default",
+        "jo",
     )
     books.over(1)
     assert books.booked(1) == (
@@ -308,6 +310,7 @@ def test_what_is_booked_of_a_connection() -> None:
         True,
         -1,
         "default",
+        "jo",
     )
     # Refused, and waiting for a place.
     books.paused = "lunch"

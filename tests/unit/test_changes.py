@@ -9,6 +9,7 @@ from fastscp.config.changes import changes
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.config.values import read_allow_rule
+from fastscp.passwords import Entry, UserIdentities
 
 
 def told(old: ServeConfig, new: ServeConfig) -> list[str]:
@@ -67,6 +68,15 @@ def test_every_setting_can_be_told() -> None:
         assert name == setting.field
         assert text.startswith(f"{setting.name}: ")
         assert " -> " in text
+
+
+def test_a_file_with_other_contents_is_a_difference() -> None:
+    old, new = (
+        ServeConfig(user_identity=UserIdentities("users", True, (Entry("jo", b"", hash_),)))
+        for hash_ in (b"1", b"2")
+    )
+    assert told(old, new) == ["user-identity: password:users: its file has other contents"]
+    assert told(old, old) == []
 
 
 def test_tables_come_go_and_change() -> None:

@@ -495,6 +495,7 @@ def test_echo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
                 "timeout_s": 0.5,
                 "max_pdu_length": 131072,
                 "tls": None,
+                "identity": None,
             },
         )
     ]

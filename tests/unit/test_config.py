@@ -13,8 +13,9 @@ import pytest
 from fastscp.config.file import check_file
 from fastscp.config.layers import Loaded, load, load_one
 from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
-from fastscp.config.values import AllowRule, allows, read_allow_rule
+from fastscp.config.values import AllowRule, Switch, allows, read_allow_rule
 from fastscp.errors import ConfigError
+from fastscp.passwords import UserIdentities, make_entry
 from fastscp.rules.build import build
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ CONTRACT = {
     "digest": "crc32c",
     "max_pdu_length": 131072,
     "max_async_operations": 64,
+    "user_identity": UserIdentities(),
     "umask": "",
     "max_associations": 1000,
     "max_associations_per_host": 0,
@@ -90,7 +92,9 @@ def test_what_is_shown_can_be_read_again() -> None:
     for setting in SETTINGS:
         value = getattr(config, setting.field)
         shown = setting.kind.show(value)
-        assert setting.kind.read({"on": "true", "off": "false"}.get(shown, shown)) == value
+        if isinstance(setting.kind, Switch):
+            shown = {"on": "true", "off": "false"}[shown]
+        assert setting.kind.read(shown) == value
 
 
 def test_pickle() -> None:
@@ -303,6 +307,14 @@ BAD: list[tuple[str, object, str]] = [
     ("max_pdu_length", "4095", "is less than 4096"),
     ("max_pdu_length", "16777218", "is more than 16777216"),
     ("max_pdu_length", "65535", "is odd; give an even number from 4096 to 16777216"),
+    ("user_identity", "on", "says of no file who may log in; give off, password:FILE or"),
+    ("user_identity", "password:", "says of no file who may log in"),
+    ("user_identity", "password?", "says of no file who may log in"),
+    ("user_identity", "users", "says of no file who may log in"),
+    ("user_identity", "jwt:keys.json", "this version checks no JSON Web Tokens; give off,"),
+    ("user_identity", "password:~/users", "begins with ~, which only a shell knows"),
+    ("user_identity", "password:/no/such/file", "cannot read /no/such/file (No such file or"),
+    ("user_identity", True, "is not a text"),
     ("umask", "8", "is no octal number of up to 4 digits; give an octal number such as 0027"),
     ("umask", "0o27", "is no octal number"),
     ("umask", "00027", "is no octal number"),
@@ -368,6 +380,36 @@ def test_every_setting_has_a_bad_value() -> None:
     limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
     tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout", "reload_linger"}
     assert {setting.field for setting in SETTINGS} <= tested
+
+
+def test_the_file_of_passwords_is_read_with_the_setting(
+    toml: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What is in it is a part of the configuration, so that a reload finds a difference in it."""
+    users = tmp_path / "users"
+    users.write_text(make_entry("jo", b"sesame") + "\n")
+    users.chmod(0o600)
+    file = toml(f'user-identity = "password:{users}"\numask = "0077"')
+    config = load({}, {}, file).config
+    one = config.user_identity
+    assert (one.file, one.required, [entry.name for entry in one.entries]) == (
+        str(users), True, ["jo"],
+    )  # fmt: skip
+    assert config.umask == "0077"
+    assert load({}, {}, file).config == config
+    assert config.for_workers().user_identity == one
+    users.write_text(make_entry("jo", b"other") + "\n")
+    changed = load({}, {}, file).config
+    assert changed != config
+    assert str(changed.user_identity) == f"password:{users}"
+    users.write_text("jo:secret-4711\n")
+    flags = {"user_identity": f"password?:{users}"}
+    for given, from_file in (({}, file), (flags, None)):
+        with pytest.raises(ConfigError, match=r"user-identity: .*users: line 1: ") as caught:
+            load(given, {}, from_file)
+        assert "secret-4711" not in str(caught.value)
+    (mistake,) = check_file(file, "--check")
+    assert (mistake.line, mistake.key) == (1, "user-identity")
 
 
 def test_the_message_names_where_the_value_was(toml: Callable[[str], Path]) -> None:

@@ -13,6 +13,7 @@ from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import AllowRule
 from fastscp.main.exposure import exposed
 from fastscp.main.serve import Service
+from fastscp.passwords import UserIdentities
 
 ANY = AllowRule("*", ipaddress.ip_network("10.0.0.0/8"))
 
@@ -40,6 +41,8 @@ def test_whoever_names_the_senders_is_told_nothing() -> None:
     assert exposed(ServeConfig(allow=(ANY,)), everywhere) == ""
     table = FromTable("ct", (ANY,), (), (), {})
     assert exposed(ServeConfig(tables=Tables(senders=(table,))), everywhere) == ""
+    assert exposed(ServeConfig(user_identity=UserIdentities("users", True)), everywhere) == ""
+    assert exposed(ServeConfig(user_identity=UserIdentities("users")), everywhere) != ""
     said = exposed(ServeConfig(), everywhere)
     assert all(word in said for word in ("--allow", "[from.NAME]", "--host 127.0.0.1"))
 

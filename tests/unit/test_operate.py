@@ -42,7 +42,7 @@ STATUS = Status(
 ONE = AssociationStatus(
     id="run.1", calling_ae="CT%FF\\", called_ae="FASTSCP", host="::1", port=104, worker=0,
     rules="ae.A+from.B", phase="storing", stored=1200, refused=1, bytes=5_000_000,
-    received_bytes=6_000_000, age_s=75.0,
+    received_bytes=6_000_000, age_s=75.0, user="Zoë\x1b",
 )  # fmt: skip
 
 
@@ -173,8 +173,9 @@ def test_associations_for_people(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = msgspec.structs.replace(
-        ONE, id="run.20", calling_ae="", called_ae="", rules="", phase="connected", host="10.0.0.1"
-    )
+        ONE, id="run.20", calling_ae="", called_ae="", rules="", phase="connected", host="10.0.0.1",
+        user="",
+    )  # fmt: skip
     later = msgspec.structs.replace(ONE, received_bytes=ONE.received_bytes + 1)
     # The second was not there at the first look.
     answering([ONE], [later, silent])
@@ -184,10 +185,14 @@ def test_associations_for_people(
         "ID", "CALLING", ">", "CALLED", "ADDRESS", "RULES", "PHASE", "STORED", "REFUSED", "BYTES",
         "RATE", "AGE",
     ]  # fmt: skip
-    assert first.startswith("run.1   CT%FF\\\\ > FASTSCP  [::1]:104     ae.A+from.B  storing    ")
+    assert first.startswith(
+        r"run.1   CT%FF\\ > FASTSCP (Zoë\x1b)  [::1]:104     ae.A+from.B  storing    "
+    )
     assert "  1,200        1  5.0 MB  " in first
     assert first.endswith("/s  1 min 15 s")
-    assert second.startswith("run.20  -                  10.0.0.1:104  -            connected  ")
+    assert second.startswith(
+        "run.20  -                            10.0.0.1:104  -            connected  "
+    )
     assert second.split()[-5:] == ["-", "1", "min", "15", "s"]
 
 

@@ -75,7 +75,7 @@ def test_every_option_of_the_requestor_is_described() -> None:
 def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
-    known |= {"--report", "--retries", "--adopt", "--repair-journal"}
+    known |= {"--file", "--report", "--retries", "--adopt", "--repair-journal"}
     known |= (
         {"--check", "--study", "--since", "--max-rate", "--reason", "--who"}
         | _options("send")
@@ -110,6 +110,7 @@ def test_rejections() -> None:
     source = "".join(
         (ROOT / name).read_text("utf-8")
         for name in (
+            "fastscp/association/identity.py",
             "fastscp/association/negotiation.py",
             "fastscp/main/admission.py",
             "fastscp/rules/book.py",
@@ -195,6 +196,15 @@ BOUNDS = (
     ("{} in all; each", "fastscp_ext/wire/pdu.pyx", "PROPOSALS_CAP", 1),
     ("{} KiB of them are decoded", "fastscp/worker/requests.py", "PASS_BYTES", 1024),
     ("{} are decided", "fastscp/worker/requests.py", "DECIDING_MOST", 1),
+    ("is answered after {} s", "fastscp/worker/association.py", "_FAILED_S", 1),
+    ("after {} failures", "fastscp/worker/identities.py", "FAILURES_MOST", 1),
+    ("of an address within {} s", "fastscp/worker/identities.py", "FAILURES_WITHIN_S", 1),
+    ("known of {} addresses", "fastscp/worker/identities.py", "HOSTS_MOST", 1),
+    ("{} checks wait", "fastscp/worker/identities.py", "WAITING_MOST", 1),
+    ("checks wait, {} of", "fastscp/worker/identities.py", "WAITING_OF_ONE_MOST", 1),
+    ("{} associations share", "fastscp/worker/identities.py", "SHARING_MOST", 1),
+    ("{} that were right", "fastscp/worker/identities.py", "KNOWN_MOST", 1),
+    ("are known, for {} s", "fastscp/worker/identities.py", "KNOWN_FOR_S", 1),
     ("{} wait for one", "fastscp/main/dispatch.py", "WAITING_MOST", 1),
     ("{} are turned away", "fastscp/main/dispatch.py", "TURNED_AWAY_MOST", 1),
     ("{} offered", "fastscp/main/dispatch.py", "OFFERED_MOST", 1),
