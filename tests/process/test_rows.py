@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from fastscp.messages.channel import Channel
-from fastscp.messages.worker import Failed, FromWorker
+from fastscp.messages.configuration import pack
+from fastscp.messages.worker import Configured, Failed, FromWorker
 from fastscp_ext import Shared
+from tests.books import configuration
 from tests.kit import ELE, SOP, Service, store, wait_for
 from tests.unit.test_channel import SETUP
 
@@ -19,7 +21,7 @@ from tests.unit.test_channel import SETUP
 def shared_of(pid: int) -> Shared:
     """The block that a process holds, as another process would attach to it."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        if os.readlink(entry).startswith("/memfd:fastscp"):
+        if os.readlink(entry).startswith("/memfd:fastscp ("):
             return Shared(os.open(entry, os.O_RDWR))
     raise AssertionError("no block")
 
@@ -55,6 +57,9 @@ def test_a_worker_says_that_it_does_not_know_the_block() -> None:
     channel = Channel(ours, FromWorker)
     try:
         channel.send(SETUP)
+        memory = pack(configuration())
+        channel.send(Configured(0), memory)
+        os.close(memory)
         call = "import sys; from fastscp.worker.process import main; main(sys.argv[1:])"
         numbers = [theirs.fileno(), shared.fd, 0, 0]
         ended = subprocess.run(

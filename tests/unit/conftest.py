@@ -39,7 +39,17 @@ def no_descriptor_left(request: pytest.FixtureRequest) -> Iterator[None]:
         # An exception that nobody takes may be kept, with its frames, by whoever reports it.
         return
     gc.collect()
-    assert set(os.listdir("/proc/self/fd")) <= before
+    left = set(os.listdir("/proc/self/fd")) - before
+    # The one by which they are listed is gone by now.
+    assert {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in left if _is_open(int(fd))} == {}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

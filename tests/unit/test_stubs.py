@@ -42,6 +42,9 @@ def documented(stub: Path) -> list[Documented]:
     def within(body: list[ast.stmt], built: Any, prefix: str) -> Iterator[Documented]:
         for node in body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                # What sets a value is told where it is read.
+                if any(isinstance(mark, ast.Attribute) for mark in node.decorator_list):
+                    continue
                 one = Documented(prefix + node.name, node, getattr(built, node.name, None))
                 yield one
                 # What a protocol asks for, others have.
