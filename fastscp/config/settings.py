@@ -290,8 +290,8 @@ class WorkerConfig:
     max_bytes_in_flight: int = _setting(
         Size(),
         Group.LIMITS,
-        "Bytes of complete instances that wait for their commit, in each worker; beyond it reading "
-        "pauses; 0 = no limit.",
+        "Bytes of complete instances that wait for their commit, in each worker and for each "
+        "durability; beyond it reading pauses; 0 = no limit.",
         default=256 << 20,
     )
     min_free_space: int = _setting(

@@ -127,6 +127,12 @@ class _Connection:
     has_place: bool = False
     asked: tuple[str, str, bool] | None = None
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its association was refused, or is over: only the connection is left."""
+        is_refused = self.asked is not None and self.asked[2]
+        return is_refused or (self.calling_ae is not None and not self.has_place)
+
 
 class Admission:
     """The books of main: every connection from its accept to its end.
@@ -205,9 +211,10 @@ class Admission:
     ) -> list[tuple[int, int]]:
         """Book a connection; returns (number, worker) of those to close if there are too many.
 
-        since: its accept, seconds of the monotonic clock. One that goes is the oldest of the
-        address that has the most: whoever opens connections without asking for anything takes the
-        place of nobody but itself.
+        since: its accept, seconds of the monotonic clock. One that goes is of the address that has
+        the most: whoever opens connections without asking for anything takes the place of nobody
+        but itself. Of these the oldest goes that has its answer already, and only waits for the
+        peer to hang up (PS3.8, Sta13); where none has, the oldest.
         """
         self._all[number] = _Connection(host, port, worker, since)
         self._by_worker[worker] += 1
@@ -215,11 +222,12 @@ class Admission:
         too_many = []
         while len(self._pending) > self._limits.pending:
             most = self._pending_by_host.most_common(1)[0][0]
-            oldest = next(n for n in self._pending if self._all[n].host == most)
+            its = [n for n in self._pending if self._all[n].host == most]
+            goes = next((n for n in its if self._all[n].is_answered), its[0])
             # Admission no longer counts this connection, though its worker has yet to close it. So
             # the next connection that is too many costs another one, not this one again.
-            self._no_longer_pending(oldest, self._all[oldest])
-            too_many.append((oldest, self._all[oldest].worker))
+            self._no_longer_pending(goes, self._all[goes])
+            too_many.append((goes, self._all[goes].worker))
         return too_many
 
     def relayed(self, number: int, host: str, port: int) -> None:
@@ -254,6 +262,10 @@ class Admission:
             self._make_pending(number, host)
             return refusal
         self._no_longer_pending(number, connection)
+        if (rate := bounds.rate) is not None:
+            # Now that it is admitted, and not before: who is refused, or waits for a place, takes
+            # nothing of it.
+            self._rates.allows((rate.table, host), rate.number, self._clock())
         connection.calling_ae, connection.called_ae = asked.calling_ae, asked.called_ae
         connection.rules = rule_name(asked.ae, asked.sender)
         connection.tables = (TOP_LEVEL, *bounds.tables)
@@ -277,6 +289,14 @@ class Admission:
             return Verdict(number, 2, 3, 1, self.put_off)
         if (why := self._limit_reached(calling_ae, host, bounds)) is not None:
             return Verdict(number, 2, 3, 2, why)
+        rate = bounds.rate
+        # Before a place is looked for: nobody else loses one to who does not come in.
+        if rate and not self._rates.would_allow((rate.table, host), rate.number, self._clock()):
+            return Verdict(
+                number, 2, 3, 2,
+                f"{rate.told('max_association_rate')} reached by {host}: it associates more often "
+                f"in a second",
+            )  # fmt: skip
         limits = self._limits
         if limits.associations and self.admitted >= limits.associations:
             why = f"--max-associations {limits.associations} reached"
@@ -287,14 +307,6 @@ class Admission:
             if most < CROWD_LEAST or 2 * self._by_host[host] >= most:
                 return verdict
             return Full(host, crowd, verdict)
-        rate = bounds.rate
-        # Last of all: who is refused for another reason takes nothing of it.
-        if rate and not self._rates.allows((rate.table, host), rate.number, self._clock()):
-            return Verdict(
-                number, 2, 3, 2,
-                f"{rate.told('max_association_rate')} reached by {host}: it associates more often "
-                f"in a second",
-            )  # fmt: skip
         return None
 
     def _limit_reached(self, calling_ae: str, host: str, bounds: Bounds) -> str | None:

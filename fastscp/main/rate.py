@@ -54,6 +54,13 @@ class Rates:
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def would_allow(self, key: tuple[str, str], per_second: int, now: float) -> bool:
+        """Whether there is a token, as `allows` says it; none is taken."""
+        if per_second <= 0:
+            return True
+        table, host = key
+        return self._level((table, counted_host(host)), per_second, round(now * _ONE)) >= _ONE
+
     def allows(self, key: tuple[str, str], per_second: int, now: float) -> bool:
         """Take a token; whether there was one. Where there was none, nothing is taken.
 
@@ -67,11 +74,7 @@ class Rates:
         self._forget_full(now_ns)
         table, host = key
         place = (table, counted_host(host))
-        level = most = per_second * _ONE
-        bucket = self._buckets.get(place)
-        if bucket is not None:
-            before, since_ns = bucket
-            level = min(most, before + max(0, now_ns - since_ns) * per_second)
+        level = self._level(place, per_second, now_ns)
         if level < _ONE:
             return False
         # Behind all others: it is the one that was taken from last.
@@ -80,6 +83,15 @@ class Rates:
         if len(self._buckets) > self._kept_most:
             del self._buckets[next(iter(self._buckets))]
         return True
+
+    def _level(self, place: tuple[str, str], per_second: int, now_ns: int) -> int:
+        """How full a bucket is now, in billionths of a token."""
+        most = per_second * _ONE
+        bucket = self._buckets.get(place)
+        if bucket is None:
+            return most
+        before, since_ns = bucket
+        return min(most, before + max(0, now_ns - since_ns) * per_second)
 
     def _forget_full(self, now_ns: int) -> None:
         """Forget the buckets that were not taken from for a second: they are full."""

@@ -35,7 +35,7 @@ class Bounds(NamedTuple):
 
     tables: keys of the tables it comes from. total: associations at a time of each of the tables.
     per_host, per_ae: of one address, of one calling AE title. rate: new ones of one address in a
-    second.
+    second; unlike the others it counts only those whose bound it is, the top level's, too.
     """
 
     tables: tuple[str, ...]

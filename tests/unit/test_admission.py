@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.association.account import Terms
+from fastscp.config.tables import FromTable, Tables
+from fastscp.config.values import AllowRule
 from fastscp.main.admission import Full
 from fastscp.messages.worker import Ask
 from tests.books import limited
@@ -113,6 +115,60 @@ def test_too_many_without_a_request() -> None:
     assert books.opened(11, "10.0.0.66", 0) == [(1, 1)]
 
 
+@pytest.mark.parametrize("how", ["refused", "over"])
+def test_those_that_have_their_answer_go_first(how: str) -> None:
+    """They only wait for the peer to hang up; the request of another may be under way."""
+    books = limited(pending=3, max_associations=0)
+    for number in (1, 2, 3):
+        assert books.opened(number, "10.0.0.66", 0) == []
+    if how == "refused":
+        books.paused = "not now"
+    decided(books.ask(Ask(2, "CT", "US")))
+    books.over(2)
+    assert books.opened(4, "10.0.0.66", 0) == [(2, 0)]
+    assert books.opened(5, "10.0.0.66", 0) == [(1, 0)]
+    # What another address has is its own, answered or not.
+    books.closed(3)
+    assert books.opened(6, "10.0.0.1", 0) == []
+    decided(books.ask(Ask(6, "CT", "US")))
+    books.over(6)
+    assert books.opened(7, "10.0.0.66", 0) == [(4, 0)]
+
+
+def test_the_rate_of_the_top_counts_those_that_it_holds_for() -> None:
+    """The other limits of the top count all associations."""
+    for field, others in (("max_association_rate", 2), ("max_associations_per_host", 0)):
+        table = FromTable("x", (AllowRule("X", None),), (), (), {field: 50})
+        tables = Tables((), (table,))
+        books = limited(tables=tables, clock=lambda: 5.0, **{field: 2})
+        for number in range(10):
+            books.opened(number, "10.0.0.1", 0)
+            assert admitted(decided(books.ask(Ask(number, "X", "US", sender="from.x"))))
+        for number in range(10, 14):
+            books.opened(number, "10.0.0.1", 0)
+            assert admitted(decided(books.ask(Ask(number, "Y", "US")))) == (number < 10 + others)
+
+
+def test_who_waits_for_a_place_takes_nothing_of_its_rate() -> None:
+    now = [100.0]
+    books = limited(2, max_association_rate=1, clock=lambda: now[0])
+    for number in (1, 2):
+        assert admitted(ask(books, number, host="10.0.0.1"))
+        now[0] += 2
+    for _ in range(3):
+        books.opened(3, "10.0.0.2", 0)
+        assert isinstance(books.ask(Ask(3, "CT", "US")), Full)
+    books.over(1)
+    assert admitted(decided(books.ask(Ask(3, "CT", "US"))))
+    books.over(3)
+    assert admitted(ask(books, 4, host="10.0.0.1"))
+    # All places are taken; but whoever comes too often gets nobody's.
+    books.opened(5, "10.0.0.2", 0)
+    refused = decided(books.ask(Ask(5, "CT", "US")))
+    assert refusal(refused) == (2, 3, 2)
+    assert "--max-association-rate 1 reached by 10.0.0.2" in refused.why
+
+
 def test_who_is_behind_a_proxy_counts_as_who_it_is() -> None:
     books = limited(pending=10, max_associations_per_host=1)
     for number in range(8):
@@ -159,13 +215,14 @@ def test_whoever_is_rejected_still_has_a_connection() -> None:
     assert books.opened(3, "10.0.0.2", 0) == [(1, 0)]
     # It asks while it is told to go: one more without an association.
     assert not admitted(decided(books.ask(Ask(1, "CT1", "FASTSCP"))))
-    assert books.opened(4, "10.0.0.2", 0) == [(2, 0), (3, 0)]
+    # The two that have their answer go, and the one that may still ask stays.
+    assert books.opened(4, "10.0.0.2", 0) == [(2, 0), (1, 0)]
     books.over(0)
     books.over(0)
     books.over(99)
     assert (books.admitted, books.connections) == (0, 5)
     # The one whose place another got is one of them now, and the oldest of its address.
-    assert books.opened(5, "10.0.0.1", 0) == [(1, 0), (0, 0)]
+    assert books.opened(5, "10.0.0.1", 0) == [(3, 0), (0, 0)]
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,17 @@ def test_a_network_of_one_host_is_one_host() -> None:
     assert rates.allows(("default", "2001:db8:0:1::1"), 1, 10.0)
     # A table of its own counts for itself.
     assert rates.allows(("from.MR", "2001:db8::2"), 1, 10.0)
+
+
+@given(STEPS, st.integers(1, 4))
+def test_a_look_says_what_would_be_and_takes_nothing(
+    steps: list[tuple[tuple[str, str], int]], per_second: int
+) -> None:
+    looked, taken = Rates(), Rates()
+    now = 0.0
+    for key, step in steps:
+        now += step / 64
+        seen = [looked.would_allow(key, per_second, now) for _ in range(3)]
+        assert seen == [taken.allows(key, per_second, now)] * 3
+        assert looked.allows(key, per_second, now) == seen[0]
+    assert Rates().would_allow(A, 0, 1.0)
