@@ -81,6 +81,10 @@ class Following:
             worker.channel.send(Configured(self.generation), self._fd)
         except OSError:
             self._loop.call_later(_AGAIN_S, self._tell_again, worker)
+        except Exception:
+            # The others have to be told, too.
+            log.exception("cannot tell worker %d of newer rules, which is a bug", worker.number)
+            self._loop.call_later(_AGAIN_S, self._tell_again, worker)
 
     def _tell_again(self, worker: Worker) -> None:
         if worker.generation < self.generation:

@@ -1,10 +1,14 @@
 """A changed configuration on its way into a service that runs: whole, or not at all.
 
 Theory of operation: everything that may fail comes first, in threads: reading, checking, looking
-up, and what the store has to remember. Then main takes the new limits, tells each worker of the new
-generation of rules, and hears from each that it goes by them. Associations keep the rules that they
-began with, and a worker that starts meanwhile begins with the newest. Limits of a generation are
-known until no worker asks by it any more.
+up, and last of all what the store has to remember. Then main takes the new limits, tells each
+worker of the new generation of rules, and hears from each that it goes by them. Associations keep
+the rules that they began with, and a worker that starts meanwhile begins with the newest. Limits of
+a generation are known until no worker asks by it any more.
+
+What the store remembers is taken, also where the service begins to end meanwhile: the log never
+says that nothing was changed where the store was. The service does not leave its store before the
+reload in hand is taken or refused.
 
 One reload goes at a time. Whoever asks for one meanwhile gets the next, which all of them share.
 """
@@ -17,6 +21,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -26,6 +31,7 @@ from fastscp.config.changes import changes
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.main.control import taken
 from fastscp.main.exposure import exposed, told_of_users
+from fastscp.main.loss import told_of_loss
 from fastscp.main.prepared import prepare
 from fastscp.main.threads import in_thread
 from fastscp.messages.configuration import pack
@@ -65,6 +71,9 @@ AFTER_A_RESTART: Final = (
 _ANSWER_S: Final = 5.0
 # After so long the log says that a reload waits for the disk.
 _WAITS_S: Final = 10.0
+# Before a part of the service that failed to take a configuration is told again.
+_AGAIN_S: Final = 1.0
+_AT_THE_END: Final = "the service is shutting down"
 # A file may hold as many mistakes as it has lines.
 _MISTAKES_SHOWN: Final = 20
 
@@ -82,7 +91,10 @@ class Reloads:
         # Whether a signal came while the service started.
         self._is_wanted = False
         self._next: asyncio.Future[Reloaded] | None = None
-        self._is_busy = False
+        # Set while there is no reload.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[Any] | None = None
 
     def begin(self, reloader: Reloader) -> None:
         """The start is through."""
@@ -113,12 +125,29 @@ class Reloads:
         if self._next is None:
             self._next = self._loop.create_future()
         asked = self._next
-        if not self._is_busy:
-            self._is_busy = True
+        if self._idle.is_set():
+            self._idle.clear()
             self._background(self._run(reloader))
         return asked
 
+    async def end(self, seconds: float) -> bool:
+        """See the reload in hand through; whether it is. The service is shutting down by now.
+
+        What only reads is given up at once. What is being noted in the store goes on; where it
+        takes longer than so many seconds, it is left to its thread, and nobody takes it.
+        """
+        if self._reloader is not None:
+            self._reloader.give_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        is_through = self._idle.is_set()
+        if not is_through and self._task is not None:
+            self._task.cancel()
+        return is_through
+
     async def _run(self, reloader: Reloader) -> None:
+        self._task = asyncio.current_task()
         while self._next is not None:
             asked, self._next = self._next, None
             try:
@@ -128,7 +157,7 @@ class Reloads:
                 done = Reloaded(mistakes=("a bug: see the log",), generation=reloader.generation)
             if not asked.done():
                 asked.set_result(done)
-        self._is_busy = False
+        self._idle.set()
 
 
 class Reloader:
@@ -159,11 +188,21 @@ class Reloader:
         self._store_watch = store_watch
         self._admission = admission
         self._workers = workers
+        self._loop = asyncio.get_running_loop()
+        # Memory with a configuration that the workers are not told of yet; -1: they are.
+        self._untaken_fd = -1
+        # Done as soon as nobody waits any more for what only reads.
+        self._given_up: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def is_over(self) -> bool:
         """Whether the service is shutting down."""
         return self._workers.stopping
+
+    def give_up(self) -> None:
+        """Wait no more for what only reads, and tell no part of the service again."""
+        if not self._given_up.done():
+            self._given_up.set_result(None)
 
     async def reload(self) -> Reloaded:
         """Take what is different, or nothing."""
@@ -194,47 +233,103 @@ class Reloader:
 
     def _refuse_at_the_end(self) -> None:
         if self.is_over:
-            raise FastscpError("the service is shutting down")
+            raise FastscpError(_AT_THE_END)
 
     async def _check_and_take(self, config: ServeConfig, changed: tuple[str, ...]) -> None:
-        """All that may fail, then all at once. Raises FastscpError, OSError: nothing changed."""
+        """All that may fail, then all at once. Raises FastscpError, OSError: nothing changed.
+
+        The last that may fail is noted on the disk. Once it is, the configuration is taken, though
+        the service may be shutting down by then.
+        """
         retired = self._workers.retired
         new = await self._thread(prepare, config, self.generation + 1, retired)
         with contextlib.ExitStack() as undo:
             fd = pack(new.configuration)
             undo.callback(os.close, fd)
-            # Last, for it is noted on the disk.
-            await self._thread(self._store.refile, new.filings, new.durabilities)
             self._refuse_at_the_end()
+            await self._noted(in_thread(self._store.refile, new.filings, new.durabilities))
             undo.pop_all()
         self._take(new, fd, changed)
 
     def _take(self, new: Prepared, fd: int, changed: tuple[str, ...]) -> None:
-        """Go by a configuration from now on."""
-        config = new.config
-        is_quieter = logs.LEVELS[config.log_level] > logs.LEVELS[self._config.log_level]
-        if not is_quieter:
-            logs.configure("main", config.log_level, config.log_format, queued=True)
-        was_exposed = exposed(self._config, self._facts.addresses)
+        """Go by a configuration from now on. Raises nothing: see `_go_on`."""
+        before, config = self._config, new.config
         self._config, self.generation = config, new.generation
+        if self._untaken_fd >= 0:
+            # Of the one before, which the workers were never told of.
+            os.close(self._untaken_fd)
+        self._untaken_fd = fd
+        is_quieter = logs.LEVELS[config.log_level] > logs.LEVELS[before.log_level]
+        speak = partial(logs.configure, "main", config.log_level, config.log_format, queued=True)
+        tell = partial(self._tell, before, new, changed)
+        self._go_on(new.generation, [
+            *((tell, speak) if is_quieter else (speak, tell)),
+            # Before a worker can ask by them.
+            partial(self._admission.limit, new.limits, new.book, new.titles),
+            partial(setattr, self._shared.store, "mixed", self._store.mixed),
+            partial(self._store_watch.limit, config.min_free_space),
+            partial(self._configure, new, fd),
+            partial(self._workers.resize, config.workers, config.reload_linger),
+            partial(self._note, new),
+        ])  # fmt: skip
+
+    def _go_on(
+        self, generation: int, steps: list[Callable[[], object]], *, failed: int = 0
+    ) -> None:
+        """Have the parts of the service take a configuration, in this order.
+
+        A step that fails is tried again until it is through, or a newer configuration is taken, and
+        those behind it wait for it: no worker goes by rules whose limits main does not know. Each
+        step can be taken twice. failed: how many tries at the first of them have failed.
+        """
+        if failed and (generation != self.generation or self._given_up.done()):
+            return
+        while steps:
+            try:
+                steps[0]()
+            except Exception:
+                if not failed:
+                    log.exception(
+                        "reload %d: a part of the service failed to take it, which is a bug: it "
+                        "and those behind it go on as before; tried again every %g s",
+                        generation, _AGAIN_S,
+                    )  # fmt: skip
+                again = partial(self._go_on, generation, steps, failed=failed + 1)
+                self._loop.call_later(_AGAIN_S, again)
+                return
+            if failed:
+                log.error("reload %d: the part that failed has taken it now", generation)
+            del steps[0]
+            failed = 0
+
+    def _configure(self, new: Prepared, fd: int) -> None:
+        """Let the workers know. The memory is theirs from here on."""
+        self._workers.following.configure(new.configuration, fd)
+        self._untaken_fd = -1
+
+    def _note(self, new: Prepared) -> None:
+        """Let the status tell of it."""
+        config = new.config
+        self._facts.workers, self._facts.min_free = config.workers, config.min_free_space
+        self._facts.rules = taken(config, new.generation)
+
+    def _tell(self, before: ServeConfig, new: Prepared, changed: tuple[str, ...]) -> None:
+        """Let the log tell what is different, and what an operator may not expect of it."""
+        config = new.config
         log.info("reload %d: taken: %d differences", new.generation, len(changed))
         for one in changed:
             log.info("reload %d: %s", new.generation, one)
+        if self.is_over:
+            log.warning(
+                "reload %d: the service is shutting down: this is for what there still is, and for "
+                "the next start", new.generation,
+            )  # fmt: skip
         warning = exposed(config, self._facts.addresses)
-        if warning and not was_exposed:
+        if warning and not exposed(before, self._facts.addresses):
             log.warning("reload %d: %s", new.generation, warning)
-        if warning := told_of_users(config):
-            log.warning("reload %d: %s", new.generation, warning)
-        if is_quieter:
-            logs.configure("main", config.log_level, config.log_format, queued=True)
-        # Before a worker can ask by them.
-        self._admission.limit(new.limits, new.book, new.titles)
-        self._shared.store.mixed = self._store.mixed
-        self._store_watch.limit(config.min_free_space)
-        self._workers.following.configure(new.configuration, fd)
-        self._workers.resize(config.workers, config.reload_linger)
-        self._facts.workers, self._facts.min_free = config.workers, config.min_free_space
-        self._facts.rules = taken(config, new.generation)
+        for warning in (told_of_users(config), told_of_loss(config, before)):
+            if warning:
+                log.warning("reload %d: %s", new.generation, warning)
 
     async def _see_that_workers_follow(self) -> None:
         for worker in await self._workers.following.laggards(_ANSWER_S):
@@ -259,13 +354,30 @@ class Reloader:
         return Reloaded(mistakes=mistakes, generation=self.generation)
 
     async def _thread(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """What a call returns or raises, in a thread; the log says where it takes long."""
+        """What a call that only reads returns or raises, in a thread.
+
+        Raises FastscpError where the service ends before it is through.
+        """
         call = in_thread(work, *arguments)
-        while not call.done():
-            await asyncio.wait([call], timeout=_WAITS_S)
-            if not call.done():
+        await self._waited_for(call, self._given_up)
+        if not call.done():
+            call.cancel()
+            raise FastscpError(_AT_THE_END)
+        return call.result()
+
+    async def _noted(self, call: asyncio.Future[_T]) -> _T:
+        """What a call that notes something on the disk returns or raises."""
+        await self._waited_for(call)
+        return call.result()
+
+    async def _waited_for(self, *calls: asyncio.Future[Any]) -> None:
+        """Wait for the first of these; the log says where it takes long."""
+        while not any(call.done() for call in calls):
+            done, _ = await asyncio.wait(
+                calls, timeout=_WAITS_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
                 log.warning(
                     "a reload waits for the disk, at %s or where the configuration is: check them",
                     self._store.path,
                 )
-        return call.result()

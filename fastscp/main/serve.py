@@ -30,6 +30,7 @@ from fastscp.main.dispatch import Dispatch
 from fastscp.main.explained import explained, start_explained
 from fastscp.main.exposure import exposed, told_of_users
 from fastscp.main.indexing import Indexing, index_of
+from fastscp.main.loss import told_of_loss
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
 from fastscp.main.remains import tell_failed
@@ -256,15 +257,25 @@ class Service:
         held: gives the store back when it is closed. All is done side by side, so that calls that
         hang do so at the same time.
         """
-        seconds = _FLUSH_S if store.buffered else _LEAVE_S
+        began = self._loop.time()
         swept = in_thread(sweep_incoming, store.dir_fd)
         lost = in_thread(store.lost)
-        flushed = in_thread(store.stopped_cleanly) if clean else None
         calls: list[asyncio.Future[Any]] = [swept, lost, in_thread(self._control_socket.remove)]
+        # A reload may be about to set the mark that a clean end takes away.
+        is_settled = await self._reloads.end(_LEAVE_S)
+        seconds = _FLUSH_S if store.buffered else _LEAVE_S
+        flushed = in_thread(store.stopped_cleanly) if clean and is_settled else None
         if flushed is not None:
             calls.append(flushed)
-        await asyncio.wait(calls, timeout=seconds)
-        has_failed, left = False, 0
+        await asyncio.wait(calls, timeout=max(0.0, began + seconds - self._loop.time()))
+        has_failed, left = not is_settled, 0
+        if not is_settled:
+            log.error(
+                "a reload still waits for the disk after %g s, and is left to it: whether %s "
+                "remembers what it asks for is not known; check the disk; the next start goes by "
+                "the file as it is then, and the mark of an unclean end stays, if there is one",
+                _LEAVE_S, store.path,
+            )  # fmt: skip
         try:
             report = _result(swept, seconds)
             tell_failed(report, store.path / INCOMING)
@@ -288,7 +299,7 @@ class Service:
             )  # fmt: skip
             has_failed = True
         is_there = self._tell_lost(lost, seconds)
-        is_marked = flushed is None and store.buffered
+        is_marked = is_settled and flushed is None and store.buffered
         if is_marked:
             log.error(
                 "a worker did not end in order, so the mark of an unclean end stays in %s: run "
@@ -465,10 +476,8 @@ class Service:
                 "that its journal line does not vouch for is replaced when it is sent again; "
                 "`fastscp verify` checks all of them and lifts this"
             )
-        if not self._config.durable:
-            log.warning(
-                "--durability buffered: a power cut may lose instances already acknowledged"
-            )
+        if warning := told_of_loss(self._config):
+            log.warning("%s", warning)
 
     def _signalled(self, name: signal.Signals, task: asyncio.Task[int]) -> None:
         """Drain the workers and end; at the second signal end them at once.

@@ -193,6 +193,32 @@ def test_one_that_cannot_be_told_now_is_told_later(monkeypatch: pytest.MonkeyPat
     follow(test, 1)
 
 
+def test_a_bug_in_telling_one_keeps_no_other_from_being_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_S", 0.001)
+
+    async def test(follows: Follows) -> None:
+        first, second = follows.told
+        real, failed = first.worker.channel.send, []
+
+        def send(message: Configured, fd: int) -> None:
+            if not failed:
+                failed.append(fd)
+                raise KeyError("a bug")
+            real(message, fd)
+
+        monkeypatch.setattr(first.worker.channel, "send", send)
+        follows.configure(1)
+        assert [n for n, _what in second.heard()] == [1]
+        while not (told := first.heard()):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+        assert told == [(1, configuration(generation=1))]
+
+    follow(test)
+    assert caplog.text.count("cannot tell worker 0 of newer rules") == 1
+
+
 def test_what_a_worker_holds_travels() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     main, worker = Channel(ours, FromWorker), Channel(theirs, ToWorker)

@@ -45,17 +45,22 @@ class Played:
         self.refuses: Exception | None = None
         self.laggards: list[Any] = []
         self.reading: threading.Event | None = None
+        # Set once the store is being told; until `noting` is set it is not through.
+        self.is_noting = threading.Event()
+        self.noting: threading.Event | None = None
+        # What of all that is called while a configuration is taken fails, as often as it is here.
+        self.fails: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         workers: Any = SimpleNamespace(
             stopping=False, retired=0,
-            resize=lambda count, linger_s: self.did.append(("resize", (count, linger_s))),
+            resize=lambda count, linger_s: self._did("resize", (count, linger_s)),
             following=SimpleNamespace(configure=self._configure, laggards=self._laggards),
         )  # fmt: skip
         self.workers = workers
         store: Any = SimpleNamespace(path="/s", mixed=True, refile=self._refile)
-        watch: Any = SimpleNamespace(limit=lambda free: self.did.append(("watch", free)))
+        watch: Any = SimpleNamespace(limit=lambda free: self._did("watch", free))
         admission: Any = SimpleNamespace(
-            limit=lambda _limits, book, titles: self.did.append(("limit", (book, titles)))
+            limit=lambda _limits, book, titles: self._did("limit", (book, titles))
         )
         self.facts = Facts("run", 2, 0, taken(CONFIG, 1))
         shared: Any = SimpleNamespace(store=SimpleNamespace(mixed=False))
@@ -66,6 +71,17 @@ class Played:
         )  # fmt: skip
         self.reloads = Reloads(self._background)
         self.reloads.begin(self.reloader)
+
+    def _did(self, name: str, what: object) -> None:
+        if name in self.fails:
+            self.fails.remove(name)
+            raise KeyError(f"a bug in {name}")
+        self.did.append((name, what))
+
+    async def noted(self) -> None:
+        """Wait until the store is being told."""
+        while not self.is_noting.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
 
     def _load(self) -> ServeConfig:
         if self.reading is not None:
@@ -79,13 +95,16 @@ class Played:
         assert threading.current_thread() is not threading.main_thread()
         if self.refuses is not None:
             raise self.refuses
+        self.is_noting.set()
+        if self.noting is not None:
+            assert self.noting.wait(60)
         self.did.append(("refile", (filings, durabilities)))
         return False
 
     def _configure(self, told: Configuration, fd: int) -> None:
         assert unpack(fd) == told
+        self._did("configure", told)
         os.close(fd)
-        self.did.append(("configure", told))
 
     async def _laggards(self, _seconds: float) -> list[Any]:
         return self.laggards
@@ -163,7 +182,8 @@ def test_all_of_it_is_taken_and_told(
     said = [one.getMessage() for one in caplog.records]
     assert said[0] == "reload 2: taken: 5 differences"
     assert said[1] == "reload 2: workers: 2 -> 3"
-    assert said[6:] == ["reload: nothing is different that can be taken"]
+    assert said[6].startswith("reload 2: durability buffered in [ae.A]: a power cut")
+    assert said[7:] == ["reload: nothing is different that can be taken"]
 
 
 @pytest.mark.parametrize("where", ["read", "checked", "noted", "no thread"])
@@ -302,9 +322,139 @@ def test_the_end_of_the_service_comes_first(run: Callable[..., None]) -> None:
         played.workers.stopping = True
         played.reading.set()
         assert (await asked).mistakes == ("the service is shutting down",)
-        assert "configure" not in played.names()
+        # Not even in the store.
+        assert played.names() == []
 
     run(test)
+
+
+def test_what_is_noted_in_the_store_is_taken(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the service began to end meanwhile: "nothing was changed" would be untrue."""
+
+    async def test(played: Played) -> None:
+        played.noting = threading.Event()
+        played.read.append(replace(CONFIG, workers=3))
+        asked = asyncio.ensure_future(played.reloads.reload())
+        await played.noted()
+        played.workers.stopping = True
+        ended = asyncio.ensure_future(played.reloads.end(60))
+        await asyncio.sleep(0.01)
+        # Whoever leaves the store waits for it.
+        assert not ended.done()
+        played.noting.set()
+        assert await ended
+        assert (await asked).generation == 2
+        assert played.names() == ["refile", "limit", "watch", "configure", "resize"]
+
+    run(test)
+    assert "nothing was changed" not in caplog.text
+    assert "reload 2: the service is shutting down: this is for" in caplog.text
+
+
+def test_the_end_waits_for_nothing_that_only_reads(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(played: Played) -> None:
+        assert await played.reloads.end(60)
+        hanging = played.reading = threading.Event()
+        played.read.append(CONFIG)
+        second = Reloads(played._background)
+        second.begin(
+            Reloader(
+                CONFIG, load=played._load, facts=played.facts, shared=played.shared,
+                store=played.reloader._store, store_watch=played.reloader._store_watch,
+                admission=played.reloader._admission, workers=played.workers,
+            )
+        )  # fmt: skip
+        asked = asyncio.ensure_future(second.reload())
+        await asyncio.sleep(0.01)
+        assert await second.end(60)
+        assert (await asked).mistakes == ("the service is shutting down",)
+        hanging.set()
+
+    run(test)
+    assert "reload refused: nothing was changed" in caplog.text
+
+
+def test_a_store_that_hangs_keeps_no_end_waiting(run: Callable[..., None]) -> None:
+    """Nobody takes then what the thread may note yet."""
+
+    async def test(played: Played) -> None:
+        hanging = played.noting = threading.Event()
+        played.read.append(replace(CONFIG, workers=3))
+        asked = asyncio.ensure_future(played.reloads.reload())
+        await played.noted()
+        played.workers.stopping = True
+        assert not await played.reloads.end(0.01)
+        hanging.set()
+        while "refile" not in played.names():  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert played.names() == ["refile"]
+        asked.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize("step", ["limit", "watch", "configure", "resize", "log"])
+def test_a_part_that_fails_to_take_it_takes_it_later(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:  # fmt: skip
+    """And those that need it wait for it, so that all of them agree."""
+    monkeypatch.setattr(module, "_AGAIN_S", 0.01)
+    new = replace(CONFIG, workers=3, min_free_space=7)
+
+    async def test(played: Played) -> None:
+        monkeypatch.setattr(logs, "configure", lambda *_, **__: played._did("log", None))
+        played.fails = [step, step]
+        done = await played.reload(new)
+        assert (len(done.changed), done.mistakes, done.generation) == (2, (), 2)
+        order = ["log", "refile", "limit", "watch", "configure", "resize"]
+        order.remove("refile")
+        assert [name for name in played.names() if name != "refile"] == order[: order.index(step)]
+        # The status tells of what all go by.
+        assert played.facts.rules.generation == 1
+        while played.facts.rules.generation == 1:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+        assert [name for name in played.names() if name != "refile"] == order
+        assert dict(played.did)["limit"][0].generation == 2
+        assert dict(played.did)["configure"].rules.generation == 2
+        assert (played.facts.workers, played.facts.min_free) == (3, 7)
+        # A newer one is taken whole, whatever the one before it has left.
+        played.did.clear()
+        played.fails = [step]
+        await played.reload(CONFIG)
+        await played.reload(new)
+        assert [name for name in played.names() if name != "refile"][-5:] == order
+        await asyncio.sleep(0.05)
+        assert played.facts.rules.generation == 4
+
+    run(test)
+    assert caplog.text.count("a part of the service failed to take it") == 2
+    assert caplog.text.count("reload 2: the part that failed has taken it now") == 1
+
+
+def test_newly_buffered_titles_are_told(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Tables((AeTable("A", {"durability": "buffered"}),))
+
+    async def test(played: Played) -> None:
+        await played.reload(replace(CONFIG, tables=table))
+        # Once: whoever knows it is not told with each reload.
+        await played.reload(replace(CONFIG, tables=table, strict=True))
+        await played.reload(replace(CONFIG, tables=table, durability="buffered"))
+
+    run(test)
+    risk = ": a power cut may lose instances already acknowledged"
+    told = [one.getMessage() for one in caplog.records if one.getMessage().endswith(risk)]
+    assert told == [
+        f"reload 2: durability buffered in [ae.A]{risk}",
+        f"reload 4: --durability buffered{risk}",
+    ]
 
 
 def test_a_signal_waits_for_the_start_and_not_for_the_end(

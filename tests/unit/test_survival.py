@@ -375,6 +375,35 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
     assert "given up after 0.3 s" in caplog.text
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_end_waits_for_a_reload_that_is_being_noted(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may set the mark of a buffered life, which nobody would take away any more."""
+    called: list[str] = []
+
+    async def leave(service: Service) -> bool:
+        store = a_store(stopped_cleanly=lambda: called.append("mark taken away"))
+        held = contextlib.ExitStack()
+        held.callback(called.append, "closed")
+
+        async def end(seconds: float) -> bool:
+            assert seconds == module._LEAVE_S
+            await asyncio.sleep(0.01)
+            store.buffered = True
+            called.append("marked")
+            return not hangs
+
+        monkeypatch.setattr(service._reloads, "end", end)
+        return await service._leave(store, held, clean=True)
+
+    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    assert run_with(leave) is not hangs
+    # A thread may still use the descriptors of the store.
+    assert called == (["marked"] if hangs else ["marked", "mark taken away", "closed"])
+    assert ("a reload still waits for the disk after 10 s" in caplog.text) is hangs
+
+
 def test_a_sweep_that_fails_keeps_no_flush_from_being_tried(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
