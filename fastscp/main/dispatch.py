@@ -70,12 +70,16 @@ _SUCCESSOR_S: Final = 20.0
 
 
 class _Connection(NamedTuple):
-    """A connection, or main's copy of it; whoever holds it owns the socket. since: its accept."""
+    """A connection, or main's copy of it; whoever holds it owns the socket.
+
+    since: its accept. left_by: the number of the silent worker that left it lying last; -1: none.
+    """
 
     sock: socket.socket
     host: str
     port: int
     since: float
+    left_by: int = -1
 
 
 class _Offered(NamedTuple):
@@ -226,8 +230,26 @@ class Dispatch:
                 if offered is not None:
                     offered.connection.sock.close()
                     self._free_slots.append(offered.slot)
+                    self._tell_found(offered.connection, worker)
                     # There is a slot, and a worker that listens.
                     self._hand_over_waiting()
+
+    def _tell_found(self, connection: _Connection, worker: Worker) -> None:
+        """Say that a connection which a worker left lying is in good hands now.
+
+        Not before: it may be turned away yet. At the end nobody goes on.
+        """
+        if connection.left_by < 0 or self._admission.draining:
+            return
+        peer = address(connection.host, connection.port)
+        log.warning(
+            "worker %d is silent; %s goes on in worker %d",
+            connection.left_by, peer, worker.number,
+            extra={
+                **caused("taken back from a silent worker", connection.host),
+                **fields(peer=peer, worker=connection.left_by),
+            },
+        )  # fmt: skip
 
     def _leaving(self, worker: Worker) -> None:
         """Hand on what is on its way to a worker that takes none any more; its others go on."""
@@ -361,7 +383,7 @@ class Dispatch:
 
     def _offer(self, target: _Target, slot: int, number: int, connection: _Connection) -> bool:
         """Offer a connection to a worker; whether the offer is on its way."""
-        sock, host, port, since = connection
+        sock, host, port, since, _left_by = connection
         worker = target.worker
         self._shared.claims.offer(slot, number)
         if not worker.channel.offer(Offer(number, slot, host, port), sock.fileno()):
@@ -376,7 +398,7 @@ class Dispatch:
 
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
-        sock, host, port, _since = connection
+        sock, host, port, *_ = connection
         self.rejected += 1
         peer = address(host, port)
         log.warning(
@@ -485,17 +507,10 @@ class Dispatch:
             received = self._shared.rows.received(target.worker.number)
             target.rate = (target.rate + (received - target.last_bytes) / _LOAD_EVERY_S) / 2
             target.last_bytes = received
-            for number, (connection, slot, when) in list(target.offered.items()):
+            for number, (_connection, slot, when) in list(target.offered.items()):
                 if now - when > _CLAIM_S and self._shared.claims.claim(slot, number):
-                    peer = address(connection.host, connection.port)
-                    log.warning(
-                        "worker %d is silent; %s goes on", target.worker.number, peer,
-                        extra={
-                            **caused("taken back from a silent worker", connection.host),
-                            **fields(peer=peer, worker=target.worker.number),
-                        },
-                    )  # fmt: skip
-                    self._take_back(target, number)
+                    left = self._claimed_back(target, number)
+                    self._hand_over(left._replace(left_by=target.worker.number))
 
     def _take_back(self, target: _Target, number: int) -> None:
         """Hand on a connection that was offered, and that main has claimed itself."""

@@ -140,7 +140,8 @@ def test_the_rate_of_the_top_counts_those_that_it_holds_for() -> None:
     for field, others in (("max_association_rate", 2), ("max_associations_per_host", 0)):
         table = FromTable("x", (AllowRule("X", None),), (), (), {field: 50})
         tables = Tables((), (table,))
-        books = limited(tables=tables, clock=lambda: 5.0, **{field: 2})
+        settings: dict[str, Any] = {field: 2}
+        books = limited(tables=tables, clock=lambda: 5.0, **settings)
         for number in range(10):
             books.opened(number, "10.0.0.1", 0)
             assert admitted(decided(books.ask(Ask(number, "X", "US", sender="from.x"))))

@@ -434,7 +434,7 @@ def test_what_a_silent_worker_leaves_lying_goes_on(
     played.connect()
     first, second = offers(one)
     assert played.shared.claims.claim(first.slot, 1)
-    _second, other = played.worker(1)
+    second_worker, other = played.worker(1)
     played.dispatch.start()
     later = time.monotonic() + 3.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
@@ -446,8 +446,49 @@ def test_what_a_silent_worker_leaves_lying_goes_on(
     played.connect()
     assert not played.shared.claims.claim(second.slot, second.number)
     assert played.shared.claims.claim(third.slot, third.number)
-    assert "worker 0 is silent; 10.0.0.1:104 goes on" in caplog.text
     assert len(played.later) == 1
+    # Not before it does.
+    assert caplog.text == ""
+    played.dispatch.heard(second_worker, Taken(third.number))
+    assert "worker 0 is silent; 10.0.0.1:104 goes on in worker 1" in caplog.text
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_what_nobody_takes_does_not_go_on(
+    played: Played, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    draining: bool,
+) -> None:  # fmt: skip
+    worker, one = played.worker(0)
+    played.connect()
+    played.connect()
+    assert numbers(one) == [1, 2]
+    played.dispatch.start()
+    later = time.monotonic()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    if draining:
+        played.admission.draining = "shutting down"
+        worker.is_ready = False
+    for _ in range(3):
+        later += 3.0
+        played.later.pop()()
+    assert played.dispatch.rejected == 2
+    assert "goes on" not in caplog.text
+    assert caplog.text.count("rejected (2,3,1)") == 2
+
+
+def test_who_takes_one_while_draining_is_not_told_of(
+    played: Played, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, one = played.worker(0)
+    played.connect()
+    played.dispatch.start()
+    later = time.monotonic() + 3.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    played.later.pop()()
+    assert numbers(one) == [1, 2]
+    played.admission.draining = "shutting down"
+    played.dispatch.heard(worker, Taken(2))
+    assert "goes on" not in caplog.text
 
 
 def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

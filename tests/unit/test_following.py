@@ -200,7 +200,8 @@ def test_a_bug_in_telling_one_keeps_no_other_from_being_told(
 
     async def test(follows: Follows) -> None:
         first, second = follows.told
-        real, failed = first.worker.channel.send, []
+        real = first.worker.channel.send
+        failed: list[int] = []
 
         def send(message: Configured, fd: int) -> None:
             if not failed:
