@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastscp_ext import Shared
 
-__all__ = ["HEADER", "begin_batch", "regions"]
+__all__ = ["HEADER", "begin_batch", "put_in_flight", "regions"]
 
 # Magic, version, number of regions, size of the whole; then offset and size of each region.
 HEADER: Final = struct.Struct("=8sIIQ12Q")
@@ -18,6 +18,7 @@ _NAMES: Final = ("store", "claims", "liveness", "rows", "unflushed", "tallies")
 # Words of a worker in the region liveness, and which of them counts the batches begun.
 _WORDS: Final = 24
 _BEGUN: Final = (8, 16)  # buffered, stable
+_IN_FLIGHT: Final = 2
 
 
 def regions(fd: int) -> dict[str, tuple[int, int]]:
@@ -33,3 +34,9 @@ def begin_batch(shared: Shared, worker: int, durability: int = 1) -> None:
     with mmap.mmap(shared.fd, 0) as block:
         (begun,) = struct.unpack_from("=Q", block, at)
         struct.pack_into("=Q", block, at, begun + 1)
+
+
+def put_in_flight(shared: Shared, worker: int, nbytes: int) -> None:
+    """Have a worker's commits hold so many bytes."""
+    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _IN_FLIGHT) * 8
+    os.pwrite(shared.fd, struct.pack("=Q", nbytes), at)

@@ -77,6 +77,7 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
     yield "associations", f"{now.associations:,}{most}; {now.connections:,} connections in all"
     kept = f"; not stored (keep) {now.kept:,}" if now.kept else ""
     yield "stored", f"{now.stored:,} instances, {in_bytes(now.bytes)}{kept}"
+    yield "in flight", f"{in_bytes(now.in_flight_bytes)} of complete instances, not committed yet"
     yield "refused", f"{now.refused:,} instances; unfinished {now.unfinished:,}"
     yield "rejected", f"{now.rejected:,} associations"
     yield from _of_rules(now.rules)

@@ -16,6 +16,7 @@ from fastscp import __version__
 from fastscp.admin.control import ControlServer, Listening
 from fastscp.admin.place import ControlSocketError
 from fastscp.log import fields, shown
+from fastscp.main.members import WORKERS_MOST
 from fastscp.main.storewatch import SpaceState
 from fastscp.main.threads import in_thread
 from fastscp.messages.control import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from fastscp.main.summary import Seen
     from fastscp.messages.control import Phase, State
     from fastscp.store.store import Store
-    from fastscp_ext import Tallies
+    from fastscp_ext import Liveness, Tallies
 
 __all__ = ["ControlSocket", "Facts", "MainControl", "taken"]
 
@@ -94,6 +95,7 @@ class MainControl:
         dispatch: Dispatch,
         watch: StoreWatch,
         tallies: Tallies,
+        liveness: Liveness,
         seen: Callable[[], Seen],
     ) -> None:
         self._facts = facts
@@ -101,6 +103,7 @@ class MainControl:
         self._dispatch = dispatch
         self._watch = watch
         self._tallies = tallies
+        self._liveness = liveness
         self._seen = seen
         # The pause there is, or was last.
         self._pause = Paused(False)
@@ -140,6 +143,7 @@ class MainControl:
             unfinished=seen.unfinished,
             kept=seen.kept,
             rejected=seen.rejected,
+            in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )
 
     def _state(self) -> tuple[State, str, float]:

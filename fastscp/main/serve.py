@@ -111,7 +111,7 @@ class Service:
         )
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
-            self._seen,
+            self._shared.liveness, self._seen,
         )  # fmt: skip
         self._control_socket = ControlSocket(control)
         self._load = load or (lambda: config)

@@ -95,7 +95,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state: whether it accepts associations, or why not; why: more about it, or what is wrong though
     it accepts, or empty. since: of the state where that is known, seconds of the epoch, else 0.
     workers_up: of `workers`, those that take connections. limit: the most associations at a time;
-    0: any number. connections: all, with those that are associations. What is counted is counted
+    0: any number. connections: all, with those that are associations. in_flight_bytes: of instances
+    that are complete and that the commits of all workers have. What is counted is counted
     since the start: instances stored, or there already; bytes of their data sets, and bytes read
     from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
     associations rejected.
@@ -123,6 +124,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     unfinished: int
     kept: int
     rejected: int
+    in_flight_bytes: int = 0
 
 
 class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):

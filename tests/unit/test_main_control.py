@@ -22,7 +22,7 @@ from fastscp.main.summary import Seen
 from fastscp.messages.control import Aborted, Paused, Reloaded
 from fastscp.messages.worker import Ask
 from fastscp_ext import Shared, Tally
-from tests.block import regions
+from tests.block import put_in_flight, regions
 from tests.books import limited
 from tests.kit import wait_for
 
@@ -46,8 +46,9 @@ class Played:
         self.facts = Facts("run", 2, LEAST, taken(ServeConfig(), 7), is_open=True)
         dispatch: Any = self.dispatch
         self.control = MainControl(
-            self.facts, self.admission, dispatch, self.watch, self.shared.tallies, self._seen
-        )
+            self.facts, self.admission, dispatch, self.watch, self.shared.tallies,
+            self.shared.liveness, self._seen,
+        )  # fmt: skip
 
     def _seen(self) -> Seen:
         return Seen(0.0, 12, 345, 6, 7, 890, 3, 4, self.admission.admitted, 5)
@@ -141,6 +142,13 @@ def test_figures(played: Played) -> None:
     assert (status.stored, status.bytes, status.refused, status.unfinished) == (12, 345, 6, 7)
     assert (status.received_bytes, status.kept, status.rejected) == (890, 5, 4)
     assert (status.run, status.rules.generation) == ("run", 7)
+    assert status.in_flight_bytes == 0
+    # Of all workers there may be: one that is retired may be beyond those that are wanted.
+    for worker, nbytes in ((0, 1), (1, 20), (255, 300)):
+        put_in_flight(played.shared, worker, nbytes)
+    assert played.control.status().in_flight_bytes == 321
+    played.shared.liveness.end_batches(255)
+    assert played.control.status().in_flight_bytes == 21
 
 
 def test_what_is_told_of_a_configuration() -> None:

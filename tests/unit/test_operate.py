@@ -38,6 +38,7 @@ STATUS = Status(
     rules=RulesStatus(generation=2, tables=3, loaded_at=0.0), workers=2, workers_up=1,
     associations=1234, limit=2000, connections=1235, stored=56789, bytes=10**9,
     received_bytes=10**9, refused=3, unfinished=4, kept=0, rejected=5,
+    in_flight_bytes=7_000_000,
 )  # fmt: skip
 ONE = AssociationStatus(
     id="run.1", calling_ae="CT%FF\\", called_ae="FASTSCP", host="::1", port=104, worker=0,
@@ -92,7 +93,7 @@ def test_status_for_people(
     out = capsys.readouterr().out
     assert [line[:14].rstrip() for line in out.splitlines()] == [
         "state", "version", "listens on", "store", "free space", "workers", "associations",
-        "stored", "refused", "rejected", "rules",
+        "stored", "in flight", "refused", "rejected", "rules",
     ]  # fmt: skip
     assert "process 7, up 1 h 1 min" in out
     assert "127.0.0.1:104, [::1]:104" in out
@@ -101,6 +102,7 @@ def test_status_for_people(
     assert "1 of 2 up" in out
     assert "1,234 of at most 2,000; 1,235 connections in all" in out
     assert "56,789 instances, 1.0 GB\n" in out
+    assert "7.0 MB of complete instances, not committed yet\n" in out
     assert "generation 2, 3 tables, taken 1970-01-01 00:00:00 UTC" in out
 
 
