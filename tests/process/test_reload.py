@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -437,6 +438,33 @@ def test_the_end_comes_before_a_reload(tmp_path: Path) -> None:
             peer.release()
         service.ends(0)
         assert "reload" not in service.log()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", range(24))
+def test_the_end_at_any_moment_of_a_reload(tmp_path: Path, step: int) -> None:
+    """It is taken or refused, the log says which, and the store holds what the log says."""
+    tables = '[ae.NEW]\nlayout = "+new/{SOPInstanceUID}.dcm"\ndurability = "buffered"\n'
+    tables += "".join(f"[ae.T{n}]\nstrict = true\n" for n in range(1000))
+    with configured(tmp_path, "", "--workers", "1") as site:
+        service = site.service
+        site.write(tables)
+        service.process.send_signal(signal.SIGHUP)
+        # A reload of so many tables takes some 0.1 s.
+        time.sleep(step / 100)
+        # With an association, and without one.
+        peer = service.peer() if step % 2 else None
+        service.process.send_signal(signal.SIGTERM)
+        service.in_log("SIGTERM")
+        if peer is not None:
+            peer.close()
+        service.ends(0)
+        log = service.log()
+    is_taken = "reload 2: taken: " in log
+    assert is_taken != ("reload refused: nothing was changed" in log)
+    home = tmp_path / "store/.fastscp"
+    assert is_taken == ("NEW" in (home / "store.toml").read_text())
+    assert not (home / "buffered").exists()
 
 
 def test_the_log_and_what_waits_for_a_restart(tmp_path: Path) -> None:
