@@ -132,7 +132,7 @@ def _written(table: str) -> str:
 
 def _source(loaded: Loaded, one: Decided) -> str:
     if one.table == TOP_LEVEL:
-        return escape(loaded.sources[one.setting.field])
+        return escape(loaded.place(one.setting.field))
     return escape(f"{_written(one.table)} {loaded.table_sources[one.table, one.setting.name]}")
 
 
@@ -141,7 +141,7 @@ def _in_json(loaded: Loaded, peer: Peer, found: Explanation) -> dict[str, object
     settings: dict[str, list[dict[str, object]]] = {}
     for one in found.decided:
         source = (
-            loaded.sources[one.setting.field]
+            loaded.place(one.setting.field)
             if one.table == TOP_LEVEL
             else loaded.table_sources[one.table, one.setting.name]
         )

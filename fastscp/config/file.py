@@ -14,7 +14,7 @@ from fastscp.config.file_tables import (
     read_tables,
     tables_in,
 )
-from fastscp.config.names import BY_NAME, known
+from fastscp.config.names import BY_NAME, close_to, known
 from fastscp.config.settings import ServeConfig, Setting, read_value
 from fastscp.config.tomlfile import Mistake, read_toml
 from fastscp.errors import ConfigError
@@ -58,13 +58,26 @@ def check_file(file: Path, option: str) -> list[Mistake]:
 
 
 def one_of_file(setting: Setting, file: Path, option: str) -> Any:
-    """The value of one setting, or None; names that are none are mistakes, values of others not."""
+    """The value of one setting, or None; whatever else is wrong with the file does not matter.
+
+    Where the file has no such setting, a name like it that is none may be meant, and a statement
+    that is no TOML may hold it. Raises ConfigError.
+    """
     contents = read_toml(file, option)
-    mistakes = list(contents.mistakes)
-    named, _tables = _named(contents.keys, mistakes)
+    unread: list[Mistake] = []
+    named, _tables = _named(contents.keys, unread)
+    mistakes = [one for one in contents.mistakes if one.key == setting.name]
     found = list(_values((one for one in named if one[1] is setting), mistakes))
+    if not found and not mistakes:
+        mistakes = [*contents.mistakes, *(one for one in unread if _may_mean(one, setting))]
     refuse(file, mistakes)
     return found[0][2] if found else None
+
+
+def _may_mean(mistake: Mistake, setting: Setting) -> bool:
+    """Whether the name that is wrong may stand for this setting."""
+    name = mistake.key.rpartition(".")[2]
+    return name not in BY_NAME.keys() - {setting.name} and bool(close_to(name, [setting.name]))
 
 
 def _read(file: Path, option: str) -> tuple[FileSettings, list[Mistake]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastscp.config.contradictions import between_settings, between_tables
 from fastscp.config.file import FileSettings, one_of_file, read_file, refuse
 from fastscp.config.kubernetes import is_of_a_service
-from fastscp.config.names import BY_NAME, BY_VARIABLE, known
+from fastscp.config.names import BY_NAME, BY_VARIABLE, close_to, known
 from fastscp.config.settings import (
     ENVIRONMENT_PREFIX,
     SETTINGS,
@@ -35,18 +35,25 @@ _OTHER_VARIABLES: Final = frozenset(
     {_FILE_VARIABLE} | {ENVIRONMENT_PREFIX + name for name in _BUILD_SWITCHES}
 )
 
-
 @dataclass(frozen=True)
 class Loaded:
     """A configuration and, per field, where its value comes from.
 
     table_sources: of the tables, `FILE:LINE` by the table's key and the name of a key in it; an
-    empty name is the table itself.
+    empty name is the table itself. lines: of the values that are from the file, by field. file: the
+    absolute path of the file, as text; empty where there is none.
     """
 
     config: ServeConfig
     sources: Mapping[str, str]
     table_sources: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+    file: str = ""
+
+    def place(self, name: str) -> str:
+        """Where the value of a field comes from, with the line in a file."""
+        line = self.lines.get(name)
+        return f"{self.sources[name]}:{line}" if line else self.sources[name]
 
     def rows(self) -> list[tuple[Setting, str, str]]:
         """Setting, value as text, and source, in the order of the help."""
@@ -54,7 +61,7 @@ class Loaded:
             (
                 setting,
                 setting.kind.show(getattr(self.config, setting.field)),
-                self.sources[setting.field],
+                self.place(setting.field),
             )
             for setting in SETTINGS
         ]
@@ -80,11 +87,13 @@ def load(
     sources = {setting.field: "default" for setting in SETTINGS}
     # Where each value was given, as an error names it.
     options: dict[str, str] = {}
+    lines: dict[str, int] = {}
 
-    def take(setting: Setting, value: object, option: str, source: str) -> None:
+    def take(setting: Setting, value: object, option: str, source: str, line: int = 0) -> None:
         values[setting.field] = value
         options[setting.field] = option
         sources[setting.field] = source
+        lines[setting.field] = line
 
     # Weakest first.
     named = "--config"
@@ -94,7 +103,7 @@ def load(
     if file is not None:
         found = read_file(file, named)
         for key, setting, value in found.settings:
-            take(setting, value, key.mistake("").at(file), str(file.absolute()))
+            take(setting, value, key.mistake("").at(file), str(file.absolute()), key.line)
     for variable, text in _variables(environ):
         setting = known(variable, variable, BY_VARIABLE, "variable")
         take(setting, read_value(variable, text, setting.kind), variable, variable)
@@ -112,7 +121,8 @@ def load(
     wrong = [keys[where].mistake(why) for where, why in between_tables(found.tables, config)]
     refuse(file, wrong, by_itself=False)
     path = file.absolute()
-    return Loaded(config, sources, {where: f"{path}:{key.line}" for where, key in keys.items()})
+    places = {where: f"{path}:{key.line}" for where, key in keys.items()}
+    return Loaded(config, sources, places, {k: n for k, n in lines.items() if n}, str(path))
 
 
 def load_one(
@@ -123,14 +133,17 @@ def load_one(
 ) -> Any:
     """One setting of the receiver, for a command that needs no other: `load` for that alone.
 
-    What is wrong with the values of others matters to the receiver only; but a name that is none
-    may be this one's, mistyped, and one below a table may belong above it. Raises ConfigError.
+    What is wrong with others matters to the receiver only. Where this one is not given, a name like
+    it that is none may be meant, and one below a table may belong above it. Raises ConfigError.
     """
     if environ is None:
         environ = os.environ
-    for name, _raw in _variables(environ):
-        known(name, name, BY_VARIABLE, "variable")
     setting = BY_NAME[field.replace("_", "-")]
+    if flag is None and setting.environment not in environ:
+        for name, _raw in _variables(environ):
+            bare = name.removeprefix(ENVIRONMENT_PREFIX)
+            if name not in BY_VARIABLE and close_to(bare, [setting.name]):
+                known(name, name, BY_VARIABLE, "variable")
     from_file = None
     if file is not None:
         from_file = one_of_file(setting, file, "--config")

@@ -424,6 +424,23 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rules = json.loads(capsys.readouterr().out)["rules"]
         # What was refused before is over.
         assert (rules["generation"], rules["tables"], rules["refused"]) == (2, 3, [])
+        assert rules["waits"] == ["store-must-exist: off -> on"]
+        assert rules["file"] == str(site.file)
+
+
+def test_with_a_file_that_has_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They reach the service, whatever else is wrong with the file than the store."""
+    with configured(tmp_path, FIRST, "--workers", "1") as site:
+        where = ("--config", str(site.file))
+        site.write(f'store = "{site.service.store}"\nprot = 1\n{FIRST}[from.x]\nwho = 5\n')
+        for command in (["status"], ["pause"], ["resume"], ["associations"]):
+            assert cli.main([*command, *where]) == 0, capsys.readouterr().err
+        assert cli.main(["abort", "1", *where]) == 1
+        capsys.readouterr()
+        assert cli.main(["reload", *where]) == 2
+        told = capsys.readouterr().err
+        assert "toml:2: prot: no such setting; did you mean port?" in told
+        assert "from.x.who: 5 is" in told
 
 
 def test_the_end_comes_before_a_reload(tmp_path: Path) -> None:

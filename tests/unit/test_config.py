@@ -745,7 +745,7 @@ def test_what_only_looks_like_kubernetes_is_an_error(variable: str, value: str) 
     assert caught.value.option == variable
 
 
-def test_one_setting_alone_minds_names_that_are_none(tmp_path: Path) -> None:
+def test_one_setting_alone_minds_names_that_may_be_its(tmp_path: Path) -> None:
     """A mistyped name may be the one that is asked for; what is wrong with others is theirs."""
     file = tmp_path / "settings.toml"
     file.write_text('stor = "/data"\n')
@@ -753,5 +753,44 @@ def test_one_setting_alone_minds_names_that_are_none(tmp_path: Path) -> None:
         load_one("store", file=file, environ={})
     with pytest.raises(ConfigError, match="FASTSCP_STOR"):
         load_one("store", environ={"FASTSCP_STOR": "/data"})
-    file.write_text('store = "/data"\nport = "none"\n')
-    assert load_one("store", file=file, environ={"FASTSCP_PORT": "x"}) == Path("/data")
+    for flag, environ in (("/a", {}), (None, {"FASTSCP_STORE": "/a"})):
+        environ["FASTSCP_STOR"] = "/data"
+        assert load_one("store", flag, environ=environ) == Path("/a")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'port = "none"', "prot = 1", "port = on", "[aes.X]\nstrict = true", "[ae.X\nstrict = true",
+        '[from.x]\ncaled = ["A"]\nwho = ["CT1@127.0.1.0/99"]', "[ae.X]\nstore = 5", "[from.y]",
+        'stor = "/other"', "port = 1\nport = 2", "[[ae]]", "ae = 5", "[store-must-exist]",
+        'host = ["0.0.0.0", "10.0.0.1"]', "layout-change = true",
+    ],
+)  # fmt: skip
+def test_one_setting_alone_is_read_whatever_else_is_wrong(tmp_path: Path, wrong: str) -> None:
+    """An operator who has to reach a running service may be at work on its file."""
+    file = tmp_path / "settings.toml"
+    file.write_text(f'store = "/data"\n{wrong}\n')
+    with pytest.raises(ConfigError):
+        load({}, {}, file)
+    environ = {"FASTSCP_PORT": "x", "FASTSCP_PROT": "1"}
+    assert load_one("store", file=file, environ=environ) == Path("/data")
+    assert load_one("store", environ=environ | {"FASTSCP_CONFIG": str(file)}) == Path("/data")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("store = 5", "1: store: 5 is not"), ("store = /data", ":9: store: not TOML"),
+        ('store = "/a"\nstore = "/b"', "2: store: stands here again"),
+        ('store = "/a"\nstore = /b', ":9: store: not TOML"), ("[store]", "1: store: is no table"),
+        ("[ae.X\nstore = '/a'", "not TOML"),
+        ("[from.X]\nwho = 5\nSTORE = '/a'", "3: from.X.STORE: no such setting"),
+    ],
+)  # fmt: skip
+def test_one_setting_alone_minds_what_may_be_its(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_one("store", file=file, environ={})
+    assert why in str(caught.value)
