@@ -205,7 +205,8 @@ def send(
     if json or not (quiet and summary.ok):
         _print_summary(summary, json)
     if summary.nothing:
-        raise FastscpError(f"there is no DICOM file to send ({summary.skipped} others skipped)")
+        others = log.counted(summary.skipped, "other")
+        raise FastscpError(f"there is no DICOM file to send ({others} skipped)")
     if summary.interrupted:
         return INTERRUPTED_CODE
     return 0 if summary.ok else FastscpError.exit_code
@@ -217,7 +218,7 @@ def _print_plan(plan: Plan, json: bool) -> None:
         return
     from fastscp.scu.names import name_of
 
-    rows = [("to be sent", f"{plan.instances} instances, {plan.size / 1e6:.1f} MB")]
+    rows = [("to be sent", f"{log.counted(plan.instances, 'instance')}, {plan.size / 1e6:.1f} MB")]
     rows += [
         (f"  {number} x", f"{name_of(sop_class)} in {name_of(syntax)}")
         for (sop_class, syntax), number in plan.contexts.most_common()
@@ -262,7 +263,8 @@ def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
         ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
     ]
     if summary.interrupted:
-        rows.append(("interrupted", f"{summary.left} instances that were found were not sent"))
+        left = log.counted(summary.left, "instance that was", "instances that were")
+        rows.append(("interrupted", f"{left} found and not sent"))
     top, further, theirs = summary.top_reasons(_REASONS_SHOWN)
     rows += [(f"  {count} x", reason) for reason, count in top]
     if further:

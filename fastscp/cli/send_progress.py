@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from fastscp.log import counted
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -49,7 +51,7 @@ class Bar:
         self._console.print(Text(line), soft_wrap=True)
 
     def looking(self, seen: int) -> None:
-        self._progress.update(self._task, counts=f"{seen} files")
+        self._progress.update(self._task, counts=counted(seen, "file"))
 
     def sending(self, shipment: Shipment, summary: Summary) -> None:
         task = self._progress.tasks[0]

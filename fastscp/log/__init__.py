@@ -9,7 +9,7 @@ from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
 from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told
 from fastscp.log.repeats import caused, concluding
-from fastscp.log.text import address, escape, in_json, printable, shown
+from fastscp.log.text import address, counted, escape, in_json, printable, shown
 
 __all__ = [
     "FIELDS",
@@ -21,6 +21,7 @@ __all__ = [
     "caused",
     "concluding",
     "configure",
+    "counted",
     "escape",
     "fields",
     "fields_table",

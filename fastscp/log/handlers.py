@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from fastscp.log.fields import fields
 from fastscp.log.form import TRACE, JsonFormatter, TextFormatter, timestamp
 from fastscp.log.repeats import Repeats
+from fastscp.log.text import counted
 from fastscp.log.writer import Lost, Writer
 
 if TYPE_CHECKING:
@@ -134,8 +135,9 @@ class Queued(logging.Handler):
     def _lost_line(self, lost: Lost) -> bytes:
         errors = f", {lost.errors:,} of them errors," if lost.errors else ""
         text = (
-            f"{lost.lines:,} lines were lost since {timestamp(lost.since)}{errors} for want of "
-            "room: whoever reads this log is too slow or stopped, or what it is written to is full"
+            f"{counted(lost.lines, 'line was', 'lines were')} lost since {timestamp(lost.since)}"
+            f"{errors} for want of room: whoever reads this log is too slow or stopped, or what it "
+            "is written to is full"
         )
         return self._form(_record(logging.WARNING, text, fields(lines_lost=lost.lines)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["address", "cut", "escape", "in_json", "printable", "shown"]
+__all__ = ["address", "counted", "cut", "escape", "in_json", "printable", "shown"]
 
 # What one text of a peer may take in a line, in characters.
 _SHOWN: Final = 100
@@ -14,6 +14,11 @@ _SHOWN: Final = 100
 def address(host: str, port: int) -> str:
     """Of a peer: `10.0.0.1:104`, `[2001:db8::1]:104`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things: `1 worker`, `1,000 workers`. many: where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def printable(value: bytes | str) -> str:

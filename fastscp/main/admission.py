@@ -301,7 +301,7 @@ class Admission:
         if limits.associations and self.admitted >= limits.associations:
             why = f"--max-associations {limits.associations} reached"
             if limits.by_files:
-                why = f"the limit of open files allows {limits.associations} associations"
+                why = f"the limit of open files allows {limits.associations} at a time"
             verdict = Verdict(number, 2, 3, 2, why)
             crowd, most = self._by_host.most_common(1)[0]
             if most < CROWD_LEAST or 2 * self._by_host[host] >= most:

@@ -115,12 +115,12 @@ def associations_allowed(config: ServeConfig) -> int:
     room = (files - worker_needs(config, 0)) // _PER_ASSOCIATION
     needed = max(main_needs(config), worker_needs(config, asked or 1))
     if needed > files and hard != resource.RLIM_INFINITY:
-        advice = f"allow at most {room} associations"
+        advice = f"allow at most {room}"
         if room < 1 or main_needs(config) > files:
             advice = "use fewer workers and a layout of fewer levels"
         raise ConfigError(
             "--max-associations",
-            f"{asked or 1} associations need {needed} open files, the limit is {hard}; raise it "
-            f"(ulimit -Hn, LimitNOFILE=), or {advice}",
+            f"having {asked or 1} at a time takes {needed} open files, the limit is {hard}; raise "
+            f"it (ulimit -Hn, LimitNOFILE=), or {advice}",
         )
     return asked or room

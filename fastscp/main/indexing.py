@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.log import counted
 from fastscp.main.backoff import BackOff
 from fastscp.main.threads import in_thread
 from fastscp.store.index import IndexBuilder, new_index
@@ -88,8 +89,9 @@ class Indexing:
             level, self._told = logging.ERROR if self._told else logging.INFO, ""
             log.log(
                 level,
-                "the index of the journal is built: %d lines, %.1f MiB, after %.1f s",
-                self._index.lines, self._index.size / (1 << 20), time.monotonic() - self._began,
+                "the index of the journal is built: %s, %.1f MiB, after %.1f s",
+                counted(self._index.lines, "line"), self._index.size / (1 << 20),
+                time.monotonic() - self._began,
             )  # fmt: skip
         return _EVERY_S
 

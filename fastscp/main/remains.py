@@ -7,6 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final
 
+from fastscp.log import counted
 from fastscp.main.threads import in_thread
 from fastscp.store.leftovers import settle_beside
 from fastscp.store.lives import sweep_incoming
@@ -99,7 +100,8 @@ class Remains:
             return
         report = sweep.result()
         if report.parts:
-            log.info("swept %d unfinished instances of dead workers", report.parts)
+            said = counted(report.parts, "unfinished instance")
+            log.info("swept %s of dead workers", said)
         self.tell_left(report)
 
     def tell_left(self, report: SweepReport) -> None:
@@ -116,7 +118,7 @@ def tell_failed(report: SweepReport, path: Path) -> None:
     """Say what a sweep had to leave."""
     if report.failed:
         log.error(
-            "cannot remove %d entries of %s (%s): they are no folders of unfinished instances, or "
+            "cannot remove %s of %s (%s): they are no folders of unfinished instances, or "
             "the disk refuses; the next sweep tries again; look at them",
-            report.failed, path, report.why,
+            counted(report.failed, "entry", "entries"), path, report.why,
         )  # fmt: skip

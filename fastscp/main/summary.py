@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastscp.association.account import in_bytes
-from fastscp.log import Fields
+from fastscp.log import Fields, counted
 
 __all__ = ["INTERVAL_S", "Seen", "Summary"]
 
@@ -61,7 +61,7 @@ class Summary:
         size, rate = seen.bytes - before.bytes, received / seconds
         not_stored = f", not stored (keep) {kept:,}" if kept else ""
         text = (
-            f"in {seconds:.0f} s: stored {stored:,} instances ({in_bytes(size)}), refused "
+            f"in {seconds:.0f} s: stored {counted(stored, 'instance')} ({in_bytes(size)}), refused "
             f"{refused:,}, unfinished {unfinished:,}{not_stored}; received {in_bytes(received)}, "
             f"{in_bytes(rate)}/s; associations: {begun:,} begun, {ended:,} ended, {seen.open:,} "
             f"open, {rejected:,} rejected"

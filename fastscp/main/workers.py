@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import BootError
-from fastscp.log import fields
+from fastscp.log import counted, fields
 from fastscp.main.following import Following
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
 from fastscp.main.members import WORKERS_MOST, Place, Worker, first_to_go, free_numbers
@@ -232,9 +232,10 @@ class Workers:
         missing = count - len(self._there_to_be())
         if missing > 0:
             log.warning(
-                "%d more workers start as soon as so many of the %d retired ones have ended: there "
-                "can be %d at a time; a shorter --reload-linger ends them sooner",
-                missing, self.retired, WORKERS_MOST,
+                "%s as soon as so many of the retired ones (%d) have ended: there can be %d at a "
+                "time; a shorter --reload-linger ends them sooner",
+                counted(missing, "more worker starts", "more workers start"), self.retired,
+                WORKERS_MOST,
             )  # fmt: skip
 
     @property
@@ -359,8 +360,9 @@ class Workers:
         # What was told as an error is over: told at the same level.
         if place.told:
             log.error(
-                "worker %d is up again, after %d tries that failed",
-                worker.number, place.back_off.failures, extra=fields(worker=worker.number),
+                "worker %d is up again, after %s that failed",
+                worker.number, counted(place.back_off.failures, "try", "tries"),
+                extra=fields(worker=worker.number),
             )  # fmt: skip
         elif place.is_missed:
             log.error("worker %d is up again", worker.number, extra=fields(worker=worker.number))
@@ -401,9 +403,9 @@ class Workers:
         if worker.is_ready and code != 0 and not self._is_abandoned:
             self.lost = place.is_missed = True
             log.error(
-                "worker %d ended unexpectedly (%s): %d associations lost; their unfinished "
+                "worker %d ended unexpectedly (%s): %s lost; their unfinished "
                 "instances are dropped, acknowledged ones are kept%s",
-                worker.number, how(code), associations,
+                worker.number, how(code), counted(associations, "association"),
                 "" if self.stopping or worker.is_retired else "; starting another",
                 extra=fields(worker=worker.number, reason=how(code)),
             )  # fmt: skip
@@ -489,7 +491,7 @@ class Workers:
             "cannot %s worker %d: %s; tried again in %g s, then less and less often, at "
             "least every 30 s: put the cause right, no restart is needed; %s",
             "start" if place.is_added else "replace", place.number, why, delay,
-            f"{up} workers serve meanwhile" if up
+            f"{counted(up, 'worker serves', 'workers serve')} meanwhile" if up
             else "no worker is left: new associations are rejected until one is up",
         )  # fmt: skip
 

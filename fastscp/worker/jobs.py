@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fastscp.log import caused, concluding, fields
+from fastscp.log import caused, concluding, counted, fields
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.flushes import Flushes
@@ -256,7 +256,8 @@ class Jobs:
         if now - self._failed_at > _OVER_S and stored > 0:
             self._failed_at = 0.0
             log.error(
-                "storing again: %d instances since the last file call that failed", stored,
+                "storing again: %s since the last file call that failed",
+                counted(stored, "instance"),
                 extra={
                     **concluding(), **fields(stored=stored, worker=self._setup.worker)
                 },

@@ -244,9 +244,13 @@ class Worker:
     def _give_up(self) -> None:
         """End though threads hang in the disk. Nothing waits for them, as an ordinary end would."""
         log.error(
-            "the disk hangs: ending without %d unanswered instances, %d comparisons or "
-            "compressions and %d parts to be removed; a later start sweeps them; check the disk",
-            self._reception.uncommitted, self._jobs.under_way, self._reception.removals,
+            "the disk hangs: ending without %s, %s and %s to be removed; a later start sweeps "
+            "them; check the disk",
+            logs.counted(self._reception.uncommitted, "unanswered instance"),
+            logs.counted(
+                self._jobs.under_way, "comparison or compression", "comparisons or compressions"
+            ),
+            logs.counted(self._reception.removals, "part"),
         )  # fmt: skip
         logging.shutdown()
         os._exit(1)

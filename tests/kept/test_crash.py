@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from fastscp.log import counted
 from fastscp.store.journal import parse_line
 from tests.kept.kit_kept import (
     FLUSH,
@@ -156,7 +157,8 @@ def one_round(
     with Service(tmp_path, store=history.store) as after:
         if left:
             after.in_log(
-                f"swept {lives} part folders of an earlier run: {left} unfinished instances"
+                f"swept {counted(lives, 'part folder')} of an earlier run: "
+                f"{counted(left, 'unfinished instance')}"
             )
         assert after.parts() == []
         history.check(after)

@@ -148,7 +148,7 @@ def test_a_worker_whose_disk_hangs_still_ends_and_says_why(tmp_path: Path, libra
         service.in_log("SIGTERM")
         # The second one ends it at once: there is no waiting for the drain time.
         service.process.terminate()
-        assert "and 1 parts to be removed" in service.in_log("the disk hangs: ending")
+        assert "and 1 part to be removed" in service.in_log("the disk hangs: ending")
         service.process.wait(DEADLINE_S)
         wait_for(lambda: not Path("/proc", str(worker)).exists(), "the end of the worker")
     with Service(tmp_path, store=service.store) as after:

@@ -1657,7 +1657,7 @@ def test_nothing_to_send(send: Callable[..., Sent], tmp_path: Path) -> None:
     (tmp_path / "in/text").write_text("not DICOM")
     sent = send("127.0.0.1:9", tmp_path / "in")
     assert sent.code == 1
-    assert "there is no DICOM file to send (1 others skipped)" in sent.errors
+    assert "there is no DICOM file to send (1 other skipped)" in sent.errors
     assert sent.summary["skipped"] == 1
     assert "no DICM at byte 128" in sent.skipped["text"]
     assert "text is skipped" in send("127.0.0.1:9", tmp_path / "in", "-v").errors

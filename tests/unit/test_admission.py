@@ -263,7 +263,7 @@ def test_the_operators_own_numbers_come_first() -> None:
 def test_the_limit_of_open_files_has_its_own_words() -> None:
     books = limited(1, by_files=True)
     ask(books, 1)
-    assert ask(books, 2).why == "the limit of open files allows 1 associations"
+    assert ask(books, 2).why == "the limit of open files allows 1 at a time"
 
 
 def test_closing_twice_is_closing_once() -> None:

@@ -116,7 +116,7 @@ def test_a_worker_that_could_not_be_replaced(caplog: pytest.LogCaptureFixture) -
     Workers._failed(service, place, "no space")
     Workers._came_up(service, a_worker(service, place))
     _failed, again = errors(caplog)
-    assert again == "worker 0 is up again, after 1 tries that failed"
+    assert again == "worker 0 is up again, after 1 try that failed"
 
 
 def test_a_loop_that_stood_still(caplog: pytest.LogCaptureFixture) -> None:

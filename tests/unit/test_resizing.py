@@ -278,7 +278,7 @@ def test_there_are_so_many_numbers_and_no_more(
 
     run(test)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
-    assert said.startswith("2 more workers start as soon as so many of the 2 retired ones have ")
+    assert said.startswith("2 more workers start as soon as so many of the retired ones (2) have ")
 
 
 def test_a_place_that_is_empty_goes_first(

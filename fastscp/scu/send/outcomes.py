@@ -16,7 +16,7 @@ import msgspec
 
 from fastscp import status as codes
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.log import escape, in_json, printable, shown
+from fastscp.log import counted, escape, in_json, printable, shown
 from fastscp.scu.errors import ContextRefused, PeerError
 from fastscp.scu.heads import is_part10
 from fastscp.scu.response import COMMENT_SHOWN, Response
@@ -338,7 +338,7 @@ class Outcomes:
     def say_lost(self) -> None:
         """Say how many instances could not be sent, and why."""
         for why, lost in self._lost.items():
-            self._say(f"{lost} instances were not sent: {why}")
+            self._say(f"{counted(lost, 'instance was', 'instances were')} not sent: {why}")
 
     def _add(self, outcome: Outcome) -> None:
         said = self.summary.add(outcome)
