@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDS_SHOWN", "Account", "Ending", "Terms", "Who", "in_bytes"]
 
+# The name of the rules of whoever has no table.
+_NO_TABLE: Final = "default"
 # So many ends of associations without an instance the log shows from one address in an interval.
 ENDS_SHOWN: Final = 20
 
@@ -193,7 +195,8 @@ class Account:
         ]
         parts = [", ".join(counts), *([", ".join(flags)] if flags else [])]
         called = printable(self.who.called_ae or "")
-        parts.append(f"called '{called}', {self.terms.text()}")
+        rules = "" if self.rules == _NO_TABLE else f"rules {printable(self.rules)}, "
+        parts.append(f"called '{called}', {rules}{self.terms.text()}")
         return "; ".join(parts)
 
     def fields(self) -> Fields:

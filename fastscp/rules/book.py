@@ -86,10 +86,12 @@ class RuleBook:
             )  # fmt: skip
         found = min(self._matches(peer), default=None)
         if found is None and rules.is_closed:
-            where = "--allow or a [from] table" if rules.senders else "--allow"
+            none = "no [from] table and " if rules.senders else ""
             return Refusal(
-                1, 1, 3, f"'{printable(peer.calling_ae)}' from {peer.host} is not in {where}"
-            )
+                1, 1, 3,
+                f"'{printable(peer.calling_ae)}' from {peer.host} calling '{printable(called)}' "
+                f"matches {none}no --allow entry",
+            )  # fmt: skip
         if found is not None and found >= len(rules.senders):
             # Of --allow, which sets nothing.
             found = None

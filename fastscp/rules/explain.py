@@ -103,6 +103,8 @@ def _misses(table: FromTable, peer: Peer) -> str:
             return f"who has {peer.calling_ae} from other addresses only"
         if any(one.ae != "*" and one.matches(one.ae, peer.host) for one in table.who):
             return f"who has other titles from {peer.host} only"
+        if any(one.ae == "*" for one in table.who):
+            return f"who has any title (*), but not from {peer.host}"
         return f"who has neither {peer.calling_ae} nor {peer.host}"
     if table.called and peer.called_ae not in table.called:
         return f"called has no {peer.called_ae}"

@@ -91,11 +91,17 @@ class Telling:
         """Some of what the peer wants to send it cannot; name it."""
         if not refused.count:
             return
-        said = [self._of_refused(one, rule) for one in refused.shown.values()]
+        # Many have the same reason.
+        by_reason: dict[str, list[str]] = {}
+        for one in refused.shown.values():
+            by_reason.setdefault(self._reason(one, rule), []).append(
+                self._named(one.abstract_syntax)
+            )
+        said = [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
         more = " and others" if refused.others else ""
         log.warning(
             "%s: %d of %d presentation contexts refused: %s%s",
-            self.name, refused.count, proposed, ", ".join(said), more,
+            self.name, refused.count, proposed, "; ".join(said), more,
             extra=self.about(
                 "presentation contexts refused",
                 contexts_accepted=proposed - refused.count, contexts_proposed=proposed,
@@ -103,11 +109,10 @@ class Telling:
             ),
         )  # fmt: skip
 
-    def _of_refused(self, one: RefusedContext, rule: Rule) -> str:
-        uid = one.abstract_syntax
+    def _reason(self, one: RefusedContext, rule: Rule) -> str:
         if one.result == ABSTRACT_SYNTAX_NOT_SUPPORTED:
             why = f"not in {as_written('sop-classes', rule.sop_classes_from)}"
-            if uid in rule.sop_classes.refused:
+            if one.abstract_syntax in rule.sop_classes.refused:
                 why = "not storage"
         elif one.result == TRANSFER_SYNTAXES_NOT_SUPPORTED:
             where = as_written("transfer-syntaxes", rule.transfer_syntaxes_from)
@@ -115,7 +120,7 @@ class Telling:
             why = f"no transfer syntax in {where}: {those or 'none proposed'}"
         else:
             why = "its id is even"
-        return f"{self._named(uid)} ({why})"
+        return why
 
     def _named(self, uid: str) -> str:
         """A UID by its name; where it has none, as it came, escaped."""

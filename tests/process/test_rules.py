@@ -383,7 +383,7 @@ def test_the_lists_of_each_table(limited: Service) -> None:
         ("CT", "ROUTER", {1, 3, 5, 7}, ""),
         ("CT", "SMALL", {1, 7}, "MRImageStorage (not in [ae.SMALL] sop-classes)"),
         # The sender's table beats that of the title.
-        ("MR", "SMALL", {3, 7}, "CTImageStorage (not in [from.mr] sop-classes), MRImageStorage"),
+        ("MR", "SMALL", {3, 7}, "CTImageStorage (not in [from.mr] sop-classes); MRImageStorage"),
     ):
         with asked(limited, *contexts, calling=calling, called=called) as peer:
             answer = peer.read_pdu()

@@ -115,11 +115,15 @@ def test_whoever_matches_nothing_is_refused() -> None:
         refused = rules.choose(Peer(calling, called, host))
         assert isinstance(refused, Refusal)
         assert refused[:3] == (1, 1, 3)
-        assert "--allow or a [from] table" in refused.why
+        # As `config --who` takes it.
+        assert refused.why == (
+            f"'{calling}' from {host} calling '{called}' matches no [from] table and no --allow "
+            f"entry"
+        )
     refused = book(allow=who("CT1@10.1.0.0/16")).choose(Peer("a\nb\x1b[2J", "X", "10.1.2.3"))
     assert isinstance(refused, Refusal)
     assert refused.why.isprintable()
-    assert "is not in --allow" in refused.why
+    assert refused.why.endswith(" from 10.1.2.3 calling 'X' matches no --allow entry")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from fastscp.config.settings import ServeConfig
 from fastscp.log import TRACE
 from fastscp.main.summary import Seen, Summary
 from fastscp.rules.build import build
+from fastscp.rules.rule import TOP_LEVEL
 from fastscp.uids import SopClassRule
 from fastscp.worker.telling import Telling
 from fastscp_ext import PresentationContextRQ, Tally
@@ -56,6 +57,16 @@ def test_the_line_of_an_end(telling: Telling, caplog: pytest.LogCaptureFixture) 
     assert (told["stored"], told["bytes"], told["rate"]) == (2, 1000, 1_500_000)
     # What brought instances is never one of those that are only counted.
     assert not hasattr(line, "caused")
+
+
+def test_the_line_of_an_end_names_the_rules_of_tables(
+    telling: Telling, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended(telling, Ending("released"), rules="ae.R%41+from.ct")
+    assert "; called 'ROUTER', rules ae.R%41+from.ct, 3 of 4 presentation" in caplog.text
+    caplog.clear()
+    ended(telling, Ending("released"), rules=TOP_LEVEL)
+    assert "rules" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -162,8 +173,8 @@ def test_refused_contexts_have_names(telling: Telling, caplog: pytest.LogCapture
     assert line.levelno == logging.WARNING
     assert line.getMessage() == (
         "5f.7 CT1@10.0.0.1:104: 5 of 6 presentation contexts refused: "
-        "ModalityWorklistInformationModelFind (not storage), CTImageStorage (no transfer syntax "
-        r"in --transfer-syntaxes: JPEGSome, '1.2\n'), '9.9' (not in --sop-classes), '9.8' (its id "
+        "ModalityWorklistInformationModelFind (not storage); CTImageStorage (no transfer syntax "
+        r"in --transfer-syntaxes: JPEGSome, '1.2\n'); '9.9' (not in --sop-classes); '9.8' (its id "
         "is even)"
     )
     told = vars(line)["fields"]
@@ -171,6 +182,19 @@ def test_refused_contexts_have_names(telling: Telling, caplog: pytest.LogCapture
     caplog.clear()
     telling.contexts_refused(Refusals(), 6, rule)
     assert not caplog.records
+
+
+def test_refused_contexts_stand_together_by_reason(
+    telling: Telling, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = Refusals()
+    for n, uid in enumerate(("9.1", "9.2", CT, "9.3")):
+        refused.add(PresentationContextRQ(2 * n + 1, uid, ("1.2.4",)), 4 if uid == CT else 3)
+    telling.contexts_refused(refused, 4, top_rule())
+    assert caplog.records[0].getMessage().partition("refused: ")[2] == (
+        "'9.1', '9.2', '9.3' (not in --sop-classes); CTImageStorage (no transfer syntax in "
+        "--transfer-syntaxes: JPEGSome)"
+    )
 
 
 def test_the_list_that_refuses_has_the_name_of_its_table(
@@ -185,7 +209,7 @@ def test_the_list_that_refuses_has_the_name_of_its_table(
         caplog.records[0]
         .getMessage()
         .endswith(
-            "CTImageStorage (no transfer syntax in [from.gate] transfer-syntaxes: JPEGSome), "
+            "CTImageStorage (no transfer syntax in [from.gate] transfer-syntaxes: JPEGSome); "
             "'9.9' (not in [ae.RES] sop-classes)"
         )
     )
@@ -294,7 +318,7 @@ def test_one_of_anything_is_worth_a_line(what: str) -> None:
 def test_what_is_not_stored_is_not_among_the_stored() -> None:
     said = Summary(Seen(0.0)).say(Seen(60.0, stored=1, kept=30))
     assert said is not None
-    assert "stored 1 instances (0 bytes), refused 0, unfinished 0, not stored (keep) 30;" in said[0]
+    assert "stored 1 instance (0 bytes), refused 0, unfinished 0, not stored (keep) 30;" in said[0]
     assert (said[1]["stored"], said[1]["kept"]) == (1, 30)
 
 
