@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fastscp.messages.control import Request
 
-__all__ = ["PATIENCE_S", "ControlClient", "NotRunningError"]
+__all__ = ["PATIENCE_S", "ControlClient", "NotRunningError", "SilentError"]
 
 _T = TypeVar("_T")
 
@@ -38,6 +38,10 @@ class NotRunningError(ControlSocketError):
 
     def __init__(self, why: str) -> None:
         super().__init__(why, 3)
+
+
+class SilentError(ControlSocketError):
+    """A service is there, and does not answer in time: exit 1."""
 
 
 class ControlClient:
@@ -170,9 +174,9 @@ class ControlClient:
                 )
             self._rest += data
 
-    def _silent(self) -> ControlSocketError:
+    def _silent(self) -> SilentError:
         whose = f"its main process ({self._pid})" if self._pid else "its main process"
-        return ControlSocketError(
+        return SilentError(
             f"the service on {self._path.parent.parent} does not answer within "
             f"{self._patience_s:g} s: {whose} hangs or is stopped; if somebody stopped it, let it "
             f"go on (kill -CONT), else see its log, and restart it"

@@ -9,7 +9,7 @@ from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes
 from fastscp.errors import StartError
 
 if TYPE_CHECKING:
-    from fastscp.config.settings import ServeConfig
+    from fastscp.config.layers import Loaded
 
 __all__ = ["serve"]
 
@@ -30,11 +30,12 @@ def serve(
     or 64K, 10G, 10GiB (1024 each), 10GB (1000 each). Lists repeat the option or use commas.
     """
 
-    def load() -> ServeConfig:
+    def load() -> Loaded:
         """Read all of it, now or for a reload."""
-        return load_settings(dict(given), config, verbose, quiet).config
+        return load_settings(dict(given), config, verbose, quiet)
 
-    settings = load()
+    loaded = load()
+    settings = loaded.config
     try:
         log.configure("main", settings.log_level, settings.log_format, queued=True)
     except OSError as error:
@@ -43,5 +44,5 @@ def serve(
         ) from error
     from fastscp.main import serve as service
 
-    code: int = service.run(settings, load=load)
+    code: int = service.run(settings, load=lambda: load().config, file=loaded.file)
     return code

@@ -11,7 +11,7 @@ from fastscp.cli.operate import duration, moment, running_service
 from fastscp.cli.options import JSON, Store, StoreConfigFile  # noqa: TC001 - cyclopts reads them
 from fastscp.cli.output import print_columns, print_json
 from fastscp.errors import FastscpError
-from fastscp.log import escape
+from fastscp.log import counted, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 _NOT_ACCEPTING: Final = 1
+_CANNOT_ASK: Final = 2
 
 
 def status(
@@ -40,17 +41,24 @@ def status(
     It is asked by its control socket in the store, so by its own user or root, on the same machine.
 
     Exit code: 0 it accepts associations, 1 it runs and does not (paused, draining, out of space,
-    ...) or does not answer, 3 no service runs on the store.
+    ...) or is silent, 2 it cannot be asked (by another user, without a control socket, ...), 3 no
+    service runs on the store.
     """
+    from fastscp.admin.client import NotRunningError, SilentError
+    from fastscp.admin.place import ControlSocketError
     from fastscp.messages.control import GetStatus, Status
 
     try:
         with running_service(store, config) as service:
             answer = service.ask(GetStatus(), Status)
     except FastscpError as error:
+        is_known = isinstance(error, (NotRunningError, SilentError))
+        code = error.exit_code if is_known else _CANNOT_ASK
         if quiet:
-            return error.exit_code
-        raise
+            return code
+        if code == error.exit_code:
+            raise
+        raise ControlSocketError(str(error), code) from error
     if quiet:
         pass
     elif json:
@@ -74,18 +82,23 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
     yield "free space", f"{known}{mark}"
     yield "workers", f"{now.workers_up} of {now.workers} up"
     most = f" of at most {now.limit:,}" if now.limit else ""
-    yield "associations", f"{now.associations:,}{most}; {now.connections:,} connections in all"
+    in_all = counted(now.connections, "connection")
+    yield "associations", f"{now.associations:,}{most}; {in_all} in all"
     kept = f"; not stored (keep) {now.kept:,}" if now.kept else ""
-    yield "stored", f"{now.stored:,} instances, {in_bytes(now.bytes)}{kept}"
+    yield "stored", f"{counted(now.stored, 'instance')}, {in_bytes(now.bytes)}{kept}"
     yield "in flight", f"{in_bytes(now.in_flight_bytes)} of complete instances, not committed yet"
-    yield "refused", f"{now.refused:,} instances; unfinished {now.unfinished:,}"
-    yield "rejected", f"{now.rejected:,} associations"
+    yield "refused", f"{counted(now.refused, 'instance')}; unfinished {now.unfinished:,}"
+    yield "rejected", counted(now.rejected, "association")
     yield from _of_rules(now.rules)
 
 
 def _of_rules(rules: RulesStatus) -> Iterator[tuple[str, str]]:
     loaded = moment(rules.loaded_at)
-    yield "rules", f"generation {rules.generation}, {rules.tables} tables, taken {loaded}"
+    tables = counted(rules.tables, "table")
+    source = f", from {rules.file}" if rules.file else ""
+    yield "rules", f"generation {rules.generation}, {tables}, taken {loaded}{source}"
+    if rules.waits:
+        yield "waits", f"for a restart: {'; '.join(rules.waits)}"
     if rules.refused:
         more = f" (and {len(rules.refused) - 1} more)" if len(rules.refused) > 1 else ""
         why = f"{rules.refused[0]}{more}"

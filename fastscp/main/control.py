@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fastscp import __version__
 from fastscp.admin.control import ControlServer, Listening
 from fastscp.admin.place import ControlSocketError
@@ -79,10 +81,11 @@ class Facts:
     began: float = field(default_factory=time.monotonic)
 
 
-def taken(config: ServeConfig, generation: int) -> RulesStatus:
-    """What the status tells of a configuration that is taken now."""
+def taken(config: ServeConfig, generation: int, file: str = "") -> RulesStatus:
+    """What the status tells of a configuration that is taken now. file: that it is from."""
     tables = len(config.tables.ae) + len(config.tables.senders)
-    return RulesStatus(generation=generation, tables=tables, loaded_at=round(time.time(), 3))
+    now = round(time.time(), 3)
+    return RulesStatus(generation=generation, tables=tables, loaded_at=now, file=file)
 
 
 class MainControl:
@@ -242,9 +245,10 @@ class MainControl:
         reload = self._facts.reload
         if reload is None:
             why = "this service cannot take a configuration anew: restart it instead"
-            return Reloaded(mistakes=(why,), generation=self._facts.rules.generation)
+            rules = self._facts.rules
+            return Reloaded(mistakes=(why,), generation=rules.generation, file=rules.file)
         log.info("the operator (%s) wants the configuration taken anew (fastscp reload)", by)
-        return await reload()
+        return msgspec.structs.replace(await reload(), file=self._facts.rules.file)
 
 
 def _phase(one: Booked, done: Tally) -> Phase:

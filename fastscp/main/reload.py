@@ -225,6 +225,9 @@ class Reloader:
             return self._refused((str(error),))
         except OSError as error:
             return self._refused((f"no means for it ({error.strerror or error}); try again",))
+        self._facts.rules = msgspec.structs.replace(
+            self._facts.rules, waits=waits, refused=(), refused_at=0.0
+        )
         for one in waits:
             log.warning("reload: %s waits for a restart of the service", one)
         if changed:
@@ -311,12 +314,15 @@ class Reloader:
         """Let the status tell of it."""
         config = new.config
         self._facts.workers, self._facts.min_free = config.workers, config.min_free_space
-        self._facts.rules = taken(config, new.generation)
+        before = self._facts.rules
+        rules = taken(config, new.generation, before.file)
+        self._facts.rules = msgspec.structs.replace(rules, waits=before.waits)
 
     def _tell(self, before: ServeConfig, new: Prepared, changed: tuple[str, ...]) -> None:
         """Let the log tell what is different, and what an operator may not expect of it."""
         config = new.config
-        log.info("reload %d: taken: %d differences", new.generation, len(changed))
+        said = logs.counted(len(changed), "difference")
+        log.info("reload %d: taken: %s", new.generation, said)
         for one in changed:
             log.info("reload %d: %s", new.generation, one)
         if self.is_over:
@@ -344,8 +350,8 @@ class Reloader:
             log.error("reload refused: %s", one)
         if len(mistakes) > _MISTAKES_SHOWN:
             log.error(
-                "reload refused: %d mistakes more; `fastscp config --check FILE` shows all",
-                len(mistakes) - _MISTAKES_SHOWN,
+                "reload refused: and %s; `fastscp config --check FILE` shows all",
+                logs.counted(len(mistakes) - _MISTAKES_SHOWN, "more mistake"),
             )  # fmt: skip
         log.error("reload refused: nothing was changed")
         self._facts.rules = msgspec.structs.replace(

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import uvloop
 from setproctitle import setproctitle
 
-from fastscp import __version__, uids
 from fastscp import log as logs
+from fastscp import uids
 from fastscp.errors import StartError, StoreBusyError
-from fastscp.log import fields
+from fastscp.log import counted, fields
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.backoff import BackOff
@@ -35,6 +35,7 @@ from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
 from fastscp.main.remains import tell_failed
 from fastscp.main.signals import heard
+from fastscp.main.startline import start_line
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
@@ -92,6 +93,7 @@ class Service:
         ready: Callable[[list[str]], None],
         signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
         load: Callable[[], ServeConfig] | None = None,
+        file: str = "",
     ) -> None:
         self._config = config
         self._tell_ready = ready
@@ -107,7 +109,7 @@ class Service:
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         self._facts = Facts(
-            self._run_id, config.workers, config.min_free_space, taken(config, FIRST)
+            self._run_id, config.workers, config.min_free_space, taken(config, FIRST, file)
         )
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
@@ -449,13 +451,7 @@ class Service:
         self._admission.congested = _CONGESTED.get(state, "")
 
     def _say_start(self, store: Store, swept: SweepReport) -> None:
-        facts = store.facts
-        log.info(
-            "fastscp %s: AE title '%s', %d workers, store %s (%s, %s names, %s), id %s",
-            __version__, self._config.ae_title, self._config.workers, store.path,
-            facts.file_system, "rename" if facts.noreplace else "link", self._config.durability,
-            store.id,
-        )  # fmt: skip
+        log.info("%s", start_line(self._config, self._facts.rules.file, store))
         warnings = [
             exposed(self._config, self._facts.addresses), told_of_users(self._config),
             *store.warnings,
@@ -464,9 +460,9 @@ class Service:
             log.warning("%s", warning)
         if swept.folders:
             log.warning(
-                "swept %d part folders of an earlier run: %d unfinished instances, %d bytes, "
-                "none of them acknowledged",
-                swept.folders, swept.parts, swept.bytes,
+                "swept %s of an earlier run: %s, %s, none of them acknowledged",
+                counted(swept.folders, "part folder"), counted(swept.parts, "unfinished instance"),
+                counted(swept.bytes, "byte"),
             )  # fmt: skip
         if self._workers is not None:
             self._workers.remains.tell_left(swept)
@@ -501,8 +497,9 @@ class Service:
         else:
             self._admission.draining = "shutting down"
             log.info(
-                "%s: %d associations may go on for %g s, new ones are rejected",
-                name.name, self._admission.admitted, workers.following.config.drain_timeout,
+                "%s: %s may go on for %g s, new ones are rejected",
+                name.name, counted(self._admission.admitted, "association"),
+                workers.following.config.drain_timeout,
             )  # fmt: skip
             workers.drain()
 
@@ -558,10 +555,12 @@ def run(
     ready: Callable[[list[str]], None] | None = None,
     signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
     load: Callable[[], ServeConfig] | None = None,
+    file: str = "",
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. signalled: told of each of these.
 
     load(): reads the configuration anew, for a reload; raises ConfigError, and runs in a thread.
+    file: that it reads, absolute; empty: there is none.
     ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
     stderr then, one line each and first of all: the log's lines wait for it, unless the start takes
     long, has an error to tell of, or is ended by a signal.
@@ -581,7 +580,7 @@ def run(
 
     async def serve() -> int:
         try:
-            service = Service(config, ready=announce, signalled=signalled, load=load)
+            service = Service(config, ready=announce, signalled=signalled, load=load, file=file)
         except OSError as error:
             raise StartError(
                 f"cannot set up the memory that the main process and its workers share "

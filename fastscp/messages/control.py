@@ -77,9 +77,10 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
 class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration in force.
 
-    generation: 0 at the start, one more with each reload that was taken. tables: how many [ae] and
-    [from] tables it has. loaded_at: seconds of the epoch. refused: the mistakes of the last reload,
-    if it was refused, and refused_at its time; else empty and 0.
+    generation: 1 at the start, one more with each reload that took something. tables: how many [ae]
+    and [from] tables it has. loaded_at: seconds of the epoch. refused: the mistakes of the last
+    reload, if it was refused, and refused_at its time; else empty and 0. waits: what a reload found
+    that waits for a restart. file: that the service reads, absolute; empty: it reads none.
     """
 
     generation: int
@@ -87,6 +88,8 @@ class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
     loaded_at: float
     refused: tuple[str, ...] = ()
     refused_at: float = 0.0
+    waits: tuple[str, ...] = ()
+    file: str = ""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,13 +177,15 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload did.
 
     changed: what was taken, a line a setting or table. waits: what waits for a restart. mistakes:
-    why it was refused; nothing was changed then. generation: the one in force now.
+    why it was refused; nothing was changed then. generation: the one in force now. file: that the
+    service reads, absolute; empty: it reads none.
     """
 
     changed: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
     generation: int = 0
+    file: str = ""
 
 
 class _Request(msgspec.Struct, tag_field="do", frozen=True, kw_only=True):

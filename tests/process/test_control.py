@@ -187,11 +187,11 @@ def test_what_has_the_sockets_name_stays(tmp_path: Path) -> None:
         assert service.log().count("no control socket") == 1
         service.echoes()
         code, _out, err = told(service, "status")
-        assert (code, "is no socket, so a service here has none: move it away" in err) == (1, True)
+        assert (code, "is no socket, so a service here has none: move it away" in err) == (2, True)
         # As after somebody moved it away, and before the restart.
         (own / "admin.sock").unlink()
         code, _out, err = told(service, "status")
-        assert code == 1
+        assert code == 2
         assert f"process {service.pid} uses the store {service.store}, and has no control" in err
 
 
@@ -225,7 +225,8 @@ def another_user_may_not(service: Service) -> None:
         env=Service.environment(), capture_output=True, text=True, timeout=DEADLINE_S,
         check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (1, "")
+    # That it runs and does not accept is another code: nobody was asked.
+    assert (done.returncode, done.stdout) == (2, "")
     assert "Permission denied): only root and the user it runs as (uid 0) may" in done.stderr
 
 

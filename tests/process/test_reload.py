@@ -418,6 +418,7 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "waits": ["store-must-exist: off -> on"],
             "mistakes": [],
             "generation": 2,
+            "file": str(site.file),
         }
         assert refused == ""
         assert cli.main(["status", *where, "--json"]) == 0
@@ -448,7 +449,7 @@ def test_the_end_comes_before_a_reload(tmp_path: Path) -> None:
         service = site.service
         with service.peer() as peer:
             service.process.send_signal(signal.SIGTERM)
-            service.in_log("1 associations may go on")
+            service.in_log("1 association may go on")
             site.write("max-associations = 8\n")
             service.process.send_signal(signal.SIGHUP)
             service.in_log("HUP: the service is shutting down")

@@ -48,7 +48,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
 
     seen: list[ServeConfig] = []
 
-    def run(config: ServeConfig, *, load: Callable[[], ServeConfig]) -> int:
+    def run(config: ServeConfig, *, load: Callable[[], ServeConfig], file: str) -> int:
+        assert not file or Path(file).is_absolute()
         # What a reload would take is what there is.
         assert load() == config
         seen.append(config)
@@ -94,26 +95,28 @@ def test_what_a_reload_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     import fastscp.main
 
     read: list[ServeConfig] = []
-    file = tmp_path / "conf.toml"
-    file.write_text('ae-title = "OLD"\nport = 1\n')
+    path = tmp_path / "conf.toml"
+    path.write_text('ae-title = "OLD"\nport = 1\n')
 
-    def run(config: ServeConfig, *, load: Callable[[], ServeConfig]) -> int:
+    def run(config: ServeConfig, *, load: Callable[[], ServeConfig], file: str) -> int:
+        assert file == str(path)
         read.append(config)
-        file.write_text('ae-title = "NEW"\nport = 2\nlog-level = "error"\n')
+        path.write_text('ae-title = "NEW"\nport = 2\nlog-level = "error"\n')
         monkeypatch.setenv("FASTSCP_WORKERS", "4")
         read.extend((load(), load()))
-        file.write_text("port = -1\nnonsense = 1\n")
+        path.write_text("port = -1\nnonsense = 1\n")
         with pytest.raises(ConfigError) as caught:
             load()
         assert [one.partition(": ")[0] for one in caught.value.mistakes] == [
-            f"{file}:1",
-            f"{file}:2",
+            f"{path.name}:1",
+            f"{path.name}:2",
         ]
         return 0
 
     monkeypatch.setattr(fastscp.main, "serve", SimpleNamespace(run=run), raising=False)
     monkeypatch.setenv("FASTSCP_WORKERS", "3")
-    assert cli.main(["serve", "--config", str(file), "--port", "0", "-v"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["serve", "--config", path.name, "--port", "0", "-v"]) == 0
     before, after, again = read
     assert (before.ae_title, before.workers, before.port) == ("OLD", 3, 0)
     assert after == again
@@ -225,8 +228,8 @@ def test_no_value_is_cut(
     Path("site.toml").write_text(f'layout = "{layout}"\nstore = "data"\n', encoding="utf-8")
     assert cli.main(["config", "--config", "site.toml"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["layout", layout, f"{tmp_path}/site.toml"] in rows
-    assert ["store", f"{tmp_path}/data", f"{tmp_path}/site.toml"] in rows
+    assert ["layout", layout, f"{tmp_path}/site.toml:1"] in rows
+    assert ["store", f"{tmp_path}/data", f"{tmp_path}/site.toml:2"] in rows
 
 
 def test_check(
@@ -239,7 +242,7 @@ def test_check(
     assert cli.main(["config", "--check", str(file)]) == 0
     assert capsys.readouterr() == (f"{file}: no mistakes\n", "")
     assert cli.main(["config", "--check", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"file": str(file), "mistakes": []}
+    assert json.loads(capsys.readouterr().out) == {"file": str(file), "mistakes": [], "doubts": []}
     file.write_text("\nport = 5 GiB\nprot = 1\n", encoding="utf-8")
     assert cli.main(["config", "--check", str(file)]) == 2
     captured = capsys.readouterr()

@@ -55,7 +55,9 @@ def test_the_start_says_it_in_one_line(caplog: pytest.LogCaptureFixture, address
         warnings=[], suspect=False, buffered=False,
     )  # fmt: skip
     service: Any = SimpleNamespace(
-        _config=ServeConfig(), _facts=SimpleNamespace(addresses=(address,)), _workers=None
+        _config=ServeConfig(),
+        _workers=None,
+        _facts=SimpleNamespace(addresses=(address,), rules=SimpleNamespace(file="")),
     )
     with caplog.at_level("WARNING"):
         Service._say_start(service, store, nothing)

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from fastscp.admin import client
-from fastscp.admin.client import NotRunningError
+from fastscp.admin.client import NotRunningError, SilentError
 from fastscp.admin.place import ControlSocketError
 from fastscp.cli import app as cli
 from fastscp.cli import associations as module
 from fastscp.cli.operate import duration, moment
+from fastscp.errors import StoreBusyError
 from fastscp.messages.control import (
     Aborted,
     AssociationStatus,
@@ -138,6 +139,28 @@ def test_status_says_what_is_wrong(
     ) in out
 
 
+def test_status_names_the_file_and_what_waits(
+    answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = ("host: 0.0.0.0 -> ::1", "port: 1 -> 2")
+    rules = msgspec.structs.replace(STATUS.rules, tables=1, waits=waits, file="/etc/a\n.toml")
+    answering(
+        msgspec.structs.replace(
+            STATUS, rules=rules, stored=1, refused=1, rejected=1, connections=1, associations=1
+        )
+    )
+    assert cli.main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == [
+        "rules         generation 2, 1 table, taken 1970-01-01 00:00:00 UTC, from /etc/a\\n.toml",
+        "waits         for a restart: host: 0.0.0.0 -> ::1; port: 1 -> 2",
+    ]
+    assert "  1 of at most 2,000; 1 connection in all\n" in out
+    assert "  1 instance, 1.0 GB\n" in out
+    assert "  1 instance; unfinished 4\n" in out
+    assert "  1 association\n" in out
+
+
 def test_status_for_programs(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,8 +179,13 @@ def test_status_is_0_only_where_it_accepts(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(NotRunningError("none"), 3), (ControlSocketError("it hangs"), 1)]
-)
+    ("error", "code"),
+    [
+        (NotRunningError("none"), 3), (SilentError("it hangs"), 1), (StoreBusyError("/s", 7), 2),
+        # As another user, who cannot know whether associations are accepted.
+        (ControlSocketError("only root may"), 2),
+    ],
+)  # fmt: skip
 def test_status_of_what_does_not_answer(
     answering: Callable[..., Answers],
     capsys: pytest.CaptureFixture[str],
@@ -239,15 +267,39 @@ def test_pause_and_resume_for_programs(
 def test_reload_tells_what_was_taken_and_what_waits(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answering(Reloaded(changed=("strict: off -> on",), waits=("port: 1 -> 2",), generation=3))
+    changed, waits = ("strict: off -> on",), ("port: 1 -> 2",)
+    answering(Reloaded(changed=changed, waits=waits, generation=3, file="/etc/a.toml"))
     assert cli.main(["reload"]) == 0
     assert capsys.readouterr() == (
-        "strict: off -> on\ntaken: 1 change; generation 3\n",
+        "strict: off -> on\ntaken: 1 change; generation 3; read from /etc/a.toml\n",
         "waits for a restart: port: 1 -> 2\n",
     )
     answering(Reloaded(generation=3))
     assert cli.main(["reload"]) == 0
-    assert capsys.readouterr() == ("nothing has changed; generation 3\n", "")
+    said = "nothing has changed; generation 3; the service reads no file\n"
+    assert capsys.readouterr() == (said, "")
+
+
+def test_a_file_that_the_service_does_not_read(
+    answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Nobody is to take it for in force because a reload names it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new.toml").touch()
+    for read, why in (
+        (str(tmp_path / "old.toml"), "it was started with another file"),
+        ("", "it was started without a file"),
+    ):
+        answering(Reloaded(generation=3, file=read))
+        assert cli.main(["reload", "--config", "new.toml"]) == 0
+        assert capsys.readouterr().err == (
+            "fastscp: --config here only finds the store, and the service did not read new.toml: "
+            f"{why}; restart it with this one\n"
+        )
+    answering(Reloaded(generation=3, file=str(tmp_path / "new.toml")))
+    assert cli.main(["reload", "--config", "new.toml"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_refused_reload_tells_all_mistakes(
@@ -307,7 +359,7 @@ def test_a_command_that_holds_the_store_is_named(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with opened(path):
-        assert cli.main(["status", "--store", str(path)]) == 1
+        assert cli.main(["status", "--store", str(path)]) == 2
     said = f"fastscp: process {os.getpid()} uses the store {path}, and has no control socket: it is"
     assert capsys.readouterr().err.startswith(said)
     assert cli.main(["status", "--store", str(path)]) == 3

@@ -240,7 +240,7 @@ def test_the_log_shows_some_of_very_many_mistakes(
 
     run(test)
     assert len(caplog.records) == 22
-    assert "480 mistakes more" in caplog.text
+    assert "and 480 more mistakes;" in caplog.text
 
 
 def test_a_reload_that_lets_everybody_in_says_so(
@@ -277,6 +277,15 @@ def test_what_waits_for_a_restart(
         # It goes on waiting, and is said again.
         done = await played.reloads.reload()
         assert (done.changed, len(done.waits), done.generation) == ((), 3, 2)
+        assert played.facts.rules.waits == done.waits
+        # One that is refused says nothing of that; one in which nothing waits any more does.
+        await played.reload(ConfigError("a.toml:1", "no"))
+        rules = played.facts.rules
+        assert (rules.waits, rules.refused) == (done.waits, ("a.toml:1: no",))
+        await played.reload(replace(CONFIG, strict=True))
+        rules = played.facts.rules
+        # Though nothing is different, it was not refused.
+        assert (rules.waits, rules.refused, rules.refused_at) == ((), (), 0.0)
 
     run(test)
     warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
