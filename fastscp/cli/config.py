@@ -23,12 +23,13 @@ from fastscp.config.file_tables import MATCHERS, TABLE
 from fastscp.config.settings import SETTINGS
 from fastscp.config.tomlfile import written_path
 from fastscp.errors import ConfigError
-from fastscp.log import escape, in_json
+from fastscp.log import counted, escape, in_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fastscp.config.layers import Loaded
+    from fastscp.config.statements import Mistake
 
 __all__ = ["show_config"]
 
@@ -76,19 +77,31 @@ def _check(file: Path, json: bool) -> int:
     """Tell all that is wrong with a file: 0 nothing, else 2, as a start with it would give."""
     from fastscp.config.file import check_file
 
-    mistakes = check_file(file, "--check")
+    checked = check_file(file, "--check")
     if json:
-        told = [
-            {"line": one.line or None, "column": one.column or None, "key": one.key, "why": one.why}
-            for one in mistakes
-        ]
-        print_json({"file": in_json(str(file.absolute())), "mistakes": told})
+        print_json(
+            {
+                "file": in_json(str(file.absolute())),
+                "mistakes": [_told(one) for one in checked.mistakes],
+                "doubts": [_told(one) for one in checked.doubts],
+            }
+        )
     else:
-        for one in mistakes:
+        for one in checked.mistakes + checked.doubts:
             print(f"fastscp: {one.at(file)}: {escape(one.why)}", file=sys.stderr)
-        if not mistakes:
-            print(f"{escape(str(file))}: no mistakes")
-    return ConfigError.exit_code if mistakes else 0
+        if not checked.mistakes:
+            doubts = f"; {counted(len(checked.doubts), 'doubt')}, see above" * bool(checked.doubts)
+            print(f"{escape(str(file))}: no mistakes{doubts}")
+    return ConfigError.exit_code if checked.mistakes else 0
+
+
+def _told(one: Mistake) -> dict[str, object]:
+    return {
+        "line": one.line or None,
+        "column": one.column or None,
+        "key": one.key,
+        "why": one.why,
+    }
 
 
 def _print_json(loaded: Loaded) -> None:

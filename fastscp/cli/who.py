@@ -10,7 +10,7 @@ from fastscp.config.settings import read_value
 from fastscp.config.tomlfile import written_path
 from fastscp.config.values import ExplainedError, Parsed, read_text, read_written_title
 from fastscp.errors import ConfigError
-from fastscp.log import escape, in_json
+from fastscp.log import counted, escape, in_json
 from fastscp.rules.rule import TOP_LEVEL
 
 if TYPE_CHECKING:
@@ -102,10 +102,18 @@ def _print(loaded: Loaded, peer: Peer, found: Explanation) -> None:
     if found.decided:
         print()
         rows = [
-            (one.setting.name, escape(one.setting.kind.show(one.value)), _source(loaded, one))
-            for one in found.decided
+            (one.setting.name, escape(_value(one)), _source(loaded, one)) for one in found.decided
         ]
         print_columns([("setting", "value", "source"), *rows])
+
+
+def _value(one: Decided) -> str:
+    """The value; of the limit that holds at each level, what it counts."""
+    shown = one.setting.kind.show(one.value)
+    if one.setting.name != "max-associations":
+        return shown
+    whose = "all together" if one.table == TOP_LEVEL else f"those of {_written(one.table)}"
+    return f"{shown} ({whose})"
 
 
 def _judged(judged: tuple[Judged, ...]) -> list[str]:
@@ -120,8 +128,9 @@ def _judged(judged: tuple[Judged, ...]) -> list[str]:
             )
             lines.append(f"{where}{word}{one.why}")
     if len(misses) > _MISSES_MOST:
+        more = counted(len(misses) - _MISSES_MOST, "more table does", "more tables do")
         at = min(_MISSES_MOST, len(lines))
-        lines.insert(at, f"and {len(misses) - _MISSES_MOST} more tables do not apply")
+        lines.insert(at, f"and {more} not apply")
     return lines
 
 

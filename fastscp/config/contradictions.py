@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastscp.config.tables import FromTable, Tables
     from fastscp.config.values import AllowRule
 
-__all__ = ["COMBINATIONS_MOST", "between_settings", "between_tables"]
+__all__ = ["COMBINATIONS_MOST", "between_settings", "between_tables", "uncalled"]
 
 # Of who, called and certificate, over all [from] tables: each worker keeps an index of them.
 COMBINATIONS_MOST: Final = 65_536
@@ -101,6 +101,28 @@ def _called_by_nobody(tables: Tables, ae_title: str) -> Iterator[tuple[tuple[str
                     f'[ae."{title}"], or take it out'
                 )
                 yield (table.key, "called"), why
+
+
+def uncalled(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
+    """The [ae] tables that no sender gets at: where, as in `FileTables.places`, and why.
+
+    That is no mistake: who may call is taken away before what is stored.
+    """
+    senders = found.tables.senders
+    if not found.is_whole or config.allow or not senders:
+        return
+    if not all(table.called for table in senders):
+        return
+    called = {title for table in senders for title in table.called}
+    for one in found.tables.ae:
+        if one.title not in called:
+            close = close_to(one.title, called, 0.6)
+            hint = f" (one has {close}, which is like it)" if close else ""
+            why = (
+                f"nobody can call it: there is no allow, and every [from] table has called, "
+                f"without {one.title}{hint}; if somebody is to call it, add it to called of one"
+            )
+            yield (one.key, TABLE), why
 
 
 def _one_path_for_two(tables: Tables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:

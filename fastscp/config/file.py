@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastscp.config.contradictions import between_settings, between_tables
+from fastscp.config.contradictions import between_settings, between_tables, uncalled
 from fastscp.config.file_tables import (
     FileTables,
     Named,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fastscp.config.tomlfile import Key
 
-__all__ = ["FileSettings", "check_file", "one_of_file", "read_file", "refuse"]
+__all__ = ["Checked", "FileSettings", "check_file", "one_of_file", "read_file", "refuse"]
 
 
 @dataclass
@@ -43,8 +43,16 @@ def read_file(file: Path, option: str) -> FileSettings:
     return found
 
 
-def check_file(file: Path, option: str) -> list[Mistake]:
-    """All that is wrong with a file, by itself, in the order of its lines.
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong with a file, and what is no mistake and hardly meant; in order of its lines."""
+
+    mistakes: list[Mistake]
+    doubts: list[Mistake]
+
+
+def check_file(file: Path, option: str) -> Checked:
+    """All that can be told of a file by itself.
 
     option: what named the file. Raises ConfigError where it cannot be read as text.
     """
@@ -52,8 +60,13 @@ def check_file(file: Path, option: str) -> list[Mistake]:
     values = {setting.field: value for _, setting, value in found.settings}
     keys = {setting.field: key for key, setting, _ in found.settings}
     mistakes += [keys[name].mistake(why) for name, why in between_settings(values)]
-    for where, why in between_tables(found.tables, ServeConfig(**values)):
-        mistakes.append(found.tables.places[where].mistake(why))
+    config, places = ServeConfig(**values), found.tables.places
+    mistakes += [places[where].mistake(why) for where, why in between_tables(found.tables, config)]
+    doubts = [places[where].mistake(why) for where, why in uncalled(found.tables, config)]
+    return Checked(_in_order(mistakes), _in_order(doubts))
+
+
+def _in_order(mistakes: list[Mistake]) -> list[Mistake]:
     return sorted(mistakes, key=lambda one: (one.line, one.column))
 
 
@@ -125,7 +138,7 @@ def refuse(file: Path, mistakes: list[Mistake], *, by_itself: bool = True) -> No
     """
     if not mistakes:
         return
-    in_order = sorted(mistakes, key=lambda one: (one.line, one.column))
+    in_order = _in_order(mistakes)
     why = in_order[0].why
     if len(mistakes) > 1 and by_itself:
         why += (

@@ -35,6 +35,7 @@ _OTHER_VARIABLES: Final = frozenset(
     {_FILE_VARIABLE} | {ENVIRONMENT_PREFIX + name for name in _BUILD_SWITCHES}
 )
 
+
 @dataclass(frozen=True)
 class Loaded:
     """A configuration and, per field, where its value comes from.

@@ -408,7 +408,7 @@ def test_the_file_of_passwords_is_read_with_the_setting(
         with pytest.raises(ConfigError, match=r"user-identity: .*users: line 1: ") as caught:
             load(given, {}, from_file)
         assert "secret-4711" not in str(caught.value)
-    (mistake,) = check_file(file, "--check")
+    (mistake,) = check_file(file, "--check").mistakes
     assert (mistake.line, mistake.key) == (1, "user-identity")
 
 
@@ -588,7 +588,7 @@ def test_all_mistakes_of_a_file(
 ) -> None:
     file = tmp_path / "site.toml"
     file.write_bytes(text.encode())
-    found = check_file(file, "--check")
+    found = check_file(file, "--check").mistakes
     assert [(one.line, one.column, one.key) for one in found] == sorted(
         (line, column, key) for line, column, key, _why in expected
     )
@@ -615,7 +615,7 @@ def test_the_lines_of_a_long_list_are_found_soon(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     rules = "".join(f'  "CT{n}@10.0.0.0/8",\n' for n in range(5000))
     file.write_text(f"allow = [\n{rules}]\nport = 70000\n", encoding="utf-8")
-    (found,) = check_file(file, "--check")
+    (found,) = check_file(file, "--check").mistakes
     assert (found.line, found.key) == (5003, "port")
 
 
@@ -633,7 +633,7 @@ def test_a_long_file_is_read_soon(tmp_path: Path, line: str, mistakes: int) -> N
     file = tmp_path / "site.toml"
     file.write_text("allow = [\n" + f"{line}\n" * 10000 + "]\n", encoding="utf-8")
     began = time.process_time()
-    found = check_file(file, "--check")
+    found = check_file(file, "--check").mistakes
     assert len(found) >= mistakes
     assert bool(found) == bool(mistakes)
     # Some minutes, where each line is read once more for each of the others.

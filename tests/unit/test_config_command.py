@@ -89,6 +89,42 @@ def test_check_covers_the_tables(file: Path, capsys: pytest.CaptureFixture[str])
     assert who.startswith(f"fastscp: {file}:14: from.x.who: 'X' has no @; give AE@NETWORK")
 
 
+def test_check_tells_of_a_table_that_nobody_can_call(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no mistake: a start takes it, and what was stored under the title stays where it is."""
+    tables = '[ae.RESEARCH]\n[ae.CT1]\n[from.a]\ncalled = "CT1"\n[from.b]\ncalled = "RESERCH"\n'
+    file.write_text(tables, encoding="utf-8")
+    assert cli.main(["config", "--check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{file}: no mistakes; 1 doubt, see above\n"
+    assert err == (
+        f"fastscp: {file}:1: ae.RESEARCH: nobody can call it: there is no allow, and every [from] "
+        f"table has called, without RESEARCH (one has RESERCH, which is like it); if somebody is "
+        f"to call it, add it to called of one\n"
+    )
+    assert cli.main(["config", "--check", str(file), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["mistakes"] == []
+    assert [(one["line"], one["key"]) for one in shown["doubts"]] == [(1, "ae.RESEARCH")]
+    for more in ('[from.c]\nwho = "X@*"\n', '[from.c]\ncalled = ["RESEARCH"]\n', "[from.c]\n"):
+        file.write_text(tables + more, encoding="utf-8")
+        cli.main(["config", "--check", str(file)])
+        assert "nobody can call" not in capsys.readouterr().err
+    file.write_text('allow = "X@*"\n' + tables, encoding="utf-8")
+    assert cli.main(["config", "--check", str(file)]) == 0
+    assert capsys.readouterr() == (f"{file}: no mistakes\n", "")
+
+
+def test_who_names_the_lines_of_the_top(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text('idle-timeout = "8h"\n' + TABLES, encoding="utf-8")
+    assert cli.main(["config", "--config", str(file), "--who", "GW@10.0.0.1/CT1"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"idle-timeout 8 h {file}:1" in lines
+    shown = asked("GW@10.0.0.1/CT1", file, capsys)
+    assert shown["settings"]["idle-timeout"][0]["source"] == f"{file}:1"
+
+
 # Who --------------------------------------------------------------------------------------------
 
 
@@ -158,8 +194,8 @@ def test_why_a_table_applies(file: Path, capsys: pytest.CaptureFixture[str]) -> 
         "",
         "setting value source",
     ]
-    assert f"max-associations 5 [from.gw] {file}:3" in lines
-    assert "max-associations 1000 default" in lines
+    assert f"max-associations 5 (those of [from.gw]) [from.gw] {file}:3" in lines
+    assert "max-associations 1000 (all together) default" in lines
     assert f"min-rate 2 KiB [ae.CT1] {file}:9" in lines
     assert "strict off default" in lines
 
@@ -172,13 +208,19 @@ def test_why_a_table_applies(file: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("GX@10.0.0.1/CT1", "[from.net] does not apply: who has neither GX nor 10.0.0.1"),
         ("CT1@10.1.2.3/CT1", "[from.net] does not apply: who has CT1 from other addresses only"),
         ("CT2@10.9.0.1/CT1", "[from.net] does not apply: who has other titles from 10.9.0.1 only"),
+        (
+            "A@10.0.0.2/CT1",
+            "[from.any] does not apply: who has any title (*), but not from 10.0.0.2",
+        ),
+        ("A@10.9.9.9/CT1", "[from.any] does not apply: who has other titles from 10.9.9.9 only"),
         ("A@127.0.0.1/CT1", "--allow has no entry for this sender"),
     ],
 )
 def test_why_a_table_does_not_apply(
     who: str, why: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file.write_text(TABLES + '[from.net]\nwho = "CT1@10.9.0.0/16"\n', encoding="utf-8")
+    tables = '[from.net]\nwho = "CT1@10.9.0.0/16"\n[from.any]\nwho = "*@10.7.0.0/16,Z@10.9.9.9"\n'
+    file.write_text(TABLES + tables, encoding="utf-8")
     command = ["config", "--config", str(file), "--allow", "B@*", "--who", who]
     assert cli.main(command) == 1
     told = capsys.readouterr().out.splitlines()

@@ -106,7 +106,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
 def test_one_file_in_several_spellings(text: str, toml: Callable[[str], Path]) -> None:
     file = toml(text)
-    assert check_file(file, "--check") == []
+    assert check_file(file, "--check").mistakes == []
     loaded = load({}, {}, file)
     assert loaded.config.tables == WANTED
     # Every key has its place, and each table.
@@ -273,7 +273,7 @@ def test_all_mistakes_of_a_file(
     text: str, expected: list[tuple[int, str, str]], toml: Callable[[str], Path]
 ) -> None:
     file = toml(text)
-    found = check_file(file, "--check")
+    found = check_file(file, "--check").mistakes
     assert [(one.line, one.key) for one in found] == [(line, key) for line, key, _ in expected]
     for one, (_, _, why) in zip(found, expected, strict=True):
         assert one.why.startswith(why)
@@ -356,7 +356,7 @@ def test_a_long_file_with_many_tables_is_read_soon(toml: Callable[[str], Path]) 
     began = time.process_time()
     loaded = load({}, {}, toml(text))
     assert len(loaded.config.tables.ae) == len(loaded.config.tables.senders) == 1100
-    assert len(check_file(toml(text + "port = x\n"), "--check")) == 1
+    assert len(check_file(toml(text + "port = x\n"), "--check").mistakes) == 1
     # A fraction of a second; a minute, where each table looks at each of the others.
     assert time.process_time() - began < 10
 
@@ -412,7 +412,9 @@ def test_a_table_that_is_never_reached_is_one(toml: Callable[[str], Path]) -> No
             + (f"called = {list(one.called)}\n" if one.called else "")
             for one in tables
         )
-        never = {one.key.removeprefix("from.") for one in check_file(toml(text), "--check")}
+        never = {
+            one.key.removeprefix("from.") for one in check_file(toml(text), "--check").mistakes
+        }
         told += len(never)
         reached = set()
         for calling, called, address in product("ABC", "XYZ", ADDRESSES):
