@@ -10,7 +10,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastscp.passwords import UserIdentities, read_passwords
 from fastscp.titles import title_bytes, title_text
@@ -376,14 +376,42 @@ def read_network(raw: object) -> str:
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
-        return ipaddress.ip_network(text, strict=True)
+        network = ipaddress.ip_network(text, strict=True)
     except ValueError:
         pass
+    else:
+        return _as_seen(network)
     try:
         wider = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"names no network ({text!r})") from None
     raise ValueError(f"has bits set behind the prefix (the network would be {wider})")
+
+
+# The IPv4 addresses as IPv6 writes them. No peer has such an address: it counts as an IPv4 one.
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+# A network that begins with so many zeros, and is no longer, is one of IPv6 (`::/0`: all of it).
+_ZEROS: Final = 80
+
+
+def _as_seen(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The network as peers are seen to be in it: an IPv4-mapped one is an IPv4 network.
+
+    Raises ValueError for one of which the mapped addresses are a part.
+    """
+    if not isinstance(network, ipaddress.IPv6Network):
+        return network
+    if network.subnet_of(_MAPPED):
+        bits = int(network.network_address) & 0xFFFFFFFF
+        return ipaddress.IPv4Network((bits, network.prefixlen - _MAPPED.prefixlen))
+    if network.prefixlen > _ZEROS and network.supernet_of(_MAPPED):
+        raise ValueError(
+            f"holds all IPv4 addresses in their IPv6 form ({_MAPPED}) and others; write 0.0.0.0/0 "
+            f"for all of IPv4, and IPv6 networks by themselves"
+        )
+    return network
 
 
 @dataclass(frozen=True)
