@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.file_tables import TABLE
 from fastscp.config.names import close_to
+from fastscp.config.settings import suffix_of
 from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
     yield from _shown_by_nobody(found.tables, config.proxy_protocol_from)
     if config.check_called_ae:
         yield from _called_by_nobody(found.tables, config.ae_title)
-    yield from _one_path_for_two(found.tables, config)
+    yield from _one_path_for_two(found, config)
     number = 0
     for table in found.tables.senders:
         number += _combinations(table)
@@ -125,23 +126,35 @@ def uncalled(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str
             yield (one.key, TABLE), why
 
 
-def _one_path_for_two(tables: Tables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
-    """The first layout that could give an instance the path that another one gives another."""
-    layouts = {table.title: table.values.get("layout", config.layout) for table in tables.ae}
-    if set(layouts.values()) <= {config.layout}:
+def _one_path_for_two(
+    found: FileTables, config: ServeConfig
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """The first table that could give an instance the path that another one gives another.
+
+    Or the same one, compressed by one and not by the other.
+    """
+    ae = {
+        table.title: (
+            table.values.get("layout", config.layout),
+            suffix_of(table.values.get("compress", config.compress)),
+        )
+        for table in found.tables.ae
+    }
+    if set(ae.values()) <= {(config.layout, config.suffix)}:
         return
     # Where it is needed only: a start without such tables need not wait for it.
     from fastscp.store.collisions import check
     from fastscp.store.filing import Filing, Filings
 
     filings = Filings(
-        Filing(config.layout), {title: Filing(layout) for title, layout in layouts.items()}
+        Filing(config.layout, config.suffix), {title: Filing(*of) for title, of in ae.items()}
     )
     try:
         check(filings)
     except ConfigError as error:
-        # Of the two it names the table that stands later, and that table sets its own layout.
-        yield (error.option.removeprefix("[").removesuffix("] layout"), "layout"), error.why
+        # Of the two it names the table that stands later; the other one may be what sets it.
+        table, _, name = error.option.removeprefix("[").rpartition("] ")
+        yield (table, name if (table, name) in found.places else TABLE), error.why
 
 
 def _combinations(table: FromTable) -> int:

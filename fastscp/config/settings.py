@@ -54,6 +54,7 @@ __all__ = [
     "allows",
     "options_table",
     "read_value",
+    "suffix_of",
     "where_table",
 ]
 
@@ -351,7 +352,12 @@ class WorkerConfig:
     @property
     def suffix(self) -> str:
         """What the names of stored files end in."""
-        return SUFFIX if self.compress == "none" else SUFFIX + ".zst"
+        return suffix_of(self.compress)
+
+
+def suffix_of(compress: str) -> str:
+    """What the names of files end in that are kept in this form."""
+    return SUFFIX if compress == "none" else SUFFIX + ".zst"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

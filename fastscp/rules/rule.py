@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from fastscp.association.negotiation import Policy
-from fastscp.config.settings import SUFFIX
+from fastscp.config.settings import suffix_of
 from fastscp.uids import SopClassRule, TransferSyntaxRule  # noqa: TC001 - msgspec reads them
 
 __all__ = ["TOP_LEVEL", "Rule", "RuleSet", "Sender", "as_written", "rule_name"]
@@ -62,7 +62,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def suffix(self) -> str:
         """What the names of stored files end in."""
-        return SUFFIX if self.compress == "none" else SUFFIX + ".zst"
+        return suffix_of(self.compress)
 
     def policy(self, max_pdu_length: int, max_async_operations: int) -> Policy:
         """What decides over a request, with what is the same for all associations."""

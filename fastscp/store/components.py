@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Component", "components", "meet"]
+__all__ = ["ANY_BYTE", "Component", "components", "meet"]
 
 _KEY: Final = re.compile(r"\{([A-Za-z]+)\}")
 _SOP: Final = "SOPInstanceUID"
@@ -46,6 +46,7 @@ _ALPHANUMERIC: Final = _set(_DIGITS + _LETTERS + _LETTERS.upper())
 _HEX: Final = _set(_DIGITS + "ABCDEF")
 _HASH_HEX: Final = _set(_DIGITS + "abcdef")
 _FIRST: Final = _ALPHANUMERIC | _set("_")
+ANY_BYTE: Final = (1 << 256) - 1
 _REST: Final = _FIRST | _set(".-")
 
 
@@ -53,7 +54,8 @@ class Component:
     """A folder's name, or a file's without its suffix.
 
     names_instance: it is a literal, the SOP Instance UID, and a literal, so each instance has its
-    own. lead, tail: what every name begins with, and ends with. sizes: bytes, at least and at most.
+    own. lead, tail: what every name begins with, and ends with. first: bytes that a name may begin
+    with, as the bits of a number. sizes: bytes, at least and at most.
     is_cut: whether a name can be cut.
     """
 
@@ -73,6 +75,7 @@ class Component:
         # A folder's last dot may be encoded, and what is behind the cut is gone.
         self.lead = parts[0].encode().partition(b".")[0][: _CUT.start]
         self.tail = b"" if self.is_cut else parts[-1].encode().rpartition(b".")[2]
+        self.first = _first(parts)
         self._parts = parts
         self._is_folder = is_folder
         self._automaton: _Automaton | None = None
@@ -82,6 +85,18 @@ class Component:
         if self._automaton is None:
             self._automaton = _Automaton(self._parts, is_folder=self._is_folder)
         return self._automaton
+
+
+def _first(parts: list[str]) -> int:
+    """parts: of a component, literals at even places. Bytes it may begin with, at least."""
+    if parts[0].startswith("."):
+        # It may be encoded.
+        return ANY_BYTE
+    if parts[0]:
+        return 1 << parts[0].encode()[0]
+    if parts[1] in _UIDS:
+        return _ALPHANUMERIC
+    return _set(_DIGITS) if parts[1] == _DATE else _FIRST | _set("%")
 
 
 def _bytes_of(key: str) -> tuple[int, int]:

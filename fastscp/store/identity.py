@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastscp.errors import StartError
+from fastscp.errors import ConfigError, StartError
 from fastscp.store.filing import Filing, Filings
-from fastscp.store.names import IDENTITY, home, make_file, open_file
+from fastscp.store.names import IDENTITY, descriptor, home, make_file, open_file
 from fastscp.titles import title_bytes, title_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["FORMAT", "Identity", "read_identity", "write_identity"]
+__all__ = ["FORMAT", "Identity", "encoded", "read_identity", "stamp", "write_identity"]
 
 FORMAT: Final = 1
-# No store.toml is near this, with a thousand tables either: whatever is longer is not read.
-_MOST: Final = 4 << 20
+# None is longer: what would be is not written, and what is is not read.
+_MOST: Final = 8 << 20
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -73,7 +73,6 @@ def read_identity(path: Path, dir_fd: int) -> Identity | None:
     return identity
 
 
-# The main process reads it every second.
 @lru_cache(maxsize=1)
 def _parsed(data: bytes) -> Identity:
     """Raises ValueError."""
@@ -88,8 +87,38 @@ def _parsed(data: bytes) -> Identity:
     return identity
 
 
+def stamp(dir_fd: int) -> tuple[int, ...] | None:
+    """What differs once store.toml is another file or has been written to; None: there is none."""
+    try:
+        fd = open_file(IDENTITY, dir_fd)
+    except FileNotFoundError:
+        return None
+    with descriptor(fd):
+        found = os.fstat(fd)
+    return (
+        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )  # fmt: skip
+
+
+def encoded(identity: Identity) -> bytes:
+    """The bytes of store.toml. Raises ConfigError where they are more than would be read again."""
+    data = "".join(_lines(identity)).encode("utf-8")
+    if len(data) > _MOST:
+        raise ConfigError(
+            "[ae]",
+            f"{IDENTITY} would have {len(data)} bytes for the layouts of {len(identity.ae)} "
+            f"tables, and {_MOST} are the most that is read again; use fewer [ae] tables, or "
+            f"shorter layouts",
+        )
+    return data
+
+
 def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) -> None:
-    """Replace store.toml as a whole, flushed before and after it has its name."""
+    """Replace store.toml as a whole, flushed before and after it has its name.
+
+    Raises ConfigError as `encoded` does, OSError.
+    """
+    data = encoded(identity)
     name = IDENTITY.rpartition("/")[2]
     new = f"{name}.new"
     with home(dir_fd) as home_fd:
@@ -98,7 +127,7 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home_fd)
         with os.fdopen(make_file(new, home_fd), "wb") as file:
-            file.write("".join(_lines(identity)).encode("utf-8"))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, name, src_dir_fd=home_fd, dst_dir_fd=home_fd)

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,7 @@ from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock
 from fastscp.store.collisions import check
-from fastscp.store.identity import read_identity, write_identity
+from fastscp.store.identity import encoded, read_identity, stamp, write_identity
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
@@ -56,7 +56,7 @@ from fastscp_ext import rename_noreplace as system_rename_noreplace
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from fastscp.store.filing import Filings
+    from fastscp.store.filing import Filing, Filings
     from fastscp.store.identity import Identity
 
 __all__ = ["Store"]
@@ -97,6 +97,17 @@ class Store:
     left: tuple[str, ...] | None
     warnings: tuple[str, ...]
     made: Made
+    # store.toml as it was when it was last found to be this store's.
+    _seen: tuple[int, ...] | None = field(default=None, init=False, repr=False)
+    # All that this life has filed by: associations that began before a reload go on as they began.
+    _lived: dict[Filing, str] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._note_lived()
+
+    def _note_lived(self) -> None:
+        for key, filing in self.filings:
+            self._lived.setdefault(filing, key)
 
     @classmethod
     def open(
@@ -145,6 +156,7 @@ class Store:
             if refused and not layout_change:
                 raise refused[0]
             identity = next_identity(known, filings)
+            encoded(identity)
             buffered = "buffered" in durabilities
             if identity != known:
                 if known is None:
@@ -177,8 +189,8 @@ class Store:
         To be called before anything is stored so, by one caller at a time. What is noted is flushed
         when it returns. filings, durabilities: as in `open`; no layout and no suffix that
         store.toml knows changes here. Raises ConfigError where one would and for layouts that
-        collide, FastscpError where it cannot be noted; the service then files as before. Blocks on
-        the disk.
+        collide, also with one that this life has filed by so far; FastscpError where it cannot be
+        noted. The service then files as before. Blocks on the disk.
         """
         check(filings)
         if "stable" in durabilities and not self.facts.directory_flush:
@@ -190,7 +202,10 @@ class Store:
             refused = changes(self.path, known, filings, RUNNING)
             if refused:
                 raise refused[0]
+            check(filings, self._lived)
             identity = next_identity(known, filings)
+            # Before anything is noted: it may be more than is read again.
+            encoded(identity)
             # First: without anything buffered the mark means nothing, and the end takes it away.
             if "buffered" in durabilities:
                 begin_buffered(self.dir_fd)
@@ -204,6 +219,7 @@ class Store:
                 f"space and that this user may write there, then reload again"
             ) from error
         self.filings = filings
+        self._note_lived()
         self.mixed = len(identity.suffixes) > 1
         return self.mixed
 
@@ -217,7 +233,7 @@ class Store:
             there = self.path.stat()
             if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
                 return f"{self.path} is another directory now"
-            identity = read_identity(self.path, self.dir_fd)
+            has_identity = self._has_identity()
             missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
             is_locked = leads_to(LOCK, self.dir_fd, self.lock_fd)
         except OSError as error:
@@ -226,7 +242,7 @@ class Store:
             return f"{self.path} cannot be reached ({error.strerror})"
         except StartError as error:
             return str(error)
-        if identity is None or identity.id != self.id:
+        if not has_identity:
             return f"{self.path} has lost its {IDENTITY}"
         if missing:
             return f"{self.path} has lost its folder {missing[0]}"
@@ -236,6 +252,19 @@ class Store:
                 f"use this store: stop one of them; restart this one"
             )
         return None
+
+    def _has_identity(self) -> bool:
+        """Whether store.toml is this store's. Raises StartError, OSError.
+
+        It may be long, and main asks every second: it is read only if it has changed.
+        """
+        now = stamp(self.dir_fd)
+        if now is None or now != self._seen:
+            identity = read_identity(self.path, self.dir_fd)
+            if identity is None or identity.id != self.id:
+                return False
+            self._seen = now
+        return True
 
     def _has(self, name: str) -> bool:
         try:

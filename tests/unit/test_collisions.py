@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fastscp.errors import ConfigError
-from fastscp.store.collisions import check, collide
+from fastscp.store.candidates import candidates
+from fastscp.store.collisions import _agree, _are_at_odds, _at_odds, check, collide
+from fastscp.store.components import components
 from fastscp.store.filing import Filing, Filings
 from fastscp.store.store import Store
 from fastscp_ext import Layout, LayoutError
@@ -252,7 +254,7 @@ def test_every_collision_that_is_found_by_long_trying_is_told(seed: int) -> None
 def test_layouts_that_collide_are_named_with_their_tables() -> None:
     flat = Filing("{SOPInstanceUID}.dcm")
     odd = Filing("{Modality}-{SOPInstanceUID}.dcm")
-    check(filed(flat.layout, A=Filing(LAYOUT), B=Filing(flat.layout, ".dcm.zst")))
+    check(filed(flat.layout, A=Filing(LAYOUT), B=Filing(flat.layout)))
     with pytest.raises(ConfigError) as caught:
         check(filed(LAYOUT, A=Filing(LAYOUT), B=flat, C=odd))
     assert str(caught.value).startswith(
@@ -281,6 +283,119 @@ def test_no_service_begins_or_goes_on_with_layouts_that_collide(path: Path) -> N
             store.refile(colliding, {"stable", "buffered"})
         assert (path / ".fastscp/store.toml").read_bytes() == before
         assert not (path / ".fastscp/buffered").exists()
+
+
+# Pairs that meet, though one instance at most has a path of both.
+MEETING: Final = [
+    (LAYOUT, LAYOUT),
+    ("{StudyInstanceUID}/{SOPInstanceUID}.dcm", "{PatientID}/{SOPInstanceUID}.dcm"),
+    ("1/{SOPInstanceUID}.dcm", "{PatientID}/{SOPInstanceUID}.dcm"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), MEETING)
+def test_one_path_is_compressed_by_all_or_by_none(one: str, other: str) -> None:
+    check(filed(one, A=Filing(other)))
+    check(filed(one, ".dcm.zst", A=Filing(other, ".dcm.zst")))
+    for suffixes in ((".dcm", ".dcm.zst"), (".dcm.zst", ".dcm")):
+        with pytest.raises(ConfigError) as caught:
+            check(filed(one, suffixes[0], A=Filing(other, suffixes[1])))
+        assert str(caught.value).startswith(
+            f"[ae.A] compress: {other!r} with {suffixes[1]} can give an instance the path that "
+            f"{one!r} of the top level gives it with {suffixes[0]}, so one that comes to both at "
+            f"once would be stored twice; use the same compress for both, or begin "
+        )
+        check(filed(one, suffixes[0], A=Filing(f"+a/{other}", suffixes[1])))
+    with pytest.raises(ConfigError, match=r"^\[ae\.B\] compress: .* of \[ae\.A\] gives it with"):
+        check(filed("+/{SOPInstanceUID}.dcm", A=Filing(one), B=Filing(other, ".dcm.zst")))
+
+
+def test_no_service_begins_or_goes_on_with_two_forms_of_one_path(path: Path) -> None:
+    both = filed(LAYOUT, A=Filing(LAYOUT, ".dcm.zst"))
+    with pytest.raises(ConfigError, match=r"^\[ae\.A\] compress: "):
+        Store.open(path, both, layout_change=True)
+    assert not path.exists()
+    with opened(path, filed(LAYOUT)) as store:
+        before = (path / ".fastscp/store.toml").read_bytes()
+        with pytest.raises(ConfigError, match=r"^\[ae\.A\] compress: "):
+            store.refile(both, {"stable", "buffered"})
+        assert (path / ".fastscp/store.toml").read_bytes() == before
+
+
+def test_what_is_filed_as_before_meets_nothing_new(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a reload may change a table, associations of before still file as it said."""
+    monkeypatch.setattr("fastscp.store.store.changes", lambda *_: [])
+    before, odd = Filing("+a/{SOPInstanceUID}.dcm"), "+a/{Modality}{SOPInstanceUID}.dcm"
+    packed = Filing(before.layout, ".dcm.zst")
+    with opened(path, filed(LAYOUT, A=before)) as store:
+        for _ in range(2):
+            for now, option in ((packed, "compress"), (Filing(odd), "layout")):
+                with pytest.raises(
+                    ConfigError,
+                    match=rf"^\[ae\.A\] {option}: .* of \[ae\.A\] until now gives .*; or restart",
+                ):
+                    store.refile(filed(LAYOUT, A=now), {"stable"})
+            # Also where that is some reloads ago.
+            store.refile(filed(LAYOUT), {"stable"})
+        store.refile(filed(LAYOUT, A=before), {"stable"})
+    with opened(path, filed(LAYOUT, A=packed)) as store:
+        assert store.mixed
+
+
+def test_what_is_passed_over_is_not_at_odds() -> None:
+    """Against a look at each pair."""
+    chance = random.Random(3)
+    for _ in range(30):
+        layouts = [a_layout(chance) for _ in range(40)]
+        filings = tuple(dict.fromkeys(
+            Filing(layout, chance.choice((".dcm", ".dcm", ".dcm", ".dcm.zst")))
+            for layout in layouts + chance.sample(layouts, 10)
+        ))  # fmt: skip
+        every = [*combinations(filings, 2)]
+        wrong = {frozenset(pair) for pair in every if _are_at_odds(pair)}
+        assert wrong
+        assert wrong >= {frozenset(p) for p in every if collide(p[0].layout, p[1].layout)}
+        found = [frozenset(pair) for pair in candidates(filings, _agree)]
+        assert len(found) == len(set(found))
+        assert wrong <= set(found)
+        assert not _agree(filings)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bytes_that_a_component_may_begin_with(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(200):
+        for one in components(a_layout(chance)):
+            for taken, _target in one.automaton.edges[0]:
+                assert taken & ~one.first == 0, one.text
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        "{{StudyInstanceUID}}/T{n}_{{SOPInstanceUID}}.dcm",
+        "{{PatientID}}/{{SOPInstanceUID}}+{n}.dcm",
+        "{{PatientID}}_{n}/{{Modality}}-{{SOPInstanceUID}}.dcm",
+        "+{n}/{{PatientID}}/{{SOPInstanceUID}}.dcm",
+        "{{PatientID}}+{n}/{{SOPInstanceUID}}.dcm",
+    ],
+)
+def test_two_thousand_layouts_are_checked_in_a_second(of: str) -> None:
+    tables = {
+        f"T{n}": Filing(of.format(n=n), (".dcm", ".dcm.zst")[n % 2 if "+{n}/" in of else 0])
+        for n in range(2000)
+    }
+    filings = Filings(Filing("+/{SOPInstanceUID}.dcm"), tables)
+    began = time.process_time()
+    check(filings)
+    first = time.process_time() - began
+    assert first < 1.0
+    # And only once, though a reload asks twice.
+    before = _at_odds.cache_info().hits
+    check(Filings(filings.top, dict(tables)))
+    assert _at_odds.cache_info().hits == before + 1
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,14 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ]),
     (('[ae.A]\nlayout = "+a/{SOPInstanceUID}_{PatientID}.dcm"\n'
      '[ae.B]\nlayout = "+b/{SOPInstanceUID}.dcm"\ncompress = "zstd"\n'), []),
+    # One path, compressed and not.
+    ('[ae.A]\n[ae.B]\ncompress = "zstd"\n', [
+        (3, "ae.B.compress", "'{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm' with"),
+    ]),
+    (('compress = "zstd"\nlayout = "+a/{SOPInstanceUID}.dcm"\n[ae.A]\ncompress = "none"\n'
+     'layout = "{SOPInstanceUID}.dcm"\n[ae.B]\nlayout = "{SOPInstanceUID}.dcm"\n'), [
+        (6, "ae.B", "'{SOPInstanceUID}.dcm' with .dcm.zst can give an instance the path that"),
+    ]),
     # Tables that never match.
     ('[from.a]\nwho = "*@10.0.0.0/8"\n\n[from.b]\nwho = ["CT1@10.1.2.0/24", "X@10.0.0.0/8"]\n', [
         (4, "from.b", "can never match: [from.a] in line 1 takes all of its senders before; put"),

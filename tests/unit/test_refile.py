@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.errors import ConfigError, FastscpError, StartError
-from fastscp.store import marks
+from fastscp.store import identity, marks
 from fastscp.store import store as store_module
 from fastscp.store.filing import Filing, Filings
 from fastscp.store.identity import read_identity
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 FLAT = Filing("_flat/{SOPInstanceUID}.dcm")
 DEEP = Filing("_deep/{StudyInstanceUID}/{SOPInstanceUID}.dcm")
 SAME = Filing(LAYOUT)
-PACKED = Filing(LAYOUT, ".dcm.zst")
+PACKED = Filing("+packed/{SOPInstanceUID}.dcm", ".dcm.zst")
 BOTH = {"stable", "buffered"}
 
 
@@ -151,6 +151,56 @@ def test_a_suffix_is_never_forgotten(path: Path) -> None:
     with opened(path, FILED, layout_change=True) as store:
         assert store.mixed
     assert toml(path)["suffixes"] == [".dcm", ".dcm.zst"]
+
+
+def test_what_would_not_be_read_again_is_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Filings(SAME, {"A": FLAT} | {f"T{n}": FLAT for n in range(99)})
+    monkeypatch.setattr(identity, "_MOST", 4000)
+    with pytest.raises(ConfigError, match=r"^\[ae\]: .* of 100 tables, and 4000 are the most"):
+        made(path, many)
+    assert not path.exists()
+    with opened(path, filed(LAYOUT, A=FLAT)) as store:
+        before = (path / ".fastscp/store.toml").read_bytes()
+        with pytest.raises(ConfigError, match="100 tables, and 4000 are the most that is read"):
+            store.refile(many, BOTH)
+        assert (path / ".fastscp/store.toml").read_bytes() == before
+        assert names(path) == set()
+        assert store.lost() is None
+    made(path, filed(LAYOUT, A=FLAT))
+
+
+def test_ten_thousand_tables_are_read_again(path: Path) -> None:
+    many = Filings(SAME, {f"T{n}": Filing("+" + "x" * 200 + LAYOUT) for n in range(10_000)})
+    made(path, many)
+    with opened(path, many) as store:
+        assert store.lost() is None
+
+
+def test_a_look_at_the_store_does_not_read_what_has_not_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+
+    def counted(*of: Any) -> Any:
+        reads.append(of[0])
+        return read_identity(*of)
+
+    with opened(path) as store:
+        monkeypatch.setattr(store_module, "read_identity", counted)
+        for _ in range(3):
+            assert store.lost() is None
+        assert len(reads) == 1
+        store.refile(filed(LAYOUT, A=FLAT), {"stable"})
+        del reads[:]
+        for _ in range(3):
+            assert store.lost() is None
+        assert len(reads) == 1
+        toml_of = path / ".fastscp/store.toml"
+        toml_of.write_text(toml_of.read_text().replace(store.id, "0" * len(store.id)))
+        for _ in range(2):
+            assert store.lost() == f"{path} has lost its .fastscp/store.toml"
 
 
 # While a service runs ----------------------------------------------------------------------------
