@@ -190,9 +190,14 @@ def named_file(option: str, name: str | None) -> Path | None:
 
 
 def load_settings(
-    given: dict[str, object], config: str | None, verbose: int, quiet: bool
+    given: dict[str, object],
+    config: str | None,
+    verbose: int,
+    quiet: bool,
+    *,
+    again: bool = False,
 ) -> Loaded:
-    """Layer the settings, with -v and -q standing for a log level."""
+    """Layer the settings, with -v and -q standing for a log level. again: as in `load`."""
     spelled: dict[str, str] = {}
     if verbose or quiet:
         spelling = "-q" if not verbose else "-v" if verbose == 1 else "-vv"
@@ -202,7 +207,7 @@ def load_settings(
             raise ConfigError(spelling, "sets the log level, and so does --log-level; give one")
         given["log_level"] = "warning" if quiet else "debug" if verbose == 1 else "trace"
         spelled["log_level"] = spelling
-    return load(given, file=named_file("--config", config), spelled=spelled)
+    return load(given, file=named_file("--config", config), spelled=spelled, again=again)
 
 
 # Of the requestor: echo, send --------------------------------------------------------------------

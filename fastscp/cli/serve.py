@@ -30,11 +30,11 @@ def serve(
     or 64K, 10G, 10GiB (1024 each), 10GB (1000 each). Lists repeat the option or use commas.
     """
 
-    def load() -> Loaded:
+    def load(*, again: bool = True) -> Loaded:
         """Read all of it, now or for a reload."""
-        return load_settings(dict(given), config, verbose, quiet)
+        return load_settings(dict(given), config, verbose, quiet, again=again)
 
-    loaded = load()
+    loaded = load(again=False)
     settings = loaded.config
     try:
         log.configure("main", settings.log_level, settings.log_format, queued=True)

@@ -36,9 +36,9 @@ class FileSettings:
     tables: FileTables = field(default_factory=FileTables)
 
 
-def read_file(file: Path, option: str) -> FileSettings:
-    """All of a file. option: what named it. Raises ConfigError for the first mistake."""
-    found, mistakes = _read(file, option)
+def read_file(file: Path, option: str, *, again: bool = False) -> FileSettings:
+    """All of a file. option, again: as in `read_toml`. Raises ConfigError for the first mistake."""
+    found, mistakes = _read(file, option, again=again)
     refuse(file, mistakes)
     return found
 
@@ -93,8 +93,8 @@ def _may_mean(mistake: Mistake, setting: Setting) -> bool:
     return name not in BY_NAME.keys() - {setting.name} and bool(close_to(name, [setting.name]))
 
 
-def _read(file: Path, option: str) -> tuple[FileSettings, list[Mistake]]:
-    contents = read_toml(file, option)
+def _read(file: Path, option: str, *, again: bool = False) -> tuple[FileSettings, list[Mistake]]:
+    contents = read_toml(file, option, again=again)
     mistakes = list(contents.mistakes)
     named, tables = _named(contents.keys, mistakes)
     found = FileSettings(list(_values(named, mistakes)), read_tables(tables, mistakes))

@@ -73,12 +73,15 @@ def load(
     environ: Mapping[str, str] | None = None,
     file: Path | None = None,
     spelled: Mapping[str, str] | None = None,
+    *,
+    again: bool = False,
 ) -> Loaded:
     """The effective configuration.
 
     flags: field name to text, list of texts or bool; None is "not given". environ: the process's
     own if None. file: what `--config` names; FASTSCP_CONFIG stands in for it. spelled: fields
-    whose flag was given in another spelling, as `-v` for `--log-level debug`.
+    whose flag was given in another spelling, as `-v` for `--log-level debug`. again: for a service
+    that runs; see `read_toml`.
     Raises ConfigError for the first thing that is unknown or cannot be used; with it those that
     were found at the same time.
     """
@@ -102,7 +105,7 @@ def load(
         file, named = Path(variable), _FILE_VARIABLE
     found = FileSettings()
     if file is not None:
-        found = read_file(file, named)
+        found = read_file(file, named, again=again)
         for key, setting, value in found.settings:
             take(setting, value, key.mistake("").at(file), str(file.absolute()), key.line)
     for variable, text in _variables(environ):

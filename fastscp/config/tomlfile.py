@@ -5,7 +5,9 @@ What the file holds is what tomllib says of it whole; `statements` tells where t
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -106,9 +108,14 @@ class Contents:
     mistakes: tuple[Mistake, ...]
 
 
-def read_toml(file: Path, option: str) -> Contents:
-    """Read a file. option: what named it. Raises ConfigError where it cannot be read as text."""
-    text = _text(file, option)
+def read_toml(file: Path, option: str, *, again: bool = False) -> Contents:
+    """Read a file. option: what named it. Raises ConfigError where it cannot be read as text.
+
+    again: a service that goes by it reads it anew. Then nothing else than a regular file will do,
+    which opens and ends in any case, and none that is empty: it was cut short, more likely than
+    it means the defaults, which let everybody in.
+    """
+    text = _text(file, option, again=again)
     lines = text.split("\n")
     found = _Found()
     broken: ValueError | None = None
@@ -134,10 +141,14 @@ def read_toml(file: Path, option: str) -> Contents:
     return Contents(keys, tuple(found.mistakes))
 
 
-def _text(file: Path, option: str) -> str:
+def _text(file: Path, option: str, *, again: bool) -> str:
     named = escape(str(file))
     try:
-        with file.open("rb") as opened:
+        # A FIFO would have whoever opens it wait.
+        with open(file, "rb", opener=_at_once if again else None) as opened:
+            if again and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                why = f"{named} cannot be read again: give a regular file, or restart"
+                raise ConfigError(option, why)
             raw = opened.read(_MOST_BYTES + 1)
     except OSError as error:
         why = f"cannot read {named} ({error.strerror}); give a readable TOML file"
@@ -149,11 +160,19 @@ def _text(file: Path, option: str) -> str:
         raise ConfigError(option, why)
     try:
         # Some editors put a mark in front.
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         why = f"{named} is not UTF-8 text (line {line}); save it as UTF-8"
         raise ConfigError(option, why) from None
+    if again and not text.strip():
+        why = f"{named} is empty; write a comment (#) into it if all defaults are meant"
+        raise ConfigError(option, why)
+    return text
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _too_deep(file: Path, option: str) -> ConfigError:
