@@ -116,7 +116,6 @@ class MainControl:
     def status(self) -> Status:
         facts, seen, admission = self._facts, self._seen(), self._admission
         state, why, since = self._state()
-        ready, _free = self._dispatch.takers
         look = self._watch.seen
         return Status(
             version=__version__,
@@ -135,7 +134,7 @@ class MainControl:
             ),
             rules=facts.rules,
             workers=facts.workers,
-            workers_up=ready,
+            workers_up=self._dispatch.takers.answering,
             associations=admission.admitted,
             limit=admission.places,
             connections=admission.connections,
@@ -152,7 +151,7 @@ class MainControl:
     def _state(self) -> tuple[State, str, float]:
         """Whether associations are accepted, why not, and since when; in the order of refusals."""
         admission, watch = self._admission, self._watch
-        ready, free = self._dispatch.takers
+        takers = self._dispatch.takers
         watched = round(time.time() - (time.monotonic() - watch.since), 3)
         if admission.draining:
             return "draining", admission.draining, 0.0
@@ -163,9 +162,15 @@ class MainControl:
         if admission.congested:
             state: State = "store lost" if watch.state is SpaceState.LOST else "out of space"
             return state, watch.why() or admission.congested, watched
-        if not ready:
+        if not takers.ready:
             return "no worker", "no worker is up: the log says why", 0.0
-        if not free:
+        if not takers.answering:
+            why = (
+                "the loop of every worker stands still: see that nobody has stopped them, and that "
+                "the machine has processors for them; the log names those that stand still for long"
+            )
+            return "no worker answers", why, 0.0
+        if not takers.free:
             return "waiting for the disk", "every worker waits for the disk: check it", 0.0
         if why := watch.why():
             return "accepting", why, watched

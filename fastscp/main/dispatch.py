@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fastscp.main.members import Worker
     from fastscp_ext import Shared
 
-__all__ = ["OFFERED_MOST", "TURNED_AWAY_MOST", "WAITING_MOST", "Dispatch"]
+__all__ = ["OFFERED_MOST", "TURNED_AWAY_MOST", "WAITING_MOST", "Dispatch", "Takers"]
 
 log = logging.getLogger("fastscp.main")
 
@@ -88,6 +88,18 @@ class _Offered(NamedTuple):
     connection: _Connection
     slot: int
     when: float
+
+
+class Takers(NamedTuple):
+    """How many workers take connections.
+
+    ready: that are up, and do not leave. answering: of these, those whose loop goes on, or waits
+    for the disk. free: of these, those that do not wait for the disk.
+    """
+
+    ready: int
+    answering: int
+    free: int
 
 
 @dataclass(eq=False)
@@ -159,10 +171,13 @@ class Dispatch:
     # What an operator asks for -------------------------------------------------------------------
 
     @property
-    def takers(self) -> tuple[int, int]:
-        """How many workers take connections, and how many of these do not wait for the disk."""
+    def takers(self) -> Takers:
+        """How many workers take connections, and how soon."""
         ready = self._ready()
-        return len(ready), sum(not self._is_blocked(target) for target in ready)
+        blocked = [target for target in ready if self._is_blocked(target)]
+        silent = [one for one in ready if one not in blocked and self._is_silent(one)]
+        answering = len(ready) - len(silent)
+        return Takers(len(ready), answering, answering - len(blocked))
 
     def end(self, number: int, why: str) -> None:
         """End an association, or a connection; its worker tells of the end as of any other."""

@@ -37,7 +37,7 @@ CONTROL_VERSION: Final = 1
 
 State: TypeAlias = Literal[
     "starting", "accepting", "paused", "draining", "out of space", "store lost",
-    "waiting for the disk", "no worker",
+    "waiting for the disk", "no worker", "no worker answers",
 ]  # fmt: skip
 
 # connected: no request yet, or one that the rules refuse, of which main knows nothing. requesting:
@@ -97,11 +97,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     state: whether it accepts associations, or why not; why: more about it, or what is wrong though
     it accepts, or empty. since: of the state where that is known, seconds of the epoch, else 0.
-    workers_up: of `workers`, those that take connections. limit: the most associations at a time;
-    0: any number. connections: all, with those that are associations. in_flight_bytes: of instances
-    that are complete and that the commits of all workers have. What is counted is counted
-    since the start: instances stored, or there already; bytes of their data sets, and bytes read
-    from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
+    workers_up: of `workers`, those that take connections and answer. limit: the most associations
+    at a time; 0: any number. connections: all, with those that are associations. in_flight_bytes:
+    of instances that are complete and that the commits of all workers have. What is counted is
+    counted since the start: instances stored, or there already; bytes of their data sets, and bytes
+    read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
     associations rejected.
     """
 

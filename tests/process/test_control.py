@@ -26,6 +26,7 @@ from tests.kit import (
     Service,
     abort,
     associate_rq,
+    children_of,
     data_set,
     echo,
     path_of,
@@ -209,6 +210,19 @@ def test_who_gets_no_answer(tmp_path: Path) -> None:
             service.process.send_signal(signal.SIGCONT)
         # What was asked meanwhile is answered to nobody, and the service goes on.
         assert status_now(service).state == "accepting"
+
+
+def test_a_worker_that_is_stopped_takes_none(tmp_path: Path) -> None:
+    with Service(tmp_path, workers=1) as service:
+        (worker,) = children_of(service.pid)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            wait_for(lambda: status_now(service).state == "no worker answers", "it to be seen")
+            code, out, _err = told(service, "status")
+            assert (code, "0 of 1 up" in out) == (1, True)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        wait_for(lambda: status_now(service).state == "accepting", "its going on")
 
 
 def another_user_may_not(service: Service) -> None:

@@ -501,17 +501,31 @@ def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_how_many_take_connections(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert played.dispatch.takers == (0, 0)
+    assert played.dispatch.takers == (0, 0, 0)
     first, _end = played.worker(0)
     played.worker(1)
     played.worker(2, up=False)
-    assert played.dispatch.takers == (2, 2)
-    liveness = SimpleNamespace(disk_since=lambda number: number)
+    assert played.dispatch.takers == (2, 2, 2)
+    liveness = SimpleNamespace(disk_since=lambda number: number, alive_ms=lambda _number: 0)
     blocked: Any = SimpleNamespace(liveness=liveness)
     monkeypatch.setattr(played.dispatch, "_shared", blocked)
-    assert played.dispatch.takers == (2, 1)
+    assert played.dispatch.takers == (2, 2, 1)
     played.dispatch.heard(first, Leaving())
-    assert played.dispatch.takers == (1, 0)
+    assert played.dispatch.takers == (1, 1, 0)
+
+
+def test_who_stands_still_takes_none(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for the disk stands still, too, and is told as that."""
+    for number in range(3):
+        worker, _end = played.worker(number)
+        worker.started = time.monotonic()
+    now = int(time.monotonic() * 1000)
+    played.shared.liveness.heartbeat(1, now + 3000)
+    later = time.monotonic() + 3.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    assert played.dispatch.takers == (3, 1, 1)
+    monkeypatch.setattr(played.dispatch, "_is_blocked", lambda target: target.worker.number == 2)
+    assert played.dispatch.takers == (3, 2, 1)
 
 
 def test_what_an_operator_ends(played: Played, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.main import control as module
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
+from fastscp.main.dispatch import Takers
 from fastscp.main.storewatch import Look, StoreWatch
 from fastscp.main.summary import Seen
 from fastscp.messages.control import Aborted, Paused, Reloaded
@@ -41,7 +42,7 @@ class Played:
     def __init__(self, places: int = 1000) -> None:
         self.shared = Shared()
         self.admission = limited(places, rows=self.shared.rows, tallies=self.shared.tallies)
-        self.dispatch = SimpleNamespace(takers=(2, 2), told=[], end=self._end)
+        self.dispatch = SimpleNamespace(takers=Takers(2, 2, 2), told=[], end=self._end)
         self.watch = StoreWatch(LEAST)
         self.facts = Facts("run", 2, LEAST, taken(ServeConfig(), 7), is_open=True)
         dispatch: Any = self.dispatch
@@ -91,9 +92,12 @@ def test_the_state_is_the_first_reason_to_refuse(played: Played) -> None:
 
     admission = played.admission
     assert (state(), played.control.status().why) == ("accepting", "")
-    played.dispatch.takers = (2, 0)
+    played.dispatch.takers = Takers(2, 1, 0)
     assert state() == "waiting for the disk"
-    played.dispatch.takers = (0, 0)
+    played.dispatch.takers = Takers(2, 0, 0)
+    assert state() == "no worker answers"
+    assert played.control.status().workers_up == 0
+    played.dispatch.takers = Takers(0, 0, 0)
     assert state() == "no worker"
     played.watch.judge(Look(1, None), time.monotonic())
     admission.congested = "out of disk space"
@@ -135,7 +139,7 @@ def test_free_space_is_told_only_where_it_is_known(played: Played) -> None:
 def test_figures(played: Played) -> None:
     played.associate(1)
     played.connect(2)
-    played.dispatch.takers = (1, 1)
+    played.dispatch.takers = Takers(2, 1, 1)
     status = played.control.status()
     assert (status.workers, status.workers_up) == (2, 1)
     assert (status.associations, status.limit, status.connections) == (1, 1000, 2)

@@ -169,7 +169,9 @@ def test_status_for_programs(
     assert msgspec.json.decode(capsys.readouterr().out, type=Status) == STATUS
 
 
-@pytest.mark.parametrize("state", ["starting", "draining", "out of space", "store lost"])
+@pytest.mark.parametrize(
+    "state", ["starting", "draining", "out of space", "store lost", "no worker answers"]
+)
 def test_status_is_0_only_where_it_accepts(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str], state: Any
 ) -> None:

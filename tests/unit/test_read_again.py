@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fastscp import log
 from fastscp.cli import serve as command
 from fastscp.config.layers import load
 from fastscp.errors import ConfigError
@@ -79,5 +80,5 @@ def test_serve_reads_it_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return 5
 
     monkeypatch.setattr(service, "run", run)
-    monkeypatch.setattr(command.log, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
     assert command.serve(config=str(file)) == 5
