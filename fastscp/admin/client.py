@@ -14,7 +14,7 @@ import msgspec
 
 from fastscp.admin.place import SOCKET_NAME, ControlSocketError, address
 from fastscp.log import printable
-from fastscp.messages.control import CONTROL_VERSION, Answer
+from fastscp.messages.control import CONTROL_VERSION, Answer, Associations, GetStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,8 @@ class ControlClient:
         self._patience_s = patience_s
         self._rest = bytearray()
         self._pid = 0
+        # Behind the words that the service is silent.
+        self._not_done = ""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._connect(folder)
@@ -129,6 +131,8 @@ class ControlClient:
 
         One that the service refuses has the exit code that the service gave.
         """
+        if not isinstance(request, GetStatus | Associations):
+            self._not_done = "; what was asked is not done later, unless it had begun by now"
         # What the service has said before it hung up is worth more than that it did.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             try:
@@ -179,7 +183,7 @@ class ControlClient:
         return SilentError(
             f"the service on {self._path.parent.parent} does not answer within "
             f"{self._patience_s:g} s: {whose} hangs or is stopped; if somebody stopped it, let it "
-            f"go on (kill -CONT), else see its log, and restart it"
+            f"go on (kill -CONT), else see its log, and restart it{self._not_done}"
         )
 
     def _unreachable(self, error: OSError) -> ControlSocketError:

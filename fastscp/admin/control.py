@@ -3,8 +3,9 @@
 Theory of operation: a coroutine for each connection reads a line, asks `Control` for what it wants,
 and writes a line. Whatever a client does costs its own connection alone: there are few of them, a
 request is short and has little time, an answer that nobody reads is given up, and the next answer
-waits as long as the loop's share asks for. The loop makes no
-call on the disk; what does stands in `Listening`, for a thread.
+waits as long as the loop's share asks for. What somebody wants who has hung up before main came to
+look at it is not done. The loop makes no call on the disk; what does stands in `Listening`, for a
+thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -220,6 +222,9 @@ class ControlServer:
                 if line is None:
                     return
                 await self._turn()
+                if _has_hung_up(sock):
+                    # It was told that this is not done: main was late, and it lost its patience.
+                    return
                 await self._send(sock, await self._answer(line, sock, uid))
 
     async def _read(self, sock: socket.socket, rest: bytearray) -> bytes | None:
@@ -323,6 +328,13 @@ class ControlServer:
 
 class _UnusableError(Exception):
     """What came is no request, and what follows cannot be told from it."""
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Whether nobody has the other end any more. Who only ends what it sends still reads."""
+    look = select.poll()
+    look.register(sock, 0)
+    return any(event & select.POLLHUP for _fd, event in look.poll(0))
 
 
 def _encoded(answer: Answer) -> bytes:

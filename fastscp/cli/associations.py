@@ -130,8 +130,8 @@ def abort(
 
     A message that is complete is still stored; one that is not goes. Says it when each is over.
 
-    Exit code: 0 all are over, 1 one is not, or there is none of that ID, 3 no service runs on the
-    store.
+    Exit code: 0 all are over, 1 one is not, or there is none of that ID, or the service does not
+    answer within 10 s, 3 no service runs on the store.
     """
     from fastscp.messages.control import Abort, Aborted
 

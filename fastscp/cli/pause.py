@@ -30,6 +30,9 @@ def pause(
 
     It still listens, and the associations that exist go on. A reload changes nothing of that; a
     restart ends it.
+
+    Exit code: 0 it is paused now, 1 the service does not answer within 10 s, 3 no service runs on
+    the store.
     """
     from fastscp.messages.control import Pause, Paused
 
@@ -49,7 +52,11 @@ def resume(
     config: StoreConfigFile | None = None,
     json: JSON = False,
 ) -> int:
-    """Have a running service admit associations again, after `fastscp pause`."""
+    """Have a running service admit associations again, after `fastscp pause`.
+
+    Exit code: 0 it is not paused now, 1 the service does not answer within 10 s, 3 no service runs
+    on the store.
+    """
     from fastscp.messages.control import Paused, Resume
 
     with running_service(store, config) as service:

@@ -26,8 +26,8 @@ def reload(
     for a restart, and which file it read. The --config here only finds the store: a service that
     was started without a file needs a restart to get one.
 
-    Exit code: 0 taken, 2 there are mistakes, all of them printed, and nothing was changed, 3 no
-    service runs on the store.
+    Exit code: 0 taken, 1 the service does not answer within 10 s, 2 there are mistakes, all of them
+    printed, and nothing was changed, 3 no service runs on the store.
     """
     from fastscp.messages.control import Reload, Reloaded
 

@@ -396,16 +396,30 @@ def test_requests_of_who_does_not_wait_are_bounded(
 
     monkeypatch.setattr(ControlServer, "_send", noted)
     monkeypatch.setattr(module, "_STILL_S", 0.02)
-    for _ in range(CONNECTIONS_MOST):
-        with served.connect() as gone:
-            gone.sendall(b'{"do":"abort","id":"1","version":1}\n')
-    wait_for(lambda: len(served.control.asked) == CONNECTIONS_MOST, "all requests")
+    with contextlib.ExitStack() as connected:
+        for _ in range(CONNECTIONS_MOST):
+            sock = connected.enter_context(served.connect())
+            sock.sendall(b'{"do":"abort","id":"1","version":1}\n')
+        wait_for(lambda: len(served.control.asked) == CONNECTIONS_MOST, "all requests")
     # Though all were found to be gone.
     wait_for(lambda: gone_for == [b"\n"] * CONNECTIONS_MOST, "a look at each")
     with served.connect() as late:
         assert "16 others" in lines_of(late)[0]["error"]
     served.call(lambda: served.control.over.set())
     wait_for(lambda: not served.server._conversations, "the end of all")
+
+
+def test_what_somebody_wants_who_is_gone_is_not_done(served: Served) -> None:
+    """Main was late, and the client has said by now that it is not done."""
+    late = threading.Event()
+    served.call(lambda: late.wait(DEADLINE_S))
+    for _ in range(2):
+        with served.connect() as gone:
+            gone.sendall(b'{"do":"pause","why":"gone","version":1}\n')
+    late.set()
+    # Who says no more than this, and reads on, is there.
+    assert len(served.said(b'{"do":"pause","why":"there","version":1}\n')) == 1
+    assert served.control.asked == [("pause", "there", f"uid {os.geteuid()}")]
 
 
 def test_they_have_a_part_of_the_loops_time(served: Served) -> None:
@@ -500,6 +514,10 @@ def test_a_service_that_hangs(folder: Path) -> None:
         with pytest.raises(ControlSocketError, match=said) as caught:
             client.ask(GetStatus(), Status)
         assert caught.value.exit_code == 1
+        assert str(caught.value).endswith("and restart it")
+        said = "what was asked is not done later, unless it had begun by now"
+        with pytest.raises(ControlSocketError, match=said):
+            client.ask(Pause(), Paused)
 
 
 def test_a_service_that_hangs_before_many(folder: Path) -> None:
