@@ -95,11 +95,14 @@ _TOO_LARGE: Final = "data set above the size limit"
 
 
 class Owner(Protocol):
-    """What an association needs of the worker it lives in."""
+    """What an association needs of the worker it lives in.
+
+    ending: why associations are to end now; empty: they are not.
+    """
 
     going: Going
     run: str
-    ending: bool
+    ending: str
     requests: Requests
     identities: Identities
     names: Mapping[str, str]
@@ -734,11 +737,11 @@ class Association(Receiver):
         rests = time.monotonic() - self.idle_since < rested_s
         if rested_s and (is_new or rests):
             return
-        self.end_now("shutting down")
+        self.end_now(self._owner.ending)
 
     def _finish_if_done(self) -> None:
         if not self._has_in_hand:
-            self.end_now("shutting down")
+            self.end_now(self._owner.ending)
 
     @property
     def _has_in_hand(self) -> bool:

@@ -77,6 +77,8 @@ __all__ = ["Worker", "main"]
 
 log = logging.getLogger("fastscp.worker")
 
+# Why associations end with the service, for the log.
+_SHUTTING_DOWN: Final = "shutting down"
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
 # Of a worker that ends while the service goes on: an association that has rested for a shorter time
@@ -119,7 +121,9 @@ class Worker:
         self._draining = False
         # Told to end while the service goes on: by a signal of its own, or since fewer are wanted.
         self._is_alone = False
-        self.ending = False
+        # Why associations end, once they are to; and why they would then.
+        self.ending = ""
+        self._why = _SHUTTING_DOWN
         self._closing = False
         self._finished: asyncio.Event = asyncio.Event()
         self._end_by = math.inf
@@ -283,12 +287,14 @@ class Worker:
     def _recycle(self) -> None:
         if not self._draining:
             self._is_alone = True
+            self._why = "its worker was told to end (TERM to it), and --drain-timeout is over"
             self._drain(self.going.config.drain_timeout)
 
     def _retire(self, seconds: float) -> None:
         """Others take the connections from now on; nobody takes this worker's place."""
         setproctitle(f"fastscp: worker {self._setup.worker}, retired")
         self._is_alone = True
+        self._why = "its worker was retired by a reload, and --reload-linger is over"
         self._drain(seconds)
 
     def _take_no_more(self) -> None:
@@ -316,19 +322,19 @@ class Worker:
         """
         if self.ending:
             return
-        self.ending = True
+        self.ending = self._why
         rested_s = _RESTED_S if self._is_alone else 0.0
         if not self._is_alone:
-            self._headers.drop_all("shutting down")
+            self._headers.drop_all(self.ending)
         for association in list(self._associations.values()):
             association.finish(rested_s)
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
 
     def _stop(self) -> None:
         self._take_no_more()
-        self._headers.drop_all("shutting down")
+        self._headers.drop_all(self._why)
         for association in list(self._associations.values()):
-            association.end_now("shutting down")
+            association.end_now(self._why)
         # Peers that do not hang up are left behind.
         asyncio.get_running_loop().call_later(0.5, self._finished.set)
         self._maybe_finished()
@@ -359,12 +365,13 @@ class Worker:
                 case End():
                     self._end(message)
                 case Drain():
-                    self._is_alone = False
+                    self._is_alone, self._why = False, _SHUTTING_DOWN
                     self._drain(message.seconds)
                 case Retire():
                     self._retire(message.seconds)
                 case Stop():
                     self._end_within(_DISK_AT_ONCE_S)
+                    self._why = _SHUTTING_DOWN
                     self._stop()
         if self._channel.closed:
             # Main is gone: nobody admits anybody any more.
@@ -373,6 +380,7 @@ class Worker:
             # Nor does a drain time hold that it gave: another service waits for the store.
             self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
             self._draining = True
+            self._why = "the main process is gone"
             self._drained()
             self._maybe_finished()
 

@@ -101,7 +101,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def met(site: Site) -> Iterator[Met]:
     owner: Any = SimpleNamespace(
         going=SimpleNamespace(config=SimpleNamespace(artim_timeout=30)),
-        ending=False, gone=lambda _one: None, run="run", names={},
+        ending="", gone=lambda _one: None, run="run", names={},
     )  # fmt: skip
     one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -140,7 +140,7 @@ class Waiting:
 def newcomer(site: Site, *, waits: bool = False) -> Iterator[Met]:
     config = SimpleNamespace(artim_timeout=30)
     owner: Any = SimpleNamespace(
-        going=SimpleNamespace(config=config), ending=False, gone=lambda _one: None, run="run",
+        going=SimpleNamespace(config=config), ending="", gone=lambda _one: None, run="run",
         names={}, requests=Waiting(waits=waits), over=lambda _one: None,
     )  # fmt: skip
     one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
@@ -226,7 +226,7 @@ def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
     told: list[int] = []
     going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
     owner: Any = SimpleNamespace(
-        going=going, ending=False, gone=lambda _one: None, run="r", names={},
+        going=going, ending="", gone=lambda _one: None, run="r", names={},
         over=lambda one: told.append(one.number), ask=lambda *_asked: None,
     )  # fmt: skip
     one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
@@ -329,7 +329,7 @@ def test_what_was_read_is_stored_though_nobody_is_left_to_be_answered(
         assert met.one.rest_bytes
         met.one.connection_lost(None)
         if how == "told to finish":
-            met.one._owner.ending = True
+            met.one._owner.ending = "shutting down"
             met.one.finish(0)
         assert not gone
         # It has no time-outs any more.
@@ -381,9 +381,7 @@ def test_who_hangs_up_before_the_answer_has_asked(
 ) -> None:
     caplog.set_level(logging.INFO, "fastscp.association")
     going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
-    owner: Any = SimpleNamespace(
-        going=going, ending=False, gone=lambda _one: None, run="r", names={}
-    )
+    owner: Any = SimpleNamespace(going=going, ending="", gone=lambda _one: None, run="r", names={})
     one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -450,7 +448,7 @@ def test_the_rest_of_a_lost_connection_ends_with(site: Site, met: Met, how: str)
 def test_a_drain_waits_for_what_was_read(site: Site, met: Met) -> None:
     def act() -> None:
         met.read(_stores(300))
-        met.one._owner.ending = True
+        met.one._owner.ending = "shutting down"
         met.one.finish(0)
 
     in_loop(act, lambda: met.one.state is not State.STA6)

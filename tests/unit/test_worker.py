@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -420,7 +421,7 @@ def test_a_worker_that_is_replaced_serves_who_has_just_come(
 
 
 def test_a_worker_that_is_replaced_ends_what_is_idle(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "_RESTED_S", 0.0)
 
@@ -430,11 +431,13 @@ def test_a_worker_that_is_replaced_ends_what_is_idle(
         os.kill(os.getpid(), signal.SIGTERM)
         assert await all_of(peer) == abort(0, 0)
 
+    caplog.set_level(logging.INFO)
     run(test)
+    assert "(0,0): its worker was told to end (TERM to it), and --drain-timeout is" in caplog.text
 
 
 def test_a_retired_worker_shows_it_and_ends_its_associations_in_time(
-    run: Callable[..., None],
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is in the middle of a message finishes that; what rests is aborted."""
 
@@ -455,14 +458,19 @@ def test_a_retired_worker_shows_it_and_ends_its_associations_in_time(
         assert [pdu[0] for pdu in split_pdus(await all_of(at_work))] == [4, 7]
 
     before = getproctitle()
+    caplog.set_level(logging.INFO)
     try:
         run(test)
     finally:
         setproctitle(before)
+    why = "(0,0): its worker was retired by a reload, and --reload-linger is over"
+    assert caplog.text.count(why) == 2
 
 
 @pytest.mark.parametrize("how", ["Drain", "Stop"])
-def test_a_retired_worker_ends_with_the_service(run: Callable[..., None], how: str) -> None:
+def test_a_retired_worker_ends_with_the_service(
+    run: Callable[..., None], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """However long it might have lived for its associations."""
 
     async def test(played: Played) -> None:
@@ -472,7 +480,9 @@ def test_a_retired_worker_ends_with_the_service(run: Callable[..., None], how: s
         played.main.send(Drain(0.0) if how == "Drain" else Stop())
         assert await all_of(peer) == abort(0, 0)
 
+    caplog.set_level(logging.INFO)
     run(test)
+    assert "(0,0): shutting down" in caplog.text
 
 
 def test_an_index_that_cannot_be_used_keeps_no_worker_from_its_work(
