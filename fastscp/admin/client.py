@@ -82,8 +82,9 @@ class ControlClient:
             folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise NotRunningError(
-                f"{store} is not a store, so no service runs on it; name the store with --store, "
-                f"or mount its file system"
+                f"no store is at {store}: no service runs on it, or one runs and its store is not "
+                f"at this path any more (renamed, not mounted); name the store with --store, or "
+                f"put it back or mount it"
             ) from None
         except OSError as error:
             raise self._unreachable(error) from error
@@ -91,8 +92,8 @@ class ControlClient:
             there = os.stat(SOCKET_NAME, dir_fd=folder_fd, follow_symlinks=False)
             if not stat.S_ISSOCK(there.st_mode):
                 raise ControlSocketError(
-                    f"{self._path} is no socket, so a service here has none: move it away, and "
-                    f"restart the service"
+                    f"{self._path} is no socket, so a service here has none: move it away; a "
+                    f"service that had one makes it anew, else restart it"
                 )
             self._knock(address(folder_fd, folder))
         except (FileNotFoundError, ConnectionRefusedError):

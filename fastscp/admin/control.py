@@ -116,7 +116,7 @@ class Listening:
             if not stat.S_ISSOCK(there.st_mode):
                 raise ControlSocketError(
                     f"{self.path} is there already, and is no socket, so no service made it: move "
-                    f"it away, and restart the service"
+                    f"it away"
                 )
             os.unlink(SOCKET_NAME, dir_fd=self._folder_fd)
 
@@ -129,6 +129,23 @@ class Listening:
         if stat.S_IMODE(self._made.st_mode) != _MODE:
             # A file system that sets modes of its own.
             os.chmod(SOCKET_NAME, _MODE, dir_fd=self._folder_fd)
+
+    def is_there(self) -> bool:
+        """Whether clients find it under its name. Raises OSError."""
+        try:
+            there = os.stat(SOCKET_NAME, dir_fd=self._folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return self._made is not None and os.path.samestat(self._made, there)
+
+    def made_anew(self) -> Listening:
+        """Another one under the same name, which this one has lost. Raises ControlSocketError."""
+        return Listening(os.dup(self._folder_fd), self.path.parent)
+
+    def leave(self) -> None:
+        """Leave what has its name now."""
+        self._made = None
+        os.close(self._folder_fd)
 
     def remove(self) -> None:
         """Take the socket away, unless something else has its name by now. Raises OSError."""
@@ -166,11 +183,25 @@ class ControlServer:
         if self._sock.fileno() >= 0:
             self._loop.add_reader(self._sock.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Hang up on everybody, and stop."""
+    def listen_on(self, sock: socket.socket) -> None:
+        """Accept on another socket from now on, which it owns; who is connected stays so."""
+        if self._sock.fileno() < 0:
+            # It was closed meanwhile.
+            sock.close()
+            return
+        self._stop_accepting()
+        sock.setblocking(False)
+        self._sock = sock
+        self.start()
+
+    def _stop_accepting(self) -> None:
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+
+    def close(self) -> None:
+        """Hang up on everybody, and stop."""
+        self._stop_accepting()
         for task in list(self._conversations):
             task.cancel()
 

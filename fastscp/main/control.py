@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -55,6 +56,8 @@ log = logging.getLogger("fastscp.main")
 # and a peer that does not read what it is told has 5 s.
 _ABORT_S: Final = 8.0
 _LOOK_S: Final = 0.05
+# Between looks at the control socket.
+_KEEP_S: Final = 1.0
 # Of the reason that an operator gives, in characters.
 _REASON_MOST: Final = 200
 _NO_TALLY: Final = Tally()
@@ -273,6 +276,11 @@ class ControlSocket:
         self._control = control
         self._listening: Listening | None = None
         self._server: ControlServer | None = None
+        # Held by the thread that makes or removes it.
+        self._lock = threading.Lock()
+        self._is_over = False
+        # Why it could not be made anew, as it stands in the log.
+        self._told = ""
 
     async def open(self, store: Store) -> None:
         """Make it, and begin to answer; where that cannot be, say why, and go on."""
@@ -281,28 +289,63 @@ class ControlSocket:
         except (ControlSocketError, OSError) as error:
             log.warning(
                 "no control socket, so `fastscp status`, `reload` and the like cannot reach this "
-                "service: %s",
+                "service: %s; then restart the service",
                 error,
             )  # fmt: skip
             return
         self._server = ControlServer(self._listening.sock, self._control)
         self._server.start()
 
+    async def keep(self) -> None:
+        """Have a look at it after a second, and make it anew where somebody has removed it."""
+        await asyncio.sleep(_KEEP_S)
+        if self._server is None or self._is_over:
+            return
+        try:
+            made = await in_thread(self._make_anew)
+        except ControlSocketError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning(
+                    "the control socket was removed, and cannot be made anew yet: %s", error
+                )
+            return
+        except OSError:
+            # Whoever looks at the store says so.
+            return
+        self._told = ""
+        if made is None:
+            return
+        self._server.listen_on(made.sock)
+        log.warning("the control socket %s was removed, and is made anew", made.path)
+
+    def _make_anew(self) -> Listening | None:
+        """The socket in the place of one that is not there any more; None: it is. Blocks."""
+        with self._lock:
+            before = self._listening
+            if before is None or self._is_over or before.is_there():
+                return None
+            self._listening = before.made_anew()
+            before.leave()
+            return self._listening
+
     def close(self) -> None:
         """Hang up on everybody; nobody is answered any more."""
+        self._is_over = True
         if self._server is not None:
             self._server.close()
 
     def remove(self) -> None:
         """Take it away from the store, also if it was not closed. Blocks on the disk."""
-        listening, self._listening = self._listening, None
-        if listening is None:
-            return
-        try:
-            listening.remove()
-        except OSError as error:
-            # The next service does it.
-            log.warning("cannot remove %s: %s", listening.path, error.strerror)
+        with self._lock:
+            listening, self._listening = self._listening, None
+            if listening is None:
+                return
+            try:
+                listening.remove()
+            except OSError as error:
+                # The next service does it.
+                log.warning("cannot remove %s: %s", listening.path, error.strerror)
 
     def abandon(self) -> None:
         """Leave none behind: the start failed."""

@@ -246,6 +246,7 @@ class Service:
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
         self._background(self._for_ever(self._sum_up))
+        self._background(self._for_ever(self._control_socket.keep))
 
     def _reloader(self, store: Store, workers: Workers) -> Reloader:
         return Reloader(

@@ -212,6 +212,13 @@ def test_who_gets_no_answer(tmp_path: Path) -> None:
         assert status_now(service).state == "accepting"
 
 
+def test_a_socket_that_was_removed_is_made_anew(tmp_path: Path) -> None:
+    with Service(tmp_path, workers=1) as service:
+        (service.store / SOCKET).unlink()
+        service.in_log("admin.sock was removed, and is made anew")
+        assert told(service, "status")[0] == 0
+
+
 def test_a_worker_that_is_stopped_takes_none(tmp_path: Path) -> None:
     with Service(tmp_path, workers=1) as service:
         (worker,) = children_of(service.pid)

@@ -268,6 +268,22 @@ def test_at_the_end_only_its_own_is_removed(folder: Path) -> None:
     assert (folder / SOCKET_NAME).read_bytes() == b"mine"
 
 
+def test_one_that_was_removed_is_made_anew(folder: Path) -> None:
+    listening = listen(folder)
+    assert listening.is_there()
+    listening.path.unlink()
+    assert not listening.is_there()
+    again = listening.made_anew()
+    assert again.is_there()
+    assert not listening.is_there()
+    listening.sock.close()
+    listening.leave()
+    assert stat.S_IMODE(again.path.lstat().st_mode) == 0o600
+    again.sock.close()
+    again.remove()
+    assert list(folder.iterdir()) == []
+
+
 def test_a_folder_that_takes_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(sock: object, address: str) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -471,7 +487,9 @@ def test_out_of_descriptors_accepting_rests(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_there_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(NotRunningError, match="is not a store, so no service runs on it") as caught:
+    with pytest.raises(
+        NotRunningError, match="no store is at .* or one runs and its store is not"
+    ) as caught:
         ControlClient(tmp_path / "none" / ".fastscp")
     assert caught.value.exit_code == 3
 

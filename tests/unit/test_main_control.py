@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.admin.client import ControlClient
 from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.main import control as module
@@ -20,7 +21,7 @@ from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.dispatch import Takers
 from fastscp.main.storewatch import Look, StoreWatch
 from fastscp.main.summary import Seen
-from fastscp.messages.control import Aborted, Paused, Reloaded
+from fastscp.messages.control import Aborted, GetStatus, Paused, Reloaded, Status
 from fastscp.messages.worker import Ask
 from fastscp_ext import Shared, Tally
 from tests.block import put_in_flight, regions
@@ -305,6 +306,41 @@ def test_a_service_goes_on_without_a_socket(
     socket_.close()
     socket_.remove()
     assert (path / ".fastscp/admin.sock").read_bytes() == b"mine"
+
+
+def test_a_socket_that_was_removed_comes_back(
+    store: Store, path: Path, played: Played, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Unless something else has its name, which is said once."""
+    monkeypatch.setattr(module, "_KEEP_S", 0.0)
+    socket_path = path / ".fastscp/admin.sock"
+
+    def ask() -> int:
+        with ControlClient(path / ".fastscp") as client:
+            return client.ask(GetStatus(), Status).workers
+
+    async def run() -> None:
+        socket_ = ControlSocket(played.control)
+        await socket_.open(store)
+        await socket_.keep()
+        assert caplog.text == ""
+        socket_path.unlink()
+        socket_path.mkdir()
+        await socket_.keep()
+        await socket_.keep()
+        assert caplog.text.count("was removed, and cannot be made anew yet: ") == 1
+        socket_path.rmdir()
+        await socket_.keep()
+        assert f"{socket_path} was removed, and is made anew" in caplog.text
+        assert await asyncio.to_thread(ask) == 2
+        socket_path.unlink()
+        socket_.close()
+        await socket_.keep()
+        socket_.remove()
+        assert not socket_path.exists()
+
+    asyncio.run(run())
 
 
 def test_a_start_that_fails_leaves_no_socket(store: Store, path: Path, played: Played) -> None:
