@@ -322,9 +322,10 @@ class Reloader:
         """Let the log tell what is different, and what an operator may not expect of it."""
         config = new.config
         said = logs.counted(len(changed), "difference")
-        log.info("reload %d: taken: %s", new.generation, said)
+        # Whoever wants to know of trouble alone looks for what changed before it, too.
+        log.warning("reload %d: taken: %s", new.generation, said)
         for one in changed:
-            log.info("reload %d: %s", new.generation, one)
+            log.warning("reload %d: %s", new.generation, one)
         if self.is_over:
             log.warning(
                 "reload %d: the service is shutting down: this is for what there still is, and for "
