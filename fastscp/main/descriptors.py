@@ -7,9 +7,11 @@ counts for all associations, for all of them may end up in one.
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fastscp.admin.control import CONNECTIONS_MOST
+from fastscp.config.tables import AeTable, Tables
 from fastscp.errors import ConfigError
 from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.admission import PENDING_MOST
@@ -115,12 +117,36 @@ def associations_allowed(config: ServeConfig) -> int:
     room = (files - worker_needs(config, 0)) // _PER_ASSOCIATION
     needed = max(main_needs(config), worker_needs(config, asked or 1))
     if needed > files and hard != resource.RLIM_INFINITY:
-        advice = f"allow at most {room}"
-        if room < 1 or main_needs(config) > files:
-            advice = "use fewer workers and a layout of fewer levels"
+        advice = _advice(config, files, room)
         raise ConfigError(
             "--max-associations",
             f"having {asked or 1} at a time takes {needed} open files, the limit is {hard}; raise "
-            f"it (ulimit -Hn, LimitNOFILE=), or {advice}",
+            f"it (ulimit -Hn, LimitNOFILE=){advice}",
         )
     return asked or room
+
+
+def _advice(config: ServeConfig, files: int, room: int) -> str:
+    """What else helps than a higher limit, with ", or " in front; empty: nothing does.
+
+    files: the limit. room: for so many associations there is some in a worker, or less than none.
+    """
+    wanted = []
+    if main_needs(config) > files:
+        if main_needs(replace(config, workers=1)) > files:
+            return ""
+        wanted.append("use fewer workers")
+    if room < 1:
+        if worker_needs(_flat(config), 1) > files:
+            return ""
+        wanted.append("use a layout of fewer levels")
+    elif not wanted or worker_needs(config, config.max_associations) > files:
+        wanted.append(f"allow at most {room}")
+    return f", or {' and '.join(wanted)}"
+
+
+def _flat(config: ServeConfig) -> ServeConfig:
+    """The same with all instances in one folder."""
+    flat = "{SOPInstanceUID}.dcm"
+    ae = tuple(AeTable(one.title, {**one.values, "layout": flat}) for one in config.tables.ae)
+    return replace(config, layout=flat, tables=Tables(ae, config.tables.senders))

@@ -172,15 +172,22 @@ def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:
 
 def test_where_not_even_one_fits(limit: dict[str, int]) -> None:
     limit["hard"] = 512
-    with pytest.raises(ConfigError, match="having 1 at a time takes"):
+    with pytest.raises(ConfigError, match="having 1 at a time takes") as caught:
         associations_allowed(ServeConfig(max_associations=0))
+    # Nothing that anybody could set makes it fit.
+    assert caught.value.why.endswith("; raise it (ulimit -Hn, LimitNOFILE=)")
+    flat = ServeConfig(max_associations=0, layout="{SOPInstanceUID}.dcm")
+    limit["hard"] = max(main_needs(flat), worker_needs(flat, 1))
+    assert associations_allowed(flat) >= 1
+    with pytest.raises(ConfigError, match=r", or use a layout of fewer levels$"):
+        associations_allowed(ServeConfig(max_associations=0, layout="a/b/c/d/{SOPInstanceUID}"))
 
 
 def test_main_may_be_what_does_not_fit(limit: dict[str, int]) -> None:
     limit["hard"] = 2100
     config = ServeConfig(max_associations=10, workers=256, layout="{SOPInstanceUID}.dcm")
     assert worker_needs(config, 10) < 2100
-    with pytest.raises(ConfigError, match="use fewer workers"):
+    with pytest.raises(ConfigError, match=r", or use fewer workers$"):
         associations_allowed(config)
 
 
