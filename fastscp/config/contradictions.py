@@ -50,12 +50,14 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
 
     config: what holds in the end, wherever it was given.
     """
-    if not found.is_whole:
-        return
+    # What the tables that could be read give away, whatever the others are about.
     yield from _shown_by_nobody(found.tables, config.proxy_protocol_from)
+    yield from _one_path_for_two(found, config)
+    if not found.is_whole:
+        yield from _never_reached(found)
+        return
     if config.check_called_ae:
         yield from _called_by_nobody(found.tables, config.ae_title)
-    yield from _one_path_for_two(found, config)
     number = 0
     for table in found.tables.senders:
         number += _combinations(table)
@@ -176,6 +178,8 @@ def _never_reached(found: FileTables) -> Iterator[tuple[tuple[str, str], str]]:
     """
     earlier = _Taken()
     for table in found.tables.senders:
+        if table.key in found.unread:
+            continue
         takers = {earlier.by(*one) for one in _parties(table)}
         if None not in takers:
             places = [found.places[taker, TABLE] for taker in takers if taker is not None]

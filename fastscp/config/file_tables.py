@@ -51,7 +51,11 @@ MATCHERS: Final[dict[str, Kind]] = {
     "who": BY_NAME["allow"].kind,
     "called": Many(_TITLE),
     "certificate": Many(
-        Parsed(read_certificate_rule, "RULE", "subject=NAME, san=NAME or sha256=FINGERPRINT"),
+        Parsed(
+            read_certificate_rule,
+            "RULE",
+            "subject=NAME, and set proxy-protocol-from: a proxy alone can tell of it",
+        ),
         commas=False,
     ),
 }
@@ -157,12 +161,14 @@ class FileTables:
     """The tables of a file.
 
     places: the keys of the tables, by the table's key and the name; TABLE: the table itself.
-    is_whole: whether all names and all of whom they are for could be read.
+    is_whole: whether all names and all of whom they are for could be read. unread: the keys of the
+    [from] tables of which that could not.
     """
 
     tables: Tables = field(default_factory=Tables)
     places: dict[tuple[str, str], Key] = field(default_factory=dict)
     is_whole: bool = True
+    unread: set[str] = field(default_factory=set)
 
 
 def read_tables(named: Iterable[Named], mistakes: list[Mistake]) -> FileTables:
@@ -185,6 +191,7 @@ def read_tables(named: Iterable[Named], mistakes: list[Mistake]) -> FileTables:
         if not any(key.name in MATCHERS for key in one.key.keys):
             mistakes.append(one.key.mistake(_FOR_EVERYONE))
             found.is_whole = False
+            found.unread.add(f"from.{name}")
         senders.append(FromTable(name, values=values, **match))
     found.tables = Tables(tuple(ae), tuple(senders))
     return found
@@ -219,7 +226,9 @@ def _read(one: Named, table: str, found: FileTables, mistakes: list[Mistake]) ->
             value = read_value(key.name, key.raw, kind)
         except ConfigError as error:
             mistakes += mistakes_in_value(key, kind, error.why)
-            found.is_whole = found.is_whole and key.name not in MATCHERS
+            if key.name in MATCHERS:
+                found.is_whole = False
+                found.unread.add(table)
         else:
             values[key.name.replace("-", "_")] = value
             found.places[table, key.name] = key

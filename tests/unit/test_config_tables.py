@@ -311,6 +311,23 @@ def test_a_flag_decides_where_the_others_go(toml: Callable[[str], Path]) -> None
         load({"layout": "{Modality}/{SOPInstanceUID}.dcm"}, {}, file)
 
 
+def test_what_is_wrong_between_tables_is_told_beside_what_is_wrong_in_others(
+    toml: Callable[[str], Path],
+) -> None:
+    text = (
+        '[from.a]\nwho = ["CT@10.0.0.0/8"]\n[from.b]\nwho = ["@@"]\n'
+        '[from.c]\nwho = ["CT@10.1.1.1"]\n[from.d]\ncertificate = ["subject=GW"]\n'
+        # Nobody knows of this one whom it is for.
+        '[from.e]\nwho = ["CT@10.1.1.1"]\ncertificate = 5\n'
+    )
+    assert [(one.line, one.key, one.why[:17]) for one in check_file(toml(text), "--check")] == [
+        (4, "from.b.who", "'@@' names no net"),
+        (5, "from.c", "can never match: "),
+        (8, "from.d.certificate", "this receiver spe"),
+        (11, "from.e.certificate", "5 is not a text; "),
+    ]
+
+
 def test_certificates() -> None:
     plain = "AB" * 32
     colons = ":".join(["Ab"] * 32)
