@@ -74,6 +74,9 @@ _WAITS_S: Final = 10.0
 # Before a part of the service that failed to take a configuration is told again.
 _AGAIN_S: Final = 1.0
 _AT_THE_END: Final = "the service is shutting down"
+# What it may wait for, and what to do.
+_ITS_FILE: Final = "the file that --config names, or one that this names: check where they are"
+_WHAT_IT_NAMES: Final = "what the settings name to be looked up: check where fastscp is installed"
 # A file may hold as many mistakes as it has lines.
 _MISTAKES_SHOWN: Final = 20
 
@@ -189,6 +192,8 @@ class Reloader:
         self._admission = admission
         self._workers = workers
         self._loop = asyncio.get_running_loop()
+        # What it is at, in words for the log.
+        self._waits_for = ""
         # Memory with a configuration that the workers are not told of yet; -1: they are.
         self._untaken_fd = -1
         # Done as soon as nobody waits any more for what only reads.
@@ -208,6 +213,7 @@ class Reloader:
         """Take what is different, or nothing."""
         try:
             self._refuse_at_the_end()
+            self._waits_for = _ITS_FILE
             new = await self._thread(self._load)
             found = await self._thread(lambda: list(changes(self._config, new)))
             waits = tuple(text for name, text in found if name in AFTER_A_RESTART)
@@ -245,11 +251,13 @@ class Reloader:
         the service may be shutting down by then.
         """
         retired = self._workers.retired
+        self._waits_for = _WHAT_IT_NAMES
         new = await self._thread(prepare, config, self.generation + 1, retired)
         with contextlib.ExitStack() as undo:
             fd = pack(new.configuration)
             undo.callback(os.close, fd)
             self._refuse_at_the_end()
+            self._waits_for = f"the disk of {self._store.path}: check it"
             await self._noted(in_thread(self._store.refile, new.filings, new.durabilities))
             undo.pop_all()
         self._take(new, fd, changed)
@@ -384,7 +392,4 @@ class Reloader:
                 calls, timeout=_WAITS_S, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
-                log.warning(
-                    "a reload waits for the disk, at %s or where the configuration is: check them",
-                    self._store.path,
-                )
+                log.warning("a reload waits for %s", self._waits_for)

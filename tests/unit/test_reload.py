@@ -515,10 +515,16 @@ def test_a_disk_that_hangs_is_named(
         played.reading = threading.Event()
         played.read.append(CONFIG)
         asked = asyncio.ensure_future(played.reloads.reload())
-        while "a reload waits for the disk, at /s" not in caplog.text:  # noqa: ASYNC110
+        while "a reload waits for the file that --config names" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         played.reading.set()
         assert await asked == Reloaded(generation=1)
+        played.noting = threading.Event()
+        asked = asyncio.ensure_future(played.reload(replace(CONFIG, strict=True)))
+        while "a reload waits for the disk of /s: check it" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        played.noting.set()
+        assert (await asked).generation == 2
 
     run(test)
 
