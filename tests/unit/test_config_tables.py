@@ -320,7 +320,8 @@ def test_what_is_wrong_between_tables_is_told_beside_what_is_wrong_in_others(
         # Nobody knows of this one whom it is for.
         '[from.e]\nwho = ["CT@10.1.1.1"]\ncertificate = 5\n'
     )
-    assert [(one.line, one.key, one.why[:17]) for one in check_file(toml(text), "--check")] == [
+    found = check_file(toml(text), "--check").mistakes
+    assert [(one.line, one.key, one.why[:17]) for one in found] == [
         (4, "from.b.who", "'@@' names no net"),
         (5, "from.c", "can never match: "),
         (8, "from.d.certificate", "this receiver spe"),
