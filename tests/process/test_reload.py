@@ -241,7 +241,7 @@ def test_an_association_keeps_the_rules_that_it_began_with(tmp_path: Path) -> No
                 assert bytes((0x51, 0, 0, 4)) + (8192).to_bytes(4) in answer
             old.release()
         said = service.in_log("allow: anyone -> NEW@*")
-        assert " INFO " in said
+        assert " WARNING " in said
 
 
 def test_mistakes_change_nothing_and_very_many_signals_no_more_than_one(tmp_path: Path) -> None:
