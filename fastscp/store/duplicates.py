@@ -182,10 +182,12 @@ class Resolution:
         self._doubts = doubts
         self._ours: Content | None = None
         self._lock_fd = -1
-        self._doubt: Doubt | None = None
+        # Files that have no line yet, and by what they are judged once that is certain.
+        self._open: dict[str, Doubt] = {}
         # Whether it waits for the journal's index: it looks at no file, and has no lock.
         self.awaits_index = False
-        self._trusted: set[str] = set()
+        # Whether a file is vouched for; that one is not holds for as long as the lock is held.
+        self._judged: dict[str, bool] = {}
         self._flush_error = 0
 
     def attempt(self) -> Outcome | None:
@@ -239,6 +241,7 @@ class Resolution:
         return replace(outcome, lock_fd=self._lock_fd)
 
     def _unlock(self) -> None:
+        self._judged.clear()
         fd, self._lock_fd = self._lock_fd, -1
         if fd >= 0:
             shut(fd)
@@ -248,43 +251,71 @@ class Resolution:
         for version in range(1, _LAST_VERSION + 1):
             name = self.path if version == 1 else f"{self.path}~{version}"
             self._settle_left(name)
-            there = twin(name) if self._mixed and exists(twin(name), self._store_fd) else name
-            if len(os.fsencode(there)) > _PATH_MOST:
+            forms = (name, twin(name)) if self._mixed else (name,)
+            there = [form for form in forms if exists(form, self._store_fd)] or [name]
+            if any(len(os.fsencode(form)) > _PATH_MOST for form in there):
                 break
-            if there == name and self._named(name):
+            if there == [name] and self._named(name):
                 # It went meanwhile, or is a version not yet given: the name is free.
                 return Outcome("version" if version > 1 else "named", name)
-            is_identical = self._is_identical(there)
-            # Where instances are flushed, so is a file that is there: it may be another worker's,
-            # named but not flushed into its directory yet.
-            if is_identical and self._is_sure(there):
-                return Outcome("identical", there)
-            if is_identical or self._policy == "replace" or not self._is_trusted(there):
-                if not self._durable:
-                    # What it takes the place of may be on stable storage: a power cut leaves one
-                    # of both, whole.
-                    _flush(self._part, self._incoming_fd)
-                # A file in the other form stays beside it: it was acknowledged, and the journal's
-                # higher sequence number says which one counts.
-                if there == name or not self._named_beside(name, there):
-                    self._replace(name)
-                return Outcome("replaced", name, error_no=self._flush_error)
-            if self._policy == "keep":
-                # The response tells the sender that the existing file is kept, and a buffered life
-                # may have written that file without a flush.
-                if not self._is_sure(there):
-                    return Outcome(
-                        "refused", there, -1, status.OUT_OF_RESOURCES,
-                        b"existing instance may not be on the disk", self._flush_error,
-                    )  # fmt: skip
-                return Outcome("kept", there)
-            if self._policy == "refuse":
-                return Outcome(
-                    "refused", there, -1, status.CANNOT_UNDERSTAND, b"another instance has this UID"
-                )
+            outcome = self._decide_at(name, there)
+            if outcome is not None:
+                return outcome
         return Outcome(
             "refused", self.path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID"
         )
+
+    def _decide_at(self, name: str, there: list[str]) -> Outcome | None:
+        """Decide where something has the name or its other form; None: see the next version.
+
+        there: the forms that are taken, one or both. Raises NotYetError.
+        """
+        unsure = []
+        for form in there:
+            if not self._is_identical(form):
+                continue
+            # Where instances are flushed, so is a file that is there: it may be another worker's,
+            # named but not flushed into its directory yet.
+            if self._is_sure(form):
+                return Outcome("identical", form)
+            unsure.append(form)
+        # Only what has the name itself would be lost. So an instance takes the place of nothing as
+        # long as any form is vouched for: the policy decides for that one.
+        if name in unsure or self._policy == "replace":
+            return self._displace(name, there)
+        stays = next((form for form in there if form not in unsure and self._is_trusted(form)), "")
+        if not stays:
+            return self._displace(name, there)
+        if self._policy == "keep":
+            # The response tells the sender that the existing file is kept, and a buffered life
+            # may have written that file without a flush.
+            if not self._is_sure(stays):
+                return Outcome(
+                    "refused", stays, -1, status.OUT_OF_RESOURCES,
+                    b"existing instance may not be on the disk", self._flush_error,
+                )  # fmt: skip
+            return Outcome("kept", stays)
+        if self._policy == "refuse":
+            return Outcome(
+                "refused", stays, -1, status.CANNOT_UNDERSTAND,
+                b"another instance has this UID",
+            )  # fmt: skip
+        return None
+
+    def _displace(self, name: str, there: list[str]) -> Outcome:
+        """The part takes the name, whatever is there. Raises NotYetError."""
+        if not self._durable:
+            # What it takes the place of may be on stable storage: a power cut leaves one of both,
+            # whole.
+            _flush(self._part, self._incoming_fd)
+        # A file in the other form stays beside it: it may have been acknowledged, and the journal's
+        # higher sequence number says which one counts.
+        if name in there:
+            self._replace(name)
+        elif not self._named_beside(name, there[0]):
+            # A commit gave the name meanwhile: what it named is to be judged first.
+            raise NotYetError
+        return Outcome("replaced", name, error_no=self._flush_error)
 
     def _settle_left(self, name: str) -> None:
         """End the replacement that a worker left at the name when it died. Raises NotYetError.
@@ -459,17 +490,18 @@ class Resolution:
         Raises NotYetError: such a batch is under way, or the index is being built. Raises OSError:
         it takes too long.
         """
-        if self._suspect is None or path in self._trusted:
+        if self._suspect is None:
             return True
-        if self._doubt is None and not self._is_vouched(path):
-            self._doubt = Doubt(self._suspect)
-        if self._doubt is not None:
-            self._doubt.look()
-            self._doubt = None
-            if not self._is_vouched(path):
-                return False
-        self._trusted.add(path)
-        return True
+        if path not in self._judged:
+            if path not in self._open and not self._is_vouched(path):
+                self._open[path] = Doubt(self._suspect)
+            if path in self._open:
+                self._open[path].look()
+                del self._open[path]
+                self._judged[path] = self._is_vouched(path)
+            else:
+                self._judged[path] = True
+        return self._judged[path]
 
     def _is_vouched(self, path: str) -> bool:
         find = find_path if self._journal is None else self._journal.find_path
