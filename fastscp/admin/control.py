@@ -300,7 +300,8 @@ class ControlServer:
                     f"{CONTROL_VERSION}, not {version}: use the `fastscp` that it runs from"
                 )
             request = self._decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
+            # The second: it nests without an end.
             return _error(f"no request that fastscp {__version__} knows: {shown(str(error))}", 2)
         try:
             return _encoded(Answer(CONTROL_VERSION, ok=await self._done(request, sock, uid)))

@@ -342,6 +342,8 @@ def test_an_answer_of_any_length_arrives(served: Served) -> None:
         (b'{"version":1,"do":"abort"}\n', "missing required field `id`", 2),
         (b'{"version":1,"do":"abort","id":5}\n', "Expected `str`", 2),
         (b'{"do":"status"}\n', "missing required field `version`", 2),
+        (b'{"version":1,"x":' + b"[" * 5000 + b"\n", "no request that fastscp .* knows", 2),
+        (b'{"x":' * 9000 + b"\n", "no request that fastscp .* knows", 2),
         (b"[" * 5000 + b"\n", "no request that fastscp .* knows", 2),
         (b'{"version":2,"do":"status"}\n', "speaks version 1, not 2", 1),
         (b"x" * 70_000, "a request has at most 65536 bytes", 1),
