@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -26,8 +25,6 @@ LOCKS: Final = 256
 # How long a line that is on its way is waited for. A batch lasts as long as its flushes; one that
 # takes longer than this is stuck with its disk.
 _LINE_S: Final = 10.0
-# What tells the forms and the versions of one path apart.
-_FORM: Final = re.compile(r"(\.zst)?(~[0-9])?\Z")
 
 
 class NotYetError(Exception):
@@ -61,8 +58,8 @@ class Doubt:
 
 
 def lock_of(path: str) -> int:
-    """Which of the store-wide locks is the path's; its other form and its versions have it, too."""
-    return crc32c(os.fsencode(_FORM.sub("", path))) % LOCKS
+    """Which of the store-wide locks is the path's."""
+    return crc32c(os.fsencode(path)) % LOCKS
 
 
 def take_lock(store_fd: int, number: int) -> int:

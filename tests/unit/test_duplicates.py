@@ -11,8 +11,7 @@ import pytest
 
 from fastscp.store import duplicates, waits
 from fastscp.store import index as index_module
-from fastscp.store.compress import twin
-from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution, lock_of
+from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution
 from fastscp.store.index import IndexBuilder, IndexedJournal
 from fastscp.store.journal import append_fact
 from fastscp.store.names import JOURNAL, PATH_LOCKS
@@ -665,10 +664,3 @@ def test_a_line_on_its_way_is_asked_for_again_with_the_lock_held(site: Site) -> 
     assert outcome is not None
     assert outcome.kind == "version"
     os.close(outcome.lock_fd)
-
-
-def test_all_forms_and_versions_of_a_path_share_a_lock() -> None:
-    for path in ("1/2.dcm", "a~b/x~3y.dcm", "1.2.zst.3/4.dcm"):
-        forms = (path, f"{path}.zst", f"{path}~2", f"{path}.zst~9", twin(path), twin(f"{path}~4"))
-        assert {lock_of(one) for one in forms} == {lock_of(path)}
-    assert len({lock_of(f"1/{n}.dcm") for n in range(100)}) > 60
