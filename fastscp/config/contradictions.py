@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from fastscp.config.file_tables import TABLE
 from fastscp.config.names import close_to
 from fastscp.config.settings import suffix_of
-from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +130,7 @@ def uncalled(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str
 def _one_path_for_two(
     found: FileTables, config: ServeConfig
 ) -> Iterator[tuple[tuple[str, str], str]]:
-    """The first table that could give an instance the path that another one gives another.
+    """Tables that could give an instance the path that another one gives another.
 
     Or the same one, compressed by one and not by the other.
     """
@@ -145,18 +144,15 @@ def _one_path_for_two(
     if set(ae.values()) <= {(config.layout, config.suffix)}:
         return
     # Where it is needed only: a start without such tables need not wait for it.
-    from fastscp.store.collisions import check
+    from fastscp.store.collisions import collisions
     from fastscp.store.filing import Filing, Filings
 
     filings = Filings(
         Filing(config.layout, config.suffix), {title: Filing(*of) for title, of in ae.items()}
     )
-    try:
-        check(filings)
-    except ConfigError as error:
+    for key, name, why in collisions(filings):
         # Of the two it names the table that stands later; the other one may be what sets it.
-        table, _, name = error.option.removeprefix("[").rpartition("] ")
-        yield (table, name if (table, name) in found.places else TABLE), error.why
+        yield (key, name if (key, name) in found.places else TABLE), why
 
 
 def _combinations(table: FromTable) -> int:

@@ -6,7 +6,7 @@ Every layer is checked whole, so a mistake shows even where it is overridden.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,6 +126,7 @@ def load(
     refuse(file, wrong, by_itself=False)
     path = file.absolute()
     places = {where: f"{path}:{key.line}" for where, key in keys.items()}
+    config = replace(config, tables=replace(config.tables, places=places))
     return Loaded(config, sources, places, {k: n for k, n in lines.items() if n}, str(path))
 
 

@@ -55,10 +55,14 @@ class FromTable:
 
 @dataclass(frozen=True)
 class Tables:
-    """All tables of a file, each kind in its order."""
+    """All tables of a file, each kind in its order.
+
+    places: `FILE:LINE` by a table's key and the name of a key in it; an empty name is the table.
+    """
 
     ae: tuple[AeTable, ...] = ()
     senders: tuple[FromTable, ...] = ()
+    places: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.ae or self.senders)

@@ -64,6 +64,7 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
         filings=Filings(
             Filing(rules.top.layout, rules.top.suffix),
             {title: Filing(rule.layout, rule.suffix) for title, rule in titles.items()},
+            config.tables.places,
         ),
         durabilities=frozenset(rule.durability for rule in every),
     )

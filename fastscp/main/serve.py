@@ -469,7 +469,8 @@ class Service:
             self._workers.remains.tell_left(swept)
         if store.suspect:
             log.warning(
-                "an earlier run with --durability buffered did not stop cleanly: a stored file "
+                "an earlier run that "
+                "stored buffered, by --durability or a table, did not stop cleanly: a stored file "
                 "that its journal line does not vouch for is replaced when it is sent again; "
                 "`fastscp verify` checks all of them and lifts this"
             )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from fastscp.association.negotiation import Policy
 from fastscp.config.settings import suffix_of
+from fastscp.store.filing import TOP_LEVEL
 from fastscp.uids import SopClassRule, TransferSyntaxRule  # noqa: TC001 - msgspec reads them
 
 __all__ = ["TOP_LEVEL", "Rule", "RuleSet", "Sender", "as_written", "rule_name"]
-
-# What the settings outside of any table are called in counts, log and status.
-TOP_LEVEL: Final = "default"
 
 
 def rule_name(ae: str, sender: str) -> str:

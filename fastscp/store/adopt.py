@@ -25,7 +25,7 @@ from fastscp_ext import Layout, LayoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fastscp.store.filing import Filings
+    from fastscp.store.identity import Identity
     from fastscp.store.reading import Described, Pace
 
 __all__ = ["ADOPTED", "Adoption"]
@@ -52,7 +52,7 @@ class Adoption:
     """Writes the lines of instances that have none.
 
     suspect: a buffered life ended uncleanly, so that a file may be less than was written to it.
-    filings: how the store is filed, None if it is not known. has_below: as in `Records`.
+    identity: what store.toml says, None if it is not known. has_below: as in `Records`.
     Raises FastscpError where the journal cannot be written; what was told as adopted is.
     """
 
@@ -61,15 +61,14 @@ class Adoption:
         dir_fd: int,
         *,
         suspect: bool,
-        filings: Filings | None,
+        identity: Identity | None,
         has_below: Callable[[str], bool],
         pace: Pace,
     ) -> None:
         self._dir_fd = dir_fd
         self._pace = pace
         self._suspect = suspect
-        # By called AE title; "": any other one.
-        self._layouts = _layouts(filings)
+        self._layouts, self._every = _layouts(identity)
         # Files come folder by folder, and the answer may cost a look at every path.
         self._has_below = lru_cache(maxsize=16)(has_below)
         start = f"{time.time_ns() // 1000:x}"
@@ -162,7 +161,7 @@ class Adoption:
     def _refuse_foreign(self, path: str, described: Described) -> None:
         """Raise NoInstanceError for a file that no service stored here.
 
-        Under a layout of earlier times it has neighbours that the journal knows.
+        Under a layout that store.toml does not know it has neighbours that the journal knows.
         """
         if not self._layouts or self._has_below(path.rpartition("/")[0]):
             return
@@ -178,7 +177,7 @@ class Adoption:
         # A title in the header may be another one than was called, and so may the table have been.
         first = self._layouts.get(title, self._layouts[""])
         why = ""
-        for layout in dict.fromkeys((first, *self._layouts.values())):
+        for layout in dict.fromkeys((first, *self._every)):
             try:
                 place = layout.render(values)
             except LayoutError as error:
@@ -226,13 +225,13 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _layouts(filings: Filings | None) -> dict[str, Layout]:
-    """The layout of each called AE title, and of all others; the same object for the same one."""
-    if filings is None:
-        return {}
-    compiled = {layout: Layout(layout) for layout in filings.layouts}
-    titles = {title: compiled[filing.layout] for title, filing in filings.ae.items()}
-    return {"": compiled[filings.top.layout], **titles}
+def _layouts(identity: Identity | None) -> tuple[dict[str, Layout], list[Layout]]:
+    """The layout of each called AE title, "" for all others; and all that files may lie here by."""
+    if identity is None:
+        return {}, []
+    compiled = {layout: Layout(layout) for layout in identity.layouts}
+    titles = {title: compiled[filing.layout] for title, filing in identity.ae.items()}
+    return {"": compiled[identity.layout], **titles}, list(compiled.values())
 
 
 def _pattern_of(place: str) -> re.Pattern[str]:

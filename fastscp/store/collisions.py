@@ -10,76 +10,75 @@ from typing import TYPE_CHECKING, Final
 from fastscp.errors import ConfigError
 from fastscp.store.candidates import candidates
 from fastscp.store.components import components, meet
+from fastscp.store.filing import TOP_LEVEL, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fastscp.store.components import Component
     from fastscp.store.filing import Filing, Filings
 
-__all__ = ["check", "collide"]
+__all__ = ["check", "collide", "collisions"]
 
 _MOST: Final = 100
 _NONE: Final[Mapping[Filing, str]] = MappingProxyType({})
 
 
 def collide(one: str, other: str) -> bool:
-    """Whether two layouts can give two instances with different SOP Instance UIDs the same path.
+    """Whether two layouts can give two instances the same path.
 
     A suffix and the mark of a version make no difference. False only where that is sure: the
-    layouts are spelled alike, which is one layout; equal paths mean one instance, for the same
-    component of both names it in the same way; or no path of one is a path of the other.
+    layouts are spelled alike, which is one layout, or no path of one is a path of the other.
     """
-    if one == other:
-        return False
-    paths = components(one), components(other)
-    return _instances(paths[0]).isdisjoint(_instances(paths[1])) and _meet(*paths)
+    return one != other and _meet(components(one), components(other))
 
 
 def check(filings: Filings, earlier: Mapping[Filing, str] = _NONE) -> None:
-    """Raise ConfigError where two filings of a service are at odds over one path.
+    """Raise ConfigError where filings of a service are at odds over a path; it tells all.
+
+    earlier: what associations may still file by, with its table.
+    """
+    found = collisions(filings, earlier)
+    refuse([ConfigError(filings.option(key, name), why) for key, name, why in found])
+
+
+def collisions(
+    filings: Filings, earlier: Mapping[Filing, str] = _NONE
+) -> Iterator[tuple[str, str, str]]:
+    """Each filing that is at odds with one before it: the key of its table, a setting, and why.
 
     Two layouts collide, or one file would be compressed and the other one not: then two workers
     could store both at once, for each looks for the other form before it gives its own a name.
-    earlier: what associations may still file by, with its table. The error names both tables.
+    earlier: as in `check`. Both tables are named.
     """
     keys = _keys(filings)
-    now = tuple(keys)
-    found = next(iter(_at_odds((*now, *(one for one in earlier if one not in keys)))), None)
-    if found is None:
-        return
-    first, second = found
-    is_earlier = second not in keys
+    told: set[Filing] = set()
+    for first, second in _at_odds((*(one for one in earlier if one not in keys), *keys)):
+        # What is earlier alone is nobody's to change.
+        if second in keys and second not in told:
+            told.add(second)
+            of = keys.get(first) or earlier[first]
+            named = "the top level" if of == TOP_LEVEL else f"[{of}]"
+            yield keys[second], *_why(second, named, first, is_earlier=first not in keys)
+
+
+def _why(filing: Filing, of: str, other: Filing, *, is_earlier: bool) -> tuple[str, str]:
+    """The setting to change, and why. of: whose filing the other one is."""
+    until, again = "", ""
     if is_earlier:
-        first, second = second, first
-    key = earlier[first] if is_earlier else keys[first]
-    of = "the top level" if key == "default" else f"[{key}]"
-    until = " until now" if is_earlier else ""
-    raise _error(keys[second], second, f"{of}{until}", first, is_earlier=is_earlier)
-
-
-def _error(key: str, filing: Filing, of: str, other: Filing, *, is_earlier: bool) -> ConfigError:
-    """key: of the table that is to change. of: whose filing the other one is."""
-    option = "--" if key == "default" else f"[{key}] "
-    again = (
-        "; or restart the service: associations that began before file as they began"
-        if is_earlier
-        else ""
-    )
-    if collide(filing.layout, other.layout):
-        return ConfigError(
-            f"{option}layout",
-            f"{filing.layout!r} can give an instance the path that {other.layout!r} of {of} gives "
-            f"another one; use one layout for both, or end both in the same "
-            f"/{{SOPInstanceUID}}.dcm at the same depth, or begin one with a folder that begins "
-            f"with +, as no value does, such as '+research/'{again}",
+        until = " until now"
+        again = "; or restart the service: associations that began before file as they began"
+    if filing.layout != other.layout:
+        return "layout", (
+            f"{filing.layout!r} can give an instance the path that {other.layout!r} of {of}{until} "
+            f"gives another one; use one layout for both, or begin one with a folder that begins "
+            f"with +, as no value does, such as '+research/'{again}"
         )
-    return ConfigError(
-        f"{option}compress",
-        f"{filing.layout!r} with {filing.suffix} can give an instance the path that "
-        f"{other.layout!r} of {of} gives it with {other.suffix}, so one that comes to both at once "
-        f"would be stored twice; use the same compress for both, or begin one layout with a folder "
-        f"of its own that begins with +, such as '+compressed/'{again}",
+    return "compress", (
+        f"{filing.layout!r} with {filing.suffix} gives an instance the path that the same layout "
+        f"of {of}{until} gives it with {other.suffix}, so one that comes to both at once would be "
+        f"stored twice; use the same compress for both, or begin one layout with a folder of its "
+        f"own that begins with +, such as '+compressed/'{again}"
     )
 
 
@@ -102,26 +101,13 @@ def _at_odds(filings: tuple[Filing, ...]) -> tuple[tuple[Filing, Filing], ...]:
 
 
 def _agree(filings: Sequence[Filing]) -> bool:
-    """Whether all name instances alike in one component, and have one suffix."""
-    suffix = filings[0].suffix
-    named = _instances(components(filings[0].layout))
-    for filing in filings:
-        named &= _instances(components(filing.layout))
-        if not named or filing.suffix != suffix:
-            return False
-    return True
+    """Whether all are one and the same."""
+    return all(filing == filings[0] for filing in filings)
 
 
 def _are_at_odds(pair: tuple[Filing, Filing]) -> bool:
-    paths = components(pair[0].layout), components(pair[1].layout)
-    return (
-        pair[0].suffix != pair[1].suffix or _instances(paths[0]).isdisjoint(_instances(paths[1]))
-    ) and _meet(*paths)
-
-
-def _instances(path: tuple[Component, ...]) -> frozenset[tuple[int, str]]:
-    """The components that are of one instance alone: where they stand, and how they are spelled."""
-    return frozenset((n, one.text) for n, one in enumerate(path) if one.names_instance)
+    one, other = pair
+    return one != other and (one.layout == other.layout or collide(one.layout, other.layout))
 
 
 def _meet(one: tuple[Component, ...], other: tuple[Component, ...]) -> bool:

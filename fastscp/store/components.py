@@ -53,10 +53,8 @@ _REST: Final = _FIRST | _set(".-")
 class Component:
     """A folder's name, or a file's without its suffix.
 
-    names_instance: it is a literal, the SOP Instance UID, and a literal, so each instance has its
-    own. lead, tail: what every name begins with, and ends with. first: bytes that a name may begin
-    with, as the bits of a number. sizes: bytes, at least and at most.
-    is_cut: whether a name can be cut.
+    lead, tail: what every name begins with, and ends with. first: bytes that a name may begin with,
+    as the bits of a number. sizes: bytes, at least and at most. is_cut: whether a name can be cut.
     """
 
     def __init__(self, text: str, *, is_folder: bool) -> None:
@@ -71,7 +69,6 @@ class Component:
         high += 2 * is_folder
         self.is_cut = high > (_FOLDER_MOST if is_folder else _STEM_MOST)
         self.sizes = (min(low, _CUT.start), max(_FOLDER_MOST, high)) if self.is_cut else (low, high)
-        self.names_instance = parts[1::2] == [_SOP] and not self.is_cut
         # A folder's last dot may be encoded, and what is behind the cut is gone.
         self.lead = parts[0].encode().partition(b".")[0][: _CUT.start]
         self.tail = b"" if self.is_cut else parts[-1].encode().rpartition(b".")[2]

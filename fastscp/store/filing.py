@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from fastscp.errors import ConfigError
 
-__all__ = ["Filing", "Filings"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["TOP_LEVEL", "Filing", "Filings", "refuse"]
+
+# What the settings outside of any table are called in counts, log and status.
+TOP_LEVEL: Final = "default"
+
+# Mistakes named in one message.
+_NAMED: Final = 5
 
 
 class Filing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,11 +35,18 @@ class Filings(msgspec.Struct, frozen=True):
 
     top: what it is told at the top level. ae: what holds for a called AE title that has a table, by
     the title's written form (`fastscp.titles`): the table's own, or the top level's where the table
-    says nothing.
+    says nothing. places: where that is said, `FILE:LINE` by a table's key and the name of a
+    setting; an empty name is the table itself.
     """
 
     top: Filing
     ae: Mapping[str, Filing] = {}
+    places: Mapping[tuple[str, str], str] = {}
+
+    def option(self, key: str, setting: str) -> str:
+        """A setting of a table, as an error names it: with its place, if that is known."""
+        place = self.places.get((key, setting)) or self.places.get((key, ""))
+        return f"{place}: [{key}] {setting}" if place else f"[{key}] {setting}"
 
     def of(self, title: str) -> Filing:
         """What holds for a called AE title."""
@@ -44,6 +59,17 @@ class Filings(msgspec.Struct, frozen=True):
 
     def __iter__(self) -> Iterator[tuple[str, Filing]]:
         """Each with the key that a log and an operator know it by: `default`, `ae.TITLE`."""
-        yield "default", self.top
+        yield TOP_LEVEL, self.top
         for title, filing in self.ae.items():
             yield f"ae.{title}", filing
+
+
+def refuse(found: Sequence[ConfigError]) -> None:
+    """Raise one error that tells all of them; nothing where there is none."""
+    if not found:
+        return
+    first, *others = found
+    why = "; and ".join((first.why, *map(str, others[: _NAMED - 1])))
+    if len(found) > _NAMED:
+        why += f"; and {len(found) - _NAMED} more"
+    raise ConfigError(first.option, why, tuple(map(str, found)))

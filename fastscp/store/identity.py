@@ -31,6 +31,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     layout, suffix: of the top level. suffixes: all that files of this store ever had. ae: how
     instances for a called AE title with a table are filed, by the title's written form.
+    earlier_layouts: by which files may lie here, and none is stored any more.
     """
 
     id: str
@@ -39,6 +40,12 @@ class Identity(msgspec.Struct, frozen=True):
     suffix: str
     suffixes: tuple[str, ...] = ()
     ae: dict[str, Filing] = {}
+    earlier_layouts: tuple[str, ...] = ()
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """All that files may lie here by, each once: the top level's first, earlier ones last."""
+        return tuple(dict.fromkeys((*self.filings.layouts, *self.earlier_layouts)))
 
     @property
     def filings(self) -> Filings:
@@ -139,6 +146,8 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
 def _lines(identity: Identity) -> Iterator[str]:
     values = msgspec.structs.asdict(identity)
     tables: dict[str, Filing] = values.pop("ae")
+    if not identity.earlier_layouts:
+        del values["earlier_layouts"]
     yield from _values(values)
     for title, filing in sorted(tables.items()):
         yield f"\n[ae.{_text(title)}]\n"

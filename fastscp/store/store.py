@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock
 from fastscp.store.collisions import check
+from fastscp.store.filing import refuse
 from fastscp.store.identity import encoded, read_identity, stamp, write_identity
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
@@ -46,11 +48,19 @@ from fastscp.store.probe import (
     probe,
     refuse_another_file_system,
 )
-from fastscp.store.refile import AT_START, RUNNING, changes, next_identity
+from fastscp.store.refile import (
+    AT_START,
+    RUNNING,
+    changes,
+    differences,
+    next_identity,
+    second_copies,
+)
 from fastscp.store.renew import finish
 from fastscp.store.survey import first_instance, links, missing
 from fastscp.store.unflushed import Mark, Marks
 from fastscp.store.unflushed import warnings as of_unflushed
+from fastscp.store.unused import Unused
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
@@ -61,10 +71,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
+log = logging.getLogger("fastscp.main")
+
 # They say nothing of the store.
 _OUR_LACK: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # How long killed workers may take to be gone.
 _WORKERS_END_S: Final = 2.0
+# Of what --layout-change lets be filed otherwise, so many lines are told.
+_CHANGES_TOLD: Final = 20
 
 
 @dataclass(eq=False)
@@ -152,9 +166,9 @@ class Store:
             refuse_another_file_system(path, dir_fd)
             facts = probe(path, dir_fd, durabilities, rename_noreplace)
             flush = facts.directory_flush
-            refused = changes(path, known, filings, AT_START)
-            if refused and not layout_change:
-                raise refused[0]
+            if not layout_change:
+                refuse(changes(path, known, filings, AT_START, Unused(dir_fd)))
+            warnings = (*warnings, *_filed_otherwise(dir_fd, known, filings))
             identity = next_identity(known, filings)
             encoded(identity)
             buffered = "buffered" in durabilities
@@ -188,9 +202,9 @@ class Store:
 
         To be called before anything is stored so, by one caller at a time. What is noted is flushed
         when it returns. filings, durabilities: as in `open`; no layout and no suffix that
-        store.toml knows changes here. Raises ConfigError where one would and for layouts that
-        collide, also with one that this life has filed by so far; FastscpError where it cannot be
-        noted. The service then files as before. Blocks on the disk.
+        store.toml knows changes here, unless nothing was filed so. Raises ConfigError where one
+        would and for layouts that collide, also with one that this life has filed by so far;
+        FastscpError where it cannot be noted. The service then files as before. Blocks on the disk.
         """
         check(filings)
         if "stable" in durabilities and not self.facts.directory_flush:
@@ -199,9 +213,8 @@ class Store:
             known = read_identity(self.path, self.dir_fd)
             if known is None or known.id != self.id:
                 raise FastscpError(f"{self.path} has lost its {IDENTITY}; restore it")
-            refused = changes(self.path, known, filings, RUNNING)
-            if refused:
-                raise refused[0]
+            refuse(changes(self.path, known, filings, RUNNING, Unused(self.dir_fd)))
+            warnings = _filed_otherwise(self.dir_fd, known, filings)
             check(filings, self._lived)
             identity = next_identity(known, filings)
             # Before anything is noted: it may be more than is read again.
@@ -218,6 +231,8 @@ class Store:
                 f"({error.strerror or error}), so they are filed as before; see that the disk has "
                 f"space and that this user may write there, then reload again"
             ) from error
+        for warning in warnings:
+            log.warning("%s", warning)
         self.filings = filings
         self._note_lived()
         self.mixed = len(identity.suffixes) > 1
@@ -342,6 +357,19 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
         f"`fastscp verify --adopt` writes the journal lines of the instances that have none"
     )
     return (begun,)
+
+
+def _filed_otherwise(dir_fd: int, known: Identity | None, filings: Filings) -> tuple[str, ...]:
+    """For the log: what is filed otherwise from now on, and what of that may come twice."""
+    if known is None:
+        return ()
+    found = [f"filed otherwise from now on: {one}" for one in differences(known, filings)]
+    if len(found) > _CHANGES_TOLD:
+        found[_CHANGES_TOLD:] = [f"filed otherwise: {len(found) - _CHANGES_TOLD} more"]
+    copies = second_copies(known, filings)
+    if copies and first_instance(dir_fd) is not None:
+        found.append(copies)
+    return tuple(found)
 
 
 def _finish_renewals(path: Path, dir_fd: int, marks: Marks) -> None:

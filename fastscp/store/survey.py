@@ -5,7 +5,6 @@ Bounded: a store of a million studies is looked at as long as one of a thousand.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 from typing import TYPE_CHECKING, Final
@@ -14,11 +13,9 @@ from fastscp.store.journal import segment_names
 from fastscp.store.names import HOME, IDENTITY, JOURNAL, read_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fastscp.store.identity import Identity
 
-__all__ = ["first_instance", "links", "missing"]
+__all__ = ["first_instance", "links", "look", "missing"]
 
 # Directories and their entries looked at, of all together.
 _LOOKS: Final = 10_000
@@ -45,34 +42,35 @@ def missing(dir_fd: int, identity: Identity | None) -> tuple[str, ...]:
 
 def first_instance(dir_fd: int) -> str | None:
     """The path of some file that has the name of an instance; None: none was met in time."""
+    return look(dir_fd, "")[0]
+
+
+def look(dir_fd: int, start: str) -> tuple[str | None, bool]:
+    """The first instance met below a folder, and whether all was looked at without one."""
     looks = _LOOKS
+    is_whole = True
     # The deepest first: instances are at the ends of the ways.
-    folders = [""]
+    folders = [start]
     while folders and looks > 0:
         folder = folders.pop()
         # One for opening it: folders may be empty.
         looks -= 1
-        for name, is_folder in _entries(dir_fd, folder, looks):
-            looks -= 1
-            path = f"{folder}/{name}" if folder else name
-            if name in _NOT_OURS or is_folder is None:
-                continue
-            if is_folder:
-                folders.append(path)
-            elif _INSTANCE.search(name):
-                return path
-    return None
-
-
-def _entries(dir_fd: int, folder: str, most: int) -> Iterator[tuple[str, bool | None]]:
-    """Names in a folder, each with whether it is one, None for a link; at most so many.
-
-    Nothing of what cannot be read.
-    """
-    with contextlib.suppress(OSError), read_folder(dir_fd, folder or ".") as entries:
-        for entry in itertools.islice(entries, max(0, most)):
-            is_link = entry.is_symlink()
-            yield entry.name, None if is_link else entry.is_dir(follow_symlinks=False)
+        try:
+            with read_folder(dir_fd, folder or ".") as entries:
+                for entry in itertools.islice(entries, looks):
+                    looks -= 1
+                    if entry.name in _NOT_OURS or entry.is_symlink():
+                        continue
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    elif _INSTANCE.search(entry.name):
+                        return path, False
+        except FileNotFoundError:
+            continue
+        except OSError:
+            is_whole = False
+    return None, is_whole and looks > 0
 
 
 def links(dir_fd: int) -> tuple[str, ...]:

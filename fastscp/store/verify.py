@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fastscp.store.filing import Filings
     from fastscp.store.findings import Watcher
+    from fastscp.store.identity import Identity
     from fastscp.store.marks import Suspicion
 
 __all__ = ["NothingSelectedError", "Verification", "verify"]
@@ -57,19 +57,19 @@ class _Store:
     """The store of a run.
 
     alone: its lock is held, so nothing in it moves, and all may be changed. adopt: as in
-    `Verification`. filings: how the service files, None where store.toml is lost.
+    `Verification`. identity: None where store.toml is lost.
     """
 
     path: Path
     dir_fd: int
     alone: bool
     adopt: bool
-    filings: Filings | None
+    identity: Identity | None
 
     @property
     def layouts(self) -> tuple[str, ...]:
-        """All that files are stored by now, the top level's first; none where it is not known."""
-        return () if self.filings is None else self.filings.layouts
+        """All that files may lie here by, as in `Identity`; none where it is not known."""
+        return () if self.identity is None else self.identity.layouts
 
 
 def _lost(store: _Store) -> Iterator[Finding]:
@@ -177,11 +177,11 @@ class Verification:
         with contextlib.ExitStack() as until:
             dir_fd = until.enter_context(existing(self._path))
             until.enter_context(_in_the_way(self._path))
-            filings = self._begin(dir_fd)
+            identity = self._begin(dir_fd)
             if alone:
                 until.enter_context(held(self._path, dir_fd))
             mark = suspicion(dir_fd)
-            store = _Store(self._path, dir_fd, alone, self._adopt, filings)
+            store = _Store(self._path, dir_fd, alone, self._adopt, identity)
             for step in _BETWEEN:
                 self._take(step(store))
             notes = until.enter_context(records(dir_fd, self._selection, self._pace.took))
@@ -219,8 +219,8 @@ class Verification:
         """How many components of its path name the study it belongs to."""
         return self._studies.depth(finding.path, finding.origin.study if finding.origin else "")
 
-    def _begin(self, dir_fd: int) -> Filings | None:
-        """How the store is filed. Raises StartError where it is not known what the store is."""
+    def _begin(self, dir_fd: int) -> Identity | None:
+        """What store.toml says. Raises StartError where it is not known what the store is."""
         if not exists(IDENTITY, dir_fd) and not exists(JOURNAL, dir_fd):
             raise StartError(
                 f"{self._path} has a folder {HOME}, and neither {IDENTITY} nor {JOURNAL} is in it, "
@@ -230,16 +230,15 @@ class Verification:
         identity = read_identity(self._path, dir_fd)
         if identity is None:
             return None
-        filings = identity.filings
         try:
-            for layout in filings.layouts:
+            for layout in identity.layouts:
                 Layout(layout)
         except ValueError as error:
             raise StartError(
                 f"{self._path / IDENTITY} cannot be used ({error}); restore it"
             ) from error
-        self._studies = Studies(filings.layouts)
-        return filings
+        self._studies = Studies(identity.layouts)
+        return identity
 
     def _look(self, store: _Store, notes: Records, *, suspect: bool) -> None:
         comparison = self._comparison = Comparison(
@@ -259,7 +258,7 @@ class Verification:
                 adoption = Adoption(
                     store.dir_fd,
                     suspect=suspect,
-                    filings=store.filings,
+                    identity=store.identity,
                     has_below=notes.has_below,
                     pace=self._pace,
                 )
@@ -290,10 +289,10 @@ class Verification:
         """
         if not mark:
             return Mark.NONE
-        if self._selection:
-            return Mark.PARTIAL
         try:
             with contextlib.nullcontext() if alone else held(self._path, dir_fd):
+                if self._selection:
+                    return Mark.PARTIAL
                 if self._tally.left.total() or suspicion(dir_fd) != mark:
                     return Mark.STAYS
                 if suspect:
@@ -306,7 +305,7 @@ class Verification:
             # Of a buffered life that goes on, the mark says nothing yet.
             return Mark.IN_USE if any(name == SUSPECT for name, *_ in mark) else Mark.NONE
         except StartError:
-            return Mark.STAYS
+            return Mark.PARTIAL if self._selection else Mark.STAYS
 
 
 @contextlib.contextmanager

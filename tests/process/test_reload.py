@@ -38,7 +38,7 @@ FIRST: Final = """\
 max-associations-per-ae = 50
 [ae.RESEARCH]
 durability = "buffered"
-layout = "research/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
+layout = "+research/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
 [from.ct]
 who = ["CT@127.0.0.0/8"]
 [from.mr]
@@ -52,7 +52,7 @@ idle-timeout = "5m"
 digest = "sha256"
 [ae.RESEARCH]
 durability = "stable"
-layout = "research/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
+layout = "+research/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
 on-duplicate = "keep"
 [from.guests]
 who = ["GUEST@127.0.0.1"]
@@ -191,7 +191,7 @@ def all_kept(service: Service, senders: list[Sender]) -> None:
     assert sorted(fact["path"] for fact in facts.values()) == service.instances()
     for one in senders:
         for sop in one.stored:
-            is_research = facts[sop]["path"].startswith("research/")
+            is_research = facts[sop]["path"].startswith("+research/")
             assert is_research == (one.called == "RESEARCH")
 
 
@@ -259,9 +259,9 @@ def test_mistakes_change_nothing_and_very_many_signals_no_more_than_one(tmp_path
             )
             assert any(f"{site.file}:4: " in line for line in refused)
             # Nor does a layout that the store knows.
-            site.write(FIRST.replace("research/", "other/"))
+            site.write(FIRST.replace("+research/", "+other/"))
             service.process.send_signal(signal.SIGHUP)
-            said = service.in_log("reload refused: [ae.RESEARCH] layout: ")
+            said = service.in_log(f"reload refused: {site.file}:4: [ae.RESEARCH] layout: ")
             assert "--layout-change" in said
             more_traffic(senders)
             assert service.worker_pids() == workers

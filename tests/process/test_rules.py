@@ -559,7 +559,7 @@ def test_killed_with_a_stable_and_a_buffered_table_under_load(tmp_path: Path) ->
     what = [*what, *items("2", 60, pixels=34_000)]
     both = {title: first[title] | second[title] for title in first}
     with service_of(tmp_path, KEEPING) as service:
-        service.in_log("an earlier run with --durability buffered did not stop cleanly")
+        service.in_log("stored buffered, by --durability or a table, did not stop cleanly")
         is_kept(service, what, both)
         again = {title: send_all(service.port, what, called=title) for title in both}
         for title, sent in again.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
@@ -30,6 +29,15 @@ VALUES: Final = ("PatientID", "Modality", "SOPClassUID", "StudyDate", "InstanceN
 
 # Two layouts, and values of two instances to which they give one path.
 COLLIDING: Final = [
+    # What looks like another study's is the same UID with another content, for all anybody knows.
+    (
+        "{StudyInstanceUID}/{SOPInstanceUID}.dcm", "{PatientID}/{SOPInstanceUID}.dcm",
+        {"StudyInstanceUID": b"1.2"}, {"StudyInstanceUID": b"7", "PatientID": b"1.2"},
+    ),
+    (
+        LAYOUT, "{StudyInstanceUID}/x/{SOPInstanceUID}.dcm",
+        {"SeriesInstanceUID": b"x"}, {},
+    ),
     (
         "{StudyInstanceUID}/{SOPInstanceUID}.dcm", "{SOPInstanceUID}/{StudyInstanceUID}.dcm",
         {"StudyInstanceUID": b"1", "SOPInstanceUID": b"2"},
@@ -79,9 +87,6 @@ COLLIDING: Final = [
 
 APART: Final = [
     ("{SOPInstanceUID}.dcm", "{StudyInstanceUID}/{SOPInstanceUID}.dcm"),
-    (LAYOUT, "{CallingAE}/{ReceivedDate}/{SOPInstanceUID}.dcm"),
-    (LAYOUT, "{StudyInstanceUID}/x/{SOPInstanceUID}.dcm"),
-    ("{SOPInstanceUID}/{StudyInstanceUID}.dcm", "{SOPInstanceUID}/{Modality}.dcm"),
     ("a{SOPInstanceUID}.dcm", "b{SOPInstanceUID}.dcm"),
     ("{SOPInstanceUID}+a.dcm", "{SOPInstanceUID}+b.dcm"),
     ("_research/{SOPInstanceUID}_{Modality}.dcm", "{StudyInstanceUID}/{SOPInstanceUID}.dcm"),
@@ -146,8 +151,6 @@ def test_a_hash_is_a_part_of_a_name(literal: str, other: str, value: bytes) -> N
 def test_a_hash_does_not_tell_instances_apart_for_sure() -> None:
     long = "x" * 200 + "{SOPInstanceUID}"
     assert collide(f"{long}/{{StudyInstanceUID}}.dcm", f"{long}/{{SeriesInstanceUID}}.dcm")
-    short = "x" * 180 + "{SOPInstanceUID}"
-    assert not collide(f"{short}/{{StudyInstanceUID}}.dcm", f"{short}/{{SeriesInstanceUID}}.dcm")
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
@@ -211,20 +214,20 @@ def look(seed: int, layouts: int, renderings: int) -> tuple[int, int]:
     """
     chance = random.Random(seed)
     made = sorted({a_layout(chance) for _ in range(layouts)})
-    at: dict[str, set[tuple[str, bytes]]] = defaultdict(set)
+    at: dict[str, set[str]] = defaultdict(set)
     for layout in made:
         compiled = Layout(layout)
         for _ in range(renderings):
             values = some_values(chance)
             try:
-                at[compiled.render(values)].add((layout, values["SOPInstanceUID"]))
+                at[compiled.render(values)].add(layout)
             except LayoutError:
                 continue
     met = {
         tuple(sorted((one, other)))
         for found in at.values()
-        for (one, sop), (other, other_sop) in combinations(found, 2)
-        if one != other and sop != other_sop
+        for one, other in combinations(found, 2)
+        if one != other
     }
     for one, other in met:
         assert collide(one, other), (one, other)
@@ -265,11 +268,19 @@ def test_layouts_that_collide_are_named_with_their_tables() -> None:
         check(filed(flat.layout, C=odd))
 
 
+def test_all_layouts_that_collide_are_named() -> None:
+    odd = {f"T{n}": Filing(f"{{Modality}}{n}{{SOPInstanceUID}}.dcm") for n in range(3)}
+    with pytest.raises(ConfigError) as caught:
+        check(Filings(Filing("{SOPInstanceUID}.dcm"), {"GOOD": Filing(LAYOUT), **odd}))
+    told = caught.value.mistakes
+    assert [one.partition(":")[0] for one in told] == [f"[ae.T{n}] layout" for n in range(3)]
+    assert all("of the top level gives another one" in one for one in told)
+
+
 def test_the_ways_out_that_are_named_are_some() -> None:
     odd = "{Modality}-{SOPInstanceUID}.dcm"
     check(filed("{SOPInstanceUID}.dcm", C=Filing(f"+research/{odd}")))
     check(filed("{PatientID}/{SOPInstanceUID}.dcm", C=Filing(f"+research/{odd}")))
-    check(filed("{PatientID}/{SOPInstanceUID}.dcm", C=Filing("{Modality}/{SOPInstanceUID}.dcm")))
 
 
 def test_no_service_begins_or_goes_on_with_layouts_that_collide(path: Path) -> None:
@@ -285,29 +296,20 @@ def test_no_service_begins_or_goes_on_with_layouts_that_collide(path: Path) -> N
         assert not (path / ".fastscp/buffered").exists()
 
 
-# Pairs that meet, though one instance at most has a path of both.
-MEETING: Final = [
-    (LAYOUT, LAYOUT),
-    ("{StudyInstanceUID}/{SOPInstanceUID}.dcm", "{PatientID}/{SOPInstanceUID}.dcm"),
-    ("1/{SOPInstanceUID}.dcm", "{PatientID}/{SOPInstanceUID}.dcm"),
-]
-
-
-@pytest.mark.parametrize(("one", "other"), MEETING)
-def test_one_path_is_compressed_by_all_or_by_none(one: str, other: str) -> None:
-    check(filed(one, A=Filing(other)))
-    check(filed(one, ".dcm.zst", A=Filing(other, ".dcm.zst")))
+def test_one_path_is_compressed_by_all_or_by_none() -> None:
+    check(filed(LAYOUT, A=Filing(LAYOUT)))
+    check(filed(LAYOUT, ".dcm.zst", A=Filing(LAYOUT, ".dcm.zst")))
     for suffixes in ((".dcm", ".dcm.zst"), (".dcm.zst", ".dcm")):
         with pytest.raises(ConfigError) as caught:
-            check(filed(one, suffixes[0], A=Filing(other, suffixes[1])))
+            check(filed(LAYOUT, suffixes[0], A=Filing(LAYOUT, suffixes[1])))
         assert str(caught.value).startswith(
-            f"[ae.A] compress: {other!r} with {suffixes[1]} can give an instance the path that "
-            f"{one!r} of the top level gives it with {suffixes[0]}, so one that comes to both at "
-            f"once would be stored twice; use the same compress for both, or begin "
+            f"[ae.A] compress: {LAYOUT!r} with {suffixes[1]} gives an instance the path that the "
+            f"same layout of the top level gives it with {suffixes[0]}, so one that comes to both "
+            f"at once would be stored twice; use the same compress for both, or begin "
         )
-        check(filed(one, suffixes[0], A=Filing(f"+a/{other}", suffixes[1])))
+        check(filed(LAYOUT, suffixes[0], A=Filing(f"+a/{LAYOUT}", suffixes[1])))
     with pytest.raises(ConfigError, match=r"^\[ae\.B\] compress: .* of \[ae\.A\] gives it with"):
-        check(filed("+/{SOPInstanceUID}.dcm", A=Filing(one), B=Filing(other, ".dcm.zst")))
+        check(filed("+/{SOPInstanceUID}.dcm", A=Filing(LAYOUT), B=Filing(LAYOUT, ".dcm.zst")))
 
 
 def test_no_service_begins_or_goes_on_with_two_forms_of_one_path(path: Path) -> None:
@@ -382,16 +384,15 @@ def test_the_bytes_that_a_component_may_begin_with(seed: int) -> None:
         "{{PatientID}}+{n}/{{SOPInstanceUID}}.dcm",
     ],
 )
-def test_two_thousand_layouts_are_checked_in_a_second(of: str) -> None:
+def test_two_thousand_layouts_are_not_looked_at_in_pairs(of: str) -> None:
     tables = {
         f"T{n}": Filing(of.format(n=n), (".dcm", ".dcm.zst")[n % 2 if "+{n}/" in of else 0])
         for n in range(2000)
     }
     filings = Filings(Filing("+/{SOPInstanceUID}.dcm"), tables)
-    began = time.process_time()
     check(filings)
-    first = time.process_time() - began
-    assert first < 1.0
+    looked_at = candidates([filing for _key, filing in filings], _agree)
+    assert sum(1 for _pair in looked_at) < 20_000
     # And only once, though a reload asks twice.
     before = _at_odds.cache_info().hits
     check(Filings(filings.top, dict(tables)))
@@ -406,11 +407,11 @@ def test_two_thousand_layouts_are_checked_in_a_second(of: str) -> None:
         "_w/{{PatientID}}-{n:04}/{{Modality}}-{{SOPInstanceUID}}.dcm",
     ],
 )
-def test_a_thousand_layouts_are_checked_quickly(of: str) -> None:
+def test_a_thousand_layouts_are_not_looked_at_in_pairs(of: str) -> None:
     filings = Filings(
         Filing("{StudyInstanceUID}/{SOPInstanceUID}.dcm"),
         {f"T{n}": Filing(of.format(n=n)) for n in range(1000)},
     )
-    began = time.process_time()
     check(filings)
-    assert time.process_time() - began < 2.0
+    looked_at = candidates([filing for _key, filing in filings], _agree)
+    assert sum(1 for _pair in looked_at) < 20_000

@@ -79,7 +79,7 @@ def flag(name: str, value: object) -> Loaded:
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5})
     loaded = load({}, {})
-    tables = {"ae": (), "senders": ()}
+    tables: dict[str, object] = {"ae": (), "senders": (), "places": {}}
     assert dataclasses.asdict(loaded.config) == CONTRACT | {"workers": 3, "tables": tables}
     assert set(loaded.sources.values()) == {"default"}
 

@@ -231,6 +231,11 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
      'layout = "x/{SOPInstanceUID}_{PatientID}.dcm"\n'), [
         (4, 'ae."B ] layout".layout', "'x/{SOPInstanceUID}_{PatientID}.dcm' can give an instance"),
     ]),
+    (('layout = "{SOPInstanceUID}.dcm"\n[ae.A]\nlayout = "x{SOPInstanceUID}.dcm"\n[ae.B]\n'
+     'layout = "+y{SOPInstanceUID}.dcm"\n[ae.C]\nlayout = "{SOPInstanceUID}z.dcm"\n'), [
+        (3, "ae.A.layout", "'x{SOPInstanceUID}.dcm' can give an instance"),
+        (7, "ae.C.layout", "'{SOPInstanceUID}z.dcm' can give an instance"),
+    ]),
     (('[ae.A]\nlayout = "+a/{SOPInstanceUID}_{PatientID}.dcm"\n'
      '[ae.B]\nlayout = "+b/{SOPInstanceUID}.dcm"\ncompress = "zstd"\n'), []),
     # One path, compressed and not.
@@ -239,7 +244,7 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ]),
     (('compress = "zstd"\nlayout = "+a/{SOPInstanceUID}.dcm"\n[ae.A]\ncompress = "none"\n'
      'layout = "{SOPInstanceUID}.dcm"\n[ae.B]\nlayout = "{SOPInstanceUID}.dcm"\n'), [
-        (6, "ae.B", "'{SOPInstanceUID}.dcm' with .dcm.zst can give an instance the path that"),
+        (6, "ae.B", "'{SOPInstanceUID}.dcm' with .dcm.zst gives an instance the path that"),
     ]),
     # Tables that never match.
     ('[from.a]\nwho = "*@10.0.0.0/8"\n\n[from.b]\nwho = ["CT1@10.1.2.0/24", "X@10.0.0.0/8"]\n', [

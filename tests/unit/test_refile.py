@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.errors import ConfigError, FastscpError, StartError
-from fastscp.store import identity, marks
+from fastscp.store import identity as identity_module
+from fastscp.store import marks, survey, unused
 from fastscp.store import store as store_module
 from fastscp.store.filing import Filing, Filings
 from fastscp.store.identity import read_identity
+from fastscp.store.names import read_folder
 from fastscp.store.store import Store
 from tests.stores import FILED, LAYOUT, filed, opened
 
@@ -42,6 +44,14 @@ def state(store: Store) -> tuple[bool, bool]:
 def made(path: Path, filings: Filings) -> None:
     with opened(path, filings):
         pass
+
+
+def stored(path: Path, *instances: str) -> None:
+    """Files of instances, and a journal, which no store that has any is without."""
+    for one in instances:
+        (path / one).parent.mkdir(parents=True, exist_ok=True)
+        (path / one).touch()
+    (path / ".fastscp/journal/1-t-1.jsonl").touch()
 
 
 def test_a_store_without_tables_has_the_file_of_before(path: Path) -> None:
@@ -117,7 +127,10 @@ def test_a_table_is_added_and_taken_away(path: Path) -> None:
             filed(LAYOUT, A=Filing(FLAT.layout, ".dcm.zst")), r"\[ae\.A\] compress",
             r"put the compress of \.dcm back into that table",
         ),
-        (FILED, r"\[ae\.A\] layout", "without a table they would be filed as '{Study"),
+        (
+            FILED, r"\[ae\.A\] layout",
+            r"without a table they would be .*; put \[ae\.A\] with layout = '_flat/.* back",
+        ),
         (filed(FLAT.layout, A=SAME), "--layout", "restore the layout"),
     ],
 )  # fmt: skip
@@ -125,6 +138,7 @@ def test_what_would_file_elsewhere_needs_consent(
     path: Path, now: Filings, option: str, said: str
 ) -> None:
     made(path, filed(LAYOUT, A=FLAT))
+    stored(path, "_flat/1.dcm", "1/2/3.dcm")
     before = (path / ".fastscp/store.toml").read_bytes()
     with pytest.raises(ConfigError, match=rf"^{option}: .*{said}.*or add --layout-change$"):
         Store.open(path, now)
@@ -138,12 +152,174 @@ def test_what_would_file_elsewhere_needs_consent(
 def test_a_table_that_says_nothing_keeps_its_place_when_the_top_level_moves(path: Path) -> None:
     """The title was filed so before, and nobody consented for it."""
     made(path, filed(LAYOUT, A=SAME))
+    stored(path, "1/2/3.dcm")
     with pytest.raises(ConfigError, match=r"^--layout: "):
         Store.open(path, filed(FLAT.layout, A=SAME))
     with opened(path, filed(FLAT.layout, A=SAME), layout_change=True):
         pass
     with pytest.raises(ConfigError, match=r"^\[ae\.A\] layout: .*without a table"):
         Store.open(path, filed(FLAT.layout))
+
+
+# A layout by which nothing was filed -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("now", [FILED, filed(LAYOUT, A=DEEP), filed(LAYOUT, A=PACKED)])
+@pytest.mark.parametrize("is_running", [False, True])
+def test_what_filed_nothing_is_taken_back_without_consent(
+    path: Path, now: Filings, is_running: bool
+) -> None:
+    """The folder that it begins with is not there, or is empty."""
+    for there in ((), ("_flat/x/1.txt",)):
+        made(path, FILED)
+        stored(path, "1/2/3.dcm", *there)
+        with opened(path, FILED if is_running else filed(LAYOUT, A=FLAT)) as store:
+            if is_running:
+                store.refile(filed(LAYOUT, A=FLAT), {"stable"})
+                store.refile(now, {"stable"})
+        with opened(path, now) as store:
+            assert store.filings == now
+        assert set(toml(path).get("ae", {})) == set(now.ae)
+        with opened(path, FILED, layout_change=True):
+            pass
+
+
+def test_a_store_without_an_instance_lets_any_table_go(path: Path) -> None:
+    made(path, filed("{SOPInstanceUID}.dcm", A=SAME))
+    made(path, filed("{SOPInstanceUID}.dcm"))
+    made(path, filed("{SOPInstanceUID}.dcm", A=SAME))
+    stored(path, "1.dcm")
+    with pytest.raises(ConfigError, match=r"^\[ae\.A\] layout: .*may hold already"):
+        Store.open(path, filed("{SOPInstanceUID}.dcm"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder"),
+    [
+        ("+x.dcm/{SOPInstanceUID}.dcm", "+x%2Edcm"),
+        ("+a/b/{Modality}/c/{SOPInstanceUID}.dcm", "+a/b"),
+    ],
+)
+def test_the_folder_is_looked_for_as_the_codec_names_it(
+    path: Path, layout: str, folder: str
+) -> None:
+    made(path, filed(LAYOUT, A=Filing(layout)))
+    stored(path, "1/2/3.dcm", f"{folder}/CT/1.dcm.zst~2")
+    with pytest.raises(ConfigError, match=r"^\[ae\.A\] layout: "):
+        Store.open(path, FILED)
+
+
+@pytest.mark.parametrize("how", ["link", "file", "many", "renewal", "replacement", "closed"])
+def test_where_that_is_not_sure_consent_is_needed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    made(path, filed(LAYOUT, A=FLAT))
+    stored(path, "1/2/3.dcm")
+    if how == "link":
+        (path / "_flat").symlink_to("1")
+    elif how == "file":
+        (path / "_flat").touch()
+    elif how == "many":
+        monkeypatch.setattr(survey, "_LOOKS", 5)
+        stored(path, *(f"_flat/{n}.txt" for n in range(10)))
+    elif how == "renewal":
+        (path / ".fastscp/anew").mkdir()
+    elif how == "replacement":
+        monkeypatch.setattr(unused, "is_anything_left", lambda _fd: True)
+    else:
+        real = read_folder
+
+        def closed(dir_fd: int, name: str = ".") -> Any:
+            if name == "_flat":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(dir_fd, name)
+
+        monkeypatch.setattr(survey, "read_folder", closed)
+    with pytest.raises(ConfigError, match=r"^\[ae\.A\] layout: "):
+        Store.open(path, FILED)
+
+
+# What is told ------------------------------------------------------------------------------------
+
+
+def test_all_that_needs_consent_is_told_at_once(path: Path) -> None:
+    titles = {f"T{n}": Filing(f"+{n}/{{SOPInstanceUID}}.dcm") for n in range(8)}
+    made(path, Filings(SAME, titles))
+    stored(path, *(f"+{n}/1.dcm" for n in range(8)))
+    with pytest.raises(ConfigError) as caught:
+        Store.open(path, FILED)
+    assert [one.partition(":")[0] for one in caught.value.mistakes] == [
+        f"[ae.T{n}] layout" for n in range(8)
+    ]
+    assert str(caught.value).startswith(f"{caught.value.mistakes[0]}; and [ae.T1] layout: ")
+    assert str(caught.value).endswith("; and 3 more")
+    with opened(path, Filings(SAME, titles)) as store, pytest.raises(ConfigError) as caught:
+        store.refile(Filings(SAME, {**titles, "T1": DEEP, "T5": DEEP}), {"stable"})
+    assert len(caught.value.mistakes) == 2
+
+
+def test_the_place_is_told_where_it_is_known(path: Path) -> None:
+    made(path, filed(LAYOUT, A=FLAT, B=FLAT, C=FLAT))
+    stored(path, "_flat/1.dcm")
+    places = {("ae.A", ""): "f.toml:1", ("ae.A", "layout"): "f.toml:2", ("ae.B", ""): "f.toml:3"}
+    with pytest.raises(ConfigError) as caught:
+        Store.open(path, Filings(SAME, {"A": DEEP, "B": SAME}, places))
+    assert [one.partition(" layout: ")[0] for one in caught.value.mistakes] == [
+        "f.toml:2: [ae.A]", "f.toml:3: [ae.B]", "[ae.C]"
+    ]  # fmt: skip
+
+
+def test_a_start_with_consent_says_what_it_changed(path: Path) -> None:
+    made(path, filed(LAYOUT, A=FLAT, B=DEEP))
+    stored(path, "_flat/1.dcm")
+    now = filed("{SOPInstanceUID}.dcm", B=FLAT)
+    with opened(path, now, layout_change=True) as store:
+        told = [one for one in store.warnings if "from now on" in one]
+    was = "filed otherwise from now on: "
+    no_more = "files, for it has no table any more, as"
+    assert told == [
+        f"{was}the top level files as {now.top}, and no longer as {SAME}",
+        f"{was}[ae.A] {no_more} {now.top}, and no longer as {FLAT}",
+        f"{was}[ae.B] files as {FLAT}, and no longer as {DEEP}",
+    ]
+    with opened(path, now) as store:
+        assert not store.warnings
+
+
+def test_a_table_that_comes_later_says_that_instances_may_come_twice(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = r"new tables file otherwise than the top level did: [ae.A]: instances for these titles"
+    # Nothing is there that could come twice.
+    with opened(path, filed(LAYOUT, Z=FLAT)) as store:
+        assert not store.warnings
+        store.refile(filed(LAYOUT, Z=FLAT, Y=DEEP), {"stable"})
+        stored(path, "1/2/3.dcm")
+        assert not caplog.messages
+        store.refile(filed(LAYOUT, Z=FLAT, Y=DEEP, A=PACKED, B=SAME), {"stable"})
+        assert [said in one for one in caplog.messages] == [True]
+        store.refile(filed(LAYOUT, Z=FLAT, Y=DEEP, A=PACKED, B=SAME), {"stable"})
+        assert len(caplog.messages) == 1
+    with opened(path, filed(LAYOUT, Z=FLAT, Y=DEEP, A=PACKED, B=SAME, C=FLAT)) as store:
+        assert [one for one in store.warnings if "[ae.C]: instances for these" in one]
+    with opened(path, filed(LAYOUT, Z=FLAT, Y=DEEP, A=PACKED, B=SAME, C=FLAT)) as store:
+        assert not store.warnings
+
+
+def test_a_layout_is_never_forgotten(path: Path) -> None:
+    made(path, filed(LAYOUT, A=FLAT))
+    stored(path, "_flat/1.dcm")
+    assert "earlier_layouts" not in toml(path)
+    for now, earlier in (
+        (FILED, [FLAT.layout]),
+        (filed(DEEP.layout), [LAYOUT, FLAT.layout]),
+        (filed(LAYOUT, A=FLAT), [DEEP.layout]),
+    ):
+        with opened(path, now, layout_change=True) as store:
+            identity = read_identity(path, store.dir_fd)
+        assert toml(path)["earlier_layouts"] == earlier
+        assert identity is not None
+        assert identity.layouts == (*now.layouts, *earlier)
 
 
 def test_a_suffix_is_never_forgotten(path: Path) -> None:
@@ -157,7 +333,7 @@ def test_what_would_not_be_read_again_is_not_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = Filings(SAME, {"A": FLAT} | {f"T{n}": FLAT for n in range(99)})
-    monkeypatch.setattr(identity, "_MOST", 4000)
+    monkeypatch.setattr(identity_module, "_MOST", 4000)
     with pytest.raises(ConfigError, match=r"^\[ae\]: .* of 100 tables, and 4000 are the most"):
         made(path, many)
     assert not path.exists()
@@ -228,6 +404,7 @@ def test_a_table_is_added_to_a_running_service(path: Path) -> None:
 )
 def test_what_is_known_does_not_change_there(path: Path, now: Filings, option: str) -> None:
     with opened(path, filed(LAYOUT, A=FLAT)) as store:
+        stored(path, "_flat/1.dcm")
         before = (path / ".fastscp/store.toml").read_bytes()
         way = "stop the service and start it once with --layout-change"
         with pytest.raises(ConfigError, match=rf"^{option}: .*{way}"):

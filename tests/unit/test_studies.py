@@ -68,6 +68,32 @@ def test_one_study_is_found_under_every_layout(several: Shelf) -> None:
     assert set(kinds(look(several))) == {*inside, *outside, "+flat/7.dcm"}
 
 
+@pytest.mark.parametrize("earlier", [RESEARCH, ANONYMOUS])
+def test_a_layout_of_before_is_searched_too(tmp_path: Path, earlier: str) -> None:
+    path = tmp_path / "store"
+    Store.open(path, filed(LAYOUT, R=Filing(earlier))).close()
+    Store.open(path, filed(LAYOUT), layout_change=True).close()
+    shelf = Shelf.at(path)
+    for one in ("1.2.5/1/1.dcm", "+research/CT/1.2.5.1/1.dcm", "+flat/1.dcm"):
+        shelf.file(one, b"")
+    report = look(shelf, selection=Selection(study="1.2.5"))
+    is_told = earlier == RESEARCH
+    assert report.searched is is_told
+    told = {"+research/CT/1.2.5.1/1.dcm"} if is_told else set()
+    assert set(kinds(report)) == {"1.2.5/1/1.dcm"} | told
+
+
+def test_what_a_layout_of_before_filed_is_adopted(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    Store.open(path, filed(LAYOUT, R=Filing(ANONYMOUS))).close()
+    Store.open(path, filed(LAYOUT), layout_change=True).close()
+    shelf = Shelf.at(path)
+    shelf.file(f"+flat/{SOP}.dcm", part10(data_set()))
+    shelf.file(f"+other/{SOP}.dcm", part10(data_set()))
+    found = {one.path: one.settled for one in look(shelf, adopt=True).findings}
+    assert found == {f"+flat/{SOP}.dcm": "adopted", f"+other/{SOP}.dcm": ""}
+
+
 def test_it_is_said_where_every_layout_tells_the_study(tmp_path: Path) -> None:
     Store.open(tmp_path / "store", filed(LAYOUT, R=Filing(RESEARCH))).close()
     shelf = Shelf.at(tmp_path / "store")

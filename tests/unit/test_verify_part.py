@@ -12,6 +12,7 @@ import pytest
 from fastscp.cli import app as cli
 from fastscp.cli.verify import _read_rate, _read_since
 from fastscp.errors import FastscpError
+from fastscp.store.access import held
 from fastscp.store.findings import Kind, Mark
 from fastscp.store.reading import Pace
 from fastscp.store.selection import Selection
@@ -177,6 +178,20 @@ def test_a_part_lifts_no_mark(shelf: Shelf, selection: Selection) -> None:
     assert cli.main(["verify", "--store", str(shelf.path), "--study", STUDY]) == 0
     assert mark.exists()
     assert look(shelf).mark is Mark.LIFTED
+
+
+@pytest.mark.parametrize(("name", "said"), [("buffered", Mark.NONE), ("suspect", Mark.IN_USE)])
+def test_a_part_beside_a_service_tells_of_no_unclean_end(
+    shelf: Shelf, name: str, said: Mark
+) -> None:
+    instance(shelf, SOP)
+    mark = shelf.path / ".fastscp" / name
+    mark.touch()
+    with shelf.opened() as fd, held(shelf.path, fd):
+        assert look(shelf, selection=Selection(study=STUDY)).mark is said
+    assert mark.exists()
+    # Nobody uses the store: the end was unclean.
+    assert look(shelf, selection=Selection(study=STUDY)).mark is Mark.PARTIAL
 
 
 @pytest.mark.parametrize("adopt", [False, True])
