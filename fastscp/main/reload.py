@@ -75,7 +75,7 @@ _WAITS_S: Final = 10.0
 _AGAIN_S: Final = 1.0
 _AT_THE_END: Final = "the service is shutting down"
 # What it may wait for, and what to do.
-_ITS_FILE: Final = "the file that --config names, or one that this names: check where they are"
+_ITS_FILE: Final = "{}, or a file that this names: check where they are"
 _WHAT_IT_NAMES: Final = "what the settings name to be looked up: check where fastscp is installed"
 # A file may hold as many mistakes as it has lines.
 _MISTAKES_SHOWN: Final = 20
@@ -213,7 +213,7 @@ class Reloader:
         """Take what is different, or nothing."""
         try:
             self._refuse_at_the_end()
-            self._waits_for = _ITS_FILE
+            self._waits_for = _ITS_FILE.format(self._facts.rules.file or "its settings")
             new = await self._thread(self._load)
             found = await self._thread(lambda: list(changes(self._config, new)))
             waits = tuple(text for name, text in found if name in AFTER_A_RESTART)
