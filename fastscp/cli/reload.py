@@ -38,6 +38,12 @@ def reload(
     elif done.mistakes:
         for one in done.mistakes:
             print(f"fastscp: {escape(one)}", file=sys.stderr)
+        if done.mistakes_more:
+            print(
+                f"fastscp: {done.mistakes_more} mistakes more; `fastscp config --check FILE` shows "
+                f"all",
+                file=sys.stderr,
+            )
         print("fastscp: the reload is refused, and nothing was changed", file=sys.stderr)
     else:
         for one in done.changed:

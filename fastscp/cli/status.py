@@ -100,6 +100,7 @@ def _of_rules(rules: RulesStatus) -> Iterator[tuple[str, str]]:
     if rules.waits:
         yield "waits", f"for a restart: {'; '.join(rules.waits)}"
     if rules.refused:
-        more = f" (and {len(rules.refused) - 1} more)" if len(rules.refused) > 1 else ""
+        others = len(rules.refused) - 1 + rules.refused_more
+        more = f" (and {others} more)" if others else ""
         why = f"{rules.refused[0]}{more}"
         yield "last reload", f"refused {moment(rules.refused_at)}, nothing was changed: {why}"

@@ -29,6 +29,7 @@ import msgspec
 from fastscp import log as logs
 from fastscp.config.changes import changes
 from fastscp.errors import ConfigError, FastscpError
+from fastscp.log.text import cut
 from fastscp.main.control import taken
 from fastscp.main.exposure import exposed, told_of_users
 from fastscp.main.loss import told_of_loss
@@ -77,8 +78,10 @@ _AT_THE_END: Final = "the service is shutting down"
 # What it may wait for, and what to do.
 _ITS_FILE: Final = "{}, or a file that this names: check where they are"
 _WHAT_IT_NAMES: Final = "what the settings name to be looked up: check where fastscp is installed"
-# A file may hold as many mistakes as it has lines.
+# A file may hold as many mistakes as it has lines, each as long as a line. So many are told of, and
+# so many characters of each; every status has them until the next reload.
 _MISTAKES_SHOWN: Final = 20
+_MISTAKE_MOST: Final = 1000
 
 
 class Reloads:
@@ -355,18 +358,21 @@ class Reloader:
             )  # fmt: skip
 
     def _refused(self, mistakes: tuple[str, ...]) -> Reloaded:
-        for one in mistakes[:_MISTAKES_SHOWN]:
+        more = max(0, len(mistakes) - _MISTAKES_SHOWN)
+        mistakes = tuple(cut(one, _MISTAKE_MOST) for one in mistakes[:_MISTAKES_SHOWN])
+        for one in mistakes:
             log.error("reload refused: %s", one)
-        if len(mistakes) > _MISTAKES_SHOWN:
+        if more:
             log.error(
                 "reload refused: and %s; `fastscp config --check FILE` shows all",
-                logs.counted(len(mistakes) - _MISTAKES_SHOWN, "more mistake"),
+                logs.counted(more, "more mistake"),
             )  # fmt: skip
         log.error("reload refused: nothing was changed")
         self._facts.rules = msgspec.structs.replace(
-            self._facts.rules, refused=mistakes, refused_at=round(time.time(), 3)
-        )
-        return Reloaded(mistakes=mistakes, generation=self.generation)
+            self._facts.rules,
+            refused=mistakes, refused_more=more, refused_at=round(time.time(), 3),
+        )  # fmt: skip
+        return Reloaded(mistakes=mistakes, mistakes_more=more, generation=self.generation)
 
     async def _thread(self, work: Callable[..., _T], *arguments: object) -> _T:
         """What a call that only reads returns or raises, in a thread.

@@ -79,14 +79,16 @@ class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     generation: 1 at the start, one more with each reload that took something. tables: how many [ae]
     and [from] tables it has. loaded_at: seconds of the epoch. refused: the mistakes of the last
-    reload, if it was refused, and refused_at its time; else empty and 0. waits: what a reload found
-    that waits for a restart. file: that the service reads, absolute; empty: it reads none.
+    reload, if it was refused, as many as are told of, refused_more: how many there are besides, and
+    refused_at its time; else empty and 0. waits: what a reload found that waits for a restart.
+    file: that the service reads, absolute; empty: it reads none.
     """
 
     generation: int
     tables: int
     loaded_at: float
     refused: tuple[str, ...] = ()
+    refused_more: int = 0
     refused_at: float = 0.0
     waits: tuple[str, ...] = ()
     file: str = ""
@@ -177,13 +179,15 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload did.
 
     changed: what was taken, a line a setting or table. waits: what waits for a restart. mistakes:
-    why it was refused; nothing was changed then. generation: the one in force now. file: that the
-    service reads, absolute; empty: it reads none.
+    why it was refused, as many as are told of; nothing was changed then. mistakes_more: how many
+    there are besides. generation: the one in force now. file: that the service reads, absolute;
+    empty: it reads none.
     """
 
     changed: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
+    mistakes_more: int = 0
     generation: int = 0
     file: str = ""
 

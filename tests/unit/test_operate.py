@@ -111,7 +111,8 @@ def test_status_says_what_is_wrong(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace = msgspec.structs.replace
-    refused = replace(STATUS.rules, refused=("x.toml:3: a\nb", "other"), refused_at=60.0)
+    refused = replace(STATUS.rules, refused=("x.toml:3: a\nb", "b"), refused_at=60.0)
+    refused = replace(refused, refused_more=480)
     answering(
         replace(
             STATUS,
@@ -135,7 +136,7 @@ def test_status_says_what_is_wrong(
     assert "not stored (keep) 9" in out
     assert (
         "last reload   refused 1970-01-01 00:01:00 UTC, nothing was changed: x.toml:3: a\\nb "
-        "(and 1 more)\n"
+        "(and 481 more)\n"
     ) in out
 
 
