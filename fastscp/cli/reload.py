@@ -40,8 +40,8 @@ def reload(
             print(f"fastscp: {escape(one)}", file=sys.stderr)
         if done.mistakes_more:
             print(
-                f"fastscp: {done.mistakes_more} mistakes more; `fastscp config --check FILE` shows "
-                f"all",
+                f"fastscp: and {counted(done.mistakes_more, 'more mistake')}; `fastscp config "
+                f"--check FILE` shows all",
                 file=sys.stderr,
             )
         print("fastscp: the reload is refused, and nothing was changed", file=sys.stderr)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from fastscp.config.values import read_text
+from fastscp.config.values import quoted, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,9 @@ __all__ = ["Duration", "Size"]
 def _quantity(raw: object, units: Mapping[str, Fraction]) -> Fraction:
     """A number with an optional unit; a bare number counts the unit whose factor is 1."""
     if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        # As many digits as a text may have; no float holds every int.
+        if isinstance(raw, int) and abs(raw) >= 10**18:
+            raise ValueError("is too large")
         if not math.isfinite(raw):
             raise ValueError("is not a finite number")
         return Fraction(str(raw))
@@ -29,7 +32,7 @@ def _quantity(raw: object, units: Mapping[str, Fraction]) -> Fraction:
     # A table in small letters takes units in any.
     factor = units.get(unit) or units.get(unit.lower())
     if unit and factor is None:
-        raise ValueError(f"has the unknown unit {unit!r}")
+        raise ValueError(f"has the unknown unit {quoted(unit)}")
     return Fraction(number) * (factor or 1)
 
 

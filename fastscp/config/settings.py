@@ -29,6 +29,7 @@ from fastscp.config.values import (
     Switch,
     Whole,
     allows,
+    quoted,
     read_allow_rule,
     read_compress,
     read_host,
@@ -494,8 +495,8 @@ def read_value(option: str, raw: object, kind: Kind) -> Any:
         raise ConfigError(option, str(error)) from None
     except ValueError as error:
         if isinstance(raw, list) and isinstance(kind, Many):
-            raw = ", ".join(map(str, raw))
-        raise ConfigError(option, f"{raw!r} {error}; give {kind.accepts}") from None
+            raw = ", ".join(one if isinstance(one, str) else quoted(one) for one in raw)
+        raise ConfigError(option, f"{quoted(raw)} {error}; give {kind.accepts}") from None
 
 
 def options_table() -> str:

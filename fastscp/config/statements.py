@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fastscp.config.nesting import loads
 from fastscp.log import escape
+from fastscp.log.text import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mistake", "Statement", "said", "statements", "statements_that_are_toml"]
 
+# Characters of a value or a name in a message.
+SHOWN: Final = 200
 # What tomllib says of where it stopped.
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _BARE: Final = r"[A-Za-z0-9_-]+"
@@ -58,7 +61,9 @@ class Mistake:
         """The place, as an error names it."""
         line = f":{self.line}" if self.line else ""
         column = f":{self.column}" if self.column else ""
-        return f"{escape(str(file))}{line}{column}" + (f": {escape(self.key)}" if self.key else "")
+        return f"{escape(str(file))}{line}{column}" + (
+            f": {cut(escape(self.key), SHOWN)}" if self.key else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def statements_that_are_toml(lines: list[str]) -> Iterator[Statement]:
         elif line.strip():
             with contextlib.suppress(ValueError):
                 is_header = _HEADER.match(line) is not None
-                yield Statement(at + 1, is_header, text, tomllib.loads("\n".join(text)))
+                yield Statement(at + 1, is_header, text, loads("\n".join(text)))
         at = end
 
 
@@ -114,12 +119,12 @@ def _statement(lines: list[str], at: int) -> tuple[dict[str, object] | Mistake, 
     opening = _OPENING.match(lines[at])
     if opening is None:
         try:
-            return tomllib.loads(lines[at]), at + 1
+            return loads(lines[at]), at + 1
         except (ValueError, RecursionError) as error:
             return _mistake(lines[at], at, error), at + 1
     end = _end(lines, at, opening.start(1))
     try:
-        return tomllib.loads("\n".join(lines[at:end])), end
+        return loads("\n".join(lines[at:end])), end
     except (ValueError, RecursionError) as error:
         return _unclosed_or(lines, at, end, opening, error)
 
@@ -171,7 +176,7 @@ def said(error: ValueError | RecursionError) -> tuple[str, int, int]:
     place = _PLACE.search(text)
     why = text[: place.start()] if place else text
     where = (int(place[1]), int(place[2])) if place and place[1] else (0, 0)
-    return (escape(why[:1].lower() + why[1:]), *where)
+    return (cut(escape(why[:1].lower() + why[1:]), SHOWN), *where)
 
 
 def _mistake(line: str, at: int, error: ValueError | RecursionError) -> Mistake:
@@ -193,7 +198,7 @@ def _instead(line: str) -> str:
     """The line as TOML, where it is a key and a value in another form; else empty."""
     line = line.partition(" #")[0]
     found = _LIKE_A_SETTING.match(line)
-    if found is None:
+    if found is None or len(line) > SHOWN:
         return ""
     key, value = found[1], line[found.end() :].strip(" \t\r;,")
     if not value:
@@ -203,6 +208,6 @@ def _instead(line: str) -> str:
         return ""
     for written in (value, _SWITCHES.get(value.lower(), value.lower()), f'"{value}"', f"'{value}'"):
         with contextlib.suppress(ValueError, RecursionError):
-            tomllib.loads(f"x = {written}")
+            loads(f"x = {written}")
             return f"{key} = {written}"
     return ""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.config.nesting import DEPTH_MOST, loads, too_deep
 from fastscp.config.statements import (
     Mistake,
     said,
@@ -33,8 +33,8 @@ __all__ = ["Contents", "Key", "Mistake", "read_toml", "written_path"]
 _MOST_BYTES: Final = 1 << 20
 # A kind of table, the name of one, a key in it.
 _PATH_MOST: Final = 3
-# Whoever shows a value goes through all of it, and must come to an end.
-_DEPTH_MOST: Final = 50
+# Bits of a number in TOML; whoever writes a longer one in decimal digits takes long, or fails.
+_NUMBER_BITS: Final = 64
 _BARE: Final = re.compile("[A-Za-z0-9_-]+")
 
 
@@ -119,8 +119,10 @@ def read_toml(file: Path, option: str, *, again: bool = False) -> Contents:
     lines = text.split("\n")
     found = _Found()
     broken: ValueError | None = None
+    if line := too_deep(text):
+        raise _too_deep(file, option, line)
     try:
-        holds = tomllib.loads(text)
+        holds = loads(text)
     except RecursionError:
         raise _too_deep(file, option) from None
     except ValueError as error:
@@ -133,12 +135,12 @@ def read_toml(file: Path, option: str, *, again: bool = False) -> Contents:
         raise _too_deep(file, option)
     keys = tuple(found.keys(holds))
     if broken is None:
-        return Contents(keys, ())
+        return Contents(keys, tuple(found.too_long))
     if not found.mistakes:
         # It is in how the statements go together.
         why, line, column = said(broken)
         found.mistakes.append(Mistake(line, column, "", f"not TOML: {why}"))
-    return Contents(keys, tuple(found.mistakes))
+    return Contents(keys, (*found.mistakes, *found.too_long))
 
 
 def _text(file: Path, option: str, *, again: bool) -> str:
@@ -175,14 +177,16 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _too_deep(file: Path, option: str) -> ConfigError:
+def _too_deep(file: Path, option: str, line: int = 0) -> ConfigError:
     why = f"{escape(str(file))} is nested too deeply; give a TOML file with settings"
+    if line:
+        why += f" (line {line} has more than {DEPTH_MOST} levels)"
     return ConfigError(option, why)
 
 
 def _is_deep(value: object) -> bool:
     level = [value]
-    for _ in range(_DEPTH_MOST):
+    for _ in range(DEPTH_MOST):
         level = [inner for one in level for inner in _inside(one)]
         if not level:
             return False
@@ -195,12 +199,23 @@ def _inside(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def _has_long_number(value: object) -> bool:
+    level = [value]
+    while level:
+        if any(isinstance(one, int) and one.bit_length() > _NUMBER_BITS for one in level):
+            return True
+        level = [inner for one in level for inner in _inside(one)]
+    return False
+
+
 class _Found:
     """What statements hold, put together; where each key first stands, and what stands twice."""
 
     def __init__(self) -> None:
         self.holds: dict[str, Any] = {}
         self.mistakes: list[Mistake] = []
+        # Values that nobody is to show, nor to read.
+        self.too_long: list[Mistake] = []
         self._places: dict[tuple[str, ...], Statement] = {}
         self._headers: dict[tuple[str, ...], int] = {}
 
@@ -226,7 +241,15 @@ class _Found:
             inner = tuple(self.keys(raw, path)) if is_read else ()
             place = self._places.get(path) or self._places.get(above)
             line, text = (place.line, place.text) if place else (0, ())
-            yield Key(path, raw, line, text, inner)
+            key = Key(path, raw, line, text, inner)
+            if not is_read and _has_long_number(raw):
+                self.too_long.append(
+                    key.mistake(
+                        f"has a number of more than {_NUMBER_BITS} bits; write a smaller one"
+                    )
+                )
+            else:
+                yield key
 
     def _header(self, one: Statement, raw: object) -> tuple[str, ...] | None:
         path: tuple[str, ...] = ()

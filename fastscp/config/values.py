@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fastscp.log.text import cut
 from fastscp.passwords import UserIdentities, read_passwords
 from fastscp.titles import title_bytes, title_text
 
@@ -28,6 +29,7 @@ __all__ = [
     "Switch",
     "Whole",
     "allows",
+    "quoted",
     "read_allow_rule",
     "read_called_title",
     "read_certificate_rule",
@@ -44,6 +46,19 @@ __all__ = [
     "read_user_identity",
     "read_written_title",
 ]
+
+
+# Characters of a value in a message.
+_SHOWN: Final = 200
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it, cut."""
+    try:
+        return cut(repr(value), _SHOWN)
+    except ValueError:
+        # Python writes no number of so many digits.
+        return "a number of thousands of digits"
 
 
 class ExplainedError(ValueError):
@@ -273,7 +288,7 @@ def read_path(raw: object) -> Path:
     # In a file, a variable, or behind a `=` no shell has put the home directory in its place.
     if text == "~" or text.startswith("~/"):
         raise ExplainedError(
-            f"{text!r} begins with ~, which only a shell knows, and not here; write the home "
+            f"{quoted(text)} begins with ~, which only a shell knows, and not here; write the home "
             f"directory out"
         )
     return Path(text)
@@ -288,7 +303,7 @@ def read_user_identity(raw: object) -> UserIdentities:
         return UserIdentities()
     if word == "jwt":
         raise ExplainedError(
-            f"{text!r}: this version checks no JSON Web Tokens; give off, password:FILE or "
+            f"{quoted(text)}: this version checks no JSON Web Tokens; give off, password:FILE or "
             f"password?:FILE"
         )
     if word not in ("password", "password?") or not file.strip():
@@ -314,7 +329,8 @@ def read_umask(raw: object) -> str:
         raise ValueError("is more than 0777")
     if number & 0o700:
         raise ExplainedError(
-            f"{text!r} would keep the service from its own files; leave the owner's bits 0, as in "
+            f"{quoted(text)} would keep the service from its own files; leave the owner's bits 0, "
+            f"as in "
             f"0027 or 0077"
         )
     return f"{number:04o}"
@@ -384,7 +400,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         wider = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"names no network ({text!r})") from None
+        raise ValueError(f"names no network ({quoted(text)})") from None
     raise ValueError(f"has bits set behind the prefix (the network would be {wider})")
 
 
@@ -475,7 +491,7 @@ class Many:
         except ValueError as error:
             if alone:
                 raise
-            raise ValueError(f"has {item!r} in it, which {error}") from None
+            raise ValueError(f"has {quoted(item)} in it, which {error}") from None
 
     def show(self, value: tuple[object, ...]) -> str:
         return ",".join(self.each.show(item) for item in value)
