@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,8 @@ HASH = JO.partition(":")[2]
         ("j\x07o:" + HASH, "control characters"),
         ("j" * (NAME_MOST + 1) + ":" + HASH, f"more than {NAME_MOST} bytes"),
     ],
+    # Not by what is in them: a hash is another one in each process that collects the tests.
+    ids=itertools.count(),
 )
 def test_what_is_no_entry(line: str, why: str) -> None:
     said = mistake("\n" + line)
