@@ -294,7 +294,7 @@ class WorkerConfig:
         Group.LIMITS,
         "Bytes of complete instances that wait for their commit, in each worker and for each "
         "durability; beyond it reading pauses; 0 = no limit.",
-        default=256 << 20,
+        default=1 << 30,
     )
     min_free_space: int = _setting(
         Size(),

@@ -82,7 +82,9 @@ def test_pynetdicom(tmp_path: Path, service: Service) -> None:
     assert (answer.result, answer.result_source, answer.diagnostic) == (1, 2, 1)
 
 
-@pytest.mark.parametrize(("password", "code"), [("sesame", 0), ("open", 1)], ids=["right", "wrong"])
+@pytest.mark.parametrize(
+    ("password", "code"), [("sesame", 0), ("open-says-me", 1)], ids=["right", "wrong"]
+)
 def test_our_own(
     tmp_path: Path,
     service: Service,

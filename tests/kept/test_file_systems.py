@@ -180,7 +180,7 @@ def test_a_service_that_is_killed_and_started_again(disk: Path, tmp_path: Path) 
         service.kill()
         assert len(service.parts()) == 1
     with Service(tmp_path, *flags, store=disk / "store") as service:
-        service.in_log("1 unfinished instances")
+        service.in_log("1 unfinished instance,")
         wait_for(lambda: not service.parts(), "no part left")
         expected = [path_of(f"{SOP}.{number + 1}") for number in range(12)]
         assert service.instances() == sorted(expected)

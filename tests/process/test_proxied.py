@@ -118,7 +118,7 @@ def test_the_proxys_own_address_opens_no_door(ruled: Service) -> None:
         peer, answer = proxied(ruled, header, calling="CT1")
         with peer:
             assert answer == NOT_ALLOWED
-    assert "from 10.1.3.1 is not in" in ruled.in_log("CT1@10.1.3.1:7: rejected (1,1,3)")
+    assert "'CT1' from 10.1.3.1 calling" in ruled.in_log("CT1@10.1.3.1:7: rejected (1,1,3)")
     ruled.in_log("CT1@192.0.2.1:8: rejected")
     # The proxy speaks for itself.
     peer, answer = proxied(ruled, LOCAL, calling="WATCH")

@@ -540,7 +540,7 @@ def test_everything_killed_leaves_nothing_half(tmp_path: Path) -> None:
         service.kill()
         assert len(service.parts()) == 1
     with Service(tmp_path, store=service.store) as after:
-        assert "1 unfinished instances" in after.in_log("swept")
+        assert "1 unfinished instance," in after.in_log("swept")
         assert after.parts() == []
         assert after.instances() == [path_of()]
         assert len(after.journal()) == 1

@@ -45,7 +45,7 @@ CONTRACT = {
     "max_associations_per_ae": 0,
     "max_association_rate": 0,
     "reload_linger": 3600.0,
-    "max_bytes_in_flight": 256 << 20,
+    "max_bytes_in_flight": 1 << 30,
     "max_instance_size": 0,
     "artim_timeout": 30.0,
     "message_timeout": 60.0,

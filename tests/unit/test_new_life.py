@@ -234,7 +234,7 @@ def test_a_service_that_cannot_go_on_takes_its_store_away(tmp_path: Path, durabi
 def test_a_long_store_toml(path: Path) -> None:
     with (path / ".fastscp/store.toml").open("ab") as file:
         file.truncate(1 << 30)
-    with pytest.raises(StartError, match=r"store\.toml is longer than 4194304 bytes"):
+    with pytest.raises(StartError, match=r"store\.toml is longer than 8388608 bytes"):
         Store.open(path, FILED)
 
 
