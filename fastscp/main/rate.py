@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
-__all__ = ["KEPT_MOST", "Rates", "counted_host"]
+from fastscp.rules.networks import counted_host
+
+__all__ = ["KEPT_MOST", "Rates"]
 
 # Buckets that are kept at a time: addresses are the peers' to invent.
 KEPT_MOST: Final = 16_384
 # A second, and a token, in the unit that both are counted in: whole numbers keep it exact.
 _ONE: Final = 1_000_000_000
-_MAPPED: Final = bytes(10) + b"\xff\xff"
-
-
-def counted_host(host: str) -> str:
-    """The address as the rate counts it: IPv4 whole, IPv6 by its /64 network.
-
-    A host can take any address of its /64 (RFC 8981), as many as it likes. An IPv4 address in IPv6
-    form (RFC 4291 2.5.5.2) counts as IPv4. What is no address counts as it is.
-    """
-    if ":" not in host:
-        return host
-    bare, _, scope = host.partition("%")
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, bare)
-    except (OSError, ValueError):
-        return host
-    if packed.startswith(_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    network = socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8))
-    # The same link-local network is another one on each interface.
-    return f"{network}%{scope}/64" if scope else f"{network}/64"
 
 
 class Rates:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Networks", "network_part", "packed_address"]
+__all__ = ["Networks", "counted_host", "network_part", "packed_address"]
+
+# A host can take any address of a network of this length (RFC 8981), as many as it likes.
+_IPV6_PREFIX: Final = 64
 
 
 def packed_address(host: str) -> bytes | None:
@@ -25,6 +28,26 @@ def packed_address(host: str) -> bytes | None:
     except (OSError, ValueError):
         return None
     return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed
+
+
+def counted_host(host: str) -> str:
+    """An address as what a host does is counted: IPv4 whole, IPv6 by its /64 network.
+
+    An IPv4 address in IPv6 form (RFC 4291 2.5.5.2) counts as IPv4. What is no address counts as it
+    is.
+    """
+    if ":" not in host:
+        return host
+    packed = packed_address(host)
+    if packed is None:
+        return host
+    if len(packed) == 4:
+        return socket.inet_ntop(socket.AF_INET, packed)
+    kept = _IPV6_PREFIX // 8
+    network = socket.inet_ntop(socket.AF_INET6, packed[:kept] + bytes(16 - kept))
+    # The same link-local network is another one on each interface.
+    _address, percent, scope = host.partition("%")
+    return f"{network}{percent}{scope}/{_IPV6_PREFIX}"
 
 
 def network_part(packed: bytes, prefix: int) -> bytes:

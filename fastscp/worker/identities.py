@@ -9,7 +9,6 @@ what was right, which makes the many associations of one sender cost one check.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.log import caused, fields
 from fastscp.passwords import PASSCODE_MOST, UserIdentities, verify
+from fastscp.rules.networks import counted_host
 from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ HOSTS_MOST: Final = 4096
 # Names and passcodes that are known to be right, and for how long.
 KNOWN_MOST: Final = 1024
 KNOWN_FOR_S: Final = 60.0
-# The hosts of one subscriber share a network of this length.
-_IPV6_PREFIX: Final = 64
 
 
 class Found(Enum):
@@ -109,7 +107,7 @@ class Identities:
         host: the requestor's address. An association that goes away meanwhile is told, too: that
         it tried counts.
         """
-        address = _network(host)
+        address = counted_host(host)
         now = time.monotonic()
         if self._is_limited(address, now):
             tell(Found.LIMITED)
@@ -220,16 +218,3 @@ class Identities:
                 address, FAILURES_MOST, FAILURES_WITHIN_S, FAILURES_WITHIN_S,
                 extra={**caused("user identities refused", address), **fields(peer=address)},
             )  # fmt: skip
-
-
-def _network(host: str) -> str:
-    """What counts as one address: of IPv6 the network of a subscriber, who has all of it."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

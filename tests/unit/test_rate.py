@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastscp.main.rate import KEPT_MOST, Rates, counted_host
+from fastscp.main.rate import KEPT_MOST, Rates
+from fastscp.rules.networks import counted_host
 
 A = ("default", "10.0.0.1")
 B = ("from.MR", "10.0.0.1")
