@@ -53,8 +53,8 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
         by_files=not config.max_associations,
     )
     rules = build(config, generation)
-    every = list(RuleBook(rules).every_rule())
-    titles = {title: RuleBook(rules).rule(title, None) for title in rules.ae}
+    book = RuleBook(rules)
+    titles = {title: book.rule(title, None) for title in rules.ae}
     return Prepared(
         config=config,
         limits=limits,
@@ -66,5 +66,5 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
             {title: Filing(rule.layout, rule.suffix) for title, rule in titles.items()},
             config.tables.places,
         ),
-        durabilities=frozenset(rule.durability for rule in every),
+        durabilities=frozenset(rule.durability for rule in (rules.top, *titles.values())),
     )
