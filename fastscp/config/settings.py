@@ -28,7 +28,6 @@ from fastscp.config.values import (
     Parsed,
     Switch,
     Whole,
-    allows,
     quoted,
     read_allow_rule,
     read_compress,
@@ -52,7 +51,6 @@ __all__ = [
     "ServeConfig",
     "Setting",
     "WorkerConfig",
-    "allows",
     "options_table",
     "read_value",
     "suffix_of",
@@ -344,11 +342,6 @@ class WorkerConfig:
         "Least severe message to log.",
         default="info",
     )
-
-    @property
-    def durable(self) -> bool:
-        """Whether an instance survives a power cut once success is answered."""
-        return self.durability == "stable"
 
     @property
     def suffix(self) -> str:

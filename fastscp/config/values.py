@@ -17,7 +17,7 @@ from fastscp.passwords import UserIdentities, read_passwords
 from fastscp.titles import title_bytes, title_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 __all__ = [
     "AllowRule",
@@ -28,7 +28,6 @@ __all__ = [
     "Parsed",
     "Switch",
     "Whole",
-    "allows",
     "quoted",
     "read_allow_rule",
     "read_called_title",
@@ -363,12 +362,6 @@ class AllowRule:
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         return peer in self.network
-
-
-def allows(rules: Iterable[AllowRule], calling_ae: str, address: str) -> bool:
-    """Whether any rule lets the peer in; no rules let everyone in."""
-    rules = tuple(rules)
-    return not rules or any(rule.matches(calling_ae, address) for rule in rules)
 
 
 def read_allow_rule(raw: object) -> AllowRule:

@@ -13,10 +13,12 @@ import pytest
 from fastscp.config.file import check_file
 from fastscp.config.layers import Loaded, load, load_one
 from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
-from fastscp.config.values import AllowRule, Switch, allows, read_allow_rule
+from fastscp.config.values import AllowRule, Switch, read_allow_rule
 from fastscp.errors import ConfigError
 from fastscp.passwords import UserIdentities, make_entry
+from fastscp.rules.book import Peer, RuleBook
 from fastscp.rules.build import build
+from fastscp.rules.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +108,7 @@ def test_what_workers_are_told() -> None:
     config = load({"message_timeout": "5s", "compress": "zstd", "allow": ["CT1@*"]}, {}).config
     told = config.for_workers()
     assert type(told) is WorkerConfig
-    assert (told.message_timeout, told.suffix, told.durable) == (5.0, ".dcm.zst", True)
+    assert (told.message_timeout, told.suffix, told.durability) == (5.0, ".dcm.zst", "stable")
     fields = {field.name for field in dataclasses.fields(WorkerConfig)}
     assert dataclasses.asdict(told) == {
         name: value for name, value in dataclasses.asdict(config).items() if name in fields
@@ -688,6 +690,10 @@ def test_allow(rule: str, ae: str, address: str, expected: bool) -> None:
 
 
 def test_no_rules_let_everyone_in() -> None:
+    def allows(rules: tuple[AllowRule, ...], calling_ae: str, address: str) -> bool:
+        book = RuleBook(build(ServeConfig(allow=rules), 0))
+        return isinstance(book.choose(Peer(calling_ae, "FASTSCP", address)), Rule)
+
     assert allows((), "X", "10.0.0.1")
     rules = (AllowRule("A", None), AllowRule("B", None))
     assert allows(rules, "B", "10.0.0.1")
