@@ -133,11 +133,16 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         # link.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home_fd)
-        with os.fdopen(make_file(new, home_fd), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(new, name, src_dir_fd=home_fd, dst_dir_fd=home_fd)
+        try:
+            with os.fdopen(make_file(new, home_fd), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(new, name, src_dir_fd=home_fd, dst_dir_fd=home_fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new, dir_fd=home_fd)
+            raise
         if flush_directory:
             os.fsync(home_fd)
             os.fsync(dir_fd)

@@ -23,7 +23,15 @@ from fastscp.store.names import (
 from fastscp.store.unflushed import Marks
 from fastscp_ext import flush_file_system
 
-__all__ = ["Suspicion", "begin_buffered", "begin_life", "end_life", "suspicion", "trust"]
+__all__ = [
+    "Suspicion",
+    "begin_buffered",
+    "begin_life",
+    "end_life",
+    "suspicion",
+    "take_back_buffered",
+    "trust",
+]
 
 # In the folder of the service's own.
 _BUFFERED: Final = BUFFERED.rpartition("/")[2]
@@ -73,6 +81,14 @@ def begin_buffered(dir_fd: int) -> None:
                 with contextlib.suppress(OSError):
                     os.unlink(_BUFFERED, dir_fd=home_fd)
             raise
+
+
+def take_back_buffered(dir_fd: int) -> None:
+    """Take away what `begin_buffered` made, as long as nothing was stored so. Raises OSError."""
+    with home(dir_fd) as home_fd:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_BUFFERED, dir_fd=home_fd)
+        flush_folder(home_fd)
 
 
 def end_life(dir_fd: int) -> None:

@@ -24,7 +24,7 @@ from fastscp.store.identity import encoded, read_identity, stamp, write_identity
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
-from fastscp.store.marks import begin_buffered, begin_life, end_life
+from fastscp.store.marks import begin_buffered, begin_life, end_life, take_back_buffered
 from fastscp.store.names import (
     ANEW,
     BUFFERED,
@@ -206,7 +206,6 @@ class Store:
         would and for layouts that collide, also with one that this life has filed by so far;
         FastscpError where it cannot be noted. The service then files as before. Blocks on the disk.
         """
-        check(filings)
         if "stable" in durabilities and not self.facts.directory_flush:
             raise ConfigError("--durability", cannot_be_stable(self.path))
         try:
@@ -219,12 +218,10 @@ class Store:
             identity = next_identity(known, filings)
             # Before anything is noted: it may be more than is read again.
             encoded(identity)
-            # First: without anything buffered the mark means nothing, and the end takes it away.
-            if "buffered" in durabilities:
-                begin_buffered(self.dir_fd)
-                self.buffered = True
-            if identity != known:
-                write_identity(self.dir_fd, identity, flush_directory=self.facts.directory_flush)
+            with self._marked(is_needed="buffered" in durabilities):
+                if identity != known:
+                    flush = self.facts.directory_flush
+                    write_identity(self.dir_fd, identity, flush_directory=flush)
         except OSError as error:
             raise FastscpError(
                 f"cannot note in {self.path / HOME} how instances are filed from now on "
@@ -237,6 +234,26 @@ class Store:
         self._note_lived()
         self.mixed = len(identity.suffixes) > 1
         return self.mixed
+
+    @contextlib.contextmanager
+    def _marked(self, *, is_needed: bool) -> Iterator[None]:
+        """A block with the mark of a buffered life, if that is needed; it stays, if all goes well.
+
+        If not, a mark that was made for the block goes: nothing was stored so, and whoever starts
+        after a kill must not suspect the store. Raises OSError.
+        """
+        is_new = is_needed and not self.buffered
+        if is_needed:
+            begin_buffered(self.dir_fd)
+            self.buffered = True
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    take_back_buffered(self.dir_fd)
+                    self.buffered = False
+            raise
 
     def lost(self) -> str | None:
         """Why the path no longer leads to this store, or None while it does. Blocks on the disk.

@@ -439,6 +439,30 @@ def test_nothing_is_filed_otherwise_where_that_cannot_be_noted(
         assert store.refile(filed(LAYOUT, A=PACKED), {"stable"})
 
 
+@pytest.mark.parametrize("before", ["stable", "buffered"])
+def test_what_cannot_be_noted_leaves_nothing_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Nor a mark, for which the next start after a kill would suspect the store."""
+    real = os.fsync
+
+    def full(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("store.toml.new"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd)
+
+    with opened(path, durability=before) as store:
+        there = sorted(os.listdir(path / ".fastscp"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(FastscpError, match="No space left"):
+                store.refile(filed(LAYOUT, A=FLAT), BOTH)
+        assert sorted(os.listdir(path / ".fastscp")) == there
+        assert store.buffered == (before == "buffered")
+        assert not store.refile(filed(LAYOUT, A=FLAT), BOTH)
+        assert store.buffered
+
+
 def test_stable_is_refused_where_it_cannot_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
 
