@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fastscp.log import Fields, printable
+from fastscp.store.filing import TOP_LEVEL
 
 if TYPE_CHECKING:
     from fastscp_ext import Tally
 
 __all__ = ["ENDS_SHOWN", "Account", "Ending", "Terms", "Who", "in_bytes"]
 
-# The name of the rules of whoever has no table.
-_NO_TABLE: Final = "default"
 # So many ends of associations without an instance the log shows from one address in an interval.
 ENDS_SHOWN: Final = 20
 
@@ -195,7 +194,7 @@ class Account:
         ]
         parts = [", ".join(counts), *([", ".join(flags)] if flags else [])]
         called = printable(self.who.called_ae or "")
-        rules = "" if self.rules == _NO_TABLE else f"rules {printable(self.rules)}, "
+        rules = "" if self.rules == TOP_LEVEL else f"rules {printable(self.rules)}, "
         parts.append(f"called '{called}', {rules}{self.terms.text()}")
         return "; ".join(parts)
 
