@@ -117,6 +117,9 @@ def _changes(
         why = f"the store {path} was made with {known.top}, not {now.top}"
         yield _change(option, why, "an instance it holds already", back, consent)
     for title, before in known.ae.items():
+        if before == known.top and now.of(title) == now.top:
+            # What goes by the top level is told with it.
+            continue
         if now.of(title) != before and not is_unused(before):
             yield _change_of_table(path, title, before, now, consent)
 
@@ -126,7 +129,8 @@ def _change_of_table(
 ) -> ConfigError:
     after = now.of(title)
     key = "compress" if after.layout == before.layout else "layout"
-    said = f"layout = {before.layout!r}" if key == "layout" else f"the compress of {before.suffix}"
+    form = "zstd" if before.suffix.endswith(".zst") else "none"
+    said = f"layout = {before.layout!r}" if key == "layout" else f'compress = "{form}"'
     why = f"so far the store {path} files instances for {title} as {before}"
     if title in now.ae:
         why += f", not as {after}"

@@ -125,7 +125,7 @@ def test_a_table_is_added_and_taken_away(path: Path) -> None:
         (filed(LAYOUT, A=DEEP), r"\[ae\.A\] layout", f"not as {DEEP}: .*; put layout = '_flat/"),
         (
             filed(LAYOUT, A=Filing(FLAT.layout, ".dcm.zst")), r"\[ae\.A\] compress",
-            r"put the compress of \.dcm back into that table",
+            r'put compress = "none" back into that table',
         ),
         (
             FILED, r"\[ae\.A\] layout",
@@ -147,6 +147,16 @@ def test_what_would_file_elsewhere_needs_consent(
         assert store.filings == now
     made(path, now)
     assert set(toml(path).get("ae", {})) == set(now.ae)
+
+
+def test_what_goes_by_the_top_level_is_told_with_it(path: Path) -> None:
+    """Once, and not at a table that sets nothing."""
+    made(path, filed(LAYOUT, A=SAME, B=FLAT))
+    stored(path, "_flat/1.dcm", "1/2/3.dcm")
+    packed = Filing(LAYOUT, ".dcm.zst")
+    with pytest.raises(ConfigError) as caught:
+        Store.open(path, Filings(packed, {"A": packed, "B": FLAT}))
+    assert [one.partition(":")[0] for one in caught.value.mistakes] == ["--compress"]
 
 
 def test_a_table_that_says_nothing_keeps_its_place_when_the_top_level_moves(path: Path) -> None:
