@@ -140,11 +140,12 @@ def refuse(file: Path, mistakes: list[Mistake], *, by_itself: bool = True) -> No
         return
     in_order = _in_order(mistakes)
     why = in_order[0].why
-    if len(mistakes) > 1 and by_itself:
-        why += (
-            f" (the first of {len(mistakes)} mistakes in this file; `fastscp config --check "
-            f"{shlex.quote(str(file))}` shows all)"
+    if len(mistakes) > 1:
+        # A look at the file alone does not find what flags and variables have a part in.
+        shows = (
+            f"; `fastscp config --check {shlex.quote(str(file))}` shows all" if by_itself else ""
         )
+        why += f" (the first of {len(mistakes)} mistakes in this file{shows})"
     raise ConfigError(
         in_order[0].at(file), why, tuple(f"{one.at(file)}: {one.why}" for one in in_order)
     )

@@ -316,6 +316,14 @@ def test_a_flag_decides_where_the_others_go(toml: Callable[[str], Path]) -> None
         load({"layout": "{Modality}/{SOPInstanceUID}.dcm"}, {}, file)
 
 
+def test_a_start_says_how_much_is_wrong_between_tables(toml: Callable[[str], Path]) -> None:
+    layout = '"{Modality}/{SOPInstanceUID}.dcm"'
+    file = toml(f'[ae.X]\nlayout = {layout}\n[ae.Y]\nlayout = {layout}\ncompress = "zstd"\n')
+    with pytest.raises(ConfigError, match=r"\(the first of 2 mistakes in this file\)$") as caught:
+        load({"layout": "{PatientID}/{SOPInstanceUID}.dcm"}, {}, file)
+    assert len(caught.value.mistakes) == 2
+
+
 def test_what_is_wrong_between_tables_is_told_beside_what_is_wrong_in_others(
     toml: Callable[[str], Path],
 ) -> None:
