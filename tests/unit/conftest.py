@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit import DEADLINE_S
 from tests.stores import opened
 
 if TYPE_CHECKING:
@@ -38,18 +41,23 @@ def no_descriptor_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "unraisable" in request.fixturenames:
         # An exception that nobody takes may be kept, with its frames, by whoever reports it.
         return
+    end = time.monotonic() + DEADLINE_S
+    # A thread that has told what it found may take a moment to end, and its frame holds what it
+    # was called with.
+    while (left := _open_besides(before)) and time.monotonic() < end:
+        time.sleep(0.005)
+    assert left == {}
+
+
+def _open_besides(before: set[str]) -> dict[str, str]:
+    """What is open and was not, by descriptor."""
     gc.collect()
-    left = set(os.listdir("/proc/self/fd")) - before
-    # The one by which they are listed is gone by now.
-    assert {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in left if _is_open(int(fd))} == {}
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+    left = {}
+    for fd in set(os.listdir("/proc/self/fd")) - before:
+        # The one by which they are listed is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            left[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return left
 
 
 @pytest.fixture
