@@ -230,7 +230,8 @@ def test_peers_that_go_while_they_are_checked_leave_nothing(tmp_path: Path, user
         assert answer(service, jo(user="Zoë"))[0] == 2
         # The worker closes that connection in its own time.
         wait_for(
-            lambda: descriptors(service, "socket:") == at_rest or None, "the first connection closed"
+            lambda: descriptors(service, "socket:") == at_rest or None,
+            "the first connection closed",
         )
         before = descriptors(service)
         for passcode in (SESAME, b"wrong"):
