@@ -1,13 +1,15 @@
 """UIDs fastscp knows by name, and which SOP classes and transfer syntaxes an operator lets in.
 
-The names come from pydicom's dictionary. It costs 200 ms and 50 MB, so it is imported inside
-functions that only the main process calls; what these return is plain data for the workers.
+The names come from pydicom's dictionary, which only the main process reads; what the functions that
+do so return is plain data for the workers.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -146,8 +148,22 @@ def _matches(text: str, patterns: Iterable[str]) -> bool:
     return any(_expression(pattern).fullmatch(text) for pattern in patterns)
 
 
+@cache
 def _dictionary() -> Mapping[str, tuple[str, str, str, str, str]]:
-    """UID to name, kind, information, "Retired" or "", and keyword."""
+    """UID to name, kind, information, "Retired" or "", and keyword.
+
+    It is a file of its own in pydicom. The whole package costs 200 ms and 50 MB more, so it is
+    imported only where that file is no longer there.
+    """
+    package = find_spec("pydicom")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder, "_uid_dict.py")
+        spec = spec_from_file_location(f"{__name__}._dictionary", file) if file.is_file() else None
+        if spec is not None and spec.loader is not None:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            if isinstance(found := getattr(module, "UID_dictionary", None), dict):
+                return found
     from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
 
     return UID_dictionary
@@ -191,7 +207,7 @@ def transfer_syntaxes() -> dict[str, str]:
 def uid_names() -> dict[str, str]:
     """What the log calls SOP classes, services and transfer syntaxes: UID to keyword.
 
-    Cost: imports pydicom.
+    Cost: reads the dictionary of pydicom.
     """
     found = storage_sop_classes() | known_non_storage_sop_classes() | transfer_syntaxes()
     found[VERIFICATION] = "Verification"
@@ -202,7 +218,7 @@ def sop_class_rule(names: Iterable[str]) -> SopClassRule:
     """The rule for a list of `any`, `storage`, keywords, UIDs, and either with `*` in it.
 
     Raises UidSelectionError naming the first entry that selects nothing we can store.
-    Cost: imports pydicom.
+    Cost: reads the dictionary of pydicom.
     """
     storage = storage_sop_classes()
     other = known_non_storage_sop_classes()
@@ -233,7 +249,7 @@ def transfer_syntax_rule(names: Iterable[str]) -> TransferSyntaxRule:
     """The rule for a list of `any`, keywords, UIDs, and either with `*` in it.
 
     Raises UidSelectionError naming the first entry that selects nothing.
-    Cost: imports pydicom.
+    Cost: reads the dictionary of pydicom.
     """
     chosen = _Selection("transfer syntax", transfer_syntaxes())
     with_any = False
@@ -250,7 +266,7 @@ def transfer_syntax_rule(names: Iterable[str]) -> TransferSyntaxRule:
 def sop_class_uid(name: str) -> str:
     """The UID of any SOP class, from its keyword; a UID stays what it is.
 
-    Raises UidSelectionError. Cost: a keyword imports pydicom.
+    Raises UidSelectionError. Cost: a keyword reads the dictionary of pydicom.
     """
     if is_uid(name):
         return name
@@ -261,7 +277,7 @@ def sop_class_uid(name: str) -> str:
 def transfer_syntax_uid(name: str) -> str:
     """The UID of a transfer syntax, from its keyword; a UID stays what it is.
 
-    Raises UidSelectionError. Cost: a keyword imports pydicom.
+    Raises UidSelectionError. Cost: a keyword reads the dictionary of pydicom.
     """
     return name if is_uid(name) else _Selection("transfer syntax", transfer_syntaxes()).only(name)
 

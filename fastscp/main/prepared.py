@@ -45,7 +45,7 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
     """Check a configuration against this machine, and look up all that it names.
 
     generation: of its rules. retired: workers that are still there beside those it asks for.
-    Raises ConfigError. Cost: imports pydicom; for a thread.
+    Raises ConfigError. Cost: reads the dictionary of pydicom; for a thread.
     """
     workers = min(config.workers + retired, WORKERS_MOST)
     limits = Limits(

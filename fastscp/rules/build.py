@@ -31,7 +31,7 @@ LIMITS: Final = tuple(
 
 
 def build(config: ServeConfig, generation: int) -> RuleSet:
-    """The rules of a configuration. Cost: imports pydicom."""
+    """The rules of a configuration. Cost: reads the dictionary of pydicom."""
     lists = _Lists()
     tables = config.tables
     index, lengths = _index(config)

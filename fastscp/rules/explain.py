@@ -59,7 +59,7 @@ class Explanation:
 def explain(config: ServeConfig, peer: Peer) -> Explanation:
     """What becomes of a request of this peer, as far as tables and lists decide; limits aside.
 
-    Cost: imports pydicom.
+    Cost: reads the dictionary of pydicom.
     """
     chosen = RuleBook(build(config, 1)).choose(peer)
     if isinstance(chosen, Refusal):

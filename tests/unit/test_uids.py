@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING
 
 import pytest
+from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
 
 from fastscp import uids
 from fastscp.uids import UidSelectionError, sop_class_rule, transfer_syntax_rule
+from tests.kit import Service
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -158,3 +167,34 @@ def test_storage_names_no_transfer_syntax() -> None:
 def test_many_stars_stay_cheap() -> None:
     rule = sop_class_rule(("*" * 5000 + "1",))
     assert not rule.accepts("2" * 64)
+
+
+def test_the_names_cost_no_import_of_pydicom() -> None:
+    """A start of the service would take 200 ms and 50 MB more by it."""
+    code = (
+        "import sys; from fastscp import uids;"
+        "assert len(uids.uid_names()) > 300;"
+        "uids.sop_class_rule(['storage']); uids.transfer_syntax_rule(['JPEGBaseline8Bit']);"
+        "sys.exit('pydicom' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=Service.environment(), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("text", [None, "", "UID_dictionary = ()"])
+def test_the_names_are_pydicoms_wherever_it_keeps_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
+    """In a file of its own, as now, or anywhere else that its package knows."""
+    read = uids._dictionary.__wrapped__
+    assert read() == UID_dictionary
+    assert read() is not UID_dictionary
+    if text is not None:
+        (tmp_path / "_uid_dict.py").write_text(text)
+    elsewhere = ModuleSpec("pydicom", None, is_package=True)
+    elsewhere.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(uids, "find_spec", lambda _name: elsewhere)
+    assert read() is UID_dictionary
