@@ -65,9 +65,10 @@ def compiler() -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """A built harness."""
+    """A built harness. quick: compiled without optimization."""
 
     folder: Path
+    quick: bool = False
 
     @property
     def driver(self) -> Path:
@@ -109,14 +110,22 @@ class Ran:
     output: str
 
 
-def build(folder: Path, *, modules: Sequence[str] | None = None, coverage: bool = False) -> Build:
+def build(
+    folder: Path,
+    *,
+    modules: Sequence[str] | None = None,
+    coverage: bool = False,
+    quick: bool = False,
+) -> Build:
     """Compile the harness into `folder`, which must not exist.
 
     modules: of the codec; None: all, so that the receiver is there too. coverage: clang's source
-    coverage in place of the sanitizers. Raises RuntimeError with what the compiler said.
-    """  # fmt: skip
+    coverage in place of the sanitizers. quick: without optimization, which takes the compiler a
+    fifth of the time; for runs that are shorter than that. Raises RuntimeError with what the
+    compiler said.
+    """
     copy(folder, modules)
-    extensions(folder, coverage)
+    extensions(folder, coverage=coverage, quick=quick)
     include, library = (sysconfig.get_config_var(name) for name in ("INCLUDEPY", "LIBDIR"))
     sanitizers = "fuzzer" if coverage else "fuzzer,address,undefined"
     version = sysconfig.get_config_var("LDVERSION")
@@ -128,7 +137,7 @@ def build(folder: Path, *, modules: Sequence[str] | None = None, coverage: bool 
         ],
         folder, dict(os.environ),
     )  # fmt: skip
-    return Build(folder)
+    return Build(folder, quick)
 
 
 def weakened(base: Build, folder: Path, module: str, name: str, before: str, after: str) -> Build:
@@ -149,16 +158,17 @@ def weakened(base: Build, folder: Path, module: str, name: str, before: str, aft
     setup = folder / "setup.py"
     kept = [line for line in setup.read_text().splitlines(keepends=True) if EXACT not in line]
     setup.write_text("".join(kept))
-    extensions(folder, coverage=False)
-    return Build(folder)
+    extensions(folder, coverage=False, quick=base.quick)
+    return Build(folder, base.quick)
 
 
-def extensions(folder: Path, coverage: bool) -> None:
+def extensions(folder: Path, *, coverage: bool, quick: bool) -> None:
     flags = f"-include {folder / 'tests/fuzz/faults.h'}"
     environment = {
         **os.environ,
         "CC": compiler(),
         "FASTSCP_COVERAGE" if coverage else "FASTSCP_SANITIZE": "1",
+        "FASTSCP_DEBUG": "1" if quick else "",
         "CFLAGS": flags if coverage else f"{flags} -fsanitize=fuzzer-no-link",
     }
     processors = f"-j{len(os.sched_getaffinity(0))}"

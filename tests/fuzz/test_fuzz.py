@@ -78,7 +78,8 @@ def test_a_wrong_codec_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> build.Build:
-    return build.build(tmp_path_factory.mktemp("fuzz") / "build", modules=build.CODEC)
+    folder = tmp_path_factory.mktemp("fuzz") / "build"
+    return build.build(folder, modules=build.CODEC, quick=True)
 
 
 @needs_clang
