@@ -31,6 +31,16 @@ def shared(name: str = "") -> Path:
     return path
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand out files in their own order where tests run in parallel (`--dist loadfile`).
+
+    Else those with the fewest tests come last, and these are the ones that take the longest: one
+    process would work on such a file at the end while the others have nothing to do.
+    """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def _children() -> set[int]:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -230,7 +230,10 @@ def test_an_existing_instance_is_not_called_kept_without_a_journal_line(
 ) -> None:
     (item,), (other,) = items("1", 1), items("1", 1, seed=9)
     flags = ("--on-duplicate", "keep")
-    with Interposed(tmp_path, library, *flags, log=False) as service, service.peer() as peer:
+    with (
+        Interposed(tmp_path, library, *flags, log=False, workers=1) as service,
+        service.peer() as peer,
+    ):
         assert put(peer, 1, item) == 0
         service.control.rule([WRITE], FAIL, error=errno.EIO, path=".jsonl", left=1)
         assert put(peer, 2, other) == 0xA700
@@ -305,7 +308,7 @@ def test_a_journal_folder_that_is_moved_aside_and_replaced(tmp_path: Path, durab
 
 def test_a_store_that_is_moved_away_and_comes_back(tmp_path: Path) -> None:
     first, second, third, fourth = items("1", 4)
-    with Service(tmp_path) as service, service.peer() as peer:
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
         assert put(peer, 1, first) == 0
         away = tmp_path / "away"
         service.store.rename(away)
@@ -339,7 +342,10 @@ def test_space_runs_short_and_comes_back(tmp_path: Path, library: Path) -> None:
     mib = 1 << 20
     what = items("1", 8)
     flags = ("--min-free-space", "100MiB")
-    with Interposed(tmp_path, library, *flags, log=False) as service, service.peer() as peer:
+    with (
+        Interposed(tmp_path, library, *flags, log=False, workers=1) as service,
+        service.peer() as peer,
+    ):
         free = service.control.free
         free(150 * mib)
         service.in_log("reading at most")
@@ -380,7 +386,10 @@ def test_instances_above_the_size_limit(tmp_path: Path) -> None:
     size = len(exact.data)
     assert len(over.data) == size
     bigger = items("2", 1, pixels=3002)[0]
-    with Service(tmp_path, "--max-instance-size", str(size)) as service, service.peer() as peer:
+    with (
+        Service(tmp_path, "--max-instance-size", str(size), workers=1) as service,
+        service.peer() as peer,
+    ):
         assert put(peer, 1, bigger) == 0xA700
         assert put(peer, 2, exact) == 0
         assert service.instances() == [exact.path]
@@ -407,7 +416,7 @@ def test_a_file_system_that_is_really_full(tmp_path: Path) -> None:
     what = items("1", 60, pixels=100_000)
     with (
         mounted(disk, "2m"),
-        Service(tmp_path, "--min-free-space", "0", store=disk / "store") as service,
+        Service(tmp_path, "--min-free-space", "0", store=disk / "store", workers=1) as service,
         service.peer() as peer,
     ):
         service.in_log("in memory")
@@ -434,7 +443,7 @@ def test_the_watermark_on_a_real_file_system(tmp_path: Path) -> None:
     first, second, third = items("1", 3)
     with (
         mounted(disk, "8m"),
-        Service(tmp_path, "--min-free-space", "3MiB", store=disk / "store") as service,
+        Service(tmp_path, "--min-free-space", "3MiB", store=disk / "store", workers=1) as service,
         service.peer() as peer,
     ):
         assert put(peer, 1, first) == 0
@@ -451,7 +460,7 @@ def test_the_watermark_on_a_real_file_system(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("privileged")
 def test_another_file_system_over_the_store(tmp_path: Path) -> None:
     first, second, third = items("1", 3)
-    with Service(tmp_path) as service, service.peer() as peer:
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
         assert put(peer, 1, first) == 0
         with mounted(service.store, "1m"):
             service.in_log("is another directory now")

@@ -267,7 +267,7 @@ def test_a_folder_on_another_file_system(tmp_path: Path) -> None:
         path.mkdir()
         subprocess.run([btrfs, "-q", "subvolume", "create", path / "1.2.7"], check=True)
         with (
-            Service(tmp_path, "--min-free-space", "0", store=path) as service,
+            Service(tmp_path, "--min-free-space", "0", store=path, workers=1) as service,
             service.peer((1, CT, ELE)) as peer,
         ):
             for number, (study, status) in enumerate((("1.2.7", 0xA700), ("1.2.6", 0)), 1):

@@ -340,9 +340,7 @@ _ALWAYS: Final = ("no flush of new parents", "no flush of an identical file")
 def mutate(changes: Changes, into: Path) -> Path:
     """A copy of the packages with the mutation built in."""
     for package in ("fastscp", "fastscp_ext"):
-        shutil.copytree(
-            PACKAGES / package, into / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(PACKAGES / package, into / package)
     changed: dict[Path, str] = {}
     for file, old, replacement, times in changes:
         source = into / file

@@ -98,7 +98,7 @@ def test_all_is_flushed_before_the_mark_of_a_buffered_life_goes(
 def test_a_buffered_life_that_cannot_be_flushed_keeps_its_mark(
     tmp_path: Path, library: Path
 ) -> None:
-    with Interposed(tmp_path, library, "--durability", "buffered", log=False) as service:
+    with Interposed(tmp_path, library, "--durability", "buffered", log=False, workers=1) as service:
         workload(service)
         service.control.rule([SYNC], FAIL, error=errno.EIO)
         service.process.send_signal(signal.SIGTERM)
@@ -109,7 +109,7 @@ def test_a_buffered_life_that_cannot_be_flushed_keeps_its_mark(
 
 
 def test_an_end_without_the_folder_of_unfinished_instances(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         (service.store / ".fastscp/incoming").rename(tmp_path / "away")
         service.process.send_signal(signal.SIGTERM)
         service.ends(1)

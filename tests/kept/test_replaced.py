@@ -226,7 +226,7 @@ def test_a_disk_that_takes_nothing_any_more_forgets_no_refusal(
             assert put(peer, 3, one.old) in (0, 0xA700)
             assert put(peer, 4, one.old) == 0
         peer.release()
-    with Service(tmp_path, store=service.store) as after:
+    with Service(tmp_path, store=service.store, workers=1) as after:
         check(after.store, one.old.path, one.old)
 
 
@@ -255,7 +255,7 @@ def test_a_note_that_cannot_be_taken_back_makes_nobody_win(tmp_path: Path, libra
         service.kill()
     for mark in (service.store / ".fastscp/unflushed").iterdir():
         mark.unlink()  # as after a reboot
-    with Service(tmp_path, store=service.store) as after:
+    with Service(tmp_path, store=service.store, workers=1) as after:
         check(after.store, one.old.path, one.old)
 
 
@@ -282,7 +282,7 @@ def test_nobody_is_told_of_a_refusal_that_cannot_be_noted(
             service.kill()
             for mark in (service.store / ".fastscp/unflushed").iterdir():
                 mark.unlink()
-            with Service(tmp_path, store=service.store) as after:
+            with Service(tmp_path, store=service.store, workers=1) as after:
                 check(after.store, one.old.path, one.old, one.new)
             return
         assert peer.read_response().status == 0xA700
@@ -292,7 +292,7 @@ def test_nobody_is_told_of_a_refusal_that_cannot_be_noted(
         peer.release()
     for mark in (service.store / ".fastscp/unflushed").iterdir():
         mark.unlink()
-    with Service(tmp_path, store=service.store) as after:
+    with Service(tmp_path, store=service.store, workers=1) as after:
         check(after.store, one.old.path, one.old)
 
 
@@ -359,7 +359,7 @@ def test_a_withdrawal_beside_the_other_form_that_fails_is_done_later(
             assert kept(service.store) == []
         peer.release()
     if then == "a restart":
-        with Service(tmp_path, *FORMS, store=service.store):
+        with Service(tmp_path, *FORMS, store=service.store, workers=1):
             assert latest(service.store, one.old) == counts(one.old)
             assert (service.store / f"{one.new.path}.zst").exists() == line
             assert verify(service.store).findings == ()
@@ -384,7 +384,7 @@ def test_killed_beside_the_other_form(tmp_path: Path, library: Path, way: str) -
         else:
             service.process.wait(20)
         service.kill()
-    with Service(tmp_path, *FORMS, store=service.store) as after, after.peer() as peer:
+    with Service(tmp_path, *FORMS, store=service.store, workers=1) as after, after.peer() as peer:
         assert latest(service.store, one.old) == counts(one.old)
         assert put(peer, 1, one.new) == 0
         assert latest(service.store, one.new) == counts(one.new, ".zst")
@@ -508,7 +508,7 @@ def test_what_cannot_be_put_back_is_put_back_later(
             check(service.store, one.old.path, item)
         peer.release()
     if then == "a restart":
-        with Service(tmp_path, store=service.store) as after:
+        with Service(tmp_path, store=service.store, workers=1) as after:
             after.in_log("1 replacements were not through")
             check(after.store, one.old.path, one.old)
 
@@ -534,7 +534,7 @@ def test_what_is_left_does_not_come_back_over_one_that_took_the_free_path(
             assert put(peer, 3, third) == 0
             peer.release()
         check(service.store, one.old.path, third)
-    with Service(tmp_path, store=service.store) as after:
+    with Service(tmp_path, store=service.store, workers=1) as after:
         check(after.store, one.old.path, third)
 
 
@@ -705,7 +705,7 @@ def killed(
             wait_for(lambda: not in_hand(service.store), "the end of the replacement")
             check(service.store, one.old.path, *allowed, nothing_left=False)
             service.kill()
-    with Service(tmp_path, "--on-duplicate", "replace", store=service.store) as after:
+    with Service(tmp_path, "--on-duplicate", "replace", store=service.store, workers=1) as after:
         there = check(after.store, one.old.path, *allowed)
         with after.peer() as peer:
             other = one.new if there is one.old else one.old

@@ -94,7 +94,7 @@ def test_a_store_that_is_not_suspect_has_no_index(tmp_path: Path, library: Path)
 def test_what_needs_no_line_does_not_wait_for_the_index(tmp_path: Path, library: Path) -> None:
     old, new = items("1", 1), items("2", 2)
     segment = suspect_store(tmp_path, library, old)
-    service = Interposed(tmp_path, library, *KEEP, log=False)
+    service = Interposed(tmp_path, library, *KEEP, log=False, workers=1)
     # The start reads its end first.
     held = service.control.rule([LOOK], HOLD_BEFORE, path=segment, skip=1, left=1)
     with service, service.peer() as waiting:
@@ -113,7 +113,7 @@ def test_what_needs_no_line_does_not_wait_for_the_index(tmp_path: Path, library:
 @pytest.mark.parametrize("told", ["once", "twice"])
 def test_the_end_does_not_wait_for_the_index(tmp_path: Path, library: Path, told: str) -> None:
     segment = suspect_store(tmp_path, library, items("1", 1))
-    service = Interposed(tmp_path, library, *KEEP, log=False)
+    service = Interposed(tmp_path, library, *KEEP, log=False, workers=1)
     held = service.control.rule([LOOK], HOLD_BEFORE, path=segment, skip=1, left=1)
     with service:
         wait_for(lambda: service.control.hits(held) == 1, "the building of the index being held")
@@ -127,7 +127,7 @@ def test_an_index_that_cannot_be_built_is_built_later(tmp_path: Path, library: P
     """Until then the journal itself is read, and an error there costs only who needs its lines."""
     old, new = items("1", 1), items("2", 1)
     segment = suspect_store(tmp_path, library, old)
-    service = Interposed(tmp_path, library, *KEEP, log=False)
+    service = Interposed(tmp_path, library, *KEEP, log=False, workers=1)
     bad = service.control.rule([LOOK], FAIL, error=EIO, path=segment, skip=1)
     with service:
         line = service.in_log("cannot build the index of the journal")

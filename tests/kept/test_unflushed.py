@@ -128,11 +128,11 @@ def test_a_folder_above_that_could_not_be_flushed(tmp_path: Path, library: Path)
 def test_it_lasts_until_the_machine_restarts(tmp_path: Path, library: Path) -> None:
     lost, late = items("1", 2, studies=1, series=1)
     (elsewhere,) = items("2", 1)
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         fails(service, peer, lost, errno.EIO)
         peer.release()
     for _ in range(2):
-        with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+        with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
             line = service.in_log(f"could not flush the folder {folder_of(lost)} ")
             assert "WARNING" in line.upper()
             assert "run `fastscp verify`" in line
@@ -144,7 +144,7 @@ def test_it_lasts_until_the_machine_restarts(tmp_path: Path, library: Path) -> N
     # A mount elsewhere, as of a container that starts anew, is the same file system.
     for member in ("boot", "system" if known["system"] else "mount"):
         mark.write_text(json.dumps({**known, member: "another"}))
-        with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+        with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
             assert mark_files(service) == []
             assert (put(peer, lost), put(peer, late)) == (0, 0)
             assert "could not flush" not in service.log()
@@ -153,7 +153,7 @@ def test_it_lasts_until_the_machine_restarts(tmp_path: Path, library: Path) -> N
 
 def test_verify_makes_the_folder_anew(tmp_path: Path, library: Path) -> None:
     kept, lost, late = items("1", 3, studies=1, series=1)
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         assert put(peer, kept) == 0
         fails(service, peer, lost, errno.EIO)
         report = verify(service.store, patience_s=0)
@@ -167,7 +167,7 @@ def test_verify_makes_the_folder_anew(tmp_path: Path, library: Path) -> None:
     assert (found.kind, found.settled) == ("unflushed", "made anew")
     assert (service.store / folder_of(lost)).stat().st_ino != before
     assert mark_files(service) == []
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         assert (put(peer, lost), put(peer, late), put(peer, kept)) == (0, 0, 0)
         assert [service.data_of(one.path) for one in (kept, lost, late)] == [
             one.data for one in (kept, lost, late)
@@ -206,7 +206,7 @@ def test_new_folders_wait_for_a_restart_where_the_system_lacked_something(
     tmp_path: Path, library: Path
 ) -> None:
     what = items("1", 4, studies=1, series=2)
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         fail_once(service, "/1.2.1.0", errno.ENOSPC, times=2)
         assert put(peer, what[0]) == A700
         # Of a folder whose entry may be lost nobody can say that it is named anew.
@@ -217,7 +217,7 @@ def test_new_folders_wait_for_a_restart_where_the_system_lacked_something(
         # The folder has no mark. The file has: it was put back where its name may be lost.
         assert {json.loads(mark.read_bytes())["what"] for mark in mark_files(service)} == {"file"}
         peer.release()
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         assert [put(peer, one) for one in what] == [0] * 4
         peer.release()
 
@@ -266,7 +266,7 @@ def test_too_many_folders_are_all_folders(tmp_path: Path, library: Path) -> None
 
 def test_a_mark_that_cannot_be_left_is_told(tmp_path: Path, library: Path) -> None:
     lost, late = items("1", 2, studies=1, series=1)
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         service.control.rule([OPEN], FAIL, error=errno.EROFS, path="/.fastscp/unflushed/")
         fails(service, peer, lost, errno.EIO)
         assert "do not restart the service" in service.in_log("cannot mark in .fastscp")
@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_flushed_is_replaced_by_what_is_sent_again(
     tmp_path: Path, library: Path
 ) -> None:
     (item,) = items("1", 1)
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         assert put(peer, item) == 0
         before = inode(service, item)
         rule = fail_once(service, f"/{item.path}", errno.EIO)
@@ -297,7 +297,10 @@ def test_a_file_that_cannot_be_flushed_is_replaced_by_what_is_sent_again(
 def test_a_file_that_cannot_be_flushed_is_not_called_kept(tmp_path: Path, library: Path) -> None:
     (item,), (other,) = items("1", 1), items("1", 1, seed=9)
     flags = ("--on-duplicate", "keep")
-    with Interposed(tmp_path, library, *flags, log=False) as service, service.peer() as peer:
+    with (
+        Interposed(tmp_path, library, *flags, log=False, workers=1) as service,
+        service.peer() as peer,
+    ):
         assert put(peer, item) == 0
         fail_once(service, f"/{item.path}", errno.EIO)
         for _ in range(2):
@@ -314,7 +317,7 @@ def test_a_file_system_that_could_not_be_flushed_is_not_trusted_by_the_next_try(
 ) -> None:
     (item,) = items("1", 1)
     flags = ("--durability", "buffered")
-    with Interposed(tmp_path, library, *flags, log=False) as service:
+    with Interposed(tmp_path, library, *flags, log=False, workers=1) as service:
         with service.peer() as peer:
             assert put(peer, item) == 0
             peer.release()
@@ -327,7 +330,7 @@ def test_a_file_system_that_could_not_be_flushed_is_not_trusted_by_the_next_try(
         report = verify(service.store, patience_s=0)
         assert [(one.kind, one.settled) for one in report.findings] == [("unflushed", "")]
         assert report.mark == "stays"
-    with Interposed(tmp_path, library, log=False) as service, service.peer() as peer:
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
         service.in_log("could not flush the file system")
         assert put(peer, item) == 0
         assert inode(service, item) != before

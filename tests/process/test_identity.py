@@ -91,7 +91,7 @@ OFFERS: Final[dict[str, tuple[UserIdentity | None, bool, bool]]] = {
 
 @pytest.mark.parametrize("form", ["password", "password?"])
 def test_who_is_let_in(tmp_path: Path, users: Path, form: str) -> None:
-    with Service(tmp_path, "--user-identity", f"{form}:{users}") as service:
+    with Service(tmp_path, "--user-identity", f"{form}:{users}", workers=1) as service:
         # The log shows a few lines of each address.
         peers = {
             name: Peer(service.host, service.port, source=f"127.0.0.{n}")
@@ -275,7 +275,7 @@ def test_the_end_waits_for_nobody_who_is_checked(tmp_path: Path, users: Path) ->
 
 def test_a_changed_file_holds_from_the_reload_on(tmp_path: Path, users: Path) -> None:
     """Who is there stays, who was known is forgotten, and what cannot be read changes nothing."""
-    with Service(tmp_path, "--user-identity", f"password:{users}") as service:
+    with Service(tmp_path, "--user-identity", f"password:{users}", workers=1) as service:
         for _ in range(3):
             assert answer(service, jo())[0] == 2
         with Peer(service.host, service.port) as there:

@@ -32,7 +32,7 @@ from tests.kit import (
 
 
 def test_a_json_log_repeats_where_the_service_listens(tmp_path: Path) -> None:
-    with Service(tmp_path, "--log-format", "json") as service:
+    with Service(tmp_path, "--log-format", "json", workers=1) as service:
         line = service.in_log(f'"message":"listening on 127.0.0.1:{service.port}"')
         assert json.loads(line)["level"] == "info"
         assert service.log().startswith("listening on ")
@@ -50,7 +50,7 @@ def _with_version_name(rq: bytes, name: bytes) -> bytes:
 
 def test_a_long_version_name_is_a_short_line(tmp_path: Path) -> None:
     """60,000 bytes that do not print would be 240,000 characters."""
-    with Service(tmp_path, "-vv") as service, Peer(service.host, service.port) as peer:
+    with Service(tmp_path, "-vv", workers=1) as service, Peer(service.host, service.port) as peer:
         answer = peer.associate(_with_version_name(associate_rq(), b"\x01" * 60_000))
         assert answer is not None
         assert answer[0] == 2
@@ -68,7 +68,7 @@ def test_259_role_requests_are_one_line(tmp_path: Path) -> None:
         max_pdu_length=None, roles=tuple(RoleSelection(uid, True, True) for uid in classes)
     )
     contexts = [(2 * n + 1, uid, ELE) for n, uid in enumerate(classes)]
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         with service.peer(*contexts, user_information=information) as peer:
             name = peer.name
             peer.release()
@@ -134,7 +134,7 @@ def test_associations_that_bring_nothing_do_not_flood_the_log(tmp_path: Path) ->
 
 def test_no_line_shows_a_path_with_a_patient(tmp_path: Path) -> None:
     layout = "{PatientID}/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
-    with Service(tmp_path, "-vv", "--layout", layout) as service:
+    with Service(tmp_path, "-vv", "--layout", layout, workers=1) as service:
         whole = data_set(patient_id="SECRETID")
         with service.peer() as peer:
             peer.send(store(1, whole) + store(2, whole))

@@ -132,7 +132,10 @@ def test_a_byte_in_each_keeps_nobody_out(tmp_path: Path) -> None:
 
 def test_nobody_is_a_crowd_alone(tmp_path: Path) -> None:
     """Where each address has one place, the newcomer gets none of them."""
-    with Service(tmp_path, "--max-associations", "2") as service, contextlib.ExitStack() as peers:
+    with (
+        Service(tmp_path, "--max-associations", "2", workers=1) as service,
+        contextlib.ExitStack() as peers,
+    ):
         holders = [_answer(service, peers, f"127.0.0.{n}") for n in (2, 3)]
         assert [answer[0] for _peer, answer in holders] == [2, 2]
         _, answer = _answer(service, peers, ELSEWHERE)

@@ -226,7 +226,7 @@ def test_what_is_no_header_is_closed(believing: Service) -> None:
 
 
 def test_a_header_has_the_time_of_the_request(tmp_path: Path) -> None:
-    with Service(tmp_path, *FROM, "--artim-timeout", "500ms") as service:
+    with Service(tmp_path, *FROM, "--artim-timeout", "500ms", workers=1) as service:
         began = time.monotonic()
         late = Peer(service.host, service.port)
         with late:

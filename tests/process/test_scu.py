@@ -41,6 +41,7 @@ from fastscp.scu import (
     password_identity,
     send_files,
 )
+from fastscp.scu import link as scu_link
 from fastscp.scu.send import carrier, shipment
 from fastscp.status import StatusClass
 from fastscp_ext import AssociateAC, PresentationContextAC, UserInformation, encode_associate_ac
@@ -76,6 +77,13 @@ if TYPE_CHECKING:
 BRIEF = Timeouts(send=0.3, response=0.3, release=0.3)
 CONTEXTS = [(CT, [ELE]), (VERIFICATION, [ILE])]
 FILE = part10(data_set())
+
+
+@pytest.fixture(autouse=True)
+def brief_artim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most peers here hang up only when we do: that takes a tenth of its second."""
+    monkeypatch.setattr(scu_link, "_ARTIM_S", 0.1)
+    monkeypatch.setattr(scu_link.Link.closed, "__defaults__", (0.1,))
 
 
 def talk(
@@ -129,7 +137,7 @@ def test_store_and_echo(tmp_path: Path) -> None:
         assert (await association.store(bare, context_id=1)).ok
         assert not hasattr(bare, "file_meta")
 
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         talk(service, use, [*CONTEXTS, (CT, [BIG])], window=4)
         assert service.data_of(path_of(f"{SOP}.8")) == big
         assert service.data_of(path_of(f"{SOP}.9")) == data_set(sop=f"{SOP}.9")
@@ -1620,7 +1628,11 @@ def test_what_a_running_service_has_not_finished(
     send: Callable[..., Sent], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Its parts are not sent, whether its store is named or they are."""
-    with Service(tmp_path / "a") as source, Service(tmp_path / "b") as service, source.peer() as p:
+    with (
+        Service(tmp_path / "a", workers=1) as source,
+        Service(tmp_path / "b", workers=1) as service,
+        source.peer() as p,
+    ):
         address = f"{service.host}:{service.port}"
         whole, cut = data_set(), data_set(sop="1.2.3.9", pixels=100_000)
         p.send(store(1, whole))

@@ -60,7 +60,7 @@ def _failed_start(
 
 @pytest.mark.parametrize("flags", [(), ("--log-format", "json"), ("-vv",), ("-q",)])
 def test_the_first_line_says_where_it_listens(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    with Service(tmp_path, *flags) as service:
+    with Service(tmp_path, *flags, workers=1) as service:
         assert service.log().splitlines()[0] == f"listening on 127.0.0.1:{service.port}"
         service.echoes()
 
@@ -135,7 +135,7 @@ def test_a_store_that_must_exist(tmp_path: Path) -> None:
 
 
 def test_a_store_that_another_service_has(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         code, said = _failed_start(tmp_path, *ANY_PORT, "--store", str(service.store))
         assert code == 3
         assert f"in use by process {service.pid}" in said
@@ -157,20 +157,23 @@ def test_a_limit_that_leaves_no_room_for_the_start(tmp_path: Path) -> None:
 
 
 def test_another_layout(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         store_path = str(service.store)
     layout = ("--layout", "{SOPInstanceUID}.dcm")
     code, said = _failed_start(tmp_path, *ANY_PORT, "--store", store_path, *layout)
     assert code == 2
     assert "--layout-change" in said
-    with Service(tmp_path, *layout, "--layout-change") as service, service.peer() as peer:
+    with (
+        Service(tmp_path, *layout, "--layout-change", workers=1) as service,
+        service.peer() as peer,
+    ):
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
         assert service.instances() == [f"{SOP}.dcm"]
 
 
 def test_a_store_that_lost_its_journal(tmp_path: Path) -> None:
-    with Service(tmp_path) as service, service.peer() as peer:
+    with Service(tmp_path, workers=1) as service, service.peer() as peer:
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
         folder = service.store
@@ -180,11 +183,11 @@ def test_a_store_that_lost_its_journal(tmp_path: Path) -> None:
     assert "--store-new-life" in said
     assert len(said.splitlines()) == 1
     assert not (folder / ".fastscp/journal").exists()
-    with Service(tmp_path, "--store-new-life") as service, service.peer() as peer:
+    with Service(tmp_path, "--store-new-life", workers=1) as service, service.peer() as peer:
         service.in_log("had no .fastscp/journal: begun anew")
         peer.send(store())
         assert peer.read_statuses(1) == [(1, 0)]
-    with Service(tmp_path):
+    with Service(tmp_path, workers=1):
         pass
 
 
@@ -379,7 +382,7 @@ def test_a_drain_has_an_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("durability", ["stable", "buffered"])
 def test_an_end_leaves_no_instance_unanswered(tmp_path: Path, durability: str) -> None:
     flags = ("--drain-timeout", "0", "--durability", durability)
-    with Service(tmp_path, *flags) as service, service.peer() as peer:
+    with Service(tmp_path, *flags, workers=1) as service, service.peer() as peer:
         names = [f"{SOP}.{n}" for n in range(100)]
         peer.send(store(0, sop=names[0]))
         assert peer.read_statuses(1) == [(0, 0)]
@@ -532,14 +535,14 @@ def _signal(pid: int, name: signal.Signals) -> None:
 
 
 def test_everything_killed_leaves_nothing_half(tmp_path: Path) -> None:
-    service = Service(tmp_path)
+    service = Service(tmp_path, workers=1)
     with service, service.peer() as peer:
         peer.send(store(1) + store(2, sop=OTHER)[:-50])
         assert peer.read_statuses(1) == [(1, 0)]
         wait_for(service.parts, "the part")
         service.kill()
         assert len(service.parts()) == 1
-    with Service(tmp_path, store=service.store) as after:
+    with Service(tmp_path, store=service.store, workers=1) as after:
         assert "1 unfinished instance," in after.in_log("swept")
         assert after.parts() == []
         assert after.instances() == [path_of()]
@@ -569,7 +572,7 @@ def _one_of_each(service: Service) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_log_or_journal_names_a_patient(tmp_path: Path, form: str) -> None:
-    with Service(tmp_path, "-vv", "--log-format", form) as service:
+    with Service(tmp_path, "-vv", "--log-format", form, workers=1) as service:
         _one_of_each(service)
         service.stop()
         assert "SECRET" not in service.log()
@@ -587,7 +590,7 @@ def test_no_log_or_journal_names_a_patient(tmp_path: Path, form: str) -> None:
 def test_v_and_vv_say_more_and_more(tmp_path: Path) -> None:
     logs = []
     for number, flag in enumerate(("-q", "-v", "-vv")):
-        with Service(tmp_path / str(number), flag) as service:
+        with Service(tmp_path / str(number), flag, workers=1) as service:
             with service.peer() as peer:
                 peer.send(store())
                 assert peer.read_statuses(1) == [(1, 0)]

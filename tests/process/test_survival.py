@@ -233,10 +233,13 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the package that a test may break; run by `env`."""
+    """A copy of the package that a test may break; run by `env`.
+
+    What was compiled comes along, and is taken for as long as a module has its time and size.
+    """
     source = Path(fastscp.__file__).parent
     copy = tmp_path / "package"
-    shutil.copytree(source, copy / "fastscp", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source, copy / "fastscp")
     (copy / "fastscp_ext").symlink_to(source.parent / "fastscp_ext")
     return copy
 
@@ -328,7 +331,7 @@ def test_what_ends_nothing_and_nobody(tmp_path: Path) -> None:
 
 
 def test_signals_without_end_are_counted(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         for n in range(20):
             service.process.send_signal(signal.SIGUSR1)
             # The system keeps one of each kind only: wait until it was heard.
@@ -594,7 +597,7 @@ def test_a_worker_killed_in_a_drain_is_told_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["incoming", "all"])
 def test_the_store_is_gone_at_the_end(tmp_path: Path, what: str) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         gone = service.store / ".fastscp/incoming" if what == "incoming" else service.store
         shutil.rmtree(gone)
         service.process.send_signal(signal.SIGTERM)
@@ -629,7 +632,7 @@ def test_what_is_wrong_at_the_end_is_exit_1(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["link", "dangling", "file", "journal"])
 def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
-    with Service(tmp_path) as service:
+    with Service(tmp_path, workers=1) as service:
         home = service.store / ".fastscp"
     if what == "journal":
         (home / "journal/z.jsonl").mkdir()

@@ -384,7 +384,7 @@ def test_a_half_written_line_is_read_when_it_is_whole(shelf: Shelf) -> None:
 
 
 def test_a_running_service(tmp_path: Path) -> None:
-    with Service(tmp_path) as service, service.peer((1, CT, ELE)) as peer:
+    with Service(tmp_path, workers=1) as service, service.peer((1, CT, ELE)) as peer:
         for number in range(3):
             sop = f"{SOP}.{number}"
             peer.send(store(number + 1, data_set(sop=sop), sop=sop, context=1))

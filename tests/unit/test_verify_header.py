@@ -247,7 +247,7 @@ def test_an_old_line_does_not_tell_every_title(shelf: Shelf) -> None:
 @pytest.mark.parametrize("policy", ["version", "keep", "replace", "refuse"])
 def test_what_a_service_writes_of_odd_titles(tmp_path: Path, policy: str, layout: str) -> None:
     """Its files are what the journal tells, and what is adopted when the journal is gone."""
-    with Service(tmp_path, "--on-duplicate", policy, "--layout", layout) as service:
+    with Service(tmp_path, "--on-duplicate", policy, "--layout", layout, workers=1) as service:
         for number, title in enumerate(TITLES):
             sop = f"1.2.{number}"
             with service.peer((1, CT, ELE), calling=title or b" ", called=title or b" ") as peer:
@@ -277,7 +277,7 @@ def test_what_a_service_writes_of_odd_titles(tmp_path: Path, policy: str, layout
 @pytest.mark.parametrize("options", [(), ("--compress", "zstd")])
 def test_what_a_service_writes(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Its headers are what the journal tells, whoever sent and resent them."""
-    with Service(tmp_path, *options) as service:
+    with Service(tmp_path, *options, workers=1) as service:
         for calling, seed in (("A", 0), ("B\\b", 0), ("C", 1), ("", 2)):
             with service.peer((1, CT, ELE), calling=calling or " ") as peer:
                 peer.send(store(1, data_set(seed=seed)))
