@@ -166,6 +166,8 @@ class Service:
         self._folder = tmp_path
         self._log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
         self._workers: set[int] = set()
+        self._log_from = 0
+        self._journal_from = 0
         self._command = [
             *self.program(),
             "serve",
@@ -242,8 +244,19 @@ class Service:
         self._workers.update(pids)
         return pids
 
+    def anew(self) -> Service:
+        """Let it begin as a service of its own would, for another test, and return it.
+
+        The instances are removed; `log` and `journal` tell of what comes from here on.
+        """
+        wait_for(lambda: not self.parts(), "no part left")
+        self._log_from = self._log.stat().st_size
+        self._journal_from += len(self.journal())
+        self.empty()
+        return self
+
     def log(self) -> str:
-        return self._log.read_text("utf-8", "replace")
+        return self._log.read_bytes()[self._log_from :].decode("utf-8", "replace")
 
     def in_log(self, text: str, seconds: float = DEADLINE_S) -> str:
         """Wait for a line with this text, and return it."""
@@ -261,7 +274,7 @@ class Service:
                 fact = parse_line(line)
                 assert fact is not None, f"{segment.name}: {line!r}"
                 facts.append(fact)
-        return sorted(facts, key=lambda fact: int(fact["seq"]))
+        return sorted(facts, key=lambda fact: int(fact["seq"]))[self._journal_from :]
 
     def instances(self) -> list[str]:
         """What anybody sees below the store, as paths in it, sorted."""
@@ -280,10 +293,14 @@ class Service:
         return raw[144 + int.from_bytes(raw[140:144], "little") :]
 
     def empty(self) -> None:
-        """Remove all instances."""
-        for folder in self.store.iterdir():
-            if folder.name != ".fastscp":
-                shutil.rmtree(folder)
+        """Remove all instances, and what else there is beside them."""
+        for there in self.store.iterdir():
+            if there.name == ".fastscp":
+                continue
+            if there.is_dir() and not there.is_symlink():
+                shutil.rmtree(there)
+            else:
+                there.unlink()
 
     def parts(self) -> list[Path]:
         """Files of instances that are being received."""

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.interop
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, workers=1) as running:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("dcmtk"), workers=1) as running:
         yield running
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    return running.anew()
 
 
 def address(service: Service) -> tuple[str, str]:

@@ -20,7 +20,8 @@ from tests.kept.kit_kept import (
     send_all,
     versions_of,
 )
-from tests.kit import store, wait_for
+from tests.kit import Service, store, wait_for
+from tests.stores import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,19 +33,22 @@ UIDS: Final = 5
 POLICIES: Final = ("version", "replace", "keep", "refuse")
 
 
-@pytest.fixture(params=["rename", "link"])
+@pytest.fixture(scope="module", params=["rename", "link"])
 def naming(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=POLICIES)
+@pytest.fixture(scope="module", params=POLICIES)
 def policy(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def service(tmp_path: Path, library: Path, naming: str, policy: str) -> Iterator[Interposed]:
-    made = Interposed(tmp_path, library, "--on-duplicate", policy, log=False)
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, library: Path, naming: str, policy: str
+) -> Iterator[Interposed]:
+    folder = tmp_path_factory.mktemp("duplicates")
+    made = Interposed(folder, library, "--on-duplicate", policy, log=False)
     if naming == "link":
         made.control.rule([RENAME], FAIL, error=EINVAL, path="/probe/")
     with made:
@@ -52,7 +56,12 @@ def service(tmp_path: Path, library: Path, naming: str, policy: str) -> Iterator
         yield made
 
 
-def journal_of(service: Interposed, item: Item) -> list[tuple[str, str, str]]:
+@pytest.fixture
+def service(running: Interposed) -> Service:
+    return running.anew()
+
+
+def journal_of(service: Service, item: Item) -> list[tuple[str, str, str]]:
     """Path, what happened, digest, by number."""
     return [
         (fact["path"], fact.get("duplicate", ""), fact["digest"])
@@ -61,11 +70,11 @@ def journal_of(service: Interposed, item: Item) -> list[tuple[str, str, str]]:
     ]
 
 
-def digest_of(service: Interposed, path: str) -> str:
+def digest_of(service: Service, path: str) -> str:
     return f"crc32c:{crc32c(service.data_of(path)):08x}"
 
 
-def test_the_same_bytes_are_one_file(service: Interposed) -> None:
+def test_the_same_bytes_are_one_file(service: Service) -> None:
     what = items("1", UIDS)
     sent = send_all(service.port, what, associations=SENDERS, window=2, all_to_each=True)
     assert not sent.broken
@@ -83,7 +92,7 @@ def test_the_same_bytes_are_one_file(service: Interposed) -> None:
     wait_for(lambda: not service.parts(), "no part left")
 
 
-def test_different_bytes_follow_the_policy(service: Interposed, policy: str) -> None:
+def test_different_bytes_follow_the_policy(service: Service, policy: str) -> None:
     what = items("1", UIDS)
     versions = {item.sop: versions_of(item, SENDERS) for item in what}
     shares = [[versions[item.sop][k] for item in what] for k in range(SENDERS)]
@@ -170,7 +179,8 @@ def test_a_suspect_store_keeps_what_is_on_its_way_to_the_journal(
     (item,) = items("1", 1)
     old, new = versions_of(item, 2)
     flags = ("--on-duplicate", policy, "--durability", durability)
-    with Interposed(tmp_path, library, *flags, log=False):
+    (tmp_path / "disk").mkdir()
+    with opened(tmp_path / "disk/store"):
         pass
     (tmp_path / "disk/store/.fastscp/suspect").touch()
     with (
