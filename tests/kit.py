@@ -258,6 +258,10 @@ class Service:
     def log(self) -> str:
         return self._log.read_bytes()[self._log_from :].decode("utf-8", "replace")
 
+    def all_log(self) -> str:
+        """What it said from its start on, whatever began anew since."""
+        return self._log.read_text("utf-8", "replace")
+
     def in_log(self, text: str, seconds: float = DEADLINE_S) -> str:
         """Wait for a line with this text, and return it."""
 

@@ -38,11 +38,26 @@ from tests.kit import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.interop
 
 STORAGE_SERVICE: Final = "1.2.840.10008.4.2"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """At its end nothing that it said has a passcode in it."""
+    with Service(tmp_path_factory.mktemp("pynetdicom"), workers=1) as running:
+        yield running
+        running.stop()
+        assert "secret" not in running.all_log()
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    return running.anew()
 
 
 def window(invoked: int, performed: int) -> AsynchronousOperationsWindowNegotiation:
@@ -84,15 +99,14 @@ def user_items(ac: A_ASSOCIATE_AC) -> dict[type, Any]:
     return found
 
 
-def test_move_originator(tmp_path: Path) -> None:
+def test_move_originator(tmp_path: Path, service: Service) -> None:
     """Instances of a C-MOVE name who asked for them."""
     moved, plain = made_up(tmp_path / "files", "1.2.3.60", 2)
-    with Service(tmp_path, workers=1) as service:
-        with associated(service) as scu:
-            status = scu.send_c_store(moved.path, originator_aet="MOVER", originator_id=31007)
-            assert status.Status == 0
-            assert scu.send_c_store(plain.path).Status == 0
-        first, second = (one.fact for one in stored(service))
+    with associated(service) as scu:
+        status = scu.send_c_store(moved.path, originator_aet="MOVER", originator_id=31007)
+        assert status.Status == 0
+        assert scu.send_c_store(plain.path).Status == 0
+    first, second = (one.fact for one in stored(service))
     assert first["sop_instance_uid"] == moved.sop_instance
     assert first["move_originator_ae"] == "MOVER"
     assert first["move_originator_message_id"] == 31007
@@ -100,39 +114,38 @@ def test_move_originator(tmp_path: Path) -> None:
     assert not {"move_originator_ae", "move_originator_message_id"} & second.keys()
 
 
-def test_message_ids_and_priorities(tmp_path: Path) -> None:
+def test_message_ids_and_priorities(tmp_path: Path, service: Service) -> None:
     instances = made_up(tmp_path / "files", "1.2.3.61", 4)
-    with Service(tmp_path, workers=1) as service:
-        with associated(service) as scu:
-            for one, (number, priority) in zip(
-                instances, [(0, 0), (1, 1), (65535, 2), (1, 2)], strict=True
-            ):
-                assert scu.send_c_store(one.path, msg_id=number, priority=priority).Status == 0
-        facts = [one.fact for one in stored(service)]
+    with associated(service) as scu:
+        for one, (number, priority) in zip(
+            instances, [(0, 0), (1, 1), (65535, 2), (1, 2)], strict=True
+        ):
+            assert scu.send_c_store(one.path, msg_id=number, priority=priority).Status == 0
+    facts = [one.fact for one in stored(service)]
     assert [fact["message_id"] for fact in facts] == [0, 1, 65535, 1]
 
 
-def test_c_echo_between(tmp_path: Path) -> None:
+def test_c_echo_between(tmp_path: Path, service: Service) -> None:
     instances = made_up(tmp_path / "files", "1.2.3.62", 3)
     contexts = [build_context(CT, [ELE]), build_context(VERIFICATION)]
-    with Service(tmp_path, workers=1) as service:
-        with associated(service, contexts) as scu:
-            for one in instances:
-                assert scu.send_c_echo().Status == 0
-                assert scu.send_c_store(one.path).Status == 0
-        assert len(list(stored(service))) == 3
+    with associated(service, contexts) as scu:
+        for one in instances:
+            assert scu.send_c_echo().Status == 0
+            assert scu.send_c_store(one.path).Status == 0
+    assert len(list(stored(service))) == 3
 
 
-@pytest.mark.parametrize("length", [0, 1024, 16384, 1 << 20])
-def test_maximum_length(tmp_path: Path, length: int) -> None:
+def test_maximum_length(tmp_path: Path) -> None:
     """Whatever length the requestor takes; it sends by ours."""
     (instance,) = made_up(tmp_path / "files", "1.2.3.63", 1, pixels=300_000)
     with Service(tmp_path, "--max-pdu-length", "32768", workers=1) as service:
-        with associated(service, max_pdu=length) as scu:
-            assert scu.acceptor.maximum_length == 32768
-            assert scu.send_c_store(instance.path).Status == 0
-        (one,) = stored(service)
-        assert one.data_set == instance.data_set
+        for length in (0, 1024, 16384, 1 << 20):
+            service.anew()
+            with associated(service, max_pdu=length) as scu:
+                assert scu.acceptor.maximum_length == 32768, length
+                assert scu.send_c_store(instance.path).Status == 0, length
+            (one,) = stored(service)
+            assert one.data_set == instance.data_set, length
 
 
 def test_extended_negotiation(tmp_path: Path) -> None:
@@ -181,33 +194,32 @@ def test_extended_negotiation(tmp_path: Path) -> None:
     ],
     ids=["user", "password", "kerberos", "saml", "jwt"],
 )
-def test_identity_is_ignored(tmp_path: Path, kind: int, primary: bytes, secondary: bytes) -> None:
+def test_identity_is_ignored(
+    tmp_path: Path, service: Service, kind: int, primary: bytes, secondary: bytes
+) -> None:
     (instance,) = made_up(tmp_path / "files", "1.2.3.65", 1)
-    with Service(tmp_path, workers=1) as service:
-        with associated(service, ext_neg=[identity(kind, primary, secondary)]) as scu:
-            assert scu.send_c_store(instance.path).Status == 0
-        service.stop()
-        assert "secret" not in service.log()
+    with associated(service, ext_neg=[identity(kind, primary, secondary)]) as scu:
+        assert scu.send_c_store(instance.path).Status == 0
+    assert len(list(stored(service))) == 1
 
 
-def test_window(tmp_path: Path) -> None:
+def test_window(tmp_path: Path, service: Service) -> None:
     """pynetdicom negotiates a window, and uses none of it."""
     instances = made_up(tmp_path / "files", "1.2.3.66", 3)
-    with Service(tmp_path, workers=1) as service:
-        for asked, granted in (((1, 1), (1, 1)), ((5, 3), (5, 1)), ((0, 0), (64, 1))):
-            with associated(service, ext_neg=[window(*asked)]) as scu:
-                assert scu.acceptor.asynchronous_operations == granted
-                for one in instances:
-                    assert scu.send_c_store(one.path).Status == 0
+    for asked, granted in (((1, 1), (1, 1)), ((5, 3), (5, 1)), ((0, 0), (64, 1))):
+        with associated(service, ext_neg=[window(*asked)]) as scu:
+            assert scu.acceptor.asynchronous_operations == granted
+            for one in instances:
+                assert scu.send_c_store(one.path).Status == 0
 
 
-def test_it_reads_our_answer(tmp_path: Path) -> None:
+def test_it_reads_our_answer(service: Service) -> None:
     """It decodes our A-ASSOCIATE-AC, and would have encoded the same bytes."""
     rq = associate_rq(
         (1, CT, f"{ELE},{ILE}"), (3, MR, DEFLATED), (5, VERIFICATION, ILE), (255, "1.2.3", "1.2.4"),
         window=3, calling="READER", called="WRITER",
     )  # fmt: skip
-    with Service(tmp_path, workers=1) as service, Peer(service.host, service.port) as peer:
+    with Peer(service.host, service.port) as peer:
         raw = peer.associate(rq)
         assert raw is not None
         ac = A_ASSOCIATE_AC()
@@ -253,14 +265,15 @@ def test_it_reads_our_rejection(tmp_path: Path) -> None:
         assert peer.read_until_close() == b""
 
 
-def test_a_whole_file_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_file_read_back(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What pydicom reads from the stored file is what it reads from the one that was sent."""
     monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
     (instance,) = made_up(tmp_path / "files", "1.2.3.67", 1)
-    with Service(tmp_path, workers=1) as service:
-        with associated(service) as scu:
-            assert scu.send_c_store(instance.path).Status == 0
-        (one,) = stored(service)
-        assert dcmread(one.path) == dcmread(instance.path)
-        assert one.meta.SourceApplicationEntityTitle == "PYNETDICOM"
-        assert one.meta.FileMetaInformationVersion == b"\x00\x01"
+    with associated(service) as scu:
+        assert scu.send_c_store(instance.path).Status == 0
+    (one,) = stored(service)
+    assert dcmread(one.path) == dcmread(instance.path)
+    assert one.meta.SourceApplicationEntityTitle == "PYNETDICOM"
+    assert one.meta.FileMetaInformationVersion == b"\x00\x01"
