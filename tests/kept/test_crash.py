@@ -35,7 +35,7 @@ from tests.kept.kit_kept import (
     items,
     send_all,
 )
-from tests.kit import Service, wait_for
+from tests.kit import DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +149,7 @@ def one_round(
             history.check(service)
             history.take_up(service, what)
             return
-        service.process.wait(20)
+        service.process.wait(DEADLINE_S)
         service.kill()
         left = len(service.parts())
         # Main may have lived just long enough to sweep after the worker that died first.

@@ -22,7 +22,7 @@ from fastscp.store.verify import verify
 from fastscp_ext import crc32c
 from tests import disks
 from tests.disks import mounted, program
-from tests.kit import CT, ELE, SOP, Service, data_set, path_of, store, wait_for
+from tests.kit import CT, DEADLINE_S, ELE, SOP, Service, data_set, path_of, store, wait_for
 from tests.scripted import part10, write_files
 from tests.stores import FILED
 
@@ -176,7 +176,7 @@ def test_a_service_that_is_killed_and_started_again(disk: Path, tmp_path: Path) 
             wait_for(service.parts, "the part of an unfinished instance")
             for pid in (service.pid, *service.worker_pids()):
                 os.kill(pid, signal.SIGKILL)
-        service.process.wait(20)
+        service.process.wait(DEADLINE_S)
         service.kill()
         assert len(service.parts()) == 1
     with Service(tmp_path, *flags, store=disk / "store") as service:

@@ -14,6 +14,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -50,11 +51,11 @@ from tests.kept.kit_kept import (
     write_tree,
 )
 from tests.kept.test_order import mutate
-from tests.kit import Peer, Service, store, wait_for
+from tests.kit import DEADLINE_S, Peer, Service, store, wait_for
 from tests.stores import amiss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.kept.test_order import Changes
@@ -82,9 +83,10 @@ def replacing(
     *,
     log: bool = False,
     env: Mapping[str, str] | None = None,
+    store: Path | None = None,
 ) -> Interposed:
     flags = ("--on-duplicate", "replace", "--durability", durability)
-    return Interposed(tmp_path, library, *flags, workers=1, log=log, env=env)
+    return Interposed(tmp_path, library, *flags, workers=1, log=log, env=env, store=store)
 
 
 def put(peer: Peer, number: int, item: Item) -> int:
@@ -382,7 +384,7 @@ def test_killed_beside_the_other_form(tmp_path: Path, library: Path, way: str) -
             wait_for(lambda: not in_hand(service.store), "the end of the replacement")
             assert latest(service.store, one.old) == counts(one.old)
         else:
-            service.process.wait(20)
+            service.process.wait(DEADLINE_S)
         service.kill()
     with Service(tmp_path, *FORMS, store=service.store, workers=1) as after, after.peer() as peer:
         assert latest(service.store, one.old) == counts(one.old)
@@ -673,59 +675,70 @@ WAYS: Final = {
 }
 
 
+Step = tuple[tuple[int, str, int], str]
+
+
 def killed(
-    tmp_path: Path, library: Path, durability: str, step: tuple[int, str, int], way: str, back: bool
+    tmp_path: Path, library: Path, durability: str, steps: Iterable[Step], *, back: bool
 ) -> None:
-    one = pair()
-    kind, path, skip = step
-    service = replacing(tmp_path, library, durability)
-    with service:
-        with service.peer() as peer:
-            assert put(peer, 1, one.old) == 0
-            if back:
-                service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
-            rule = service.control.rule([kind], WAYS[way], path=path, skip=skip, left=1)
-            peer.send(store(2, one.new.data, sop=one.new.sop))
-            try:
-                status = peer.read_response().status
-            except (OSError, AssertionError):
-                status = -1
-            assert service.control.hits(rule) == 1, "not reached"
-            service.control.lift(rule)
-        allowed = (
-            [one.new] if status == 0 else [one.old] if status == 0xA700 else [one.old, one.new]
-        )
-        if way.startswith("all"):
-            service.process.wait(20)
+    """Kill at each of these steps in its way, in one store; the next start finds what is left."""
+    shelf: Path | None = None
+    left: tuple[Pair, list[Item]] | None = None
+    for number, ((kind, path, skip), way) in enumerate(steps, 1):
+        one = pair(number)
+        service = replacing(tmp_path, library, durability, store=shelf)
+        with service:
+            if left is not None:
+                goes_on(service, *left)
+            with service.peer() as peer:
+                assert put(peer, 1, one.old) == 0
+                if back:
+                    service.control.rule([FLUSH], FAIL, error=errno.EIO, path=".jsonl", left=1)
+                rule = service.control.rule([kind], WAYS[way], path=path, skip=skip, left=1)
+                peer.send(store(2, one.new.data, sop=one.new.sop))
+                try:
+                    status = peer.read_response().status
+                except (OSError, AssertionError):
+                    status = -1
+                assert service.control.hits(rule) == 1, f"{path} was not reached"
+                service.control.lift(rule)
+            allowed = (
+                [one.new] if status == 0 else [one.old] if status == 0xA700 else [one.old, one.new]
+            )
+            if way.startswith("all"):
+                service.process.wait(DEADLINE_S)
+            else:
+                # The service lives, and ends what its worker had in hand: all but a record that
+                # was not whole yet, which nobody can tell from one that is being written.
+                service.in_log("ended unexpectedly")
+                wait_for(lambda service=service: not in_hand(service.store), "the end of it")  # type: ignore[misc]
+                check(service.store, one.old.path, *allowed, nothing_left=False)
             service.kill()
-        else:
-            # The service lives, and ends what its worker had in hand: all but a record that was not
-            # whole yet, which nobody can tell from one that is being written.
-            service.in_log("ended unexpectedly")
-            wait_for(lambda: not in_hand(service.store), "the end of the replacement")
-            check(service.store, one.old.path, *allowed, nothing_left=False)
-            service.kill()
-    with Service(tmp_path, "--on-duplicate", "replace", store=service.store, workers=1) as after:
-        there = check(after.store, one.old.path, *allowed)
-        with after.peer() as peer:
-            other = one.new if there is one.old else one.old
-            assert put(peer, 1, other) == 0
-            check(after.store, one.old.path, other)
-            peer.release()
-    shutil.rmtree(service.store)
+        shelf, left = service.store, (one, allowed)
+    assert left is not None
+    with Service(tmp_path, "--on-duplicate", "replace", store=shelf, workers=1) as after:
+        goes_on(after, *left)
+
+
+def goes_on(service: Service, one: Pair, allowed: Sequence[Item]) -> None:
+    """One of both is there and nothing else is left; the other one takes its place."""
+    there = check(service.store, one.old.path, *allowed)
+    with service.peer() as peer:
+        other = one.new if there is one.old else one.old
+        assert put(peer, 1, other) == 0
+        check(service.store, one.old.path, other)
+        peer.release()
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
 def test_killed_at_a_step(tmp_path: Path, library: Path, durability: str) -> None:
     # Each step once, with one durability and the ways in turn: the long run has all combinations.
-    for number, step in list(enumerate(STEPS.values()))[durability == "buffered" :: 2]:
-        way = list(WAYS)[number // 2 % 4]
-        killed(tmp_path, library, durability, step, way, back=False)
+    steps = list(STEPS.values())[durability == "buffered" :: 2]
+    killed(tmp_path, library, durability, zip(steps, cycle(WAYS), strict=False), back=False)
 
 
 def test_killed_on_the_way_back(tmp_path: Path, library: Path) -> None:
-    for number, step in enumerate(BACK.values()):
-        killed(tmp_path, library, "stable", step, list(WAYS)[number % 4], back=True)
+    killed(tmp_path, library, "stable", zip(BACK.values(), cycle(WAYS), strict=False), back=True)
 
 
 @pytest.mark.long
@@ -737,8 +750,8 @@ def test_killed_at_every_step(
     tmp_path: Path, library: Path, durability: str, way: str, back: bool
 ) -> None:
     steps_back = BACK_BUFFERED if durability == "buffered" else BACK
-    for step in (steps_back if back else STEPS).values():
-        killed(tmp_path, library, durability, step, way, back=back)
+    steps = steps_back if back else STEPS
+    killed(tmp_path, library, durability, ((step, way) for step in steps.values()), back=back)
 
 
 # The power fails ----------------------------------------------------------------------------------

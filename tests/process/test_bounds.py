@@ -192,7 +192,7 @@ FLOODED: Final = ("echo", "mixture")
 @pytest.mark.parametrize(
     "kind", [pytest.param(name, marks=() if name in FLOODED else LONG) for name in FLOODS]
 )
-@pytest.mark.parametrize("rounds", _sized(25, 1000))
+@pytest.mark.parametrize("rounds", _sized(12, 1000))
 def test_floods(tmp_path: Path, kind: str, rounds: int) -> None:
     """Ten peers that send tiny requests without end, and read what is answered."""
     out, _count = packed(FLOODS[kind], MIB)

@@ -408,7 +408,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert idle.read_until_close() == abort(0, 0)
         peer.close()
         idle.close()
-        service.ends(0, seconds=25)
+        service.ends(0)
         assert service.instances() == [path_of()]
 
 

@@ -23,6 +23,7 @@ import fastscp
 from tests.compiled import compile_c
 from tests.disks import program
 from tests.kit import (
+    DEADLINE_S,
     SOP,
     Peer,
     Service,
@@ -35,6 +36,7 @@ from tests.kit import (
     store,
     wait_for,
 )
+from tests.stores import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -376,7 +378,7 @@ def test_what_ends_nothing_as_soon_as_there_is_a_process(tmp_path: Path, package
             wait_for(lambda: "reload: nothing is different" in log.read_text(), "the reload")
             assert children_of(process.pid) == [worker]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
 
@@ -414,7 +416,7 @@ def test_a_terminal_that_closes(tmp_path: Path, nohup: bool) -> None:
                 wait_for(lambda: log.read_text().count("nothing is different") == 2, "the third")
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
     assert ("the terminal is gone, which ends the service" in log.read_text()) is not nohup
@@ -632,8 +634,9 @@ def test_what_is_wrong_at_the_end_is_exit_1(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["link", "dangling", "file", "journal"])
 def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
-    with Service(tmp_path, workers=1) as service:
-        home = service.store / ".fastscp"
+    path = tmp_path / "store"
+    with opened(path):
+        home = path / ".fastscp"
     if what == "journal":
         (home / "journal/z.jsonl").mkdir()
     else:
@@ -647,7 +650,7 @@ def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
             (home / "incoming").symlink_to(target)
     done = subprocess.run(
         [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0"],
-        cwd=tmp_path, env=Service.environment({"FASTSCP_STORE": str(service.store)}),
+        cwd=tmp_path, env=Service.environment({"FASTSCP_STORE": str(path)}),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -683,7 +686,7 @@ def test_a_start_that_hangs_can_be_ended(tmp_path: Path, hanging_library: Path) 
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
     assert "SIGTERM: ending before the start is through" in log.read_text()

@@ -39,7 +39,7 @@ from fastscp.store.journal import (
 )
 from fastscp.store.reading import NoInstanceError, describe, difference
 from fastscp.store.store import Store
-from fastscp.store.verify import verify
+from fastscp.store.verify import Verification, verify
 from fastscp_ext import build_meta, crc32c
 from tests.kit import (
     BIG,
@@ -400,7 +400,8 @@ def test_a_running_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["version", "replace", "keep"])
-def test_a_busy_service(tmp_path: Path, policy: str) -> None:
+@pytest.mark.parametrize("most", [50, pytest.param(500, marks=pytest.mark.long)])
+def test_a_busy_service(tmp_path: Path, policy: str, most: int) -> None:
     """New instances and duplicates come in all the time: none of it is ever a finding."""
     with Service(tmp_path, "--on-duplicate", policy) as service:
         done = threading.Event()
@@ -420,7 +421,7 @@ def test_a_busy_service(tmp_path: Path, policy: str) -> None:
             senders = [pool.submit(send) for _ in range(2)]
             try:
                 files = 0
-                while files < 100:
+                while files < most:
                     report = verify(service.store)
                     assert report.findings == ()
                     files = report.files
@@ -798,9 +799,12 @@ def test_adopt_fails_at_the_journal(shelf: Shelf, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_name_that_is_no_text_is_not_adopted(
-    shelf: Shelf, capfdbinary: pytest.CaptureFixture[bytes]
+    shelf: Shelf, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line can have it. The others are adopted, and nothing stops."""
+    # Nobody is about to write lines of what is young.
+    given = Verification.__init__.__kwdefaults__ or {}
+    monkeypatch.setattr(Verification.__init__, "__kwdefaults__", given | {"patience_s": 0.0})
     raw = [os.fsencode(shelf.path) + name for name in (b"/M\xfcller.dcm", b"/\xff/1.dcm")]
     (shelf.path / os.fsdecode(b"\xff")).mkdir()
     for there in raw:
