@@ -253,7 +253,7 @@ head_of_file = opening.head_of_file
 
 def slow_head(path):
     opened.set()
-    go_on.wait(20)
+    go_on.wait(60)
     return head_of_file(path)
 
 def descriptors():
@@ -271,7 +271,7 @@ async def cancelled_while(how):
     async with associate("127.0.0.1", port, contexts, window=4, on_pdu=seen) as association:
         storing = asyncio.ensure_future(association.store(path))
         if how == "opening":
-            await asyncio.to_thread(opened.wait, 20)
+            await asyncio.to_thread(opened.wait, 60)
         else:
             await sends.wait()
         storing.cancel()

@@ -341,7 +341,7 @@ def test_window_and_responses_out_of_order() -> None:
         connection.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             connection.socket.recv(1)
-        connection.socket.settimeout(10)
+        connection.socket.settimeout(60)
         for number, one in enumerate(reversed(first)):
             assert one is not None
             connection.respond(one, 0xB000 + number, e1000=one.command.affected_sop_instance_uid)
@@ -623,7 +623,7 @@ def test_answered_before_anything_of_it_was_sent() -> None:
 def test_a_peer_that_does_not_read() -> None:
     def script(connection: Connection) -> None:
         connection.accept()
-        scp.over.wait(20)
+        scp.over.wait(60)
 
     async def use(association: scu.Association) -> None:
         with pytest.raises(PeerTimeout, match=r"take our data within 0.3 s"):
@@ -671,7 +671,7 @@ def test_a_store_that_is_not_waited_for_any_more_ends_the_association() -> None:
 
     async def use(association: scu.Association) -> None:
         first = asyncio.ensure_future(association.store(FILE, message_id=5))
-        await asyncio.to_thread(arrived.wait, 20)
+        await asyncio.to_thread(arrived.wait, 60)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -906,7 +906,7 @@ def test_a_window_that_is_declined_is_one(send: Callable[..., Sent], tmp_path: P
         connection.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             connection.socket.recv(1)
-        connection.socket.settimeout(10)
+        connection.socket.settimeout(60)
         connection.respond(one)
         connection.serve()
 
@@ -1002,7 +1002,7 @@ def test_a_lost_association_is_made_again(
 ) -> None:
     write_files(tmp_path / "in", 4, pixels=2_000_000)
     with Scp(script, serving()) as scp:
-        sent = send(scp.address, tmp_path / "in", "--timeout", "5")
+        sent = send(scp.address, tmp_path / "in", "--timeout", "60")
     assert sent.code == 0
     assert sent.statuses == ["0000"] * 4
     assert sorted(sent.attempts) == [1, 1, 1, 2]
@@ -1025,7 +1025,7 @@ def test_send_to_bad_peers(
     write_files(tmp_path / "in", 3)
     with Scp(script) as scp:
         # The time it lets pass is that for the association, too, which is answered at once.
-        timeout = "1" if error is PeerTimeout else "20"
+        timeout = "1" if error is PeerTimeout else "60"
         sent = send(scp.address, tmp_path / "in", "--retries", "0", "--timeout", timeout)
     words = words.replace("0.3 s", "1 s")
     assert sent.code == 1
@@ -1050,7 +1050,7 @@ def test_send_without_an_association(
 ) -> None:
     write_files(tmp_path / "in", 2)
     with Scp(script) as scp:
-        timeout = "0.3" if script is _silent else "20"
+        timeout = "0.3" if script is _silent else "60"
         sent = send(scp.address, tmp_path / "in", "--retries", "1", "--timeout", timeout)
     assert scp.connections == (1 if script is _speaks_http else 2)
     assert sent.code == 1
@@ -1064,7 +1064,7 @@ def test_send_to_a_peer_that_does_not_read(send: Callable[..., Sent], tmp_path: 
 
     def script(connection: Connection) -> None:
         connection.accept()
-        scp.over.wait(20)
+        scp.over.wait(60)
 
     with Scp(script, receive_buffer=4096) as scp:
         # Also the time for the association, which is answered at once.
@@ -1539,7 +1539,7 @@ def test_one_association_of_two_for_two_groups(send: Callable[..., Sent], tmp_pa
 
     def first(connection: Connection) -> list[Message]:
         connection.accept()
-        assert refused.wait(10)
+        assert refused.wait(60)
         return connection.serve()
 
     def second(connection: Connection) -> list[Message]:

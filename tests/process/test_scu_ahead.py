@@ -152,7 +152,7 @@ def test_what_is_found_after_all_hope_is_lost_fails_as_well(
         gate.set()
 
     with Scp(script) as scp:
-        sent = send(scp.address, tmp_path / "in", "--timeout", "5")
+        sent = send(scp.address, tmp_path / "in", "--timeout", "60")
         assert scp.connections == 1
     assert sent.code == 1
     assert sent.summary["failed"] == 5

@@ -102,7 +102,7 @@ def test_peers_without_tls(
     capsys: pytest.CaptureFixture[str], script: Callable[[Connection], None], words: str
 ) -> None:
     with Scp(script) as scp:
-        timeout = "0.5" if script is _silent else "20"
+        timeout = "0.5" if script is _silent else "60"
         error = said(capsys, "echo", scp.address, "--tls", "--timeout", timeout)
     assert words in error
 

@@ -218,7 +218,7 @@ def in_loop(act: Callable[[], object], until: Callable[[], object]) -> None:
         while not until():  # noqa: ASYNC110 - turns of the loop are what it is about
             await asyncio.sleep(0)
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:

@@ -167,7 +167,7 @@ def test_wait(pair: tuple[Channel, Channel]) -> None:
     thread = threading.Thread(target=lambda: got.append(worker.wait()))
     thread.start()
     main.send(SETUP)
-    thread.join(20)
+    thread.join(60)
     assert got == [(SETUP, None)]
     main.close()
     assert worker.wait() == (None, None)

@@ -223,7 +223,7 @@ def test_the_lock_is_held_until_it_is_closed(site: Site) -> None:
     assert waiting.is_alive()
     assert set(site.files()) == {"3.dcm", "3.dcm~2"}
     os.close(first.lock_fd)
-    waiting.join(20)
+    waiting.join(60)
     assert set(site.files()) == {"3.dcm", "3.dcm~2", "3.dcm~3"}
 
 
@@ -233,14 +233,14 @@ def at_once(site: Site, contents: list[bytes], policy: str) -> list[Outcome]:
     start = threading.Barrier(len(contents))
 
     def one(n: int) -> None:
-        start.wait(20)
+        start.wait(60)
         outcomes[n] = site.done(contents[n], policy, f"{n}.part")
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(len(contents))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert None not in outcomes
     return outcomes
 

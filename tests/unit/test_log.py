@@ -231,7 +231,7 @@ class Sink:
     def write(self, data: memoryview) -> int:
         if not self.reads.is_set():
             self.waited_for.set()
-            assert self.reads.wait(20)
+            assert self.reads.wait(60)
         if self.error:
             raise OSError(self.error, os.strerror(self.error))
         self.calls.append(bytes(data[: self.most]))
@@ -261,7 +261,7 @@ class Queue:
         """From here on the thread hangs in a write, with one line in its hands."""
         self.sink.reads.clear()
         self.put("in hand")
-        assert self.sink.waited_for.wait(20)
+        assert self.sink.waited_for.wait(60)
 
     def go_on(self) -> list[str]:
         """Read again; returns all lines."""

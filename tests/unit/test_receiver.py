@@ -1220,7 +1220,7 @@ def test_writes_go_to_the_socket_and_the_rest_to_the_transport(site: Site) -> No
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        theirs.settimeout(20)
+        theirs.settimeout(60)
         one = site.associate()
         one.attach(one.transport, ours.fileno())
         big = b"\x07" + os.urandom(300_000)

@@ -37,7 +37,7 @@ LENGTH = "that is not of 2 bytes"
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(60)
         yield ours, theirs
 
 
@@ -98,7 +98,7 @@ def test_fragments(pair: tuple[socket.socket, socket.socket], file: bytes, fragm
     thread.start()
     pdvs, longest = read_message(theirs, len(DATA))
     theirs.sendall(response(1, context=5))
-    thread.join(10)
+    thread.join(60)
     assert {context_id for context_id, _, _ in pdvs} == {5}
     assert b"".join(piece for _, control, piece in pdvs if not control & 1) == DATA
     command = decode_command(b"".join(piece for _, control, piece in pdvs if control & 1))
@@ -126,7 +126,7 @@ def test_the_longest_command_fits_in_the_smallest_fragments(
     thread = threading.Thread(target=one.run, args=([Parcel("", file, longest, 1, END - 2, 2)],))
     thread.start()
     pdvs, _ = read_message(theirs, 2)
-    thread.join(10)
+    thread.join(60)
     assert b"".join(piece for _, control, piece in pdvs if control & 1) == longest
     with pytest.raises(ValueError, match="too long"):
         Parcel("", file, longest + b"..", 1, END - 2, 2)
@@ -145,7 +145,7 @@ def test_patches(pair: tuple[socket.socket, socket.socket], file: bytes, fragmen
     thread = threading.Thread(target=one.run, args=([parcel],))
     thread.start()
     pdvs, _ = read_message(theirs, len(DATA))
-    thread.join(10)
+    thread.join(60)
     assert b"".join(piece for _, control, piece in pdvs if not control & 1) == wanted
 
 
@@ -192,13 +192,13 @@ def test_message_ids_wrap_and_are_never_used_twice_at_a_time(
 
     pdvs, _ = read_message(theirs, 2)
     assert decode_command(pdvs[0][2]).message_id == 1
-    theirs.settimeout(30)
+    theirs.settimeout(60)
     thread = threading.Thread(target=answer)
     thread.start()
     # With one outstanding for ever, a window of two is one for the rest.
     others = [Parcel("again", file, store_rq(), 1, END - 2, 2) for _ in range(65535)]
     assert one.run(others) == 65535
-    thread.join(30)
+    thread.join(60)
     # Those that share the low bits of the outstanding one's id are passed over.
     assert seen == set(range(2, 65536, 2))
 
@@ -347,7 +347,7 @@ def test_files_that_fail(pair: tuple[socket.socket, socket.socket], tmp_path: Pa
     assert os.strerror(long.error) == "Stale file handle"
     assert one.unanswered == [long]
     ours.shutdown(socket.SHUT_RDWR)
-    peer.join(10)
+    peer.join(60)
 
 
 def test_files_that_are_others_by_now(
@@ -407,7 +407,7 @@ def test_a_file_that_changes_while_it_is_sent(
     peer.start()
     assert one.run([parcel]) == 1
     ours.shutdown(socket.SHUT_RDWR)
-    peer.join(10)
+    peer.join(60)
     assert (one.end, one.mid_message) == ("file", True)
     assert os.strerror(parcel.error) == "Stale file handle"
     assert one.unanswered == [parcel]
@@ -446,7 +446,7 @@ def test_answers_before_the_data_set_is_out(
     assert theirs.recv(1)
     theirs.sendall(response(1, status))
     if status not in (0xA700, 0xC000):
-        thread.join(10)
+        thread.join(60)
         assert one.end == "broken"
         assert one.detail[1] == f"it answered message 1 with {status:04X} before it had all of it"
         assert (one.unanswered, parcel.status) == ([parcel], -1)
@@ -454,11 +454,11 @@ def test_answers_before_the_data_set_is_out(
     wait_for(lambda: one.answered, "the answer to be taken in")
     drain = threading.Thread(target=lambda: [None for _ in iter(lambda: theirs.recv(65536), b"")])
     drain.start()
-    thread.join(10)
+    thread.join(60)
     assert (one.end, parcel.status) == ("", status)
     assert one.take_done() == [parcel]
     ours.shutdown(socket.SHUT_RDWR)
-    drain.join(10)
+    drain.join(60)
 
 
 def test_a_response_that_leaves_out_what_nobody_needs(
@@ -594,7 +594,7 @@ def test_the_next_file_is_opened_while_a_response_is_awaited(
     wait_for(is_open, "the third to be opened")
     one.stop()
     theirs.sendall(response(2))
-    thread.join(10)
+    thread.join(60)
     assert begun == [2]
     assert not is_open()
     assert [parcel.attempts for parcel in parcels] == [1, 1, 0]
@@ -611,7 +611,7 @@ def test_stop_and_break_off(pair: tuple[socket.socket, socket.socket], file: byt
     thread.start()
     one.stop()
     one.break_off()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert begun[0] < 3
     one.finish()

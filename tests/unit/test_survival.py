@@ -187,7 +187,7 @@ def test_nobody_waits_for_a_call_that_hangs() -> None:
     assert len(left) == 2
     hanging.set()
     for thread in left:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -229,7 +229,7 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
         while len(made._living()) < 2:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0)
         made.drain()
-        await asyncio.wait_for(starting, 20)
+        await asyncio.wait_for(starting, 60)
         assert over == [1]
         for worker in made._living():
             asyncio.get_running_loop().remove_reader(worker.channel.fileno())
@@ -270,7 +270,7 @@ def test_a_start_that_fails_blames_no_worker(
             await asyncio.sleep(0)
         (worker,) = made._living()
         made._came_up(worker)
-        await asyncio.wait_for(starting, 20)
+        await asyncio.wait_for(starting, 60)
         made.abandon()
         made._reap(worker)
         assert not made._living()
@@ -303,7 +303,7 @@ def test_a_start_does_not_keep_the_log_back_for_ever(
             return 1
 
         monkeypatch.setattr(service, "_serve", start)
-        return await asyncio.wait_for(service.serve(), 20)
+        return await asyncio.wait_for(service.serve(), 60)
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -495,7 +495,7 @@ def test_a_start_that_waits_for_the_disk_says_so_and_can_be_ended(
     async def start(service: Service) -> int:
         serving = asyncio.create_task(service.serve())
         await opening.wait()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while hangs and caplog.text.count("still waits for the disk of ") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         ends[0](signal.SIGTERM)
@@ -543,7 +543,7 @@ def test_a_look_that_hangs_is_a_state_and_not_begun_again(
         watching = asyncio.create_task(service._watch_store(a_store()))
 
         async def until(state: SpaceState) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while service._store_watch.state is not state:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
 
