@@ -38,6 +38,7 @@ from tests.kept.kit_kept import (
 from tests.kit import DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Step -> kind of call and part of its path.
@@ -62,11 +63,21 @@ ACTIONS: Final = {
 
 @dataclass
 class History:
-    """What the store must hold. sent: by path. facts are read from the journal's files."""
+    """What the store must hold. sent: by path. facts are read from the journal's files.
+
+    due: what the next start has to find, after everything was killed.
+    """
 
     store: Path
     sent: dict[str, Item] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
+    due: Callable[[Service], None] | None = None
+
+    def goes_on(self, service: Service) -> None:
+        """Check what this start finds, if something is due."""
+        if self.due is not None:
+            self.due(service)
+        self.due = None
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """The latest fact per path. Only the last line of a file may be torn."""
@@ -123,6 +134,7 @@ def one_round(
     history.sent |= {item.path: item for item in what}
     everything = action.startswith("all")
     with Interposed(tmp_path, library, log=False, store=history.store) as service:
+        history.goes_on(service)
         rule = -1
         if step:
             kind, path = STEPS[step]
@@ -154,7 +166,8 @@ def one_round(
         left = len(service.parts())
         # Main may have lived just long enough to sweep after the worker that died first.
         lives = len(list((service.store / ".fastscp/incoming").iterdir()))
-    with Service(tmp_path, store=history.store) as after:
+
+    def due(after: Service) -> None:
         if left:
             after.in_log(
                 f"swept {counted(lives, 'part folder')} of an earlier run: "
@@ -164,11 +177,18 @@ def one_round(
         history.check(after)
         history.take_up(after, what)
 
+    history.due = due
+
 
 @pytest.fixture
-def history(tmp_path: Path) -> History:
+def history(tmp_path: Path) -> Iterator[History]:
+    """At the end of the test the last start is looked at, too."""
     (tmp_path / "disk").mkdir()
-    return History(tmp_path / "disk/store")
+    history = History(tmp_path / "disk/store")
+    yield history
+    if history.due is not None:
+        with Service(tmp_path, store=history.store) as service:
+            history.goes_on(service)
 
 
 def test_killed_at_a_step(tmp_path: Path, library: Path, history: History) -> None:

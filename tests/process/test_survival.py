@@ -440,7 +440,12 @@ def test_a_worker_is_recycled(tmp_path: Path, durability: str) -> None:
 
 
 @pytest.mark.parametrize("durability", ["stable", "buffered"])
-def test_workers_are_recycled_under_traffic(tmp_path: Path, durability: str) -> None:
+@pytest.mark.parametrize(
+    "turns", [(0, 1), pytest.param((0, 1) * 10, marks=pytest.mark.long)], ids=["once", "often"]
+)
+def test_workers_are_recycled_under_traffic(
+    tmp_path: Path, durability: str, turns: tuple[int, ...]
+) -> None:
     """Nobody is lost, and nobody is answered otherwise, though the drain time is none."""
     ended = threading.Event()
     answers: list[tuple[str, object]] = []
@@ -470,7 +475,7 @@ def test_workers_are_recycled_under_traffic(tmp_path: Path, durability: str) -> 
         for one in senders:
             one.start()
         try:
-            for number in (0, 1, 0, 1):
+            for number in turns:
                 recycle(number)
         finally:
             ended.set()
