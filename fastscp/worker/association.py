@@ -10,109 +10,68 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
 from fastscp import uids
 from fastscp.association import service
-from fastscp.association.account import Ending, Terms
-from fastscp.association.identity import confirmed, refused, to_be_checked, too_many
-from fastscp.association.machine import Action, Event, Machine, State, abort_for
+from fastscp.association.account import Ending
+from fastscp.association.machine import Action, Event, State, abort_for
 from fastscp.association.names import PDU_EVENTS, PDU_NAMES
-from fastscp.association.negotiation import Accepted, Rejected, foreign, negotiate
-from fastscp.log import TRACE, address, shown
-from fastscp.messages.worker import Ask, Verdict
-from fastscp.rules.book import Peer, Refusal
-from fastscp.titles import title_text
+from fastscp.association.negotiation import Rejected
+from fastscp.log import TRACE, shown
 from fastscp.worker.arrived import take_arrived
-from fastscp.worker.establish import establish
-from fastscp.worker.identities import Found
+from fastscp.worker.requested import ADMISSION as _ADMISSION
+from fastscp.worker.requested import Asking, Requested
 from fastscp.worker.strangers import BEFORE_A_REQUEST
-from fastscp.worker.telling import Telling
 from fastscp_ext import (
     Abort,
-    AssociateRJ,
-    AssociateRQ,
     CommandError,
-    PDUContextsError,
     PDUError,
-    PDULimitError,
-    Receiver,
     Reception,
-    Rules,
-    ae_title,
     decode_abort,
-    decode_associate_rq,
     decode_command,
-    decode_pdu,
     encode_abort,
-    encode_associate_ac,
-    encode_associate_rj,
     encode_command,
     encode_release_rp,
 )
 from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from fastscp.association.identity import Credentials
-    from fastscp.rules.rule import Rule
     from fastscp.worker.connection import Origin
-    from fastscp.worker.identities import Identities
-    from fastscp.worker.requests import Requests
-    from fastscp.worker.rules import Going
 
 __all__ = ["Association", "Reception"]
 
 log = logging.getLogger("fastscp.association")
 
-# Holds on reading, as the receiver counts them.
-_ADMISSION: Final = 1
+# A hold on reading, as the receiver counts them.
 _SENDING: Final = 4
 
 # How long, and for how many bytes, a peer that was told the end may take to hang up (Sta13).
 _HANG_UP_S: Final = 5.0
 _HANG_UP_BYTES: Final = 16 << 20
-# How long main may take to say whether an association is admitted.
-_DECISION_S: Final = 20.0
-# How long the answer to credentials that are not right is kept back: whoever guesses has to wait.
-_FAILED_S: Final = 1.0
-_WRONG: Final = {
-    Found.UNKNOWN_NAME: "is not in the file of --user-identity",
-    Found.WRONG_PASSCODE: "the passcode is wrong",
-    Found.LIMITED: "too many user identities from this address were wrong",
-}
 # How long a peer may leave our PDUs unread, and how many bytes of them before what it sends waits.
 _SEND_S: Final = 60.0
 _UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
-# Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
-_PDU_SHOWN: Final = 1500
 
 # Why an instance is refused that is larger than the operator wants it.
 _TOO_LARGE: Final = "data set above the size limit"
 
 
-class Owner(Protocol):
+class Owner(Asking, Protocol):
     """What an association needs of the worker it lives in.
 
     ending: why associations are to end now; empty: they are not.
     """
 
-    going: Going
-    run: str
     ending: str
-    requests: Requests
-    identities: Identities
-    names: Mapping[str, str]
 
-    def ask(self, asked: Ask) -> None: ...
     def over(self, association: Association) -> None: ...
     def gone(self, association: Association) -> None: ...
 
 
-class Association(Receiver):
+class Association(Requested):
     """An association from its connection to its end, as its acceptor.
 
     number: main's. origin: whose the connection is. The event loop owns the transport; this object
@@ -121,31 +80,16 @@ class Association(Receiver):
 
     def __init__(
         self,
-        reception: Reception,  # noqa: ARG002 - taken by the receiver
-        number: int,  # noqa: ARG002
+        reception: Reception,
+        number: int,
         owner: Owner,
         origin: Origin,
         *,
         max_pdu_length: int,
     ) -> None:
-        self._owner = owner
-        self._max_pdu_length = max_pdu_length
-        # From its request on: the rule it is judged by, and keeps.
-        self._rule: Rule | None = None
-        self._codec_rules: Rules | None = None
-        self._machine = Machine()
-        self._transport: asyncio.Transport | None = None
-        self.host = origin.host
-        self.peer = address(origin.host, origin.port)
-        self._certificate = origin.certificate
-        self._telling = Telling(f"{owner.run}.{self.number}", self.host, self.peer, owner.names)
+        super().__init__(reception, number, owner, origin, max_pdu_length=max_pdu_length)
+        self._owner: Owner = owner
         self._began = origin.began
-        self._deadline: float | None = None
-        # Our answer to the request, while main decides.
-        self._deciding: Accepted | None = None
-        self._terms = Terms()
-        # What main is to be asked once the user's identity is checked; None: none is.
-        self._unasked: Ask | None = None
         self._half_closed = False
         # The peer went inside a message.
         self._is_cut = False
@@ -155,11 +99,6 @@ class Association(Receiver):
         self._lost = False
         self._why_lost: Exception | None = None
         self._stray = 0
-        self._ending: Ending | None = None
-        # Whether main counts it among the associations.
-        self._has_place = False
-        # Why a request that comes now is rejected; "": it is not.
-        self._is_to_go = ""
         # Whom to tell that the log has the line of its end.
         self._told: Callable[[bool], None] | None = None
         # Whether its end was handed to the log.
@@ -168,18 +107,9 @@ class Association(Receiver):
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
     @property
-    def name(self) -> str:
-        """What its lines in the log begin with."""
-        return self._telling.name
-
-    @property
     def is_rejected(self) -> bool:
         """Whether an A-ASSOCIATE-RJ is its end."""
         return self._ending is not None and self._ending.kind == "rejected"
-
-    @property
-    def state(self) -> State:
-        return self._machine.state
 
     @property
     def _strict(self) -> bool:
@@ -390,198 +320,6 @@ class Association(Receiver):
             PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length,
         )  # fmt: skip
 
-    # Associating ---------------------------------------------------------------------------------
-
-    def _request_received(self, pdu: bytes) -> None:
-        self.expect_associate(False)
-        if self._is_to_go:
-            self._turn_away()
-        elif not self._owner.requests.add(self, pdu):
-            # From now on it is for us that it waits.
-            self._deadline = time.monotonic() + _DECISION_S
-            self.pace.hold(_ADMISSION)
-
-    def request_begins(self, pdu: bytes) -> None:
-        """Decode the request, and have main decide over it: it is its turn."""
-        if self.state is not State.STA2 or self._transport is None:
-            return
-        rq = self._decoded(pdu)
-        if rq is None:
-            return
-        calling_ae = title_text(ae_title(rq.calling_ae))
-        called_ae = title_text(ae_title(rq.called_ae))
-        self._telling.requested(calling_ae, called_ae)
-        if self.outbox.trace:
-            self._trace_items("received", pdu)
-        going = self._owner.going
-        peer = Peer(calling_ae, called_ae, self.host, self._certificate)
-        rejected = foreign(rq) or going.book.choose(peer)
-        if isinstance(rejected, Rejected | Refusal):
-            self._reject_request(rejected)
-            return
-        rule = self._rule = rejected
-        config = going.config
-        outcome = negotiate(rq, rule.policy(self._max_pdu_length, config.max_async_operations))
-        if isinstance(outcome, Rejected):
-            self._reject_request(outcome)
-            return
-        shown_user = to_be_checked(rq, config.user_identity)
-        if isinstance(shown_user, Rejected):
-            self._reject_request(shown_user)
-            return
-        self._codec_rules = going.codec_rules(rule)
-        self._machine.handle(Event.EVT6)
-        self._deadline = time.monotonic() + _DECISION_S
-        # The request itself goes: it may be large.
-        self._deciding = outcome
-        self._terms = Terms(
-            len(outcome.contexts),
-            len(outcome.ac.presentation_contexts),
-            outcome.window,
-            outcome.peer_max_pdu_length,
-            self._implementation(rq),
-        )
-        # Nothing is parsed ahead of a request that is still being decided (Sta3).
-        self.pace.hold(_ADMISSION)
-        ask = Ask(
-            self.number, calling_ae, called_ae, self._terms,
-            going.book.generation, rule.ae, rule.sender,
-        )  # fmt: skip
-        if shown_user is None:
-            self._owner.ask(ask)
-        else:
-            self._check_identity(shown_user, ask)
-
-    def _decoded(self, pdu: bytes) -> AssociateRQ | None:
-        """The request; None where it cannot be decoded, and its peer was told."""
-        try:
-            return decode_associate_rq(pdu)
-        except PDULimitError as error:
-            self._machine.handle(Event.EVT6, acceptable=False)
-            self._reject(2, 3, 2, f"A-ASSOCIATE-RQ: {error}")
-        except PDUContextsError as error:
-            self._telling.requested(
-                title_text(ae_title(error.calling_ae)), title_text(ae_title(error.called_ae))
-            )
-            self._machine.handle(Event.EVT6, acceptable=False)
-            self._reject(
-                1, 2, 1, f"{error.contexts} presentation contexts are proposed, and there are ids "
-                "for 128: have the sender propose fewer classes or transfer syntaxes",
-            )  # fmt: skip
-        except PDUError as error:
-            self._out_of_place(Event.EVT19, f"A-ASSOCIATE-RQ: {error}", error.reason)
-        return None
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether its user's identity is being checked, so that main knows nothing of it yet."""
-        return self._unasked is not None and self.state is State.STA3
-
-    def _check_identity(self, shown_user: Credentials, ask: Ask) -> None:
-        """Have a name and a passcode looked at; `ask` is asked if they are right."""
-        self._unasked = ask
-        # It is one of those that are being decided, with all that is kept of them.
-        self._owner.requests.asked(self.number)
-
-        def tell(found: Found) -> None:
-            try:
-                self._identity_checked(found, shown_user)
-            except Exception as error:
-                # Others wait behind it, and the loop would only log it.
-                self.failed(error)
-
-        self._owner.identities.check(self.host, shown_user, tell)
-
-    def _identity_checked(self, found: Found, shown_user: Credentials) -> None:
-        if self._unasked is None or self._deciding is None or self.state is not State.STA3:
-            # It is over, and nobody waits for the answer.
-            return
-        if found is Found.RIGHT:
-            user = shown_user.name.decode("utf-8")
-            ask, self._unasked = self._unasked, None
-            self._terms = msgspec.structs.replace(self._terms, user=user)
-            if shown_user.confirm:
-                self._deciding = confirmed(self._deciding)
-            self._deadline = time.monotonic() + _DECISION_S
-            self._owner.ask(msgspec.structs.replace(ask, terms=self._terms))
-            return
-        # What is kept for the answer goes, and makes room: it will not be a good one.
-        self._deciding = None
-        self._owner.requests.decided(self.number)
-        if found is Found.BUSY:
-            self._reject_user(too_many(shown_user.name))
-            return
-        rejected = refused(shown_user.name, _WRONG[found])
-        asyncio.get_running_loop().call_later(_FAILED_S, self._reject_user, rejected)
-
-    def _reject_user(self, why: Rejected) -> None:
-        if not self.is_checked:
-            return
-        self._unasked = None
-        self._machine.handle(Event.EVT8)
-        self._reject(why.result, why.source, why.reason, why.why)
-
-    def _reject_request(self, why: Rejected | Refusal) -> None:
-        """Reject before anybody was asked (Evt6, not acceptable)."""
-        self._machine.handle(Event.EVT6, acceptable=False)
-        self._reject(why.result, why.source, why.reason, why.why)
-
-    def rejected(self, verdict: Verdict) -> None:
-        """Main's answer to the request that was asked about: no."""
-        if self._decided() is not None:
-            self._machine.handle(Event.EVT8)
-            self._reject(verdict.result, verdict.source, verdict.reason, verdict.why)
-
-    def admitted(self, verdict: Verdict) -> None:
-        """Main's answer to the request that was asked about: yes."""
-        accepted = self._decided()
-        if accepted is None or self._codec_rules is None or self._rule is None:
-            return
-        self._has_place = True
-        self._machine.handle(Event.EVT7)
-        establish(
-            self,
-            accepted,
-            self._codec_rules,
-            association=self._telling.who.association,
-            peer=self.peer,
-            user=self._terms.user,
-            ae_row=verdict.ae_row,
-            tally=verdict.tally,
-        )
-        proposed = self._terms.proposed
-        self._telling.contexts_refused(accepted.refused, proposed, self._rule)
-        abstract = {one.abstract_syntax for one in accepted.contexts.values()}
-        is_check = abstract == {uids.VERIFICATION} and not accepted.refused.count
-        self._telling.associated(self._terms, accepted.notes, is_check=is_check)
-        ac = encode_associate_ac(accepted.ac)
-        if self.outbox.trace:
-            self._trace_items("sent", ac)
-        self.outbox.send_pdu(ac)
-        self.pace.go_on(_ADMISSION)
-
-    def _decided(self) -> Accepted | None:
-        """What main was asked about, if it was and the peer still waits for the answer (Sta3)."""
-        if self.state is not State.STA3:
-            return None
-        decided, self._deciding = self._deciding, None
-        self._deadline = None
-        return decided
-
-    @staticmethod
-    def _implementation(rq: AssociateRQ) -> str:
-        information = rq.user_information
-        name = information.implementation_version_name if information else None
-        return shown(name) if name else ""
-
-    def _trace_items(self, direction: str, pdu: bytes) -> None:
-        text = shown(repr(decode_pdu(pdu)), _PDU_SHOWN)
-        log.log(TRACE, "%s: %s %s", self.name, direction, text)
-
-    def _reject(self, result: int, source: int, reason: int, why: str) -> None:
-        self._ending = Ending("rejected", f"{result},{source},{reason}", why)
-        self._end_with(encode_associate_rj(AssociateRJ(result, source, reason)))
-
     # Ending --------------------------------------------------------------------------------------
 
     def _release_requested(self) -> None:
@@ -710,13 +448,6 @@ class Association(Receiver):
             if why:
                 self._abort(why)
 
-    def _undecided_in_time(self) -> None:
-        """Reject a request that nobody has decided over for too long."""
-        if self.is_checked:
-            self._reject_user(Rejected(2, 3, 1, "the check of its user identity takes too long"))
-        else:
-            self.rejected(Verdict(self.number, 2, 3, 1, "main does not answer"))
-
     def stuck_for_others(self, now: float) -> float:
         """Since when it is inside a message without progress, as its rule calls it; 0.0: it is not.
 
@@ -762,7 +493,7 @@ class Association(Receiver):
         A request that is there, whether read or not, is rejected. What was sent last still arrives.
         """
         if self.is_checked:
-            self._reject_user(Rejected(2, 3, 1, why))
+            self.reject_user(Rejected(2, 3, 1, why))
         transport = self._transport
         if self.state is State.STA2 and transport is not None:
             self._is_to_go = why
@@ -774,11 +505,6 @@ class Association(Receiver):
             self._close(None)
         elif self.state in (State.STA2, State.STA13):
             self._drop_connection(Ending(why))
-
-    def _turn_away(self) -> None:
-        """Reject a complete request without decoding it: temporary congestion (PS3.8 9.3.4)."""
-        self._machine.handle(Event.EVT6, acceptable=False)
-        self._reject(2, 3, 1, self._is_to_go)
 
     def _drop_connection(self, why: Ending | None) -> None:
         self._ending = self._ending or why

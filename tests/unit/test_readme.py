@@ -115,6 +115,7 @@ def test_rejections() -> None:
             "fastscp/main/admission.py",
             "fastscp/rules/book.py",
             "fastscp/worker/association.py",
+            "fastscp/worker/requested.py",
         )
     )
     refused = r"(?:(?:Rejected|Refusal)\(|Verdict\(\s*(?:self\.)?number,)\s*(\d), (\d), (\d)"
@@ -196,7 +197,7 @@ BOUNDS = (
     ("{} in all; each", "fastscp_ext/wire/pdu.pyx", "PROPOSALS_CAP", 1),
     ("{} KiB of them are decoded", "fastscp/worker/requests.py", "PASS_BYTES", 1024),
     ("{} are decided", "fastscp/worker/requests.py", "DECIDING_MOST", 1),
-    ("is answered after {} s", "fastscp/worker/association.py", "_FAILED_S", 1),
+    ("is answered after {} s", "fastscp/worker/usercheck.py", "_FAILED_S", 1),
     ("after {} failures", "fastscp/worker/identities.py", "FAILURES_MOST", 1),
     ("of an address within {} s", "fastscp/worker/identities.py", "FAILURES_WITHIN_S", 1),
     ("known of {} addresses", "fastscp/worker/identities.py", "HOSTS_MOST", 1),

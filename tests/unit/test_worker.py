@@ -44,7 +44,7 @@ from fastscp.messages.worker import (
 )
 from fastscp.store.lives import remove_life
 from fastscp.store.store import Store
-from fastscp.worker import association, establish, process
+from fastscp.worker import association, establish, process, requested
 from fastscp.worker.process import Worker
 from fastscp.worker.rules import Going
 from fastscp_ext import Receiver, Shared
@@ -185,7 +185,7 @@ def test_a_bug_in_one_associations_verdict_ends_that_one(
             raise RuntimeError("a bug")
         establish.establish(receiver, *args, **more)
 
-    monkeypatch.setattr(association, "establish", failing)
+    monkeypatch.setattr(requested, "establish", failing)
 
     async def test(played: Played) -> None:
         loop = asyncio.get_running_loop()

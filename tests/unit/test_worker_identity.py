@@ -16,7 +16,7 @@ from fastscp.association.account import Terms
 from fastscp.messages.configuration import Configuration, pack
 from fastscp.messages.worker import Abandon, Ask, Configured, Gone, Holds, Taken, Verdict
 from fastscp.passwords import Entry, UserIdentities, make_entry, parse, verify
-from fastscp.worker import association, identities
+from fastscp.worker import identities, requested, usercheck
 from fastscp_ext import UserIdentity, UserInformation
 from tests.books import configuration
 from tests.kit import DEADLINE_S, abort, associate_rq, reject, split_pdus
@@ -99,7 +99,7 @@ def test_who_is_checked_is_no_association_yet(
 ) -> None:
     """It goes where there are too many, while it is looked at and while it is kept back."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(association, "_FAILED_S", 1e9)
+    monkeypatch.setattr(usercheck, "_FAILED_S", 1e9)
     go = threading.Event()
 
     def slow(entry: Entry | None, passcode: bytes) -> bool:
@@ -152,7 +152,7 @@ def test_a_check_that_takes_too_long(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The peer is told to come again; what comes of the check then matters to nobody."""
-    monkeypatch.setattr(association, "_DECISION_S", 0.0)
+    monkeypatch.setattr(requested, "_DECISION_S", 0.0)
     go = threading.Event()
     monkeypatch.setattr(identities, "verify", lambda *_: go.wait(DEADLINE_S))
 
@@ -182,7 +182,7 @@ def test_a_bug_behind_a_check_ends_that_one_alone(
         await played.until(Holds)
         peers = [played.offer(number) for number in (1, 2)]
         with monkeypatch.context() as patch:
-            patch.setattr(association, "confirmed", fails)
+            patch.setattr(requested, "confirmed", fails)
             await loop.sock_sendall(peers[0], logging_in(b"sesame"))
             assert list(split_pdus(await all_of(peers[0]))) == [abort(0, 0)]
         await loop.sock_sendall(peers[1], logging_in(b"sesame"))
