@@ -205,7 +205,7 @@ def test_who_guesses_is_limited_and_others_are_not(tmp_path: Path, users: Path) 
             # It cannot tell that this one was right.
             assert peer.associate(jo()) == WRONG
         assert answer(service, jo())[0] == 2
-        assert service.log().count(said) == 1
+    assert service.log().count(said) == 1
 
 
 def test_a_flood_of_passwords_is_bounded_and_a_good_sender_beside_it(
