@@ -77,7 +77,7 @@ class Terms(msgspec.Struct, frozen=True):
 
     accepted, proposed: presentation contexts. peer_max_pdu_length: bytes, 0 for any number.
     implementation: version name of the peer's, fit to be shown; "" where it gave none. user: whose
-    passcode was right; "" where none was checked.
+    passcode or token was right; "" where none was checked.
     """
 
     accepted: int = 0

@@ -53,7 +53,7 @@ def password(
     terminal, it reads one line from there. A service that runs takes a changed file at its next
     reload.
     """
-    from fastscp.passwords import check_name, make_entry
+    from fastscp.users.passwords import check_name, make_entry
 
     path: Path | None = None if file is None else read_value("--file", file, _FILE)
     if name is None:
@@ -79,7 +79,7 @@ def password(
 
 
 def _passcode() -> bytes:
-    from fastscp.passwords import PASSCODE_MOST
+    from fastscp.users.passwords import PASSCODE_MOST
 
     passcode = _asked() if sys.stdin.isatty() else _piped()
     if not passcode:
@@ -99,7 +99,7 @@ def _asked() -> bytes:
 
 
 def _piped() -> bytes:
-    from fastscp.passwords import PASSCODE_MOST
+    from fastscp.users.passwords import PASSCODE_MOST
 
     # Bytes, as they are sent; with the end of the line, which may be two.
     return sys.stdin.buffer.readline(PASSCODE_MOST + 3).rstrip(b"\r\n")
@@ -140,7 +140,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
-    from fastscp.passwords import read_plain
+    from fastscp.users.files import read_plain
 
     try:
         about = target.stat()
@@ -151,7 +151,7 @@ def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
 
 def _changed(path: Path, before: bytes, user: str, line: str) -> tuple[bytes, str]:
     """The new contents of a file. Raises ConfigError: nobody's entry may be lost with a mistake."""
-    from fastscp.passwords import name_of, parse
+    from fastscp.users.passwords import name_of, parse
 
     _entries, mistakes = parse(before)
     if mistakes:

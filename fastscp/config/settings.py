@@ -40,7 +40,7 @@ from fastscp.config.values import (
     read_user_identity,
 )
 from fastscp.errors import ConfigError
-from fastscp.passwords import UserIdentities
+from fastscp.users.identities import UserIdentities
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -197,10 +197,15 @@ class WorkerConfig:
         default=64,
     )
     user_identity: UserIdentities = _setting(  # noqa: RUF009 - they are immutable
-        Parsed(read_user_identity, "FORM", "off, password:FILE or password?:FILE"),
+        Parsed(
+            read_user_identity,
+            "FORM",
+            "off, password:FILE or jwt:FILE, or one of these with a ? before the colon",
+        ),
         Group.ASSOCIATION,
         "Which user a sender has to log in as: off = any or none, password:FILE = one of that "
-        "file, with the password, password?:FILE = the same, or none.",
+        "file, with the password, jwt:FILE = whoever a JSON Web Token names that a key of that "
+        "file signed (a JWK Set); with password?:FILE or jwt?:FILE it may also show none.",
         default=UserIdentities(),
     )
     sop_classes: tuple[str, ...] = _setting(

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastscp.log.text import cut
-from fastscp.passwords import UserIdentities, read_passwords
 from fastscp.titles import title_bytes, title_text
+from fastscp.users.identities import UserIdentities
+from fastscp.users.keys import Keys, read_keys
+from fastscp.users.passwords import read_passwords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "AllowRule",
@@ -294,25 +296,46 @@ def read_path(raw: object) -> Path:
 
 
 def read_user_identity(raw: object) -> UserIdentities:
-    """`off`, `password:FILE` or `password?:FILE`, and what is in the file now."""
+    """`off`, `password:FILE` or `jwt:FILE`, with a `?` before the colon where none may be shown.
+
+    Behind the file of `jwt` may stand ` issuer=TEXT` and ` audience=TEXT`. What is in the file now
+    comes with it.
+    """
     text = read_text(raw)
-    word, _colon, file = text.partition(":")
+    word, _colon, rest = text.partition(":")
     word = word.strip().lower()
     if text.lower() == "off":
         return UserIdentities()
-    if word == "jwt":
-        raise ExplainedError(
-            f"{quoted(text)}: this version checks no JSON Web Tokens; give off, password:FILE or "
-            f"password?:FILE"
-        )
-    if word not in ("password", "password?") or not file.strip():
+    kind = word.removesuffix("?")
+    if kind not in ("password", "jwt"):
         raise ValueError("says of no file who may log in")
+    file, *claims = _CLAIM.split(rest) if kind == "jwt" else (rest,)
+    if not file.strip():
+        raise ValueError("says of no file who may log in")
+    issuers, audiences = (_claimed(claims, name) for name in ("issuer", "audience"))
     path = read_path(file)
+    required = word == kind
     try:
-        entries, warning = read_passwords(path)
+        if kind == "password":
+            entries, warning = read_passwords(path)
+            return UserIdentities(file.strip(), required, entries, warning)
+        keys, warning = read_keys(path)
     except ValueError as error:
         raise ExplainedError(str(error)) from None
-    return UserIdentities(file.strip(), word == "password", entries, warning)
+    return UserIdentities(file.strip(), required, (), warning, Keys(keys, audiences, issuers))
+
+
+# What is asked of tokens, behind the name of the file, which may have blanks in it.
+_CLAIM: Final = re.compile(r"\s+(issuer|audience)=")
+
+
+def _claimed(claims: Sequence[str], name: str) -> tuple[str, ...]:
+    """What is written of one claim, of names and texts in turns."""
+    pairs = zip(claims[::2], claims[1::2], strict=True)
+    texts = tuple(text.strip() for one, text in pairs if one == name)
+    if "" in texts:
+        raise ValueError(f"has an empty {name}")
+    return texts
 
 
 def read_umask(raw: object) -> str:

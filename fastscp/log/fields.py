@@ -62,7 +62,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "association": "id of the association, as in the journal",
         "calling_ae": "AE title of the sender",
         "called_ae": "AE title that the sender called",
-        "user": "user whose passcode was right (`--user-identity`)",
+        "user": "user whose passcode or token was right (`--user-identity`)",
         "peer": "address and port of the sender; the address alone where several are counted",
         "ended": "how the association ended: `released`, `rejected`, `aborted`, "
         "`aborted by the peer`, `connection closed`, `lost with its worker`, ...",

@@ -89,7 +89,7 @@ class Booked(NamedTuple):
 
     calling_ae, called_ae: of its request; None while there is none. has_place: it counts as an
     association. is_over: it did, or was refused. rules: of one that has or had a place; else empty.
-    since, tally: as in `Lost`. user: whose passcode was right; empty: none was checked.
+    since, tally: as in `Lost`. user: whose passcode or token was right; empty: none was checked.
     """
 
     number: int

@@ -138,7 +138,7 @@ class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):
     id: as in the log. calling_ae, called_ae: in written form; empty while there is no request.
     rules: their name, empty where there are none. stored: instances, there already or kept.
     bytes: of their data sets. received_bytes: read from the connection. age_s: since its accept.
-    user: whose passcode was right; empty: none was checked.
+    user: whose passcode or token was right; empty: none was checked.
     """
 
     id: str

@@ -31,8 +31,8 @@ def establish(
     """Let the receiver enter data transfer (Sta6).
 
     association, peer: the association's id and its peer's address, for the journal.
-    user: whose passcode was right, for the journal; empty: none was checked. ae_row: of the
-    calling AE title, among the counters. tally: the slot that counts what it does, or -1.
+    user: whose passcode or token was right, for the journal; empty: none was checked. ae_row: of
+    the calling AE title, among the counters. tally: the slot that counts what it does, or -1.
     """
     ac = accepted.ac
     # Members of a journal line, each behind a comma: how the codec puts them in.

@@ -1,38 +1,43 @@
 """The user identities of a worker that are being checked: off the loop, bounded, in fair turns.
 
-A check takes a processor some 50 ms, so whoever sends passwords makes work. What stops that: one
-check at a time in each worker, a queue of bounded length in which addresses take turns, a number of
-failures for each address, beyond which its passwords are not looked at for a while, and a memory of
-what was right, which makes the many associations of one sender cost one check.
+A password takes a processor some 50 ms to check, a token some 0.3 ms, so whoever sends them makes
+work. What stops that: one check at a time in each worker, a queue of bounded length in which
+addresses take turns, a number of failures for each address, beyond which nothing of it is looked at
+for a while, and a memory of what was right, which makes the many associations of one sender cost
+one check.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from fastscp.association.identity import Credentials, Token
 from fastscp.log import caused, fields
-from fastscp.passwords import PASSCODE_MOST, UserIdentities, verify
 from fastscp.rules.networks import counted_host
+from fastscp.users.passwords import PASSCODE_MOST, verify
+from fastscp.users.tokens import Look, Tokens
 from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from fastscp.association.identity import Credentials
-    from fastscp.passwords import Entry
+    from fastscp.users.identities import UserIdentities
+    from fastscp.users.passwords import Entry
 
-__all__ = ["Found", "Identities"]
+__all__ = ["Answer", "Found", "Identities"]
 
 log = logging.getLogger("fastscp.association")
 
-# Checks that wait, of all addresses and of one. Those of one name and passcode are one.
+# Checks that wait, of all addresses and of one. Those of one name and passcode, or token, are one.
 WAITING_MOST: Final = 64
 WAITING_OF_ONE_MOST: Final = 8
 # Associations that wait for the same check.
@@ -42,7 +47,7 @@ SHARING_MOST: Final = 128
 FAILURES_MOST: Final = 10
 FAILURES_WITHIN_S: Final = 60.0
 HOSTS_MOST: Final = 4096
-# Names and passcodes that are known to be right, and for how long.
+# Names and passcodes, and tokens, that are known to be right, and for how long.
 KNOWN_MOST: Final = 1024
 KNOWN_FOR_S: Final = 60.0
 
@@ -51,24 +56,59 @@ class Found(Enum):
     """What came of it. For the requestor all that are not RIGHT or BUSY are the same."""
 
     RIGHT = auto()
-    UNKNOWN_NAME = auto()
-    WRONG_PASSCODE = auto()
+    WRONG = auto()
     # Its address has failed too often, and nobody has looked.
     LIMITED = auto()
     # There are too many to check, and nobody has looked.
     BUSY = auto()
 
 
+class Answer(NamedTuple):
+    """What came of a check.
+
+    user: who it is, where that is known. why: what is wrong, for the log alone.
+    """
+
+    found: Found
+    user: str = ""
+    why: str = ""
+
+
+class _Passwords:
+    """Looks at names and passcodes by the entries of a file."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = {one.name.encode("utf-8"): one for one in entries}
+
+    def look(self, name: bytes, passcode: bytes) -> Look:
+        entry = self._entries.get(name)
+        is_right = verify(entry, passcode)
+        if entry is None:
+            return Look(False, why="is not in the file of --user-identity")
+        if not is_right:
+            return Look(False, why="the passcode is wrong")
+        return Look(True, entry.name, holds_s=math.inf)
+
+
+class _Known(NamedTuple):
+    """Who was right, and until when that counts, of the monotonic clock."""
+
+    user: str
+    until: float
+
+
 @dataclass(slots=True)
 class _Check:
-    """A name and a passcode that wait, or are being looked at, with who wants to know."""
+    """What is not decided yet, with who wants to know. What was shown is not in it."""
 
     key: bytes
     host: str
-    entry: Entry | None
-    passcode: bytes = field(repr=False)
-    known: OrderedDict[bytes, float] = field(repr=False)
-    tell: list[tuple[str, Callable[[Found], None]]] = field(default_factory=list)
+    known: OrderedDict[bytes, _Known] = field(repr=False)
+    tell: list[tuple[str, Callable[[Answer], None]]] = field(default_factory=list)
+
+
+# It is kept no longer than it is looked at.
+_Waiting: TypeAlias = "tuple[_Check, Callable[[], Look]]"
 
 
 class Identities:
@@ -78,31 +118,37 @@ class Identities:
     """
 
     def __init__(self) -> None:
-        self._helper = Helpers("check passwords", 1)
-        self._entries: dict[bytes, Entry] = {}
+        self._helper = Helpers("check user identities", 1)
+        self._passwords = _Passwords(())
+        self._tokens: Tokens | None = None
         # Of each address, in turns, what waits; and by their keys all that is not decided.
-        self._queues: OrderedDict[str, deque[_Check]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._undecided: dict[bytes, _Check] = {}
         self._is_checking = False
         self._is_closed = False
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._limited: set[str] = set()
-        # What is right, by key, with the time at which that is forgotten.
-        self._known: OrderedDict[bytes, float] = OrderedDict()
+        # What is right, by key.
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._secret = b""
 
-    def use(self, identities: UserIdentities) -> None:
-        """Go by these entries from now on; what was known to be right is forgotten.
+    def use(self, identities: UserIdentities, title: str) -> None:
+        """Go by this file from now on; what was known to be right is forgotten.
 
-        What waits is decided by the entries from before: it came before.
+        title: our AE title. What waits is decided by the file from before: it came before.
         """
-        self._entries = {one.name.encode("utf-8"): one for one in identities.entries}
+        self._passwords = _Passwords(identities.entries)
+        self._tokens = None
+        if identities.keys is not None:
+            self._tokens = Tokens(identities.keys, (title,))
+            # The first token does not wait for it, and neither does the loop.
+            self._helper.call(self._tokens.load)
         self._known = OrderedDict()
         # Nobody finds a passcode by its key; and a key of before is not found again.
         self._secret = os.urandom(32)
 
-    def check(self, host: str, shown: Credentials, tell: Callable[[Found], None]) -> None:
-        """Look whether a name and a passcode are right, and tell, perhaps at once. Never raises.
+    def check(self, host: str, shown: Credentials | Token, tell: Callable[[Answer], None]) -> None:
+        """Look whether what is shown is right, and tell, perhaps at once. Never raises.
 
         host: the requestor's address. An association that goes away meanwhile is told, too: that
         it tried counts.
@@ -110,28 +156,28 @@ class Identities:
         address = counted_host(host)
         now = time.monotonic()
         if self._is_limited(address, now):
-            tell(Found.LIMITED)
+            tell(Answer(Found.LIMITED))
             return
         key = self._key(shown)
-        if self._known.get(key, 0.0) > now:
-            tell(Found.RIGHT)
+        known = self._known.get(key)
+        if known is not None and known.until > now:
+            tell(Answer(Found.RIGHT, known.user))
             return
         check = self._undecided.get(key)
         if check is not None:
             if len(check.tell) < SHARING_MOST:
                 check.tell.append((address, tell))
             else:
-                tell(Found.BUSY)
+                tell(Answer(Found.BUSY))
             return
         queue = self._queues.get(address, ())
         waiting = sum(map(len, self._queues.values()))
         if self._is_closed or waiting >= WAITING_MOST or len(queue) >= WAITING_OF_ONE_MOST:
-            tell(Found.BUSY)
+            tell(Answer(Found.BUSY))
             return
-        entry = self._entries.get(shown.name)
-        check = _Check(key, address, entry, shown.passcode, self._known, [(address, tell)])
+        check = _Check(key, address, self._known, [(address, tell)])
         self._undecided[key] = check
-        self._queues.setdefault(address, deque()).append(check)
+        self._queues.setdefault(address, deque()).append((check, self._look(shown)))
         self._go_on()
 
     def close(self) -> None:
@@ -139,11 +185,23 @@ class Identities:
         self._is_closed = True
         self._helper.close()
 
-    def _key(self, shown: Credentials) -> bytes:
+    def _key(self, shown: Credentials | Token) -> bytes:
         import hashlib
 
-        both = len(shown.name).to_bytes(4, "big") + shown.name + shown.passcode[:PASSCODE_MOST]
-        return hashlib.blake2b(both, key=self._secret, digest_size=32).digest()
+        if isinstance(shown, Token):
+            text = b"t" + shown.text
+        else:
+            size = len(shown.name).to_bytes(4, "big")
+            text = b"p" + size + shown.name + shown.passcode[:PASSCODE_MOST]
+        return hashlib.blake2b(text, key=self._secret, digest_size=32).digest()
+
+    def _look(self, shown: Credentials | Token) -> Callable[[], Look]:
+        if isinstance(shown, Credentials):
+            return partial(self._passwords.look, shown.name, shown.passcode)
+        if self._tokens is None:
+            # No request comes to this: what is asked for and what checks it change together.
+            return partial(Look, False, why="nobody checks it")
+        return partial(self._tokens.look, shown.text)
 
     # One at a time -------------------------------------------------------------------------------
 
@@ -152,41 +210,41 @@ class Identities:
         if self._is_checking or self._is_closed or not self._queues:
             return
         address, queue = self._queues.popitem(last=False)
-        check = queue.popleft()
+        check, look = queue.popleft()
         if queue:
             self._queues[address] = queue
         self._is_checking = True
-        passcode, check.passcode = check.passcode, b""
-        looked = asyncio.wrap_future(self._helper.call(verify, check.entry, passcode))
+        looked = asyncio.wrap_future(self._helper.call(look))
         looked.add_done_callback(lambda done: self._looked(check, done))
 
-    def _looked(self, check: _Check, looked: asyncio.Future[bool]) -> None:
+    def _looked(self, check: _Check, looked: asyncio.Future[Look]) -> None:
         self._is_checking = False
         self._undecided.pop(check.key, None)
-        found = self._found(check, looked)
+        answer, holds_s = self._answer(looked)
         now = time.monotonic()
-        if found is Found.RIGHT:
-            # A memory of entries that hold no more is gone with them.
-            check.known[check.key] = now + KNOWN_FOR_S
+        if answer.found is Found.RIGHT:
+            # A memory of a file that holds no more is gone with it.
+            check.known[check.key] = _Known(answer.user, now + min(KNOWN_FOR_S, holds_s))
             while len(check.known) > KNOWN_MOST:
                 check.known.popitem(last=False)
         self._go_on()
         for address, tell in check.tell:
-            if found in (Found.UNKNOWN_NAME, Found.WRONG_PASSCODE):
+            if answer.found is Found.WRONG:
                 self._failed(address, now)
-            tell(found)
+            tell(answer)
 
     @staticmethod
-    def _found(check: _Check, looked: asyncio.Future[bool]) -> Found:
+    def _answer(looked: asyncio.Future[Look]) -> tuple[Answer, float]:
+        """What is told, and how long it holds."""
         if looked.cancelled():
-            return Found.BUSY
+            return Answer(Found.BUSY), 0.0
         if (error := looked.exception()) is not None:
             # Such as no memory for it: nobody is let in for that.
             log.error("cannot check a user identity", exc_info=error, extra=caused("bug"))
-            return Found.BUSY
-        if looked.result():
-            return Found.RIGHT
-        return Found.UNKNOWN_NAME if check.entry is None else Found.WRONG_PASSCODE
+            return Answer(Found.BUSY), 0.0
+        look = looked.result()
+        found = Found.RIGHT if look.is_right else Found.WRONG
+        return Answer(found, look.user, look.why), look.holds_s
 
     # Who has failed too often --------------------------------------------------------------------
 

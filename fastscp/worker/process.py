@@ -115,7 +115,7 @@ class Worker:
         self._headers = Headers(setup.run, self._relayed, self._closed)
         self.requests = Requests()
         self.identities = Identities()
-        self.identities.use(self.going.config.user_identity)
+        self.identities.use(self.going.config.user_identity, self.going.config.ae_title)
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -413,7 +413,7 @@ class Worker:
             )
         else:
             self.going = going
-            self.identities.use(going.config.user_identity)
+            self.identities.use(going.config.user_identity, going.config.ae_title)
             self._jobs.knows(going.layouts)
             self._reception.max_bytes_in_flight = going.config.max_bytes_in_flight
             self._set_up_log()

@@ -9,19 +9,15 @@ from fastscp.association.identity import refused, too_many
 from fastscp.worker.identities import Found
 
 if TYPE_CHECKING:
-    from fastscp.association.identity import Credentials
+    from fastscp.association.identity import Credentials, Token
     from fastscp.association.negotiation import Rejected
-    from fastscp.worker.identities import Identities
+    from fastscp.worker.identities import Answer, Identities
 
 __all__ = ["UserCheck"]
 
 # How long the answer to credentials that are not right is kept back: whoever guesses has to wait.
 _FAILED_S: Final = 1.0
-_WRONG: Final = {
-    Found.UNKNOWN_NAME: "is not in the file of --user-identity",
-    Found.WRONG_PASSCODE: "the passcode is wrong",
-    Found.LIMITED: "too many user identities from this address were wrong",
-}
+_LIMITED: Final = "too many user identities from this address were wrong"
 
 
 class Checked(Protocol):
@@ -40,32 +36,33 @@ class Checked(Protocol):
 class UserCheck:
     """One check. The association keeps none of it: whoever waits for its end, keeps it."""
 
-    def __init__(self, one: Checked, credentials: Credentials) -> None:
+    def __init__(self, one: Checked, shown: Credentials | Token) -> None:
         self._one = one
-        self._credentials = credentials
+        self._shown = shown
 
     def begin(self, identities: Identities) -> None:
-        """Have the credentials looked at. The association hears of it, perhaps at once."""
-        identities.check(self._one.host, self._credentials, self._told)
+        """Have it looked at. The association hears of it, perhaps at once."""
+        identities.check(self._one.host, self._shown, self._told)
 
-    def _told(self, found: Found) -> None:
+    def _told(self, answer: Answer) -> None:
         try:
-            self._checked(found)
+            self._checked(answer)
         except Exception as error:
             # Others wait behind it, and the loop would only log it.
             self._one.failed(error)
 
-    def _checked(self, found: Found) -> None:
-        one, shown = self._one, self._credentials
+    def _checked(self, answer: Answer) -> None:
+        one, shown, found = self._one, self._shown, answer.found
         if not one.is_checked:
             # It is over, and nobody waits for the answer.
             return
         if found is Found.RIGHT:
-            one.user_is_right(shown.name.decode("utf-8"), confirm=shown.confirm)
+            one.user_is_right(answer.user, confirm=shown.confirm)
             return
         one.forget_answer()
         if found is Found.BUSY:
-            one.reject_user(too_many(shown.name))
+            one.reject_user(too_many(shown))
             return
-        rejected = refused(shown.name, _WRONG[found])
+        why = _LIMITED if found is Found.LIMITED else answer.why
+        rejected = refused(shown, answer.user, why)
         asyncio.get_running_loop().call_later(_FAILED_S, one.reject_user, rejected)

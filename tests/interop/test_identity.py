@@ -9,7 +9,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from fastscp.cli import app as cli
-from fastscp.passwords import make_entry
+from fastscp.users.passwords import make_entry
 from tests.interop.material import made_up, stored
 from tests.interop.senders import associated, run
 from tests.kit import CT, DEADLINE_S, ELE, Service

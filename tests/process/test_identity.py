@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fastscp.passwords import make_entry
+from fastscp.users.passwords import make_entry
 from fastscp_ext import UserIdentity, UserInformation, decode_associate_ac
 from tests.kit import (
     RELEASE_RP,

@@ -9,7 +9,8 @@ from fastscp.config.changes import changes
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.config.values import read_allow_rule
-from fastscp.passwords import Entry, UserIdentities
+from fastscp.users.identities import UserIdentities
+from fastscp.users.passwords import Entry
 
 
 def told(old: ServeConfig, new: ServeConfig) -> list[str]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from fastscp.config.file import check_file
@@ -15,10 +16,12 @@ from fastscp.config.layers import Loaded, load, load_one
 from fastscp.config.settings import SETTINGS, ServeConfig, WorkerConfig, options_table
 from fastscp.config.values import AllowRule, Switch, read_allow_rule
 from fastscp.errors import ConfigError
-from fastscp.passwords import UserIdentities, make_entry
 from fastscp.rules.book import Peer, RuleBook
 from fastscp.rules.build import build
 from fastscp.rules.rule import Rule
+from fastscp.users.identities import UserIdentities
+from fastscp.users.passwords import make_entry
+from tests.tokens import public, write_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -313,7 +316,12 @@ BAD: list[tuple[str, object, str]] = [
     ("user_identity", "password:", "says of no file who may log in"),
     ("user_identity", "password?", "says of no file who may log in"),
     ("user_identity", "users", "says of no file who may log in"),
-    ("user_identity", "jwt:keys.json", "this version checks no JSON Web Tokens; give off,"),
+    ("user_identity", "jwt", "says of no file who may log in"),
+    ("user_identity", "jwt: issuer=example", "says of no file who may log in"),
+    ("user_identity", "jwt:keys.json issuer= audience=b", "has an empty issuer; give off,"),
+    ("user_identity", "jwt?:keys.json audience=", "has an empty audience; give off,"),
+    ("user_identity", "jwt??:keys.json", "says of no file who may log in"),
+    ("user_identity", "jwt:/no/such/file issuer=a", "cannot read /no/such/file (No such file or"),
     ("user_identity", "password:~/users", "begins with ~, which only a shell knows"),
     ("user_identity", "password:/no/such/file", "cannot read /no/such/file (No such file or"),
     ("user_identity", True, "is not a text"),
@@ -415,6 +423,35 @@ def test_the_file_of_passwords_is_read_with_the_setting(
         assert "secret-4711" not in str(caught.value)
     (mistake,) = check_file(file, "--check").mistakes
     assert (mistake.line, mistake.key) == (1, "user-identity")
+
+
+def test_the_file_of_keys_is_read_with_the_setting(
+    toml: Callable[[str], Path], tmp_path: Path
+) -> None:
+    keys = write_keys(tmp_path / "keys of a.json", public("P-256", "k1"))
+    asked = f"jwt:{keys} issuer=https://example.com/a audience=a b issuer=c"
+    file = toml(f'user-identity = "{asked}"')
+    config = load({}, {}, file).config
+    one = config.user_identity
+    assert one.keys is not None
+    assert [key.kid for key in one.keys.keys] == ["k1"]
+    assert (one.keys.issuers, one.keys.audiences) == (("https://example.com/a", "c"), ("a b",))
+    # As it can be written again: what belongs together stands together.
+    written = f"jwt:{keys} issuer=https://example.com/a issuer=c audience=a b"
+    assert str(one) == written
+    assert load({"user_identity": written}, {}, None).config.user_identity == one
+    assert load({}, {}, file).config == config
+    optional = load({"user_identity": f"JWT?: {keys}"}, {}, None).config.user_identity
+    assert (optional.required, str(optional)) == (False, f"jwt?:{keys}")
+    # Workers get all of it.
+    sent = msgspec.msgpack.encode(config.for_workers())
+    assert msgspec.msgpack.decode(sent, type=WorkerConfig).user_identity == one
+    write_keys(keys, public("P-256", "k1", number=1))
+    assert load({}, {}, file).config != config
+    write_keys(keys, {"kty": "oct", "k": "c2VjcmV0"})
+    with pytest.raises(ConfigError, match=r"user-identity: .*: key 1 is symmetric") as caught:
+        load({}, {}, file)
+    assert "c2VjcmV0" not in str(caught.value)
 
 
 def test_the_message_names_where_the_value_was(toml: Callable[[str], Path]) -> None:

@@ -13,7 +13,7 @@ from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import AllowRule
 from fastscp.main.exposure import exposed
 from fastscp.main.serve import Service
-from fastscp.passwords import UserIdentities
+from fastscp.users.identities import UserIdentities
 
 ANY = AllowRule("*", ipaddress.ip_network("10.0.0.0/8"))
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.association.identity import Credentials
-from fastscp.passwords import Entry, UserIdentities
+from fastscp.association.identity import Credentials, Token
+from fastscp.users.identities import UserIdentities
+from fastscp.users.keys import Keys
+from fastscp.users.passwords import Entry
+from fastscp.users.tokens import Look, Tokens
 from fastscp.worker import identities
 from fastscp.worker.identities import (
     FAILURES_MOST,
@@ -21,6 +24,7 @@ from fastscp.worker.identities import (
     SHARING_MOST,
     WAITING_MOST,
     WAITING_OF_ONE_MOST,
+    Answer,
     Found,
     Identities,
 )
@@ -65,12 +69,18 @@ class Desk:
     def __init__(self) -> None:
         self.identities = Identities()
         self.told: list[tuple[str, Found]] = []
+        # What the log is told of it.
+        self.why: list[str] = []
+
+    def tell(self, label: str, answer: Answer) -> None:
+        self.told.append((label, answer.found))
+        self.why.append(answer.why)
 
     def show(self, name: str, passcode: bytes, host: str = "10.0.0.1", label: str = "") -> None:
         self.identities.check(
             host,
             Credentials(name.encode(), passcode),
-            lambda found: self.told.append((label or name, found)),
+            lambda answer: self.tell(label or name, answer),
         )
 
     async def shown(self, name: str, passcode: bytes, host: str = "10.0.0.1") -> Found:
@@ -108,7 +118,7 @@ def at_desk(test: Callable[[Desk], Coroutine[object, object, None]]) -> None:
     async def run() -> None:
         desk = Desk()
         try:
-            desk.identities.use(known("jo", "mo"))
+            desk.identities.use(known("jo", "mo"), "FASTSCP")
             await test(desk)
         finally:
             await asyncio.to_thread(desk.identities.close)
@@ -119,9 +129,14 @@ def at_desk(test: Callable[[Desk], Coroutine[object, object, None]]) -> None:
 def test_who_is_right_and_who_is_not(checks: Checks) -> None:
     async def test(desk: Desk) -> None:
         assert await desk.shown("jo", b"sesame") is Found.RIGHT
-        assert await desk.shown("jo", b"Sesame") is Found.WRONG_PASSCODE
-        assert await desk.shown("jo", b"") is Found.WRONG_PASSCODE
-        assert await desk.shown("Jo", b"sesame") is Found.UNKNOWN_NAME
+        assert await desk.shown("jo", b"Sesame") is Found.WRONG
+        assert await desk.shown("jo", b"") is Found.WRONG
+        assert await desk.shown("Jo", b"sesame") is Found.WRONG
+        assert desk.why == [
+            "",
+            *["the passcode is wrong"] * 2,
+            "is not in the file of --user-identity",
+        ]
         # One and the same look, whoever it is about.
         assert [name for name, _ in checks.done] == ["jo", "jo", "jo", None]
         assert checks.threads.isdisjoint({threading.get_ident()})
@@ -137,7 +152,7 @@ def test_what_was_right_is_known_for_a_while(checks: Checks, clock: Clock) -> No
             assert await desk.shown("jo", b"sesame", f"10.0.{number % 4}.1") is Found.RIGHT
         assert len(checks.done) == 1
         # Name and passcode together, not their letters.
-        assert await desk.shown("j", b"osesame") is Found.UNKNOWN_NAME
+        assert await desk.shown("j", b"osesame") is Found.WRONG
         assert len(checks.done) == 2
         clock.now += KNOWN_FOR_S
         assert await desk.shown("jo", b"sesame") is Found.RIGHT
@@ -149,7 +164,7 @@ def test_what_was_right_is_known_for_a_while(checks: Checks, clock: Clock) -> No
 def test_what_was_wrong_is_looked_at_again(checks: Checks) -> None:
     async def test(desk: Desk) -> None:
         for _ in range(3):
-            assert await desk.shown("jo", b"wrong") is Found.WRONG_PASSCODE
+            assert await desk.shown("jo", b"wrong") is Found.WRONG
         assert len(checks.done) == 3
 
     at_desk(test)
@@ -163,7 +178,7 @@ def test_what_is_known_is_bounded_and_no_passcode(
 
     async def test(desk: Desk) -> None:
         names = [f"user{number}" for number in range(5)]
-        desk.identities.use(known(*names))
+        desk.identities.use(known(*names), "FASTSCP")
         for name in names:
             assert await desk.shown(name, b"sesame") is Found.RIGHT
         kept = desk.identities._known
@@ -176,18 +191,45 @@ def test_what_is_known_is_bounded_and_no_passcode(
     at_desk(test)
 
 
+def test_a_token_is_known_as_long_as_it_holds(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no longer, though what was right is known for a while."""
+    looks: list[bytes] = []
+
+    def look(_self: Tokens, token: bytes) -> Look:
+        looks.append(token)
+        return Look(True, "jo", holds_s=KNOWN_FOR_S / 2)
+
+    monkeypatch.setattr(Tokens, "look", look)
+
+    async def test(desk: Desk) -> None:
+        desk.identities.use(UserIdentities("keys", True, keys=Keys(())), "FASTSCP")
+        # One more look is needed once it holds no more.
+        for number, expected in enumerate((1, 1, 2), start=1):
+            desk.identities.check(
+                "10.0.0.1", Token(b"a.b.c"), lambda answer: desk.tell(answer.user, answer)
+            )
+            await desk.heard(number)
+            assert looks == [b"a.b.c"] * expected
+            clock.now += KNOWN_FOR_S * 0.3
+        assert set(desk.told) == {("jo", Found.RIGHT)}
+
+    at_desk(test)
+
+
 def test_newer_entries_hold_at_once(checks: Checks) -> None:
     async def test(desk: Desk) -> None:
         assert await desk.shown("jo", b"sesame") is Found.RIGHT
         checks.go.clear()
         desk.show("mo", b"sesame")
-        desk.identities.use(known("new"))
+        desk.identities.use(known("new"), "FASTSCP")
         checks.go.set()
         await desk.heard(2)
         # Who came before is judged by what held then, and not remembered for now.
         assert desk.told[-1] == ("mo", Found.RIGHT)
-        assert await desk.shown("jo", b"sesame") is Found.UNKNOWN_NAME
-        assert await desk.shown("mo", b"sesame") is Found.UNKNOWN_NAME
+        assert await desk.shown("jo", b"sesame") is Found.WRONG
+        assert await desk.shown("mo", b"sesame") is Found.WRONG
         assert await desk.shown("new", b"sesame") is Found.RIGHT
 
     at_desk(test)
@@ -254,7 +296,7 @@ def test_who_guesses_is_not_heard_any_more(
         assert await desk.shown("mo", b"sesame") is Found.RIGHT
         for number in range(FAILURES_MOST):
             clock.now += 1
-            assert await desk.shown("jo", b"guess %d" % number) is Found.WRONG_PASSCODE
+            assert await desk.shown("jo", b"guess %d" % number) is Found.WRONG
         looked = len(checks.done)
         # Not even whether one is right, be it known or not: that would tell.
         for name, passcode in (("jo", b"sesame"), ("mo", b"sesame"), ("jo", b"guess")):
@@ -264,7 +306,7 @@ def test_who_guesses_is_not_heard_any_more(
         assert await desk.shown("jo", b"sesame", "10.0.0.2") is Found.RIGHT
         # Once the first failure is old enough there is another try, and only one.
         clock.now += FAILURES_WITHIN_S - FAILURES_MOST + 1.5
-        assert await desk.shown("jo", b"guess") is Found.WRONG_PASSCODE
+        assert await desk.shown("jo", b"guess") is Found.WRONG
         assert await desk.shown("jo", b"guess") is Found.LIMITED
         clock.now += FAILURES_WITHIN_S + 1
         assert await desk.shown("jo", b"sesame") is Found.RIGHT
@@ -324,7 +366,7 @@ def test_a_check_that_fails_lets_nobody_in(
 def test_the_end_waits_for_one_check_alone(checks: Checks) -> None:
     async def run() -> None:
         desk = Desk()
-        desk.identities.use(known("jo"))
+        desk.identities.use(known("jo"), "FASTSCP")
         checks.go.clear()
         for number in range(5):
             desk.show(f"jo{number}", b"")

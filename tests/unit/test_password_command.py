@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.cli import app as cli
-from fastscp.passwords import FILE_MOST, make_entry, parse, read_passwords, verify
+from fastscp.users.files import FILE_MOST
+from fastscp.users.passwords import make_entry, parse, read_passwords, verify
 from tests.kit import Service
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastscp import passwords
-from fastscp.passwords import (
-    FILE_MOST,
+from fastscp.users import passwords
+from fastscp.users.files import FILE_MOST
+from fastscp.users.identities import UserIdentities
+from fastscp.users.passwords import (
     NAME_MOST,
     Entry,
-    UserIdentities,
     make_entry,
     name_of,
     parse,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastscp.association.identity import (
     Credentials,
+    Token,
     confirmed,
     refused,
     shown_user,
@@ -19,7 +20,9 @@ from fastscp.association.identity import (
     too_many,
 )
 from fastscp.association.negotiation import Accepted, Policy, Rejected, negotiate
-from fastscp.passwords import UserIdentities, parse
+from fastscp.users.identities import UserIdentities
+from fastscp.users.keys import Keys
+from fastscp.users.passwords import parse
 from fastscp_ext import (
     AssociateRQ,
     PDUError,
@@ -35,6 +38,8 @@ from tests.kit import associate_rq
 OFF: Final = UserIdentities()
 REQUIRED: Final = UserIdentities("users", True)
 OPTIONAL: Final = UserIdentities("users", False)
+TOKENS: Final = UserIdentities("keys", True, keys=Keys(()))
+TOKENS_OPTIONAL: Final = UserIdentities("keys", keys=Keys(()))
 
 
 def requested(identity: UserIdentity | None) -> AssociateRQ:
@@ -44,14 +49,17 @@ def requested(identity: UserIdentity | None) -> AssociateRQ:
 
 @given(st.integers(0, 255), st.booleans(), st.binary(max_size=40), st.binary(max_size=40))
 @example(2, True, b"", b"")
+@example(5, True, b"a.b.c\r\n", b"")
 def test_any_identity(kind: int, confirm: bool, primary: bytes, secondary: bytes) -> None:
-    """A name with a passcode is looked at, and nothing else can stand for it."""
+    """What is asked for is looked at, and nothing else can stand for it."""
     rq = requested(UserIdentity(kind, confirm, primary, secondary))
     assert to_be_checked(rq, OFF) is None
-    for wanted in (REQUIRED, OPTIONAL):
+    for wanted in (REQUIRED, OPTIONAL, TOKENS, TOKENS_OPTIONAL):
         found = to_be_checked(rq, wanted)
-        if kind == 2:
+        if kind == 2 and wanted.keys is None:
             assert found == Credentials(primary, secondary, confirm)
+        elif kind == 5 and wanted.keys is not None:
+            assert found == Token(primary.strip(b" \t\r\n\0"), confirm)
         elif wanted.required:
             assert isinstance(found, Rejected)
             assert (found.result, found.source, found.reason) == (1, 2, 1)
@@ -116,13 +124,25 @@ def judged(pdu: bytes) -> str:
     return "none" if identity is None else "rejected"
 
 
+def test_a_token_is_in_no_text() -> None:
+    one = Token(b"head.claims.signature")
+    assert "head" not in f"{one!r}{one}{refused(one, '', 'no').why}{too_many(one).why}"
+    assert refused(one, "", "no").why == "JSON Web Token: no"
+    assert refused(one, "jo", "no").why == "JSON Web Token of user 'jo': no"
+    assert len(refused(one, "x" * 300, "no").why) < 160
+    assert too_many(one).result == 2
+
+
 def test_a_passcode_is_in_no_text() -> None:
     one = Credentials(b"jo", b"sesame")
     assert "sesame" not in f"{one!r}{one}"
-    for why in (refused(b"jo\x1b[2J", "no"), too_many(b"jo\r\n\xff")):
+    for why in (
+        refused(Credentials(b"jo\x1b[2J", b""), "", "no"),
+        too_many(Credentials(b"jo\r\n\xff", b"")),
+    ):
         assert why.why.isprintable()
-    assert refused(b"jo", "no") == Rejected(1, 2, 1, "user 'jo': no")
-    assert too_many(b"jo").result == 2
+    assert refused(one, "", "no") == Rejected(1, 2, 1, "user 'jo': no")
+    assert too_many(one).result == 2
     assert shown_user("Zoë".encode()) == "'Zoë'"
     assert shown_user(b"\xff") == r"'\\xff'"
     assert len(shown_user(b"x" * 65535)) < 140

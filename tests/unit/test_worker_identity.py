@@ -15,7 +15,8 @@ from fastscp import log as logs
 from fastscp.association.account import Terms
 from fastscp.messages.configuration import Configuration, pack
 from fastscp.messages.worker import Abandon, Ask, Configured, Gone, Holds, Taken, Verdict
-from fastscp.passwords import Entry, UserIdentities, make_entry, parse, verify
+from fastscp.users.identities import UserIdentities
+from fastscp.users.passwords import Entry, make_entry, parse, verify
 from fastscp.worker import identities, requested, usercheck
 from fastscp_ext import UserIdentity, UserInformation
 from tests.books import configuration

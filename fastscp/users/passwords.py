@@ -9,32 +9,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fastscp.users.files import FILE_MOST, read_guarded, told
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "FILE_MOST",
+    "NAME_MOST",
     "PASSCODE_MOST",
     "Entry",
-    "UserIdentities",
     "check_name",
     "make_entry",
     "name_of",
     "parse",
     "read_passwords",
-    "read_plain",
     "verify",
 ]
 
-# What a file may hold: some 8,000 entries.
-FILE_MOST: Final = 1 << 20
 # Bytes of a name, and of a passcode: the latter is what a request has room for (PS3.7 D.3.3.7.1).
 NAME_MOST: Final = 255
 PASSCODE_MOST: Final = 0xFFFF
@@ -47,8 +44,6 @@ _MEMORY_MOST: Final = 32 << 20
 _SCHEME: Final = f"scrypt$ln={_LOG_N},r={_BLOCK},p={_PARALLEL}"
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
-# Mistakes of a file that are told.
-_MISTAKES_SHOWN: Final = 5
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -62,31 +57,6 @@ class Entry(msgspec.Struct, frozen=True):
         return f"Entry({self.name!r})"
 
 
-class UserIdentities(msgspec.Struct, frozen=True):
-    """What is asked of requestors, with the entries that were in the file when it was read.
-
-    file: as it was written; empty: user identities are ignored. required: whoever shows none is
-    rejected, too. warning: what is not as it should be with the file; empty: nothing.
-    """
-
-    file: str = ""
-    required: bool = False
-    entries: tuple[Entry, ...] = ()
-    warning: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.file)
-
-    def __str__(self) -> str:
-        """As an operator writes it."""
-        if not self.file:
-            return "off"
-        return f"password{'' if self.required else '?'}:{self.file}"
-
-    def __repr__(self) -> str:
-        return f"UserIdentities({str(self)!r}, {len(self.entries)} entries)"
-
-
 # The file ----------------------------------------------------------------------------------------
 
 
@@ -95,21 +65,10 @@ def read_passwords(path: Path) -> tuple[tuple[Entry, ...], str]:
 
     Raises ValueError, which names the file, its lines and the way out, and never what is in them.
     """
-    try:
-        data, mode = read_plain(path)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ValueError(f"cannot read {path} ({why}); {_GIVE}") from None
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ValueError(
-            f"{path} may be changed by others (mode {mode:04o}), who could let themselves in: take "
-            f"that away (chmod go-w)"
-        )
+    data, mode = read_guarded(path, _GIVE)
     entries, mistakes = parse(data)
     if mistakes:
-        more = len(mistakes) - _MISTAKES_SHOWN
-        told = "; ".join(mistakes[:_MISTAKES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise ValueError(f"{path}: {told}")
+        raise ValueError(f"{path}: {told(mistakes)}")
     if not entries:
         raise ValueError(f"{path} has no entry; {_GIVE}")
     warning = ""
@@ -122,25 +81,6 @@ def read_passwords(path: Path) -> tuple[tuple[Entry, ...], str]:
 
 
 _GIVE: Final = "give one that `fastscp password NAME --file FILE` has made"
-
-
-def read_plain(path: Path) -> tuple[bytes, int]:
-    """What is in a file, at most a byte more than `FILE_MOST`, and its mode.
-
-    Raises OSError, also for what is no file, and ValueError for what can be none's name.
-    """
-    # A FIFO would have whoever opens it wait.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is no file")
-        data = b""
-        while len(data) <= FILE_MOST and (more := os.read(fd, FILE_MOST + 1 - len(data))):
-            data += more
-        return data, stat.S_IMODE(about.st_mode)
-    finally:
-        os.close(fd)
 
 
 def parse(data: bytes) -> tuple[tuple[Entry, ...], list[str]]:
