@@ -4,7 +4,8 @@ A password takes a processor some 50 ms to check, a token some 0.3 ms, so whoeve
 work. What stops that: one check at a time in each worker, a queue of bounded length in which
 addresses take turns, a number of failures for each address, beyond which nothing of it is looked at
 for a while, and a memory of what was right, which makes the many associations of one sender cost
-one check.
+one check. Addresses from which somebody was right have a queue of their own, which goes first: many
+strangers at a time keep none of them out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = ["Answer", "Found", "Identities"]
 
 log = logging.getLogger("fastscp.association")
 
-# Checks that wait, of all addresses and of one. Those of one name and passcode, or token, are one.
+# Checks that wait in a queue, of all addresses and of one. The same that is shown is one.
 WAITING_MOST: Final = 64
 WAITING_OF_ONE_MOST: Final = 8
 # Associations that wait for the same check.
@@ -109,6 +110,7 @@ class _Check:
 
 # It is kept no longer than it is looked at.
 _Waiting: TypeAlias = "tuple[_Check, Callable[[], Look]]"
+_Queues: TypeAlias = "OrderedDict[str, deque[_Waiting]]"
 
 
 class Identities:
@@ -121,8 +123,12 @@ class Identities:
         self._helper = Helpers("check user identities", 1)
         self._passwords = _Passwords(())
         self._tokens: Tokens | None = None
-        # Of each address, in turns, what waits; and by their keys all that is not decided.
-        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        # Addresses from which somebody was right, the last one last.
+        self._right: OrderedDict[str, None] = OrderedDict()
+        # Of each address, in turns, what waits: theirs, and those of strangers.
+        self._first: _Queues = OrderedDict()
+        self._others: _Queues = OrderedDict()
+        # By their keys all that is not decided.
         self._undecided: dict[bytes, _Check] = {}
         self._is_checking = False
         self._is_closed = False
@@ -170,14 +176,15 @@ class Identities:
             else:
                 tell(Answer(Found.BUSY))
             return
-        queue = self._queues.get(address, ())
-        waiting = sum(map(len, self._queues.values()))
+        queues = self._first if address in self._right else self._others
+        queue = queues.get(address, ())
+        waiting = sum(map(len, queues.values()))
         if self._is_closed or waiting >= WAITING_MOST or len(queue) >= WAITING_OF_ONE_MOST:
             tell(Answer(Found.BUSY))
             return
         check = _Check(key, address, self._known, [(address, tell)])
         self._undecided[key] = check
-        self._queues.setdefault(address, deque()).append((check, self._look(shown)))
+        queues.setdefault(address, deque()).append((check, self._look(shown)))
         self._go_on()
 
     def close(self) -> None:
@@ -207,12 +214,13 @@ class Identities:
 
     def _go_on(self) -> None:
         """Have the next one looked at: the first of the address whose turn it is."""
-        if self._is_checking or self._is_closed or not self._queues:
+        queues = self._first or self._others
+        if self._is_checking or self._is_closed or not queues:
             return
-        address, queue = self._queues.popitem(last=False)
+        address, queue = queues.popitem(last=False)
         check, look = queue.popleft()
         if queue:
-            self._queues[address] = queue
+            queues[address] = queue
         self._is_checking = True
         looked = asyncio.wrap_future(self._helper.call(look))
         looked.add_done_callback(lambda done: self._looked(check, done))
@@ -227,6 +235,10 @@ class Identities:
             check.known[check.key] = _Known(answer.user, now + min(KNOWN_FOR_S, holds_s))
             while len(check.known) > KNOWN_MOST:
                 check.known.popitem(last=False)
+            self._right[check.host] = None
+            self._right.move_to_end(check.host)
+            while len(self._right) > HOSTS_MOST:
+                self._right.popitem(last=False)
         self._go_on()
         for address, tell in check.tell:
             if answer.found is Found.WRONG:

@@ -289,6 +289,31 @@ def test_addresses_take_turns(checks: Checks) -> None:
     at_desk(test)
 
 
+def test_strangers_keep_nobody_out_who_was_right(checks: Checks) -> None:
+    """However many addresses send passwords at a time, those that are known are looked at next."""
+
+    async def test(desk: Desk) -> None:
+        assert await desk.shown("jo", b"sesame", "10.0.9.1") is Found.RIGHT
+        checks.go.clear()
+        for number in range(WAITING_MOST + 1):
+            desk.show(f"a{number}", b"", f"10.0.1.{number}")
+        assert len(desk.told) == 1
+        # No stranger more; of the one that is known as many as of any.
+        desk.show("mo", b"sesame", "10.0.9.2")
+        assert desk.told[1:] == [("mo", Found.BUSY)]
+        for number in range(WAITING_OF_ONE_MOST + 1):
+            desk.show("mo", b"%d" % number, "10.0.9.1", f"mo{number}")
+        assert desk.told[2:] == [(f"mo{WAITING_OF_ONE_MOST}", Found.BUSY)]
+        checks.go.set()
+        await desk.heard(WAITING_MOST + WAITING_OF_ONE_MOST + 4)
+        order = [name for name, _ in desk.told[3:]]
+        assert order[: WAITING_OF_ONE_MOST + 2] == [
+            "a0", *(f"mo{number}" for number in range(WAITING_OF_ONE_MOST)), "a1",
+        ]  # fmt: skip
+
+    at_desk(test)
+
+
 def test_who_guesses_is_not_heard_any_more(
     checks: Checks, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,6 +373,10 @@ def test_those_who_failed_are_bounded(checks: Checks, monkeypatch: pytest.Monkey
         for number in range(50):
             await desk.shown("jo", b"wrong", f"10.0.1.{number}")
         assert list(desk.identities._failures) == [f"10.0.1.{n}" for n in range(30, 50)]
+        desk.identities.use(known(*(f"u{number}" for number in range(50))), "FASTSCP")
+        for number in range(50):
+            await desk.shown(f"u{number}", b"sesame", f"10.0.2.{number}")
+        assert list(desk.identities._right) == [f"10.0.2.{n}" for n in range(30, 50)]
 
     at_desk(test)
 
