@@ -32,6 +32,8 @@ _TYPES: Final = {
     4: "a SAML assertion",
     5: "a JSON Web Token",
 }
+_QUOTE: Final = "'"
+_ESCAPED: Final = r"\x27"
 # What senders may have put around a token: the end of its file's line, a padding.
 _AROUND: Final = b" \t\r\n\0"
 
@@ -103,8 +105,8 @@ def _named(who: Credentials | Token, user: str = "") -> str:
 
 
 def shown_user(name: bytes) -> str:
-    """A name for the log. It is UTF-8, or should be."""
-    return f"'{shown(name.decode('utf-8', 'backslashreplace'))}'"
+    """A name for the log. It is UTF-8, or should be; a quote in it does not end it there."""
+    return f"'{shown(name.decode('utf-8', 'backslashreplace')).replace(_QUOTE, _ESCAPED)}'"
 
 
 def confirmed(accepted: Accepted) -> Accepted:

@@ -98,7 +98,7 @@ def read_keys(path: Path) -> tuple[tuple[Key, ...], str]:
     Raises ValueError, which names the file, what is wrong and the way out, and nothing secret.
     Cost: the first call imports cryptography, some 22 MiB.
     """
-    data, _mode = read_guarded(path, _GIVE)
+    data, _about, warning = read_guarded(path, _GIVE)
     try:
         import cryptography.hazmat.primitives.asymmetric.ec  # noqa: F401
         import jwt  # noqa: F401
@@ -110,7 +110,10 @@ def read_keys(path: Path) -> tuple[tuple[Key, ...], str]:
     if not keys:
         why = f" ({told(useless)})" if useless else ""
         raise ValueError(f"{path} has no key that checks signatures{why}; {_GIVE}")
-    return keys, f"of {path} {told(useless)}: nothing is checked with that" if useless else ""
+    if useless:
+        left_out = f"of {path} {told(useless)}: nothing is checked with that"
+        warning = f"{warning}; {left_out}" if warning else left_out
+    return keys, warning
 
 
 def parse_keys(data: bytes) -> tuple[tuple[Key, ...], list[str], list[str]]:

@@ -65,18 +65,19 @@ def read_passwords(path: Path) -> tuple[tuple[Entry, ...], str]:
 
     Raises ValueError, which names the file, its lines and the way out, and never what is in them.
     """
-    data, mode = read_guarded(path, _GIVE)
+    data, about, warning = read_guarded(path, _GIVE)
     entries, mistakes = parse(data)
     if mistakes:
         raise ValueError(f"{path}: {told(mistakes)}")
     if not entries:
         raise ValueError(f"{path} has no entry; {_GIVE}")
-    warning = ""
-    if mode & stat.S_IROTH:
-        warning = (
+    if about.st_mode & stat.S_IROTH:
+        mode = stat.S_IMODE(about.st_mode)
+        readable = (
             f"every user of this machine can read {path} (mode {mode:04o}), and "
             f"try passwords against its hashes: take that away (chmod o-r)"
         )
+        warning = f"{warning}; {readable}" if warning else readable
     return entries, warning
 
 

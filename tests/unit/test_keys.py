@@ -231,6 +231,35 @@ def test_a_file_that_is_refused(tmp_path: Path, name: str) -> None:
     assert name != "many mistakes" or str(caught.value).endswith("; and 4 more")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_a_file_of_another_user(tmp_path: Path) -> None:
+    file = write_keys(tmp_path / "keys.json", public("P-256"))
+    os.chown(file, 4711, 4711)
+    said = f"{file} is of user 4711, who can change it and let anybody in"
+    assert read_keys(file)[1] == said
+    write_keys(file, public("P-256"), {"kty": "AKP"})
+    assert read_keys(file)[1].startswith(f"{said}; of {file} key 2 is")
+
+
+def test_a_file_whose_name_others_may_give_away(tmp_path: Path) -> None:
+    """Behind a symbolic link it is the folder of the file itself that counts."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    file = write_keys(folder / "keys.json", public("P-256"))
+    link = tmp_path / "keys.json"
+    link.symlink_to(file)
+    folder.chmod(0o777)
+    beside = folder / "beside"
+    beside.symlink_to(write_keys(tmp_path / "own.json", public("P-256")))
+    for path in (file, link, beside):
+        with pytest.raises(ValueError, match=r"a folder that everybody may change \(.*open\)"):
+            read_keys(path)
+    # In one like /tmp nobody takes away what is another's.
+    for mode in (0o1777, 0o775):
+        folder.chmod(mode)
+        assert len(read_keys(link)[0]) == 1
+
+
 @pytest.mark.parametrize("module", ["jwt", "cryptography.hazmat.primitives.asymmetric.ec"])
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     file = write_keys(tmp_path / "keys.json", public("P-256"))

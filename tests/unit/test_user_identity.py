@@ -145,6 +145,7 @@ def test_a_passcode_is_in_no_text() -> None:
     assert too_many(one).result == 2
     assert shown_user("Zoë".encode()) == "'Zoë'"
     assert shown_user(b"\xff") == r"'\\xff'"
+    assert shown_user(b"jo': right, user 'mo") == r"'jo\x27: right, user \x27mo'"
     assert len(shown_user(b"x" * 65535)) < 140
 
 
