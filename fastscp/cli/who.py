@@ -99,6 +99,11 @@ def _print(loaded: Loaded, peer: Peer, found: Explanation) -> None:
         print(escape(f"{asked}: rejected with {numbers}: {refused.why}"))
     for line in _judged(found.judged):
         print(f"  {escape(line)}")
+    asked_for = loaded.config.user_identity
+    if found.refusal is None and asked_for:
+        what = "a user name and a passcode" if asked_for.keys is None else "a JSON Web Token"
+        how = "it has to show" if asked_for.required else "a wrong one is rejected if it shows"
+        print(escape(f"  then {how} {what}: --user-identity {asked_for}"))
     if found.decided:
         print()
         rows = [
@@ -164,6 +169,7 @@ def _in_json(loaded: Loaded, peer: Peer, found: Explanation) -> dict[str, object
         "rejected": refused and [refused.result, refused.source, refused.reason],
         "why": refused and refused.why,
         "rule": found.rule or None,
+        "user_identity": str(loaded.config.user_identity),
         "tables": [
             {"table": one.table, "applies": one.applies, "why": one.why} for one in found.judged
         ],

@@ -96,7 +96,7 @@ def read_keys(path: Path) -> tuple[tuple[Key, ...], str]:
     """The keys of a file, and what is not as it should be with it, or "".
 
     Raises ValueError, which names the file, what is wrong and the way out, and nothing secret.
-    Cost: the first call imports cryptography, some 22 MiB.
+    Cost: the first call imports cryptography, some 13 MiB.
     """
     data, _about, warning = read_guarded(path, _GIVE)
     try:

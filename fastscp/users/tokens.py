@@ -73,7 +73,7 @@ class Tokens:
         self._loaded = {key: public_key(key) for key in self._keys.keys}
 
     def look(self, token: bytes) -> Look:
-        """Whether a token is right, and whose it is. Cost: some 0.3 ms of a processor."""
+        """Whether a token is right, and whose it is. Cost: 1 ms of a processor, 3 for P-521."""
         if not self._loaded:
             self.load()
         user = ""

@@ -1,6 +1,6 @@
 """The user identities of a worker that are being checked: off the loop, bounded, in fair turns.
 
-A password takes a processor some 50 ms to check, a token some 0.3 ms, so whoever sends them makes
+A password takes a processor some 50 ms to check, a token some 1 ms, so whoever sends them makes
 work. What stops that: one check at a time in each worker, a queue of bounded length in which
 addresses take turns, a number of failures for each address, beyond which nothing of it is looked at
 for a while, and a memory of what was right, which makes the many associations of one sender cost

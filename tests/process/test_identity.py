@@ -81,6 +81,10 @@ OFFERS: Final[dict[str, tuple[UserIdentity | None, bool, bool]]] = {
     "empty": (UserIdentity(2, False, b"jo", b""), False, False),
     "nobody": (UserIdentity(2, False, b"mo", SESAME), False, False),
     "not UTF-8": (UserIdentity(2, False, b"\xff\x1b[2J", SESAME), False, False),
+    "a line": (UserIdentity(2, True, b"jo\n2026 INFO main: forged", SESAME), False, False),
+    "a long name": (UserIdentity(2, False, b"x" * 65000, b"y"), False, False),
+    "a long passcode": (UserIdentity(2, True, b"jo", b"x" * 65000), False, False),
+    "a name, and a passcode all the same": (UserIdentity(1, True, b"jo", SESAME), False, True),
     "no name": (UserIdentity(2, False, b"", b""), False, False),
     "Kerberos": (UserIdentity(3, True, b"ticket", b""), False, True),
     "SAML": (UserIdentity(4, True, b"<assertion/>", b""), False, True),
@@ -122,6 +126,9 @@ def test_who_is_let_in(tmp_path: Path, users: Path, form: str) -> None:
     assert "user 'jo': the passcode is wrong" in log
     assert r"user '\\xff\x1b[2J': is not in the file" in log
     assert "\x1b" not in log
+    assert r"user 'jo\n2026 INFO main: forged': is not in the file" in log
+    assert f"user '{'x' * 100}... (65000 characters)': is not in the file" in log
+    assert max(map(len, log.splitlines())) < 600
     if form == "password":
         assert "rejected (1,2,1): shows no user identity, and --user-identity wants" in log
         assert "shows a Kerberos ticket" in log

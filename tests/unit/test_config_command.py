@@ -10,6 +10,7 @@ import pytest
 
 from fastscp.cli import app as cli
 from fastscp.config.settings import SETTINGS
+from tests.tokens import public, write_keys
 from tests.unit.test_linters import ROOT
 
 if TYPE_CHECKING:
@@ -292,6 +293,32 @@ def test_what_is_no_sender(who: str, why: str, capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().err
     assert told.startswith("fastscp: --who: ")
     assert why in told
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (
+            "jwt:{} issuer=a",
+            "then it has to show a JSON Web Token: --user-identity jwt:{} iss",
+        ),
+        ("jwt?:{}", "then a wrong one is rejected if it shows a JSON Web Token: --user-identity"),
+    ],
+)
+def test_who_tells_of_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, said: str
+) -> None:
+    keys = write_keys(tmp_path / "keys.json", public("P-256"))
+    config = tmp_path / "fastscp.toml"
+    config.write_text(f'user-identity = "{form.format(keys)}"\n')
+    asked = ["config", "--config", str(config), "--who", "CT1@10.0.0.1"]
+    assert cli.main(asked) == 0
+    assert said.format(keys) in capsys.readouterr().out
+    assert cli.main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["user_identity"] == form.format(keys)
+    keys.write_text("{}")
+    assert cli.main(["config", "--check", str(config)]) == 2
+    assert 'is no JWK Set, it has no list "keys"' in capsys.readouterr().err
 
 
 def test_check_looks_at_its_file_alone(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
