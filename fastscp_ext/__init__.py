@@ -31,7 +31,13 @@ from fastscp_ext.errors import (
     ProxyHeaderError,
 )
 from fastscp_ext.receive.receiver import Receiver
-from fastscp_ext.receive.reception import Compression, Duplicate, Reception, Replacement
+from fastscp_ext.receive.reception import (
+    Compression,
+    Duplicate,
+    HeldBack,
+    Reception,
+    Replacement,
+)
 from fastscp_ext.receive.rules import Rules
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
@@ -100,6 +106,7 @@ __all__ = [
     "Doubts",
     "Duplicate",
     "ExtendedNegotiation",
+    "HeldBack",
     "Layout",
     "LayoutError",
     "LineIndex",

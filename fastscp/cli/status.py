@@ -73,6 +73,8 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
 
     since = f" since {moment(now.since)}, {duration(time.time() - now.since)} ago"
     yield "state", f"{now.state}{since if now.since else ''}{now.why and f': {now.why}'}"
+    if now.aids:
+        yield "test aids", "; ".join(now.aids)
     yield "version", f"{now.version}, process {now.pid}, up {duration(now.uptime_s)}"
     yield "listens on", ", ".join(now.addresses) or "nothing yet"
     yield "store", f"{now.store.path}, id {now.store.id}"

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from fastscp import uids
+from fastscp.config.faults import ACCEPTS, FaultRule, read_fault
 from fastscp.config.quantities import Duration, Size
 from fastscp.config.tables import Tables
 from fastscp.config.values import (
@@ -70,6 +71,7 @@ class Group(Enum):
     STORE = "Store"
     LIMITS = "Limits and timers"
     LOGGING = "Logging"
+    AIDS = "Test aids"
 
 
 def _layout(raw: object) -> str:
@@ -346,6 +348,22 @@ class WorkerConfig:
         Group.LOGGING,
         "Least severe message to log.",
         default="info",
+    )
+    discard: bool = _setting(
+        Switch(),
+        Group.AIDS,
+        "Store nothing: receive, check and answer alone. Flag only.",
+        default=False,
+        flag_only=True,
+    )
+    fault: tuple[FaultRule, ...] = _setting(
+        Many(Parsed(read_fault, "RULE", ACCEPTS), commas=False),
+        Group.AIDS,
+        "Fail on purpose: every=100 status=A700, ae=CT1 delay=2s, abort, reject or close; "
+        "repeatable. Flag only.",
+        default=(),
+        default_text="none",
+        flag_only=True,
     )
 
     @property

@@ -68,7 +68,8 @@ class Facts:
     """What the service knows of itself; it fills that in as it comes up.
 
     run: what the ids of associations begin with. workers: how many there are to be. rules: the
-    configuration in force, set anew by whoever takes or refuses one. reload: takes the
+    configuration in force, set anew by whoever takes or refuses one. aids: the test
+    aids in use. reload: takes the
     configuration anew; None: there is no way to.
     """
 
@@ -76,6 +77,7 @@ class Facts:
     workers: int
     min_free: int
     rules: RulesStatus
+    aids: tuple[str, ...] = ()
     path: str = ""
     store_id: str = ""
     addresses: tuple[str, ...] = ()
@@ -125,6 +127,7 @@ class MainControl:
             pid=os.getpid(),
             run=facts.run,
             addresses=facts.addresses,
+            aids=facts.aids,
             uptime_s=round(time.monotonic() - facts.began, 3),
             state=state,
             why=why,

@@ -66,5 +66,9 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
             {title: Filing(rule.layout, rule.suffix) for title, rule in titles.items()},
             config.tables.places,
         ),
-        durabilities=frozenset(rule.durability for rule in (rules.top, *titles.values())),
+        # What is discarded leaves nothing that an unclean end could spoil.
+        durabilities=frozenset(
+            "stable" if config.discard else rule.durability
+            for rule in (rules.top, *titles.values())
+        ),
     )

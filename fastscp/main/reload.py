@@ -67,6 +67,8 @@ AFTER_A_RESTART: Final = (
     "store_new_life",
     "layout_change",
     "umask",
+    "discard",
+    "fault",
 )
 # How long workers may take to go by new rules before the log names those that do not.
 _ANSWER_S: Final = 5.0

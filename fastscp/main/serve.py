@@ -23,6 +23,7 @@ from fastscp.errors import StartError, StoreBusyError
 from fastscp.log import counted, fields
 from fastscp.main.acceptor import Acceptor, bind
 from fastscp.main.admission import Admission, Limits
+from fastscp.main.aids import aids, told_of_aids
 from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
@@ -109,7 +110,11 @@ class Service:
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         self._facts = Facts(
-            self._run_id, config.workers, config.min_free_space, taken(config, FIRST, file)
+            self._run_id,
+            config.workers,
+            config.min_free_space,
+            taken(config, FIRST, file),
+            aids=aids(config),
         )
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
@@ -454,6 +459,7 @@ class Service:
     def _say_start(self, store: Store, swept: SweepReport) -> None:
         log.info("%s", start_line(self._config, self._facts.rules.file, store))
         warnings = [
+            *told_of_aids(self._config),
             exposed(self._config, self._facts.addresses), told_of_users(self._config),
             *store.warnings,
         ]  # fmt: skip

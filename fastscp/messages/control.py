@@ -104,7 +104,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     of instances that are complete and that the commits of all workers have. What is counted is
     counted since the start: instances stored, or there already; bytes of their data sets, and bytes
     read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
-    associations rejected.
+    associations rejected. aids: the test aids in use, as the flags that ask for them.
     """
 
     version: str
@@ -130,6 +130,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     rejected: int
     in_flight_bytes: int = 0
+    aids: tuple[str, ...] = ()
 
 
 class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):

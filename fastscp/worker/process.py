@@ -59,6 +59,7 @@ from fastscp.store.lives import create_life, remove_life
 from fastscp.store.names import INCOMING, shut
 from fastscp.worker.association import Association
 from fastscp.worker.connection import Headers, Origin, prepare
+from fastscp.worker.faults import Faults, FaultyAssociation
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.identities import Identities
 from fastscp.worker.jobs import Jobs
@@ -116,6 +117,9 @@ class Worker:
         self.requests = Requests()
         self.identities = Identities()
         self.identities.use(self.going.config.user_identity, self.going.config.ae_title)
+        # Of `--fault`, which no reload changes.
+        faults = self.going.config.fault
+        self._faults = Faults(faults) if faults else None
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -466,13 +470,20 @@ class Worker:
         self._associate(number, sock, origin)
 
     def _associate(self, number: int, sock: socket.socket, origin: Origin) -> None:
-        association = Association(
-            self._reception, number, self, origin, max_pdu_length=self.going.config.max_pdu_length
-        )
+        association = self._make_association(number, origin)
         self._associations[number] = association
         task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _make_association(self, number: int, origin: Origin) -> Association:
+        kind = FaultyAssociation if self._faults is not None else Association
+        association = kind(
+            self._reception, number, self, origin, max_pdu_length=self.going.config.max_pdu_length
+        )
+        if isinstance(association, FaultyAssociation) and self._faults is not None:
+            association.faults = self._faults
+        return association
 
     async def _take_over(self, association: Association, sock: socket.socket) -> None:
         try:

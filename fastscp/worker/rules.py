@@ -21,8 +21,8 @@ __all__ = ["Going", "codec_rules"]
 _KEPT: Final = 1024
 
 
-def codec_rules(rule: Rule) -> Rules:
-    """A rule as the codec takes it. Raises ValueError."""
+def codec_rules(rule: Rule, *, discard: bool = False) -> Rules:
+    """A rule as the codec takes it. discard: nothing is stored. Raises ValueError."""
     return Rules(
         layout=Layout(rule.layout, rule.suffix.encode()),
         digest=rule.digest,
@@ -31,6 +31,7 @@ def codec_rules(rule: Rule) -> Rules:
         durable=rule.durable,
         compress_level=level_of(rule.compress),
         max_instance_size=rule.max_instance_size,
+        discard=discard,
     )
 
 
@@ -44,7 +45,9 @@ class Going:
         self._rules: dict[tuple[str, str], Rules] = {}
         rules = list(self.book.every_rule())
         self.layouts = tuple(dict.fromkeys(rule.layout for rule in rules))
-        self.is_buffered_somewhere = not all(rule.durable for rule in rules)
+        self.is_buffered_somewhere = not (
+            self.config.discard or all(rule.durable for rule in rules)
+        )
         self.tick_s = _tick_s(self.config.artim_timeout, rules)
 
     def codec_rules(self, rule: Rule) -> Rules:
@@ -54,7 +57,7 @@ class Going:
         if found is None:
             if len(self._rules) >= _KEPT:
                 self._rules.clear()
-            found = self._rules[key] = codec_rules(rule)
+            found = self._rules[key] = codec_rules(rule, discard=self.config.discard)
         return found
 
 

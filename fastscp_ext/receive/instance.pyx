@@ -172,6 +172,8 @@ cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
     cdef iovec* at = worker.iov
     cdef ssize_t n
     if i.fd < 0:
+        if i.treatment.discard:
+            return 0
         worker.parts += 1
         memcpy(put_hex8(i.part, worker.parts), b".part", 6)
         i.fd = openat(

@@ -30,6 +30,7 @@ cdef class Receiver:
     cdef bint stopped             # nothing is interpreted any more
     cdef bint awaiting_associate
     cdef bint oversize_told
+    cdef public bint is_asking    # `instance_received` says what becomes of each instance
     cdef uint32_t max_pdu_length
     cdef bytes journal_members
     cdef bytes calling_ae
@@ -58,4 +59,5 @@ cdef class Receiver:
     cdef void _begin(self, Instance* i, const CommandScan* scan, Context* context) noexcept
     cdef int _judge(self, Instance* i, Context* context) except -1
     cdef int _complete(self) except -1
+    cdef bint _is_dropped(self, Instance* i) except -1
     cdef int _owe(self, Instance* i) except -1

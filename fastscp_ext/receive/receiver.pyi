@@ -7,7 +7,7 @@ from typing_extensions import disjoint_base
 
 from fastscp_ext.receive.outbox import Outbox
 from fastscp_ext.receive.pace import Pace
-from fastscp_ext.receive.reception import Reception
+from fastscp_ext.receive.reception import HeldBack, Reception
 from fastscp_ext.receive.rules import Rules
 
 __all__ = ["Receiver"]
@@ -75,6 +75,20 @@ class Hooks(Protocol):
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
         """A PDU came or went; called only while `outbox.trace`. length: bytes of body."""
 
+@type_check_only
+class AskedHooks(Hooks, Protocol):
+    """What a subclass has to define beside that if it sets `is_asking`."""
+
+    def instance_received(self, sop_class: bytes, /) -> int:
+        """An instance is whole; what becomes of it?
+
+        0: what would be otherwise. A status: it is refused with that, unless it is refused already.
+        -1: nobody is answered, and nothing is stored; `instance_dropped` is called next.
+        """
+
+    def instance_dropped(self) -> None:
+        """An instance is gone that nobody is answered about: the association has to end here."""
+
 @disjoint_base
 class Receiver:
     """One association as the event loop's protocol object; subclass it with the methods of Hooks.
@@ -109,6 +123,9 @@ class Receiver:
     @property
     def rules(self) -> Rules | None:
         """How its instances are treated; None before `establish`."""
+
+    is_asking: bool
+    """Whether `instance_received` says what becomes of each instance; off at first."""
 
     @property
     def number(self) -> int: ...
@@ -167,6 +184,13 @@ class Receiver:
         ae_row: of the calling one, among the counters. tally: the slot, cleared, in which what the
         association does is counted where it outlives this process; -1: it has none.
         Raises ValueError.
+        """
+
+    def hold_back_responses(self) -> HeldBack:
+        """Keep back the responses that are owed from now on, until that is let go.
+
+        From within `instance_received` its instance's response is the first of them. They leave in
+        request order, so whatever is owed later waits, too; what was owed before does not.
         """
 
     def end_transfer(self) -> None:

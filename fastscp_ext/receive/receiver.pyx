@@ -21,11 +21,12 @@ from fastscp_ext.dataset.tap cimport KEY_SOP_CLASS_UID
 from fastscp_ext.dataset.uid cimport uid_ok
 from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport (
-    RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, Instance, Worker, sop_class_uid, hold,
+    RAW_UID_ROOM, STAGE_ANSWERABLE, STAGE_COMPLETE, STAGE_RECEIVING, Instance, Worker,
+    sop_class_uid, hold,
     instance_append, instance_begin, instance_blame, instance_drop_part, instance_flush,
     instance_judge, instance_refuse, sop_instance_uid,
 )
-from fastscp_ext.receive.reception cimport RESTS_MOST, Reception
+from fastscp_ext.receive.reception cimport RESTS_MOST, HeldBack, Reception
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport HOLD_REST, HOLD_SENDING, HOLD_TURN, HOLDS_ALL, Pace
 from fastscp_ext.receive.pool cimport pool_give_back, pool_take
@@ -493,6 +494,8 @@ cdef class Receiver:
             i.stage = STAGE_ANSWERABLE
             return self._owe(i)
         instance_judge(&self.reception.worker, i)
+        if self.is_asking and self._is_dropped(i):
+            return 0
         if i.stage == STAGE_COMPLETE:
             hold(&i.outbox, self.outbox)
             self.reception.count(i, self.outbox)
@@ -503,6 +506,23 @@ cdef class Receiver:
             if i.error_no:
                 self.reception.tell_error(i, i.part)
         return self._owe(i)
+
+    cdef bint _is_dropped(self, Instance* i) except -1:
+        # What the subclass makes of an instance that is whole; whether nobody is answered.
+        cdef Cursor sop_class = sop_class_uid(i)
+        cdef int status = self.instance_received(sop_class.at[:sop_class.left])
+        if status == 0:
+            return False
+        if status > 0:
+            instance_refuse(i, <uint16_t>status, b"refused on purpose")
+        instance_drop_part(&self.reception.worker, i)
+        i.stage = STAGE_RECEIVING
+        if status > 0:
+            return False
+        word_count(&self.outbox.tally.unfinished, 1)
+        pool_give_back(&self.reception.pool, i)
+        self.instance_dropped()
+        return True
 
     cdef int _owe(self, Instance* i) except -1:
         self.outbox.owe(i)
@@ -544,6 +564,17 @@ cdef class Receiver:
         self.ae_row = ae_row
         self.established = True
         self.pace.restart()
+
+    def hold_back_responses(self):
+        """Keep back the responses that are owed from now on. See receiver.pyi."""
+        cdef HeldBack held = HeldBack.__new__(HeldBack)
+        cdef Instance* i = pool_take(&self.reception.pool)
+        i.no_reply = True
+        hold(&i.outbox, self.outbox)
+        held.reception = self.reception
+        held.instance = i
+        self._owe(i)
+        return held
 
     def end_transfer(self):
         """Leave data transfer (Sta6): a P-DATA-TF is out of place from now on."""

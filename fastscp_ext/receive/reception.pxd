@@ -22,6 +22,12 @@ cdef enum:
     RESTS_MOST = 33554432    # bytes of rests before all reads are short ones
 
 
+# A response that is none, owed to keep those behind it back.
+cdef class HeldBack:
+    cdef Reception reception
+    cdef Instance* instance
+
+
 cdef class Reception:
     cdef Worker worker
     cdef Committed committed[DURABILITIES]

@@ -7,7 +7,7 @@ from fastscp_ext.receive.rules import Rules
 from fastscp_ext.receive.unfinished import Unfinished
 from fastscp_ext.shared.shared import Shared
 
-__all__ = ["Compression", "Duplicate", "Reception", "Replacement"]
+__all__ = ["Compression", "Duplicate", "HeldBack", "Reception", "Replacement"]
 
 @final
 class Duplicate:
@@ -109,6 +109,17 @@ class Compression:
 
     def failed(self, error_no: int) -> None:
         """Drop the instance: its part cannot be compressed. The peer gets A700."""
+
+@final
+class HeldBack:
+    """A place in an association's queue of responses; `Receiver.hold_back_responses` makes it."""
+
+    def let_go(self) -> None:
+        """Let the responses behind it leave, if their peer is still there.
+
+        Once, on the loop's thread; ValueError meets every further use. It has to come: the place
+        takes memory until then.
+        """
 
 @final
 class Reception:

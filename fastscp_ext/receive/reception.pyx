@@ -42,7 +42,7 @@ from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
 from fastscp_ext.status cimport OUT_OF_RESOURCES, SUCCESS
 
-__all__ = ["Compression", "Duplicate", "Reception", "Replacement"]
+__all__ = ["Compression", "Duplicate", "HeldBack", "Reception", "Replacement"]
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -241,6 +241,22 @@ cdef class Compression(_Pending):
         self.reception.finish_refused(i)
 
 
+@cython.final
+cdef class HeldBack:
+    """A place among the responses owed that is kept. See reception.pyi."""
+
+    def let_go(self):
+        """Let the responses behind it leave. See reception.pyi."""
+        cdef Instance* i = _pending(self.instance)
+        cdef PyObject* outbox = i.outbox
+        self.instance = NULL
+        i.stage = STAGE_ANSWERABLE
+        if outbox == NULL:
+            pool_give_back(&self.reception.pool, i)
+        else:
+            self.reception._answer(<Outbox>outbox)
+
+
 cdef inline bint _is_full(remover* r) noexcept nogil:
     return remover_waiting(r) >= REMOVALS_MOST and not remover_ask(r)
 
@@ -382,6 +398,9 @@ cdef class Reception:
         if self.closed:
             instance_fail(i, EBADF, b"store in a worker that has left the store")
             return self.finish_refused(i)
+        if i.treatment.discard:
+            # There is nothing to commit, and nobody behind it that waits for its path.
+            return self._settle(i)
         if i.treatment.compress_level == 0:
             self.enqueue(i)
             return 0

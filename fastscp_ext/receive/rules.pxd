@@ -15,6 +15,7 @@ ctypedef struct Treatment:
     uint8_t digest           # a DigestKind
     bint strict
     bint durable
+    bint discard             # instances are checked and answered, and nothing of them is kept
     int compress_level       # of Zstandard; 0: not compressed
     uint64_t max_instance_size   # bytes of data set; 0: no limit
 

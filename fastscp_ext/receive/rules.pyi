@@ -24,6 +24,7 @@ class Rules:
         durable: bool,
         compress_level: int,
         max_instance_size: int,
+        discard: bool = False,
     ) -> Self: ...
     @property
     def layout(self) -> Layout:
@@ -44,6 +45,10 @@ class Rules:
     @property
     def durable(self) -> bool:
         """Whether an instance is flushed before it is acknowledged."""
+
+    @property
+    def discard(self) -> bool:
+        """Whether instances are checked and answered, and nothing of them is stored."""
 
     @property
     def compress_level(self) -> int:

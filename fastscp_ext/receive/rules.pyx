@@ -18,6 +18,7 @@ cdef class Rules:
     def __cinit__(
         self, *, Layout layout not None, str digest not None, str on_duplicate not None,
         bint strict, bint durable, int compress_level, uint64_t max_instance_size,
+        bint discard=False,
     ):
         if digest not in _DIGESTS:
             raise ValueError(f"unknown digest {digest}")
@@ -29,6 +30,7 @@ cdef class Rules:
         self.treatment.digest = _DIGESTS[digest]
         self.treatment.strict = strict
         self.treatment.durable = durable
+        self.treatment.discard = discard
         self.treatment.compress_level = compress_level
         self.treatment.max_instance_size = max_instance_size
 
@@ -39,6 +41,10 @@ cdef class Rules:
     @property
     def durable(self):
         return self.treatment.durable
+
+    @property
+    def discard(self):
+        return self.treatment.discard
 
     @property
     def compress_level(self):

@@ -7,8 +7,9 @@ from fastscp_ext.shared.rows cimport (
     OUTCOME_REFUSED, OUTCOME_STORED, OUTCOME_UNFINISHED, Ended, count_ended,
 )
 from fastscp_ext.shared.tables cimport (
-    STATUS_ROW_IDENTICAL, STATUS_ROW_KEPT, STATUS_ROW_REPLACED, STATUS_ROW_STORED,
-    STATUS_ROW_UNFINISHED, STATUS_ROW_UNTOLD, STATUS_ROW_VERSION, status_row, syntax_row,
+    STATUS_ROW_DISCARDED, STATUS_ROW_IDENTICAL, STATUS_ROW_KEPT, STATUS_ROW_REPLACED,
+    STATUS_ROW_STORED, STATUS_ROW_UNFINISHED, STATUS_ROW_UNTOLD, STATUS_ROW_VERSION, status_row,
+    syntax_row,
 )
 from fastscp_ext.status cimport ELEMENTS_DISCARDED, SUCCESS
 
@@ -18,6 +19,8 @@ __all__ = []
 cdef inline int _stored_row(const Instance* i) noexcept nogil:
     if i.status == ELEMENTS_DISCARDED:
         return STATUS_ROW_KEPT
+    if i.treatment.discard:
+        return STATUS_ROW_DISCARDED
     if i.peer_gone:
         return STATUS_ROW_UNTOLD
     if i.duplicate == DUPLICATE_IDENTICAL:

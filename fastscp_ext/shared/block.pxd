@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 10
+    BLOCK_VERSION = 11
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
     BLOCK_REGIONS = 6

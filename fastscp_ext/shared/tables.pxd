@@ -13,6 +13,7 @@ cdef enum StatusRow:
     STATUS_ROW_KEPT = 5
     STATUS_ROW_UNTOLD = 6
     STATUS_ROW_UNFINISHED = 7
+    STATUS_ROW_DISCARDED = 8
 
 cdef int syntax_row(const uint8_t* uid, uint32_t size) noexcept nogil
 cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept nogil

@@ -66,6 +66,7 @@ _REASONS = (
     (ELEMENTS_DISCARDED, b"existing instance kept", 0),
     (SUCCESS, b"stored, not answered", 0),
     (NO_STATUS, b"unfinished", 0),
+    (SUCCESS, b"discarded", 0),
     (INVALID_SOP_INSTANCE, b"SOP Instance UID is not usable", 0),
     (INVALID_SOP_INSTANCE, b"UID is not usable as a name", 0),
     (INVALID_SOP_INSTANCE, b"UID is not made of digits and dots", 0),
@@ -108,7 +109,7 @@ _REASONS = (
     (CANNOT_UNDERSTAND, b"data set ends inside a file header", 0),
     (CANNOT_UNDERSTAND, b"unreadable file header in the data set", 0),
     (CANNOT_UNDERSTAND, b"data set does not match its embedded header", 0),
-    *((status, None, 0) for status in (
+    *((status, reason, 0) for reason in (b"refused on purpose", None) for status in (
         INVALID_SOP_INSTANCE, SOP_CLASS_NOT_SUPPORTED, DUPLICATE_INVOCATION, OUT_OF_RESOURCES,
         DATA_SET_MISMATCH, CANNOT_UNDERSTAND,
     )),

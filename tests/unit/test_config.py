@@ -31,6 +31,8 @@ CONTRACT = {
     "port": 11112,
     "ae_title": "FASTSCP",
     "check_called_ae": False,
+    "discard": False,
+    "fault": (),
     "store": Path("dicom-store"),
     "store_must_exist": False,
     "store_new_life": False,
@@ -92,6 +94,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_shown_can_be_read_again() -> None:
     proxies = ["10.1.2.5", "::1,2001:db8::/32"]
     given = {"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies, "umask": "27"}
+    given["fault"] = ["every=2 status=A700 delay=1s"]
     config = load(given, {}).config
     assert config.proxy_protocol_from == ("10.1.2.5/32", "::1/128", "2001:db8::/32")
     for setting in SETTINGS:
@@ -334,6 +337,7 @@ BAD: list[tuple[str, object, str]] = [
     ("umask", 27, "is not a text in quotes"),
     ("umask", "", "is empty"),
     ("max_async_operations", "0", "is less than 1; give a whole number from 1 to 65535"),
+    ("fault", "every=2", "says nothing of what is to happen; give conditions"),
     ("durability", "fast", "is not known; give stable or buffered"),
     ("on_duplicate", "skip", "is not known; give version, replace, keep or refuse"),
     ("digest", "md5", "is not known; give crc32c, sha256 or none"),
@@ -389,6 +393,7 @@ def test_bad_value(field: str, value: object, why: str) -> None:
 def test_every_setting_has_a_bad_value() -> None:
     free = {
         "store_must_exist", "store_new_life", "layout_change", "strict", "message_timeout",
+        "discard",
     }  # fmt: skip
     limits = {"max_associations", "max_associations_per_host", "max_associations_per_ae"}
     tested = {field for field, _, _ in BAD} | free | limits | {"drain_timeout", "reload_linger"}

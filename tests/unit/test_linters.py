@@ -16,7 +16,8 @@ import fastscp_ext
 
 if TYPE_CHECKING:
     from fastscp.worker.association import Association
-    from fastscp_ext.receive.receiver import Hooks
+    from fastscp.worker.faults import FaultyAssociation
+    from fastscp_ext.receive.receiver import AskedHooks, Hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = ROOT / "pyproject.toml"
@@ -90,4 +91,8 @@ def test_every_extension_module_has_its_stub() -> None:
 
 def _association_has_the_hooks(association: Association) -> Hooks:
     # Never called: mypy compares the signatures.
+    return association
+
+
+def _faulty_association_has_more(association: FaultyAssociation) -> AskedHooks:
     return association

@@ -220,7 +220,7 @@ class Association(Receiver):
         return [one.status for one in self.responses()]
 
 
-TREATMENT = {"strict", "digest", "max_instance_size", "compress_level"}
+TREATMENT = {"strict", "digest", "max_instance_size", "compress_level", "discard"}
 
 
 def rules(**changed: Any) -> Rules:

@@ -584,7 +584,7 @@ def test_workers_that_do_not_follow_are_named(
 
 def test_all_that_stays_is_a_setting_of_main_alone_or_a_consent() -> None:
     workers = set(CONFIG.for_workers().__dataclass_fields__)
-    assert workers & set(AFTER_A_RESTART) == {"layout_change"}
+    assert workers & set(AFTER_A_RESTART) == {"layout_change", "discard", "fault"}
     assert set(AFTER_A_RESTART) <= set(CONFIG.__dataclass_fields__)
 
 

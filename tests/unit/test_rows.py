@@ -366,7 +366,7 @@ def test_every_refusal_has_a_row() -> None:
     )
     refused = re.findall(r'instance_refuse\(\s*i, (?:([A-Z_]+)|[^,]+), b"([^"]+)"', source)
     assert len(refused) > 20
-    assert len([name for name, _text in refused if not name]) == 1
+    assert len([name for name, _text in refused if not name]) == 2
     for name, text in refused:
         if name:
             assert (getattr(fastscp_ext.status, name), text) in known
@@ -383,8 +383,13 @@ def test_every_refusal_has_a_row() -> None:
     began = {text}
     # Nor does the table have a comment that nobody sends, except those of an error number.
     table = (Path(fastscp_ext.__file__).parent / "shared" / "tables.pyx").read_text("utf-8")
-    listed = set(re.findall(r'\([A-Z_]+, b"([^"]+)", 0\)', table[table.index('b"unfinished"') :]))
+    listed = set(re.findall(r'\([A-Z_]+, b"([^"]+)", 0\)', table[table.index('b"discarded"') :]))
     assert len(listed) > 20
+    # With each of the statuses that others have, too.
+    assert {status for status, text in known if text == "refused on purpose"} == {
+        status for status, text in known if text is None and status is not None
+    }
+    listed |= {"refused on purpose"}
     assert listed == began | {text for _name, text in (*refused, *said)}
     assert status_name(-1) == status_name(1000) == status_name(0) == (None, None)
 
@@ -436,7 +441,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 10, 6, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 11, 6, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -449,7 +454,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 10"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 11"),
         (struct.pack("=I", 7), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),
