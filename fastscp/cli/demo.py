@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fastscp import log
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
+from fastscp.cli.serve import begin_log
 
 __all__ = ["demo"]
 
@@ -34,7 +34,7 @@ def demo(
     if loaded.sources["host"] == "default":
         # Nobody else is to reach what only shows itself.
         settings = replace(settings, host=("127.0.0.1",))
-    log.configure("main", settings.log_level, settings.log_format, queued=True)
+    begin_log(settings)
     from fastscp.cli import demonstration
 
     return demonstration.run(settings, once, keep=loaded.sources["store"] != "default")

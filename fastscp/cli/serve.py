@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING
 
 from fastscp import log
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
-from fastscp.errors import StartError
+from fastscp.errors import FastscpError, StartError
 
 if TYPE_CHECKING:
     from fastscp.config.layers import Loaded
+    from fastscp.config.settings import ServeConfig
 
-__all__ = ["serve"]
+__all__ = ["begin_log", "serve"]
 
 
 @takes_settings
@@ -36,13 +39,32 @@ def serve(
 
     loaded = load(again=False)
     settings = loaded.config
+    begin_log(settings)
+    from fastscp.main import serve as service
+
     try:
-        log.configure("main", settings.log_level, settings.log_format, queued=True)
+        code: int = service.run(settings, load=lambda: load().config, file=loaded.file)
+    except FastscpError as error:
+        if settings.log_file:
+            # Whoever looks for it there should find it, too.
+            logging.getLogger("fastscp.main").error("%s", error)
+            log.flush()
+        raise
+    return code
+
+
+def begin_log(settings: ServeConfig) -> None:
+    """Set up the log of a receiver in this process, and what modes it gives. Raises StartError."""
+    if settings.umask:
+        # Before anything is made, as the file of the log is. Workers inherit it.
+        os.umask(int(settings.umask, 8))
+    try:
+        log.configure(
+            "main", settings.log_level, settings.log_format, queued=True, file=settings.log_file
+        )
+    except log.LogFileError as error:
+        raise StartError(f"--log-file: {error.strerror}") from error
     except OSError as error:
         raise StartError(
             f"cannot begin ({error.strerror}); raise the limit of processes and threads"
         ) from error
-    from fastscp.main import serve as service
-
-    code: int = service.run(settings, load=lambda: load().config, file=loaded.file)
-    return code

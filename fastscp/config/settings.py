@@ -33,6 +33,7 @@ from fastscp.config.values import (
     read_allow_rule,
     read_compress,
     read_host,
+    read_log_file,
     read_network,
     read_own_title,
     read_path,
@@ -341,7 +342,14 @@ class WorkerConfig:
         default=30.0,
     )
     log_format: str = _setting(
-        Choice(("text", "json")), Group.LOGGING, "Form of the log on stderr.", default="text"
+        Choice(("text", "json")), Group.LOGGING, "Form of the log.", default="text"
+    )
+    log_file: str = _setting(
+        Parsed(read_log_file, "FILE", "a file"),
+        Group.LOGGING,
+        "File that the log is appended to (mode 0640), opened anew by HUP and `fastscp reload`.",
+        default="",
+        default_text="stderr",
     )
     log_level: str = _setting(
         Choice(("trace", "debug", "info", "warning", "error"), also=(("warn", "warning"),)),

@@ -295,6 +295,11 @@ def read_path(raw: object) -> Path:
     return Path(text)
 
 
+def read_log_file(raw: object) -> str:
+    """The path of a file, absolute: processes with folders of their own open it, and again."""
+    return str(read_path(raw).absolute())
+
+
 def read_user_identity(raw: object) -> UserIdentities:
     """`off`, `password:FILE` or `jwt:FILE`, with a `?` before the colon where none may be shown.
 

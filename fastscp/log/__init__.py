@@ -1,4 +1,6 @@
-"""Logging: one format for main and workers, on stderr, that no peer can write lines into or flood.
+"""Logging: one format for main and workers, that no peer can write lines into or flood.
+
+It goes to stderr, or into a file.
 
 The service's lines go through a bounded queue to a thread that writes them: a log that nobody
 reads stops nothing. What a peer causes is logged with `extra=caused(...)`, and repeats are counted.
@@ -7,8 +9,9 @@ What a line tells of somebody it has as `extra=fields(...)`, too, for the log in
 
 from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
-from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told
+from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told, reopen
 from fastscp.log.repeats import caused, concluding
+from fastscp.log.target import LogFileError, open_log_file
 from fastscp.log.text import address, counted, escape, in_json, printable, shown
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "LEVELS",
     "TRACE",
     "Fields",
+    "LogFileError",
     "address",
     "announce",
     "caused",
@@ -29,6 +33,8 @@ __all__ = [
     "hold",
     "in_json",
     "once_told",
+    "open_log_file",
     "printable",
+    "reopen",
     "shown",
 ]

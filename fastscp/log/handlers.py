@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from fastscp.log.fields import fields
 from fastscp.log.form import TRACE, JsonFormatter, TextFormatter, timestamp
 from fastscp.log.repeats import Repeats
+from fastscp.log.target import Target
 from fastscp.log.text import counted
 from fastscp.log.writer import Lost, Writer
 
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 
     from fastscp.log.repeats import Summary
 
-__all__ = ["LEVELS", "Direct", "Queued", "announce", "configure", "flush", "hold", "once_told"]
+__all__ = [
+    "LEVELS",
+    "Direct",
+    "Queued",
+    "announce",
+    "configure",
+    "flush",
+    "hold",
+    "once_told",
+    "reopen",
+]
 
 LEVELS: Final = {
     "trace": TRACE,
@@ -56,22 +68,35 @@ class Queued(logging.Handler):
     """Hands lines to a writer: whoever logs never waits for whoever reads the log.
 
     A line is formed where it is logged, for what it tells may change; only writing is put off.
-    repeats: which of the lines that peers cause are shown; at level debug and below all are.
+    repeats: which of the lines that peers cause are shown; at level debug and below all are. file:
+    to write to instead of what `write` does; raises LogFileError where that cannot be opened.
     """
 
     def __init__(
         self,
-        write: Callable[[memoryview], int],
+        write: Callable[[memoryview], int] | None,
         formatter: logging.Formatter,
         repeats: Repeats,
         *,
         fd: int = -1,
+        file: str = "",
     ) -> None:
         super().__init__()
         self.setFormatter(formatter)
         self._repeats = repeats
         self._patience_s = _LAST_LINES_S
-        self.writer = Writer(write, self._lost_line, idle=self._tell_repeats, fd=fd)
+        self.target = Target(self._tell_target)
+        # What it is to be: another one than the target's where that cannot be opened.
+        self.file = file
+        if file:
+            self.target.open(file)
+        try:
+            self.writer = Writer(
+                write or self.target.write, self._lost_line, idle=self._before_next, fd=fd
+            )
+        except OSError:
+            self.target.close()
+            raise
 
     def emit(self, record: logging.LogRecord) -> None:
         why = getattr(record, "caused", None)
@@ -96,6 +121,12 @@ class Queued(logging.Handler):
         if not self.writer.flush(self._patience_s):
             self._patience_s = 0.0
 
+    def go_to(self, file: str) -> None:
+        """Write to this file, opened anew, from now on; stderr where it is empty."""
+        self.file = file
+        self.target.ask(file)
+        self.writer.wake()
+
     def close(self) -> None:
         self.writer.close()
         super().close()
@@ -117,6 +148,15 @@ class Queued(logging.Handler):
     def _say(self, counted: Sequence[Summary]) -> None:
         for one in counted:
             self._put(_record(one.level, one.text, one.extra))
+
+    def _before_next(self) -> float | None:
+        if self.target.refresh():
+            self.writer.begins_elsewhere()
+        return self._tell_repeats()
+
+    def _tell_target(self, text: str) -> None:
+        # Past the lock, whose holder may wait for the thread that this is.
+        self._put(_record(logging.ERROR, text))
 
     def _tell_repeats(self) -> float | None:
         """For the writer's thread: say what is due; returns when to ask again.
@@ -155,12 +195,15 @@ def configure(
     stream: TextIO | None = None,
     *,
     queued: bool = False,
+    file: str = "",
 ) -> None:
     """Set up the logging of this process; may be called again to change it.
 
     role: which process speaks, as `main` or `worker-1`. level: a key of LEVELS. form: `text` or
-    `json`. stream: stderr if None. queued: as the service needs it, on stderr only: nobody waits
-    for whoever reads the log.
+    `json`. stream: stderr if None. queued: as the service needs it, on stderr or in a file: nobody
+    waits for whoever reads the log. file: absolute; empty: stderr.
+    Raises LogFileError where the file cannot be opened the first time; later that is logged, and
+    the log goes on where it went. Raises OSError where there is no thread to be had.
     """
     logging.addLevelName(TRACE, "TRACE")
     # Neither form names a thread, a process number or a line of code, which are dear to find out.
@@ -169,17 +212,19 @@ def configure(
     if queued:
         _keep_standard_descriptors()
     make = JsonFormatter if form == "json" else TextFormatter
-    formatter = make(role, for_journal=stream is None and _journal_reads())
+    formatter = make(role, for_journal=stream is None and not file and _journal_reads())
     root = logging.getLogger()
     root.setLevel(LEVELS[level])
     before = _queued()
     if queued and before is not None:
         before.setFormatter(formatter)
+        if file != before.file:
+            before.go_to(file)
         return
     handler: logging.Handler
     if queued:
+        handler = Queued(None, formatter, Repeats(), fd=_STDERR, file=file)
         _take_over_tracebacks()
-        handler = Queued(partial(os.write, _STDERR), formatter, Repeats(), fd=_STDERR)
     else:
         handler = Direct(sys.stderr if stream is None else stream)
         handler.setFormatter(formatter)
@@ -243,28 +288,57 @@ def _take_over_tracebacks() -> None:
 def hold() -> None:
     """Keep the lines of this process back until `announce`, or until one of them is an error.
 
-    Their number is bounded as ever.
+    Their number is bounded as ever. A log in a file keeps nothing back.
     """
     handler = _queued()
-    if handler is not None:
+    if handler is not None and not handler.target.path:
         handler.writer.hold()
 
 
 def announce(lines: Sequence[str] = ()) -> None:
     """Write these lines as they are, before all that was held back, and go on with that.
 
-    A log of JSON lines repeats them in its own form. Where nothing is queued they go to stderr
-    directly.
+    A log of JSON lines, or in a file, repeats them in its own form. Where nothing is queued they go
+    to stderr directly, and where the log is a file, unless stderr is full.
     """
     text = "".join(f"{line}\n" for line in lines)
     handler = _queued()
-    if handler is not None:
+    if handler is not None and handler.target.path:
+        for line in lines:
+            logging.getLogger("fastscp.main").info("%s", line)
+        if text and not _written_at_once(text.encode()):
+            logging.getLogger("fastscp.main").warning(
+                "nobody reads stderr: where the service listens is not written there"
+            )
+        handler.writer.go_on()
+    elif handler is not None:
         if isinstance(handler.formatter, JsonFormatter):
             for line in lines:
                 logging.getLogger("fastscp.main").info("%s", line)
         handler.writer.go_on(text.encode())
     elif text:
         print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _written_at_once(data: bytes) -> bool:
+    """Write to stderr if that needs no waiting; whether it was."""
+    poll = select.poll()
+    poll.register(_STDERR, select.POLLOUT)
+    try:
+        return bool(poll.poll(0)) and os.write(_STDERR, data) == len(data)
+    except OSError:
+        return False
+
+
+def reopen() -> None:
+    """Have a log in a file opened anew: the file may have been moved away, and another one made.
+
+    The thread that writes does it, before its next line. What cannot be opened is logged, and the
+    log goes on where it went.
+    """
+    handler = _queued()
+    if handler is not None and handler.file:
+        handler.go_to(handler.file)
 
 
 def flush() -> None:

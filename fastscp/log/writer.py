@@ -56,8 +56,9 @@ class Writer:
     """Takes lines from any thread and never waits; a daemon thread of its own writes them.
 
     write: the one call that may block; takes bytes, returns how many it wrote, raises OSError.
-    tell_lost: makes the line that tells of lost lines. idle: called by the thread before it waits;
-    may put lines; returns after how many seconds to call again, None for "not before a line comes".
+    tell_lost: makes the line that tells of lost lines. idle: called by the thread before it writes
+    or waits; may put lines; returns after how many seconds to call again, None for "not before a
+    line comes".
     Raises OSError where the thread cannot be started.
     """
 
@@ -130,6 +131,15 @@ class Writer:
                 self._lines.appendleft(_Line(first, logging.CRITICAL))
                 self._bytes += len(first)
             self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Have the thread call `idle` soon, also where no line comes."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def begins_elsewhere(self) -> None:
+        """For the thread: what it writes next does not follow what it wrote last."""
+        self._torn = False
 
     def flush(self, seconds: float) -> bool:
         """Wait so long at most until all is written; whether it is."""
@@ -205,8 +215,10 @@ class Writer:
                 self._changed.wait(seconds)
             self._writing = bool(self._lines) and not self._held
         if woken:
-            # Lines come in company. To be woken for each would cost more than to write it.
+            # Lines come in company. To be woken for each would cost more than to write it. And
+            # `idle` has its turn before the first of them.
             time.sleep(_COMPANY_S)
+            return []
         with self._changed:
             return [] if self._held else self._take()
 

@@ -86,14 +86,30 @@ _MISTAKES_SHOWN: Final = 20
 _MISTAKE_MOST: Final = 1000
 
 
+def _try_log_file(path: str) -> None:
+    """Raises ConfigError where a log cannot go there."""
+    if not path:
+        return
+    try:
+        os.close(logs.open_log_file(path))
+    except logs.LogFileError as error:
+        raise ConfigError("--log-file", str(error.strerror)) from None
+
+
 class Reloads:
     """Who wants the configuration read anew: one reload at a time.
 
-    background(work): lets a coroutine run beside the others. Until `begin`, a signal waits.
+    background(work): lets a coroutine run beside the others. reopen(): has all processes open the
+    file of their log anew, whatever comes of the reload. Until `begin`, a signal waits.
     """
 
-    def __init__(self, background: Callable[[Coroutine[object, object, None]], None]) -> None:
+    def __init__(
+        self,
+        background: Callable[[Coroutine[object, object, None]], None],
+        reopen: Callable[[], None] = lambda: None,
+    ) -> None:
         self._background = background
+        self._reopen = reopen
         self._loop = asyncio.get_running_loop()
         self._reloader: Reloader | None = None
         # Whether a signal came while the service started.
@@ -112,6 +128,7 @@ class Reloads:
 
     def hung_up(self) -> None:
         """HUP came; a start goes through with the configuration that it began with."""
+        self._reopen()
         if self._reloader is None:
             self._is_wanted = True
             log.info("HUP: the configuration is read anew once the start is through")
@@ -123,6 +140,7 @@ class Reloads:
 
     async def reload(self) -> Reloaded:
         """Read the configuration anew, and take it whole or not at all."""
+        self._reopen()
         if self._reloader is None:
             return Reloaded(mistakes=("the start is not through yet: try again then",))
         # Others may wait for the same one.
@@ -258,6 +276,9 @@ class Reloader:
         retired = self._workers.retired
         self._waits_for = _WHAT_IT_NAMES
         new = await self._thread(prepare, config, self.generation + 1, retired)
+        if config.log_file != self._config.log_file:
+            self._waits_for = f"{config.log_file}: check the disk"
+            await self._thread(_try_log_file, config.log_file)
         with contextlib.ExitStack() as undo:
             fd = pack(new.configuration)
             undo.callback(os.close, fd)
@@ -276,7 +297,10 @@ class Reloader:
             os.close(self._untaken_fd)
         self._untaken_fd = fd
         is_quieter = logs.LEVELS[config.log_level] > logs.LEVELS[before.log_level]
-        speak = partial(logs.configure, "main", config.log_level, config.log_format, queued=True)
+        speak = partial(
+            logs.configure, "main", config.log_level, config.log_format, queued=True,
+            file=config.log_file,
+        )  # fmt: skip
         tell = partial(self._tell, before, new, changed)
         self._go_on(new.generation, [
             *((tell, speak) if is_quieter else (speak, tell)),

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -122,7 +121,7 @@ class Service:
         )  # fmt: skip
         self._control_socket = ControlSocket(control)
         self._load = load or (lambda: config)
-        self._reloads = Reloads(self._background)
+        self._reloads = Reloads(self._background, self._reopen_logs)
         self._facts.reload = self._reloads.reload
         # Why the last look at the store could not be taken, as it stands in the log.
         self._blind = ""
@@ -511,6 +510,12 @@ class Service:
             )  # fmt: skip
             workers.drain()
 
+    def _reopen_logs(self) -> None:
+        """Have all processes open the file of their log anew."""
+        logs.reopen()
+        if self._workers is not None:
+            self._workers.reopen_logs()
+
     def _over(self, code: int) -> None:
         if not self._done.done():
             self._done.set_result(code)
@@ -575,9 +580,6 @@ def run(
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()
-    if config.umask:
-        # Workers inherit it.
-        os.umask(int(config.umask, 8))
     # Before the loop: it takes descriptors, too, and its end cannot do without.
     associations_allowed(config)
 

@@ -25,6 +25,7 @@ from fastscp.messages.worker import (
     Holds,
     Leaving,
     Ready,
+    Reopen,
     Retire,
     Setup,
     Stop,
@@ -150,6 +151,12 @@ class Workers:
         drain_s = self.following.config.drain_timeout if self._is_started else 0.0
         seconds = _PATIENCE_S + drain_s
         self._loop.call_later(seconds, self._end_by_force, seconds)
+
+    def reopen_logs(self) -> None:
+        """Have them open the file of their log anew, if it is one."""
+        if self.following.config.log_file:
+            for worker in self._living():
+                worker.channel.send(Reopen())
 
     def stop(self) -> None:
         """End every association, and the workers, at once."""

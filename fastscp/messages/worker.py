@@ -32,6 +32,7 @@ __all__ = [
     "Over",
     "Ready",
     "Relayed",
+    "Reopen",
     "Retire",
     "SeekIdle",
     "Setup",
@@ -159,6 +160,10 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
     """End every association now and exit."""
 
 
+class Reopen(msgspec.Struct, tag=True, frozen=True):
+    """Open the file of the log anew: it may have been moved away."""
+
+
 class Ready(msgspec.Struct, tag=True, frozen=True):
     """The worker is up."""
 
@@ -264,6 +269,7 @@ ToWorker: TypeAlias = (
     | Drain
     | Retire
     | Stop
+    | Reopen
 )
 FromWorker: TypeAlias = (
     Ready | Holds | Leaving | Failed | Taken | Relayed | Ask | Idle | Displaced | Over | Gone

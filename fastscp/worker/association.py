@@ -103,6 +103,10 @@ class Association(Requested):
         self._told: Callable[[bool], None] | None = None
         # Whether its end was handed to the log.
         self._is_told = False
+        self.follow_log_level()
+
+    def follow_log_level(self) -> None:
+        """Tell the log of PDUs and of what is stored, or not, as its level has it now."""
         self.outbox.trace = log.isEnabledFor(TRACE)
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 

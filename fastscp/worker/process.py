@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -46,6 +47,7 @@ from fastscp.messages.worker import (
     Over,
     Ready,
     Relayed,
+    Reopen,
     Retire,
     SeekIdle,
     Setup,
@@ -71,6 +73,7 @@ from fastscp_ext import LineIndex, Reception, Rules, Shared
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fastscp.config.settings import WorkerConfig
     from fastscp.messages.configuration import Configuration
     from fastscp.rules.rule import Rule
 
@@ -368,6 +371,8 @@ class Worker:
                     self._channel.send(Displaced(message.number, message.newcomer, done))
                 case End():
                     self._end(message)
+                case Reopen():
+                    logs.reopen()
                 case Drain():
                     self._is_alone, self._why = False, _SHUTTING_DOWN
                     self._drain(message.seconds)
@@ -424,9 +429,9 @@ class Worker:
         self._channel.send(Holds(self.going.book.generation))
 
     def _set_up_log(self) -> None:
-        config = self.going.config
-        role = f"worker-{self._setup.worker}"
-        logs.configure(role, config.log_level, config.log_format, queued=True)
+        set_up_log(self._setup, self.going.config)
+        for association in self._associations.values():
+            association.follow_log_level()
 
     def codec_rules(self, rule: Rule) -> Rules:
         return self.going.codec_rules(rule)
@@ -588,6 +593,21 @@ class Worker:
         self._maybe_finished()
 
 
+def set_up_log(setup: Setup, config: WorkerConfig) -> None:
+    """Log as the settings have it. A file that cannot be opened is no reason to receive nothing."""
+    configure = partial(
+        logs.configure, f"worker-{setup.worker}", config.log_level, config.log_format, queued=True
+    )
+    try:
+        configure(file=config.log_file)
+    except logs.LogFileError as error:
+        configure()
+        log.error(
+            "--log-file: %s; the log of this worker goes to stderr until a reload finds it",
+            error.strerror, extra=logs.fields(worker=setup.worker),
+        )  # fmt: skip
+
+
 async def _live(
     setup: Setup,
     configuration: Configuration,
@@ -645,7 +665,7 @@ def main(arguments: Sequence[str]) -> None:
         with os.fdopen(configured_fd or -1, "rb") as memory:
             configuration = unpack(memory.fileno())
         config = configuration.config
-        logs.configure(f"worker-{setup.worker}", config.log_level, config.log_format, queued=True)
+        set_up_log(setup, config)
         shared = Shared(shared_fd)
     except (OSError, ValueError) as error:
         channel.send(Failed(str(error)))

@@ -32,6 +32,7 @@ CONTRACT = {
     "ae_title": "FASTSCP",
     "check_called_ae": False,
     "discard": False,
+    "log_file": "",
     "fault": (),
     "store": Path("dicom-store"),
     "store_must_exist": False,
@@ -94,6 +95,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_shown_can_be_read_again() -> None:
     proxies = ["10.1.2.5", "::1,2001:db8::/32"]
     given = {"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies, "umask": "27"}
+    given["log_file"] = "/var/log/fastscp.log"
     given["fault"] = ["every=2 status=A700 delay=1s"]
     config = load(given, {}).config
     assert config.proxy_protocol_from == ("10.1.2.5/32", "::1/128", "2001:db8::/32")
@@ -338,6 +340,7 @@ BAD: list[tuple[str, object, str]] = [
     ("umask", "", "is empty"),
     ("max_async_operations", "0", "is less than 1; give a whole number from 1 to 65535"),
     ("fault", "every=2", "says nothing of what is to happen; give conditions"),
+    ("log_file", "~/x.log", "begins with ~, which only a shell knows"),
     ("durability", "fast", "is not known; give stable or buffered"),
     ("on_duplicate", "skip", "is not known; give version, replace, keep or refuse"),
     ("digest", "md5", "is not known; give crc32c, sha256 or none"),

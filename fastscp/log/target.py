@@ -1,0 +1,113 @@
+"""Where the lines of a log go: stderr, or a file that is opened anew when it was moved away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LogFileError", "Target", "open_log_file"]
+
+_STDERR: Final = 2
+_MODE: Final = 0o640
+# O_APPEND: each process writes behind what others wrote, also where the file was cut to nothing.
+# O_NONBLOCK: a pipe without a reader holds nobody up.
+_FLAGS: Final = (
+    os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    | os.O_NONBLOCK | os.O_NOFOLLOW
+)  # fmt: skip
+_NO_FILE: Final = "it is no regular file: name one, or leave --log-file out for a log on stderr"
+# What the system's own words do not say: what to do.
+_WHY: Final = {
+    errno.ENOENT: "its folder is not there: make it, so that this user may write in it",
+    errno.ENOTDIR: "what should be its folder is none: name another one",
+    errno.EACCES: "this user may not write it: change its owner or mode, or those of its folder",
+    errno.EPERM: "this user may not write it: see its attributes (lsattr)",
+    errno.ELOOP: "it is a symbolic link, and none is followed there: name what it leads to",
+    errno.EROFS: "its file system is read-only: name a file elsewhere",
+    errno.ENOSPC: "its file system is full: free some space",
+    errno.EDQUOT: "the quota of this user is used up: free some space",
+    errno.EISDIR: _NO_FILE,
+    errno.ENXIO: _NO_FILE,
+}
+
+
+class LogFileError(OSError):
+    """The file of a log cannot be written; the text says why, and what to do."""
+
+
+def open_log_file(path: str) -> int:
+    """A descriptor at the end of a file, made if it is not there. Raises LogFileError.
+
+    Nothing but a regular file is taken, and no symbolic link for its name. Folders on the way may
+    be links: they are the operator's.
+    """
+    try:
+        fd = os.open(path, _FLAGS, _MODE)
+    except OSError as error:
+        why = _WHY.get(error.errno or 0) or error.strerror
+        raise LogFileError(error.errno, f"cannot write {path}: {why}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise LogFileError(errno.EINVAL, f"cannot write {path}: {_NO_FILE}")
+    return fd
+
+
+class Target:
+    """What a writer writes to. All except `write` and `refresh` may be called by any thread.
+
+    told(text): called where a file cannot be opened anew, by the writer's thread.
+    """
+
+    def __init__(self, told: Callable[[str], None] = lambda text: None) -> None:  # noqa: ARG005
+        # The path of what is written to; empty: stderr.
+        self.path = ""
+        self._told = told
+        self._fd = _STDERR
+        self._asked: str | None = None
+        self._lock = threading.Lock()
+
+    def open(self, path: str) -> None:
+        """Write to this file from the first line on. Raises LogFileError: it is stderr still."""
+        self._fd = open_log_file(path)
+        self.path = path
+
+    def ask(self, path: str) -> None:
+        """Have it opened anew, by the writer's thread before its next line. path: empty: stderr."""
+        with self._lock:
+            self._asked = path
+
+    def refresh(self) -> bool:
+        """Open what was asked for, if anything was; whether lines go elsewhere from now on.
+
+        Where that cannot be opened they go where they went before.
+        """
+        with self._lock:
+            asked, self._asked = self._asked, None
+        if asked is None or (not asked and not self.path):
+            return False
+        try:
+            fd = open_log_file(asked) if asked else _STDERR
+        except LogFileError as error:
+            where = self.path or "stderr"
+            self._told(f"--log-file: {error.strerror}; the log goes on in {where}; then reload")
+            return False
+        before, self._fd, self.path = self._fd, fd, asked
+        if before != _STDERR:
+            os.close(before)
+        return True
+
+    def write(self, view: memoryview) -> int:
+        """Write some of these bytes; returns how many. Raises OSError."""
+        return os.write(self._fd, view)
+
+    def close(self) -> None:
+        """Give a file back. The writer's thread has ended, or never writes again."""
+        fd, self._fd, self.path = self._fd, _STDERR, ""
+        if fd != _STDERR:
+            os.close(fd)

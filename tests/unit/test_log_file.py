@@ -1,0 +1,225 @@
+"""A log in a file: what is taken for one, and how it is opened anew while lines come."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp.log import LogFileError, open_log_file
+from fastscp.log.form import TextFormatter
+from fastscp.log.handlers import Queued
+from fastscp.log.repeats import Repeats
+from tests.kit import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Logged:
+    """A logger of one process whose lines go to a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.handler = Queued(None, TextFormatter("main"), Repeats(), file=str(file))
+        self.logger = logging.Logger("test", logging.INFO)
+        self.logger.addHandler(self.handler)
+
+    def say(self, text: str) -> None:
+        self.logger.info("%s", text)
+
+    def flush(self) -> None:
+        assert self.handler.writer.flush(20)
+
+
+def _said(file: Path) -> list[str]:
+    return [line.partition("main: ")[2] for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "fastscp.log"
+
+
+@pytest.fixture
+def logged(file: Path) -> Iterator[Logged]:
+    made = Logged(file)
+    yield made
+    made.flush()
+    made.handler.close()
+    made.handler.target.close()
+
+
+def test_lines_are_appended_with_their_mode(logged: Logged, file: Path) -> None:
+    before = os.umask(0)
+    os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640 & ~before
+    logged.say("one")
+    logged.flush()
+    # As another process does.
+    with file.open("a") as other:
+        other.write("main: two\n")
+    logged.say("three")
+    logged.flush()
+    assert _said(file) == ["one", "two", "three"]
+
+
+def test_a_file_that_was_moved_is_made_anew(logged: Logged, file: Path) -> None:
+    logged.say("old")
+    logged.flush()
+    moved = file.rename(file.with_suffix(".1"))
+    logged.say("also old")
+    logged.flush()
+    logged.handler.go_to(str(file))
+    logged.say("new")
+    logged.flush()
+    assert _said(moved) == ["old", "also old"]
+    assert _said(file) == ["new"]
+
+
+def test_it_is_made_anew_though_no_line_comes(logged: Logged, file: Path) -> None:
+    """A moved file would keep its space for as long as a process has it open."""
+    logged.say("old")
+    logged.flush()
+    file.rename(file.with_suffix(".1"))
+    logged.handler.go_to(str(file))
+    wait_for(file.exists, "the new file")
+    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()]
+    assert str(file) in links
+    assert str(file.with_suffix(".1")) not in links
+
+
+def _descriptors() -> list[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        found.append(fd)
+    return found
+
+
+def test_a_file_that_is_cut_is_gone_on_with_at_its_beginning(logged: Logged, file: Path) -> None:
+    """As copytruncate does it."""
+    logged.say("old")
+    logged.flush()
+    os.truncate(file, 0)
+    logged.say("new")
+    logged.flush()
+    assert _said(file) == ["new"]
+
+
+def test_what_cannot_be_opened_anew_is_told_in_the_old_file(logged: Logged, file: Path) -> None:
+    logged.say("one")
+    logged.flush()
+    logged.handler.go_to(str(file.parent / "none" / "x.log"))
+    logged.say("two")
+    logged.flush()
+    one, *others = _said(file)
+    why, two = sorted(others)
+    assert (one, two) == ("one", "two")
+    assert why.startswith("--log-file: cannot write ")
+    assert "its folder is not there: make it" in why
+    assert f"the log goes on in {file}" in why
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.mkdir(), "it is no regular file"),
+        (os.mkfifo, "it is no regular file"),
+        (lambda path: path.symlink_to("elsewhere"), "it is a symbolic link"),
+        (lambda path: path.symlink_to("/dev/null"), "it is a symbolic link"),
+    ],
+)
+def test_what_is_no_file_for_a_log(file: Path, make: object, why: str) -> None:
+    make(file)  # type: ignore[operator]
+    with pytest.raises(LogFileError, match=why):
+        open_log_file(str(file))
+    assert not (file.parent / "elsewhere").exists()
+
+
+def test_a_pipe_that_is_read_and_a_device_are_none(file: Path) -> None:
+    os.mkfifo(file)
+    reader = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(LogFileError, match="it is no regular file"):
+            open_log_file(str(file))
+    finally:
+        os.close(reader)
+    with pytest.raises(LogFileError, match="it is no regular file"):
+        open_log_file("/dev/null")
+
+
+def test_folders_on_the_way(file: Path) -> None:
+    with pytest.raises(LogFileError, match="its folder is not there: make it"):
+        open_log_file(str(file / "x.log"))
+    file.write_text("")
+    with pytest.raises(LogFileError, match="what should be its folder is none"):
+        open_log_file(str(file / "x.log"))
+    folder = file.parent / "folder"
+    folder.mkdir()
+    link = file.parent / "link"
+    link.symlink_to(folder)
+    os.close(open_log_file(str(link / "x.log")))
+    assert (folder / "x.log").exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(file: Path) -> None:
+    file.parent.chmod(0o500)
+    try:
+        with pytest.raises(LogFileError, match="this user may not write it"):
+            open_log_file(str(file))
+    finally:
+        file.parent.chmod(0o700)
+
+
+def test_a_file_that_takes_no_more_costs_lines_and_nothing_else(logged: Logged, file: Path) -> None:
+    """The limit of a file's size stands for a disk that is full: part of a line fits, then none."""
+    logged.say("first")
+    logged.flush()
+    size = file.stat().st_size
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        for number in range(20):
+            logged.say(f"lost {number}")
+        logged.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+    logged.say("last")
+    logged.flush()
+    lines = file.read_text().splitlines()
+    assert "first" in lines[0]
+    assert lines[-1].endswith("last") or lines[-2].endswith("last")
+    assert any("20 lines were lost since" in line for line in lines)
+
+
+def test_a_torn_line_is_none_of_the_next_file(logged: Logged, file: Path) -> None:
+    logged.say("first")
+    logged.flush()
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
+    try:
+        logged.say("torn")
+        logged.flush()
+        moved = file.rename(file.with_suffix(".1"))
+        logged.handler.go_to(str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+    logged.say("next")
+    logged.flush()
+    assert not moved.read_text().endswith("\n")
+    assert not file.read_text().startswith("\n")
+    assert "next" in _said(file)
