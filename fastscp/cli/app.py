@@ -23,7 +23,7 @@ from fastscp.cli.echo import echo
 from fastscp.cli.output import INTERRUPTED_CODE
 from fastscp.cli.password import password
 from fastscp.cli.pause import pause, resume
-from fastscp.cli.ready_made import print_ready_made
+from fastscp.cli.print import print_ready_made
 from fastscp.cli.reload import reload
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
