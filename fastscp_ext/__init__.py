@@ -46,6 +46,7 @@ from fastscp_ext.shared.line_index import LineIndex
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.shared import Shared
+from fastscp_ext.shared.tables import status_name
 from fastscp_ext.shared.tallies import Tallies
 from fastscp_ext.shared.unflushed import Doubts
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
@@ -168,6 +169,7 @@ __all__ = [
     "part10_head_of_file",
     "rename_noreplace",
     "status",
+    "status_name",
     "strip_embedded",
     "uid_grade",
 ]

@@ -339,7 +339,10 @@ SEE = "See `fastscp serve --help`."
         (["cat"], "cat: PATH is missing: it requires an argument."),
         (["cat", ""], "PATH: is empty; name a file"),
         (["cat", "a", "b"], "it takes one PATH"),
-        (["print", "bash"], "WHAT: 'bash' is not known; give bash-completion, zsh-completion or"),
+        (
+            ["print", "bash"],
+            "WHAT: 'bash' is not known; give bash-completion, zsh-completion, fish",
+        ),
         (["echo"], "echo: HOST:PORT is missing: it requires an argument."),
         (["echo", "host"], "HOST:PORT: 'host' has no port; give HOST:PORT"),
         (["echo", "host", "104"], "write HOST:PORT in one word, as host:104."),
@@ -439,7 +442,8 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "serve send", "--log-format --log-level", "stable buffered", "zsh-completion", "",
+        "serve send", "--log-format --log-file --log-level", "stable buffered", "zsh-completion",
+        "",
     ]  # fmt: skip
 
 

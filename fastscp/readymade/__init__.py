@@ -1,0 +1,1 @@
+"""Files that others read, rendered from the effective configuration; nothing here writes any."""

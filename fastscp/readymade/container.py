@@ -1,0 +1,91 @@
+"""`fastscp print dockerfile`: an image for containers, built from a checkout."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from typing import TYPE_CHECKING, Final
+
+from fastscp.readymade.source import ADMIN_PORT, PRIVILEGED, comment
+
+if TYPE_CHECKING:
+    from fastscp.readymade.source import Source
+
+__all__ = ["GROUP_ID", "STORE", "USER_ID", "is_healthy", "render"]
+
+# Of the user in the image, and of the volumes it writes to.
+USER_ID: Final = 10104
+GROUP_ID: Final = 10104
+STORE: Final = "/data/store"
+
+_HEAD = """\
+An image of fastscp. Build it in a checkout, and make the store once, in the volume, before the
+first start: --store-must-exist refuses an empty one, as that of a volume that is not mounted.
+
+  fastscp print dockerfile > Dockerfile
+  docker build -t fastscp .
+  docker run --rm -v dicom:/data {mount}--entrypoint timeout fastscp \\
+      --preserve-status 10 {make}
+  docker run -d --name fastscp -v dicom:/data {mount}-p {port}:{port} \\
+      --stop-timeout {stop_s} fastscp
+"""
+_IMAGE = """\
+ARG BASE=python:3.12-slim-bookworm
+
+FROM ${{BASE}} AS build
+RUN command -v cc || (apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev)
+COPY . /src
+RUN python3 -m venv /opt/fastscp && /opt/fastscp/bin/pip install --no-cache-dir /src
+
+FROM ${{BASE}}
+COPY --from=build /opt/fastscp /opt/fastscp
+RUN groupadd --gid {group} fastscp \\
+    && useradd --uid {user} --gid {group} --home-dir /data --no-create-home fastscp \\
+    && install -d -o {user} -g {group} -m 0750 /data
+ENV PATH=/opt/fastscp/bin:$PATH PYTHONUNBUFFERED=1
+USER {user}:{group}
+VOLUME /data
+EXPOSE {port}
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \\
+    CMD {healthy}
+ENTRYPOINT ["fastscp", "serve"]
+CMD {command}
+"""
+
+
+def is_healthy(path: str) -> list[str]:
+    """The command that succeeds where the service answers on this path of its admin port.
+
+    From within: that port is on the loopback of the container, where nobody needs a token.
+    """
+    fetch = (
+        f"import urllib.request as r; r.urlopen('http://127.0.0.1:{ADMIN_PORT}{path}', timeout=5)"
+    )
+    return ["python3", "-c", fetch]
+
+
+def render(source: Source) -> str:
+    """The Dockerfile. The flags are those that were given; a file is to be mounted."""
+    config = source.config
+    flags = [["--store", STORE], ["--store-must-exist"], *source.flags("store", "store_must_exist")]
+    file = source.loaded.file
+    head = _HEAD.format(
+        mount=f"-v {file}:{file}:ro " if file else "",
+        make=shlex.join(source.making(("fastscp",), STORE)),
+        port=config.port,
+        stop_s=math.ceil(config.drain_timeout) + 20,
+    )
+    if 0 < config.port < PRIVILEGED:
+        head += (
+            f"\nFor port {config.port} without root: --sysctl net.ipv4.ip_unprivileged_port_start=0"
+        )
+    image = _IMAGE.format(
+        user=USER_ID,
+        group=GROUP_ID,
+        port=config.port,
+        healthy=json.dumps(is_healthy("/healthz")),
+        command=json.dumps([word for one in flags for word in one]),
+    )
+    return comment(head) + "\n" + image
