@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fastscp.association.account import Ending
-from fastscp.association.machine import Event
+from fastscp.association.negotiation import Rejected
 from fastscp.titles import title_text
 from fastscp.worker.association import Association
 from fastscp_ext import ae_title
@@ -89,8 +89,7 @@ class FaultyAssociation(Association):
         if rule is None or rule.rejection is None:
             return rq
         self._telling.requested(self._calling_ae, title_text(ae_title(rq.called_ae)))
-        self._machine.handle(Event.EVT6, acceptable=False)
-        self._reject(*rule.rejection, _why(rule))
+        self._reject_request(Rejected(*rule.rejection, _why(rule)))
         return None
 
     def admitted(self, verdict: Verdict) -> None:

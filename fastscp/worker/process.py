@@ -372,6 +372,8 @@ class Worker:
                 case End():
                     self._end(message)
                 case Reopen():
+                    # It may be on stderr since it could not be opened.
+                    self._set_up_log()
                     logs.reopen()
                 case Drain():
                     self._is_alone, self._why = False, _SHUTTING_DOWN

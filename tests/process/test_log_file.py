@@ -141,6 +141,28 @@ def test_the_level_changes_in_associations_that_go_on(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+def test_a_worker_that_cannot_open_it_says_so_on_stderr_and_serves(tmp_path: Path) -> None:
+    with Filed(tmp_path, workers=1) as service:
+        (worker,) = service.worker_pids()
+        moved = service.file.rename(service.file.with_suffix(".1"))
+        service.file.mkdir()
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: "cannot write" in service.stderr(), "the error of the new worker")
+        assert "it is no regular file" in service.stderr()
+        assert "goes to stderr until a reload finds it" in service.stderr()
+        _stores(service, "1.2.3.1")
+        wait_for(lambda: "released; stored 1" in service.stderr(), "its line on stderr")
+        # Main has gone on in the old file.
+        service.told("worker 0", moved)
+        service.file.rmdir()
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(service.file.exists, "the new file")
+        (worker,) = service.worker_pids()
+        wait_for(lambda: str(service.file) in _open_in(worker), "its use")
+        _stores(service, "1.2.3.2")
+        service.told("released; stored 1")
+
+
 def test_a_reload_may_take_it_elsewhere_and_refuses_what_cannot_be(tmp_path: Path) -> None:
     config = tmp_path / "fastscp.toml"
     config.write_text("strict = false\n")
