@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from fastscp.readymade.source import ADMIN_PORT, PRIVILEGED, comment
+from fastscp.readymade.source import ADMIN_PORT, PRIVILEGED, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.readymade.source import Source
@@ -25,10 +25,10 @@ first start: --store-must-exist refuses an empty one, as that of a volume that i
 
   fastscp print dockerfile > Dockerfile
   docker build -t fastscp .
-  docker run --rm -v dicom:/data {mount}--entrypoint timeout fastscp \\
-      --preserve-status 10 {make}
+  docker run --rm -v dicom:/data {mount}--ulimit nofile={files} \\
+      --entrypoint timeout fastscp --preserve-status 10 {make}
   docker run -d --name fastscp -v dicom:/data {mount}-p {port}:{port} \\
-      --stop-timeout {stop_s} fastscp
+      --stop-timeout {stop_s} --ulimit nofile={files} fastscp
 """
 _IMAGE = """\
 ARG BASE=python:3.12-slim-bookworm
@@ -75,6 +75,7 @@ def render(source: Source) -> str:
         mount=f"-v {file}:{file}:ro " if file else "",
         make=shlex.join(source.making(("fastscp",), STORE)),
         port=config.port,
+        files=open_files(config),
         stop_s=math.ceil(config.drain_timeout) + 20,
     )
     if 0 < config.port < PRIVILEGED:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.tomlfile import written_path
 from fastscp.config.values import Many, Switch, Whole
+from fastscp.main.descriptors import main_needs, worker_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,12 +18,14 @@ if TYPE_CHECKING:
     from fastscp.config.layers import Loaded
     from fastscp.config.settings import ServeConfig, Setting
 
-__all__ = ["ADMIN_PORT", "PRIVILEGED", "Source", "comment", "toml_value"]
+__all__ = ["ADMIN_PORT", "PRIVILEGED", "Source", "comment", "open_files", "toml_name", "toml_value"]
 
 # Ports below this one are for root, or for who has CAP_NET_BIND_SERVICE. See ip(7).
 PRIVILEGED: Final = 1024
 # Of health and metrics, on the loopback of the machine or container.
 ADMIN_PORT: Final = 8112
+# Where nothing limits associations, as many open files as a kernel grants by default.
+_MANY_FILES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ def _as_flags(setting: Setting, value: Any) -> list[list[str]]:
         return [[setting.flag, kind.each.show(one)] for one in value]
     text = str(value.absolute()) if isinstance(value, Path) else kind.show(value)
     return [[setting.flag, text]]
+
+
+def open_files(config: ServeConfig) -> int:
+    """Open files for the associations that are allowed, in thousands."""
+    most = config.max_associations
+    needed = max(main_needs(config), worker_needs(config, most)) if most else _MANY_FILES
+    return math.ceil(needed / 1024) * 1024
 
 
 def toml_value(kind: Any, value: Any) -> str:

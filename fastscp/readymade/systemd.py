@@ -8,8 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastscp.main.descriptors import main_needs, worker_needs
-from fastscp.readymade.source import PRIVILEGED, comment
+from fastscp.readymade.source import PRIVILEGED, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
@@ -25,8 +24,6 @@ _AFTER_DRAIN_S: Final = 20
 # Main names a worker whose loop hangs after 10 s and replaces it after 60 s; this comes later.
 _WATCHDOG_S: Final = 120
 _HOMES: Final = ("/home", "/root", "/run/user")
-# Where nothing limits associations, as many open files as a kernel grants by default.
-_MANY_FILES: Final = 1 << 20
 
 _HEAD = """\
 Unit file for fastscp. Write it to /etc/systemd/system/fastscp.service.
@@ -149,7 +146,7 @@ def render(source: Source) -> str:
         folders=folders,
         stop_s=math.ceil(config.drain_timeout) + _AFTER_DRAIN_S,
         watchdog_s=_WATCHDOG_S,
-        files=_files(config),
+        files=open_files(config),
         capabilities=_capabilities(config) if is_low else "CapabilityBoundingSet=\n",
         writable="".join(f"ReadWritePaths={_of_unit(one)}\n" for one in writable),
         home="read-only" if _is_at_home(source, [store, *writable]) else "yes",
@@ -170,13 +167,6 @@ def _capabilities(config: ServeConfig) -> str:
         f"# For port {config.port}, and nothing else.\n"
         "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n"
     )
-
-
-def _files(config: ServeConfig) -> int:
-    """Open files for the associations that are allowed, in thousands."""
-    most = config.max_associations
-    needed = max(main_needs(config), worker_needs(config, most)) if most else _MANY_FILES
-    return math.ceil(needed / 1024) * 1024
 
 
 def _is_at_home(source: Source, writable: list[str]) -> bool:

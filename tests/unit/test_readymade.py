@@ -240,7 +240,7 @@ def test_the_image_runs_what_was_asked_for(
     assert instructions["EXPOSE"] == "104"
     assert instructions["USER"] == f"{container.USER_ID}:{container.GROUP_ID}"
     assert f"-v {filed}:{filed}:ro" in text
-    assert "--stop-timeout 111" in text
+    assert "--stop-timeout 111 --ulimit nofile=4096 " in text
     assert "ip_unprivileged_port_start" in text
     assert "ip_unprivileged_port_start" not in container.render(source())
 
