@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import kubernetes_validate
 import pytest
 import yaml
+from fastscp.passwords import make_entry
 
 from fastscp import uids
 from fastscp.cli.app import main
@@ -21,7 +22,6 @@ from fastscp.config.layers import load
 from fastscp.config.names import BY_VARIABLE
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.main.descriptors import associations_allowed
-from fastscp.passwords import make_entry
 from fastscp.readymade import (
     conformance,
     container,
