@@ -20,8 +20,9 @@ from fastscp_ext.receive.instance cimport (
     STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
-from fastscp_ext.shared.block cimport DOUBT_LEFT, STAMP_DURABLE
+from fastscp_ext.shared.block cimport DOUBT_LEFT, FLUSH_BATCH, STAMP_DURABLE
 from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.rows cimport count_in
 from fastscp_ext.shared.unflushed cimport unflushed_has
 from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.status cimport ELEMENTS_DISCARDED
@@ -285,6 +286,8 @@ cdef void commit_batch(
     cdef Instance* i = batch
     # Whoever finds one of the names that follow waits for the line until this batch has ended.
     cdef uint64_t number = word_get(&c.batches.begun) + 1
+    cdef uint64_t instances = 0
+    cdef uint64_t named_ns = 0
     cdef uint64_t now_ns
     word_set(&c.batches.begun, number)
     directories_refresh(&c.directories, monotonic_ns())
@@ -296,12 +299,17 @@ cdef void commit_batch(
             i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(worker, c, i)
+        instances += 1
         i = i.next
     if c.durable:
+        named_ns = monotonic_ns()
         flush_directories(worker, &c.directories, threads, batch)
     _journal(worker, c, batch)
     word_set(&c.batches.ended, number)
     now_ns = monotonic_ns()
+    count_in(&worker.rows.batches[<int>c.durable], instances)
+    if c.durable:
+        count_in(&worker.rows.flushes[<int>FLUSH_BATCH], (now_ns - named_ns) // 1000)
     i = batch
     while i != NULL:
         if i.stage == STAGE_SETTLED:

@@ -7,6 +7,8 @@ from posix.unistd cimport write
 from fastscp_ext.commit.commit cimport commit_batch, journal_is_due, part_flushed
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher_begin, flusher_end, flusher_post
 from fastscp_ext.receive.instance cimport STAGE_COMPLETE, Instance
+from fastscp_ext.shared.block cimport FLUSH_DATA
+from fastscp_ext.shared.rows cimport count_in
 
 __all__ = []
 
@@ -44,6 +46,7 @@ cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
     i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1
     i.flush.whole = 0
     i.flush.error = 0
+    i.flush.took_ns = 0
     i.flush.of = i
     pthread_mutex_lock(&c.lock)
     c.taken += 1
@@ -86,6 +89,8 @@ cdef void _flushed(void* owner, flush_job* job) noexcept nogil:
     if i.stage == STAGE_COMPLETE:
         part_flushed(c.worker, i, job.error)
     pthread_mutex_lock(&c.lock)
+    if job.took_ns:
+        count_in(&c.worker.rows.flushes[<int>FLUSH_DATA], job.took_ns // 1000)
     _insert(&c.ready, i)
     c.under_way[i.gathering] -= 1
     if c.state == COMMIT_IDLE:

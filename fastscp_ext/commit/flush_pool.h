@@ -12,7 +12,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FLUSHER_THREADS 32
@@ -24,6 +26,7 @@ typedef struct flush_job {
     int large;
     int whole; /* fsync instead of fdatasync: directories */
     int error; /* out: errno, or 0; kept as it is where fd < 0 */
+    uint64_t took_ns; /* out: how long the flush took; kept as it is where fd < 0 */
     void *of;  /* the caller's */
     struct flush_job *next;
     /* Of a directory, or NULL: told at once of a flush that failed, on the thread that made it. */
@@ -53,14 +56,23 @@ typedef struct {
     void *owner;
 } flusher;
 
+static inline uint64_t flusher_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static inline void flusher_one(flush_job *job) {
+    uint64_t began;
     int got;
     if (job->fd < 0) return;
+    began = flusher_now();
     /* EINTR is the only error after which another try means anything. */
     do {
         got = job->whole ? fsync(job->fd) : fdatasync(job->fd);
     } while (got < 0 && errno == EINTR);
     job->error = got < 0 ? errno : 0;
+    job->took_ns = flusher_now() - began;
     if (job->error && job->whole && job->failed) job->failed(job);
 }
 

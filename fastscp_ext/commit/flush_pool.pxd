@@ -1,11 +1,15 @@
 # Threads that flush files side by side.
 
+from libc.stdint cimport uint64_t
+
+
 cdef extern from "flush_pool.h" nogil:
     ctypedef struct flush_job:
         int fd
         int large            # it may take long
         int whole            # a directory: fsync
         int error            # out: errno, or 0
+        uint64_t took_ns     # out: how long the flush took
         void* of             # the caller's
         void (*failed)(flush_job* job) noexcept nogil    # of a directory, or NULL
 

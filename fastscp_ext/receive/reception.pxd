@@ -55,7 +55,8 @@ cdef class Reception:
     cdef object on_unlocked
     cdef object on_refused
     cdef object on_replaced
-    cdef tuple held           # by durability: dicts of outboxes that pause for the commit, in order
+    # By durability: dicts of outboxes that pause for the commit, in order, and since when (ns).
+    cdef tuple held
     cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
 
     cdef void enqueue(self, Instance* i) noexcept
@@ -83,6 +84,7 @@ cdef class Reception:
     cdef int _hold(self, Outbox outbox) except -1
     cdef int let_others_go(self) except -1
     cdef int _let_go(self, dict held, int room) except -1
+    cdef int _no_longer_held(self, dict held, Outbox outbox) except -1
     cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
     cdef void leave(self, Outbox outbox) noexcept

@@ -33,9 +33,10 @@ from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.unfinished cimport Unfinished
-from fastscp_ext.shared.atomic cimport word_get, word_set
+from fastscp_ext.shared.atomic cimport word_count, word_get, word_set
 from fastscp_ext.shared.block cimport (
-    BLOCK_WORKERS, DURABILITIES, DURABILITY_BUFFERED, DURABILITY_STABLE,
+    BLOCK_WORKERS, DURABILITIES, DURABILITY_BUFFERED, DURABILITY_STABLE, THROTTLE_COMMIT,
+    THROTTLE_SPACE,
 )
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.shared cimport Shared
@@ -629,8 +630,17 @@ cdef class Reception:
         return 0
 
     cdef int _hold(self, Outbox outbox) except -1:
-        (<dict>self.held[<int>outbox.durable])[outbox] = None
+        (<dict>self.held[<int>outbox.durable]).setdefault(outbox, monotonic_ns())
         return outbox.pace.set_hold(HOLD_COMMIT, True)
+
+    cdef int _no_longer_held(self, dict held, Outbox outbox) except -1:
+        since = held.pop(outbox, None)
+        if since is not None:
+            word_count(
+                &self.worker.rows.throttled[<int>THROTTLE_COMMIT],
+                (monotonic_ns() - <uint64_t>since) // 1000,
+            )
+        return 0
 
     cdef int let_others_go(self) except -1:
         # In the order in which they were held, and no more of those that have something to take in
@@ -659,7 +669,7 @@ cdef class Reception:
             if outbox.pace.holds & HOLD_REST:
                 room -= SHARE
         for outbox in due:
-            held.pop(outbox, None)
+            self._no_longer_held(held, outbox)
             self._read_on(outbox.pace, HOLD_COMMIT)
         return 0
 
@@ -682,12 +692,16 @@ cdef class Reception:
             # Behind those that wait already.
             self.slowed.pop(pace, None)
             self.slowed[pace] = until
+            word_count(
+                &self.worker.rows.throttled[<int>THROTTLE_SPACE],
+                (until - self.worker.read_ns) // 1000,
+            )
             pace.set_hold(HOLD_SLOW, True)
         return 0
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
-        (<dict>self.held[<int>outbox.durable]).pop(outbox, None)
+        self._no_longer_held(self.held[<int>outbox.durable], outbox)
         self.slowed.pop(outbox.pace, None)
 
     @property

@@ -44,7 +44,20 @@ cdef enum Stretch:
     STRETCH_COMMIT = 1       # last byte to durable
     STRETCH_ANSWER = 2       # durable to answered
     STRETCH_WHOLE = 3        # command to answered
-    STRETCHES = 4
+    STRETCH_RESPONSE = 4     # last byte to answered
+    STRETCHES = 5
+
+# What is flushed, with stable durability.
+cdef enum Flush:
+    FLUSH_DATA = 0           # the file of an instance
+    FLUSH_BATCH = 1          # the folders of a batch, and the journal with its lines
+    FLUSHES = 2
+
+# What keeps reading from an association back.
+cdef enum Throttle:
+    THROTTLE_SPACE = 0       # space is short
+    THROTTLE_COMMIT = 1      # much is owed or uncommitted
+    THROTTLES = 2
 
 ctypedef struct Region:
     uint64_t offset          # from the start of the block, bytes
@@ -90,16 +103,21 @@ ctypedef struct Row:
     uint64_t unfinished      # the association ended before the data set
     uint64_t padding[4]
 
-# Bucket k counts times below 2^k us that bucket k - 1 does not, the last one all others.
+# Bucket k counts numbers below 2^k that bucket k - 1 does not, the last one all others. They are
+# times in us, or instances.
 ctypedef struct Histogram:
-    uint64_t total_us
+    uint64_t total
     uint64_t buckets[BUCKETS]
 
-# Written by the worker's loop alone.
+# Written by the worker's loop alone, except where another is named.
 ctypedef struct WorkerRows:
     uint64_t received        # bytes read from connections
-    uint64_t padding[7]
+    uint64_t throttled[THROTTLES]   # us that associations were not read from, together
+    uint64_t log_lost        # lines of its log
+    uint64_t padding[4]
     Histogram times[STRETCHES]
+    Histogram flushes[FLUSHES]      # written by the committer, under its lock or by its leader
+    Histogram batches[DURABILITIES]     # instances of a batch; by whoever commits it
     Row by_ae[AE_ROWS]       # row 0 of each family: all that has no row of its own
     Row by_syntax[SYNTAX_ROWS]
     Row by_status[STATUS_ROWS]

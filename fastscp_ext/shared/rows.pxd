@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-from fastscp_ext.shared.block cimport Block, Row, WorkerRows
+from fastscp_ext.shared.block cimport Block, Histogram, Row, WorkerRows
 
 
 cdef enum Outcome:
@@ -21,6 +21,7 @@ ctypedef struct Ended:
 
 
 cdef void count_ended(WorkerRows* rows, const Ended* ended) noexcept nogil
+cdef void count_in(Histogram* at, uint64_t n) noexcept nogil
 
 
 cdef class Rows:
@@ -28,3 +29,4 @@ cdef class Rows:
 
     cdef WorkerRows* of(self, Py_ssize_t worker) except NULL
     cdef object _sum(self, const Row* first)
+    cdef object _summed(self, const Histogram* first)

@@ -38,9 +38,34 @@ class Rows:
     def by_status(self) -> dict[tuple[int | None, str | None], Counts]:
         """What was counted by status and the reason for it; see `status_name`."""
 
+    def known_statuses(self) -> list[tuple[int | None, str | None]]:
+        """The keys that `by_status` can have, except that of all others."""
+
     def times(self) -> dict[str, Times]:
         """How long instances took.
 
         receive: from the command to the last byte. commit: from there until durable. answer: from
         there until the response was handed to the socket. whole: from the command until that.
+        response: from the last byte until that.
         """
+
+    def flushes(self) -> dict[str, Times]:
+        """How long flushes took, with stable durability.
+
+        data: of the file of one instance. batch: of the folders of a batch, and of the journal.
+        """
+
+    def batches(self) -> dict[str, Times]:
+        """How many instances the batches of each durability had, in the place of times."""
+
+    def throttled_us(self) -> dict[str, int]:
+        """How long associations were not read from, all together, in microseconds.
+
+        space: for want of space. commit: for much was owed to them, or uncommitted.
+        """
+
+    def lose_lines(self, worker: int, lines: int) -> None:
+        """Count lines of a worker's log that were lost; for that worker. Raises IndexError."""
+
+    def lines_lost(self) -> int:
+        """Lines that were lost of the logs of all workers."""

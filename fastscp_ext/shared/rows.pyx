@@ -6,9 +6,9 @@ from libc.string cimport memcmp, memcpy
 
 from fastscp_ext.shared.atomic cimport word_count, word_get, word_set, word_swap
 from fastscp_ext.shared.block cimport (
-    AE_ROWS, BUCKETS, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE, STAMP_LAST_BYTE,
-    STATUS_ROWS, STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_WHOLE, STRETCHES,
-    SYNTAX_ROWS, TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows, worker_in_range,
+    AE_ROWS, BUCKETS, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE, STAMP_LAST_BYTE, STATUS_ROWS,
+    STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_RESPONSE, STRETCH_WHOLE, SYNTAX_ROWS,
+    TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows, worker_in_range,
 )
 from fastscp_ext.shared.tables cimport status_name, syntax_name
 
@@ -28,8 +28,11 @@ cdef extern from *:
 cdef enum:
     OTHERS_MOST = 100        # AE titles that no configuration names and that have a row
 
-# In the order of Stretch.
-_STRETCHES = ("receive", "commit", "answer", "whole")
+# In the order of Stretch, of Flush, of the durabilities and of Throttle.
+_STRETCHES = ("receive", "commit", "answer", "whole", "response")
+_FLUSHES = ("data", "batch")
+_DURABILITIES = ("buffered", "stable")
+_THROTTLES = ("space", "commit")
 
 
 cdef inline void _count(Row* row, const Ended* ended) noexcept nogil:
@@ -42,18 +45,24 @@ cdef inline void _count(Row* row, const Ended* ended) noexcept nogil:
         word_count(&row.unfinished, 1)
 
 
+cdef inline void _put(Histogram* at, uint64_t n) noexcept nogil:
+    cdef int bucket = bits_of(n)
+    if bucket >= BUCKETS:
+        bucket = BUCKETS - 1
+    word_count(&at.total, n)
+    word_count(&at.buckets[bucket], 1)
+
+
+cdef void count_in(Histogram* at, uint64_t n) noexcept nogil:
+    # For whoever alone writes it.
+    _put(at, n)
+
+
 cdef inline void _time(Histogram* at, uint64_t begin, uint64_t end) noexcept nogil:
-    cdef uint64_t us
-    cdef int bucket
     # It may not have come to either.
     if not begin or end < begin:
         return
-    us = (end - begin) // 1000
-    bucket = bits_of(us)
-    if bucket >= BUCKETS:
-        bucket = BUCKETS - 1
-    word_count(&at.total_us, us)
-    word_count(&at.buckets[bucket], 1)
+    _put(at, (end - begin) // 1000)
 
 
 cdef void count_ended(WorkerRows* rows, const Ended* ended) noexcept nogil:
@@ -70,6 +79,8 @@ cdef void count_ended(WorkerRows* rows, const Ended* ended) noexcept nogil:
         &rows.times[<int>STRETCH_ANSWER], at[<int>STAMP_DURABLE], at[<int>STAMP_ANSWERED])
     _time(
         &rows.times[<int>STRETCH_WHOLE], at[<int>STAMP_COMMAND], at[<int>STAMP_ANSWERED])
+    _time(
+        &rows.times[<int>STRETCH_RESPONSE], at[<int>STAMP_LAST_BYTE], at[<int>STAMP_ANSWERED])
 
 
 @cython.final
@@ -200,20 +211,64 @@ cdef class Rows:
                 found[status_name(row)] = counts
         return found
 
+    def known_statuses(self):
+        """See rows.pyi."""
+        names = [status_name(row) for row in range(1, STATUS_ROWS)]
+        return [name for name in names if name != (None, None)]
+
+    cdef object _summed(self, const Histogram* first):
+        # One histogram of all workers, given that of the first.
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t offset = <const char*>first - <const char*>&rows.worker[0]
+        cdef Py_ssize_t number
+        cdef Histogram* at
+        cdef uint64_t total = 0
+        cdef int bucket
+        buckets = [0] * BUCKETS
+        for number in range(<Py_ssize_t>word_get(&rows.workers)):
+            at = <Histogram*>(<char*>&rows.worker[number] + offset)
+            total += word_get(&at.total)
+            for bucket in range(BUCKETS):
+                buckets[bucket] += word_get(&at.buckets[bucket])
+        return Times(tuple(buckets), total)
+
     def times(self):
+        """See rows.pyi."""
+        cdef WorkerRows* first = &self.block.at.rows.worker[0]
+        return {name: self._summed(&first.times[k]) for k, name in enumerate(_STRETCHES)}
+
+    def flushes(self):
+        """See rows.pyi."""
+        cdef WorkerRows* first = &self.block.at.rows.worker[0]
+        return {name: self._summed(&first.flushes[k]) for k, name in enumerate(_FLUSHES)}
+
+    def batches(self):
+        """See rows.pyi."""
+        cdef WorkerRows* first = &self.block.at.rows.worker[0]
+        return {name: self._summed(&first.batches[k]) for k, name in enumerate(_DURABILITIES)}
+
+    def throttled_us(self):
         """See rows.pyi."""
         cdef RowsRegion* rows = &self.block.at.rows
         cdef Py_ssize_t number
         cdef uint64_t total
-        cdef int stretch
-        cdef int bucket
         found = {}
-        for stretch in range(<int>STRETCHES):
+        for k, name in enumerate(_THROTTLES):
             total = 0
-            buckets = [0] * BUCKETS
             for number in range(<Py_ssize_t>word_get(&rows.workers)):
-                total += word_get(&rows.worker[number].times[stretch].total_us)
-                for bucket in range(BUCKETS):
-                    buckets[bucket] += word_get(&rows.worker[number].times[stretch].buckets[bucket])
-            found[_STRETCHES[stretch]] = Times(tuple(buckets), total)
+                total += word_get(&rows.worker[number].throttled[k])
+            found[name] = total
         return found
+
+    def lose_lines(self, Py_ssize_t worker, uint64_t lines):
+        """See rows.pyi."""
+        word_count(&self.of(worker).log_lost, lines)
+
+    def lines_lost(self):
+        """See rows.pyi."""
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t number
+        cdef uint64_t total = 0
+        for number in range(<Py_ssize_t>word_get(&rows.workers)):
+            total += word_get(&rows.worker[number].log_lost)
+        return total

@@ -53,7 +53,7 @@ def test_main_counts_what_its_workers_did_and_do(tmp_path: Path) -> None:
 def test_a_worker_says_that_it_does_not_know_the_block() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shared = Shared()
-    os.pwrite(shared.fd, b"\x09", 8)
+    os.pwrite(shared.fd, b"\x0a", 8)
     channel = Channel(ours, FromWorker)
     try:
         channel.send(SETUP)
@@ -69,7 +69,7 @@ def test_a_worker_says_that_it_does_not_know_the_block() -> None:
         assert ended.returncode == 3
         ((said, _fd),) = channel.receive()
         assert isinstance(said, Failed)
-        assert "the shared block has version 9, this program knows" in said.why
+        assert "the shared block has version 10, this program knows" in said.why
     finally:
         channel.close()
         theirs.close()

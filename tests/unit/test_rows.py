@@ -418,21 +418,22 @@ def test_how_long_it_took(tmp_path: Path, durable: bool) -> None:
         site.settle(one)
         took_us = (time.monotonic_ns() - begun) // 1000
         times = site.shared.rows.times()
-        assert list(times) == ["receive", "commit", "answer", "whole"]
+        assert list(times) == ["receive", "commit", "answer", "whole", "response"]
         for stretch in times.values():
             assert sum(stretch.buckets) == 1
             # The bucket is the number of bits.
             assert stretch.buckets[stretch.total_us.bit_length()] == 1
-        receive, commit, answer, whole = (stretch.total_us for stretch in times.values())
+        receive, commit, answer, whole, response = (stretch.total_us for stretch in times.values())
         assert receive >= 3_000
         assert commit >= 20_000
         assert 0 <= whole - receive - commit - answer <= 3
+        assert 0 <= response - commit - answer <= 2
         assert whole <= took_us
 
 
 def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
     site.feed(site.associate(), message(store_rq(), data_set(study="")))
-    assert [sum(one.buckets) for one in site.shared.rows.times().values()] == [1, 0, 0, 1]
+    assert [sum(one.buckets) for one in site.shared.rows.times().values()] == [1, 0, 0, 1, 1]
 
 
 # The block ----------------------------------------------------------------------------------------
