@@ -68,6 +68,9 @@ def look(store: Store) -> Look:
         found = os.statvfs(store.dir_fd)
     except OSError as error:
         return Look(0, f"{store.path} cannot be asked for its space ({error.strerror})")
+    if found.f_flag & os.ST_RDONLY:
+        # A file system may become so by itself, where its disk fails.
+        return Look(0, f"{store.path} is on a file system that cannot be written to any more")
     # One that makes inodes as it needs them has no number of them.
     inodes = found.f_favail if found.f_files else None
     return Look(found.f_bavail * found.f_frsize, None, inodes)

@@ -280,9 +280,19 @@ def test_look(store: Store) -> None:
 def test_look_at_inodes(
     store: Store, files: int, seen: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=files, f_favail=7)
+    found = SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=files, f_favail=7, f_flag=0)
     monkeypatch.setattr(os, "statvfs", lambda _fd: found)
     assert look(store) == Look(4096, None, seen)
+
+
+def test_a_file_system_that_turned_read_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = os.ST_RDONLY | os.ST_NOSUID
+    found = SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=0, f_favail=0, f_flag=flag)
+    monkeypatch.setattr(os, "statvfs", lambda _fd: found)
+    seen = look(store)
+    assert seen == Look(0, f"{store.path} is on a file system that cannot be written to any more")
+    watch = StoreWatch(LIMIT)
+    assert watch.judge(seen)[0] is LOST
 
 
 def test_a_store_that_moved(store: Store) -> None:
