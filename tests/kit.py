@@ -174,6 +174,7 @@ class Service:
             *(word for host in hosts for word in ("--host", host)),
             *("--port", "0", "--store", str(self.store)),
             *(("--workers", str(workers)) if workers else ()),
+            *(() if "--admin" in flags else ("--admin", "off")),
             *flags,
         ]
         self._environment = self.environment(env)

@@ -1,4 +1,4 @@
-"""What the control socket needs of the service: main hands it such an object."""
+"""What the ends of the service for operators need of it: main hands them such objects."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from fastscp.messages.control import Aborted, AssociationStatus, Paused, Reloaded, Status
+    from fastscp.messages.metrics import Snapshot
 
-__all__ = ["Control"]
+__all__ = ["Control", "Measuring"]
 
 
 class Control(Protocol):
@@ -33,3 +34,13 @@ class Control(Protocol):
 
     async def reload(self, by: str) -> Reloaded:
         """Take the configuration anew, whole or not at all."""
+
+
+class Measuring(Protocol):
+    """What the HTTP of the service needs of it. Nothing here waits for the disk, or raises."""
+
+    def status(self) -> Status:
+        """What it is doing."""
+
+    def snapshot(self) -> Snapshot:
+        """All that is measured."""

@@ -16,13 +16,13 @@ from fastscp.store.filing import TOP_LEVEL
 if TYPE_CHECKING:
     from fastscp_ext import Tally
 
-__all__ = ["ENDS_SHOWN", "Account", "Ending", "Terms", "Who", "in_bytes"]
+__all__ = ["ENDS_SHOWN", "KINDS", "Account", "Ending", "Terms", "Who", "in_bytes"]
 
 # So many ends of associations without an instance the log shows from one address in an interval.
 ENDS_SHOWN: Final = 20
 
 # How an association can end, as its slot in the shared block numbers it, from 1.
-_KINDS: Final = (
+KINDS: Final = (
     "released", "aborted", "aborted by the peer", "connection closed",
     "connection lost inside a message", "cannot send", "the peer does not read what we send",
 )  # fmt: skip
@@ -125,7 +125,7 @@ class Ending:
     @property
     def number(self) -> int:
         """It as a number above 0, without `why`: see `numbered`."""
-        kind = _KINDS.index(self.kind) + 1 if self.kind in _KINDS else len(_KINDS) + 1
+        kind = KINDS.index(self.kind) + 1 if self.kind in KINDS else len(KINDS) + 1
         if self.code:
             source, reason = (int(one) & 0xFF for one in self.code.split(","))
             kind |= (1 | source << 1 | reason << _CODE_BITS + 1) << _KIND_BITS
@@ -136,7 +136,7 @@ class Ending:
         """The ending that a number stands for."""
         kind, code = number & (1 << _KIND_BITS) - 1, number >> _KIND_BITS
         source, reason = code >> 1 & 0xFF, code >> _CODE_BITS + 1 & 0xFF
-        words = _KINDS[kind - 1] if 0 < kind <= len(_KINDS) else "ended"
+        words = KINDS[kind - 1] if 0 < kind <= len(KINDS) else "ended"
         return cls(words, f"{source},{reason}" if code & 1 else "", why)
 
     @property

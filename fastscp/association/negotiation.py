@@ -105,19 +105,27 @@ class RefusedContext:
 
 @dataclass(slots=True)
 class Refusals:
-    """The refused presentation contexts: those of the first abstract syntaxes, and their number."""
+    """The refused presentation contexts: those of the first abstract syntaxes, and their number.
+
+    counts: how many there are of each of these; "": of others.
+    """
 
     count: int = 0
     shown: dict[str, RefusedContext] = field(default_factory=dict)
-    others: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def others(self) -> bool:
+        return "" in self.counts
 
     def add(self, context: PresentationContextRQ, result: int) -> None:
         self.count += 1
         uid = context.abstract_syntax[:_UID_KEPT]
-        if uid in self.shown:
-            return
-        if len(self.shown) == REFUSALS_SHOWN:
-            self.others = True
+        is_new = uid not in self.shown
+        has_place = not is_new or len(self.shown) < REFUSALS_SHOWN
+        counted = uid if has_place else ""
+        self.counts[counted] = self.counts.get(counted, 0) + 1
+        if not (is_new and has_place):
             return
         some = (one[:_UID_KEPT] for one in context.transfer_syntaxes[:TRANSFER_SYNTAXES_SHOWN])
         self.shown[uid] = RefusedContext(uid, result, tuple(some))

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
 from fastscp.cli.serve import begin_log
+from fastscp.config.admin import AdminAddress
 
 __all__ = ["demo"]
 
@@ -34,6 +35,8 @@ def demo(
     if loaded.sources["host"] == "default":
         # Nobody else is to reach what only shows itself.
         settings = replace(settings, host=("127.0.0.1",))
+    if loaded.sources["admin"] == "default":
+        settings = replace(settings, admin=AdminAddress("", 0))
     begin_log(settings)
     from fastscp.cli import demonstration
 

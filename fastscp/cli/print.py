@@ -41,11 +41,27 @@ def _completion(shell: str) -> str:
     return script
 
 
+def _grafana_dashboard() -> str:
+    from fastscp.cli.monitoring import grafana_dashboard
+
+    return grafana_dashboard()
+
+
+def _prometheus_rules() -> str:
+    from fastscp.cli.monitoring import prometheus_rules
+
+    return prometheus_rules()
+
+
 # By the word that names it: what it is, for the help, and what makes its text. What a text needs is
 # imported when it is made.
 READY_MADE: Final[dict[str, tuple[str, Callable[[], str]]]] = {
-    f"{shell}-completion": (f"completion for {shell}", partial(_completion, shell))
-    for shell in ("bash", "zsh", "fish")
+    **{
+        f"{shell}-completion": (f"completion for {shell}", partial(_completion, shell))
+        for shell in ("bash", "zsh", "fish")
+    },
+    "grafana-dashboard": ("a dashboard for Grafana to import", _grafana_dashboard),
+    "prometheus-rules": ("alerts for Prometheus", _prometheus_rules),
 }
 
 

@@ -65,7 +65,7 @@ def status(
         print_json(answer)
     else:
         print_columns([(name, escape(value)) for name, value in _rows(answer)])
-    return 0 if answer.state == "accepting" else _NOT_ACCEPTING
+    return 0 if answer.is_ready else _NOT_ACCEPTING
 
 
 def _rows(now: Status) -> Iterator[tuple[str, str]]:
@@ -77,6 +77,7 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
         yield "test aids", "; ".join(now.aids)
     yield "version", f"{now.version}, process {now.pid}, up {duration(now.uptime_s)}"
     yield "listens on", ", ".join(now.addresses) or "nothing yet"
+    yield "metrics", f"http://{now.admin}/metrics" if now.admin else "off"
     yield "store", f"{now.store.path}, id {now.store.id}"
     free, least = now.store.free_bytes, now.store.min_free_bytes
     known = "not known" if free is None else in_bytes(free)

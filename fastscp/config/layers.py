@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.config.admin import open_to_all
 from fastscp.config.contradictions import between_settings, between_tables
 from fastscp.config.file import FileSettings, one_of_file, read_file, refuse
 from fastscp.config.kubernetes import is_of_a_service
@@ -119,6 +120,8 @@ def load(
     for name, why in between_settings(values):
         raise ConfigError(options[name], why)
     config = ServeConfig(**values, tables=found.tables.tables)
+    if why := open_to_all(config.admin, config.admin_token_file):
+        raise ConfigError(options["admin"], why)
     if file is None:
         return Loaded(config, sources)
     keys = found.tables.places

@@ -18,6 +18,13 @@ import msgspec
 
 from fastscp import uids
 from fastscp.config.faults import ACCEPTS, FaultRule, read_fault
+from fastscp.config.admin import (
+    ADMIN_PORT,
+    AdminAddress,
+    AdminToken,
+    read_admin,
+    read_admin_token,
+)
 from fastscp.config.quantities import Duration, Size
 from fastscp.config.tables import Tables
 from fastscp.config.values import (
@@ -71,6 +78,7 @@ class Group(Enum):
     ASSOCIATION = "Association"
     STORE = "Store"
     LIMITS = "Limits and timers"
+    ADMIN = "Metrics and health"
     LOGGING = "Logging"
     AIDS = "Test aids"
 
@@ -485,6 +493,20 @@ class ServeConfig(WorkerConfig):
         Group.LIMITS,
         "How long a worker that a reload retires may live for its associations.",
         default=3600.0,
+    )
+    admin: AdminAddress = _setting(  # noqa: RUF009 - immutable
+        Parsed(read_admin, "HOST:PORT", "HOST:PORT, an IPv6 address in brackets, or off"),
+        Group.ADMIN,
+        "Where to answer HTTP for /metrics, /healthz and /readyz; port 0 lets the system pick one; "
+        "off = nowhere. Beyond this machine only with --admin-token-file.",
+        default=AdminAddress("127.0.0.1", ADMIN_PORT, is_given=False),
+    )
+    admin_token_file: AdminToken = _setting(  # noqa: RUF009 - immutable
+        Parsed(read_admin_token, "FILE", "a file with a token"),
+        Group.ADMIN,
+        "File with the token that whoever asks there shows (Authorization: Bearer).",
+        default=AdminToken(),
+        default_text="none",
     )
     tables: Tables = dataclasses.field(default_factory=Tables)
 

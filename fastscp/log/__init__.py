@@ -9,7 +9,16 @@ What a line tells of somebody it has as `extra=fields(...)`, too, for the log in
 
 from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
-from fastscp.log.handlers import LEVELS, announce, configure, flush, hold, once_told, reopen
+from fastscp.log.handlers import (
+    LEVELS,
+    announce,
+    configure,
+    flush,
+    hold,
+    lines_lost,
+    once_told,
+    reopen,
+)
 from fastscp.log.repeats import caused, concluding
 from fastscp.log.target import LogFileError, open_log_file
 from fastscp.log.text import address, counted, escape, in_json, printable, shown
@@ -32,6 +41,7 @@ __all__ = [
     "flush",
     "hold",
     "in_json",
+    "lines_lost",
     "once_told",
     "open_log_file",
     "printable",

@@ -31,6 +31,7 @@ __all__ = [
     "configure",
     "flush",
     "hold",
+    "lines_lost",
     "once_told",
     "reopen",
 ]
@@ -346,3 +347,9 @@ def flush() -> None:
     handler = _queued()
     if handler is not None:
         handler.flush()
+
+
+def lines_lost() -> int:
+    """How many lines of this process's log were dropped by now."""
+    handler = _queued()
+    return 0 if handler is None else handler.writer.lines_lost

@@ -83,6 +83,8 @@ class Writer:
         self._lines: deque[_Line] = deque()
         self._bytes = 0
         self._lost: Lost | None = None
+        # Lines that were dropped, in all.
+        self.lines_lost = 0
         self._held = False
         self._writing = False
         self._failing = False
@@ -110,6 +112,7 @@ class Writer:
                 self._queue_lost()
             if not self._has_room(level):
                 self._lose(Lost(when, 1, level >= logging.ERROR))
+                self.lines_lost += 1
                 if told is not None:
                     told()
                 return
@@ -242,6 +245,7 @@ class Writer:
             for line in lines:
                 at += len(line.text)
                 if at > written:
+                    self.lines_lost += line.lost is None
                     self._lose(line.lost or Lost(time.time(), 1, line.level >= logging.ERROR))
 
     def _write_all(self, view: memoryview) -> int:

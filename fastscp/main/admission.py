@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastscp.association.account import Terms
 from fastscp.log import printable
+from fastscp.main.endings import Endings
 from fastscp.main.rate import Rates
 from fastscp.messages.worker import Verdict
 from fastscp.rules.rule import TOP_LEVEL, rule_name
@@ -140,7 +141,7 @@ class Admission:
     rows: where instances are counted; without it every title has row 0. tallies: where each
     association is counted; without it none has a slot. clock: seconds that never go back.
     `draining`, `paused` and `congested` say why new associations are put off, or are empty. `begun`
-    only grows.
+    only grows, as what `endings` counts.
 
     Limits are told by generation: a worker asks by the rules that it has, until it has newer ones.
     Associations are counted under each table that they come from, whatever it limits, so that the
@@ -177,6 +178,7 @@ class Admission:
         self._by_worker: Counter[int] = Counter()
         self.admitted = 0
         self.begun = 0
+        self.endings = Endings()
         self.draining = ""
         self.paused = ""
         self.congested = ""
@@ -274,6 +276,7 @@ class Admission:
         connection.tally = self._take_tally()
         self.admitted += 1
         self.begun += 1
+        self.endings.refuse_contexts(asked.refused)
         self._by_host[host] += 1
         for table in connection.tables:
             self._by_table[table] += 1

@@ -81,6 +81,7 @@ class Facts:
     path: str = ""
     store_id: str = ""
     addresses: tuple[str, ...] = ()
+    admin: str = ""
     is_open: bool = False
     reload: Callable[[], Awaitable[Reloaded]] | None = None
     began: float = field(default_factory=time.monotonic)
@@ -151,6 +152,7 @@ class MainControl:
             unfinished=seen.unfinished,
             kept=seen.kept,
             rejected=seen.rejected,
+            admin=facts.admin,
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )
 

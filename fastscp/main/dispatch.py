@@ -55,6 +55,8 @@ _LOAD_EVERY_S: Final = 0.5
 _BLOCKED_MS: Final = 250
 # And than this: the log is told.
 _TOLD_MS: Final = 1000
+# With which main itself rejects: transient, temporary congestion (PS3.8 Table 9-21).
+_CONGESTED: Final = "2,3,1"
 # How long a peer may take to send the request that main itself rejects.
 _TURN_AWAY_S: Final = 5.0
 # Connections on their way to workers; each has a slot among the shared claims.
@@ -126,14 +128,15 @@ class _Target:
 class Dispatch:
     """Hands connections to workers, and answers what workers ask about them.
 
-    run_id: what the ids of associations begin with. `rejected` only grows.
+    run_id: what the ids of associations begin with. `rejected` and `blocked_s` only grow.
     """
 
     def __init__(self, admission: Admission, shared: Shared, run_id: str) -> None:
         self._admission = admission
         self._shared = shared
         self._run = run_id
-        self.rejected = 0
+        # Seconds that workers waited for the disk, all together.
+        self.blocked_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._places = Places(
             admission, run_id=run_id, tell=self._tell, listens=self._listens,
@@ -235,7 +238,7 @@ class Dispatch:
                 self._admission.over(message.number)
                 self._places.closed(message.number)
             case Gone():
-                self.rejected += message.rejected
+                self._count_end(message)
                 self._admission.closed(message.number)
                 self._places.closed(message.number)
             case Leaving():
@@ -289,6 +292,7 @@ class Dispatch:
         if self._targets.pop(worker.number).is_followed:
             self._last_left = time.monotonic()
         found = self._admission.lost(worker.number)
+        self._count_lost(found)
         associations = sum([self._tell_lost(one, worker.number) for one in found])
         self._admission.died(worker.number)
         self._places.left(worker.number)
@@ -301,6 +305,25 @@ class Dispatch:
 
     def connections_of(self, worker: Worker) -> int:
         return self._admission.load(worker.number)
+
+    @property
+    def rejected(self) -> int:
+        """Associations that were rejected, by whomever."""
+        return self._admission.endings.rejected.total()
+
+    def _count_end(self, gone: Gone) -> None:
+        endings = self._admission.endings
+        if gone.rejected:
+            endings.rejected[gone.rejected] += 1
+        if gone.ended:
+            endings.end(gone.ended)
+
+    def _count_lost(self, found: list[Lost]) -> None:
+        """Count the ends that a dead worker did not come to tell of."""
+        for lost in found:
+            if self._admission.booked(lost.number) is not None:
+                done = Tally() if lost.tally < 0 else self._shared.tallies.read(lost.tally)
+                self._admission.endings.end(done.ended)
 
     def _tell_lost(self, lost: Lost, worker: int) -> bool:
         """Write the line of an association's end in the stead of its worker, which cannot.
@@ -414,7 +437,7 @@ class Dispatch:
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
         sock, host, port, *_ = connection
-        self.rejected += 1
+        self._admission.endings.rejected[_CONGESTED] += 1
         peer = address(host, port)
         log.warning(
             "%s: rejected (2,3,1): %s", peer, why,
@@ -518,7 +541,8 @@ class Dispatch:
         now = time.monotonic()
         self._hand_over_waiting()
         for target in list(self._targets.values()):
-            self._is_blocked(target)
+            if self._is_blocked(target):
+                self.blocked_s += _LOAD_EVERY_S
             received = self._shared.rows.received(target.worker.number)
             target.rate = (target.rate + (received - target.last_bytes) / _LOAD_EVERY_S) / 2
             target.last_bytes = received

@@ -62,6 +62,8 @@ FIRST: Final = 1
 AFTER_A_RESTART: Final = (
     "host",
     "port",
+    "admin",
+    "admin_token_file",
     "store",
     "store_must_exist",
     "store_new_life",

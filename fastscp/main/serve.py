@@ -31,6 +31,7 @@ from fastscp.main.explained import explained, start_explained
 from fastscp.main.exposure import exposed, told_of_users
 from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.loss import told_of_loss
+from fastscp.main.measured import Measured
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
 from fastscp.main.remains import tell_failed
@@ -39,8 +40,9 @@ from fastscp.main.startline import start_line
 from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
+from fastscp.main.web import Web
 from fastscp.main.workers import Workers, new_run_id
-from fastscp.store.journal import last_sequence
+from fastscp.store.journal import journal_bytes, last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
@@ -63,8 +65,9 @@ log = logging.getLogger("fastscp.main")
 
 _T = TypeVar("_T")
 
-# Between looks at the store.
+# Between looks at the store, and at how large its journal is.
 _LOOK_EVERY_S: Final = 1.0
+_MEASURE_S: Final = 60.0
 _CONGESTED: Final = {
     SpaceState.FULL: "out of disk space",
     SpaceState.LOST: "the store is not there, or does not answer",
@@ -120,6 +123,10 @@ class Service:
             self._shared.liveness, self._seen,
         )  # fmt: skip
         self._control_socket = ControlSocket(control)
+        self._web = Web(config.admin, config.admin_token_file.token)
+        self._measured = Measured(
+            control.status, self._shared.rows, self._admission, self._dispatch
+        )
         self._load = load or (lambda: config)
         self._reloads = Reloads(self._background, self._reopen_logs)
         self._facts.reload = self._reloads.reload
@@ -157,6 +164,9 @@ class Service:
             beginning.enter_context(start_explained())
             # First of all: a start that gets no port has made no store.
             acceptors = self._bind(undo)
+            undo.callback(self._web.close)
+            self._web.bind()
+            self._facts.admin = self._web.address
             waiting = undo.enter_context(self._tell_waiting())
             prepared = await in_thread(prepare, config, FIRST)
             store = await _open_store(prepared)
@@ -173,6 +183,7 @@ class Service:
             self._facts.path, self._facts.store_id = str(store.path.absolute()), store.id
             starting.callback(self._control_socket.abandon)
             await self._control_socket.open(store)
+            self._background(self._web.open(self._measured))
             tell_unflushed(store.unflushed, self._shared.doubts)
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
@@ -195,6 +206,7 @@ class Service:
             code = await self._done
             self._tell_summary()
             self._control_socket.close()
+            self._web.close()
             for acceptor in acceptors:
                 acceptor.close()
             self._dispatch.close()
@@ -250,6 +262,8 @@ class Service:
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
         self._background(self._for_ever(self._sum_up))
+        if self._web.address:
+            self._background(self._for_ever(lambda: self._measure_journal(store)))
         self._background(self._for_ever(self._control_socket.keep))
 
     def _reloader(self, store: Store, workers: Workers) -> Reloader:
@@ -360,17 +374,20 @@ class Service:
         self, prepared: Prepared, store: Store, index: LineIndex | None
     ) -> Workers:
         self._admission.limit(prepared.limits, prepared.book, prepared.titles)
-        return Workers(
+        names = await in_thread(uids.uid_names)
+        self._admission.endings.known = names
+        self._measured.workers = Workers(
             prepared.configuration,
             store,
             self._shared,
             self._dispatch,
             index=index,
             run_id=self._run_id,
-            names=await in_thread(uids.uid_names),
+            names=names,
             background=self._background,
             over=self._over,
         )
+        return self._measured.workers
 
     def _seen(self) -> Seen:
         """What was counted by now."""
@@ -433,6 +450,15 @@ class Service:
             # Time that main itself was stopped or late says nothing of the disk.
             hanging_s += min(time.monotonic() - started, 2 * _LOOK_EVERY_S)
 
+    async def _measure_journal(self, store: Store) -> None:
+        """See every minute how large the journal is."""
+        try:
+            self._measured.journal_bytes = await in_thread(journal_bytes, store.dir_fd)
+        except OSError:
+            # Whoever looks at the store says so.
+            self._measured.journal_bytes = None
+        await asyncio.wait([self._done], timeout=_MEASURE_S)
+
     def _see(self, looked: asyncio.Future[Look]) -> None:
         blind = ""
         try:
@@ -457,10 +483,12 @@ class Service:
 
     def _say_start(self, store: Store, swept: SweepReport) -> None:
         log.info("%s", start_line(self._config, self._facts.rules.file, store))
+        if self._facts.admin:
+            log.info("metrics and health: http://%s/metrics, /healthz, /readyz", self._facts.admin)
         warnings = [
             *told_of_aids(self._config),
             exposed(self._config, self._facts.addresses), told_of_users(self._config),
-            *store.warnings,
+            self._config.admin_token_file.warning, *store.warnings,
         ]  # fmt: skip
         for warning in filter(None, warnings):
             log.warning("%s", warning)

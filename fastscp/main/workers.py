@@ -113,6 +113,8 @@ class Workers:
         self.stopping = False
         # Whether one of them ended unexpectedly.
         self.lost = False
+        # Workers that were missed, by whether a signal had asked for that; these only grow.
+        self.restarts = {"no": 0, "yes": 0}
 
     # Beginning and end ---------------------------------------------------------------------------
 
@@ -437,7 +439,9 @@ class Workers:
 
     def _miss(self, place: Place, worker: Worker, code: int | None) -> None:
         """Give the place of a worker that is gone to another."""
-        if worker.is_ready and code == 0:
+        was_asked = worker.is_ready and code == 0
+        self.restarts["yes" if was_asked else "no"] += 1
+        if was_asked:
             log.info(
                 "worker %d ended as it was told to by a signal; starting another", worker.number
             )

@@ -104,7 +104,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     of instances that are complete and that the commits of all workers have. What is counted is
     counted since the start: instances stored, or there already; bytes of their data sets, and bytes
     read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
-    associations rejected. aids: the test aids in use, as the flags that ask for them.
+    associations rejected. aids: the test aids in use, as the flags that ask for them. admin: where
+    it answers HTTP, HOST:PORT; empty: nowhere.
     """
 
     version: str
@@ -131,6 +132,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     in_flight_bytes: int = 0
     aids: tuple[str, ...] = ()
+    admin: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts associations, so that a balancer may send it some."""
+        return self.state == "accepting"
 
 
 class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):

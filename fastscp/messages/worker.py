@@ -211,7 +211,8 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     """May this association be admitted?
 
     terms: what it would get, for main to tell of if the worker cannot any more. generation: of the
-    rules it was judged by. ae, sender: the keys of its tables among them, or empty.
+    rules it was judged by. ae, sender: the keys of its tables among them, or empty. refused: how
+    many presentation contexts would be refused, by abstract syntax as it came; "": of others.
     """
 
     number: int
@@ -221,6 +222,7 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     generation: int = 0
     ae: str = ""
     sender: str = ""
+    refused: dict[str, int] = {}
 
 
 class Idle(msgspec.Struct, tag=True, frozen=True):
@@ -251,10 +253,15 @@ class Over(msgspec.Struct, tag=True, frozen=True):
 
 
 class Gone(msgspec.Struct, tag=True, frozen=True):
-    """The connection is over. rejected: an A-ASSOCIATE-RJ was its end."""
+    """The connection is over.
+
+    rejected: the numbers of the A-ASSOCIATE-RJ that was its end; "": none was. ended: how an
+    association ended, as `Ending` numbers it; 0: it was none.
+    """
 
     number: int
-    rejected: bool = False
+    rejected: str = ""
+    ended: int = 0
 
 
 ToWorker: TypeAlias = (

@@ -14,6 +14,7 @@ a power cut a segment may be shorter than before.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -49,6 +50,7 @@ __all__ = [
     "fact_at",
     "facts_about",
     "find_path",
+    "journal_bytes",
     "last_sequence",
     "line_blocks",
     "parse_line",
@@ -195,6 +197,18 @@ def segment_names(store_fd: int) -> list[str]:
     """The journal's files, oldest life first."""
     with _folder(store_fd) as folder_fd:
         return sorted(name for name in names_in(folder_fd) if name.endswith(SUFFIX))
+
+
+def journal_bytes(store_fd: int) -> int:
+    """How much the journal's files hold together. Blocks on the disk. Raises OSError."""
+    total = 0
+    with _folder(store_fd) as folder_fd:
+        for name in names_in(folder_fd):
+            if name.endswith(SUFFIX):
+                # One may go meanwhile, if somebody removes it.
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_size
+    return total
 
 
 def _folder(store_fd: int) -> AbstractContextManager[int]:

@@ -111,9 +111,17 @@ class Association(Requested):
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
     @property
-    def is_rejected(self) -> bool:
-        """Whether an A-ASSOCIATE-RJ is its end."""
-        return self._ending is not None and self._ending.kind == "rejected"
+    def rejected_with(self) -> str:
+        """The numbers of the A-ASSOCIATE-RJ that is its end; "": none is."""
+        ending = self._ending
+        return ending.code if ending is not None and ending.kind == "rejected" else ""
+
+    @property
+    def ended_as(self) -> int:
+        """How it ended, as `Ending` numbers it; 0: it was no association."""
+        if self.rules is None:
+            return 0
+        return (self._ending or Ending("ended")).number
 
     @property
     def _strict(self) -> bool:

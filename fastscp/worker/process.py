@@ -112,6 +112,8 @@ class Worker:
         self._channel = channel
         self._shared = shared
         self._store_fd = store_fd
+        # Of its log, as far as they are counted where main reads it.
+        self._lines_lost = 0
         self.going = Going(configuration)
         self.run = setup.run
         self.names: Mapping[str, str] = setup.names
@@ -274,6 +276,7 @@ class Worker:
         self._next_tick = now + tick_s
         loop.call_later(tick_s, self._tick)
         self._shared.liveness.heartbeat(self._setup.worker, int(now * 1000))
+        self._count_lost_lines()
         if not self._refilling:
             self._refill()
         if not self._closing:
@@ -284,6 +287,12 @@ class Worker:
             self._headers.tick(now, self.going.config.artim_timeout)
             for association in list(self._associations.values()):
                 association.tick(now)
+
+    def _count_lost_lines(self) -> None:
+        lost = logs.lines_lost()
+        if lost != self._lines_lost:
+            self._shared.rows.lose_lines(self._setup.worker, lost - self._lines_lost)
+            self._lines_lost = lost
 
     def _refill(self) -> None:
         """Let those read on who may; while space is short, often."""
@@ -587,11 +596,11 @@ class Worker:
     def gone(self, association: Association) -> None:
         self.requests.decided(association.number)
         if self._associations.pop(association.number, None) is not None:
-            self._closed(association.number, rejected=association.is_rejected)
+            self._closed(association.number, association.rejected_with, association.ended_as)
         self._maybe_finished()
 
-    def _closed(self, number: int, *, rejected: bool = False) -> None:
-        self._channel.send(Gone(number, rejected))
+    def _closed(self, number: int, rejected: str = "", ended: int = 0) -> None:
+        self._channel.send(Gone(number, rejected, ended))
         self._maybe_finished()
 
 

@@ -188,7 +188,7 @@ class Requested(Receiver):
         self.pace.hold(ADMISSION)
         ask = Ask(
             self.number, calling_ae, called_ae, self._terms,
-            going.book.generation, rule.ae, rule.sender,
+            going.book.generation, rule.ae, rule.sender, outcome.refused.counts,
         )  # fmt: skip
         if shown_user is None:
             self._owner.ask(ask)

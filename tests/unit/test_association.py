@@ -172,7 +172,7 @@ def test_a_request_that_is_there_is_rejected_when_its_connection_has_to_go(
             assert met.one.request_waits
         getattr(met.one, end)("too many at a time")
         assert met.one.state is State.STA13
-        assert met.one.is_rejected
+        assert met.one.rejected_with == "2,3,1"
         assert _answer(met) == reject(2, 3, 1)
         # With FIN, which overtakes nothing.
         assert met.transport.ended == ["closed"]

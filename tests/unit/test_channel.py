@@ -55,7 +55,7 @@ FROM_WORKER = [
     Failed("no disk"),
     Taken(1),
     Ask(1, "CT", "FASTSCP", Terms(1, 2)),
-    Gone(1, True),
+    Gone(1, "2,3,1", 1),
 ]
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")

@@ -341,7 +341,7 @@ SEE = "See `fastscp serve --help`."
         (["cat", "a", "b"], "it takes one PATH"),
         (
             ["print", "bash"],
-            "WHAT: 'bash' is not known; give bash-completion, zsh-completion, fish",
+            "WHAT: 'bash' is not known; give bash-completion, zsh-completion, fish-",
         ),
         (["echo"], "echo: HOST:PORT is missing: it requires an argument."),
         (["echo", "host"], "HOST:PORT: 'host' has no port; give HOST:PORT"),

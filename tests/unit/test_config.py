@@ -48,6 +48,8 @@ CONTRACT = {
     "max_async_operations": 64,
     "user_identity": UserIdentities(),
     "umask": "",
+    "admin": {"host": "127.0.0.1", "port": 8112, "is_given": False},
+    "admin_token_file": {"file": "", "token": b"", "warning": ""},
     "max_associations": 1000,
     "max_associations_per_host": 0,
     "max_associations_per_ae": 0,
@@ -92,9 +94,12 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(loaded.sources.values()) == {"default"}
 
 
-def test_what_is_shown_can_be_read_again() -> None:
+def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
     proxies = ["10.1.2.5", "::1,2001:db8::/32"]
-    given = {"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies, "umask": "27"}
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    given = {"allow": ["CT1@10.1.2.0/24", "*@*"], "proxy_protocol_from": proxies, "umask": "27",
+             "admin": "[::]:0", "admin_token_file": str(token)}  # fmt: skip
     given["log_file"] = "/var/log/fastscp.log"
     given["fault"] = ["every=2 status=A700 delay=1s"]
     config = load(given, {}).config
@@ -338,6 +343,19 @@ BAD: list[tuple[str, object, str]] = [
     ("umask", "0400", "would keep the service from its own files"),
     ("umask", 27, "is not a text in quotes"),
     ("umask", "", "is empty"),
+    ("admin", "on", "'on' has no port; give HOST:PORT, an IPv6 address in brackets, or off"),
+    ("admin", ":8112", "has no port"),
+    ("admin", "::1:8112", "has an IPv6 address without brackets"),
+    ("admin", "127.0.0.1:http", "has a port that is no number up to 65535"),
+    ("admin", "127.0.0.1:65536", "has a port that is no number up to 65535"),
+    ("admin", "metrics.example:8112", "has a host that is no address, such as 127.0.0.1"),
+    ("admin", "0.0.0.0:8112", "is reached from other machines, and no --admin-token-file says"),
+    ("admin", "[::]:8112", "is reached from other machines, and no --admin-token-file says"),
+    ("admin", 8112, "is not a text"),
+    ("admin_token_file", "/no/such/file", "cannot read /no/such/file (No such file or"),
+    ("admin_token_file", "/", "cannot read / ("),
+    ("admin_token_file", "~/token", "begins with ~, which only a shell knows"),
+    ("admin_token_file", "/dev/null", "cannot read /dev/null (it is no file)"),
     ("max_async_operations", "0", "is less than 1; give a whole number from 1 to 65535"),
     ("fault", "every=2", "says nothing of what is to happen; give conditions"),
     ("log_file", "~/x.log", "begins with ~, which only a shell knows"),

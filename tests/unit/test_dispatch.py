@@ -345,7 +345,7 @@ def test_rejections_are_counted(played: Played) -> None:
     played.connect()
     offers(end)
     played.dispatch.heard(worker, Taken(1))
-    played.dispatch.heard(worker, Gone(1, rejected=True))
+    played.dispatch.heard(worker, Gone(1, "2,3,1"))
     played.dispatch.heard(worker, Gone(2))
     assert played.dispatch.rejected == 1
 

@@ -93,8 +93,8 @@ def test_status_for_people(
     assert str(made.folder) == "/data/.fastscp"
     out = capsys.readouterr().out
     assert [line[:14].rstrip() for line in out.splitlines()] == [
-        "state", "version", "listens on", "store", "free space", "workers", "associations",
-        "stored", "in flight", "refused", "rejected", "rules",
+        "state", "version", "listens on", "metrics", "store", "free space", "workers",
+        "associations", "stored", "in flight", "refused", "rejected", "rules",
     ]  # fmt: skip
     assert "process 7, up 1 h 1 min" in out
     assert "127.0.0.1:104, [::1]:104" in out

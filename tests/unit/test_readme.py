@@ -13,6 +13,7 @@ from functools import cache
 import pytest
 
 from fastscp import __version__, uids
+from fastscp.admin.exposition import families_table
 from fastscp.cli import app as cli
 from fastscp.cli.echo import echo
 from fastscp.cli.send import send
@@ -44,6 +45,12 @@ def test_the_options_are_current() -> None:
     found = re.search(r"<!-- options: .*? -->\n(.*?)<!-- end of options -->", README, re.DOTALL)
     assert found is not None
     assert found[1] == options_table(), "write what fastscp.config.settings.options_table() returns"
+
+
+def test_the_families_are_current() -> None:
+    found = re.search(r"<!-- families: .*? -->\n(.*?)<!-- end of families -->", README, re.DOTALL)
+    assert found is not None
+    assert found[1] == families_table(), "write what fastscp.admin.exposition.families_table() says"
 
 
 def test_what_may_be_set_where_is_current() -> None:
@@ -269,6 +276,11 @@ BOUNDS = (
     ("the client has {} s", "fastscp/admin/control.py", "ANSWER_S", 1),
     ("for each {} KiB of", "fastscp/admin/control.py", "_CHUNK_BYTES", 1024),
     ("a segment has {} MiB", "fastscp_ext/receive/reception.pyx", "journal_limit", MIB),
+    ("{} at a time, then the oldest that", "fastscp/admin/listener.py", "HTTP_CONNECTIONS_MOST", 1),
+    ("{} new ones a second", "fastscp/admin/listener.py", "_RATE", 1),
+    ("a request has {} KiB, and 20", "fastscp/admin/web.py", "_HEAD_BYTES", 1024),
+    ("and {} s with its answer", "fastscp/admin/web.py", "_EXCHANGE_S", 1),
+    ("a connection rests for {} s", "fastscp/admin/web.py", "_IDLE_S", 1),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",
             "max_associations")  # fmt: skip

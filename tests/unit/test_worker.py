@@ -16,7 +16,7 @@ import pytest
 import uvloop
 from setproctitle import getproctitle, setproctitle
 
-from fastscp.association.account import Terms
+from fastscp.association.account import Ending, Terms
 from fastscp.config.settings import ServeConfig
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
@@ -230,7 +230,7 @@ def test_too_many_after_the_rejection(run: Callable[..., None]) -> None:
         assert played.heard == []
         assert list(played.main.receive()) == []
         played.main.send(Abandon(1))
-        assert await played.until(Gone) == [Gone(1, rejected=True)]
+        assert await played.until(Gone) == [Gone(1, "2,3,2")]
 
     run(test)
 
@@ -268,7 +268,7 @@ def test_who_is_idle_and_who_goes(run: Callable[..., None]) -> None:
         # It need not hang up: main may close it now like one that was never associated.
         played.main.send(Abandon(3))
         played.main.send(Abandon(2))
-        assert await played.until(Gone) == [Gone(3)]
+        assert await played.until(Gone) == [Gone(3, ended=Ending("aborted", "0,0").number)]
         await loop.sock_sendall(peers[1], data[400:])
         assert (await loop.sock_recv(peers[1], 4096))[0] == 4
 

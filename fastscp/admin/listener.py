@@ -1,0 +1,134 @@
+"""Connections for the HTTP of the service: accepted within bounds, and ended where they are slow.
+
+What a client does here costs its own connection alone, and main's loop a small part of its time:
+few connections, few of them a second, few reads of each. Nothing of HTTP is known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+__all__ = ["HTTP_CONNECTIONS_MOST", "Bounded", "Listener"]
+
+log = logging.getLogger("fastscp.admin")
+
+# At a time. A further one gets the place of the oldest that has asked nothing yet.
+HTTP_CONNECTIONS_MOST: Final = 64
+# Accepted in a second, after a burst of as many.
+_RATE: Final = 50
+# How long accepting rests where the system has no means for a connection.
+_REST_S: Final = 0.5
+
+
+class Bounded(Protocol):
+    """A connection as the listener knows it."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request was read, and its answer is not written whole."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+
+class Listener:
+    """Accepts on a listening socket, which it owns. All methods run on its loop.
+
+    make: the protocol of a new connection, which says `joined` and `left`.
+    """
+
+    def __init__(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        # The oldest first.
+        self._connections: dict[Bounded, None] = {}
+        # Those that are about to be, by what makes them so.
+        self._beginning: dict[asyncio.Task[object], socket.socket] = {}
+        # Up to when the rate is used up, seconds of the monotonic clock.
+        self._used_up = 0.0
+        self._is_accepting = False
+
+    def start(self) -> None:
+        """Begin, or begin again, to accept."""
+        if not self._is_accepting and self._sock.fileno() >= 0:
+            self._is_accepting = True
+            self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Hang up on everybody, and stop; those that are about to be follow."""
+        self._pause()
+        self._sock.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def joined(self, connection: Bounded) -> None:
+        self._connections[connection] = None
+        if self._sock.fileno() < 0:
+            self._loop.call_soon(connection.abort)
+
+    def left(self, connection: Bounded) -> None:
+        self._connections.pop(connection, None)
+        self.start()
+
+    @property
+    def connections(self) -> int:
+        """How many there are, with those that are about to be."""
+        return len(self._connections) + len(self._beginning)
+
+    def _pause(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _pause_for(self, seconds: float) -> None:
+        self._pause()
+        self._loop.call_later(seconds, self.start)
+
+    def _accept(self) -> None:
+        now = time.monotonic()
+        if self._used_up > now:
+            self._pause_for(self._used_up - now)
+            return
+        if self.connections >= HTTP_CONNECTIONS_MOST and not self._make_room():
+            # Until one leaves; the others wait in the backlog.
+            self._pause()
+            return
+        try:
+            sock, _address = self._sock.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # Of descriptors or memory, which the associations need more.
+            log.debug("cannot accept on the port of metrics and health: %s", error.strerror)
+            self._pause_for(_REST_S)
+            return
+        self._used_up = max(self._used_up, now - 1.0) + 1.0 / _RATE
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(self._make, sock)
+        )
+        self._beginning[task] = sock
+        task.add_done_callback(self._begun)
+
+    def _make_room(self) -> bool:
+        """End the oldest connection that has asked nothing; whether there was one."""
+        oldest = next((one for one in self._connections if not one.is_busy), None)
+        if oldest is None:
+            return False
+        del self._connections[oldest]
+        oldest.abort()
+        return True
+
+    def _begun(self, task: asyncio.Task[object]) -> None:
+        sock = self._beginning.pop(task)
+        # Else it is the loop's.
+        if not task.cancelled() and task.exception() is not None:
+            sock.close()

@@ -1,0 +1,95 @@
+"""What main measures of the service, put together for whoever shows it. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastscp import log as logs
+from fastscp.messages.metrics import OTHER, Counted, Distribution, Snapshot
+from fastscp.titles import title_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fastscp.main.admission import Admission
+    from fastscp.main.dispatch import Dispatch
+    from fastscp.main.workers import Workers
+    from fastscp.messages.control import Status
+    from fastscp_ext import Counts, Rows, Times
+
+__all__ = ["Measured"]
+
+_NONE: Final = Counted(0, 0, 0, 0)
+
+
+class Measured:
+    """Takes snapshots. status: what the service is doing, as `fastscp status` tells it.
+
+    workers: None until there are any. journal_bytes: set by whoever looks at the journal.
+    """
+
+    def __init__(
+        self, status: Callable[[], Status], rows: Rows, admission: Admission, dispatch: Dispatch
+    ) -> None:
+        self._status = status
+        self._rows = rows
+        self._admission = admission
+        self._dispatch = dispatch
+        self.workers: Workers | None = None
+        self.journal_bytes: int | None = None
+
+    def status(self) -> Status:
+        """Where the service stands, which costs less than all the numbers."""
+        return self._status()
+
+    def snapshot(self) -> Snapshot:
+        rows, admission, takers = self._rows, self._admission, self._dispatch.takers
+        endings = admission.endings
+        return Snapshot(
+            status=self._status(),
+            by_ae=_counted(rows.by_ae(), title_text),
+            by_transfer_syntax=_counted(rows.by_transfer_syntax(), str),
+            by_status=self._by_status(),
+            times=_distributions(rows.times()),
+            flushes=_distributions(rows.flushes()),
+            batches=_distributions(rows.batches()),
+            throttled_us=rows.throttled_us(),
+            accepted=admission.begun,
+            rejected=dict(endings.rejected),
+            ended=dict(endings.ended),
+            aborted=dict(endings.aborted),
+            contexts_refused=dict(endings.contexts_refused),
+            workers_waiting=takers.answering - takers.free,
+            worker_restarts=dict(self.workers.restarts) if self.workers else {},
+            disk_blocked_s=self._dispatch.blocked_s,
+            journal_bytes=self.journal_bytes,
+            log_lines_lost=logs.lines_lost() + rows.lines_lost(),
+        )
+
+    def _by_status(self) -> dict[tuple[str, str], Counted]:
+        """What was counted by status and reason, and 0 of each that there can be.
+
+        Whoever watches a counter grow has to see it before it does.
+        """
+        found = {_status_key(*key): _NONE for key in self._rows.known_statuses()}
+        for key, counts in self._rows.by_status().items():
+            found[_status_key(*key)] = _one_counted(counts)
+        return found
+
+
+def _one_counted(counts: Counts) -> Counted:
+    return Counted(counts.instances, counts.bytes, counts.refused, counts.unfinished)
+
+
+def _counted(found: Mapping[str | None, Counts], text: Callable[[str], str]) -> dict[str, Counted]:
+    return {
+        OTHER if key is None else text(key): _one_counted(counts) for key, counts in found.items()
+    }
+
+
+def _status_key(status: int | None, reason: str | None) -> tuple[str, str]:
+    return "none" if status is None else f"{status:04X}", reason or OTHER
+
+
+def _distributions(found: Mapping[str, Times]) -> dict[str, Distribution]:
+    return {name: Distribution(times.buckets, times.total_us) for name, times in found.items()}
