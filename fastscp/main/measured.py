@@ -1,11 +1,17 @@
-"""What main measures of the service, put together for whoever shows it. No I/O."""
+"""What main measures of the service, put together for whoever shows it.
+
+Only `measure_journal` looks at the disk, in a thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from fastscp import log as logs
+from fastscp.main.threads import in_thread
 from fastscp.messages.metrics import OTHER, Counted, Distribution, Snapshot
+from fastscp.store.journal import journal_bytes
 from fastscp.titles import title_text
 
 if TYPE_CHECKING:
@@ -15,17 +21,20 @@ if TYPE_CHECKING:
     from fastscp.main.dispatch import Dispatch
     from fastscp.main.workers import Workers
     from fastscp.messages.control import Status
+    from fastscp.store.store import Store
     from fastscp_ext import Counts, Rows, Times
 
 __all__ = ["Measured"]
 
 _NONE: Final = Counted(0, 0, 0, 0)
+# Between looks at the journal.
+_JOURNAL_S: Final = 60.0
 
 
 class Measured:
     """Takes snapshots. status: what the service is doing, as `fastscp status` tells it.
 
-    workers: None until there are any. journal_bytes: set by whoever looks at the journal.
+    workers: None until there are any.
     """
 
     def __init__(
@@ -36,7 +45,7 @@ class Measured:
         self._admission = admission
         self._dispatch = dispatch
         self.workers: Workers | None = None
-        self.journal_bytes: int | None = None
+        self._journal_bytes: int | None = None
 
     def status(self) -> Status:
         """Where the service stands, which costs less than all the numbers."""
@@ -62,9 +71,18 @@ class Measured:
             workers_waiting=takers.answering - takers.free,
             worker_restarts=dict(self.workers.restarts) if self.workers else {},
             disk_blocked_s=self._dispatch.blocked_s,
-            journal_bytes=self.journal_bytes,
+            journal_bytes=self._journal_bytes,
             log_lines_lost=logs.lines_lost() + rows.lines_lost(),
         )
+
+    async def measure_journal(self, store: Store) -> None:
+        """See how large the journal is, and wait until that is due again."""
+        try:
+            self._journal_bytes = await in_thread(journal_bytes, store.dir_fd)
+        except OSError:
+            # Whoever looks at the store says so.
+            self._journal_bytes = None
+        await asyncio.sleep(_JOURNAL_S)
 
     def _by_status(self) -> dict[tuple[str, str], Counted]:
         """What was counted by status and reason, and 0 of each that there can be.

@@ -42,7 +42,7 @@ from fastscp.main.summary import INTERVAL_S, Seen, Summary
 from fastscp.main.threads import in_thread
 from fastscp.main.web import Web
 from fastscp.main.workers import Workers, new_run_id
-from fastscp.store.journal import journal_bytes, last_sequence
+from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING, JOURNAL
@@ -65,9 +65,8 @@ log = logging.getLogger("fastscp.main")
 
 _T = TypeVar("_T")
 
-# Between looks at the store, and at how large its journal is.
+# Between looks at the store.
 _LOOK_EVERY_S: Final = 1.0
-_MEASURE_S: Final = 60.0
 _CONGESTED: Final = {
     SpaceState.FULL: "out of disk space",
     SpaceState.LOST: "the store is not there, or does not answer",
@@ -263,7 +262,7 @@ class Service:
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
         self._background(self._for_ever(self._sum_up))
         if self._web.address:
-            self._background(self._for_ever(lambda: self._measure_journal(store)))
+            self._background(self._for_ever(lambda: self._measured.measure_journal(store)))
         self._background(self._for_ever(self._control_socket.keep))
 
     def _reloader(self, store: Store, workers: Workers) -> Reloader:
@@ -449,15 +448,6 @@ class Service:
             await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
             # Time that main itself was stopped or late says nothing of the disk.
             hanging_s += min(time.monotonic() - started, 2 * _LOOK_EVERY_S)
-
-    async def _measure_journal(self, store: Store) -> None:
-        """See every minute how large the journal is."""
-        try:
-            self._measured.journal_bytes = await in_thread(journal_bytes, store.dir_fd)
-        except OSError:
-            # Whoever looks at the store says so.
-            self._measured.journal_bytes = None
-        await asyncio.wait([self._done], timeout=_MEASURE_S)
 
     def _see(self, looked: asyncio.Future[Look]) -> None:
         blind = ""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastscp.admin.exposition import FAMILIES, exposition
 from fastscp.admin.health import alive, readiness
+from fastscp.association.account import Ending
+from fastscp.main.dispatch import Takers
 from fastscp.main.endings import LOST, Endings
 from fastscp.main.measured import Measured
 from fastscp.messages.metrics import OTHER, Aborted, Counted
+from fastscp.worker import process
+from fastscp_ext import Shared
+from tests.books import limited
 from tests.measures import STATUS, parsed, snapshot
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -154,8 +161,6 @@ def test_how_many_there_can_be() -> None:
 
 def test_how_associations_end() -> None:
     endings = Endings()
-    from fastscp.association.account import Ending
-
     for ending in (
         Ending("released"), Ending("aborted", "2,6"), Ending("aborted by the peer", "0,0"),
         Ending("aborted by the peer", "7,200"), Ending("aborted by the peer"), Ending("whatever"),
@@ -173,8 +178,6 @@ def test_how_associations_end() -> None:
 
 
 def test_readiness() -> None:
-    import msgspec
-
     told = readiness(STATUS)
     assert told["ready"] is True
     assert told["reasons"] == []
@@ -194,12 +197,6 @@ def test_readiness() -> None:
 
 def test_every_refusal_is_there_before_it_is_counted() -> None:
     """Else nobody sees the first one of its kind: a counter that was not there did not grow."""
-    from types import SimpleNamespace
-
-    from fastscp.main.dispatch import Takers
-    from fastscp_ext import Shared
-    from tests.books import limited
-
     shared = Shared()
     dispatch: Any = SimpleNamespace(takers=Takers(1, 1, 1), blocked_s=0.0)
     books = limited(rows=shared.rows)
@@ -211,3 +208,14 @@ def test_every_refusal_is_there_before_it_is_counted() -> None:
     shared.rows.lose_lines(3, 5)
     shared.rows.lose_lines(3, 2)
     assert shared.rows.lines_lost() == 7
+
+
+def test_what_a_worker_lost_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tick it counts what is new, where main reads it."""
+    shared, lost = Shared(), [0]
+    worker: Any = SimpleNamespace(_shared=shared, _setup=SimpleNamespace(worker=2), _lines_lost=0)
+    monkeypatch.setattr("fastscp.log.lines_lost", lambda: lost[0])
+    for now in (0, 4, 4, 9):
+        lost[0] = now
+        process.Worker._count_lost_lines(worker)
+        assert shared.rows.lines_lost() == now

@@ -57,7 +57,7 @@ def test_the_start_says_it_in_one_line(caplog: pytest.LogCaptureFixture, address
     service: Any = SimpleNamespace(
         _config=ServeConfig(),
         _workers=None,
-        _facts=SimpleNamespace(addresses=(address,), rules=SimpleNamespace(file="")),
+        _facts=SimpleNamespace(addresses=(address,), admin="", rules=SimpleNamespace(file="")),
     )
     with caplog.at_level("WARNING"):
         Service._say_start(service, store, nothing)

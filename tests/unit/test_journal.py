@@ -18,6 +18,7 @@ from fastscp.store.journal import (
     Place,
     Segments,
     Tail,
+    journal_bytes,
     last_sequence,
     parse_line,
     segment_names,
@@ -132,6 +133,15 @@ def test_names_in_order_and_nothing_else(folder: Path, store_fd: int) -> None:
     for name in ("2-w0-1.jsonl", "1-w1-2.jsonl", "1-w0-1.jsonl", "notes.txt", "1-w0-1.jsonl.zst"):
         (folder / name).write_bytes(b"")
     assert segment_names(store_fd) == ["1-w0-1.jsonl", "1-w1-2.jsonl", "2-w0-1.jsonl"]
+
+
+def test_how_much_there_is(folder: Path, store_fd: int) -> None:
+    assert journal_bytes(store_fd) == 0
+    for size, name in ((5, "1-w0-1.jsonl"), (7, "2-w0-1.jsonl"), (100, "notes.txt")):
+        (folder / name).write_bytes(b"x" * size)
+    (folder / "3-w0-1.jsonl").symlink_to("notes.txt")
+    about = (folder / "3-w0-1.jsonl").lstat().st_size
+    assert journal_bytes(store_fd) == 12 + about
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -339,6 +339,7 @@ def test_what_was_lost_is_told_before_what_came_after(queue: Queue) -> None:
     assert queue.go_on()[-1] == "125 lost since 0, 0 errors"
     queue.put("after")
     assert queue.go_on()[-2:] == ["125 lost since 0, 0 errors", "after"]
+    assert queue.writer.lines_lost == 125
 
 
 def test_lines_are_written_whole_and_together() -> None:
@@ -376,6 +377,8 @@ def test_a_descriptor_that_fails_ends_nothing(queue: Queue, error: int) -> None:
     assert first.startswith("3 lost")
     assert first.endswith("3 errors")
     assert second == "there again"
+    # The line that tells of lost ones was lost, too, and counts for none.
+    assert queue.writer.lines_lost == 3
 
 
 def test_a_torn_line_gets_an_end() -> None:
