@@ -57,7 +57,8 @@ cdef class Reception:
     cdef object on_replaced
     # By durability: dicts of outboxes that pause for the commit, in order, and since when (ns).
     cdef tuple held
-    cdef dict slowed          # paces of those who read enough while space is short, until when (ns)
+    # Paces of those who read enough while space is short: until when, and since when (ns).
+    cdef dict slowed
 
     cdef void enqueue(self, Instance* i) noexcept
     cdef void _count_in_flight(self, Instance* i, uint64_t nbytes) noexcept
@@ -85,6 +86,8 @@ cdef class Reception:
     cdef int let_others_go(self) except -1
     cdef int _let_go(self, dict held, int room) except -1
     cdef int _no_longer_held(self, dict held, Outbox outbox) except -1
+    cdef int _no_longer_slowed(self, Pace pace) except -1
+    cdef void _count_throttled(self, int why, uint64_t since_ns) noexcept
     cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
     cdef void leave(self, Outbox outbox) noexcept

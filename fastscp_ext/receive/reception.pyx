@@ -636,10 +636,7 @@ cdef class Reception:
     cdef int _no_longer_held(self, dict held, Outbox outbox) except -1:
         since = held.pop(outbox, None)
         if since is not None:
-            word_count(
-                &self.worker.rows.throttled[<int>THROTTLE_COMMIT],
-                (monotonic_ns() - <uint64_t>since) // 1000,
-            )
+            self._count_throttled(THROTTLE_COMMIT, since)
         return 0
 
     cdef int let_others_go(self) except -1:
@@ -690,19 +687,25 @@ cdef class Reception:
         )
         if until > self.worker.read_ns:
             # Behind those that wait already.
-            self.slowed.pop(pace, None)
-            self.slowed[pace] = until
-            word_count(
-                &self.worker.rows.throttled[<int>THROTTLE_SPACE],
-                (until - self.worker.read_ns) // 1000,
-            )
+            before = self.slowed.pop(pace, None)
+            self.slowed[pace] = until, self.worker.read_ns if before is None else before[1]
             pace.set_hold(HOLD_SLOW, True)
         return 0
+
+    cdef int _no_longer_slowed(self, Pace pace) except -1:
+        slowed = self.slowed.pop(pace, None)
+        if slowed is not None:
+            self._count_throttled(THROTTLE_SPACE, slowed[1])
+        return 0
+
+    cdef void _count_throttled(self, int why, uint64_t since_ns) noexcept:
+        # An association is read from again, or gone.
+        word_count(&self.worker.rows.throttled[why], (monotonic_ns() - since_ns) // 1000)
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
         self._no_longer_held(self.held[<int>outbox.durable], outbox)
-        self.slowed.pop(outbox.pace, None)
+        self._no_longer_slowed(outbox.pace)
 
     @property
     def uncommitted(self):
@@ -753,8 +756,8 @@ cdef class Reception:
         cdef bint slow = word_get(self.worker.store_state) == STORE_SLOW
         directories_refresh(&self.committed[DURABILITY_BUFFERED].directories, monotonic_ns())
         for pace in list(self.slowed):
-            if slow and <double><uint64_t>self.slowed[pace] > now * 1e9:
+            if slow and <double><uint64_t>self.slowed[pace][0] > now * 1e9:
                 break
-            del self.slowed[pace]
+            self._no_longer_slowed(pace)
             self._read_on(pace, HOLD_SLOW)
         return slow

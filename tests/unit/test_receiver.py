@@ -1435,10 +1435,17 @@ def test_reading_slows_while_space_is_short(site: Site) -> None:
     assert not read(40)
     assert not refill(began + 63)
     assert refill(time.monotonic() + 64)
+    assert 0 < site.shared.rows.throttled_us()["space"] < 60_000_000
     # Space is found: at once, and without limits.
+    assert not read(40)
+    time.sleep(0.02)
+    counted = site.shared.rows.throttled_us()["space"]
     site.shared.store.set_state(0)
     assert refill(began)
+    # It was held for as long as it was, and not for as long as it might have been.
+    assert 20_000 <= site.shared.rows.throttled_us()["space"] - counted < 60_000_000
     assert read(4000)
+    assert site.shared.rows.throttled_us()["commit"] == 0
     one.abandon()
 
 

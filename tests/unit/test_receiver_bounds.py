@@ -10,6 +10,7 @@ import resource
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -160,6 +161,8 @@ def test_all_associations_together(tmp_path: Path) -> None:
         assert echoing.statuses() == [0]
         assert not echoing.transport.paused
         # Whoever waited longest is served first: nobody is left behind.
+        held = sum(one.transport.paused for one in ones)
+        time.sleep(0.02)
         least = 0
         while asked:
             asked.pop(0).failed(errno.EIO)
@@ -170,6 +173,7 @@ def test_all_associations_together(tmp_path: Path) -> None:
         assert least <= 2 * SHARE
         assert [one.statuses() for one in ones] == [[0xA700] * 20] * 50
         assert not any(one.transport.paused for one in ones)
+        assert site.shared.rows.throttled_us()["commit"] >= held * 20_000 > 0
 
 
 def test_whoever_ends_lets_the_next_go(tmp_path: Path) -> None:
