@@ -47,15 +47,24 @@ def sent(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object)
 
 @contextlib.contextmanager
 def program(tmp_path: Path, *command: str) -> Iterator[int]:
-    """A receiver that takes its port as the last argument; ready when it answers C-ECHO."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    """A receiver that takes its port as the last argument; ready when somebody can connect."""
     log = tmp_path / "receiver.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([*command, str(port)], stdout=out, stderr=out, cwd=tmp_path)
+    for _ in range(20):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        with log.open("wb") as out:
+            process = subprocess.Popen([*command, str(port)], stdout=out, stderr=out, cwd=tmp_path)
+        try:
+            wait_for(lambda: _connects(port) or process.poll() is not None, "the receiver")  # noqa: B023
+        except BaseException:
+            process.kill()
+            process.wait(DEADLINE_S)
+            raise
+        # Somebody else may take the port meanwhile, at any address.
+        if process.poll() is None or "Address already in use" not in log.read_text():
+            break
     try:
-        wait_for(lambda: _connects(port) or process.poll() is not None, "the receiver")
         assert process.poll() is None, log.read_text()
         yield port
     finally:
