@@ -41,11 +41,13 @@ MIB: Final = 1 << 20
 ANY_PORT: Final = ("--host", "127.0.0.1", "--port", "0")
 
 
-def _failed_start(tmp_path: Path, *flags: str) -> tuple[int, str]:
+def _failed_start(
+    tmp_path: Path, *flags: str, env: dict[str, str] | None = None
+) -> tuple[int, str]:
     """Exit code and stderr of a service that is not to come up."""
     command = [*Service.program(), "serve", *flags]
     done = subprocess.run(
-        command, cwd=tmp_path, env=Service.environment(), stdin=subprocess.DEVNULL,
+        command, cwd=tmp_path, env=Service.environment(env), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout == ""
@@ -222,19 +224,10 @@ def test_a_start_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_bad_usage(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[str, ...],
-    env: dict[str, str],
-    told: tuple[str, ...],
+    tmp_path: Path, flags: tuple[str, ...], env: dict[str, str], told: tuple[str, ...]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    assert cli.main(["serve", *flags]) == 2
-    out, said = capsys.readouterr()
-    assert out == ""
+    code, said = _failed_start(tmp_path, *flags, env=env)
+    assert code == 2
     assert said.startswith("fastscp: ")
     assert len(said.splitlines()) == 1
     assert all(word in said for word in told)
