@@ -83,6 +83,8 @@ log = logging.getLogger("fastscp.worker")
 
 # Why associations end with the service, for the log.
 _SHUTTING_DOWN: Final = "shutting down"
+# An association without traffic for so long holds up no drain of the service.
+_RESTING_S: Final = 5.0
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
 # Of a worker that ends while the service goes on: an association that has rested for a shorter time
@@ -128,6 +130,8 @@ class Worker:
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        # The service ends, and with it associations that rest.
+        self._ends_resting = False
         # Told to end while the service goes on: by a signal of its own, or since fewer are wanted.
         self._is_alone = False
         # Why associations end, once they are to; and why they would then.
@@ -287,6 +291,16 @@ class Worker:
             self._headers.tick(now, self.going.config.artim_timeout)
             for association in list(self._associations.values()):
                 association.tick(now)
+            self._end_resting(now)
+
+    def _end_resting(self, now: float) -> None:
+        """In a drain of the service: end the associations in which nothing goes on any more."""
+        if not self._ends_resting:
+            return
+        for association in list(self._associations.values()):
+            since = association.idle_since
+            if since and now - since >= _RESTING_S:
+                association.end_now(f"{_SHUTTING_DOWN}, and it rests for {now - since:.0f} s")
 
     def _count_lost_lines(self) -> None:
         lost = logs.lines_lost()
@@ -305,6 +319,15 @@ class Worker:
             self._is_alone = True
             self._why = "its worker was told to end (TERM to it), and --drain-timeout is over"
             self._drain(self.going.config.drain_timeout)
+
+    def _drain_with_service(self, seconds: float) -> None:
+        """Drain, and let nobody who only rests make the service wait."""
+        self._is_alone, self._why, self._ends_resting = False, _SHUTTING_DOWN, True
+        now = time.monotonic()
+        if now - self._next_tick < self.going.tick_s:
+            # Else the loop stood still, and what arrived meanwhile is read first.
+            self._end_resting(now)
+        self._drain(seconds)
 
     def _retire(self, seconds: float) -> None:
         """Others take the connections from now on; nobody takes this worker's place."""
@@ -385,8 +408,7 @@ class Worker:
                     self._set_up_log()
                     logs.reopen()
                 case Drain():
-                    self._is_alone, self._why = False, _SHUTTING_DOWN
-                    self._drain(message.seconds)
+                    self._drain_with_service(message.seconds)
                 case Retire():
                     self._retire(message.seconds)
                 case Stop():

@@ -326,6 +326,57 @@ def test_the_end_comes_right_behind_an_offer(run: Callable[..., None]) -> None:
     run(test)
 
 
+def test_who_rests_holds_up_no_drain(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that rests already is aborted at once, another once it does; no message is cut off."""
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        played.worker.going.tick_s = 0.01
+        resting, begun, storing = [await played.associated(number) for number in (1, 2, 3)]
+        stream = store(2)
+        await loop.sock_sendall(storing, stream[:-50])
+        await loop.sock_sendall(begun, store())
+        assert (await loop.sock_recv(begun, 4096))[0] == 4
+        # The limit is as far off as the last of them has rested.
+        known = {one.number: one for one in played.worker._associations.values()}
+        monkeypatch.setattr(process, "_RESTING_S", time.monotonic() - known[1].idle_since)
+        played.main.send(Drain(600.0))
+        assert await all_of(resting) == abort(0, 0)
+        monkeypatch.setattr(process, "_RESTING_S", 0.05)
+        assert await all_of(begun) == abort(0, 0)
+        assert not known[3].idle_since
+        await loop.sock_sendall(storing, stream[-50:])
+        assert [part[0] for part in split_pdus(await all_of(storing))] == [4, 7]
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["Retire", "TERM"])
+def test_who_rests_stays_where_the_service_goes_on(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(process, "_RESTING_S", 0.0)
+        played.worker.going.tick_s = 0.01
+        peer = await played.associated(1)
+        if how == "TERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            played.main.send(Retire(600.0))
+        await played.until(Leaving)
+        ticks = played.worker._next_tick + 0.05
+        while played.worker._next_tick < ticks:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await loop.sock_sendall(peer, store())
+        assert (await loop.sock_recv(peer, 4096))[0] == 4
+        peer.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize("how", ["TERM", "Drain", "Retire", "Stop"])
 def test_a_worker_that_ends_takes_no_more(run: Callable[..., None], how: str) -> None:
     """It says so at once, and leaves to main what it had not claimed by then."""
