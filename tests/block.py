@@ -1,4 +1,4 @@
-"""The shared block, read and written by its layout alone; see block.pyi and block.pxd."""
+"""The shared memory, read and written by its layout alone; see block.pyi and block.pxd."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["HEADER", "begin_batch", "put_in_flight", "regions"]
 
 # Magic, version, number of regions, size of the whole; then offset and size of each region.
-HEADER: Final = struct.Struct("=8sIIQ12Q")
-_NAMES: Final = ("store", "claims", "liveness", "rows", "unflushed", "tallies")
-# Words of a worker in the region liveness, and which of them counts the batches begun.
-_WORDS: Final = 24
-_BEGUN: Final = (8, 16)  # buffered, stable
+HEADER: Final = struct.Struct("=8sIIQ10Q")
+_NAMES: Final = ("store", "claims", "liveness", "rows", "tallies")
+# Words of a worker in the region liveness.
+_WORDS: Final = 8
+# In the common block: words before the batches of the first worker, and of each batch.
+_FRONT: Final = 16
+_BATCH: Final = 8
 _IN_FLIGHT: Final = 2
 
 
@@ -30,8 +32,8 @@ def regions(fd: int) -> dict[str, tuple[int, int]]:
 
 def begin_batch(shared: Shared, worker: int, durability: int = 1) -> None:
     """Begin a batch as a worker's commit does. durability: 1 stable, 0 buffered."""
-    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _BEGUN[durability]) * 8
-    with mmap.mmap(shared.fd, 0) as block:
+    at = (_FRONT + (worker * 2 + durability) * _BATCH) * 8
+    with mmap.mmap(shared.common_fd, 0) as block:
         (begun,) = struct.unpack_from("=Q", block, at)
         struct.pack_into("=Q", block, at, begun + 1)
 

@@ -322,8 +322,11 @@ class Workers:
             # The lock goes along: the store is free when its last worker is gone, not before.
             index = () if self._index is None else (self._index.fd,)
             worker.process = spawn(
-                (theirs.fileno(), self._shared.fd, self._store.dir_fd, self._store.lock_fd, *index)
-            )
+                (
+                    theirs.fileno(), self._shared.fd, self._shared.common_fd, self._store.dir_fd,
+                    self._store.lock_fd, *index,
+                )
+            )  # fmt: skip
             undo.pop_all()
         worker.channel.write_with(self._loop.add_writer, self._loop.remove_writer)
         place.worker = worker

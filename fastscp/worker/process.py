@@ -1,6 +1,6 @@
 """A worker process: its life, its loop, and what main tells it.
 
-Main starts it with four descriptors, or five where there is an index of the journal; it takes
+Main starts it with five descriptors, or six where there is an index of the journal; it takes
 everything else from the first message.
 It lives until it is told to drain or stop, or until main is gone.
 """
@@ -676,7 +676,8 @@ def _index_of(fd: int) -> LineIndex | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a worker; arguments: descriptors of channel, shared block, store, its lock, index.
+    """Run a worker; arguments: descriptors of channel, shared block, common block,
+    store, its lock, index.
 
     The index of the journal is there in a suspect store alone. The lock is only held, by being
     open, until the process ends.
@@ -686,7 +687,7 @@ def main(arguments: Sequence[str]) -> None:
     # Some terminals stop background processes that write to them: a line on stderr must not stop
     # it.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    channel_fd, shared_fd, store_fd, _lock_fd, *index_fd = (int(one) for one in arguments)
+    channel_fd, shared_fd, common_fd, store_fd, _lock_fd, *index_fd = map(int, arguments)
     channel = Channel(socket.socket(fileno=channel_fd), ToWorker)
     setup, _none = channel.wait()
     configured, configured_fd = channel.wait()
@@ -699,7 +700,7 @@ def main(arguments: Sequence[str]) -> None:
             configuration = unpack(memory.fileno())
         config = configuration.config
         set_up_log(setup, config)
-        shared = Shared(shared_fd)
+        shared = Shared(shared_fd, common_fd)
     except (OSError, ValueError) as error:
         channel.send(Failed(str(error)))
         raise SystemExit(3) from error

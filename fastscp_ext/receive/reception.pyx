@@ -305,10 +305,10 @@ cdef class Reception:
         self.worker.use_link = use_link
         self.worker.live = shared.liveness.of(worker)
         self.worker.rows = shared.rows.of(worker)
-        self.worker.sequence = &shared.block.at.store.journal_seq
+        self.worker.sequence = &shared.block.common.journal_seq
         self.worker.store_state = &shared.block.at.store.state
-        self.worker.mixed = &shared.block.at.store.mixed
-        self.worker.unflushed = &shared.block.at.unflushed
+        self.worker.mixed = &shared.block.common.mixed
+        self.worker.unflushed = &shared.block.common.unflushed
         self.pool.worker = &self.worker
         memcpy(self.worker.name, PyBytes_AS_STRING(raw), len(raw))
         self.implementation = implementation
@@ -323,7 +323,7 @@ cdef class Reception:
         self.in_flight_most = max_bytes_in_flight
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
-            self.committed[durability].batches = &self.worker.live.batches[durability]
+            self.committed[durability].batches = shared.liveness.batches_of(worker, durability)
             self.committed[durability].directories.tell = _tell_refused
             self.committed[durability].directories.of = <void*>self
         self.held = ({}, {})

@@ -1,14 +1,19 @@
-# The block of memory that main and its workers share: its layout, and one mapping of it.
+# The memory that main and its workers share: two blocks, their layouts, and one mapping of them.
+#
+# The block proper is of one main and its workers. The common block is of all that write into one
+# store: where a main hands over to its successor, both have it for a while. They may be of two
+# versions of the program, so it holds only what the promises to peers need, and rarely changes.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 11
+    BLOCK_VERSION = 12
+    COMMON_VERSION = 1
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
-    BLOCK_REGIONS = 6
+    BLOCK_REGIONS = 5
     BLOCK_TALLIES = 16384    # associations that have a tally; those beyond count for themselves
     AE_ROWS = 256
     SYNTAX_ROWS = 80
@@ -68,17 +73,15 @@ ctypedef struct Header:
     uint32_t version
     uint32_t regions
     uint64_t size            # of the whole block, bytes
-    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows, unflushed, tallies
-    uint64_t padding[1]
+    Region region[BLOCK_REGIONS]    # store, claims, liveness, rows, tallies
+    uint64_t padding[3]
 
-# What holds for the whole store. One cache line, as every group of words that is written together.
+# What main found the store to be. One cache line, as every group of words that is written together.
 ctypedef struct StoreWords:
-    uint64_t journal_seq
     uint64_t state
     uint64_t slow_rate       # bytes/s that all workers may read while STORE_SLOW
     uint64_t slow_until      # up to when that rate is used up, ns of CLOCK_MONOTONIC
-    uint64_t mixed           # whether a name is taken by its form with or without .zst, too
-    uint64_t padding[3]
+    uint64_t padding[5]
 
 # The batches of one worker and one durability.
 ctypedef struct Batches:
@@ -92,7 +95,6 @@ ctypedef struct Live:
     uint64_t disk            # since when the loop is inside a file call, ms; 0: it is not
     uint64_t in_flight       # bytes of complete instances that its commits have
     uint64_t padding[5]
-    Batches batches[DURABILITIES]
 
 # Monotonic, as all that follows. Each instance is counted in one of `instances`, `refused` and
 # `unfinished`.
@@ -135,7 +137,7 @@ ctypedef struct RowsRegion:
     Title titles[AE_ROWS]
     WorkerRows worker[BLOCK_WORKERS]
 
-# What could not be flushed, in the life of the service: nothing leaves it. Paths are below the
+# What could not be flushed, in the life of the service and its successors: nothing leaves it. Paths are below the
 # store, by their hashes; 0: a free place.
 ctypedef struct Unflushed:
     uint64_t any             # whether there is anything: all that is read where no flush failed
@@ -172,14 +174,31 @@ ctypedef struct BlockLayout:
     uint64_t claims[BLOCK_CLAIMS]
     Live live[BLOCK_WORKERS]
     RowsRegion rows
-    Unflushed unflushed
     Tally tallies[BLOCK_TALLIES]
+
+# Numbers of workers are given so that no two that live have the same, whoever their main is.
+ctypedef struct CommonLayout:
+    char magic[8]
+    uint32_t version
+    uint32_t padding_1
+    uint64_t size            # of the whole, bytes
+    uint64_t padding_2[5]
+    uint64_t journal_seq
+    uint64_t mixed           # whether a name is taken by its form with or without .zst, too
+    uint64_t padding_3[6]
+    Batches batches[BLOCK_WORKERS][DURABILITIES]
+    Unflushed unflushed
 
 
 cdef class Block:
     cdef BlockLayout* at
+    cdef CommonLayout* common
     cdef readonly int fd
+    cdef readonly int common_fd
 
+    cdef int _map(self, int fd) except -1
+    cdef int _map_common(self, int fd) except -1
     cdef int _check(self, uint64_t size) except -1
+    cdef int _check_common(self, uint64_t size) except -1
 
 cdef int worker_in_range(Py_ssize_t worker) except -1

@@ -1,4 +1,4 @@
-"""The block of memory that main and its workers share. See block.pyi."""
+"""The memory that main and its workers share. See block.pyi."""
 
 import os
 
@@ -27,8 +27,7 @@ cdef void _describe(Header* header, const BlockLayout* block) noexcept nogil:
     _region(&header.region[1], block, &block.claims, sizeof(block.claims))
     _region(&header.region[2], block, &block.live, sizeof(block.live))
     _region(&header.region[3], block, &block.rows, sizeof(block.rows))
-    _region(&header.region[4], block, &block.unflushed, sizeof(block.unflushed))
-    _region(&header.region[5], block, &block.tallies, sizeof(block.tallies))
+    _region(&header.region[4], block, &block.tallies, sizeof(block.tallies))
 
 
 cdef int worker_in_range(Py_ssize_t worker) except -1:
@@ -37,31 +36,72 @@ cdef int worker_in_range(Py_ssize_t worker) except -1:
     return 0
 
 
+cdef void* _mapped(int fd, size_t size, size_t least, str what) except NULL:
+    # least: bytes that have to be there, for touching what is not would end the process.
+    cdef void* at
+    if os.fstat(fd).st_size < <Py_ssize_t>least:
+        raise ValueError(f"{what} is too short to be one")
+    at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if at == MAP_FAILED:
+        raise OSError(f"cannot map {what}")
+    return at
+
+
 @cython.final
 cdef class Block:
-    """One mapping of the shared block. See block.pyi."""
+    """One mapping of the shared memory. See block.pyi."""
 
-    def __cinit__(self, int fd=-1):
-        cdef void* at
-        cdef bint made = fd < 0
+    def __cinit__(self, int fd=-1, int common_fd=-1):
         self.at = NULL
-        self.fd = -1
-        if made:
-            fd = os.memfd_create("fastscp")
+        self.common = NULL
+        # Both are owned from here on, whatever comes.
         self.fd = fd
+        self.common_fd = common_fd
+        self._map(fd)
+        self._map_common(common_fd)
+
+    cdef int _map(self, int fd) except -1:
+        cdef bint made = fd < 0
         if made:
+            self.fd = fd = os.memfd_create("fastscp")
             os.ftruncate(fd, sizeof(BlockLayout))
-        elif os.fstat(fd).st_size < <Py_ssize_t>sizeof(Header):
-            # Touching what is not there would end the process.
-            raise ValueError("the shared block is too short to be one")
-        at = mmap(NULL, sizeof(BlockLayout), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-        if at == MAP_FAILED:
-            raise OSError("cannot map the shared block")
-        self.at = <BlockLayout*>at
+        self.at = <BlockLayout*>_mapped(
+            fd, sizeof(BlockLayout), sizeof(Header), "the shared block")
         if made:
             _describe(&self.at.header, self.at)
         else:
             self._check(os.fstat(fd).st_size)
+        return 0
+
+    cdef int _map_common(self, int fd) except -1:
+        cdef bint made = fd < 0
+        if made:
+            self.common_fd = fd = os.memfd_create("fastscp-common")
+            os.ftruncate(fd, sizeof(CommonLayout))
+        self.common = <CommonLayout*>_mapped(
+            fd, sizeof(CommonLayout), sizeof(CommonLayout), "the common block")
+        if made:
+            memcpy(self.common.magic, b"fastall", 8)
+            self.common.version = COMMON_VERSION
+            self.common.size = sizeof(CommonLayout)
+        else:
+            self._check_common(os.fstat(fd).st_size)
+        return 0
+
+    cdef int _check_common(self, uint64_t size) except -1:
+        if memcmp(self.common.magic, b"fastall", 8) != 0:
+            raise ValueError("the common block is not one of fastscp")
+        if self.common.version != COMMON_VERSION:
+            raise ValueError(
+                f"the common block has version {self.common.version}, "
+                f"this program knows version {COMMON_VERSION}"
+            )
+        if self.common.size != sizeof(CommonLayout) or size != sizeof(CommonLayout):
+            raise ValueError(
+                f"the common block has {size} bytes and says {self.common.size}, "
+                f"version {COMMON_VERSION} has {sizeof(CommonLayout)}"
+            )
+        return 0
 
     cdef int _check(self, uint64_t size) except -1:
         cdef Header* found = &self.at.header
@@ -86,5 +126,9 @@ cdef class Block:
     def __dealloc__(self):
         if self.at != NULL:
             munmap(self.at, sizeof(BlockLayout))
+        if self.common != NULL:
+            munmap(self.common, sizeof(CommonLayout))
         if self.fd >= 0:
             close(self.fd)
+        if self.common_fd >= 0:
+            close(self.common_fd)

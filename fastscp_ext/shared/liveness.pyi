@@ -24,7 +24,7 @@ class Liveness:
         """Bytes of complete instances that the worker's commits have."""
 
     def batches(self) -> list[tuple[int, int, int]]:
-        """The batches under way, to be asked about by `under_way`.
+        """The batches under way, whoever the main of their workers is; `under_way` tells more.
 
         Each is (worker, 1 for stable or 0 for buffered instances, number).
         """

@@ -22,6 +22,12 @@ cdef class Liveness:
         worker_in_range(worker)
         return &self.block.at.live[worker]
 
+    cdef Batches* batches_of(self, Py_ssize_t worker, int durability) except NULL:
+        worker_in_range(worker)
+        if not 0 <= durability < DURABILITIES:
+            raise IndexError("no such durability")
+        return &self.block.common.batches[worker][durability]
+
     def heartbeat(self, Py_ssize_t worker, uint64_t now_ms):
         """See liveness.pyi."""
         word_set(&self.of(worker).heartbeat, now_ms)
@@ -47,7 +53,7 @@ cdef class Liveness:
         found = []
         for worker in range(BLOCK_WORKERS):
             for durability in range(DURABILITIES):
-                batches = &self.of(worker).batches[durability]
+                batches = self.batches_of(worker, durability)
                 # In this order: one that ends in between is taken for one under way, and is soon
                 # seen to be over.
                 begun = word_get(&batches.begun)
@@ -57,25 +63,18 @@ cdef class Liveness:
 
     def under_way(self, batch):
         """See liveness.pyi."""
-        cdef Live* live = self.of(batch[0])
-        cdef int durability = batch[1]
+        cdef Batches* batches = self.batches_of(batch[0], batch[1])
         cdef uint64_t number = batch[2]
-        if not 0 <= durability < DURABILITIES:
-            raise IndexError("no such durability")
-        return bool(
-            word_get(&live.batches[durability].ended) != number
-            and word_get(&live.batches[durability].begun) == number
-        )
+        return bool(word_get(&batches.ended) != number and word_get(&batches.begun) == number)
 
     def end_batches(self, Py_ssize_t worker):
         """See liveness.pyi."""
-        cdef Live* live = self.of(worker)
+        cdef Batches* batches
         cdef int durability
-        word_set(&live.in_flight, 0)
+        word_set(&self.of(worker).in_flight, 0)
         for durability in range(DURABILITIES):
-            word_set(
-                &live.batches[durability].ended, word_get(&live.batches[durability].begun)
-            )
+            batches = self.batches_of(worker, durability)
+            word_set(&batches.ended, word_get(&batches.begun))
 
     def clear(self, Py_ssize_t worker):
         """See liveness.pyi."""
@@ -83,7 +82,9 @@ cdef class Liveness:
         word_set(&live.heartbeat, 0)
         word_set(&live.disk, 0)
         word_set(&live.in_flight, 0)
+        cdef Batches* batches
         cdef int durability
         for durability in range(DURABILITIES):
-            word_set(&live.batches[durability].begun, 0)
-            word_set(&live.batches[durability].ended, 0)
+            batches = self.batches_of(worker, durability)
+            word_set(&batches.begun, 0)
+            word_set(&batches.ended, 0)

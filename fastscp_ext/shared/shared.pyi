@@ -13,18 +13,22 @@ __all__ = ["Shared"]
 
 @final
 class Shared:
-    """One mapping of the shared block, and what stands in it.
+    """One mapping of the shared memory, and what stands in it.
 
-    fd: a descriptor of the block as another process made it, or -1 to make a new one. The
-    descriptor is owned by the object and closed when it and its members are gone, also where this
-    raises; it is inheritable only on request.
+    fd, common_fd: descriptors of the block and the common block as another process made them, each
+    -1 to make a new one; see `Block`. They are owned by the object and closed when it and its
+    members are gone, also where this raises; they are inheritable only on request.
     Raises OSError, and ValueError for a block that this version does not know.
     """
 
-    def __new__(cls, fd: int = -1) -> Self: ...
+    def __new__(cls, fd: int = -1, common_fd: int = -1) -> Self: ...
     @property
     def fd(self) -> int:
         """The descriptor of the block, to be inherited by workers."""
+
+    @property
+    def common_fd(self) -> int:
+        """The descriptor of the common block, for workers and for a successor of main."""
 
     @property
     def store(self) -> StoreWide:
@@ -44,7 +48,7 @@ class Shared:
 
     @property
     def doubts(self) -> Doubts:
-        """What could not be flushed; it outlives the workers."""
+        """What could not be flushed; it outlives the workers, and main."""
 
     @property
     def tallies(self) -> Tallies:

@@ -15,10 +15,10 @@ __all__ = ["Shared"]
 
 @cython.final
 cdef class Shared:
-    """One mapping of the shared block, and what stands in it. See shared.pyi."""
+    """One mapping of the shared memory, and what stands in it. See shared.pyi."""
 
-    def __cinit__(self, int fd=-1):
-        self.block = Block(fd)
+    def __cinit__(self, int fd=-1, int common_fd=-1):
+        self.block = Block(fd, common_fd)
         self.store = StoreWide(self.block)
         self.claims = Claims(self.block)
         self.liveness = Liveness(self.block)
@@ -30,3 +30,8 @@ cdef class Shared:
     def fd(self):
         """See shared.pyi."""
         return self.block.fd
+
+    @property
+    def common_fd(self):
+        """See shared.pyi."""
+        return self.block.common_fd

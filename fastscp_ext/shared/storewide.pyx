@@ -37,11 +37,11 @@ cdef class StoreWide:
 
     def begin_sequence(self, uint64_t last):
         """See storewide.pyi."""
-        word_set(&self.block.at.store.journal_seq, last)
+        word_set(&self.block.common.journal_seq, last)
 
     def next_sequence(self):
         """See storewide.pyi."""
-        return word_add(&self.block.at.store.journal_seq, 1)
+        return word_add(&self.block.common.journal_seq, 1)
 
     def set_state(self, uint64_t state, uint64_t slow_rate=0):
         """See storewide.pyi."""
@@ -52,11 +52,11 @@ cdef class StoreWide:
     @property
     def mixed(self):
         """See storewide.pyi."""
-        return word_get(&self.block.at.store.mixed) != 0
+        return word_get(&self.block.common.mixed) != 0
 
     @mixed.setter
     def mixed(self, bint mixed):
-        word_set(&self.block.at.store.mixed, mixed)
+        word_set(&self.block.common.mixed, mixed)
 
     def reserve_reading(self, uint64_t nbytes, uint64_t now):
         """See storewide.pyi."""

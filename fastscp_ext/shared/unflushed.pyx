@@ -118,13 +118,13 @@ cdef class Doubts:
         cdef bytes raw = os.fsencode(path)
         cdef const char* text = raw
         return unflushed_add(
-            &self.block.at.unflushed, doubt, text, <uint32_t>len(raw)) != ADDED_NOTHING
+            &self.block.common.unflushed, doubt, text, <uint32_t>len(raw)) != ADDED_NOTHING
 
     cdef void _all(self, int doubt) noexcept:
-        word_set(&self.block.at.unflushed.all[doubt], 1)
-        word_set(&self.block.at.unflushed.any, 1)
+        word_set(&self.block.common.unflushed.all[doubt], 1)
+        word_set(&self.block.common.unflushed.any, 1)
 
     cdef bint _has(self, int doubt, str path) except -1:
         cdef bytes raw = os.fsencode(path)
         cdef const char* text = raw
-        return unflushed_has(&self.block.at.unflushed, doubt, text, <uint32_t>len(raw))
+        return unflushed_has(&self.block.common.unflushed, doubt, text, <uint32_t>len(raw))

@@ -61,7 +61,7 @@ def test_a_worker_says_that_it_does_not_know_the_block() -> None:
         channel.send(Configured(0), memory)
         os.close(memory)
         call = "import sys; from fastscp.worker.process import main; main(sys.argv[1:])"
-        numbers = [theirs.fileno(), shared.fd, 0, 0]
+        numbers = [theirs.fileno(), shared.fd, shared.common_fd, 0, 0]
         ended = subprocess.run(
             [sys.executable, "-c", call, *map(str, numbers)], pass_fds=numbers, timeout=60,
             stdin=subprocess.DEVNULL, check=False,

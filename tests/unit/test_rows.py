@@ -22,7 +22,7 @@ from fastscp.messages.worker import Ask, Verdict
 from fastscp_ext import Compression, Counts, Shared
 from fastscp_ext.shared.block import Block
 from fastscp_ext.shared.tables import status_name, syntax_name
-from tests.block import HEADER, regions
+from tests.block import HEADER, begin_batch, regions
 from tests.books import limited
 from tests.kit import ELE, ILE, data_set, message, store, store_rq
 from tests.unit.test_receiver import ECHO_RQ, Association, Site, rules
@@ -442,7 +442,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 11, 6, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 12, 5, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -455,7 +455,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 11"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 12"),
         (struct.pack("=I", 7), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),
@@ -496,9 +496,49 @@ def test_claims() -> None:
             shared.claims.claim(slot, 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "at", "said"),
+    [
+        (b"fastscp", 0, "the common block is not one of fastscp"),
+        (struct.pack("=I", 2), 8, "the common block has version 2, this program knows version 1"),
+        (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
+    ],
+)
+def test_a_common_block_that_is_not_known(change: bytes, at: int, said: str) -> None:
+    """It may be a main of another version that made it."""
+    shared = Shared()
+    assert Shared(-1, os.dup(shared.common_fd)).common_fd >= 0
+    os.pwrite(shared.common_fd, change, at)
+    with pytest.raises(ValueError, match=said):
+        Shared(-1, os.dup(shared.common_fd))
+    with pytest.raises(ValueError, match="too short"):
+        Shared(-1, os.memfd_create("short"))
+
+
+def test_a_main_and_its_successor_have_one_journal_and_counters_of_their_own() -> None:
+    old = Shared()
+    new = Shared(-1, os.dup(old.common_fd))
+    old.store.begin_sequence(7)
+    assert [new.store.next_sequence(), old.store.next_sequence()] == [8, 9]
+    new.store.mixed = True
+    assert old.store.mixed
+    assert old.doubts.refuse("1.2/3")
+    assert new.doubts.refuses("1.2/3")
+    begin_batch(old, 3)
+    (batch,) = new.liveness.batches()
+    assert batch[:2] == (3, 1)
+    assert new.liveness.under_way(batch)
+    old.liveness.end_batches(3)
+    assert not new.liveness.under_way(batch)
+    old.liveness.heartbeat(3, 5)
+    assert new.liveness.alive_ms(3) == 0
+    old.claims.offer(1, 1)
+    assert not new.claims.claim(1, 1)
+
+
 def test_the_sequence_is_one() -> None:
     shared = Shared()
-    other = Shared(os.dup(shared.fd))
+    other = Shared(os.dup(shared.fd), os.dup(shared.common_fd))
     shared.store.begin_sequence(41)
     assert [shared.store.next_sequence(), other.store.next_sequence()] == [42, 43]
 

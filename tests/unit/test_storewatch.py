@@ -210,7 +210,7 @@ SECOND = 1_000_000_000
 def test_one_rate_for_all_workers() -> None:
     """Whoever reads gets it, alone or beside others; none is put off for ever by the others."""
     shared = Shared()
-    workers = [Shared(os.dup(shared.fd)).store for _ in range(8)]
+    workers = [Shared(os.dup(shared.fd), os.dup(shared.common_fd)).store for _ in range(8)]
     shared.store.set_state(1, slow_rate=MIB)
     now = time.monotonic_ns()
     # A lone reader has all of it.

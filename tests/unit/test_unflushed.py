@@ -85,7 +85,7 @@ def test_the_table_of_each_doubt_is_bounded() -> None:
 
 def test_what_one_process_finds_all_know() -> None:
     shared = Shared()
-    other = Shared(os.dup(shared.fd))
+    other = Shared(os.dup(shared.fd), os.dup(shared.common_fd))
     for folder in ("", "1/2", "1/2/3"):
         assert not other.doubts.refuses(folder)
         assert shared.doubts.refuse(folder)
