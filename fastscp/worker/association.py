@@ -467,6 +467,14 @@ class Association(Requested):
         """
         return 0.0 if self._rule is None else self.stuck_since(now, self._rule.min_rate)
 
+    @property
+    def rests_since(self) -> float:
+        """Since when nothing goes on here, in seconds of the monotonic clock; 0.0: something does.
+
+        A connection without a whole request rests from its accept on.
+        """
+        return self._began if self.state is State.STA2 else self.idle_since
+
     def finish(self, rested_s: float) -> None:
         """End the association as soon as what was read of it is answered.
 

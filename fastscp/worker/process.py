@@ -83,7 +83,8 @@ log = logging.getLogger("fastscp.worker")
 
 # Why associations end with the service, for the log.
 _SHUTTING_DOWN: Final = "shutting down"
-# An association without traffic for so long holds up no drain of the service.
+# What rests for so long holds up no drain of the service: associations without traffic, and
+# connections that have not sent a request since their accept.
 _RESTING_S: Final = 5.0
 # After the drain time: how long a message in hand may take to finish.
 _LAST_MESSAGE_S: Final = 5.0
@@ -288,17 +289,18 @@ class Worker:
             self._jobs.watch(now)
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * tick_s:
-            self._headers.tick(now, self.going.config.artim_timeout)
+            artim_s = self.going.config.artim_timeout
+            self._headers.tick(now, min(artim_s, _RESTING_S) if self._ends_resting else artim_s)
             for association in list(self._associations.values()):
                 association.tick(now)
             self._end_resting(now)
 
     def _end_resting(self, now: float) -> None:
-        """In a drain of the service: end the associations in which nothing goes on any more."""
+        """In a drain of the service: end associations and connections in which nothing goes on."""
         if not self._ends_resting:
             return
         for association in list(self._associations.values()):
-            since = association.idle_since
+            since = association.rests_since
             if since and now - since >= _RESTING_S:
                 association.end_now(f"{_SHUTTING_DOWN}, and it rests for {now - since:.0f} s")
 

@@ -339,6 +339,8 @@ def test_who_rests_holds_up_no_drain(
         await loop.sock_sendall(storing, stream[:-50])
         await loop.sock_sendall(begun, store())
         assert (await loop.sock_recv(begun, 4096))[0] == 4
+        silent = played.offer(4)
+        await played.until(Taken)
         # The limit is as far off as the last of them has rested.
         known = {one.number: one for one in played.worker._associations.values()}
         monkeypatch.setattr(process, "_RESTING_S", time.monotonic() - known[1].idle_since)
@@ -346,6 +348,7 @@ def test_who_rests_holds_up_no_drain(
         assert await all_of(resting) == abort(0, 0)
         monkeypatch.setattr(process, "_RESTING_S", 0.05)
         assert await all_of(begun) == abort(0, 0)
+        assert await all_of(silent) == b""
         assert not known[3].idle_since
         await loop.sock_sendall(storing, stream[-50:])
         assert [part[0] for part in split_pdus(await all_of(storing))] == [4, 7]

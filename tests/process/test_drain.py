@@ -1,0 +1,72 @@
+"""The end of the service under load: what was acknowledged is there, whenever it comes."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit import Peer, Service, associate_rq, data_set, reject, store, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Sender(threading.Thread):
+    """Associates and stores until the service does not let it any more.
+
+    turned_away: how it learned that: rejected (2,3,1), or nobody was there.
+    """
+
+    def __init__(self, service: Service, number: int) -> None:
+        super().__init__(daemon=True)
+        self._service = service
+        self._number = number
+        self.stored: list[str] = []
+        self.wrong: list[object] = []
+        self.turned_away = ""
+
+    def run(self) -> None:
+        n = 0
+        while not self.turned_away and not self.wrong:
+            n += 1
+            try:
+                with Peer(self._service.host, self._service.port) as peer:
+                    self._associate(peer, n)
+            except ConnectionError:
+                # Between two associations: nobody listens any more.
+                self.turned_away = "gone"
+            except (OSError, AssertionError) as error:
+                self.wrong.append(repr(error))
+
+    def _associate(self, peer: Peer, n: int) -> None:
+        answer = peer.associate(associate_rq(calling="CT"))
+        if answer is None or answer == reject(2, 3, 1):
+            self.turned_away = "rejected" if answer else "gone"
+            return
+        for part in range(3):
+            sop = f"1.2.{self._number}.{n}.{part}"
+            peer.send(store(part + 1, data_set(sop=sop), sop=sop))
+            # A message begun in time is answered, and with success.
+            assert peer.read_statuses(1) == [(part + 1, 0)]
+            self.stored.append(sop)
+        peer.release()
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.long)])
+def test_drains_under_load(tmp_path: Path, rounds: int) -> None:
+    for n in range(rounds):
+        with Service(tmp_path / f"{n}") as service:
+            senders = [Sender(service, number) for number in range(1, 5)]
+            for one in senders:
+                one.start()
+            wait_for(lambda senders=senders: all(one.stored for one in senders), "traffic")  # type: ignore[misc]
+            service.process.send_signal(signal.SIGTERM)
+            service.ends(0)
+            for one in senders:
+                one.join(60)
+                assert (one.wrong, one.turned_away != "") == ([], True)
+            facts = {fact["sop_instance_uid"] for fact in service.journal()}
+            assert facts == {sop for one in senders for sop in one.stored}
