@@ -111,7 +111,8 @@ class Channel:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                data, fds = b"", []
+                # The other end is gone, and had not read all: what it said before is behind this.
+                continue
             if not data:
                 self.closed = True
                 return

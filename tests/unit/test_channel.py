@@ -24,6 +24,7 @@ from fastscp.messages.worker import (
     Failed,
     FromWorker,
     Gone,
+    Leaving,
     Offer,
     Ready,
     Setup,
@@ -334,3 +335,18 @@ def test_waits_on_a_descriptor_above_1023() -> None:
     main.close()
     assert worker.wait() == (None, None)
     worker.close()
+
+
+def test_last_words_of_one_that_has_not_heard_all() -> None:
+    """It hangs up with messages unread, and what it said before is heard all the same."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    main, worker = Channel(ours, FromWorker), Channel(theirs, ToWorker)
+    main.send(Drain(2.0))
+    worker.send(Ready())
+    worker.send(Leaving())
+    worker.close()
+    heard = []
+    while not main.closed:
+        heard += [message for message, _fd in main.receive()]
+    assert heard == [Ready(), Leaving()]
+    main.close()
