@@ -137,8 +137,8 @@ ctypedef struct RowsRegion:
     Title titles[AE_ROWS]
     WorkerRows worker[BLOCK_WORKERS]
 
-# What could not be flushed, in the life of the service and its successors: nothing leaves it. Paths are below the
-# store, by their hashes; 0: a free place.
+# What could not be flushed, in the life of the service and its successors: nothing leaves it.
+# Paths are below the store, by their hashes; 0: a free place.
 ctypedef struct Unflushed:
     uint64_t any             # whether there is anything: all that is read where no flush failed
     uint64_t all[DOUBTS]     # whether it holds for all paths
