@@ -44,13 +44,14 @@ async def index_of(store: Store) -> LineIndex | None:
 class Indexing:
     """Builds an index, and adds to it what is journaled while the service runs.
 
-    store: not closed before `run` is under way. run_id: as in the names of this run's segments.
+    store: not closed before `run` is under way. run_ids: as in the names of this run's segments,
+    and of those of a run that it takes over from.
     """
 
-    def __init__(self, store: Store, index: LineIndex, run_id: str) -> None:
+    def __init__(self, store: Store, index: LineIndex, *run_ids: str) -> None:
         self._store_fd = store.dir_fd
         self._index = index
-        self._run_id = run_id
+        self._run_ids = run_ids
         self._back_off = BackOff()
         self._began = time.monotonic()
         # Why it does not work, as it stands in the log.
@@ -63,7 +64,7 @@ class Indexing:
         try:
             while not over.done():
                 try:
-                    builder = builder or IndexBuilder(self._store_fd, self._index, self._run_id)
+                    builder = builder or IndexBuilder(self._store_fd, self._index, *self._run_ids)
                     extending = in_thread(builder.extend)
                     either: list[asyncio.Future[Any]] = [extending, over]
                     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

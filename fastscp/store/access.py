@@ -41,6 +41,7 @@ __all__ = [
     "open_and_lock",
     "open_store",
     "take_lock",
+    "write_holder",
 ]
 
 # Above any process id: what is written there may be anybody's.
@@ -203,9 +204,7 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
                 raise StoreBusyError(str(path), pid, pid is not None and not _is_alive(pid))
             # Each holder writes its process id: nobody has held an empty one.
             made.hold(LOCK, dir_fd, lock_fd, is_new=os.fstat(lock_fd).st_size == 0)
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
-            os.set_inheritable(lock_fd, True)
+            write_holder(lock_fd)
         except BaseException:
             # Before the lock is given back.
             made.take_away()
@@ -213,6 +212,12 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
             raise
         return lock_fd
     raise StoreBusyError(str(path), None)
+
+
+def write_holder(lock_fd: int) -> None:
+    """Write our process id into the lock that we hold. Raises OSError."""
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
 
 
 def _open_lock(dir_fd: int) -> int:
@@ -248,16 +253,30 @@ def lock_holder(path: Path) -> int | None:
     try:
         dir_fd = open_store(path)
         with descriptor(dir_fd), descriptor(open_file(LOCK, dir_fd)) as lock_fd:
-            pid, inode = _written_in(lock_fd), os.fstat(lock_fd).st_ino
+            pid, about = _written_in(lock_fd), os.fstat(lock_fd)
         held = Path("/proc/locks").read_text("ascii", "replace").splitlines()
     except (OSError, StartError):
         return None
+    # The workers of a main that is gone may have it yet.
+    if pid is None or not _is_alive(pid):
+        return None
     for line in held:
         words = line.split()
-        if words[1:2] == ["FLOCK"] and words[5].endswith(f":{inode}") and words[4] == str(pid):
-            # The workers of a main that is gone may have it yet.
-            return pid if pid is not None and _is_alive(pid) else None
-    return None
+        if words[1:2] == ["FLOCK"] and words[5].endswith(f":{about.st_ino}"):
+            # The system names whoever took it, which need not be who took it over from him.
+            return pid if words[4] == str(pid) or _has_open(pid, about) else None
+    # It names nobody where that process is gone.
+    return pid if _has_open(pid, about) else None
+
+
+def _has_open(pid: int, about: os.stat_result) -> bool:
+    """Whether a process has a file open, as far as this user may know."""
+    with contextlib.suppress(OSError):
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(one.stat(), about):
+                    return True
+    return False
 
 
 def _written_in(lock_fd: int) -> int | None:

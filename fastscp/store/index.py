@@ -251,15 +251,17 @@ class IndexBuilder:
     """Takes the lines of the journal into the index, again and again those that are new.
 
     store_fd: borrowed for the making; it has a descriptor of its own until `close`. index: nobody
-    else adds to it. run: what the names of all segments of this run begin with. One thread at a
-    time; `stop` may come from any. Raises OSError.
+    else adds to it. runs: what the names of all segments that may grow begin with:
+    those of this run, and of one that it takes over from. One thread at a time; `stop` may come
+    from any. Raises OSError.
     """
 
-    def __init__(self, store_fd: int, index: LineIndex, run: str) -> None:
+    def __init__(self, store_fd: int, index: LineIndex, *runs: str) -> None:
         self._store_fd = os.dup(store_fd)
         self._index = index
-        self._own = re.compile(rf"({re.escape(run)}-.+)-([0-9]+){re.escape(SUFFIX)}\Z")
-        self._prefix = f"{run}-"
+        own = "|".join(map(re.escape, runs))
+        self._own = re.compile(rf"((?:{own})-.+)-([0-9]+){re.escape(SUFFIX)}\Z")
+        self._prefixes = tuple(f"{run}-" for run in runs)
         self._segments: dict[str, _Segment] = {}
         self._stopped = threading.Event()
 
@@ -295,7 +297,7 @@ class IndexBuilder:
         return True
 
     def _last(self, names: dict[str, int]) -> dict[str, int]:
-        """The highest number of each writer of this run."""
+        """The highest number of each writer of these runs."""
         last: dict[str, int] = {}
         for found in filter(None, map(self._own.match, names)):
             last[found[1]] = max(last.get(found[1], 0), int(found[2]))
@@ -304,7 +306,7 @@ class IndexBuilder:
     def _may_grow(self, name: str, last: dict[str, int]) -> bool:
         found = self._own.match(name)
         if found is None:
-            return name.startswith(self._prefix)
+            return name.startswith(self._prefixes)
         # A writer opens the next one ahead.
         return int(found[2]) > last[found[1]] - 2
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
-from fastscp.store.access import explained, is_store, open_and_lock
+from fastscp.store.access import explained, is_store, open_and_lock, open_store, write_holder
 from fastscp.store.collisions import check
 from fastscp.store.filing import refuse
 from fastscp.store.identity import encoded, read_identity, stamp, write_identity
@@ -35,7 +35,9 @@ from fastscp.store.names import (
     LOCK,
     PATH_LOCKS,
     REPLACED,
+    SUSPECT,
     descriptor,
+    exists,
     leads_to,
     names_in,
     open_file,
@@ -64,7 +66,7 @@ from fastscp.store.unused import Unused
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from fastscp.store.filing import Filing, Filings
     from fastscp.store.identity import Identity
@@ -85,8 +87,8 @@ _CHANGES_TOLD: Final = 20
 class Store:
     """A store held by this process.
 
-    dir_fd: the store directory, for every `*at` call. lock_fd: the lock, inheritable so that a
-    successor started by exec keeps it. created: it did not exist before.
+    dir_fd: the store directory, for every `*at` call. lock_fd: the lock; whoever has it, a worker
+    or a successor, keeps it held. created: it did not exist before.
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
     left: where what a replacement kept stays, as in `Cleared`.
@@ -197,6 +199,77 @@ class Store:
             made=made,
         )
 
+    @classmethod
+    def inherit(
+        cls,
+        path: Path,
+        lock_fd: int,
+        earlier: Mapping[Filing, str],
+        *,
+        durabilities: Collection[str] = ("stable",),
+        rename_noreplace: RenameNoReplace = system_rename_noreplace,
+    ) -> Store:
+        """Take over a store from a service that goes on with what it has in hand there.
+
+        lock_fd: the lock as that service holds it, owned from here on, also where this raises.
+        earlier: what it files by, with its tables; `refile` tells how the caller does. The store
+        stays as it is: whatever there is of marks, parts and replacements is that service's.
+        Raises StartError, ConfigError; the other one goes on. Blocks on the disk.
+        """
+        with contextlib.ExitStack() as undo, explained(path):
+            undo.callback(os.close, lock_fd)
+            dir_fd = open_store(path)
+            undo.callback(os.close, dir_fd)
+            known = read_identity(path, dir_fd)
+            if known is None or not leads_to(LOCK, dir_fd, lock_fd):
+                raise StartError(
+                    f"{path} is not the store of the service that is to be taken over from: a "
+                    f"service takes its store along; to change it, stop the service and start anew"
+                )
+            facts = probe(path, dir_fd, durabilities, rename_noreplace)
+            unflushed = Marks(dir_fd).standing()
+            suspect, buffered = exists(SUSPECT, dir_fd), exists(BUFFERED, dir_fd)
+            undo.pop_all()
+        store = cls(
+            path=path, id=known.id, filings=known.filings, dir_fd=dir_fd, lock_fd=lock_fd,
+            created=False, facts=facts, mixed=len(known.suffixes) > 1, buffered=buffered,
+            suspect=suspect, unflushed=unflushed, sequence=0, left=(), warnings=facts.warnings,
+            made=Made(),
+        )  # fmt: skip
+        for filing, key in earlier.items():
+            store._lived.setdefault(filing, key)
+        return store
+
+    @property
+    def lived(self) -> Mapping[Filing, str]:
+        """All that associations may still file by, each with its table."""
+        return self._lived
+
+    def take_lock_over(self) -> None:
+        """Say in the lock who holds it from now on. Raises OSError."""
+        write_holder(self.lock_fd)
+
+    def check_refile(self, filings: Filings, durabilities: Collection[str]) -> None:
+        """Raise what `refile` would, and change nothing. Blocks on the disk."""
+        self._next(filings, durabilities)
+
+    def _next(
+        self, filings: Filings, durabilities: Collection[str]
+    ) -> tuple[Identity, Identity, tuple[str, ...]]:
+        """What store.toml holds, and is to hold, and what to tell of that; as `refile`."""
+        if "stable" in durabilities and not self.facts.directory_flush:
+            raise ConfigError("--durability", cannot_be_stable(self.path))
+        known = read_identity(self.path, self.dir_fd)
+        if known is None or known.id != self.id:
+            raise FastscpError(f"{self.path} has lost its {IDENTITY}; restore it")
+        refuse(changes(self.path, known, filings, RUNNING, Unused(self.dir_fd)))
+        warnings = _filed_otherwise(self.dir_fd, known, filings)
+        check(filings, self._lived)
+        identity = next_identity(known, filings)
+        # Before anything is noted: it may be more than is read again.
+        encoded(identity)
+        return known, identity, warnings
+
     def refile(self, filings: Filings, durabilities: Collection[str]) -> bool:
         """Let a running service file by these from now on; returns whether the store is `mixed`.
 
@@ -206,18 +279,8 @@ class Store:
         would and for layouts that collide, also with one that this life has filed by so far;
         FastscpError where it cannot be noted. The service then files as before. Blocks on the disk.
         """
-        if "stable" in durabilities and not self.facts.directory_flush:
-            raise ConfigError("--durability", cannot_be_stable(self.path))
         try:
-            known = read_identity(self.path, self.dir_fd)
-            if known is None or known.id != self.id:
-                raise FastscpError(f"{self.path} has lost its {IDENTITY}; restore it")
-            refuse(changes(self.path, known, filings, RUNNING, Unused(self.dir_fd)))
-            warnings = _filed_otherwise(self.dir_fd, known, filings)
-            check(filings, self._lived)
-            identity = next_identity(known, filings)
-            # Before anything is noted: it may be more than is read again.
-            encoded(identity)
+            known, identity, warnings = self._next(filings, durabilities)
             with self._marked(is_needed="buffered" in durabilities):
                 if identity != known:
                     flush = self.facts.directory_flush

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -355,6 +357,23 @@ def test_who_holds_the_lock_is_told_without_taking_it(path: Path) -> None:
             pass
     assert lock_holder(path) is None
     (path / ".fastscp/lock").write_bytes(b"nonsense")
+    assert lock_holder(path) is None
+
+
+def test_who_took_the_lock_over_is_told(path: Path) -> None:
+    """The system names whoever took it from nobody, or nobody where that process is gone."""
+    with opened(path):
+        pass
+    file = path / ".fastscp/lock"
+    with file.open("r+b") as lock:
+        take = f"import fcntl; fcntl.flock({lock.fileno()}, fcntl.LOCK_EX)"
+        subprocess.run([sys.executable, "-c", take], pass_fds=[lock.fileno()], check=True)
+        with pytest.raises(StoreBusyError), opened(path):
+            pass
+        file.write_text("1\n")
+        assert lock_holder(path) is None
+        file.write_text(f"{os.getpid()}\n")
+        assert lock_holder(path) == os.getpid()
     assert lock_holder(path) is None
 
 

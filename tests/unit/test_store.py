@@ -16,6 +16,7 @@ import pytest
 from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
 from fastscp.main.explained import explained
 from fastscp.store import access
+from fastscp.store.filing import Filing
 from fastscp.store.journal import last_sequence
 from fastscp.store.store import Store
 from fastscp.store.unflushed import Marks
@@ -56,7 +57,7 @@ def test_a_new_store(path: Path, store: Store) -> None:
     }
     assert (home / "lock").read_text() == f"{os.getpid()}\n"
     assert os.fstat(store.dir_fd).st_ino == path.stat().st_ino
-    assert os.get_inheritable(store.lock_fd)
+    assert not os.get_inheritable(store.lock_fd)
     assert not os.get_inheritable(store.dir_fd)
     assert store.lost() is None
 
@@ -404,3 +405,61 @@ def test_lost_when_the_identity_changes(path: Path, store: Store) -> None:
     assert "cannot be read" in str(store.lost())
     identity.unlink()
     assert store.lost() == f"{path} has lost its .fastscp/store.toml"
+
+
+# Taken over ---------------------------------------------------------------------------------------
+
+
+def test_a_store_is_taken_over_as_it_is(path: Path) -> None:
+    """Nothing of the past is settled: it is no past, but goes on beside."""
+    with opened(path, durability="buffered") as old:
+        lock = (path / ".fastscp/lock").read_text()
+        (path / ".fastscp/incoming/of-a-life").mkdir()
+        new = Store.inherit(path, os.dup(old.lock_fd), {}, durabilities={"buffered"})
+        assert (new.id, new.suspect, new.buffered, new.lost()) == (old.id, False, True, None)
+        assert (path / ".fastscp/buffered").exists()
+        assert not (path / ".fastscp/suspect").exists()
+        assert (path / ".fastscp/incoming/of-a-life").exists()
+        assert (path / ".fastscp/lock").read_text() == lock
+        new.take_lock_over()
+        assert (path / ".fastscp/lock").read_text() == f"{os.getpid()}\n"
+    # It is held until both have given it back.
+    with pytest.raises(StoreBusyError), opened(path):
+        pass
+    new.close()
+    with opened(path):
+        pass
+
+
+def test_another_store_is_not_taken_over(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with (
+        opened(path) as old,
+        opened(other),
+        pytest.raises(StartError, match="not the store of the service that is to be taken over"),
+    ):
+        Store.inherit(other, os.dup(old.lock_fd), {})
+    with (
+        opened(path) as old,
+        pytest.raises(StartError, match="No such file or directory"),
+    ):
+        Store.inherit(tmp_path / "none", os.dup(old.lock_fd), {})
+
+
+def test_what_is_filed_otherwise_is_known_before_it_is_noted(path: Path) -> None:
+    """And by what the other one filed in its life, though the store has forgotten it."""
+    with opened(path) as old:
+        identity = (path / ".fastscp/store.toml").read_bytes()
+        earlier = {Filing("+a/{Modality}/{SOPInstanceUID}.dcm"): "ae.X"}
+        new = Store.inherit(path, os.dup(old.lock_fd), earlier)
+        with pytest.raises(ConfigError, match="was made with"):
+            new.check_refile(filed(OTHER_LAYOUT), {"stable"})
+        at_odds = filed(LAYOUT, Y=Filing("+a/{StudyDate}/{SOPInstanceUID}.dcm"))
+        with pytest.raises(ConfigError, match="until now"):
+            new.check_refile(at_odds, {"stable"})
+        fine = filed(LAYOUT, Y=Filing("+y/{SOPInstanceUID}.dcm", ".dcm.zst"))
+        new.check_refile(fine, {"stable"})
+        assert (path / ".fastscp/store.toml").read_bytes() == identity
+        assert new.refile(fine, {"stable"})
+        assert b"+y/" in (path / ".fastscp/store.toml").read_bytes()
+        new.close()
