@@ -1,0 +1,122 @@
+"""Where listening sockets come from: bound here, or passed by whoever started this process.
+
+Source: sd_listen_fds(3), systemd.socket(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from fastscp.errors import ConfigError, StartError
+from fastscp.main.acceptor import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping, Sequence
+
+    from fastscp.config.settings import ServeConfig
+
+__all__ = ["DICOM", "NAMES", "Listening", "adopted", "listening_for", "passed_by_manager"]
+
+# What a listening socket is for, by its name.
+DICOM: Final = "dicom"
+NAMES: Final = (DICOM,)
+
+# The first descriptor that is passed.
+_FIRST: Final = 3
+_PID: Final = "LISTEN_PID"
+_COUNT: Final = "LISTEN_FDS"
+_NAMES: Final = "LISTEN_FDNAMES"
+# More is a mistake.
+_MOST: Final = 64
+# What a socket is called whose unit gives it no name; see sd_listen_fds_with_names(3).
+_UNNAMED: Final = ("", "unknown")
+_OF_A_UNIT: Final = ".socket"
+
+
+class Listening(NamedTuple):
+    """A listening socket, and what it is for: one of `NAMES`."""
+
+    name: str
+    sock: socket.socket
+
+
+def passed_by_manager(
+    environ: MutableMapping[str, str], given: Mapping[str, str]
+) -> tuple[Listening, ...]:
+    """The sockets that a service manager passes, owned by the caller; empty: none.
+
+    The environment says nothing of them any more afterwards: they are for this process alone.
+    given: the settings they stand for that somebody has set, by option: where. Raises ConfigError,
+    StartError.
+    """
+    pid, count, names = (environ.pop(name, "") for name in (_PID, _COUNT, _NAMES))
+    if pid != str(os.getpid()) or count in ("", "0"):
+        return ()
+    if not (count.isascii() and count.isdigit()) or int(count) > _MOST:
+        raise StartError(f"{_COUNT}={count} is no number of sockets: see who starts this service")
+    for option, where in given.items():
+        raise ConfigError(
+            option,
+            f"contradicts the listening sockets that the service manager passes ({_COUNT}={count}):"
+            f" take it away ({where}), or start without socket activation",
+        )
+    called = names.split(":") if names else []
+    called += [""] * (int(count) - len(called))
+    return tuple(
+        adopted(_FIRST + number, called[number], f"descriptor {_FIRST + number} of {_COUNT}")
+        for number in range(int(count))
+    )
+
+
+def listening_for(
+    name: str, passed: Sequence[Listening], config: ServeConfig
+) -> list[socket.socket]:
+    """The listening sockets for a purpose: those passed, or bound now, where none is passed at all.
+
+    Raises StartError.
+    """
+    if not passed:
+        return bind(config.host, config.port)
+    found = [one.sock for one in passed if one.name == name]
+    if not found:
+        raise StartError(f"no listening socket is passed that is called {name}")
+    return found
+
+
+def adopted(fd: int, called: str, what: str) -> Listening:
+    """A descriptor as the listening socket that it has to be. what: for messages.
+
+    Raises StartError.
+    """
+    name = DICOM if called in _UNNAMED or called.endswith(_OF_A_UNIT) else called
+    if name not in NAMES:
+        raise StartError(
+            f"{what} is called {called!r}, and this service knows {', '.join(NAMES)}: set "
+            f"FileDescriptorName= in the socket unit"
+        )
+    why = ""
+    try:
+        # Descriptors come inheritable, and this one is for no child.
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise StartError(
+            f"{what} is no socket ({error.strerror}): the unit has to pass a TCP socket that "
+            f"listens (ListenStream=)"
+        ) from error
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        why = "is no TCP socket, but one of another family (ListenStream= with a port)"
+    elif sock.type != socket.SOCK_STREAM:
+        why = "is no TCP socket, but one for datagrams (ListenStream=, not ListenDatagram=)"
+    elif not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        why = "does not listen: it may be a connection (Accept=no in the socket unit)"
+    if why:
+        sock.close()
+        raise StartError(f"{what} {why}")
+    sock.setblocking(False)
+    return Listening(name, sock)
