@@ -154,52 +154,52 @@ def test_a_key_for_one_algorithm_checks_no_other() -> None:
     assert "alg" in why(tokens, token(algorithm="RS256"))
 
 
-NOW: Final = int(time.time())
-# Claims, and what is said of them; "" where they are right.
-CLAIMS: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "expired": ({"exp": NOW - 3600}, "it expired at "),
-    "expired long ago": ({"exp": 0}, "it expired at 1970-01-01T00:00:00Z"),
-    "just expired": ({"exp": NOW - LEEWAY_S // 2}, ""),
-    "for ever": ({"exp": None}, "it says not when it expires (exp)"),
-    "a fraction": ({"exp": NOW + 600.5}, ""),
-    "a number in a text": ({"exp": str(NOW + 600)}, "its exp is no time"),
-    "true": ({"exp": True}, "its exp is no time"),
-    "a list": ({"exp": [NOW + 600]}, "its exp is no time"),
-    "beyond all time": ({"exp": 10**400}, "its exp is no time"),
-    "beyond the calendar": ({"exp": 10**18}, "its exp is no time"),
-    "before all time": ({"exp": -1}, "its exp is no time"),
-    "not yet": ({"nbf": NOW + 3600}, "it is not valid before "),
-    "not yet, as it seems": ({"nbf": NOW + LEEWAY_S // 2}, ""),
-    "not before nothing": ({"nbf": {}}, "its nbf is no time"),
-    "not before false": ({"nbf": False}, "its nbf is no time"),
-    "from the future": ({"iat": NOW + 3600}, "it is not valid before "),
-    "made by nobody's clock": ({"iat": "now"}, "its iat is no time"),
-    "nobody": ({"sub": None}, "it names no user (sub)"),
-    "empty": ({"sub": ""}, "it names no user (sub)"),
-    "a number": ({"sub": 7}, "it names no user (sub)"),
-    "several": ({"sub": ["jo"]}, "it names no user (sub)"),
-    "a line": ({"sub": "jo\n2026 INFO main: all is well"}, "its user (sub) is no name"),
-    "an escape": ({"sub": "\x1b[2J"}, "its user (sub) is no name"),
-    "right to left": ({"sub": "\u202eoj"}, "its user (sub) is no name"),
-    "half a character": ({"sub": "\ud800"}, "its user (sub) is no name"),
-    "long": ({"sub": "é" * 128}, "its user (sub) is no name"),
-    "not so long": ({"sub": "é" * 127}, ""),
-    "for us": ({"aud": "FASTSCP"}, ""),
-    "for us and others": ({"aud": ["PACS", "FASTSCP"]}, ""),
-    "for others": ({"aud": "PACS"}, "it is for others"),
-    "in another case": ({"aud": "fastscp"}, "it is for others"),
-    "for nobody": ({"aud": []}, "it is for others"),
-    "for no name": ({"aud": ""}, "it is for others"),
-    "for what is none": ({"aud": {"FASTSCP": 1}}, "it is for others"),
-    "for a list with what is none": ({"aud": ["FASTSCP", 1]}, "it is for others"),
-    "a number as its own name": ({"jti": 7}, "its claims cannot be read"),
-    "whatever else": ({"groups": ["a"] * 100, "azp": {}, "iss": "who"}, ""),
-}
+def claims_at(now: int) -> dict[str, tuple[dict[str, Any], str]]:
+    """Claims, and what is said of them; "" where they are right. now: seconds since 1970."""
+    return {
+        "expired": ({"exp": now - 3600}, "it expired at "),
+        "expired long ago": ({"exp": 0}, "it expired at 1970-01-01T00:00:00Z"),
+        "just expired": ({"exp": now - LEEWAY_S // 2}, ""),
+        "for ever": ({"exp": None}, "it says not when it expires (exp)"),
+        "a fraction": ({"exp": now + 600.5}, ""),
+        "a number in a text": ({"exp": str(now + 600)}, "its exp is no time"),
+        "true": ({"exp": True}, "its exp is no time"),
+        "a list": ({"exp": [now + 600]}, "its exp is no time"),
+        "beyond all time": ({"exp": 10**400}, "its exp is no time"),
+        "beyond the calendar": ({"exp": 10**18}, "its exp is no time"),
+        "before all time": ({"exp": -1}, "its exp is no time"),
+        "not yet": ({"nbf": now + 3600}, "it is not valid before "),
+        "not yet, as it seems": ({"nbf": now + LEEWAY_S // 2}, ""),
+        "not before nothing": ({"nbf": {}}, "its nbf is no time"),
+        "not before false": ({"nbf": False}, "its nbf is no time"),
+        "from the future": ({"iat": now + 3600}, "it is not valid before "),
+        "made by nobody's clock": ({"iat": "now"}, "its iat is no time"),
+        "nobody": ({"sub": None}, "it names no user (sub)"),
+        "empty": ({"sub": ""}, "it names no user (sub)"),
+        "a number": ({"sub": 7}, "it names no user (sub)"),
+        "several": ({"sub": ["jo"]}, "it names no user (sub)"),
+        "a line": ({"sub": "jo\n2026 INFO main: all is well"}, "its user (sub) is no name"),
+        "an escape": ({"sub": "\x1b[2J"}, "its user (sub) is no name"),
+        "right to left": ({"sub": "\u202eoj"}, "its user (sub) is no name"),
+        "half a character": ({"sub": "\ud800"}, "its user (sub) is no name"),
+        "long": ({"sub": "é" * 128}, "its user (sub) is no name"),
+        "not so long": ({"sub": "é" * 127}, ""),
+        "for us": ({"aud": "FASTSCP"}, ""),
+        "for us and others": ({"aud": ["PACS", "FASTSCP"]}, ""),
+        "for others": ({"aud": "PACS"}, "it is for others"),
+        "in another case": ({"aud": "fastscp"}, "it is for others"),
+        "for nobody": ({"aud": []}, "it is for others"),
+        "for no name": ({"aud": ""}, "it is for others"),
+        "for what is none": ({"aud": {"FASTSCP": 1}}, "it is for others"),
+        "for a list with what is none": ({"aud": ["FASTSCP", 1]}, "it is for others"),
+        "a number as its own name": ({"jti": 7}, "its claims cannot be read"),
+        "whatever else": ({"groups": ["a"] * 100, "azp": {}, "iss": "who"}, ""),
+    }
 
 
-@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("name", claims_at(0))
 def test_claims(name: str) -> None:
-    more, said = CLAIMS[name]
+    more, said = claims_at(int(time.time()))[name]
     said_of = claims(**more)
     look = checker().look(signed(b'{"alg":"ES256","kid":"k1"}', json.dumps(said_of).encode()))
     assert look.is_right is (not said)
