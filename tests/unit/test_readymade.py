@@ -32,6 +32,7 @@ from fastscp.readymade import (
 )
 from fastscp.readymade.source import Source
 from fastscp.readymade.statuses import MEANINGS, ONLY_STRICT
+from fastscp.users.passwords import make_entry
 from fastscp_ext import status_name
 from tests.programs import needed
 
