@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastscp.config.values import ExplainedError, quoted, read_path, read_text
-from fastscp.passwords import read_plain
+from fastscp.users.files import read_guarded
 
 __all__ = [
     "ADMIN_PORT",
@@ -96,15 +96,9 @@ def read_admin_token(raw: object) -> AdminToken:
     """The name of a file, and the token that is in it now. No message repeats any of that."""
     path = read_path(raw)
     try:
-        data, mode = read_plain(path)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ExplainedError(f"cannot read {path} ({why}); {_GIVE}") from None
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ExplainedError(
-            f"{path} may be changed by others (mode {mode:04o}), who could let themselves in: take "
-            f"that away (chmod go-w)"
-        )
+        data, about, warning = read_guarded(path, _GIVE)
+    except ValueError as error:
+        raise ExplainedError(str(error)) from None
     token = data.strip()
     if not _TOKEN_LEAST <= len(token) <= _TOKEN_MOST:
         raise ExplainedError(
@@ -115,11 +109,10 @@ def read_admin_token(raw: object) -> AdminToken:
             f"{path} holds a token with other characters than printable ASCII without blanks, or "
             f"more than one line; {_GIVE}"
         )
-    warning = ""
-    if mode & stat.S_IROTH:
+    if about.st_mode & stat.S_IROTH:
         warning = (
-            f"every user of this machine can read the token in {path} (mode {mode:04o}): take that "
-            f"away (chmod o-r)"
+            f"every user of this machine can read the token in {path} "
+            f"(mode {stat.S_IMODE(about.st_mode):04o}): take that away (chmod o-r)"
         )
     return AdminToken(str(path), token, warning)
 

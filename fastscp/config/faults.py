@@ -10,6 +10,7 @@ import msgspec
 from fastscp import uids
 from fastscp.config.quantities import Duration
 from fastscp.config.values import ExplainedError, Whole, quoted, read_text, read_written_title
+from fastscp.status import StatusClass, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,11 +104,11 @@ def _status(text: str) -> int:
     """
     if not re.fullmatch("[0-9A-Fa-f]{4}", text):
         raise ValueError("is no status of four hexadecimal digits")
-    status = int(text, 16)
-    is_known = 0x0105 <= status <= 0x02FF or status >> 8 in (0xA7, 0xA9) or status >> 12 == 0xC
-    if not is_known or status in (0x0107, 0x0116):
+    number = int(text, 16)
+    is_known = 0x0105 <= number <= 0x02FF or number >> 8 in (0xA7, 0xA9) or number >> 12 == 0xC
+    if not is_known or classify(number) is not StatusClass.FAILURE:
         raise ValueError("does not refuse (A7xx, A9xx, Cxxx, 01xx and 02xx do)")
-    return status
+    return number
 
 
 def _rejection(text: str) -> tuple[int, int, int]:

@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 
 from fastscp import uids
-from fastscp.config.faults import ACCEPTS, FaultRule, read_fault
 from fastscp.config.admin import (
     ADMIN_PORT,
     AdminAddress,
@@ -25,6 +24,7 @@ from fastscp.config.admin import (
     read_admin,
     read_admin_token,
 )
+from fastscp.config.faults import ACCEPTS, FaultRule, read_fault
 from fastscp.config.quantities import Duration, Size
 from fastscp.config.tables import Tables
 from fastscp.config.values import (

@@ -510,14 +510,14 @@ cdef class Receiver:
     cdef bint _is_dropped(self, Instance* i) except -1:
         # What the subclass makes of an instance that is whole; whether nobody is answered.
         cdef Cursor sop_class = sop_class_uid(i)
-        cdef int status = self.instance_received(sop_class.at[:sop_class.left])
-        if status == 0:
+        cdef int fate = self.instance_received(sop_class.at[:sop_class.left])
+        if fate == 0:
             return False
-        if status > 0:
-            instance_refuse(i, <uint16_t>status, b"refused on purpose")
+        if fate > 0:
+            instance_refuse(i, <uint16_t>fate, b"refused on purpose")
         instance_drop_part(&self.reception.worker, i)
         i.stage = STAGE_RECEIVING
-        if status > 0:
+        if fate > 0:
             return False
         word_count(&self.outbox.tally.unfinished, 1)
         pool_give_back(&self.reception.pool, i)

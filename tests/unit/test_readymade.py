@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import kubernetes_validate
 import pytest
 import yaml
-from fastscp.passwords import make_entry
 
 from fastscp import uids
 from fastscp.cli.app import main
