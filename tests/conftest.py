@@ -20,6 +20,8 @@ from tests.kit import children_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from tests.certificates import Certificates
+
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
 
@@ -54,6 +56,15 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system of each kind, mounted and empty; see tests/disks.py."""
     with mounted(request.param, tmp_path / "disk") as point:
         yield point
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates, each made when it is first asked for."""
+    # It takes a moment to import.
+    from tests.certificates import Certificates
+
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(autouse=True)

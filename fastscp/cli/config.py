@@ -13,6 +13,7 @@ from fastscp.cli.options import (
     CheckedFile,
     ConfigFile,
     Quiet,
+    ShownCertificate,
     Verbose,
     load_settings,
     named_file,
@@ -40,6 +41,7 @@ def show_config(
     config: ConfigFile | None = None,
     check: CheckedFile | None = None,
     who: AskedAbout | None = None,
+    certificate: ShownCertificate | None = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print JSON instead of a table.")
     ] = False,
@@ -56,16 +58,18 @@ def show_config(
     file = named_file("--check", check)
     if file is not None:
         others = [f"--{field.replace('_', '-')}" for field, one in given.items() if one is not None]
-        others += ["--who"] * (who is not None)
+        others += ["--who"] * (who is not None) + ["--certificate"] * bool(certificate)
         others += ["--config"] * (config is not None) + ["-v"] * (verbose > 0) + ["-q"] * quiet
         if others:
             raise ConfigError("--check", f"looks at its file alone; leave {others[0]} out")
         return _check(file, json)
+    if certificate and who is None:
+        raise ConfigError("--certificate", "is that of a sender; say of which with --who")
     loaded = load_settings(given, config, verbose, quiet)
     if who is not None:
         from fastscp.cli.who import show_who
 
-        return show_who(loaded, who, json)
+        return show_who(loaded, who, certificate or [], json)
     if json:
         _print_json(loaded)
     else:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from fastscp.cli.options import ConfigFile, Quiet, Verbose, load_settings, takes_settings
 from fastscp.cli.serve import begin_log
 from fastscp.config.admin import AdminAddress
+from fastscp.errors import ConfigError
 
 __all__ = ["demo"]
 
@@ -32,6 +33,8 @@ def demo(
     """
     loaded = load_settings(given, config, verbose, quiet)
     settings = loaded.config
+    if settings.no_plain:
+        raise ConfigError("--no-plain", "the demonstration sends without TLS; leave it out")
     if loaded.sources["host"] == "default":
         # Nobody else is to reach what only shows itself.
         settings = replace(settings, host=("127.0.0.1",))

@@ -22,7 +22,7 @@ from fastscp.log import escape
 from fastscp.titles import title_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fastscp.config.settings import ServeConfig
 
@@ -80,8 +80,8 @@ class _Demonstration:
             raise self._error
         return code
 
-    def _ready(self, addresses: list[str]) -> None:
-        self._sender = threading.Thread(target=self._show, args=(addresses[0],), name="sender")
+    def _ready(self, plain: Sequence[str], _tls: Sequence[str]) -> None:
+        self._sender = threading.Thread(target=self._show, args=(plain[0],), name="sender")
         self._sender.start()
 
     def _signalled(self, name: signal.Signals) -> None:

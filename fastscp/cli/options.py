@@ -51,6 +51,7 @@ __all__ = [
     "FileName",
     "MaxPDULength",
     "Quiet",
+    "ShownCertificate",
     "Store",
     "StoreConfigFile",
     "TLSCert",
@@ -126,6 +127,19 @@ AskedAbout = Annotated[
         show_default=False,
         help="Tell what becomes of a sender of this AE title and address that calls this AE title "
         "(without /CALLED: --ae-title), and why. Exit code 1 if it is rejected.",
+    ),
+]
+
+
+ShownCertificate = Annotated[
+    list[str],
+    Parameter(
+        name="--certificate",
+        metavar="RULE",
+        negative="",
+        show_default=False,
+        help="With --who: what the certificate of the sender shows, as a [from] table names it "
+        "(subject=NAME, san=NAME, sha256=FINGERPRINT); repeatable.",
     ),
 ]
 

@@ -76,7 +76,12 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
     if now.aids:
         yield "test aids", "; ".join(now.aids)
     yield "version", f"{now.version}, process {now.pid}, up {duration(now.uptime_s)}"
-    yield "listens on", ", ".join(now.addresses) or "nothing yet"
+    addresses = [*now.addresses, *(f"{one} with TLS" for one in now.tls_addresses)]
+    yield "listens on", ", ".join(addresses) or "nothing yet"
+    if now.certificate_expires:
+        yield "certificate", f"{now.certificate}, {_runs_out('expires', now.certificate_expires)}"
+    if now.crl_expires:
+        yield "revocations", f"the lists are good {_runs_out('until', now.crl_expires)}"
     yield "metrics", f"http://{now.admin}/metrics" if now.admin else "off"
     yield "store", f"{now.store.path}, id {now.store.id}"
     free, least = now.store.free_bytes, now.store.min_free_bytes
@@ -93,6 +98,13 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
     yield "refused", f"{counted(now.refused, 'instance')}; unfinished {now.unfinished:,}"
     yield "rejected", counted(now.rejected, "association")
     yield from _of_rules(now.rules)
+
+
+def _runs_out(word: str, at: float) -> str:
+    left = at - time.time()
+    if left <= 0:
+        return f"{word} {moment(at)}: out of date, {duration(-left)} ago"
+    return f"{word} {moment(at)}, in {duration(left)}"
 
 
 def _of_rules(rules: RulesStatus) -> Iterator[tuple[str, str]]:

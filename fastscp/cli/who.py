@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from fastscp.cli.output import plain, print_columns, print_json
+from fastscp.config.file_tables import MATCHERS
 from fastscp.config.settings import read_value
 from fastscp.config.tomlfile import written_path
 from fastscp.config.values import ExplainedError, Parsed, read_text, read_written_title
@@ -14,6 +15,8 @@ from fastscp.log import counted, escape, in_json
 from fastscp.rules.rule import TOP_LEVEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastscp.config.layers import Loaded
     from fastscp.rules.book import Peer
     from fastscp.rules.explain import Decided, Explanation, Judged
@@ -26,12 +29,15 @@ _MISSES_MOST: Final = 10
 _REJECTED_CODE: Final = 1
 
 
-def show_who(loaded: Loaded, who: str, json: bool) -> int:
-    """Tell what becomes of a sender: 0 admitted, 1 rejected. Raises ConfigError for a wrong WHO."""
+def show_who(loaded: Loaded, who: str, certificate: Sequence[str], json: bool) -> int:
+    """Tell what becomes of a sender: 0 admitted, 1 rejected.
+
+    certificate: what its own shows. Raises ConfigError for a wrong WHO, or for no such rule.
+    """
     # It looks up the names of UIDs, which takes a moment.
     from fastscp.rules.explain import explain
 
-    peer = _peer(loaded, who)
+    peer = _peer(loaded, who, certificate)
     found = explain(loaded.config, peer)
     if json:
         print_json(_in_json(loaded, peer, found))
@@ -43,7 +49,7 @@ def show_who(loaded: Loaded, who: str, json: bool) -> int:
 # What is asked ----------------------------------------------------------------------------------
 
 
-def _peer(loaded: Loaded, who: str) -> Peer:
+def _peer(loaded: Loaded, who: str, certificate: Sequence[str]) -> Peer:
     from fastscp.rules.book import Peer
 
     config = loaded.config
@@ -57,7 +63,9 @@ def _peer(loaded: Loaded, who: str) -> Peer:
             f"AE@ADDRESS/CALLED with a called AE title"
         )
         raise ConfigError("--who", why)
-    return Peer(calling_ae, called_ae, host)
+    kind = MATCHERS["certificate"]
+    shown = read_value("--certificate", list(certificate), kind) if certificate else ()
+    return Peer(calling_ae, called_ae, host, shown)
 
 
 def _read_who(raw: object) -> tuple[str, str, str | None]:
@@ -91,6 +99,8 @@ _WHO: Final = Parsed(
 
 def _print(loaded: Loaded, peer: Peer, found: Explanation) -> None:
     asked = f"{peer.calling_ae} from {peer.host}, calling {peer.called_ae}"
+    if peer.certificate:
+        asked += f", with a certificate of {', '.join(peer.certificate)}"
     if found.refusal is None:
         print(escape(f"{asked}: admitted, rule {found.rule}"))
     else:
@@ -165,6 +175,7 @@ def _in_json(loaded: Loaded, peer: Peer, found: Explanation) -> dict[str, object
         "calling": peer.calling_ae,
         "address": peer.host,
         "called": peer.called_ae,
+        "certificate": list(peer.certificate),
         "admitted": refused is None,
         "rejected": refused and [refused.result, refused.source, refused.reason],
         "why": refused and refused.why,

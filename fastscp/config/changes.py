@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.settings import SETTINGS
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from fastscp.config.settings import ServeConfig
     from fastscp.config.tables import AeTable, FromTable
+    from fastscp.tls.material import Material
 
 __all__ = ["changes"]
 
@@ -21,7 +23,7 @@ _NOT_SET: Final = "not set"
 def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
     """Each setting and table that differs: its name, and the difference with the name before it.
 
-    A setting's name is its field; a table's its key.
+    A setting's name is its field; a table's its key; that of what is in the files of TLS `tls`.
     """
     for setting in SETTINGS:
         before, after = getattr(old, setting.field), getattr(new, setting.field)
@@ -32,9 +34,41 @@ def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
             # The same words for another thing: it is a file that is different.
             text = f"{was} -> {now}" if was != now else f"{now}: its file has other contents"
             yield setting.field, f"{setting.name}: {text}"
+    if old.tls is not None and new.tls is not None:
+        for text in _of_tls(old.tls, new.tls):
+            yield "tls", text
     yield from _of_tables(old.tables.ae, new.tables.ae, _of_ae)
     yield from _of_tables(old.tables.senders, new.tables.senders, _of_sender)
     yield from _of_order(old.tables.senders, new.tables.senders)
+
+
+def _of_tls(old: Material, new: Material) -> Iterator[str]:
+    """What is different in the files of TLS, wherever they are."""
+    if old.chain != new.chain:
+        was, now = (
+            f"that of {one.subject}, which expires {_date(one.expires)}" for one in (old, new)
+        )
+        changed = f"{was} -> {now}" if was != now else f"{now}: another one"
+        yield f"certificate: {changed}"
+    if old.key != new.key:
+        yield "key of the certificate: another one"
+    if old.ca != new.ca:
+        yield f"CAs of tls-ca: {_number(old.ca, _CERTIFICATE)} -> {_number(new.ca, _CERTIFICATE)}"
+    if old.crl != new.crl:
+        until = f", good until {_date(new.crl_expires)}" if new.crl_expires else ""
+        yield f"lists of tls-crl: {_number(old.crl, _LIST)} -> {_number(new.crl, _LIST)}{until}"
+
+
+def _number(pem: bytes, begin: bytes) -> int:
+    return pem.count(begin)
+
+
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_LIST: Final = b"-----BEGIN X509 CRL-----"
+
+
+def _date(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
 
 
 def _of_tables(

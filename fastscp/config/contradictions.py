@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.file_tables import TABLE
 from fastscp.config.names import close_to
-from fastscp.config.settings import suffix_of
+from fastscp.config.settings import TLS_FIELDS, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from fastscp.config.tables import FromTable, Tables
     from fastscp.config.values import AllowRule
 
-__all__ = ["COMBINATIONS_MOST", "between_settings", "between_tables", "uncalled"]
+__all__ = [
+    "COMBINATIONS_MOST",
+    "between_settings",
+    "between_settings_of_tls",
+    "between_tables",
+    "uncalled",
+]
 
 # Of who, called and certificate, over all [from] tables: each worker keeps an index of them.
 COMBINATIONS_MOST: Final = 65_536
@@ -44,13 +50,33 @@ def between_settings(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "host", why
 
 
+def between_settings_of_tls(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As `between_settings`, of what is about TLS; a file by itself may lack what others give."""
+    if not values.get("tls_cert"):
+        if values.get("no_plain"):
+            yield "no_plain", "leaves nothing to listen on: there is no TLS without a tls-cert"
+        for name in ("tls_port", *TLS_FIELDS):
+            if values.get(name) is not None:
+                yield name, "is of no use without a certificate: add tls-cert, or take it out"
+        return
+    port, tls_port = values.get("port", 11112), values.get("tls_port", 2762)
+    if port == tls_port != 0 and not values.get("no_plain"):
+        yield "tls_port", f"{tls_port} is the port without TLS, too; choose another, or no-plain"
+    if not values.get("tls_ca"):
+        if values.get("tls_crl"):
+            yield "tls_crl", "is of no use without the CAs that revoked: add tls-ca"
+        if (asked := values.get("tls_client_auth", "none")) != "none":
+            why = f"{asked} needs to know who signs the certificates of senders: add tls-ca"
+            yield "tls_client_auth", why
+
+
 def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
     """Tables that cannot be meant: where, as in `FileTables.places`, and why.
 
     config: what holds in the end, wherever it was given.
     """
     # What the tables that could be read give away, whatever the others are about.
-    yield from _shown_by_nobody(found.tables, config.proxy_protocol_from)
+    yield from _shown_by_nobody(found.tables, config)
     yield from _one_path_for_two(found, config)
     if not found.is_whole:
         yield from _never_reached(found)
@@ -71,16 +97,19 @@ def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tup
     yield from _never_reached(found)
 
 
-def _shown_by_nobody(
-    tables: Tables, proxies: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, str], str]]:
-    """What has to be seen of a certificate, and never is: a proxy alone tells of any."""
+def _shown_by_nobody(tables: Tables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:
+    """What has to be seen of a certificate, and never is."""
+    if config.tls_cert and config.client_auth != "none":
+        return
     for table in tables.senders:
         other = next((one for one in table.certificate if not one.startswith("subject=")), None)
-        if table.certificate and not proxies:
+        if table.certificate and not config.proxy_protocol_from:
             why = (
-                "this receiver speaks no TLS yet, so only a proxy can tell of a certificate; set "
-                "proxy-protocol-from, or take it out"
+                "asks for a certificate, and nobody is asked to show one; give tls-ca (and "
+                "tls-client-auth), or proxy-protocol-from where a proxy asks, or take it out"
+                if config.tls_cert
+                else "asks for a certificate, and there is no TLS to show one; give tls-cert and "
+                "tls-ca, or proxy-protocol-from where a proxy has TLS, or take it out"
             )
             yield (table.key, "certificate"), why
         elif other is not None:

@@ -6,7 +6,12 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastscp.config.contradictions import between_settings, between_tables, uncalled
+from fastscp.config.contradictions import (
+    between_settings,
+    between_settings_of_tls,
+    between_tables,
+    uncalled,
+)
 from fastscp.config.file_tables import (
     FileTables,
     Named,
@@ -14,10 +19,12 @@ from fastscp.config.file_tables import (
     read_tables,
     tables_in,
 )
+from fastscp.config.material import read_material
 from fastscp.config.names import BY_NAME, close_to, known
 from fastscp.config.settings import ServeConfig, Setting, read_value
 from fastscp.config.tomlfile import Mistake, read_toml
 from fastscp.errors import ConfigError
+from fastscp.tls.material import MaterialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,9 +68,22 @@ def check_file(file: Path, option: str) -> Checked:
     keys = {setting.field: key for key, setting, _ in found.settings}
     mistakes += [keys[name].mistake(why) for name, why in between_settings(values)]
     config, places = ServeConfig(**values), found.tables.places
+    if config.tls_cert:
+        of_tls = list(between_settings_of_tls(values))
+        of_tls += [] if of_tls else _in_files(config)
+        mistakes += [keys.get(name, keys["tls_cert"]).mistake(why) for name, why in of_tls]
     mistakes += [places[where].mistake(why) for where, why in between_tables(found.tables, config)]
     doubts = [places[where].mistake(why) for where, why in uncalled(found.tables, config)]
     return Checked(_in_order(mistakes), _in_order(doubts))
+
+
+def _in_files(config: ServeConfig) -> tuple[tuple[str, str], ...]:
+    """What is wrong with the files that the settings of TLS name: field, and why."""
+    try:
+        read_material(config)
+    except MaterialError as error:
+        return error.mistakes
+    return ()
 
 
 def _in_order(mistakes: list[Mistake]) -> list[Mistake]:

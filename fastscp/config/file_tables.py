@@ -54,7 +54,7 @@ MATCHERS: Final[dict[str, Kind]] = {
         Parsed(
             read_certificate_rule,
             "RULE",
-            "subject=NAME, and set proxy-protocol-from: a proxy alone can tell of it",
+            "subject=NAME, san=NAME or sha256=FINGERPRINT",
         ),
         commas=False,
     ),

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.admin import open_to_all
-from fastscp.config.contradictions import between_settings, between_tables
+from fastscp.config.contradictions import (
+    between_settings,
+    between_settings_of_tls,
+    between_tables,
+)
 from fastscp.config.file import FileSettings, one_of_file, read_file, refuse
 from fastscp.config.kubernetes import is_of_a_service
+from fastscp.config.material import read_material
 from fastscp.config.names import BY_NAME, BY_VARIABLE, close_to, known
 from fastscp.config.settings import (
     ENVIRONMENT_PREFIX,
@@ -23,6 +28,7 @@ from fastscp.config.settings import (
     read_value,
 )
 from fastscp.errors import ConfigError
+from fastscp.tls.material import MaterialError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,11 +123,12 @@ def load(
             setting = BY_NAME[name.replace("_", "-")]
             flag = (spelled or {}).get(name, setting.flag)
             take(setting, read_value(flag, raw, setting.kind), flag, f"flag {flag}")
-    for name, why in between_settings(values):
+    for name, why in (*between_settings(values), *between_settings_of_tls(values)):
         raise ConfigError(options[name], why)
     config = ServeConfig(**values, tables=found.tables.tables)
     if why := open_to_all(config.admin, config.admin_token_file):
         raise ConfigError(options["admin"], why)
+    config = _with_material(config, options)
     if file is None:
         return Loaded(config, sources)
     keys = found.tables.places
@@ -131,6 +138,16 @@ def load(
     places = {where: f"{path}:{key.line}" for where, key in keys.items()}
     config = replace(config, tables=replace(config.tables, places=places))
     return Loaded(config, sources, places, {k: n for k, n in lines.items() if n}, str(path))
+
+
+def _with_material(config: ServeConfig, options: Mapping[str, str]) -> ServeConfig:
+    """The configuration with what is in the files of TLS. Raises ConfigError."""
+    try:
+        return replace(config, tls=read_material(config))
+    except MaterialError as error:
+        wrong = [(options.get(name) or options["tls_cert"], why) for name, why in error.mistakes]
+        lines = tuple(f"{option}: {why}" for option, why in wrong)
+        raise ConfigError(*wrong[0], lines) from None
 
 
 def load_one(

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -39,6 +39,7 @@ from fastscp.config.values import (
     quoted,
     read_allow_rule,
     read_compress,
+    read_file_name,
     read_host,
     read_log_file,
     read_network,
@@ -49,12 +50,19 @@ from fastscp.config.values import (
     read_user_identity,
 )
 from fastscp.errors import ConfigError
+from fastscp.tls.profiles import DEFAULT as DEFAULT_PROFILE
+from fastscp.tls.profiles import NAMES as PROFILE_NAMES
+from fastscp.tls.profiles import OTHER_NAMES as OTHER_PROFILE_NAMES
 from fastscp.users.identities import UserIdentities
+
+if TYPE_CHECKING:
+    from fastscp.tls.material import Material
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "SETTINGS",
     "SUFFIX",
+    "TLS_FIELDS",
     "AllowRule",
     "Group",
     "ServeConfig",
@@ -75,6 +83,7 @@ class Group(Enum):
     """The headings of the help, in its order."""
 
     NETWORK = "Network"
+    TLS = "TLS"
     ASSOCIATION = "Association"
     STORE = "Store"
     LIMITS = "Limits and timers"
@@ -166,6 +175,16 @@ _AE_TITLE: Final = Parsed(
     "1 to 16 ASCII characters, without a backslash, with %XX for any other byte",
 )
 _DAY_S: Final = 86400.0
+_PEM: Final = Parsed(read_file_name, "FILE", "a PEM file")
+# The settings of which the files and the context of TLS are made.
+TLS_FIELDS: Final = (
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "tls_crl",
+    "tls_client_auth",
+    "tls_profile",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +417,7 @@ class ServeConfig(WorkerConfig):
     """The effective configuration of a receiver. Immutable, picklable.
 
     What stands here is for main alone. tables: of the file; no flag and no variable gives any.
+    tls: what is in the files that the settings of TLS name; None: they name no certificate.
     """
 
     host: tuple[str, ...] = _setting(
@@ -411,6 +431,64 @@ class ServeConfig(WorkerConfig):
         Group.NETWORK,
         "TCP port to listen on; 0 lets the system pick one.",
         default=11112,
+    )
+    no_plain: bool = _setting(
+        Switch(),
+        Group.TLS,
+        "Listen with TLS alone: there is no --port then.",
+        default=False,
+    )
+    tls_port: int = _setting(
+        Whole(0, 65535, metavar="PORT"),
+        Group.TLS,
+        "TCP port to listen on with TLS; 0 lets the system pick one.",
+        default=2762,
+        default_text="2762 where there is a certificate",
+    )
+    tls_cert: str = _setting(
+        _PEM,
+        Group.TLS,
+        "Certificate of the receiver, followed by those of the CAs between it and the one that "
+        "senders know, as PEM. With it the receiver speaks TLS.",
+        default="",
+        default_text="none",
+    )
+    tls_key: str = _setting(
+        _PEM,
+        Group.TLS,
+        "Private key of the certificate, as PEM, not encrypted.",
+        default="",
+        default_text="in the file of the certificate",
+    )
+    tls_ca: tuple[str, ...] = _setting(
+        Many(_PEM),
+        Group.TLS,
+        "Certificates of CAs, as PEM, that have to have signed those of senders; repeatable.",
+        default=(),
+        default_text="none",
+    )
+    tls_crl: tuple[str, ...] = _setting(
+        Many(_PEM),
+        Group.TLS,
+        "Revocation lists of these CAs, as PEM; repeatable.",
+        default=(),
+        default_text="none",
+    )
+    tls_client_auth: str = _setting(
+        Choice(("none", "request", "require")),
+        Group.TLS,
+        "Whether senders have to show a certificate: require = yes, request = they are asked, and "
+        "may have none, none = they are not asked.",
+        default="",
+        default_text="require with --tls-ca, else none",
+    )
+    tls_profile: str = _setting(
+        Choice(PROFILE_NAMES, also=OTHER_PROFILE_NAMES),
+        Group.TLS,
+        "Versions and ciphers, by the names that DCMTK has for the profiles of the standard: 8996 "
+        "= BCP 195 of RFC 8996 and 9325 (TLS 1.2 and 1.3), 8996-mod = its modified form, with more "
+        "ciphers; the others are retired: see the README, TLS.",
+        default=DEFAULT_PROFILE,
     )
     workers: int = _setting(
         Whole(1, 256),
@@ -509,6 +587,12 @@ class ServeConfig(WorkerConfig):
         default_text="none",
     )
     tables: Tables = dataclasses.field(default_factory=Tables)
+    tls: Material | None = None
+
+    @property
+    def client_auth(self) -> str:
+        """Whether senders have to show a certificate: none, request or require."""
+        return self.tls_client_auth or ("require" if self.tls_ca else "none")
 
     def for_workers(self) -> WorkerConfig:
         """The part that workers are told, without a list of its fields."""

@@ -35,6 +35,7 @@ __all__ = [
     "read_called_title",
     "read_certificate_rule",
     "read_compress",
+    "read_file_name",
     "read_host",
     "read_move_originator",
     "read_network",
@@ -293,6 +294,11 @@ def read_path(raw: object) -> Path:
             f"directory out"
         )
     return Path(text)
+
+
+def read_file_name(raw: object) -> str:
+    """A path of a file, as it was written; what is in it is for others to read."""
+    return str(read_path(raw))
 
 
 def read_log_file(raw: object) -> str:

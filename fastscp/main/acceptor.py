@@ -33,8 +33,10 @@ _RESERVE: Final = 3
 _NO_ROOM_S: Final = 0.02
 
 
-def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+def bind(hosts: Sequence[str], port: int, flag: str = "--port") -> list[socket.socket]:
     """Take every address of `hosts`, all on one port; port 0: the system picks it once.
+
+    flag: what the port was given by.
 
     Nobody listens before `Acceptor.listen`: until then peers are refused, and none waits for an
     answer in a backlog. Raises StartError, and nothing stays open.
@@ -54,7 +56,7 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
                 try:
                     sock.bind(address)
                 except OSError as error:
-                    raise StartError(_explained(host, port, error)) from error
+                    raise StartError(_explained(host, port, error, flag)) from error
                 sock.setblocking(False)
                 listening.append(sock)
                 port = port or sock.getsockname()[1]
@@ -72,10 +74,10 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
     return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
 
 
-def _explained(host: str, port: int, error: OSError) -> str:
+def _explained(host: str, port: int, error: OSError, flag: str = "--port") -> str:
     what = f"cannot listen on {host} port {port}: {error.strerror}"
     if error.errno == errno.EADDRINUSE:
-        return f"{what}; another program has the port: stop it, or choose one with --port"
+        return f"{what}; another program has the port: stop it, or choose one with {flag}"
     if error.errno == errno.EACCES:
         return (
             f"{what}; ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher one"
@@ -93,10 +95,11 @@ def _source(address: tuple[str, int]) -> tuple[str, int]:
 class Acceptor:
     """Accepts on one listening socket and passes connections on.
 
-    sock: owned. taken(sock, host, port): gets each connection, blocking mode unspecified, and owns
-    it. turned_away: likewise, those that are to be rejected because descriptors or memory ran out;
-    it closes them soon. has_room(): whether `taken` takes another one; if not, connections wait in
-    the backlog. add_reader, remove_reader, call_later: of the loop.
+    sock: owned. tls: whether TLS is spoken there. taken(sock, host, port): gets each connection,
+    blocking mode unspecified, and owns it. turned_away: likewise, those that are to be rejected
+    because descriptors or memory ran out; it closes them soon. has_room(): whether `taken` takes
+    another one; if not, connections wait in the backlog. add_reader, remove_reader, call_later: of
+    the loop.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Acceptor:
         sock: socket.socket,
         taken: Callable[[socket.socket, str, int], None],
         *,
+        tls: bool = False,
         turned_away: Callable[[socket.socket, str, int], None],
         has_room: Callable[[], bool],
         add_reader: Callable[..., None],
@@ -111,6 +115,7 @@ class Acceptor:
         call_later: Callable[..., object],
     ) -> None:
         self._sock = sock
+        self.tls = tls
         self._taken = taken
         self._turned_away = turned_away
         self._has_room = has_room
@@ -123,6 +128,11 @@ class Acceptor:
         self._shortages = 0
 
     @property
+    def port(self) -> int:
+        port: int = self._sock.getsockname()[1]
+        return port
+
+    @property
     def address(self) -> str:
         host, port = self._sock.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -133,7 +143,8 @@ class Acceptor:
             self._sock.listen(_BACKLOG)
         except OSError as error:
             host, port = self._sock.getsockname()[:2]
-            raise StartError(_explained(host, port, error)) from error
+            flag = "--tls-port" if self.tls else "--port"
+            raise StartError(_explained(host, port, error, flag)) from error
 
     def start(self) -> None:
         """Begin, or begin again, to accept."""

@@ -19,6 +19,7 @@ from fastscp import __version__
 from fastscp.admin.control import ControlServer, Listening
 from fastscp.admin.place import ControlSocketError
 from fastscp.log import fields, shown
+from fastscp.main.expiry import Expiry
 from fastscp.main.members import WORKERS_MOST
 from fastscp.main.storewatch import SpaceState
 from fastscp.main.threads import in_thread
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from fastscp.main.summary import Seen
     from fastscp.messages.control import Phase, State
     from fastscp.store.store import Store
+    from fastscp.tls.material import Material
     from fastscp_ext import Liveness, Tallies
 
 __all__ = ["ControlSocket", "Facts", "MainControl", "taken"]
@@ -69,7 +71,8 @@ class Facts:
 
     run: what the ids of associations begin with. workers: how many there are to be. rules: the
     configuration in force, set anew by whoever takes or refuses one. aids: the test
-    aids in use. reload: takes the
+    aids in use. addresses, tls_addresses: where it listens, as HOST:PORT. tls: what it shows and
+    asks for there; expiry: tells what of it runs out. reload: takes the
     configuration anew; None: there is no way to.
     """
 
@@ -81,6 +84,9 @@ class Facts:
     path: str = ""
     store_id: str = ""
     addresses: tuple[str, ...] = ()
+    tls_addresses: tuple[str, ...] = ()
+    tls: Material | None = None
+    expiry: Expiry = field(default_factory=Expiry)
     admin: str = ""
     is_open: bool = False
     reload: Callable[[], Awaitable[Reloaded]] | None = None
@@ -128,6 +134,10 @@ class MainControl:
             pid=os.getpid(),
             run=facts.run,
             addresses=facts.addresses,
+            tls_addresses=facts.tls_addresses,
+            certificate="" if facts.tls is None else facts.tls.subject,
+            certificate_expires=0.0 if facts.tls is None else facts.tls.expires,
+            crl_expires=0.0 if facts.tls is None else facts.tls.crl_expires,
             aids=facts.aids,
             uptime_s=round(time.monotonic() - facts.began, 3),
             state=state,

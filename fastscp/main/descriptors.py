@@ -60,7 +60,7 @@ def main_needs(config: ServeConfig) -> int:
 
     And the locks of all paths, while it settles what a dead worker had in hand.
     """
-    hosts = len(config.host)
+    hosts = len(config.host) * (2 if config.tls_cert and not config.no_plain else 1)
     return (
         _FIXED
         + _PER_WORKER * config.workers

@@ -71,16 +71,22 @@ _NOBODY_S: Final = 5.0
 _SUCCESSOR_S: Final = 20.0
 
 
+# A record of TLS, an alert: fatal, internal error.
+_INTERNAL_ERROR: Final = b"\x15\x03\x03\x00\x02\x02\x50"
+
+
 class _Connection(NamedTuple):
     """A connection, or main's copy of it; whoever holds it owns the socket.
 
-    since: its accept. left_by: the number of the silent worker that left it lying last; -1: none.
+    since: its accept. tls: whether it came to the port where TLS is spoken. left_by: the number of
+    the silent worker that left it lying last; -1: none.
     """
 
     sock: socket.socket
     host: str
     port: int
     since: float
+    tls: bool = False
     left_by: int = -1
 
 
@@ -167,9 +173,9 @@ class Dispatch:
         """Whether another connection can be taken; the kernel keeps it until then."""
         return len(self._waiting) < WAITING_MOST
 
-    def connected(self, sock: socket.socket, host: str, port: int) -> None:
-        """Take an accepted connection."""
-        self._hand_over(_Connection(sock, host, port, time.monotonic()))
+    def connected(self, sock: socket.socket, host: str, port: int, *, tls: bool = False) -> None:
+        """Take an accepted connection. tls: it came to the port where TLS is spoken."""
+        self._hand_over(_Connection(sock, host, port, time.monotonic(), tls))
 
     # What an operator asks for -------------------------------------------------------------------
 
@@ -206,9 +212,9 @@ class Dispatch:
             if target.worker.is_ready and not target.is_leaving
         ]
 
-    def turn_away(self, sock: socket.socket, host: str, port: int) -> None:
+    def turn_away(self, sock: socket.socket, host: str, port: int, *, tls: bool = False) -> None:
         """Reject an accepted connection, for which there is nothing but its own descriptor."""
-        connection = _Connection(sock, host, port, time.monotonic())
+        connection = _Connection(sock, host, port, time.monotonic(), tls)
         self._turn_away(connection, "main is out of open files, or of memory")
 
     # What is told of workers ---------------------------------------------------------------------
@@ -421,10 +427,10 @@ class Dispatch:
 
     def _offer(self, target: _Target, slot: int, number: int, connection: _Connection) -> bool:
         """Offer a connection to a worker; whether the offer is on its way."""
-        sock, host, port, since, _left_by = connection
+        sock, host, port, since, tls, _left_by = connection
         worker = target.worker
         self._shared.claims.offer(slot, number)
-        if not worker.channel.offer(Offer(number, slot, host, port), sock.fileno()):
+        if not worker.channel.offer(Offer(number, slot, host, port, tls), sock.fileno()):
             return False
         target.offered[number] = _Offered(connection, slot, time.monotonic())
         opened = self._admission.opened(number, host, worker.number, port, since)
@@ -436,7 +442,7 @@ class Dispatch:
 
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
-        sock, host, port, *_ = connection
+        sock, host, port, _since, tls, _left_by = connection
         self._admission.endings.rejected[_CONGESTED] += 1
         peer = address(host, port)
         log.warning(
@@ -446,7 +452,7 @@ class Dispatch:
                 **fields(peer=peer, ended="rejected", code="2,3,1", reason=why),
             },
         )  # fmt: skip
-        task = self._loop.create_task(self._reject(sock))
+        task = self._loop.create_task(self._hang_up(sock) if tls else self._reject(sock))
         self._turned_away[task] = sock
         task.add_done_callback(self._rejected)
         for oldest in list(self._turned_away)[:-TURNED_AWAY_MOST]:
@@ -460,6 +466,20 @@ class Dispatch:
                 "a connection was closed because of a bug",
                 exc_info=task.exception(), extra=caused("bug"),
             )  # fmt: skip
+
+    async def _hang_up(self, sock: socket.socket) -> None:
+        """Say in an alert that it cannot be: main speaks no TLS, and reads what comes first alone.
+
+        Source: RFC 8446 6.2 (internal_error), 5.1.
+        """
+        with contextlib.suppress(OSError, asyncio.TimeoutError), sock:
+            sock.setblocking(False)
+            async with asyncio.timeout(_TURN_AWAY_S):
+                if await self._loop.sock_recv(sock, 4096):
+                    await self._loop.sock_sendall(sock, _INTERNAL_ERROR)
+                sock.shutdown(socket.SHUT_WR)
+                while await self._loop.sock_recv(sock, 4096):
+                    pass
 
     async def _reject(self, sock: socket.socket) -> None:
         """Send an A-ASSOCIATE-RJ: transient, temporary congestion.

@@ -60,7 +60,7 @@ def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
         limits=limits,
         book=LimitBook(rules),
         titles=frozenset(titles_named(config)),
-        configuration=Configuration(config.for_workers(), rules),
+        configuration=Configuration(config.for_workers(), rules, config.tls),
         filings=Filings(
             Filing(rules.top.layout, rules.top.suffix),
             {title: Filing(rule.layout, rule.suffix) for title, rule in titles.items()},

@@ -28,10 +28,12 @@ import msgspec
 
 from fastscp import log as logs
 from fastscp.config.changes import changes
+from fastscp.config.settings import TLS_FIELDS
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log.text import cut
 from fastscp.main.control import taken
-from fastscp.main.exposure import exposed, told_of_users
+from fastscp.main.expiry import expiring
+from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.loss import told_of_loss
 from fastscp.main.prepared import prepare
 from fastscp.main.threads import in_thread
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from fastscp.main.storewatch import StoreWatch
     from fastscp.main.workers import Workers
     from fastscp.store.store import Store
+    from fastscp.tls.material import Material
     from fastscp_ext import Shared
 
 __all__ = ["AFTER_A_RESTART", "FIRST", "Reloader", "Reloads"]
@@ -62,6 +65,8 @@ FIRST: Final = 1
 AFTER_A_RESTART: Final = (
     "host",
     "port",
+    "tls_port",
+    "no_plain",
     "admin",
     "admin_token_file",
     "store",
@@ -72,6 +77,8 @@ AFTER_A_RESTART: Final = (
     "discard",
     "fault",
 )
+# The same where it began without TLS, or has it and is to have none: nobody can listen later.
+_OF_TLS: Final = (*TLS_FIELDS, "tls")
 # How long workers may take to go by new rules before the log names those that do not.
 _ANSWER_S: Final = 5.0
 # After so long the log says that a reload waits for the disk.
@@ -188,6 +195,25 @@ class Reloads:
         self._idle.set()
 
 
+def _refuse_out_of_date(before: Material | None, new: Material | None) -> None:
+    """Refuse a new certificate or list that nobody could be served with; what is there goes on.
+
+    Raises ConfigError.
+    """
+    if before is None or new is None:
+        return
+    now = time.time()
+    for what, _level, text in expiring(new, now):
+        if what == "certificate" and new.chain != before.chain:
+            is_valid = new.begins <= now < new.expires
+        elif what == "lists" and new.crl != before.crl:
+            is_valid = now < new.crl_expires
+        else:
+            continue
+        if not is_valid:
+            raise ConfigError("--tls-cert" if what == "certificate" else "--tls-crl", text)
+
+
 class Reloader:
     """Reads the configuration anew, checks it, and has all parts of the service take it.
 
@@ -241,13 +267,16 @@ class Reloader:
             self._waits_for = _ITS_FILE.format(self._facts.rules.file or "its settings")
             new = await self._thread(self._load)
             found = await self._thread(lambda: list(changes(self._config, new)))
-            waits = tuple(text for name, text in found if name in AFTER_A_RESTART)
-            changed = tuple(text for name, text in found if name not in AFTER_A_RESTART)
+            later: tuple[str, ...] = AFTER_A_RESTART
+            if (new.tls is None) != (self._config.tls is None):
+                later += _OF_TLS
+            waits = tuple(text for name, text in found if name in later)
+            changed = tuple(text for name, text in found if name not in later)
             if changed:
-                kept: dict[str, Any] = {
-                    name: getattr(self._config, name) for name in AFTER_A_RESTART
-                }
-                await self._check_and_take(replace(new, **kept), changed)
+                kept: dict[str, Any] = {name: getattr(self._config, name) for name in later}
+                new = replace(new, **kept)
+                _refuse_out_of_date(self._config.tls, new.tls)
+                await self._check_and_take(new, changed)
             else:
                 log.info("reload: nothing is different that can be taken")
         except ConfigError as error:
@@ -353,6 +382,7 @@ class Reloader:
         """Let the status tell of it."""
         config = new.config
         self._facts.workers, self._facts.min_free = config.workers, config.min_free_space
+        self._facts.tls = config.tls
         before = self._facts.rules
         rules = taken(config, new.generation, before.file)
         self._facts.rules = msgspec.structs.replace(rules, waits=before.waits)
@@ -370,12 +400,17 @@ class Reloader:
                 "reload %d: the service is shutting down: this is for what there still is, and for "
                 "the next start", new.generation,
             )  # fmt: skip
-        warning = exposed(config, self._facts.addresses)
-        if warning and not exposed(before, self._facts.addresses):
+        facts = self._facts
+        warnings = [*told_of_files(config), told_of_loss(config, before)]
+        for look in (
+            partial(exposed, addresses=facts.addresses, tls_addresses=facts.tls_addresses),
+            partial(overheard, addresses=facts.addresses),
+        ):
+            if not look(before):
+                warnings.insert(0, look(config))
+        for warning in filter(None, warnings):
             log.warning("reload %d: %s", new.generation, warning)
-        for warning in (told_of_users(config), told_of_loss(config, before)):
-            if warning:
-                log.warning("reload %d: %s", new.generation, warning)
+        facts.expiry.look(config.tls)
 
     async def _see_that_workers_follow(self) -> None:
         for worker in await self._workers.following.laggards(_ANSWER_S):

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvloop
@@ -27,8 +28,9 @@ from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
+from fastscp.main.expiry import LOOK_EVERY_S
 from fastscp.main.explained import explained, start_explained
-from fastscp.main.exposure import exposed, told_of_users
+from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.indexing import Indexing, index_of
 from fastscp.main.loss import told_of_loss
 from fastscp.main.measured import Measured
@@ -53,7 +55,8 @@ from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Coroutine
+    import socket
+    from collections.abc import Callable, Coroutine, Sequence
 
     from fastscp.config.settings import ServeConfig
     from fastscp.store.lives import SweepReport
@@ -92,7 +95,7 @@ class Service:
         self,
         config: ServeConfig,
         *,
-        ready: Callable[[list[str]], None],
+        ready: Callable[[Sequence[str], Sequence[str]], None],
         signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
         load: Callable[[], ServeConfig] | None = None,
         file: str = "",
@@ -111,12 +114,9 @@ class Service:
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         self._facts = Facts(
-            self._run_id,
-            config.workers,
-            config.min_free_space,
-            taken(config, FIRST, file),
-            aids=aids(config),
-        )
+            self._run_id, config.workers, config.min_free_space, taken(config, FIRST, file),
+            aids=aids(config), tls=config.tls,
+        )  # fmt: skip
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
             self._shared.liveness, self._seen,
@@ -186,7 +186,8 @@ class Service:
             tell_unflushed(store.unflushed, self._shared.doubts)
             tell_left(store.left, self._shared.doubts)
             index = await index_of(store)
-            self._workers = workers = await self._make_workers(prepared, store, index)
+            ports = _port_of(acceptors, tls=False), _port_of(acceptors, tls=True)
+            self._workers = workers = await self._make_workers(prepared, store, index, ports)
             undo.callback(workers.close)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
@@ -250,13 +251,13 @@ class Service:
 
     def _open(self, acceptors: list[Acceptor], store: Store, swept: SweepReport) -> None:
         """All is there: let peers in."""
-        port = acceptors[0].address.rpartition(":")[2]
-        setproctitle(f"fastscp: main, port {port}")
+        setproctitle(f"fastscp: main, port {acceptors[0].port}")
         for acceptor in acceptors:
             acceptor.start()
-        addresses = [acceptor.address for acceptor in acceptors]
-        self._facts.addresses, self._facts.is_open = tuple(addresses), True
-        self._tell_ready(addresses)
+        self._facts.addresses = tuple(one.address for one in acceptors if not one.tls)
+        self._facts.tls_addresses = tuple(one.address for one in acceptors if one.tls)
+        self._facts.is_open = True
+        self._tell_ready(self._facts.addresses, self._facts.tls_addresses)
         self._say_start(store, swept)
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
@@ -264,6 +265,8 @@ class Service:
         if self._web.address:
             self._background(self._for_ever(lambda: self._measured.measure_journal(store)))
         self._background(self._for_ever(self._control_socket.keep))
+        if self._facts.tls is not None:
+            self._background(self._for_ever(self._watch_expiry))
 
     def _reloader(self, store: Store, workers: Workers) -> Reloader:
         return Reloader(
@@ -350,27 +353,36 @@ class Service:
 
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
         """Take every address; nobody listens yet."""
-        listening = bind(self._config.host, self._config.port)
-        for sock in listening:
-            undo.callback(sock.close)
+        config = self._config
+        listening: list[tuple[socket.socket, bool]] = []
+        for tls, port, flag in (
+            (False, config.port, "--port"),
+            (True, config.tls_port, "--tls-port"),
+        ):
+            if config.no_plain if not tls else config.tls is None:
+                continue
+            for sock in bind(config.host, port, flag):
+                undo.callback(sock.close)
+                listening.append((sock, tls))
         acceptors = [
             Acceptor(
                 sock,
-                self._dispatch.connected,
-                turned_away=self._dispatch.turn_away,
+                partial(self._dispatch.connected, tls=tls),
+                tls=tls,
+                turned_away=partial(self._dispatch.turn_away, tls=tls),
                 has_room=lambda: self._dispatch.has_room,
                 add_reader=self._loop.add_reader,
                 remove_reader=self._loop.remove_reader,
                 call_later=self._loop.call_later,
             )
-            for sock in listening
+            for sock, tls in listening
         ]
         for acceptor in acceptors:
             undo.callback(acceptor.close)
         return acceptors
 
     async def _make_workers(
-        self, prepared: Prepared, store: Store, index: LineIndex | None
+        self, prepared: Prepared, store: Store, index: LineIndex | None, ports: tuple[int, int]
     ) -> Workers:
         self._admission.limit(prepared.limits, prepared.book, prepared.titles)
         names = await in_thread(uids.uid_names)
@@ -383,6 +395,7 @@ class Service:
             index=index,
             run_id=self._run_id,
             names=names,
+            ports=ports,
             background=self._background,
             over=self._over,
         )
@@ -405,6 +418,12 @@ class Service:
             await asyncio.wait([self._done], timeout=INTERVAL_S)
             if not self._done.done():
                 self._tell_summary()
+
+    async def _watch_expiry(self) -> None:
+        """See what of TLS runs out: a reload may have renewed it."""
+        await asyncio.wait([self._done], timeout=LOOK_EVERY_S)
+        if not self._done.done():
+            self._facts.expiry.look(self._facts.tls)
 
     def _tell_summary(self) -> None:
         said = self._summary.say(self._seen())
@@ -473,15 +492,17 @@ class Service:
 
     def _say_start(self, store: Store, swept: SweepReport) -> None:
         log.info("%s", start_line(self._config, self._facts.rules.file, store))
-        if self._facts.admin:
-            log.info("metrics and health: http://%s/metrics, /healthz, /readyz", self._facts.admin)
+        config, facts = self._config, self._facts
+        if facts.admin:
+            log.info("metrics and health: http://%s/metrics, /healthz, /readyz", facts.admin)
         warnings = [
-            *told_of_aids(self._config),
-            exposed(self._config, self._facts.addresses), told_of_users(self._config),
-            self._config.admin_token_file.warning, *store.warnings,
+            *told_of_aids(config), exposed(config, facts.addresses, facts.tls_addresses),
+            overheard(config, facts.addresses), *told_of_files(config),
+            config.admin_token_file.warning, *store.warnings,
         ]  # fmt: skip
         for warning in filter(None, warnings):
             log.warning("%s", warning)
+        facts.expiry.look(facts.tls)
         if swept.folders:
             log.warning(
                 "swept %s of an earlier run: %s, %s, none of them acknowledged",
@@ -549,6 +570,11 @@ class Service:
             log.error("a task of main failed, which is a bug", exc_info=task.exception())
 
 
+def _port_of(acceptors: list[Acceptor], *, tls: bool) -> int:
+    """The port where TLS is spoken, or the other; 0: nobody listens there."""
+    return next((one.port for one in acceptors if one.tls is tls), 0)
+
+
 def _result(call: asyncio.Future[_T], seconds: float) -> _T:
     """What the call returned, or raised. Raises TimeoutError, an OSError, if it has not ended."""
     if not call.done():
@@ -583,7 +609,7 @@ async def _open_store(prepared: Prepared) -> Store:
 def run(
     config: ServeConfig,
     *,
-    ready: Callable[[list[str]], None] | None = None,
+    ready: Callable[[Sequence[str], Sequence[str]], None] | None = None,
     signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
     load: Callable[[], ServeConfig] | None = None,
     file: str = "",
@@ -592,19 +618,20 @@ def run(
 
     load(): reads the configuration anew, for a reload; raises ConfigError, and runs in a thread.
     file: that it reads, absolute; empty: there is none.
-    ready: called with the addresses once the service accepts. `listening on HOST:PORT` goes to
-    stderr then, one line each and first of all: the log's lines wait for it, unless the start takes
-    long, has an error to tell of, or is ended by a signal.
+    ready: called with the addresses once the service accepts, those without TLS and those with it.
+    `listening on HOST:PORT` goes to stderr then, one line each, and first of all: the log's lines
+    wait for it, unless the start takes long, has an error to tell of, or is ended by a signal.
     Raises ConfigError or StartError before any connection is accepted.
     """
     logs.hold()
     # Before the loop: it takes descriptors, too, and its end cannot do without.
     associations_allowed(config)
 
-    def announce(addresses: list[str]) -> None:
-        logs.announce([f"listening on {address}" for address in addresses])
+    def announce(plain: Sequence[str], tls: Sequence[str]) -> None:
+        lines = [f"listening on {address}" for address in plain]
+        logs.announce([*lines, *(f"listening on {address} with TLS" for address in tls)])
         if ready is not None:
-            ready(addresses)
+            ready(plain, tls)
 
     async def serve() -> int:
         try:

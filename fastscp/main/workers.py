@@ -71,7 +71,7 @@ class Workers:
     lets a coroutine run beside the others. over(code): called when the last worker has gone as it
     was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
     run's segments, and the ids of its associations, begin with; a new one by default. names: of
-    UIDs, for the log.
+    UIDs, for the log. ports: without TLS and with it; 0: nobody listens there.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails. `resize` makes places, and gives them up.
@@ -87,6 +87,7 @@ class Workers:
         index: LineIndex | None = None,
         run_id: str = "",
         names: Mapping[str, str] | None = None,
+        ports: tuple[int, int] = (0, 0),
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
@@ -99,6 +100,7 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self.run_id = run_id or new_run_id()
         self._names = dict(names or {})
+        self._ports = ports
         # By number. A retired worker keeps its own until it is gone.
         self._places: dict[int, Place] = {}
         self._wanted = 0
@@ -340,6 +342,8 @@ class Workers:
                 use_link=not self._store.facts.noreplace,
                 suspect=self._store.suspect,
                 names=self._names,
+                port=self._ports[0],
+                tls_port=self._ports[1],
             )
         )
         self.following.tell(worker)

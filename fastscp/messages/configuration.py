@@ -12,6 +12,7 @@ import msgspec
 
 from fastscp.config.settings import WorkerConfig  # noqa: TC001 - msgspec reads the annotations
 from fastscp.rules.rule import RuleSet  # noqa: TC001
+from fastscp.tls.material import Material  # noqa: TC001
 
 __all__ = ["Configuration", "pack", "unpack"]
 
@@ -19,10 +20,11 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What workers go by. Immutable."""
+    """What workers go by. tls: what they need for it; None: nobody listens with TLS. Immutable."""
 
     config: WorkerConfig
     rules: RuleSet
+    tls: Material | None = None
 
 
 def pack(configuration: Configuration) -> int:

@@ -98,7 +98,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What the service is doing.
 
     state: whether it accepts associations, or why not; why: more about it, or what is wrong though
-    it accepts, or empty. since: of the state where that is known, seconds of the epoch, else 0.
+    it accepts, or empty. addresses, tls_addresses: where it listens, without TLS and with it.
+    certificate: the subject of the one that it shows; certificate_expires: when the first of its
+    chain does, crl_expires: when the first of the revocation lists does; in seconds of the epoch,
+    empty and 0 where there is none. since: of the state where that is known, seconds of the epoch,
+    else 0.
     workers_up: of `workers`, those that take connections and answer. limit: the most associations
     at a time; 0: any number. connections: all, with those that are associations. in_flight_bytes:
     of instances that are complete and that the commits of all workers have. What is counted is
@@ -131,6 +135,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
     rejected: int
     in_flight_bytes: int = 0
+    tls_addresses: tuple[str, ...] = ()
+    certificate: str = ""
+    certificate_expires: float = 0.0
+    crl_expires: float = 0.0
     aids: tuple[str, ...] = ()
     admin: str = ""
 

@@ -59,6 +59,7 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids.
     use_link, suspect: what main found out about the store. names: of UIDs, for the log.
+    port, tls_port: that main listens on, without TLS and with it; 0: on none.
     """
 
     worker: int
@@ -67,6 +68,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     use_link: bool
     suspect: bool
     names: dict[str, str] = {}
+    port: int = 0
+    tls_port: int = 0
 
 
 class Configured(msgspec.Struct, tag=True, frozen=True):
@@ -81,13 +84,15 @@ class Configured(msgspec.Struct, tag=True, frozen=True):
 class Offer(msgspec.Struct, tag=True, frozen=True):
     """A connection, its descriptor attached. `number` is its association's from now on.
 
-    slot: of the shared claims, where whoever is the first takes it.
+    slot: of the shared claims, where whoever is the first takes it. tls: whether it came to the
+    port where TLS is spoken.
     """
 
     number: int
     slot: int
     host: str
     port: int
+    tls: bool = False
 
 
 class Verdict(msgspec.Struct, tag=True, frozen=True):

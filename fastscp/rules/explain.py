@@ -108,6 +108,8 @@ def _misses(table: FromTable, peer: Peer) -> str:
         return f"who has neither {peer.calling_ae} nor {peer.host}"
     if table.called and peer.called_ae not in table.called:
         return f"called has no {peer.called_ae}"
+    if peer.certificate:
+        return f"certificate has nothing of what the sender's shows, {', '.join(peer.certificate)}"
     return "certificate asks for one that the sender does not show"
 
 

@@ -12,50 +12,11 @@ import socket
 import ssl
 from typing import Final
 
+from fastscp.tls.reasons import Reason, reason_of
+
 __all__ = ["handshake_words", "lost_words", "silence_words", "stranger_words"]
 
 _NO_TLS: Final = "this port may be one without TLS (try without --tls)"
-# What OpenSSL says of bytes that are no TLS record, or none that can come here.
-_NO_RECORD: Final = frozenset(
-    {
-        "BAD_RECORD_TYPE",
-        "HTTPS_PROXY_REQUEST",
-        "HTTP_REQUEST",
-        "PACKET_LENGTH_TOO_LONG",
-        "RECORD_LAYER_FAILURE",
-        "UNEXPECTED_MESSAGE",
-        "UNKNOWN_PROTOCOL",
-        "WRONG_VERSION_NUMBER",
-    }
-)
-_NOTHING_IN_COMMON: Final = frozenset(
-    {
-        "INSUFFICIENT_SECURITY",
-        "NO_PROTOCOLS_AVAILABLE",
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
-        "TLSV1_ALERT_PROTOCOL_VERSION",
-        "UNSUPPORTED_PROTOCOL",
-        "WRONG_SSL_VERSION",
-    }
-)
-_REFUSES_OURS: Final = frozenset(
-    {
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
-        "SSLV3_ALERT_CERTIFICATE_REVOKED",
-        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
-        "TLSV1_ALERT_ACCESS_DENIED",
-        "TLSV1_ALERT_DECRYPT_ERROR",
-        "TLSV1_ALERT_UNKNOWN_CA",
-    }
-)
-_ASKS_FOR_OURS: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
-# Numbers of OpenSSL's x509_vfy.h.
-_NOT_YET_VALID, _EXPIRED, _REVOKED = 9, 10, 23
-_UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21, 27})
-_OTHER_NAME: Final = frozenset({62, 64})
 
 
 def handshake_words(error: OSError, host: str, *, connected: bool) -> tuple[str, bool]:
@@ -126,37 +87,42 @@ def _is_plain(error: OSError) -> bool:
 
 
 def _certificate_words(error: ssl.SSLCertVerificationError, host: str) -> str:
-    code = error.verify_code
-    if code == _EXPIRED:
-        return "the peer's certificate has expired: have it renewed, or set this machine's clock"
-    if code == _NOT_YET_VALID:
-        return "the peer's certificate is not valid yet: set the clock of this machine or the peer"
-    if code == _REVOKED:
-        return "the peer's certificate was revoked: have it renewed"
-    if code in _UNKNOWN_CA:
-        return (
-            "the peer's certificate is signed by nobody who is trusted here: "
-            "name the certificate of its CA (--tls-ca)"
-        )
-    if code in _OTHER_NAME:
-        return (
-            f"the peer's certificate is for another name than {host}: "
-            "connect by a name that is in it, or have it renewed with this one"
-        )
+    match reason_of(error):
+        case Reason.EXPIRED:
+            return (
+                "the peer's certificate has expired: have it renewed, or set this machine's clock"
+            )
+        case Reason.NOT_YET_VALID:
+            return (
+                "the peer's certificate is not valid yet: set the clock of this machine or the peer"
+            )
+        case Reason.REVOKED:
+            return "the peer's certificate was revoked: have it renewed"
+        case Reason.UNKNOWN_CA:
+            return (
+                "the peer's certificate is signed by nobody who is trusted here: "
+                "name the certificate of its CA (--tls-ca)"
+            )
+        case Reason.OTHER_NAME:
+            return (
+                f"the peer's certificate is for another name than {host}: "
+                "connect by a name that is in it, or have it renewed with this one"
+            )
     return f"the peer's certificate cannot be trusted: {error.verify_message}"
 
 
 def _tls_words(error: ssl.SSLError) -> str:
-    reason = error.reason or ""
-    if reason in _NO_RECORD:
-        return f"the peer does not answer in TLS: {_NO_TLS}"
-    if reason in _NOTHING_IN_COMMON:
-        return (
-            "the peer agrees to no version or cipher of TLS that we offer (1.2 and later), "
-            "or it asks for a certificate of ours (--tls-cert)"
-        )
-    if reason in _REFUSES_OURS:
-        return "the peer does not trust our certificate: give one that it knows (--tls-cert)"
-    if reason == _ASKS_FOR_OURS:
-        return "the peer asks for a certificate of ours (--tls-cert, --tls-key)"
+    match reason_of(error):
+        case Reason.NO_RECORD:
+            return f"the peer does not answer in TLS: {_NO_TLS}"
+        case Reason.NO_COMMON_VERSION | Reason.NOTHING_IN_COMMON:
+            return (
+                "the peer agrees to no version or cipher of TLS that we offer (1.2 and later), "
+                "or it asks for a certificate of ours (--tls-cert)"
+            )
+        case Reason.REFUSES_OURS:
+            return "the peer does not trust our certificate: give one that it knows (--tls-cert)"
+        case Reason.ASKS_FOR_OURS:
+            return "the peer asks for a certificate of ours (--tls-cert, --tls-key)"
+    reason = getattr(error, "reason", None) or ""
     return f"TLS failed: {reason.replace('_', ' ').lower() or error.strerror or error}"

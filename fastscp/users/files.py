@@ -63,8 +63,8 @@ def _open_folder(path: Path) -> Path | None:
     return None
 
 
-def read_plain(path: Path) -> tuple[bytes, os.stat_result]:
-    """What is in a file, at most a byte more than `FILE_MOST`, and what it is.
+def read_plain(path: Path, most: int = FILE_MOST) -> tuple[bytes, os.stat_result]:
+    """What is in a file, at most a byte more than `most`, and what it is.
 
     Raises OSError, also for what is no file, and ValueError for what can be none's name.
     """
@@ -75,7 +75,7 @@ def read_plain(path: Path) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "it is no file")
         data = b""
-        while len(data) <= FILE_MOST and (more := os.read(fd, FILE_MOST + 1 - len(data))):
+        while len(data) <= most and (more := os.read(fd, most + 1 - len(data))):
             data += more
         return data, about
     finally:

@@ -9,6 +9,7 @@ from fastscp.config.changes import changes
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.config.values import read_allow_rule
+from fastscp.tls.material import Material
 from fastscp.users.identities import UserIdentities
 from fastscp.users.passwords import Entry
 
@@ -111,3 +112,39 @@ def test_the_order_of_senders_is_a_difference_and_that_of_titles_is_none() -> No
     assert told(with_tables(first, second), with_tables(second, first)) == []
     one = with_tables(AeTable("A", {"strict": True, "digest": "none"}))
     assert told(one, with_tables(AeTable("A", {"digest": "none", "strict": True}))) == []
+
+
+def certificate(subject: str = "CN=S", expires: float = 1_800_000_000.0, **of: Any) -> Material:
+    given: dict[str, Any] = {"chain": b"c", "key": b"k", "profile": "8996", "begins": 0.0}
+    return Material(subject=subject, expires=expires, **given | of)
+
+
+def test_what_is_in_the_files_of_tls() -> None:
+    def between(old: Material | None, new: Material | None) -> list[str]:
+        return told(ServeConfig(tls=old), ServeConfig(tls=new))
+
+    one = certificate()
+    assert between(one, certificate()) == []
+    # What is not as it should be with a file is no difference of what is in it.
+    assert between(one, certificate(warnings=("open",))) == []
+    was = "that of CN=S, which expires 2027-01-15"
+    later = certificate(chain=b"d", expires=1_900_000_000.0)
+    assert between(one, later) == [f"certificate: {was} -> that of CN=S, which expires 2030-03-17"]
+    assert between(one, certificate(chain=b"d")) == [f"certificate: {was}: another one"]
+    assert between(one, certificate(key=b"l")) == ["key of the certificate: another one"]
+    two = b"-----BEGIN CERTIFICATE-----" * 2
+    assert between(one, certificate(ca=two)) == ["CAs of tls-ca: 0 -> 2"]
+    lists = certificate(crl=b"-----BEGIN X509 CRL-----", crl_expires=1_800_000_000.0)
+    assert between(one, lists) == ["lists of tls-crl: 0 -> 1, good until 2027-01-15"]
+    # That there is TLS at all, the settings tell.
+    assert between(None, one) == between(one, None) == []
+
+
+def test_settings_of_tls() -> None:
+    old = ServeConfig(tls_cert="a.pem")
+    new = ServeConfig(tls_cert="b.pem", tls_ca=("c.pem",), tls_profile="aes")
+    assert told(old, new) == [
+        "tls-cert: a.pem -> b.pem",
+        "tls-ca: none -> c.pem",
+        "tls-profile: 8996 -> aes",
+    ]

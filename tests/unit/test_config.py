@@ -69,6 +69,15 @@ CONTRACT = {
     "drain_timeout": 30.0,
     "log_format": "text",
     "log_level": "info",
+    "no_plain": False,
+    "tls": None,
+    "tls_ca": (),
+    "tls_cert": "",
+    "tls_client_auth": "",
+    "tls_crl": (),
+    "tls_key": "",
+    "tls_port": 2762,
+    "tls_profile": "8996",
 }
 
 
@@ -102,7 +111,10 @@ def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
              "admin": "[::]:0", "admin_token_file": str(token)}  # fmt: skip
     given["log_file"] = "/var/log/fastscp.log"
     given["fault"] = ["every=2 status=A700 delay=1s"]
-    config = load(given, {}).config
+    config = dataclasses.replace(
+        load(given, {}).config, tls_cert="c.pem", tls_key="k.pem", tls_ca=("a.pem", "b.pem"),
+        tls_crl=("l.pem",), tls_client_auth="request",
+    )  # fmt: skip
     assert config.proxy_protocol_from == ("10.1.2.5/32", "::1/128", "2001:db8::/32")
     for setting in SETTINGS:
         value = getattr(config, setting.field)
@@ -342,6 +354,15 @@ BAD: list[tuple[str, object, str]] = [
     ("umask", "0100", "would keep the service from its own files; leave the owner's bits 0"),
     ("umask", "0400", "would keep the service from its own files"),
     ("umask", 27, "is not a text in quotes"),
+    ("no_plain", "perhaps", "is neither true nor false"),
+    ("tls_port", "65536", "is more than 65535; give a whole number from 0 to 65535"),
+    ("tls_cert", "", "is empty; give a PEM file"),
+    ("tls_cert", "~/c.pem", "begins with ~"),
+    ("tls_key", "a\nb", "has control characters in it"),
+    ("tls_ca", ["a", ""], "has '' in it, which is empty"),
+    ("tls_crl", [], "names nothing"),
+    ("tls_client_auth", "maybe", "is not known; give none, request or require"),
+    ("tls_profile", "null", "is not known; give 8996, 8996-mod, "),
     ("umask", "", "is empty"),
     ("admin", "on", "'on' has no port; give HOST:PORT, an IPv6 address in brackets, or off"),
     ("admin", ":8112", "has no port"),

@@ -208,7 +208,7 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ("[from.x]\nmin-rate = 5\n", [(1, "from.x", "says nothing of whom it is for")]),
     # Certificates.
     ('[from.x]\ncertificate = ["subject=CN=GW, O=Cloud", "san=gw.example.org"]\n', [
-        (2, "from.x.certificate", "this receiver speaks no TLS yet, so only a proxy can tell of"),
+        (2, "from.x.certificate", "asks for a certificate, and there is no TLS to show"),
     ]),
     ('proxy-protocol-from = "::1"\n[from.y]\ncertificate = ["subject=GX", "san=gw.org"]\n', [
         (3, "from.y.certificate", "has 'san=gw.org' in it, and a proxy tells nothing of a"),
@@ -337,7 +337,7 @@ def test_what_is_wrong_between_tables_is_told_beside_what_is_wrong_in_others(
     assert [(one.line, one.key, one.why[:17]) for one in found] == [
         (4, "from.b.who", "'@@' names no net"),
         (5, "from.c", "can never match: "),
-        (8, "from.d.certificate", "this receiver spe"),
+        (8, "from.d.certificate", "asks for a certif"),
         (11, "from.e.certificate", "5 is not a text; "),
     ]
 

@@ -114,6 +114,13 @@ def test_the_defaults_fit_where_systems_allow_4096(limit: dict[str, int]) -> Non
     assert main_needs(config) <= 2048
 
 
+def test_another_listener_needs_its_own() -> None:
+    one = main_needs(ServeConfig())
+    both = main_needs(ServeConfig(tls_cert="c"))
+    assert both - one >= AT_ONCE + 4
+    assert main_needs(ServeConfig(tls_cert="c", no_plain=True)) == one
+
+
 def test_what_does_not_fit_is_refused(limit: dict[str, int]) -> None:
     config = ServeConfig(max_associations=1000)
     needed = worker_needs(config, 1000)

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import socket
+import ssl
 import struct
 import time
 from types import SimpleNamespace
@@ -599,6 +600,43 @@ def test_how_one_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     for pieces in ([sent[n : n + 1] for n in range(len(sent))] for sent in every[:3]):
         assert asyncio.run(run(pieces)) == reject(2, 3, 1)
     gc.collect()
+
+
+def test_how_one_with_tls_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an alert that its handshake ends with, which says that it is about us."""
+    monkeypatch.setattr(module, "_NOBODY_S", -1.0)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        dispatch = Dispatch(Admission(Limits()), Shared(), "run")
+        ours, peer = socket.socketpair()
+        peer.setblocking(False)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="a")
+        with peer:
+            dispatch.connected(ours, "10.0.0.1", 104, tls=True)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            await loop.sock_sendall(peer, outgoing.read())
+            while data := await loop.sock_recv(peer, 4096):
+                incoming.write(data)
+            peer.shutdown(socket.SHUT_WR)
+            await asyncio.gather(*dispatch._turned_away)
+        with pytest.raises(ssl.SSLError, match="TLSV1_ALERT_INTERNAL_ERROR"):
+            client.do_handshake()
+
+    asyncio.run(run())
+    gc.collect()
+
+
+def test_a_worker_hears_to_which_port_one_came(played: Played) -> None:
+    _worker, end = played.worker(0)
+    for tls in (False, True):
+        ours, peer = socket.socketpair()
+        played.peers.append(peer)
+        played.copies.append(ours)
+        played.dispatch.connected(ours, "10.0.0.1", 104, tls=tls)
+    assert [offer.tls for offer in offers(end)] == [False, True]
 
 
 def test_no_offer_takes_anothers_place(played: Played) -> None:

@@ -11,8 +11,10 @@ import pytest
 from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import AllowRule
-from fastscp.main.exposure import exposed
+from fastscp.main.expiry import Expiry
+from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.serve import Service
+from fastscp.tls.material import Material
 from fastscp.users.identities import UserIdentities
 
 ANY = AllowRule("*", ipaddress.ip_network("10.0.0.0/8"))
@@ -57,10 +59,53 @@ def test_the_start_says_it_in_one_line(caplog: pytest.LogCaptureFixture, address
     service: Any = SimpleNamespace(
         _config=ServeConfig(),
         _workers=None,
-        _facts=SimpleNamespace(addresses=(address,), admin="", rules=SimpleNamespace(file="")),
+        _facts=SimpleNamespace(
+            addresses=(address,),
+            admin="",
+            tls_addresses=(),
+            tls=None,
+            expiry=Expiry(),
+            rules=SimpleNamespace(file=""),
+        ),
     )
     with caplog.at_level("WARNING"):
         Service._say_start(service, store, nothing)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (0 if address.startswith("127.") else 1)
     assert all(address in line for line in said)
+
+
+def test_tls_that_asks_for_certificates_is_a_lock_of_its_own_port_alone() -> None:
+    locked = ServeConfig(tls_cert="c", tls_ca=("a",))
+    assert locked.client_auth == "require"
+    plain, tls = ["0.0.0.0:11112"], ["0.0.0.0:2762"]
+    assert exposed(locked, [], tls) == ""
+    assert exposed(locked, ["127.0.0.1:11112"], tls) == ""
+    said = exposed(locked, plain, tls)
+    assert "whoever reaches 0.0.0.0:11112 may store" in said
+    assert said.endswith("or listen with TLS alone with --no-plain")
+    for asked in ("request", "none"):
+        open_to_all = ServeConfig(tls_cert="c", tls_ca=("a",), tls_client_auth=asked)
+        assert "0.0.0.0:2762" in exposed(open_to_all, [], tls)
+    assert "0.0.0.0:11112 or 0.0.0.0:2762" in exposed(ServeConfig(tls_cert="c"), plain, tls)
+
+
+def test_passcodes_in_the_clear() -> None:
+    users = UserIdentities("users", True)
+    assert overheard(ServeConfig(), ["0.0.0.0:11112"]) == ""
+    assert overheard(ServeConfig(user_identity=users), ["127.0.0.1:11112"]) == ""
+    assert overheard(ServeConfig(user_identity=users), []) == ""
+    said = overheard(ServeConfig(user_identity=users), ["0.0.0.0:11112", "[::1]:11112"])
+    assert "users log in at 0.0.0.0:11112 without TLS" in said
+    behind = ServeConfig(user_identity=users, proxy_protocol_from=("10.0.0.0/8",))
+    assert overheard(behind, ["0.0.0.0:11112"]) == ""
+
+
+def test_what_is_wrong_with_files() -> None:
+    assert told_of_files(ServeConfig()) == ()
+    users = UserIdentities("users", True, warning="is open")
+    tls = Material(
+        chain=b"", key=b"", profile="aes", subject="S", begins=0, expires=1, warnings=("a", "b")
+    )
+    config = ServeConfig(user_identity=users, tls=tls)
+    assert told_of_files(config) == ("--user-identity: is open", "a", "b")

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,6 +25,11 @@ from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import worker_needs
 from tests.unit.test_linters import ROOT
 from tests.unit.test_status import sent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.certificates import Certificates
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -84,7 +90,7 @@ def test_every_option_it_mentions_exists() -> None:
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
     known |= {"--file", "--report", "--retries", "--adopt", "--repair-journal"}
     known |= (
-        {"--check", "--study", "--since", "--max-rate", "--reason", "--who"}
+        {"--check", "--study", "--since", "--max-rate", "--reason", "--who", "--certificate"}
         | _options("send")
         | _options("echo")
     )
@@ -166,13 +172,21 @@ def test_the_files_it_names_are_there() -> None:
 
 
 def test_commands_can_be_given_as_they_stand(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    certificates: Certificates,
 ) -> None:
     """`serve` takes its lines; every shell block is one that a shell can read."""
     for name in [name for name in os.environ if name.startswith("FASTSCP_")]:
         monkeypatch.delenv(name)
     lines = re.findall(r"^fastscp serve( .*)$", README, re.MULTILINE)
     assert lines
+    c = certificates
+    files = {"server.pem": c.server.cert, "key.pem": c.server.key, "ca.pem": c.ca.cert}
+    for name, path in (files | {"ca.crl": c.crl}).items():
+        (tmp_path / name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
     for line in lines:
         # It shows what `serve` would run with.
         assert cli.main(["config", *shlex.split(line)]) == 0, line

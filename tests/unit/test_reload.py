@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import AFTER_A_RESTART, Reloader, Reloads
 from fastscp.messages.configuration import Configuration, unpack
 from fastscp.messages.control import Reloaded
+from fastscp.tls.material import Material
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -607,3 +609,97 @@ def test_what_follows_from_a_configuration() -> None:
     }
     assert found.durabilities == {"stable", "buffered"}
     assert found.limits.associations == config.max_associations
+
+
+# TLS ----------------------------------------------------------------------------------------------
+
+
+def material(**of: Any) -> Material:
+    now = time.time()
+    given: dict[str, Any] = {"begins": now - 10, "expires": now + 1e8, "chain": b"c"}
+    return Material(key=b"k", profile="8996", subject="CN=S", **given | of)
+
+
+WITH_TLS = replace(CONFIG, tls_cert="s.pem", tls=material())
+
+
+def test_new_files_of_tls_are_taken(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    soon = material(chain=b"d", expires=time.time() + 86400 * 3.5, warnings=("k is open",))
+
+    async def test(played: Played) -> None:
+        played.reloader._config = WITH_TLS
+        new = replace(WITH_TLS, tls=soon)
+        done = await played.reload(new)
+        assert [one.partition(":")[0] for one in done.changed] == ["certificate"]
+        told = dict(played.did)["configure"]
+        assert told.tls == soon
+        assert played.facts.tls == soon
+        # The same files again are no difference.
+        assert (await played.reload(new)).changed == ()
+
+    run(test)
+    assert "reload 2: k is open" in caplog.messages
+    assert any("certificate of CN=S expires in 3 days" in one for one in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ({"chain": b"d", "expires": 5.0}, "--tls-cert: the certificate of CN=S has expired on"),
+        (
+            {"chain": b"d", "begins": 4e9, "expires": 5e9},
+            "--tls-cert: the certificate of CN=S is ",
+        ),
+        ({"crl": b"d", "crl_expires": 5.0}, "--tls-crl: a revocation list of --tls-crl is out of"),
+    ],
+)
+def test_files_that_are_out_of_date_are_not_taken(
+    run: Callable[..., None], of: dict[str, Any], words: str
+) -> None:
+    async def test(played: Played) -> None:
+        played.reloader._config = WITH_TLS
+        done = await played.reload(replace(WITH_TLS, workers=5, tls=material(**of)))
+        assert done.mistakes[0].startswith(words)
+        assert played.did == []
+
+    run(test)
+
+
+def test_files_that_were_out_of_date_before_hold_nothing_up(run: Callable[..., None]) -> None:
+    old = replace(WITH_TLS, tls=material(expires=5.0, crl=b"l", crl_expires=5.0))
+
+    async def test(played: Played) -> None:
+        played.reloader._config = old
+        done = await played.reload(replace(old, workers=5))
+        assert done.changed == ("workers: 2 -> 5",)
+
+    run(test)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_tls_begins_and_ends_with_the_service(run: Callable[..., None], begins: bool) -> None:
+    old, new = (CONFIG, WITH_TLS) if begins else (WITH_TLS, CONFIG)
+
+    async def test(played: Played) -> None:
+        played.reloader._config = old
+        done = await played.reload(replace(new, workers=5))
+        assert done.changed == ("workers: 2 -> 5",)
+        [waits] = done.waits
+        assert waits.startswith("tls-cert: ")
+        assert dict(played.did)["configure"].tls == old.tls
+        # And still with the next one.
+        assert (await played.reload(replace(new, workers=5))).waits == done.waits
+
+    run(test)
+
+
+def test_ports_wait_for_a_restart(run: Callable[..., None]) -> None:
+    async def test(played: Played) -> None:
+        played.reloader._config = WITH_TLS
+        done = await played.reload(replace(WITH_TLS, tls_port=1, no_plain=True))
+        assert done.changed == ()
+        assert done.waits == ("no-plain: off -> on", "tls-port: 2762 -> 1")
+
+    run(test)

@@ -320,7 +320,7 @@ def run_with(use: Callable[[Service], Any], **settings: Any) -> Any:
     """Let a coroutine function use a service that does not serve."""
 
     async def run() -> Any:
-        return await use(Service(ServeConfig(**settings), ready=lambda _addresses: None))
+        return await use(Service(ServeConfig(**settings), ready=lambda _plain, _tls: None))
 
     try:
         return asyncio.run(run())
