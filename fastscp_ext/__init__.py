@@ -39,6 +39,7 @@ from fastscp_ext.receive.reception import (
     Replacement,
 )
 from fastscp_ext.receive.rules import Rules
+from fastscp_ext.receive.secure import Ciphertext, Secured
 from fastscp_ext.send.parcel import Parcel
 from fastscp_ext.send.sender import Sender
 from fastscp_ext.shared.counts import Counts, Tally, Times
@@ -98,6 +99,7 @@ __all__ = [
     "AssociateRJ",
     "AssociateRQ",
     "AsyncWindow",
+    "Ciphertext",
     "CodecError",
     "CommandError",
     "CommandSet",
@@ -129,6 +131,7 @@ __all__ = [
     "RoleSelection",
     "Rows",
     "Rules",
+    "Secured",
     "Sender",
     "Shared",
     "Tallies",

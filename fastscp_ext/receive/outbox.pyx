@@ -311,10 +311,16 @@ cdef class Outbox:
 
     cdef int _write(self, const uint8_t* data, Py_ssize_t n) except -1:
         # Straight to the socket while the transport holds nothing back, else through it: the
-        # order is kept either way.
+        # order is kept either way. Behind TLS the transport alone knows what to send.
         cdef ssize_t got = 0
         cdef object transport = self.pace.transport
         if transport is None:
+            return 0
+        if not self.pace.direct:
+            try:
+                transport.write(data[:n])
+            except OSError as error:
+                return self._broken(error.errno)
             return 0
         if self.backlog and transport.get_write_buffer_size() == 0:
             self.backlog = False

@@ -20,6 +20,7 @@ cdef class Pace:
     cdef PyObject* association   # the receiver, borrowed; NULL once that is gone
     cdef object transport    # None: none yet, or none any more
     cdef int fd              # of the transport's socket, or -1
+    cdef bint direct         # what is sent goes straight to it
     cdef int holds
     cdef double unread_since     # when HOLD_SENDING began
     cdef int low_water       # bytes the socket holds back until they are there
@@ -31,7 +32,7 @@ cdef class Pace:
     cdef double rate_at
     cdef uint64_t rate_bytes     # read since `rate_at`
 
-    cdef int attach(self, transport, int fd) except -1
+    cdef int attach(self, transport, int fd, bint direct) except -1
     cdef int detach(self) except -1
     cdef void arrived(self, uint64_t nbytes, bint midway) noexcept
     cdef void restart(self) noexcept

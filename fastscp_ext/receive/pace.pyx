@@ -52,10 +52,12 @@ cdef class Pace:
         self.low_water = 1
         self.prompt = True
 
-    cdef int attach(self, transport, int fd) except -1:
-        # fd: the transport's socket, or -1 where nothing may touch it.
+    cdef int attach(self, transport, int fd, bint direct) except -1:
+        # fd: the transport's socket, or -1 where nothing may touch it. direct: its bytes are ours,
+        # and not TLS records.
         self.transport = transport
         self.fd = fd
+        self.direct = direct
         self.progress_at = self.rate_at = _now()
         if self.holds:
             transport.pause_reading()
@@ -98,7 +100,7 @@ cdef class Pace:
         # from one whose data sets end with an empty fragment, which is as short as the header: the
         # first messages tell, and one that changes its habit is kept waiting once. And where data
         # sets are large it pays to be awake when the rest comes.
-        if header_due and not (
+        if header_due and self.direct and not (
             self.held_up or self.empty_ends or stored < PROMPT_MESSAGES
             or self.last_bytes > SMALL_BYTES
         ):

@@ -154,8 +154,11 @@ class Receiver:
     def next_turn(self) -> None:
         """Go on, now that others had their turn: with what is left of a read, or with reading."""
 
-    def attach(self, transport: Transport, fd: int) -> None:
-        """Bind the transport; fd: its socket, for direct writes, or -1 to go through it."""
+    def attach(self, transport: Transport, fd: int, *, direct: bool = True) -> None:
+        """Bind the transport; fd: its socket, or -1 where nothing may touch that.
+
+        direct: it may be written to as well, past the transport; not so behind TLS.
+        """
 
     def detach(self) -> None:
         """The socket must not be touched any more."""

@@ -530,9 +530,9 @@ cdef class Receiver:
 
     # -- what the subclass calls
 
-    def attach(self, transport, int fd):
+    def attach(self, transport, int fd, *, bint direct=True):
         """Bind the transport. See receiver.pyi."""
-        self.pace.attach(transport, fd)
+        self.pace.attach(transport, fd, direct)
 
     def detach(self):
         """The socket must not be touched any more."""
