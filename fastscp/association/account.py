@@ -77,7 +77,8 @@ class Terms(msgspec.Struct, frozen=True):
 
     accepted, proposed: presentation contexts. peer_max_pdu_length: bytes, 0 for any number.
     implementation: version name of the peer's, fit to be shown; "" where it gave none. user: whose
-    passcode or token was right; "" where none was checked.
+    passcode or token was right; "" where none was checked. tls: version and cipher; "" without TLS.
+    certificate: subject of the one the peer showed, fit to be shown; "": it showed none.
     """
 
     accepted: int = 0
@@ -86,6 +87,8 @@ class Terms(msgspec.Struct, frozen=True):
     peer_max_pdu_length: int = 0
     implementation: str = ""
     user: str = ""
+    tls: str = ""
+    certificate: str = ""
 
     def text(self) -> str:
         takes = self.peer_max_pdu_length or "any number of"
@@ -107,6 +110,10 @@ class Terms(msgspec.Struct, frozen=True):
             told["implementation"] = self.implementation
         if self.user:
             told["user"] = self.user
+        if self.tls:
+            told["tls"] = self.tls
+        if self.certificate:
+            told["certificate"] = self.certificate
         return told
 
 

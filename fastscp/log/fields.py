@@ -18,6 +18,8 @@ class Fields(TypedDict, total=False):
     calling_ae: str
     called_ae: str
     user: str
+    tls: str
+    certificate: str
     peer: str
     ended: str
     code: str
@@ -63,6 +65,8 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "calling_ae": "AE title of the sender",
         "called_ae": "AE title that the sender called",
         "user": "user whose passcode or token was right (`--user-identity`)",
+        "tls": "version and cipher of TLS: `TLSv1.3 TLS_AES_256_GCM_SHA384`",
+        "certificate": "subject of the certificate that the sender showed (`--tls-client-auth`)",
         "peer": "address and port of the sender; the address alone where several are counted",
         "ended": "how the association ended: `released`, `rejected`, `aborted`, "
         "`aborted by the peer`, `connection closed`, `lost with its worker`, ...",

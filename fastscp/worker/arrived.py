@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from fastscp_ext import Secured
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -16,16 +18,17 @@ __all__ = ["take_arrived"]
 def take_arrived(receiver: Receiver, transport: asyncio.Transport) -> None:
     """Give a receiver that reads what its socket holds, as the loop would: one read.
 
-    Nothing happens where the transport is not the socket itself, as with TLS, or cannot be read.
+    Nothing happens where that cannot be read. Behind TLS, the transport is what reads.
     """
-    if transport.get_extra_info("sslcontext") is not None or receiver.rest_bytes:
+    if receiver.rest_bytes:
         return
+    reads: Receiver | Secured = transport if isinstance(transport, Secured) else receiver
     fd = transport.get_extra_info("socket").fileno()
-    with memoryview(receiver.get_buffer(-1)) as view:
+    with memoryview(reads.get_buffer(-1)) as view:
         try:
             nbytes = os.readv(fd, [view])
         except OSError:
             # Nothing is there (EAGAIN), or the peer is gone.
             return
         if nbytes:
-            receiver.buffer_updated(nbytes)
+            reads.buffer_updated(nbytes)

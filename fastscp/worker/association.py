@@ -135,7 +135,8 @@ class Association(Requested):
         self._machine.handle(Event.EVT5)
         # ARTIM runs from the accept, not from the last byte.
         self._deadline = self._began + self._owner.going.config.artim_timeout
-        self.attach(transport, transport.get_extra_info("socket").fileno())
+        sock = transport.get_extra_info("socket")
+        self.attach(transport, sock.fileno(), direct=not self._origin.tls)
         log.log(TRACE, "%s: connected", self.name)
 
     def eof_received(self) -> bool:

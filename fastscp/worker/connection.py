@@ -31,6 +31,8 @@ log = logging.getLogger("fastscp.association")
 _LOOK: Final = 512
 # The first byte of an A-ASSOCIATE-RQ.
 _REQUEST: Final = 0x01
+# And of a TLS client.
+_HANDSHAKE: Final = 0x16
 
 
 class Origin(NamedTuple):
@@ -38,13 +40,16 @@ class Origin(NamedTuple):
 
     host, port: of the peer; of the one that a proxy speaks for. certificate: what the peer's
     certificate shows, as `Peer.certificate`. began: when the worker took the connection, seconds
-    of the monotonic clock.
+    of the monotonic clock. tls: version and cipher; "" without TLS. subject: of its certificate,
+    fit to be shown; "": it showed none.
     """
 
     host: str
     port: int
     began: float
     certificate: tuple[str, ...] = ()
+    tls: str = ""
+    subject: str = ""
 
 
 def prepare(sock: socket.socket) -> None:
@@ -63,13 +68,17 @@ def prepare(sock: socket.socket) -> None:
 
 @dataclass(eq=False)
 class _Waiting:
-    """A connection whose header is not whole. first: its first byte; -1: none has come."""
+    """A connection whose header is not whole. first: its first byte; -1: none has come.
+
+    tls: whether a TLS handshake is due behind the header.
+    """
 
     number: int
     sock: socket.socket
     host: str
     port: int
     began: float
+    tls: bool
     header: ProxyHeader = field(default_factory=ProxyHeader)
     first: int = -1
 
@@ -77,14 +86,15 @@ class _Waiting:
 class Headers:
     """The connections of a worker whose PROXY header is not whole yet. On the loop's thread.
 
-    run: names this run of the service in ids. known(number, sock, origin): gets each connection
-    once its header is whole, and owns it. closed(number): hears of each one that ended before.
+    run: names this run of the service in ids. known(number, sock, origin, tls): gets each
+    connection once its header is whole, and owns it. closed(number): hears of each one that ended
+    before.
     """
 
     def __init__(
         self,
         run: str,
-        known: Callable[[int, socket.socket, Origin], None],
+        known: Callable[[int, socket.socket, Origin, bool], None],
         closed: Callable[[int], None],
     ) -> None:
         self._run = run
@@ -95,9 +105,11 @@ class Headers:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def expect(self, number: int, sock: socket.socket, host: str, port: int) -> None:
+    def expect(
+        self, number: int, sock: socket.socket, host: str, port: int, *, tls: bool = False
+    ) -> None:
         """Read the header of a connection, which may be there already. sock: non-blocking, ours."""
-        one = self._waiting[number] = _Waiting(number, sock, host, port, time.monotonic())
+        one = self._waiting[number] = _Waiting(number, sock, host, port, time.monotonic(), tls)
         self._read(one)
         if number in self._waiting:
             asyncio.get_running_loop().add_reader(sock.fileno(), self._read, one)
@@ -158,7 +170,7 @@ class Headers:
             f", whose certificate is that of '{shown(name)}'" if name else "",
             extra=self._about(one),
         )  # fmt: skip
-        self._known(one.number, one.sock, Origin(host, port, one.began, certificate))
+        self._known(one.number, one.sock, Origin(host, port, one.began, certificate), one.tls)
 
     # Ends -----------------------------------------------------------------------------------------
 
@@ -184,6 +196,8 @@ class Headers:
         else:
             kind = "no PROXY header"
             why = BEFORE_A_HEADER.get(one.first, f"its first byte is {one.first:02X}")
+            if one.tls and one.first == _HANDSHAKE:
+                why = "it begins with TLS at once: have the proxy send the header (send-proxy)"
         self._tell(one, logging.WARNING, kind, why)
         self._close(one)
 

@@ -62,6 +62,7 @@ from fastscp.store.names import INCOMING, shut
 from fastscp.worker.association import Association
 from fastscp.worker.connection import Headers, Origin, prepare
 from fastscp.worker.faults import Faults, FaultyAssociation
+from fastscp.worker.handshakes import Handshakes
 from fastscp.worker.helpers import Helpers
 from fastscp.worker.identities import Identities
 from fastscp.worker.jobs import Jobs
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from fastscp.config.settings import WorkerConfig
     from fastscp.messages.configuration import Configuration
     from fastscp.rules.rule import Rule
+    from fastscp_ext import Secured
 
 __all__ = ["Worker", "main"]
 
@@ -152,6 +154,7 @@ class Worker:
         self._segments = Segments(store_fd, setup.run, writer, durable=True)
         self._journal = self._make_journal(f"{writer}b")
         self._reception = self._make_reception()
+        self._handshakes = Handshakes(setup.run, self._reception, self._shaken, self._closed)
 
     def _make_journal(self, writer: str) -> JournalAhead:
         journal = JournalAhead(
@@ -290,7 +293,10 @@ class Worker:
         # After a stall the sockets are read first: what arrived meanwhile is not late.
         if late < 2 * tick_s:
             artim_s = self.going.config.artim_timeout
-            self._headers.tick(now, min(artim_s, _RESTING_S) if self._ends_resting else artim_s)
+            if self._ends_resting:
+                artim_s = min(artim_s, _RESTING_S)
+            self._headers.tick(now, artim_s)
+            self._handshakes.tick(now, artim_s)
             for association in list(self._associations.values()):
                 association.tick(now)
             self._end_resting(now)
@@ -367,6 +373,7 @@ class Worker:
         rested_s = _RESTED_S if self._is_alone else 0.0
         if not self._is_alone:
             self._headers.drop_all(self.ending)
+            self._handshakes.drop_all(self.ending)
         for association in list(self._associations.values()):
             association.finish(rested_s)
         asyncio.get_running_loop().call_later(_LAST_MESSAGE_S, self._stop)
@@ -374,6 +381,7 @@ class Worker:
     def _stop(self) -> None:
         self._take_no_more()
         self._headers.drop_all(self._why)
+        self._handshakes.drop_all(self._why)
         for association in list(self._associations.values()):
             association.end_now(self._why)
         # Peers that do not hang up are left behind.
@@ -381,7 +389,8 @@ class Worker:
         self._maybe_finished()
 
     def _maybe_finished(self) -> None:
-        if self._draining and not self._associations and not self._headers:
+        waiting = len(self._headers) + len(self._handshakes)
+        if self._draining and not self._associations and not waiting:
             self._finished.set()
 
     # Main's messages -----------------------------------------------------------------------------
@@ -500,18 +509,39 @@ class Worker:
             self._closed(offer.number)
             return
         if offer.host in self.going.proxies:
-            self._headers.expect(offer.number, sock, offer.host, offer.port)
+            self._headers.expect(offer.number, sock, offer.host, offer.port, tls=offer.tls)
         else:
-            self._associate(offer.number, sock, Origin(offer.host, offer.port, time.monotonic()))
+            origin = Origin(offer.host, offer.port, time.monotonic())
+            self._begin(offer.number, sock, origin, offer.tls)
 
-    def _relayed(self, number: int, sock: socket.socket, origin: Origin) -> None:
+    def _relayed(self, number: int, sock: socket.socket, origin: Origin, tls: bool) -> None:
         """A PROXY header is whole: main counts by whose the connection is from now on."""
         self._channel.send(Relayed(number, origin.host, origin.port))
-        self._associate(number, sock, origin)
+        self._begin(number, sock, origin, tls)
 
-    def _associate(self, number: int, sock: socket.socket, origin: Origin) -> None:
+    def _begin(self, number: int, sock: socket.socket, origin: Origin, tls: bool) -> None:
+        """It is known whose the connection is. tls: a handshake comes first."""
+        if not tls:
+            self._associate(number, sock, origin)
+        elif self.going.tls is not None:
+            self._handshakes.expect(number, sock, origin, self.going.tls)
+        else:
+            # A listener outlives no reload that takes its certificate away.
+            log.error("%s: no certificate for TLS", address(origin.host, origin.port))
+            sock.close()
+            self._closed(number)
+
+    def _shaken(self, number: int, origin: Origin, secured: Secured) -> None:
+        """A handshake is done."""
+        secured.open(self._new_association(number, origin))
+
+    def _new_association(self, number: int, origin: Origin) -> Association:
         association = self._make_association(number, origin)
         self._associations[number] = association
+        return association
+
+    def _associate(self, number: int, sock: socket.socket, origin: Origin) -> None:
+        association = self._new_association(number, origin)
         task = asyncio.get_running_loop().create_task(self._take_over(association, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -548,6 +578,7 @@ class Worker:
         association = self._associations.get(number)
         if association is None:
             self._headers.drop(number, why)
+            self._handshakes.drop(number, why)
         elif association.state is State.STA1:
             # It is about to be taken over, or gone.
             asyncio.get_running_loop().call_soon(self._abandon, number)
@@ -564,6 +595,7 @@ class Worker:
         association = self._associations.get(order.number)
         if association is None:
             self._headers.drop(order.number, order.why)
+            self._handshakes.drop(order.number, order.why)
         elif association.state is State.STA1:
             # It is about to be taken over, or gone.
             asyncio.get_running_loop().call_soon(self._end, order)

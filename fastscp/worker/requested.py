@@ -96,12 +96,12 @@ class Requested(Receiver):
         self._transport: asyncio.Transport | None = None
         self.host = origin.host
         self.peer = address(origin.host, origin.port)
-        self._certificate = origin.certificate
+        self._origin = origin
         self._telling = Telling(f"{owner.run}.{self.number}", self.host, self.peer, owner.names)
         self._deadline: float | None = None
         # Our answer to the request, while its user is checked and main decides.
         self._deciding: Accepted | None = None
-        self._terms = Terms()
+        self._terms = Terms(tls=origin.tls, certificate=origin.subject)
         # What main is to be asked once the user's identity is checked; None: none is.
         self._unasked: Ask | None = None
         # Whether main counts it among the associations.
@@ -157,7 +157,7 @@ class Requested(Receiver):
         if self.outbox.trace:
             self._trace_items("received", pdu)
         going = self._owner.going
-        peer = Peer(calling_ae, called_ae, self.host, self._certificate)
+        peer = Peer(calling_ae, called_ae, self.host, self._origin.certificate)
         rejected = foreign(rq) or going.book.choose(peer)
         if isinstance(rejected, Rejected | Refusal):
             self._reject_request(rejected)
@@ -183,6 +183,8 @@ class Requested(Receiver):
             outcome.window,
             outcome.peer_max_pdu_length,
             self._implementation(rq),
+            tls=self._origin.tls,
+            certificate=self._origin.subject,
         )
         # Nothing is parsed ahead of a request that is still being decided (Sta3).
         self.pace.hold(ADMISSION)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.rules.book import RuleBook
 from fastscp.rules.networks import Networks
 from fastscp.store.compress import level_of
+from fastscp.tls.context import server_context
 from fastscp_ext import Layout, Rules
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
 
     from fastscp.messages.configuration import Configuration
     from fastscp.rules.rule import Rule
+    from fastscp.tls.material import Material
 
-__all__ = ["Going", "codec_rules"]
+__all__ = ["Going", "Tls", "codec_rules"]
 
 # Rules whose form for the codec is kept; a peer chooses among the tables alone.
 _KEPT: Final = 1024
@@ -35,12 +38,25 @@ def codec_rules(rule: Rule, *, discard: bool = False) -> Rules:
     )
 
 
+class Tls(NamedTuple):
+    """A context, and what it was made of."""
+
+    context: ssl.SSLContext
+    material: Material
+
+
 class Going:
-    """What holds for whoever asks from now on, until a newer one is there."""
+    """What holds for whoever asks from now on, until a newer one is there.
+
+    tls: None without a certificate. Each configuration has a context of its own, so that no session
+    outlives what it was verified by; connections keep theirs.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self.config = configuration.config
         self.book = RuleBook(configuration.rules)
+        material = configuration.tls
+        self.tls = None if material is None else Tls(server_context(material), material)
         self.proxies = Networks(self.config.proxy_protocol_from)
         self._rules: dict[tuple[str, str], Rules] = {}
         rules = list(self.book.every_rule())

@@ -109,6 +109,9 @@ cdef class Secured:
         sock = transport.get_extra_info("socket")
         if sock is not None:
             self.fd = sock.fileno()
+        if self.phase == SECURE_OVER:
+            # It was to end before it began.
+            transport.abort()
 
     def get_buffer(self, Py_ssize_t sizehint):
         """The space the next read goes to, which this object exports. See secure.pyi."""

@@ -68,7 +68,7 @@ def test_whose_it_is(run: Callable[..., None], name: str, step: int) -> None:
         association = played.worker._associations[1]
         assert (association.host, association.peer.rpartition(":")[2]) == (host, str(port))
         facts = (f"subject={told.common_name.decode()}",) if told.common_name else ()
-        assert association._certificate == facts
+        assert association._origin.certificate == facts
         played.main.send(REJECTED)
         assert await all_of(peer) == reject(2, 3, 1)
 
