@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["take_arrived"]
 
 
-def take_arrived(receiver: Receiver, transport: asyncio.Transport) -> None:
+def take_arrived(receiver: Receiver, transport: asyncio.Transport | Secured) -> None:
     """Give a receiver that reads what its socket holds, as the loop would: one read.
 
     Nothing happens where that cannot be read. Behind TLS, the transport is what reads.

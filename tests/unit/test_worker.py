@@ -78,7 +78,7 @@ class Played:
         self.heard: list[Any] = []
         self.peers: list[socket.socket] = []
 
-    def offer(self, number: int, *, host: str = CLIENT) -> socket.socket:
+    def offer(self, number: int, *, host: str = CLIENT, tls: bool = False) -> socket.socket:
         """Offer a connection; returns the peer's end."""
         listening = socket.create_server(("127.0.0.1", 0))
         with listening:
@@ -86,7 +86,7 @@ class Played:
             sock, _address = listening.accept()
         with sock:
             self.shared.claims.offer(number, number)
-            assert self.main.offer(Offer(number, number, host, 104), sock.fileno())
+            assert self.main.offer(Offer(number, number, host, 104, tls), sock.fileno())
         peer.setblocking(False)
         self.peers.append(peer)
         return peer

@@ -1,0 +1,261 @@
+"""Handshakes of a worker, before associations have them; the test plays main and the peers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from fastscp.log import TRACE
+from fastscp.messages.worker import Abandon, Ask, End, Gone, Relayed, Stop, Taken, Verdict
+from fastscp.tls.reading import Files, read
+from fastscp.worker.rules import Going
+from fastscp_ext import encode_release_rp
+from tests.books import configuration
+from tests.kit import RELEASE_RQ, associate_rq, echo, reject, split_pdus
+from tests.streams.proxied import line
+from tests.unit.test_connection import PROXY, trusting
+from tests.unit.test_worker import CLIENT, TERMS, Played, all_of, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.certificates import Certificates, Signed
+
+__all__ = ["run"]
+
+REJECTED = Verdict(1, 2, 3, 1, "no")
+
+
+def secure(
+    played: Played, certificates: Certificates, *, crl: Path | None = None, **settings: Any
+) -> None:
+    """Have the worker go by a configuration with certificates, in which clients show theirs."""
+    files = Files(
+        str(certificates.server.both), "8996", ca=(str(certificates.ca.cert),),
+        client_auth="require", crl=(str(crl),) if crl else (),
+    )  # fmt: skip
+    told = msgspec.structs.replace(configuration(), tls=read(files))
+    if settings:
+        trusting(played, **settings)
+        told = msgspec.structs.replace(told, config=played.worker.going.config)
+    played.worker.going = Going(told)
+
+
+def shaken(
+    peer: socket.socket, certificates: Certificates, shown: Signed | None = None
+) -> ssl.SSLSocket:
+    peer.setblocking(True)
+    peer.settimeout(60)
+    context = certificates.client_context(shown or certificates.client)
+    return context.wrap_socket(peer, server_hostname="localhost")
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    return [
+        one.getMessage()
+        for one in caplog.records
+        if "run.1 " in one.getMessage() and one.levelno >= level
+    ]
+
+
+def test_from_the_handshake_to_the_end(
+    run: Callable[..., None], certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def talk(sock: socket.socket) -> bytes:
+        with shaken(sock, certificates) as peer:
+            peer.sendall(associate_rq(calling="CT"))
+            got = peer.recv(4096)
+            peer.sendall(echo() + RELEASE_RQ)
+            while data := peer.recv(4096):
+                got += data
+        return got
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        peer = played.offer(1, tls=True)
+        talking = asyncio.create_task(asyncio.to_thread(talk, peer))
+        (_taken, ask) = await played.until(Ask)
+        assert ask.calling_ae == "CT"
+        assert msgspec.structs.replace(ask.terms, tls="", certificate="") == TERMS
+        assert ask.terms.tls.startswith("TLSv1.3 TLS_")
+        assert "CN=GATE-1" in ask.terms.certificate
+        facts = played.worker._associations[1]._origin.certificate
+        assert {"subject=GATE-1", "san=10.1.2.3"} < set(facts)
+        played.main.send(Verdict(1))
+        got = list(split_pdus(await talking))
+        assert [one[0] for one in got] == [2, 4, 6]
+        assert got[-1] == encode_release_rp()
+        assert (await played.until(Gone))[-1] == Gone(1)
+        assert not played.worker._handshakes
+
+    run(test)
+    (line_,) = [one for one in told(caplog, logging.DEBUG) if "certificate of" in one]
+    assert "TLSv1.3 TLS_" in line_
+    (ended,) = [
+        one.fields
+        for one in caplog.records
+        if getattr(one, "fields", {}).get("ended")  # type: ignore[attr-defined]
+    ]
+    assert ended["ended"] == "released"
+    assert ended["tls"].startswith("TLSv1.3")
+    assert "CN=GATE-1" in ended["certificate"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        ("unknown", "signed by nobody"),
+        ("expired", "expired"),
+        ("not_yet", "not valid yet"),
+        ("revoked", "revoked"),
+        ("for_servers", "another purpose"),
+        ("", "no client certificate"),
+    ],
+)
+def test_whom_we_do_not_let_in(
+    run: Callable[..., None],
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
+    shown: str,
+    words: str,
+) -> None:
+    """Each is refused inside the handshake, hears an alert, and the log says which it is."""
+
+    def talk(sock: socket.socket) -> str:
+        sock.setblocking(True)
+        context = certificates.client_context(getattr(certificates, shown) if shown else None)
+        with context.wrap_socket(sock, server_hostname="localhost") as peer:
+            try:
+                peer.sendall(associate_rq())
+                peer.recv(4096)
+            except ssl.SSLError as error:
+                return str(error.reason)
+        return ""
+
+    async def test(played: Played) -> None:
+        secure(played, certificates, crl=certificates.crl)
+        peer = played.offer(1, tls=True)
+        alert = await asyncio.to_thread(talk, peer)
+        assert "ALERT" in alert
+        assert await played.until(Gone) == [Taken(1), Gone(1)]
+
+    run(test)
+    (line_,) = told(caplog)
+    assert words in line_
+    assert caplog.records[-1].levelno == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("sent", "words", "level"),
+    [
+        (associate_rq(), "plain on the TLS port", logging.WARNING),
+        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP client", logging.WARNING),
+        (b"\x0bMSH|", "an HL7 client", logging.WARNING),
+        (b"\x99", "its first byte is 99", logging.WARNING),
+        (b"\x16\x03\x01\x00", "closed inside the TLS handshake", logging.INFO),
+        (b"\x16\x03\x01\x00\x05hello", "TLS", logging.WARNING),
+        (b"", "closed before a TLS handshake", TRACE),
+    ],
+)
+def test_who_does_not_shake_hands(
+    run: Callable[..., None],
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
+    sent: bytes,
+    words: str,
+    level: int,
+) -> None:
+    caplog.set_level(TRACE)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        peer = played.offer(1, tls=True)
+        if sent:
+            await asyncio.get_running_loop().sock_sendall(peer, sent)
+        peer.shutdown(socket.SHUT_WR)
+        await all_of(peer)
+        assert await played.until(Gone) == [Taken(1), Gone(1)]
+
+    run(test)
+    (line_,) = told(caplog, TRACE)
+    assert words in line_
+    assert [one.levelno for one in caplog.records if words in one.getMessage()] == [level]
+
+
+@pytest.mark.parametrize("how", ["abandon", "end", "artim", "stop"])
+def test_a_handshake_that_stalls_is_ended(
+    run: Callable[..., None],
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates, artim_timeout=1000.0)
+        peer = played.offer(1, tls=True)
+        await asyncio.get_running_loop().sock_sendall(peer, b"\x16\x03\x01")
+        await played.until(Taken)
+        assert len(played.worker._handshakes) == 1
+        if how == "abandon":
+            played.main.send(Abandon(1))
+        elif how == "end":
+            played.main.send(End(1, "told to"))
+        elif how == "stop":
+            played.main.send(Stop())
+        else:
+            played.worker._handshakes.tick(1e18, 1.0)
+        assert await all_of(peer) == b""
+        assert (await played.until(Gone))[-1] == Gone(1)
+
+    run(test)
+    (line_,) = told(caplog)
+    assert {
+        "abandon": "too many connections",
+        "end": "told to",
+        "artim": "in time",
+        "stop": "shutting down",
+    }[how] in line_
+
+
+def test_behind_a_proxy(run: Callable[..., None], certificates: Certificates) -> None:
+    """The PROXY header first, then the handshake, then whose it is."""
+
+    def talk(sock: socket.socket) -> bytes:
+        sock.setblocking(True)
+        sock.sendall(line("192.0.2.7", 4711))
+        with shaken(sock, certificates) as peer:
+            peer.sendall(associate_rq(calling="CT"))
+            return peer.recv(4096)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates, artim_timeout=1000.0)
+        peer = played.offer(1, host=PROXY, tls=True)
+        talking = asyncio.create_task(asyncio.to_thread(talk, peer))
+        heard = await played.until(Ask)
+        assert heard[:2] == [Taken(1), Relayed(1, "192.0.2.7", 4711)]
+        one = played.worker._associations[1]
+        assert one.host == "192.0.2.7"
+        assert "subject=GATE-1" in one._origin.certificate
+        played.main.send(REJECTED)
+        assert await talking == reject(2, 3, 1)
+
+    run(test)
+
+
+def test_without_a_certificate_nobody_waits(run: Callable[..., None]) -> None:
+    async def test(played: Played) -> None:
+        peer = played.offer(1, host=CLIENT, tls=True)
+        assert await all_of(peer) == b""
+        assert await played.until(Gone) == [Taken(1), Gone(1)]
+
+    run(test)
