@@ -33,12 +33,12 @@ _FIELD: Final = 300
 _LINE: Final = select.PIPE_BUF - 2
 # Where a line is longer, its texts are cut to fewer and fewer characters: how many bytes each of
 # them takes is known only once it is encoded.
-_SHORTER: Final = (_MESSAGE, 1000, 500, 240, 120, 60, 30, 10)
+_SHORTER: Final = (_MESSAGE, 1000, 500, 240, 120, 60, 30, 10, 5)
 # And of a traceback inside it so many lines stay, in order: of the first, of the last.
 _FEWER: Final = dict(
     zip(
         _SHORTER,
-        ((10, 60), (10, 60), (10, 40), (8, 30), (6, 24), (4, 16), (3, 8), (1, 3)),
+        ((10, 60), (10, 60), (10, 40), (8, 30), (6, 24), (4, 16), (3, 8), (1, 3), (1, 3)),
         strict=True,
     )
 )

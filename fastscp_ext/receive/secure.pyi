@@ -1,7 +1,7 @@
 """TLS between the event loop and one receiver."""
 
 from ssl import SSLContext, SSLObject
-from typing import Protocol, Self, final, type_check_only
+from typing import Any, Protocol, Self, final, type_check_only
 
 from fastscp_ext.receive.receiver import Receiver
 from fastscp_ext.receive.reception import Reception
@@ -94,31 +94,60 @@ class Secured:
     def next_turn(self) -> None:
         """Go on, now that others had their turn."""
     # What the loop calls.
+    def connection_made(self, transport: RawTransport) -> None:
+        """The connection is the loop's: this is its transport."""
 
-    def connection_made(self, transport: RawTransport) -> None: ...
     def get_buffer(self, sizehint: int) -> Self:
         """The space the next read goes to, which this object exports."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
-    def buffer_updated(self, nbytes: int) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, error: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what was just read."""
+
+    def eof_received(self) -> bool:
+        """The peer sends no more: FIN, which may come without close_notify."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone. Whose it is hears of it."""
+
+    def pause_writing(self) -> None:
+        """The peer does not read what we send."""
+
+    def resume_writing(self) -> None:
+        """It does again."""
+
     # What the receiver and its subclass call.
 
-    def is_closing(self) -> bool: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+
+    def pause_reading(self) -> None:
+        """Decrypt nothing more for now."""
+
+    def resume_reading(self) -> None:
+        """Go on with what waits, in a turn of its own, then with reading."""
+
     def write(self, data: bytes) -> None:
         """Send this, encrypted. Raises OSError: the socket takes nothing any more."""
 
-    def can_write_eof(self) -> bool: ...
-    def write_eof(self) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def get_write_buffer_size(self) -> int: ...
-    def set_write_buffer_limits(self, high: int) -> None: ...
-    def get_extra_info(self, name: str, default: object = None) -> object:
+    def can_write_eof(self) -> bool:
+        """Whether the loop's transport can."""
+
+    def write_eof(self) -> None:
+        """Say that this is the end: close_notify, then FIN."""
+
+    def close(self) -> None:
+        """Close once all is sent, close_notify last."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes of ciphertext that are not sent yet."""
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """From how many such bytes on `pause_writing` is called."""
+
+    def get_extra_info(self, name: str, default: object = None) -> Any:
         """As the loop's transport has it, and `sslcontext` and `ssl_object`."""

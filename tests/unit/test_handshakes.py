@@ -100,11 +100,8 @@ def test_from_the_handshake_to_the_end(
     run(test)
     (line_,) = [one for one in told(caplog, logging.DEBUG) if "certificate of" in one]
     assert "TLSv1.3 TLS_" in line_
-    (ended,) = [
-        one.fields
-        for one in caplog.records
-        if getattr(one, "fields", {}).get("ended")  # type: ignore[attr-defined]
-    ]
+    said: list[dict[str, Any]] = [getattr(one, "fields", {}) for one in caplog.records]
+    (ended,) = [one for one in said if "ended" in one]
     assert ended["ended"] == "released"
     assert ended["tls"].startswith("TLSv1.3")
     assert "CN=GATE-1" in ended["certificate"]
