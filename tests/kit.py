@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import fastscp
 from fastscp.store.journal import parse_line
@@ -36,8 +37,10 @@ from fastscp_ext import (
     encode_pdata,
     encode_release_rq,
 )
+from tests.secured import SecuredSocket
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
@@ -54,6 +57,7 @@ __all__ = [
     "SERIES",
     "SOP",
     "STUDY",
+    "TLS",
     "VERIFICATION",
     "Peer",
     "Response",
@@ -139,13 +143,21 @@ def _lives(pid: int) -> bool:
         return False
 
 
+class TLS(NamedTuple):
+    """What a service is given for TLS, and what its peers speak it with."""
+
+    flags: tuple[str, ...]
+    context: ssl.SSLContext
+
+
 class Service:
     """`fastscp serve` as a process of its own, ready when the `with` block begins.
 
     The block ends with `stop`, which checks that the service leaves nothing behind; after an error
     inside it everything is killed instead. The program run is the one the tests import. store: the
     default is a folder `store` below tmp_path, which also takes the log. workers: 0 leaves their
-    number to the configuration.
+    number to the configuration. tls: it listens with TLS; plain: without, too, and that is the port
+    of its peers then.
     """
 
     host = "127.0.0.1"
@@ -158,10 +170,12 @@ class Service:
         store: Path | None = None,
         workers: int = 2,
         hosts: Sequence[str] = ("127.0.0.1",),
+        tls: TLS | None = None,
+        plain: bool = False,
     ) -> None:
         self.store = store or tmp_path / "store"
         self.addresses: list[str] = []
-        self.port = 0
+        self.port = self.tls_port = 0
         tmp_path.mkdir(exist_ok=True)
         self._folder = tmp_path
         self._log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
@@ -175,10 +189,13 @@ class Service:
             *("--port", "0", "--store", str(self.store)),
             *(("--workers", str(workers)) if workers else ()),
             *(() if "--admin" in flags else ("--admin", "off")),
+            *(("--tls-port", "0", *tls.flags) if tls is not None else ()),
+            *(("--no-plain",) if tls is not None and not plain else ()),
             *flags,
         ]
+        self._tls = tls
+        self._listeners = len(hosts) * (2 if tls is not None and plain else 1)
         self._environment = self.environment(env)
-        self._hosts = len(hosts)
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -201,8 +218,13 @@ class Service:
             )  # fmt: skip
         try:
             wait_for(self._is_up, "the service listening")
-            self.addresses = re.findall(r"^listening on (\S+)$", self.log(), re.MULTILINE)
+            plain, tls = (
+                re.findall(rf"^listening on (\S+){end}$", self.log(), re.MULTILINE)
+                for end in ("", " with TLS")
+            )
+            self.addresses = plain or tls
             self.port = int(self.addresses[0].rpartition(":")[2])
+            self.tls_port = int(tls[0].rpartition(":")[2]) if tls else 0
             self.worker_pids()
         except BaseException:
             self.kill()
@@ -213,8 +235,9 @@ class Service:
         if self.process.poll() is not None:
             raise AssertionError(f"ended with {self.process.returncode}:\n{self.log()}")
         # Each address has its line, and these come first.
-        ready = self.log().split("\n")[:-1][: self._hosts]
-        return len(ready) == self._hosts and all(one.startswith("listening on ") for one in ready)
+        ready = self.log().split("\n")[:-1][: self._listeners]
+        listening = all(one.startswith("listening on ") for one in ready)
+        return len(ready) == self._listeners and listening
 
     def __exit__(
         self,
@@ -352,9 +375,21 @@ class Service:
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not any(map(_lives, self._workers)), "the end of all workers")
 
+    def connect(self, *, secured: bool | None = None, **more: Any) -> Peer:
+        """A peer without an association, as `Peer` makes it.
+
+        secured: whether it speaks TLS; None: where the service has no other port.
+        """
+        if secured is None:
+            secured = self.port == self.tls_port
+        if not secured:
+            return Peer(self.host, self.port, **more)
+        assert self._tls is not None
+        return Peer(self.host, self.tls_port, **{"tls": self._tls.context} | more)
+
     def peer(self, *contexts: tuple[int, str, str], **more: Any) -> Peer:
         """A peer that is associated; the contexts and the rest as `associate_rq` takes them."""
-        peer = Peer(self.host, self.port)
+        peer = self.connect()
         try:
             answer = peer.associate(associate_rq(*contexts, **more))
             assert answer is not None, "closed"
@@ -414,7 +449,8 @@ class Peer:
     """A socket to the service, and as a context manager closed at the end.
 
     seconds: how long each call may take; TimeoutError after that. receive_buffer: bytes, for a peer
-    that is slow to read. source: the address that it comes from.
+    that is slow to read. source: the address that it comes from. tls: speak it, with this context;
+    more: as `SecuredSocket` takes it. before: bytes in front of all that, as a proxy sends them.
     """
 
     def __init__(
@@ -425,20 +461,27 @@ class Peer:
         seconds: float = DEADLINE_S,
         receive_buffer: int = 0,
         source: str = "",
+        tls: ssl.SSLContext | None = None,
+        before: bytes = b"",
+        **more: Any,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.settimeout(seconds)
+        plain = socket.socket(family, socket.SOCK_STREAM)
+        plain.settimeout(seconds)
         if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             if source:
-                self.socket.bind((source, 0))
-            self.socket.connect((host, port))
+                plain.bind((source, 0))
+            plain.connect((host, port))
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.sendall(before)
         except BaseException:
-            self.socket.close()
+            plain.close()
             raise
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket: socket.socket | SecuredSocket = plain
+        if tls is not None:
+            self.socket = SecuredSocket(plain, tls, **more)
 
     def __enter__(self) -> Peer:
         return self
@@ -461,8 +504,20 @@ class Peer:
 
     def reset(self) -> None:
         """Close with RST, as a process that is killed does."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        raw = self.raw
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+
+    @property
+    def raw(self) -> socket.socket:
+        """The socket below TLS, or the only one."""
+        return self.socket.raw if isinstance(self.socket, SecuredSocket) else self.socket
+
+    def readable(self, seconds: float) -> bool:
+        """Whether something, or the end, can be read within a time."""
+        if isinstance(self.socket, SecuredSocket):
+            return self.socket.readable(seconds)
+        return bool(select.select([self.socket], [], [], seconds)[0])
 
     def close(self) -> None:
         self.socket.close()

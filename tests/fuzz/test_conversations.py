@@ -14,23 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from fastscp.passwords import make_entry
 from fastscp_ext import decode_command, decode_pdata
 from tests.fuzz import conversations, loop
 from tests.fuzz.build import memory
 from tests.fuzz.conversations import due, make
-from tests.kit import (
-    CT,
-    DEFLATED,
-    ELE,
-    ILE,
-    RELEASE_RP,
-    VERIFICATION,
-    Peer,
-    Service,
-    associate_rq,
-    split_pdus,
-    wait_for,
-)
+from tests.fuzz.fronts import PASSCODE, PROXY, USER, open_front
+from tests.kit import RELEASE_RP, Service, split_pdus, wait_for
 from tests.process.beside import beside
 
 if TYPE_CHECKING:
@@ -40,7 +30,6 @@ MIB: Final = 1 << 20
 # As many peers at once, and what the commit may have open.
 AT_ONCE: Final = 24
 DESCRIPTORS: Final = AT_ONCE + 4 * 256 + 64
-RQ: Final = ((1, CT, ELE), (3, CT, ILE), (7, CT, DEFLATED), (9, VERIFICATION, ILE))
 
 
 def _resident() -> int:
@@ -139,37 +128,44 @@ def _cost(root: Path, settings: loop.Settings, data: bytes) -> float:
 
 
 class _Line:
-    """A conversation on its socket: sent in random cuts, and all that comes is read."""
+    """A conversation on its socket: sent in random cuts, and all that comes is read.
+
+    It begins once its request is accepted; a front that is not sound is all that is said.
+    """
 
     def __init__(self, service: Service, seed: int, most: int) -> None:
         self.seed = seed
         self.data = make(seed, most)
         self._rng = random.Random(seed)
-        self.peer = Peer(service.host, service.port)
-        answer = self.peer.associate(associate_rq(*RQ))
-        assert answer is not None
-        assert answer[0] == 2
+        self._front = open_front(service, self._rng)
+        self.peer = self._front.peer
         self.peer.socket.setblocking(False)
+        self._out = self._front.opening
         self._at = 0
         self._got = bytearray()
-        self.whole = True
-        self.closed = False
+        self._ac = 0
+        self.whole = self._front.sound and self._front.tampering is None
+        self.said = self.closed = False
 
     @property
-    def said(self) -> bool:
-        return self._at == len(self.data)
+    def speaks(self) -> bool:
+        """Whether it has something to say now: not while it waits for its acceptance."""
+        waits = self._at == len(self._out) and not self._ac and self._front.sound
+        return not self.said and not waits
 
     def say(self) -> None:
         size = self._rng.choice((1, 50, 3000, 1 << 18))
         try:
-            self._at += self.peer.socket.send(self.data[self._at : self._at + size])
-            if self.said:
+            if self._at < len(self._out):
+                self._at += self.peer.socket.send(self._out[self._at : self._at + size])
+            elif self.speaks:
                 self.peer.half_close()
+                self.said = True
         except BlockingIOError:
             return
         except OSError:
             # Ended by the service; what it said before may still be read.
-            self.whole, self._at = False, len(self.data)
+            self.whole, self.said = False, True
 
     def hear(self) -> None:
         try:
@@ -180,11 +176,29 @@ class _Line:
             self.whole, more = False, b""
         self._got += more
         self.closed = not more
+        if not self._ac and self._front.sound and len(self._got) >= 6 and self._got[0] == 2:
+            self._ac = 6 + int.from_bytes(self._got[2:6], "big")
+            self._out, self._at = self.data, 0
+            if self._front.tampering is not None:
+                self._front.tampering.armed = True
 
     def judge(self) -> None:
+        self.peer.close()
+        what = f"seed {self.seed}: {bytes(self._got[:200])!r}"
+        if self._front.records:
+            assert not self._got or self._got[0] in (0x15, 0x16), what
+            return
+        pdus = list(split_pdus(bytes(self._got)))
+        accepted = bool(pdus) and pdus[0][0] == 2
+        assert accepted or not self._front.sound, what
+        if not self._front.sound:
+            assert [pdu[0] for pdu in pdus] in ([], [2], [2, 7], [3], [7]), what
+            return
+        self._judge_answers(pdus[1:])
+
+    def _judge_answers(self, pdus: list[bytes]) -> None:
         wanted = due(self.data, pdata_cap=16 << 20)
         got = []
-        pdus = list(split_pdus(bytes(self._got)))
         # Behind an abort, ours or its own, nothing more is answered; ahead of a release all is.
         if wanted.ended:
             self.whole &= pdus[-1:] == [RELEASE_RP]
@@ -199,7 +213,6 @@ class _Line:
         assert got == wanted.answers[: len(got)], f"seed {self.seed}"
         if self.whole:
             assert len(got) == len(wanted.answers), f"seed {self.seed}"
-        self.peer.close()
 
 
 def _converse(lines: list[_Line]) -> None:
@@ -220,8 +233,9 @@ def _converse(lines: list[_Line]) -> None:
                 if line.closed:
                     selector.unregister(line.peer.socket)
                     left -= 1
-                elif line.said and key.events & selectors.EVENT_WRITE:
-                    selector.modify(line.peer.socket, selectors.EVENT_READ, line)
+                elif line.speaks != bool(key.events & selectors.EVENT_WRITE):
+                    wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE * line.speaks)
+                    selector.modify(line.peer.socket, wanted, line)
     for line in lines:
         line.judge()
 
@@ -235,14 +249,18 @@ def _batches(count: int, size: int) -> Iterator[range]:
 @pytest.mark.parametrize(
     ("count", "most"),
     [
-        pytest.param(40, 30_000, id="40"),
+        pytest.param(120, 30_000, id="120"),
         pytest.param(200_000, 8_000, id="200000", marks=pytest.mark.long),
         pytest.param(2_000, MIB, id="2000-large", marks=pytest.mark.long),
     ],
 )
 def test_conversations_with_a_service(tmp_path: Path, count: int, most: int) -> None:
     """Thousands of them beside an honest peer: nothing stays of them, and it is served."""
-    with Service(tmp_path, "--on-duplicate", "keep", "--log-level", "error", workers=1) as service:
+    users = tmp_path / "users"
+    users.write_text(make_entry(USER, PASSCODE) + "\n")
+    users.chmod(0o600)
+    flags = ("--on-duplicate", "keep", "--log-level", "error", "--proxy-protocol-from", PROXY)
+    with Service(tmp_path, *flags, "--user-identity", f"password?:{users}", workers=1) as service:
         with beside(service, more_descriptors=DESCRIPTORS) as (_honest, worker):
             descriptors = worker.descriptors()
             for batch in _batches(count, AT_ONCE):

@@ -378,7 +378,7 @@ def at_once(worker: Worker, talks: Iterable[Talk]) -> None:
 
 def deaf_peer(service: Service, rq: bytes) -> Peer:
     """A peer that is associated, in whose receive buffer hardly anything fits."""
-    peer = Peer(service.host, service.port, receive_buffer=1024)
+    peer = service.connect(receive_buffer=1024)
     try:
         answer = peer.associate(rq)
         assert answer is not None

@@ -97,7 +97,7 @@ def _looked_after(service: Service) -> Iterator[Service]:
 
 def _answer_to(service: Service, data: bytes) -> bytes:
     """All that comes back, the service being the one to close."""
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         peer.send(data)
         return peer.read_until_close()
 
@@ -121,9 +121,9 @@ def _command(*elements: tuple[int, bytes]) -> bytes:
 
 def test_b5_a_probe_leaves_no_trace(tmp_path: Path) -> None:
     with Service(tmp_path, workers=1) as service:
-        with Peer(service.host, service.port) as peer:
+        with service.connect() as peer:
             name = peer.name
-        reset = Peer(service.host, service.port)
+        reset = service.connect()
         reset_name = reset.name
         reset.reset()
         service.echoes()
@@ -147,9 +147,9 @@ def test_b7_a_request_must_be_complete_in_time(tmp_path: Path) -> None:
     with Service(tmp_path, "--artim-timeout", "500ms", workers=1) as service:
         rq = associate_rq()
         began = time.monotonic()
-        with Peer(service.host, service.port) as silent, Peer(service.host, service.port) as slow:
+        with service.connect() as silent, service.connect() as slow:
             at = 0
-            while not select.select([slow.socket], [], [], 0.02)[0]:
+            while not slow.readable(0.02):
                 assert time.monotonic() - began < 10, "still open"
                 assert at < len(rq) - 1, "the request is about to be complete"
                 slow.send(rq[at : at + 1])
@@ -221,7 +221,7 @@ def test_b16_b76_any_calling_title_is_taken(
 ) -> None:
     with service.peer() as ready:
         ready.release()
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         answer = peer.associate(associate_rq(calling=title))
         assert answer is not None
         # As it came.
@@ -266,7 +266,7 @@ def test_b18_associations_are_limited(tmp_path: Path, flag: str, other_title: bo
 
 
 def _peer_or_none(service: Service) -> Peer | None:
-    peer = Peer(service.host, service.port)
+    peer = service.connect()
     if peer.associate(associate_rq()) == reject(2, 3, 2):
         peer.close()
         return None
@@ -274,7 +274,7 @@ def _peer_or_none(service: Service) -> Peer | None:
 
 
 def test_b19_of_two_contexts_with_one_id_the_first_counts(service: Service) -> None:
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         answer = peer.associate(associate_rq((1, CT, ELE), (1, MR, ILE), (3, VERIFICATION, ILE)))
         assert answer is not None
         contexts = decode_associate_ac(answer).presentation_contexts
@@ -301,7 +301,7 @@ def test_b20_every_context_id_is_good_for_use(service: Service) -> None:
 
 
 def test_b20_256_contexts_are_answered_one_by_one(service: Service) -> None:
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         answer = peer.associate(associate_rq(*((n, CT, ELE) for n in range(256))))
         assert answer is not None
         contexts = decode_associate_ac(answer).presentation_contexts
@@ -310,7 +310,7 @@ def test_b20_256_contexts_are_answered_one_by_one(service: Service) -> None:
 
 def test_b20_many_transfer_syntaxes_are_taken(service: Service) -> None:
     private = ",".join(f"1.2.3.{n}" for n in range(200))
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         answer = peer.associate(associate_rq((1, CT, f"{private},{ELE}"), (3, CT, ELE)))
         assert answer is not None
         contexts = decode_associate_ac(answer).presentation_contexts
@@ -318,7 +318,7 @@ def test_b20_many_transfer_syntaxes_are_taken(service: Service) -> None:
 
 
 def test_b20_strict_an_even_context_id_is_refused(strict: Service) -> None:
-    with Peer(strict.host, strict.port) as peer:
+    with strict.connect() as peer:
         answer = peer.associate(associate_rq((0, CT, ELE), (1, CT, ELE), (2, CT, ELE)))
         assert answer is not None
         contexts = decode_associate_ac(answer).presentation_contexts
@@ -328,7 +328,7 @@ def test_b20_strict_an_even_context_id_is_refused(strict: Service) -> None:
 def test_b21_an_association_stands_with_all_contexts_refused(tmp_path: Path) -> None:
     with (
         Service(tmp_path, "--transfer-syntaxes", ELE, workers=1) as service,
-        Peer(service.host, service.port) as peer,
+        service.connect() as peer,
     ):
         rq = associate_rq((1, FIND, ELE), (3, CT, BIG), (5, "", ELE), (7, CT, ""))
         answer = peer.associate(rq)
@@ -454,7 +454,7 @@ def test_b36_a_message_must_go_on_at_a_rate(tmp_path: Path) -> None:
         stream = store(1, data_set(pixels=100000))
         at = 200
         peer.send(stream[:at])
-        while not select.select([peer.socket], [], [], 0.02)[0]:
+        while not peer.readable(0.02):
             peer.send(stream[at : at + 1])
             at += 1
         assert peer.read_until_close(reset=True) == abort(0, 0)
@@ -936,7 +936,7 @@ def test_b63_message_ids_are_free_without_a_window(service: Service) -> None:
 def test_the_window_is_answered_where_it_is_asked_for(
     service: Service, asked: int | None, answered: int | None
 ) -> None:
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         answer = peer.associate(associate_rq(window=asked))
         assert answer is not None
         information = decode_associate_ac(answer).user_information
@@ -973,7 +973,7 @@ def test_b24_nothing_may_follow_a_request_for_release(service: Service, behind: 
 
 @pytest.mark.parametrize("ending", ["release", "abort", "reject"])
 def test_b66_nothing_is_read_after_the_end(service: Service, ending: str) -> None:
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         if ending == "reject":
             answer = peer.associate(associate_rq(protocol_version=2))
             assert answer is not None
@@ -1011,7 +1011,7 @@ def test_b66_a_peer_that_does_not_hang_up_is_left(service: Service) -> None:
 def test_b67_a_peer_that_does_not_read_stops_being_read(service: Service) -> None:
     before = _resident(service)
     flood = echo(1) * 1000
-    with Peer(service.host, service.port, receive_buffer=4096) as peer:
+    with service.connect(receive_buffer=4096) as peer:
         assert peer.associate(associate_rq()) is not None
         sent = 0
         rest = memoryview(flood)
@@ -1049,7 +1049,7 @@ def test_b68_an_association_at_rest_is_aborted_in_time(tmp_path: Path) -> None:
     with Service(tmp_path, "--idle-timeout", "2s", workers=1) as service:
         began = time.monotonic()
         with service.peer() as idle, service.peer() as busy:
-            while not select.select([idle.socket], [], [], 0.05)[0]:
+            while not idle.readable(0.05):
                 busy.send(echo())
                 assert busy.read_response().status == 0
             assert time.monotonic() - began > 1.9

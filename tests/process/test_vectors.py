@@ -23,7 +23,7 @@ from fastscp_ext import (
     decode_pdata,
 )
 from tests import streams
-from tests.kit import RELEASE_RP, Peer, Service, abort, reject, split_pdus, wait_for
+from tests.kit import RELEASE_RP, Service, abort, reject, split_pdus, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +159,7 @@ class Exchange:
         self.rest = self.stream[len(self.rq) :]
         self.facts_before = len(service.journal())
         self.service = service
-        self.peer = Peer(service.host, service.port)
+        self.peer = service.connect()
         answer = self.peer.associate(self.rq)
         assert answer is not None
         self.ac = decode_associate_ac(answer)
@@ -392,7 +392,7 @@ def test_a_malformed_stream_gets_its_answer(emptied: Service, name: str) -> None
     rq = next(split_pdus(stream))
     workers = service.worker_pids()
     facts = len(service.journal())
-    with Peer(service.host, service.port) as peer:
+    with service.connect() as peer:
         if bad.associates:
             answer = peer.associate(rq)
             assert answer is not None
