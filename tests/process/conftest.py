@@ -1,4 +1,4 @@
-"""What tests of the Python API share."""
+"""What tests of the Python API share, and services that speak TLS."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kit import TLS
 from tests.scripted import LOOPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from tests.certificates import Certificates
 
 
 @pytest.fixture(params=LOOPS)
@@ -22,3 +25,18 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(work)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def secured(certificates: Certificates) -> TLS:
+    """For a service that shows a certificate, and for its peers, which have none."""
+    return TLS(("--tls-cert", str(certificates.server.both)), certificates.client_context())
+
+
+@pytest.fixture(scope="module", params=["plain", "TLS"])
+def wire(request: pytest.FixtureRequest) -> TLS | None:
+    """What a service speaks: `Service(tls=wire)`. The tests of a module have it in turn."""
+    tls: TLS | None = None
+    if request.param == "TLS":
+        tls = request.getfixturevalue("secured")
+    return tls

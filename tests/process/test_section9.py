@@ -1,7 +1,7 @@
 """Bad and unusual input against the running service: what each kind of it must get.
 
 The names B.. are rows of ../shared/protocol.md, section 9. What a stream in ../shared/vectors
-covers is in test_vectors.
+covers is in test_vectors. All of it happens plain and through TLS.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from tests.kit import (
     RELEASE_RP,
     RELEASE_RQ,
     SOP,
+    TLS,
     VERIFICATION,
     Peer,
     Service,
@@ -63,14 +64,14 @@ FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("tolerant")) as service:
+def running(tmp_path_factory: pytest.TempPathFactory, wire: TLS | None) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("tolerant"), tls=wire) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def running_strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("strict"), "--strict") as service:
+def running_strict(tmp_path_factory: pytest.TempPathFactory, wire: TLS | None) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("strict"), "--strict", tls=wire) as service:
         yield service
 
 
@@ -119,11 +120,12 @@ def _command(*elements: tuple[int, bytes]) -> bytes:
 # Before the association ---------------------------------------------------------------------------
 
 
-def test_b5_a_probe_leaves_no_trace(tmp_path: Path) -> None:
-    with Service(tmp_path, workers=1) as service:
-        with service.connect() as peer:
+def test_b5_a_probe_leaves_no_trace(tmp_path: Path, wire: TLS | None) -> None:
+    with Service(tmp_path, workers=1, tls=wire) as service:
+        # Without a handshake, too.
+        with Peer(service.host, service.port) as peer:
             name = peer.name
-        reset = service.connect()
+        reset = Peer(service.host, service.port)
         reset_name = reset.name
         reset.reset()
         service.echoes()
@@ -143,8 +145,8 @@ def test_b6_the_smallest_request_is_read(service: Service) -> None:
     assert _answer_to(service, pdu(1, body)) == reject(1, 1, 2)
 
 
-def test_b7_a_request_must_be_complete_in_time(tmp_path: Path) -> None:
-    with Service(tmp_path, "--artim-timeout", "500ms", workers=1) as service:
+def test_b7_a_request_must_be_complete_in_time(tmp_path: Path, wire: TLS | None) -> None:
+    with Service(tmp_path, "--artim-timeout", "500ms", workers=1, tls=wire) as service:
         rq = associate_rq()
         began = time.monotonic()
         with service.connect() as silent, service.connect() as slow:
@@ -168,24 +170,30 @@ def test_b10_an_abort_is_taken_at_once(service: Service) -> None:
 # The request --------------------------------------------------------------------------------------
 
 
-def test_b15_another_called_title_is_refused_where_checked(tmp_path: Path) -> None:
-    with Service(tmp_path, "--check-called-ae", "--ae-title", "STORE", workers=1) as service:
+def test_b15_another_called_title_is_refused_where_checked(
+    tmp_path: Path, wire: TLS | None
+) -> None:
+    with Service(
+        tmp_path, "--check-called-ae", "--ae-title", "STORE", workers=1, tls=wire
+    ) as service:
         assert _answer_to(service, associate_rq(called="FASTSCP")) == reject(1, 1, 7)
         service.peer(called="STORE").close()
 
 
-def test_b16_a_calling_title_not_allowed_is_refused(tmp_path: Path) -> None:
+def test_b16_a_calling_title_not_allowed_is_refused(tmp_path: Path, wire: TLS | None) -> None:
     allow = ("--allow", "GOOD@127.0.0.0/8", "--allow", "ELSEWHERE@10.0.0.0/8")
-    with Service(tmp_path, *allow, workers=1) as service:
+    with Service(tmp_path, *allow, workers=1, tls=wire) as service:
         assert _answer_to(service, associate_rq(calling="BAD")) == reject(1, 1, 3)
         assert _answer_to(service, associate_rq(calling="ELSEWHERE")) == reject(1, 1, 3)
         service.peer(calling="GOOD").close()
 
 
-def test_b16_titles_outside_ascii_in_rules_and_in_a_layout(tmp_path: Path) -> None:
+def test_b16_titles_outside_ascii_in_rules_and_in_a_layout(
+    tmp_path: Path, wire: TLS | None
+) -> None:
     layout = "{CallingAE}/{CalledAE}/{SOPInstanceUID}.dcm"
     rules = ("--allow", "M%dcLLER@127.0.0.0/8", "--ae-title", "S%E9", "--check-called-ae")
-    with Service(tmp_path, *rules, "--layout", layout, workers=1) as service:
+    with Service(tmp_path, *rules, "--layout", layout, workers=1, tls=wire) as service:
         assert _answer_to(service, associate_rq(calling="M_LLER", called=b"S\xe9")) == (
             reject(1, 1, 3)
         )
@@ -248,8 +256,10 @@ def test_b16_b76_any_calling_title_is_taken(
         ("--max-associations-per-ae", True),
     ],
 )
-def test_b18_associations_are_limited(tmp_path: Path, flag: str, other_title: bool) -> None:
-    with Service(tmp_path, flag, "2", workers=1) as service:
+def test_b18_associations_are_limited(
+    tmp_path: Path, wire: TLS | None, flag: str, other_title: bool
+) -> None:
+    with Service(tmp_path, flag, "2", workers=1, tls=wire) as service:
         with service.peer() as first, service.peer() as second:
             assert _answer_to(service, associate_rq()) == reject(2, 3, 2)
             if other_title:
@@ -325,9 +335,11 @@ def test_b20_strict_an_even_context_id_is_refused(strict: Service) -> None:
         assert [(one.id, one.result) for one in contexts] == [(0, 2), (1, 0), (2, 2)]
 
 
-def test_b21_an_association_stands_with_all_contexts_refused(tmp_path: Path) -> None:
+def test_b21_an_association_stands_with_all_contexts_refused(
+    tmp_path: Path, wire: TLS | None
+) -> None:
     with (
-        Service(tmp_path, "--transfer-syntaxes", ELE, workers=1) as service,
+        Service(tmp_path, "--transfer-syntaxes", ELE, workers=1, tls=wire) as service,
         service.connect() as peer,
     ):
         rq = associate_rq((1, FIND, ELE), (3, CT, BIG), (5, "", ELE), (7, CT, ""))
@@ -418,9 +430,9 @@ def test_b32_data_before_the_acceptance_is_out_of_place(service: Service) -> Non
     assert _answer_to(service, associate_rq() + echo()) == abort(2, 2)
 
 
-def test_b36_a_message_must_go_on(tmp_path: Path) -> None:
+def test_b36_a_message_must_go_on(tmp_path: Path, wire: TLS | None) -> None:
     with (
-        Service(tmp_path, "--message-timeout", "500ms", workers=1) as service,
+        Service(tmp_path, "--message-timeout", "500ms", workers=1, tls=wire) as service,
         service.peer() as peer,
     ):
         peer.send(store())
@@ -432,9 +444,9 @@ def test_b36_a_message_must_go_on(tmp_path: Path) -> None:
         wait_for(lambda: not service.parts(), "no part left")
 
 
-def test_b36_a_message_may_stop_nowhere(tmp_path: Path) -> None:
+def test_b36_a_message_may_stop_nowhere(tmp_path: Path, wire: TLS | None) -> None:
     with (
-        Service(tmp_path, "--message-timeout", "500ms", workers=1) as service,
+        Service(tmp_path, "--message-timeout", "500ms", workers=1, tls=wire) as service,
         contextlib.ExitStack() as opened,
     ):
         peers = []
@@ -447,10 +459,10 @@ def test_b36_a_message_may_stop_nowhere(tmp_path: Path) -> None:
         wait_for(lambda: not service.parts(), "no part left")
 
 
-def test_b36_a_message_must_go_on_at_a_rate(tmp_path: Path) -> None:
+def test_b36_a_message_must_go_on_at_a_rate(tmp_path: Path, wire: TLS | None) -> None:
     # Long enough that the sender is not taken for silent where the machine is busy.
     flags = ("--message-timeout", "2s", "--min-rate", "1KiB")
-    with Service(tmp_path, *flags, workers=1) as service, service.peer() as peer:
+    with Service(tmp_path, *flags, workers=1, tls=wire) as service, service.peer() as peer:
         stream = store(1, data_set(pixels=100000))
         at = 200
         peer.send(stream[:at])
@@ -798,9 +810,9 @@ def test_b74_a_flood_of_fragments_is_taken(service: Service) -> None:
     assert service.data_of(path_of()) == data
 
 
-def test_b75_an_instance_above_the_limit_is_refused(tmp_path: Path) -> None:
+def test_b75_an_instance_above_the_limit_is_refused(tmp_path: Path, wire: TLS | None) -> None:
     with (
-        Service(tmp_path, "--max-instance-size", "4KiB", workers=1) as service,
+        Service(tmp_path, "--max-instance-size", "4KiB", workers=1, tls=wire) as service,
         service.peer() as peer,
     ):
         fits = data_set(pixels=512)
@@ -814,9 +826,9 @@ def test_b75_an_instance_above_the_limit_is_refused(tmp_path: Path) -> None:
         assert service.instances() == [path_of()]
 
 
-def test_b75_an_instance_far_above_the_limit_is_aborted(tmp_path: Path) -> None:
+def test_b75_an_instance_far_above_the_limit_is_aborted(tmp_path: Path, wire: TLS | None) -> None:
     with (
-        Service(tmp_path, "--max-instance-size", "4KiB", workers=1) as service,
+        Service(tmp_path, "--max-instance-size", "4KiB", workers=1, tls=wire) as service,
         service.peer() as peer,
     ):
         peer.send(message(store_rq()))
@@ -1044,9 +1056,9 @@ def _resident(service: Service) -> int:
     )
 
 
-def test_b68_an_association_at_rest_is_aborted_in_time(tmp_path: Path) -> None:
+def test_b68_an_association_at_rest_is_aborted_in_time(tmp_path: Path, wire: TLS | None) -> None:
     # Long enough that the busy one is not taken for idle where the machine is busy, too.
-    with Service(tmp_path, "--idle-timeout", "2s", workers=1) as service:
+    with Service(tmp_path, "--idle-timeout", "2s", workers=1, tls=wire) as service:
         began = time.monotonic()
         with service.peer() as idle, service.peer() as busy:
             while not idle.readable(0.05):

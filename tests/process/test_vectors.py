@@ -133,12 +133,15 @@ def _data_set(stream: bytes) -> bytes:
     return b"".join(fragment for _context, header, fragment in pdvs if not header & 1)
 
 
-@pytest.fixture(scope="module", params=["stable", "buffered"])
+@pytest.fixture(scope="module", params=["stable", "buffered", "TLS"])
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    options = ("--durability", request.param, "--max-pdu-length", "16384")
-    with Service(tmp_path_factory.mktemp("vectors"), *options) as running:
+    durability, tls = request.param, None
+    if request.param == "TLS":
+        durability, tls = "stable", request.getfixturevalue("secured")
+    options = ("--durability", durability, "--max-pdu-length", "16384")
+    with Service(tmp_path_factory.mktemp("vectors"), *options, tls=tls) as running:
         yield running
 
 
