@@ -73,11 +73,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextlib.contextmanager
 def haproxy(
-    tmp_path: Path, service: Service, how: str, option: str = "", tls: str = ""
+    tmp_path: Path, service: Service, how: str, option: str = "", tls: str = "", to: int = 0
 ) -> Iterator[int]:
-    """Run HAProxy in front of a service; gives the port that it listens on."""
+    """Run HAProxy in front of a service; gives the port that it listens on.
+
+    to: the port of the service, where it is not `Service.port`.
+    """
     port = free_port()
-    text = HAPROXY.format(port=port, to=service.port, how=how, option=option, tls=tls)
+    text = HAPROXY.format(port=port, to=to or service.port, how=how, option=option, tls=tls)
     with running(tmp_path, text, port):
         yield port
 
