@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ class SecuredSocket:
     sock: connected; closed with this, and where the handshake fails. record: bytes of data in a
     record at most. cut: bytes of a segment handed to the kernel at most; 0 does not cut. Every
     `recv` takes in all that has come, so that a selector which calls this one readable is right as
-    long as `recv` is asked for as much as `_READ`.
+    long as `recv` is asked for as much as `_READ`. One thread may send while another receives.
     Raises ssl.SSLError where the handshake fails, and OSError as a socket does.
     """
 
@@ -49,6 +50,8 @@ class SecuredSocket:
         self._plain = bytearray()
         self._unsent = bytearray()
         self._ended = False
+        # OpenSSL's object is nobody's while another thread has it; who sends may wait for long.
+        self._using, self._sending = threading.Lock(), threading.Lock()
         # Whether the other end said so: a FIN alone is none.
         self.told_of_its_end = False
         try:
@@ -83,10 +86,20 @@ class SecuredSocket:
 
     def _flush(self) -> None:
         """Send what is encrypted; BlockingIOError keeps the rest for the next time."""
-        self._unsent += self._outgoing.read()
-        while self._unsent:
+        with self._sending:
+            self._flush_alone()
+
+    def _flush_alone(self) -> None:
+        while True:
+            self._unsent += self._outgoing.read()
+            if not self._unsent:
+                return
             done = self.raw.send(self._unsent[: self.cut or len(self._unsent)])
             del self._unsent[:done]
+
+    def _write(self, data: memoryview) -> int:
+        with self._using:
+            return self.object.write(data[: self.record])
 
     def send(self, data: bytes | memoryview) -> int:
         """How many bytes were taken: encrypted, not always sent; 0 while there are such."""
@@ -94,7 +107,7 @@ class SecuredSocket:
             self._flush()
         except BlockingIOError:
             return 0
-        taken = self.object.write(memoryview(data)[: self.record]) if len(data) else 0
+        taken = self._write(memoryview(data)) if len(data) else 0
         with contextlib.suppress(BlockingIOError):
             self._flush()
         return taken
@@ -102,7 +115,7 @@ class SecuredSocket:
     def sendall(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
-            rest = rest[self.object.write(rest[: self.record]) :]
+            rest = rest[self._write(rest) :]
             if self._outgoing.pending >= _READ:
                 self._flush()
         self._flush()
@@ -118,8 +131,9 @@ class SecuredSocket:
 
     def _decrypt(self) -> None:
         try:
-            while more := self.object.read(_READ):
-                self._plain += more
+            with self._using:
+                while more := self.object.read(_READ):
+                    self._plain += more
             self.told_of_its_end = self._ended = True
         except ssl.SSLWantReadError:
             pass
@@ -127,9 +141,14 @@ class SecuredSocket:
             self.told_of_its_end = self._ended = True
         except ssl.SSLEOFError:
             self._ended = True
-        with contextlib.suppress(OSError):
-            # A KeyUpdate is answered.
-            self._flush()
+        # A KeyUpdate is answered, by whoever sends just now if there is somebody.
+        if self._sending.acquire(blocking=False):
+            try:
+                self._flush_alone()
+            except OSError:
+                pass
+            finally:
+                self._sending.release()
 
     def readable(self, seconds: float) -> bool:
         """Whether data, or the end, can be read within a time; a session ticket is neither."""

@@ -112,7 +112,7 @@ def test_no_version_and_no_cipher_outside_a_profile(
             if n:
                 write(profile, kinds[is_rsa])
                 service.process.send_signal(signal.SIGHUP)
-                service.in_log(f"reload {n}: ")
+                service.in_log(f"reload {n + 1}: taken")
             for version in VERSIONS:
                 turn = (profile, is_rsa, version)
                 wanted[turn] = due(openssl, profile, version, is_rsa=is_rsa)
