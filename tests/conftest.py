@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.disks import KINDS, mounted
-from tests.kit import children_of
+from tests.kit import TLS, children_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,6 +65,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     from tests.certificates import Certificates
 
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secured(certificates: Certificates) -> TLS:
+    """For a service that shows a certificate, and for its peers, which have none."""
+    return TLS(("--tls-cert", str(certificates.server.both)), certificates.client_context())
 
 
 @pytest.fixture(autouse=True)

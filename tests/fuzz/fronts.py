@@ -185,13 +185,12 @@ def _bad_handshake(service: Service, rng: random.Random) -> Front:
     return Front(Peer(service.host, service.tls_port), made, sound=False, records=True)
 
 
-_WAYS: Final = (_plain, _proxied, _badly_proxied, _identified, _badly_identified)
-_OF_TLS: Final = (_secured, _secured_behind_a_proxy, _tampered, _bad_handshake)
+_WAYS: Final[tuple[Callable[[Service, random.Random], Front], ...]] = (
+    _plain, _proxied, _badly_proxied, _identified, _badly_identified,
+    _secured, _secured_behind_a_proxy, _tampered, _bad_handshake,
+)  # fmt: skip
 
 
 def open_front(service: Service, rng: random.Random) -> Front:
-    """Connect in a way drawn from all that the service knows."""
-    ways: tuple[Callable[[Service, random.Random], Front], ...] = _WAYS
-    if service.tls_port:
-        ways += _OF_TLS
-    return rng.choice(ways)(service, rng)
+    """Connect in a way drawn from all there are; the service listens plain and with TLS."""
+    return rng.choice(_WAYS)(service, rng)

@@ -20,7 +20,7 @@ from tests.fuzz import conversations, loop
 from tests.fuzz.build import memory
 from tests.fuzz.conversations import due, make
 from tests.fuzz.fronts import PASSCODE, PROXY, USER, open_front
-from tests.kit import RELEASE_RP, Service, split_pdus, wait_for
+from tests.kit import RELEASE_RP, TLS, Service, split_pdus, wait_for
 from tests.process.beside import beside
 
 if TYPE_CHECKING:
@@ -254,13 +254,14 @@ def _batches(count: int, size: int) -> Iterator[range]:
         pytest.param(2_000, MIB, id="2000-large", marks=pytest.mark.long),
     ],
 )
-def test_conversations_with_a_service(tmp_path: Path, count: int, most: int) -> None:
+def test_conversations_with_a_service(tmp_path: Path, secured: TLS, count: int, most: int) -> None:
     """Thousands of them beside an honest peer: nothing stays of them, and it is served."""
     users = tmp_path / "users"
     users.write_text(make_entry(USER, PASSCODE) + "\n")
     users.chmod(0o600)
-    flags = ("--on-duplicate", "keep", "--log-level", "error", "--proxy-protocol-from", PROXY)
-    with Service(tmp_path, *flags, "--user-identity", f"password?:{users}", workers=1) as service:
+    flags: tuple[str, ...] = ("--on-duplicate", "keep", "--log-level", "error")
+    flags += ("--proxy-protocol-from", PROXY, "--user-identity", f"password?:{users}")
+    with Service(tmp_path, *flags, tls=secured, plain=True, workers=1) as service:
         with beside(service, more_descriptors=DESCRIPTORS) as (_honest, worker):
             descriptors = worker.descriptors()
             for batch in _batches(count, AT_ONCE):

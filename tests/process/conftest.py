@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import TLS
 from tests.scripted import LOOPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from tests.certificates import Certificates
+    from tests.kit import TLS
 
 
 @pytest.fixture(params=LOOPS)
@@ -25,12 +24,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(work)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def secured(certificates: Certificates) -> TLS:
-    """For a service that shows a certificate, and for its peers, which have none."""
-    return TLS(("--tls-cert", str(certificates.server.both)), certificates.client_context())
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
