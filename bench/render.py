@@ -61,6 +61,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "fair beside a large one": ("rate", *RESPONSE, "big_mb_per_s"),
     "fair C-ECHO in floods": ("rate", "echo_p50_us", "echo_p99_us", "echo_max_us"),
     "fair 34 KB in floods": ("rate", *RESPONSE),
+    "crowd good sender": ("rate", *RESPONSE, "echo_p50_us", "echo_p99_us", "echo_max_us"),
     "rules": (
         "cpu_us_per_association",
         "rate",
@@ -79,6 +80,7 @@ HEADINGS = {
     "growth": "Growth",
     "idle": "Memory at rest and of idle associations",
     "fair": "Fairness",
+    "crowd": "A good sender in a crowd",
     "rules": "Rules: associate, C-ECHO, release with tables of each kind",
     "flush": "Flushes per instance",
     "calls": "System calls per instance (strace -c)",

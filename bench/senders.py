@@ -153,6 +153,22 @@ def flood(port: int, kind: str, associations: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def crowd(port: int, tls_port: int, counts: Sequence[int]) -> Iterator[None]:
+    """Silent, trickling and deaf peers, so many of each, inside the context: bench/crowd.py.
+
+    Raises SendError, also where the receiver keeps none of them.
+    """
+    if not any(counts):
+        yield
+        return
+    words = [str(word) for word in (port, tls_port, *counts)]
+    with _held([sys.executable, "-m", "bench.crowd", *words]) as answer:
+        yield
+    if answer["there"] < sum(counts) // 2:
+        raise SendError(f"{answer['there']} of {sum(counts)} peers were there at the end")
+
+
+@contextlib.contextmanager
 def _held(command: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run a program inside the context, ready; what it printed is there at the end."""
     process = subprocess.Popen(

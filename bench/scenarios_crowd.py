@@ -1,0 +1,80 @@
+"""What a good sender and its C-ECHOs wait beside peers that take places and give nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from bench import senders
+from bench.measure import RUN_TAG, Bench, verified, warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bench.receiver import Receiver
+
+OURS = ("fastscp", "fastscp-buffered")
+# Silent, trickling and deaf; half of each speak TLS. 700 in all, of the 1,000 places.
+CROWD = (500, 100, 100)
+
+
+def crowd(bench: Bench) -> None:
+    """Instances, then C-ECHOs, over one association, alone and in the crowd; one worker."""
+    few = tuple(count // 20 for count in CROWD) if bench.quick else CROWD
+    for receiver in bench.chosen(*OURS):
+        alone, beside = (
+            bench.results.cell("crowd", "good sender", receiver.name, {"crowd": sum(counts)})
+            for counts in ((0, 0, 0), few)
+        )
+        bench.alternate(
+            [(alone, _run(bench, receiver, (0, 0, 0))), (beside, _run(bench, receiver, few))]
+        )
+        for name in ("response_p99_us", "echo_p99_us"):
+            bench.results.ratio(f"{receiver.name}: in the crowd to alone", name, beside, alone)
+        bench.results.save()
+
+
+def _run(
+    bench: Bench, receiver: Receiver, counts: tuple[int, ...]
+) -> Callable[[], dict[str, float]]:
+    workload = bench.material.workload("34KB")
+
+    def run() -> dict[str, float]:
+        certificate = _certificate(bench.folder)
+        flags = ("--tls-port", "0", "--tls-cert", certificate)
+        with bench.new_folder() as folder:
+            with receiver.run(folder, *flags, workers=1) as running:
+                warm = warm_up(bench, running, workload)
+                with senders.crowd(running.port, _tls_port(running.log), counts):
+                    sending = senders.load(running.port, workload, RUN_TAG, fair=bench.seconds)
+                    echoes = senders.pings(running.port, bench.seconds)
+            kept = verified(running, [warm, sending])
+        del echoes["rate"]
+        rate = sending.instances / sending.seconds
+        return {"rate": rate, **sending.figures, **echoes, **kept}
+
+    return run
+
+
+def _tls_port(log: Path) -> int:
+    found = re.search(r"^listening on \S+:(\d+) with TLS$", log.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError("it does not listen with TLS")
+    return int(found[1])
+
+
+def _certificate(folder: Path) -> Path:
+    """One of its own making, with the key in the same file."""
+    file = folder / "crowd.pem"
+    if not file.exists():
+        made, key = folder / "crowd-cert.pem", folder / "crowd-key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "30", "-subj", "/CN=localhost", "-out", made, "-keyout", key],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        file.touch(0o600)
+        file.write_bytes(made.read_bytes() + key.read_bytes())
+    return file
