@@ -21,6 +21,7 @@ from tests.kit import (
     CT,
     ELE,
     RELEASE_RQ,
+    TLS,
     VERIFICATION,
     Peer,
     Service,
@@ -35,7 +36,10 @@ from tests.kit import (
 from tests.streams.proxied import v2
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
+
+    from tests.certificates import Certificates
 
 PROXY: Final = "127.0.0.2"
 # Ends a line and begins one that looks like the service's; clears the screen, in both of its
@@ -96,8 +100,8 @@ def _followed(rq: bytes, word: str) -> bytes:
     return bytes(made)
 
 
-def _peers_say_it(service: Service) -> list[Peer]:
-    """All of it; the peers that are associated at the end."""
+def _peers_say_it(service: Service, shown: ssl.SSLContext) -> list[Peer]:
+    """All of it; the peers that are associated at the end. shown: with a certificate's names."""
     stays = [service.connect(source=PROXY, before=_from_proxy())]
     answer = stays[0].associate(_request())
     assert answer is not None
@@ -118,6 +122,10 @@ def _peers_say_it(service: Service) -> list[Peer]:
         1: 0x0117, 2: 0x0122, 3: 0, 4: 0x0117, 6: 0,
     }  # fmt: skip
     assert answers[5] != 0
+    stays.append(service.connect(secured=True, tls=shown, source="127.0.1.1"))
+    answer = stays[1].associate(associate_rq())
+    assert answer is not None
+    assert answer[0] == 2, answer
     # Refused, with what they are refused for in the line; and those that speak something else.
     openings = [
         _request("1.2.840.10008.3.1.1.1"),
@@ -171,15 +179,32 @@ def _said(service: Service, *words: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_text_of_peers_is_shown_and_never_obeyed(tmp_path: Path, form: str) -> None:
+def test_text_of_peers_is_shown_and_never_obeyed(
+    tmp_path: Path, certificates: Certificates, form: str
+) -> None:
     users = tmp_path / "users"
     users.write_text(make_entry("jo", b"sesame") + "\n")
     users.chmod(0o600)
     layout = "{CallingAE}/{PatientID}/{StudyInstanceUID}/{SOPInstanceUID}.dcm"
-    flags = ("--log-format", form, "-vvv", "--layout", layout, "--proxy-protocol-from", PROXY)
+    flags: tuple[str, ...] = (
+        "--log-format",
+        form,
+        "-vvv",
+        "--layout",
+        layout,
+        "--proxy-protocol-from",
+        PROXY,
+    )
+    # A name has 64 characters.
+    client = certificates.signed(f"SUBJECT\x1b[2J\r\n{FORGED}\u202e")
+    tls = TLS(
+        ("--tls-cert", str(certificates.server.both), "--tls-ca", str(certificates.ca.cert)),
+        certificates.client_context(client),
+    )
+    flags += ("--user-identity", f"password?:{users}")
     before = {path.name for path in tmp_path.iterdir()}
-    with Service(tmp_path, *flags, "--user-identity", f"password?:{users}", workers=1) as service:
-        peers = _peers_say_it(service)
+    with Service(tmp_path, *flags, tls=tls, plain=True, workers=1) as service:
+        peers = _peers_say_it(service, tls.context)
         # What commands say is the same with either form.
         shown = [] if form == "json" else [
             _said(service, command, "--store", str(service.store), *more)
@@ -190,7 +215,7 @@ def test_text_of_peers_is_shown_and_never_obeyed(tmp_path: Path, form: str) -> N
             peer.send(RELEASE_RQ)
             peer.read_until_close()
             peer.close()
-        wait_for(lambda: "released" in service.log(), "the last line")
+        wait_for(lambda: service.log().count("released") >= len(peers), "the last lines")
         service.stop()
         if form == "text":
             assert any("CALL%1B" in one for one in shown)
@@ -213,8 +238,9 @@ def test_text_of_peers_is_shown_and_never_obeyed(tmp_path: Path, form: str) -> N
 
 def _of_the_log(log: str, form: str) -> None:
     harmless(log)
-    first, *lines = log.splitlines()
+    first, second, *lines = log.splitlines()
     assert first.startswith("listening on ")
+    assert second.endswith(" with TLS")
     if form == "json":
         told = [json.loads(line) for line in lines]
         assert all(one["level"] for one in told)
@@ -222,5 +248,15 @@ def _of_the_log(log: str, form: str) -> None:
         line = r"\d{4}-\d\d-\d\dT\S+Z (?:TRACE|DEBUG|INFO|WARNING|ERROR) [\w-]+: .+"
         assert [one for one in lines if not re.fullmatch(line, one)] == []
     # All of it came so far that somebody could have obeyed it.
-    for word in ("CALL", "HERE", "VERSION", "ABSTRACT", "TRANSFER", "SOP", "CLASS", "USER"):
+    for word in (
+        "CALL",
+        "HERE",
+        "VERSION",
+        "ABSTRACT",
+        "TRANSFER",
+        "SOP",
+        "CLASS",
+        "USER",
+        "SUBJECT",
+    ):
         assert f"{word}%1B" in log or f"{word}\\x1b" in log or f"{word}\\\\x1b" in log, word
