@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from fastscp.passwords import make_entry
 
+from fastscp.users.passwords import make_entry
 from fastscp_ext import decode_command, decode_pdata
 from tests.fuzz import conversations, loop
 from tests.fuzz.build import memory

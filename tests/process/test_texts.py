@@ -14,8 +14,8 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from fastscp.passwords import make_entry
 
+from fastscp.users.passwords import make_entry
 from fastscp_ext import UserIdentity, UserInformation
 from tests.kit import (
     CT,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from cryptography import x509
-from fastscp.passwords import make_entry
 
 from fastscp.cli import app as cli
+from fastscp.users.passwords import make_entry
 from fastscp_ext import UserIdentity, UserInformation
 from tests.kit import (
     RELEASE_RP,
