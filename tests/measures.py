@@ -23,7 +23,8 @@ STATUS = Status(
     why="", since=0.0, store=StoreStatus(path="/s", id="id", free_bytes=9, min_free_bytes=5),
     rules=RulesStatus(generation=1, tables=0, loaded_at=0.0), workers=2, workers_up=1,
     associations=3, limit=10, connections=4, stored=5, bytes=6, received_bytes=7, refused=8,
-    unfinished=9, kept=0, rejected=1, in_flight_bytes=11,
+    unfinished=9, kept=0, rejected=1, in_flight_bytes=11, certificate="CN=here",
+    certificate_expires=2e9,
 )  # fmt: skip
 
 # By the name of a sample, and its labels in the order of their names.
@@ -55,7 +56,6 @@ def snapshot(**changed: Any) -> Snapshot:
         "disk_blocked_s": 0.5,
         "journal_bytes": 4096,
         "log_lines_lost": 3,
-        "certificate_expires_at": 2e9,
     }
     return Snapshot(**(values | changed))
 

@@ -297,7 +297,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fastscp_tls_certificate_expiry_timestamp_seconds", "gauge",
         "When the TLS certificate of the service expires; absent where it has none.", (),
-        _one(lambda now: now.certificate_expires_at),
+        _one(lambda now: now.status.certificate_expires or None),
     ),
 )  # fmt: skip
 

@@ -60,8 +60,6 @@ class Snapshot:
     by whether a signal had asked for it. disk_blocked_s: seconds that workers waited in a file call
     of more than a quarter of a second, all workers together. journal_bytes: None while nobody has
     looked. log_lines_lost: of main and of all workers.
-    certificate_expires_at: seconds of the epoch, of the TLS certificate that the service shows; the
-    earliest where it has several; None: it has none. Whoever has the certificates fills it in.
     """
 
     status: Status
@@ -82,4 +80,3 @@ class Snapshot:
     disk_blocked_s: float
     journal_bytes: int | None
     log_lines_lost: int
-    certificate_expires_at: float | None = None

@@ -39,6 +39,9 @@ from tests.process.test_control import told
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.certificates import Certificates
+    from tests.kit import TLS
+
 ANY = ("--admin", "127.0.0.1:0")
 INSTANCES = "fastscp_instances_total"
 
@@ -236,6 +239,15 @@ def test_health_says_what_the_status_says(tmp_path: Path) -> None:
             assert peer.read_statuses(1) == [(1, 0)]
             peer.release()
         service.ends(0)
+
+
+def test_the_certificate_says_when_it_expires(
+    tmp_path: Path, secured: TLS, certificates: Certificates
+) -> None:
+    with Service(tmp_path, *ANY, tls=secured, workers=1) as service:
+        found = samples(service)
+    expires = certificates.server.certificate.not_valid_after_utc.timestamp()
+    assert found["fastscp_tls_certificate_expiry_timestamp_seconds", ()] == expires
 
 
 def test_a_full_disk_is_not_ready(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_values() -> None:
 
 
 def test_what_is_not_known_is_not_told() -> None:
-    found = shown(journal_bytes=None, certificate_expires_at=None)
+    without = msgspec.structs.replace(STATUS, certificate="", certificate_expires=0.0)
+    found = shown(journal_bytes=None, status=without)
     assert ("fastscp_journal_bytes", ()) not in found
     assert ("fastscp_tls_certificate_expiry_timestamp_seconds", ()) not in found
 
