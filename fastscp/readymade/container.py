@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from fastscp.readymade.source import ADMIN_PORT, PRIVILEGED, comment, open_files
+from fastscp.readymade.source import ADMIN_PORT, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.readymade.source import Source
@@ -27,7 +27,7 @@ first start: --store-must-exist refuses an empty one, as that of a volume that i
   docker build -t fastscp .
   docker run --rm -v dicom:/data {mount}--ulimit nofile={files} \\
       --entrypoint timeout fastscp --preserve-status 10 {make}
-  docker run -d --name fastscp -v dicom:/data {mount}-p {port}:{port} \\
+  docker run -d --name fastscp -v dicom:/data {mount}{published}\\
       --stop-timeout {stop_s} --ulimit nofile={files} fastscp
 """
 _IMAGE = """\
@@ -46,7 +46,7 @@ RUN groupadd --gid {group} fastscp \\
 ENV PATH=/opt/fastscp/bin:$PATH PYTHONUNBUFFERED=1
 USER {user}:{group}
 VOLUME /data
-EXPOSE {port}
+EXPOSE {ports}
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \\
     CMD {healthy}
@@ -74,18 +74,16 @@ def render(source: Source) -> str:
     head = _HEAD.format(
         mount=f"-v {file}:{file}:ro " if file else "",
         make=shlex.join(source.making(("fastscp",), STORE)),
-        port=config.port,
+        published="".join(f"-p {port}:{port} " for port in source.ports.values()),
         files=open_files(config),
         stop_s=math.ceil(config.drain_timeout) + 20,
     )
-    if 0 < config.port < PRIVILEGED:
-        head += (
-            f"\nFor port {config.port} without root: --sysctl net.ipv4.ip_unprivileged_port_start=0"
-        )
+    for port in source.privileged[:1]:
+        head += f"\nFor port {port} without root: --sysctl net.ipv4.ip_unprivileged_port_start=0"
     image = _IMAGE.format(
         user=USER_ID,
         group=GROUP_ID,
-        port=config.port,
+        ports=" ".join(map(str, source.ports.values())),
         healthy=json.dumps(is_healthy("/healthz")),
         command=json.dumps([word for one in flags for word in one]),
     )

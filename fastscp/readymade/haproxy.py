@@ -44,11 +44,15 @@ defaults
     timeout server-fin 30s
     timeout queue 30s
 
-frontend dicom
-    bind :{port}
-    default_backend receivers
+"""
+# For each port; TLS goes through to the receivers, which see the certificates of senders.
+_PORT = """\
 
-backend receivers
+frontend {name}
+    bind :{port}
+    default_backend receivers-{name}
+
+backend receivers-{name}
     balance leastconn
     # A connection of the balancer's own, with nobody's address: the receivers pass over it.
     option tcp-check
@@ -80,6 +84,6 @@ def render(source: Source) -> str:
         + _CONFIG.format(
             most=2 * max(config.max_associations, 1000),
             idle_s=math.ceil(longest) + _LATER_S,
-            port=config.port,
         )
+        + "".join(_PORT.format(name=name, port=port) for name, port in source.ports.items())
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastscp.readymade.container import GROUP_ID, STORE, USER_ID, is_healthy
 from fastscp.readymade.settings_file import render_given
-from fastscp.readymade.source import PRIVILEGED, comment
+from fastscp.readymade.source import ADMIN_PORT, comment
 
 if TYPE_CHECKING:
     from fastscp.readymade.source import Source
@@ -48,10 +48,7 @@ spec:
   externalTrafficPolicy: Local
   selector: {{app.kubernetes.io/name: fastscp}}
   ports:
-    - name: dicom
-      port: {port}
-      targetPort: dicom
----
+{ports}---
 # What names the pod: fastscp-0.fastscp-pods
 apiVersion: v1
 kind: Service
@@ -62,10 +59,7 @@ spec:
   clusterIP: None
   selector: {{app.kubernetes.io/name: fastscp}}
   ports:
-    - name: dicom
-      port: {port}
-      targetPort: dicom
----
+{ports}---
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -103,13 +97,12 @@ spec:
           volumeMounts:
             - {{name: data, mountPath: /data}}
             - {{name: settings, mountPath: /etc/fastscp, readOnly: true}}
-      containers:
+{certificates}      containers:
         - name: fastscp
           image: fastscp:latest
           args: {args}
           ports:
-            - {{name: dicom, containerPort: {port}}}
-          # By the loopback of the pod, where no token is needed.
+{container_ports}          # By the loopback of the pod, where no token is needed.
           startupProbe:
             exec: {{command: {ready}}}
             periodSeconds: 5
@@ -132,17 +125,33 @@ spec:
             - {{name: data, mountPath: /data}}
             - {{name: settings, mountPath: /etc/fastscp, readOnly: true}}
             - {{name: tmp, mountPath: /tmp}}
-      volumes:
+{certificates}      volumes:
         - name: settings
           configMap: {{name: fastscp}}
         - name: tmp
           emptyDir: {{}}
-  volumeClaimTemplates:
+{secret}  volumeClaimTemplates:
     - metadata:
         name: data
       spec:
         accessModes: [ReadWriteOnce]
         resources: {{requests: {{storage: 500Gi}}}}
+"""
+_CERTIFICATES = """\
+            - {{name: certificates, mountPath: {folder}, readOnly: true}}
+"""
+# A group that may read the key, and nobody else.
+_MOUNTED = """\
+        - name: certificates
+          secret: {secretName: fastscp-tls, defaultMode: 0440}
+"""
+_FOLDER = "/etc/fastscp-tls"
+# What names files of TLS, and what the secret calls them.
+_FILES = {"tls_cert": "tls.crt", "tls_key": "tls.key", "tls_ca": "ca.crt", "tls_crl": "ca.crl"}
+_MAKE_MOUNTED = """
+The certificates are in a secret, and renewed with it:
+
+  kubectl create secret generic fastscp-tls {files}
 """
 _SYSCTLS = """
         # For port {port} without root.
@@ -153,21 +162,46 @@ _SYSCTLS = """
 def render(source: Source) -> str:
     """The manifests. The settings that were given, and the tables, go into the ConfigMap."""
     config = source.config
-    settings = render_given(source, "store", "store_must_exist", "host", "log_file", "workers")
+    own = ("store", "store_must_exist", "host", "log_file", "workers", "admin", *_FILES)
+    files = {field: name for field, name in _FILES.items() if getattr(config, field)}
+    settings = "".join(
+        f"{field.replace('_', '-')} = {_path(field, name)}\n" for field, name in files.items()
+    )
+    settings += render_given(source, *own)
     file = ("--config", "/etc/fastscp/fastscp.toml")
     making = shlex.join(source.making(("fastscp",), STORE, *file))
     make = f"test -e {STORE}/.fastscp/store.toml || timeout --preserve-status 10 {making}"
-    args = [*file, "--store", STORE, "--store-must-exist"]
-    is_low = 0 < config.port < PRIVILEGED
-    return comment(_HEAD) + _MANIFEST.format(
+    args = [*file, "--store", STORE, "--store-must-exist", "--admin", f"127.0.0.1:{ADMIN_PORT}"]
+    head = _HEAD
+    if files:
+        secret = " ".join(f"--from-file={to}" for to in files.values())
+        head += _MAKE_MOUNTED.format(files=secret)
+    ports = source.ports.items()
+    privileged = source.privileged
+    return comment(head) + _MANIFEST.format(
         settings=textwrap.indent(settings or "# Nothing differs from the defaults.\n", " " * 4),
-        port=config.port,
+        ports="".join(map(_service_port, *zip(*ports, strict=True))),
+        container_ports="".join(
+            f"            - {{name: {name}, containerPort: {port}}}\n" for name, port in ports
+        ),
+        certificates=_CERTIFICATES.format(folder=_FOLDER) if files else "",
+        secret=_MOUNTED if files else "",
         stop_s=math.ceil(config.drain_timeout) + 30,
         user=USER_ID,
         group=GROUP_ID,
-        sysctls=_SYSCTLS.format(port=config.port) if is_low else "",
+        sysctls=_SYSCTLS.format(port=privileged[0]) if privileged else "",
         make=json.dumps(make),
         args=json.dumps(args),
         ready=json.dumps(is_healthy("/readyz")),
         healthy=json.dumps(is_healthy("/healthz")),
     )
+
+
+def _service_port(name: str, port: int) -> str:
+    return f"    - name: {name}\n      port: {port}\n      targetPort: {name}\n"
+
+
+def _path(field: str, name: str) -> str:
+    """What names a file of the secret, as a TOML file has it."""
+    path = f'"{_FOLDER}/{name}"'
+    return f"[{path}]" if field in ("tls_ca", "tls_crl") else path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastscp.config.file_tables import MATCHERS
-from fastscp.config.settings import SETTINGS
+from fastscp.config.settings import SETTINGS, TLS_FIELDS
 from fastscp.readymade.source import toml_name, toml_value
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _EXAMPLES = """\
 # who = ["CT1@10.1.2.0/24", "MR1@10.1.3.0/24"]
 # max-associations = 20
 """
+# What depends on the machine, and what is a mistake where there is no certificate.
+_OWN_DEFAULTS: Final = {"workers", "tls_port", *TLS_FIELDS}
 
 
 def render(source: Source) -> str:
@@ -74,8 +76,8 @@ def _entry(source: Source, setting: Setting) -> str:
     default = setting.default_text
     text = f"{setting.text} Default: {default}."
     # Of an empty list or text: only a comment says what it would look like.
-    is_empty = value in ((), "")
-    if is_empty or (setting.field == "workers" and source.is_default("workers")):
+    is_empty = value is None or toml_value(setting.kind, value) in ("[]", '""')
+    if is_empty or (setting.field in _OWN_DEFAULTS and source.is_default(setting.field)):
         shown = toml_value(setting.kind, value) if not is_empty else f'"{setting.kind.metavar}"'
         return f"{_wrapped(text)}# {setting.name} = {shown}\n"
     return f"{_wrapped(text)}{setting.name} = {toml_value(setting.kind, value)}\n"

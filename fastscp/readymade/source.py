@@ -42,6 +42,18 @@ class Source:
     def config(self) -> ServeConfig:
         return self.loaded.config
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where senders reach it: `dicom` without TLS, `dicom-tls` with it."""
+        config = self.config
+        plain = {} if config.no_plain else {"dicom": config.port}
+        return plain | ({"dicom-tls": config.tls_port} if config.tls_cert else {})
+
+    @property
+    def privileged(self) -> tuple[int, ...]:
+        """The ports that are not for everybody."""
+        return tuple(port for port in self.ports.values() if 0 < port < PRIVILEGED)
+
     def is_default(self, field: str) -> bool:
         """Whether nobody has set this."""
         return self.loaded.sources[field] == "default"
@@ -74,9 +86,10 @@ class Source:
         if config:
             words += config
         else:
-            own = ("store", "store_must_exist", "host", "port", "log_file")
+            own = ("store", "store_must_exist", "host", "port", "tls_port", "log_file")
             words += [word for one in self.flags(*own) for word in one]
-        return [*words, "--host", "127.0.0.1", "--port", "0"]
+        ports = ["--tls-port", "0"] if self.config.tls_cert else []
+        return [*words, "--host", "127.0.0.1", "--port", "0", *ports]
 
 
 def _as_flags(setting: Setting, value: Any) -> list[list[str]]:

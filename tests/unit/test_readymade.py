@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from tests.certificates import Certificates
+
 PROGRAM = ("/opt/fastscp/bin/fastscp",)
 FILE = """\
 ae-title = "ROUTER"
@@ -249,6 +251,13 @@ def _manifests(text: str) -> dict[str, Any]:
     return {one["kind"] + " " + one["metadata"]["name"]: one for one in yaml.safe_load_all(text)}
 
 
+def of_tls(certificates: Certificates) -> dict[str, object]:
+    server = certificates.server
+    return {"tls_cert": str(server.cert), "tls_key": str(server.key),
+            "tls_ca": [str(certificates.ca.cert)], "tls_crl": [str(certificates.crl)],
+            "tls_port": "4762", "no_plain": True}  # fmt: skip
+
+
 @pytest.mark.parametrize("flags", [{}, {"port": "104"}])
 def test_kubernetes_takes_the_manifests(filed: Path, flags: dict[str, object]) -> None:
     found = _manifests(kubernetes.render(source(flags, {}, filed)))
@@ -271,7 +280,10 @@ def test_what_the_pod_is_told(tmp_path: Path, filed: Path) -> None:
     assert pod["enableServiceLinks"] is False
     (one,) = pod["containers"]
     assert one["ports"] == [{"name": "dicom", "containerPort": 4242}]
-    assert one["args"][-3:] == ["--store", container.STORE, "--store-must-exist"]
+    # What the probes ask is what it answers, whatever the file says.
+    assert one["args"][2:] == [
+        "--store", container.STORE, "--store-must-exist", "--admin", "127.0.0.1:8112"
+    ]  # fmt: skip
     assert "/readyz" in one["readinessProbe"]["exec"]["command"][-1]
     assert "/healthz" in one["livenessProbe"]["exec"]["command"][-1]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -285,6 +297,45 @@ def test_what_the_pod_is_told(tmp_path: Path, filed: Path) -> None:
     told.write_text(found["ConfigMap fastscp"]["data"]["fastscp.toml"])
     config = load({}, {}, told).config
     assert config == made.config
+
+
+def test_tls_in_the_ready_made_files(
+    tmp_path: Path, filed: Path, certificates: Certificates
+) -> None:
+    """The ports, and in Kubernetes the files, which a secret has under names of their own."""
+    made = source(of_tls(certificates), {}, filed)
+    found = _manifests(kubernetes.render(made))
+    for one in found.values():
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+    pod = found["StatefulSet fastscp"]["spec"]["template"]["spec"]
+    ports = [{"name": "dicom-tls", "containerPort": 4762}]
+    assert pod["containers"][0]["ports"] == ports
+    assert [port["port"] for port in found["Service fastscp"]["spec"]["ports"]] == [4762]
+    folder = "/etc/fastscp-tls"
+    for container_of in (*pod["containers"], *pod["initContainers"]):
+        assert folder in {mount["mountPath"] for mount in container_of["volumeMounts"]}
+    assert "--tls-port 0" in pod["initContainers"][0]["command"][-1]
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    server = certificates.server
+    named = {"tls.crt": server.cert, "tls.key": server.key,
+             "ca.crt": certificates.ca.cert, "ca.crl": certificates.crl}  # fmt: skip
+    for name, path in named.items():
+        assert f"--from-file={name}" in kubernetes.render(made)
+        (secret / name).write_bytes(path.read_bytes())
+        (secret / name).chmod(0o440)
+    told = tmp_path / "told.toml"
+    told.write_text(found["ConfigMap fastscp"]["data"]["fastscp.toml"].replace(folder, str(secret)))
+    config = load({}, {}, told).config
+    assert (config.tls_port, config.no_plain, config.tls_crl) == (
+        4762,
+        True,
+        (str(secret / "ca.crl"),),
+    )
+    assert "EXPOSE 4762\n" in container.render(made)
+    assert "-p 4762:4762" in container.render(made)
+    assert "bind :4762" in haproxy.render(made)
+    assert "bind :11112" not in haproxy.render(made)
 
 
 def test_what_kubernetes_sets_for_the_service_has_names_of_settings() -> None:
