@@ -20,7 +20,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import fastscp
 from fastscp.store.journal import parse_line
@@ -196,6 +196,7 @@ class Service:
         self._tls = tls
         self._listeners = len(hosts) * (2 if tls is not None and plain else 1)
         self._environment = self.environment(env)
+        self._pass_fds: Sequence[int] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -210,11 +211,11 @@ class Service:
         environment["PYTHONPATH"] = str(Path(fastscp.__file__).parents[1])
         return environment | dict(more or {})
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self._folder, env=self._environment,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=self._pass_fds,
             )  # fmt: skip
         try:
             wait_for(self._is_up, "the service listening")

@@ -177,11 +177,23 @@ class ControlServer:
         self._conversations: dict[asyncio.Task[None], socket.socket] = {}
         # When the next request may be looked at, seconds of the monotonic clock.
         self._next_turn = 0.0
+        self._is_held = False
 
     def start(self) -> None:
         """Begin, or begin again, to accept."""
-        if self._sock.fileno() >= 0:
+        if not self._is_held and self._sock.fileno() >= 0:
             self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def go_on(self) -> None:
+        """Accept again after `rest`."""
+        self._is_held = False
+        self.start()
+
+    def rest(self) -> None:
+        """Stop accepting, whatever else would begin it again; `go_on` ends that."""
+        self._is_held = True
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
 
     def listen_on(self, sock: socket.socket) -> None:
         """Accept on another socket from now on, which it owns; who is connected stays so."""

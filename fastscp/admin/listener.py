@@ -37,6 +37,9 @@ class Bounded(Protocol):
     def abort(self) -> None:
         """End it at once."""
 
+    def finish(self) -> None:
+        """End it behind the next answer; at once, if that was not the first."""
+
 
 class Listener:
     """Accepts on a listening socket, which it owns. All methods run on its loop.
@@ -56,24 +59,46 @@ class Listener:
         # Up to when the rate is used up, seconds of the monotonic clock.
         self._used_up = 0.0
         self._is_accepting = False
+        self._is_held = False
+        # Whether those that are there may have an answer yet, though nobody is accepted any more.
+        self._is_leaving = False
 
     def start(self) -> None:
         """Begin, or begin again, to accept."""
-        if not self._is_accepting and self._sock.fileno() >= 0:
+        if not self._is_accepting and not self._is_held and self._sock.fileno() >= 0:
             self._is_accepting = True
             self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def rest(self) -> None:
+        """Stop accepting, whatever else would begin it again; `go_on` ends that."""
+        self._is_held = True
+        self._pause()
+
+    def go_on(self) -> None:
+        """Accept again after `rest`."""
+        self._is_held = False
+        self.start()
+
+    def leave(self) -> None:
+        """Leave the port to whoever else has it; those that are there are answered once more."""
+        self._pause()
+        self._sock.close()
+        self._is_leaving = True
+        for connection in list(self._connections):
+            connection.finish()
 
     def close(self) -> None:
         """Hang up on everybody, and stop; those that are about to be follow."""
         self._pause()
         self._sock.close()
+        self._is_leaving = False
         for connection in list(self._connections):
             connection.abort()
 
     def joined(self, connection: Bounded) -> None:
         self._connections[connection] = None
         if self._sock.fileno() < 0:
-            self._loop.call_soon(connection.abort)
+            self._loop.call_soon(connection.finish if self._is_leaving else connection.abort)
 
     def left(self, connection: Bounded) -> None:
         self._connections.pop(connection, None)

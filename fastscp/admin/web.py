@@ -174,6 +174,7 @@ class _Connection(H11Protocol):
         self.answering: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_resting = False
+        self._is_finishing = False
 
     @property
     def is_busy(self) -> bool:
@@ -182,6 +183,12 @@ class _Connection(H11Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def finish(self) -> None:
+        self._is_finishing = True
+        # Who has asked nothing yet is about to.
+        if self.cycle is not None and not self.transport.is_closing():
+            self.shutdown()
 
     def _give(self, seconds: float) -> None:
         if self._timer is not None:
@@ -219,6 +226,8 @@ class _Connection(H11Protocol):
         self._is_resting = self.transport.get_write_buffer_size() == 0
         self._give(_IDLE_S if self._is_resting else _EXCHANGE_S)
         super().on_response_complete()
+        if self._is_finishing and not self.transport.is_closing():
+            self.shutdown()
 
 
 class WebServer:
@@ -240,6 +249,22 @@ class WebServer:
     def start(self) -> None:
         """Begin to accept."""
         self._listener.start()
+
+    def rest(self) -> None:
+        """Stop accepting until `go_on`; who comes waits in the backlog."""
+        self._listener.rest()
+
+    def go_on(self) -> None:
+        """Accept again after `rest`."""
+        self._listener.go_on()
+
+    def leave(self) -> None:
+        """Leave the port to whoever else has it; those that are there are answered once more."""
+        self._listener.leave()
+
+    @property
+    def connections(self) -> int:
+        return self._listener.connections
 
     def close(self) -> None:
         """Hang up on everybody, and stop."""

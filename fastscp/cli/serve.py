@@ -41,9 +41,15 @@ def serve(
     settings = loaded.config
     begin_log(settings)
     from fastscp.main import serve as service
+    from fastscp.main.successor import own_command
 
+    fields = {"--host": "host", "--port": "port", "--tls-port": "tls_port"}
+    explicit = {option: loaded.place(field) for option, field in fields.items()}
     try:
-        code: int = service.run(settings, load=lambda: load().config, file=loaded.file)
+        code: int = service.run(
+            settings, load=lambda: load().config, file=loaded.file, command=own_command(),
+            given={option: where for option, where in explicit.items() if where != "default"},
+        )  # fmt: skip
     except FastscpError as error:
         if settings.log_file:
             # Whoever looks for it there should find it, too.

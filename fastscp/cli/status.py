@@ -76,6 +76,8 @@ def _rows(now: Status) -> Iterator[tuple[str, str]]:
     if now.aids:
         yield "test aids", "; ".join(now.aids)
     yield "version", f"{now.version}, process {now.pid}, up {duration(now.uptime_s)}"
+    if now.predecessor:
+        yield "predecessor", f"process {now.predecessor} still has associations (TERM drains them)"
     addresses = [*now.addresses, *(f"{one} with TLS" for one in now.tls_addresses)]
     yield "listens on", ", ".join(addresses) or "nothing yet"
     if now.certificate_expires:

@@ -125,6 +125,7 @@ class Acceptor:
         self._reserve: list[int] = []
         self._fill_reserve()
         self.accepting = False
+        self._is_held = False
         self._shortages = 0
 
     @property
@@ -148,7 +149,7 @@ class Acceptor:
 
     def start(self) -> None:
         """Begin, or begin again, to accept."""
-        if not self.accepting and self._sock.fileno() >= 0:
+        if not self.accepting and not self._is_held and self._sock.fileno() >= 0:
             self._fill_reserve()
             self.accepting = True
             self._add_reader(self._sock.fileno(), self._accept)
@@ -158,6 +159,21 @@ class Acceptor:
         if self.accepting:
             self.accepting = False
             self._remove_reader(self._sock.fileno())
+
+    def hold(self) -> None:
+        """Stop accepting, whatever else would begin it again; `go_on` ends that."""
+        self._is_held = True
+        self.pause()
+
+    def go_on(self) -> None:
+        """Accept again after `hold`."""
+        self._is_held = False
+        self.start()
+
+    @property
+    def fd(self) -> int:
+        """Of the listening socket, borrowed."""
+        return self._sock.fileno()
 
     def close(self) -> None:
         """Stop for good."""

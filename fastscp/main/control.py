@@ -70,10 +70,12 @@ class Facts:
     """What the service knows of itself; it fills that in as it comes up.
 
     run: what the ids of associations begin with. workers: how many there are to be. rules: the
-    configuration in force, set anew by whoever takes or refuses one. aids: the test
-    aids in use. addresses, tls_addresses: where it listens, as HOST:PORT. tls: what it shows and
-    asks for there; expiry: tells what of it runs out. reload: takes the
-    configuration anew; None: there is no way to.
+    configuration in force, set anew by whoever takes or refuses one. aids: the test aids in use.
+    addresses, tls_addresses: where it listens, as HOST:PORT. tls: what it shows and asks for there;
+    expiry: tells what of it runs out. reload: takes the configuration anew; None: there is no way
+    to. draining: why it ends, though nobody is rejected for that. upgrading: why no configuration
+    can be taken; empty: it can. predecessor: the process that it took over from and that still has
+    associations; 0: none.
     """
 
     run: str
@@ -89,6 +91,9 @@ class Facts:
     expiry: Expiry = field(default_factory=Expiry)
     admin: str = ""
     is_open: bool = False
+    draining: str = ""
+    upgrading: str = ""
+    predecessor: int = 0
     reload: Callable[[], Awaitable[Reloaded]] | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -163,6 +168,7 @@ class MainControl:
             kept=seen.kept,
             rejected=seen.rejected,
             admin=facts.admin,
+            predecessor=facts.predecessor,
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )
 
@@ -171,8 +177,8 @@ class MainControl:
         admission, watch = self._admission, self._watch
         takers = self._dispatch.takers
         watched = round(time.time() - (time.monotonic() - watch.since), 3)
-        if admission.draining:
-            return "draining", admission.draining, 0.0
+        if why := admission.draining or self._facts.draining:
+            return "draining", why, 0.0
         if not self._facts.is_open:
             return "starting", "nobody is let in before all workers are up", 0.0
         if admission.paused:
@@ -343,6 +349,26 @@ class ControlSocket:
             self._listening = before.made_anew()
             before.leave()
             return self._listening
+
+    def rest(self) -> None:
+        """Answer nobody who comes from now on, and leave the socket alone; `go_on` ends that."""
+        self._is_over = True
+        if self._server is not None:
+            self._server.rest()
+
+    def go_on(self) -> None:
+        """Answer again after `rest`; `keep` sees to it that clients find the socket."""
+        self._is_over = False
+        if self._server is not None:
+            self._server.go_on()
+
+    def leave(self) -> None:
+        """Leave its name to a successor, which has made another socket there."""
+        self.close()
+        with self._lock:
+            listening, self._listening = self._listening, None
+            if listening is not None:
+                listening.leave()
 
     def close(self) -> None:
         """Hang up on everybody; nobody is answered any more."""

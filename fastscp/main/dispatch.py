@@ -69,6 +69,8 @@ TURNED_AWAY_MOST: Final = 256
 _NOBODY_S: Final = 5.0
 # The same while all workers drain, each to be followed by another.
 _SUCCESSOR_S: Final = 20.0
+# Between looks whether all that was accepted has come to a worker.
+_SETTLE_LOOK_S: Final = 0.01
 
 
 # A record of TLS, an alert: fatal, internal error.
@@ -172,6 +174,19 @@ class Dispatch:
     def has_room(self) -> bool:
         """Whether another connection can be taken; the kernel keeps it until then."""
         return len(self._waiting) < WAITING_MOST
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every connection that was taken has come to a worker."""
+        return not self._waiting and not any(one.offered for one in self._targets.values())
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until that is so, at most for so long. Nobody accepts meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # They come one by one, from several processes; a look now and then is simpler.
+                while not self.is_settled:  # noqa: ASYNC110
+                    await asyncio.sleep(_SETTLE_LOOK_S)
 
     def connected(self, sock: socket.socket, host: str, port: int, *, tls: bool = False) -> None:
         """Take an accepted connection. tls: it came to the port where TLS is spoken."""

@@ -18,11 +18,23 @@ if TYPE_CHECKING:
 
     from fastscp.config.settings import ServeConfig
 
-__all__ = ["DICOM", "NAMES", "Listening", "adopted", "listening_for", "passed_by_manager"]
+__all__ = [
+    "ADMIN",
+    "DICOM",
+    "NAMES",
+    "TLS",
+    "Listening",
+    "adopted",
+    "listening_for",
+    "passed_by_manager",
+]
 
 # What a listening socket is for, by its name.
 DICOM: Final = "dicom"
-NAMES: Final = (DICOM,)
+TLS: Final = "tls"
+NAMES: Final = (DICOM, TLS)
+# That for HTTP, which comes from a predecessor or is bound by `Web`.
+ADMIN: Final = "admin"
 
 # The first descriptor that is passed.
 _FIRST: Final = 3
@@ -37,7 +49,7 @@ _OF_A_UNIT: Final = ".socket"
 
 
 class Listening(NamedTuple):
-    """A listening socket, and what it is for: one of `NAMES`."""
+    """A listening socket, and what it is for: one of `NAMES`, or `ADMIN`."""
 
     name: str
     sock: socket.socket
@@ -72,29 +84,56 @@ def passed_by_manager(
 
 
 def listening_for(
-    name: str, passed: Sequence[Listening], config: ServeConfig
-) -> list[socket.socket]:
-    """The listening sockets for a purpose: those passed, or bound now, where none is passed at all.
+    passed: Sequence[Listening], config: ServeConfig, *, is_activated: bool = False
+) -> list[Listening]:
+    """The sockets for peers: those passed, and bound now where there is none for a purpose.
 
-    Raises StartError.
+    is_activated: those passed are a service manager's, and have to be what the settings ask for;
+    else those that are not asked for are closed. Raises StartError; what was bound is closed then.
     """
-    if not passed:
-        return bind(config.host, config.port)
-    found = [one.sock for one in passed if one.name == name]
-    if not found:
-        raise StartError(f"no listening socket is passed that is called {name}")
-    return found
+    wanted = _wanted(config)
+    of_peers = [one for one in passed if one.name in NAMES]
+    found = [one for one in of_peers if one.name in wanted]
+    missing = wanted.keys() - {one.name for one in found}
+    surplus = [one for one in of_peers if one.name not in wanted]
+    if is_activated and missing:
+        raise StartError(
+            f"no listening socket is passed that is called {', '.join(sorted(missing))}: have the "
+            f"socket unit pass one (FileDescriptorName=), or take away what asks for it"
+        )
+    if is_activated and surplus:
+        raise StartError(
+            f"a listening socket is passed that is called {surplus[0].name}, and nothing asks for "
+            f"it: {TLS} is for --tls-cert, {DICOM} for a service without --no-plain"
+        )
+    with contextlib.ExitStack() as undo:
+        for name, (port, flag) in wanted.items():
+            for sock in bind(config.host, port, flag) if name in missing else ():
+                undo.callback(sock.close)
+                found.append(Listening(name, sock))
+        undo.pop_all()
+    for one in surplus:
+        one.sock.close()
+    return sorted(found, key=lambda one: NAMES.index(one.name))
 
 
-def adopted(fd: int, called: str, what: str) -> Listening:
+def _wanted(config: ServeConfig) -> dict[str, tuple[int, str]]:
+    """What the settings ask for: ports, and the flags that give them, by name."""
+    wanted = {} if config.no_plain else {DICOM: (config.port, "--port")}
+    if config.tls is not None:
+        wanted[TLS] = config.tls_port, "--tls-port"
+    return wanted
+
+
+def adopted(fd: int, called: str, what: str, known: Sequence[str] = NAMES) -> Listening:
     """A descriptor as the listening socket that it has to be. what: for messages.
 
-    Raises StartError.
+    known: what it may be called. Raises StartError.
     """
     name = DICOM if called in _UNNAMED or called.endswith(_OF_A_UNIT) else called
-    if name not in NAMES:
+    if name not in known:
         raise StartError(
-            f"{what} is called {called!r}, and this service knows {', '.join(NAMES)}: set "
+            f"{what} is called {called!r}, and this service knows {', '.join(known)}: set "
             f"FileDescriptorName= in the socket unit"
         )
     why = ""

@@ -35,6 +35,7 @@ from fastscp.main.control import taken
 from fastscp.main.expiry import expiring
 from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.loss import told_of_loss
+from fastscp.main.notify import Notify
 from fastscp.main.prepared import prepare
 from fastscp.main.threads import in_thread
 from fastscp.messages.configuration import pack
@@ -109,16 +110,19 @@ class Reloads:
     """Who wants the configuration read anew: one reload at a time.
 
     background(work): lets a coroutine run beside the others. reopen(): has all processes open the
-    file of their log anew, whatever comes of the reload. Until `begin`, a signal waits.
+    file of their log anew, whatever comes of the reload. notify: is told of each. Until `begin`, a
+    signal waits.
     """
 
     def __init__(
         self,
         background: Callable[[Coroutine[object, object, None]], None],
         reopen: Callable[[], None] = lambda: None,
+        notify: Notify | None = None,
     ) -> None:
         self._background = background
         self._reopen = reopen
+        self._notify = notify or Notify()
         self._loop = asyncio.get_running_loop()
         self._reloader: Reloader | None = None
         # Whether a signal came while the service started.
@@ -134,6 +138,10 @@ class Reloads:
         self._reloader = reloader
         if self._is_wanted:
             self._ask(reloader)
+
+    @property
+    def is_under_way(self) -> bool:
+        return not self._idle.is_set()
 
     def hung_up(self) -> None:
         """HUP came; a start goes through with the configuration that it began with."""
@@ -185,11 +193,14 @@ class Reloads:
         self._task = asyncio.current_task()
         while self._next is not None:
             asked, self._next = self._next, None
+            self._notify.reloading()
             try:
                 done = await reloader.reload()
             except Exception:
                 log.exception("a reload failed, which is a bug: see which of the changes hold")
                 done = Reloaded(mistakes=("a bug: see the log",), generation=reloader.generation)
+            # Also where it is refused: the service goes on as before, and says so elsewhere.
+            self._notify.ready()
             if not asked.done():
                 asked.set_result(done)
         self._idle.set()
@@ -251,6 +262,11 @@ class Reloader:
         self._given_up: asyncio.Future[None] = self._loop.create_future()
 
     @property
+    def config(self) -> ServeConfig:
+        """The configuration in force."""
+        return self._config
+
+    @property
     def is_over(self) -> bool:
         """Whether the service is shutting down."""
         return self._workers.stopping
@@ -264,6 +280,8 @@ class Reloader:
         """Take what is different, or nothing."""
         try:
             self._refuse_at_the_end()
+            if self._facts.upgrading:
+                raise FastscpError(self._facts.upgrading)
             self._waits_for = _ITS_FILE.format(self._facts.rules.file or "its settings")
             new = await self._thread(self._load)
             found = await self._thread(lambda: list(changes(self._config, new)))

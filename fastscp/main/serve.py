@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from setproctitle import setproctitle
@@ -21,29 +21,34 @@ from fastscp import log as logs
 from fastscp import uids
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.log import counted, fields
-from fastscp.main.acceptor import Acceptor, bind
+from fastscp.main.acceptor import Acceptor
 from fastscp.main.admission import Admission, Limits
-from fastscp.main.aids import aids, told_of_aids
+from fastscp.main.aids import aids
 from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.expiry import LOOK_EVERY_S
 from fastscp.main.explained import explained, start_explained
-from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.indexing import Indexing, index_of
-from fastscp.main.loss import told_of_loss
+from fastscp.main.leaving import DRAIN_AND_S, FLUSH_S, LEAVE_S, leave
+from fastscp.main.listening import ADMIN, TLS, listening_for
 from fastscp.main.measured import Measured
+from fastscp.main.origin import Origin
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.reload import FIRST, Reloader, Reloads
-from fastscp.main.remains import tell_failed
 from fastscp.main.signals import heard
-from fastscp.main.startline import start_line
-from fastscp.main.storewatch import HANGS_S, Look, SpaceState, StoreWatch, look
+from fastscp.main.startline import say_start
+from fastscp.main.storewatch import StoreWatch
 from fastscp.main.summary import INTERVAL_S, Seen, Summary
+from fastscp.main.takeover import Takeover, kept_settings
 from fastscp.main.threads import in_thread
+from fastscp.main.upgrade import Parts, Upgrade
+from fastscp.main.waiting import Waiting
+from fastscp.main.watching import Watching
 from fastscp.main.web import Web
 from fastscp.main.workers import Workers, new_run_id
+from fastscp.messages.handover import COMMON
 from fastscp.store.journal import last_sequence
 from fastscp.store.leftovers import tell_left
 from fastscp.store.lives import sweep_incoming
@@ -55,8 +60,7 @@ from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     import signal
-    import socket
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from fastscp.config.settings import ServeConfig
     from fastscp.store.lives import SweepReport
@@ -66,19 +70,13 @@ __all__ = ["Service", "run"]
 
 log = logging.getLogger("fastscp.main")
 
-_T = TypeVar("_T")
-
-# Between looks at the store.
-_LOOK_EVERY_S: Final = 1.0
-_CONGESTED: Final = {
-    SpaceState.FULL: "out of disk space",
-    SpaceState.LOST: "the store is not there, or does not answer",
-}
-# After so long a start says that it still waits for the disk, and again.
-_WAITS_S: Final = 10.0
-# How long the end may wait for the disk, all calls together; the second where it has to flush.
-_LEAVE_S: Final = 10.0
-_FLUSH_S: Final = 60.0
+# Between looks at what a service manager is told.
+_STATUS_EVERY_S: Final = 5.0
+# How long what was accepted may take to come to a worker, before these drain.
+_SETTLES_S: Final = 2.0
+# How long who asked by HTTP before a successor took over may take to be answered.
+_ANSWERS_S: Final = 2.0
+_SHUTTING_DOWN: Final = "shutting down"
 # Under which status and reason the rows have instances for which another one stays.
 _KEPT: Final = (codes.ELEMENTS_DISCARDED, "existing instance kept")
 _NONE: Final = Counts(0, 0, 0, 0)
@@ -99,14 +97,18 @@ class Service:
         signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
         load: Callable[[], ServeConfig] | None = None,
         file: str = "",
+        origin: Origin | None = None,
     ) -> None:
         self._config = config
+        self._origin = origin or Origin()
+        self._notify = self._origin.notify
         self._tell_ready = ready
         self._tell_signalled = signalled
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._shared = Shared()
+        before = self._origin.predecessor
+        self._shared = Shared(-1, before.take(COMMON) if before is not None else -1)
         limits = Limits(associations_allowed(config), by_files=not config.max_associations)
         self._admission = Admission(limits, self._shared.rows, self._shared.tallies)
         self._run_id = new_run_id()
@@ -121,38 +123,47 @@ class Service:
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
             self._shared.liveness, self._seen,
         )  # fmt: skip
+        self._control = control
         self._control_socket = ControlSocket(control)
         self._web = Web(config.admin, config.admin_token_file.token)
         self._measured = Measured(
             control.status, self._shared.rows, self._admission, self._dispatch
         )
         self._load = load or (lambda: config)
-        self._reloads = Reloads(self._background, self._reopen_logs)
+        self._reloads = Reloads(self._background, self._reopen_logs, self._notify)
         self._facts.reload = self._reloads.reload
-        # Why the last look at the store could not be taken, as it stands in the log.
-        self._blind = ""
+        self._watching = Watching(self._store_watch, self._shared, self._admission, self._done)
+        self._takeover = (
+            None if before is None
+            else Takeover(before, config, self._shared, self._facts, self._control_socket)
+        )  # fmt: skip
         self._workers: Workers | None = None
+        self._acceptors: list[Acceptor] = []
+        # From the end of the start on, where there is a program to upgrade to.
+        self._upgrade: Upgrade | None = None
         # To end, before there were workers.
         self._is_told = False
-        # Whether the start has waited for the disk for so long that it said so.
-        self._has_waited = False
-        # Whether the log was told that it waits, for whatever.
-        self._has_said_so = False
-        # Whether a look at the store failed because of a bug, and none was through since.
-        self._has_failed = False
+        # Because whom it was to take over from was gone.
+        self._is_orphaned = False
+        self._waiting = Waiting(config.store, self._notify)
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""
         self._loop.call_later(_SILENT_S, logs.announce)
         serving = self._loop.create_task(self._serve())
-        with heard(self._loop, lambda name: self._signalled(name, serving), self._reloads.hung_up):
+        if self._takeover is not None:
+            self._takeover.watch(lambda: self._orphaned(serving))
+        with heard(
+            self._loop, lambda name: self._signalled(name, serving), self._reloads.hung_up,
+            self._upgrade_wanted,
+        ):  # fmt: skip
             try:
                 code = await serving
             except asyncio.CancelledError:
                 if not self._is_told:
                     raise
                 # While it started: there is nobody to drain, and whatever still hangs is left.
-                code = 1 if self._has_waited else 0
+                code = 1 if self._waiting.has_waited or self._is_orphaned else 0
         log.info("stopped")
         return code
 
@@ -161,36 +172,48 @@ class Service:
         with contextlib.ExitStack() as undo:
             beginning = undo.enter_context(contextlib.ExitStack())
             beginning.enter_context(start_explained())
+            if self._takeover is not None:
+                undo.callback(self._takeover.close)
             # First of all: a start that gets no port has made no store.
-            acceptors = self._bind(undo)
+            acceptors = self._acceptors = self._bind(undo)
             undo.callback(self._web.close)
-            self._web.bind()
+            self._web.bind(next((s for name, s in self._origin.sockets if name == ADMIN), None))
             self._facts.admin = self._web.address
-            waiting = undo.enter_context(self._tell_waiting())
+            waiting = undo.enter_context(self._waiting.told())
             prepared = await in_thread(prepare, config, FIRST)
-            store = await _open_store(prepared)
+            store = await self._take_store(prepared)
             held = undo.enter_context(contextlib.ExitStack())
             held.callback(store.close)
             starting = undo.enter_context(contextlib.ExitStack())
             starting.enter_context(store.unmade_on_failure())
             with explained(store.path, INCOMING):
                 swept = await in_thread(sweep_incoming, store.dir_fd)
-            with explained(store.path, JOURNAL):
-                last = await in_thread(last_sequence, store.dir_fd)
-            self._shared.store.begin_sequence(max(last, store.sequence))
-            self._shared.store.mixed = store.mixed
+            if self._takeover is None:
+                with explained(store.path, JOURNAL):
+                    last = await in_thread(last_sequence, store.dir_fd)
+                self._shared.store.begin_sequence(max(last, store.sequence))
+                self._shared.store.mixed = store.mixed
+                tell_unflushed(store.unflushed, self._shared.doubts)
+                tell_left(store.left, self._shared.doubts)
             self._facts.path, self._facts.store_id = str(store.path.absolute()), store.id
             starting.callback(self._control_socket.abandon)
-            await self._control_socket.open(store)
-            self._background(self._web.open(self._measured))
-            tell_unflushed(store.unflushed, self._shared.doubts)
-            tell_left(store.left, self._shared.doubts)
+            # A successor imports now what it answers with, and answers in its turn.
+            may_answer = self._loop.create_future()
+            self._background(self._web.open(self._measured, may_answer))
+            if self._takeover is None:
+                await self._control_socket.open(store)
+                may_answer.set_result(None)
             index = await index_of(store)
             ports = _port_of(acceptors, tls=False), _port_of(acceptors, tls=True)
             self._workers = workers = await self._make_workers(prepared, store, index, ports)
+            self._waiting.workers = workers
             undo.callback(workers.close)
             undo.callback(workers.abandon)
             await workers.start(config.workers)
+            if self._takeover is not None and not workers.stopping:
+                await self._takeover.finish(prepared, store, workers, self._done)
+                if not workers.stopping:
+                    may_answer.set_result(None)
             if not workers.stopping:
                 for acceptor in acceptors:
                     acceptor.listen()
@@ -199,55 +222,106 @@ class Service:
             beginning.pop_all()
             if not workers.stopping:
                 self._open(acceptors, store, swept)
-                self._reloads.begin(self._reloader(store, workers))
+                self._begin_changes(store, workers)
                 if index is not None:
-                    indexing = Indexing(store, index, workers.run_id)
-                    self._background(indexing.run(self._done))
+                    self._background(self._indexing(store, index, workers).run(self._done))
             code = await self._done
-            self._tell_summary()
-            self._control_socket.close()
-            self._web.close()
-            for acceptor in acceptors:
-                acceptor.close()
-            self._dispatch.close()
-            clean = code == 0 and not workers.lost
-            if workers.tell_missing():
-                code = 1
-            if not await self._leave(store, held, clean=clean):
+            if not await self._end(workers, store, held, in_order=code == 0):
                 code = 1
         return code
 
-    def _tell_waiting(self) -> contextlib.ExitStack:
-        """Until it is closed: say now and then that the start still waits."""
-        began = self._loop.time()
+    async def _end(
+        self, workers: Workers, store: Store, held: contextlib.ExitStack, *, in_order: bool
+    ) -> bool:
+        """No worker is left; returns whether all ends in order. in_order: whether they went so."""
+        self._tell_summary()
+        self._control_socket.close()
+        if self._upgrade is not None and self._upgrade.has_handed_over:
+            await self._web.has_answered(_ANSWERS_S)
+        self._web.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._dispatch.close()
+        if self._takeover is not None and not await self._takeover.end():
+            in_order = False
+        clean = in_order and not workers.lost
+        if workers.tell_missing():
+            in_order = False
+        return await self._leave(store, held, clean=clean) and in_order
 
-        def tell() -> None:
-            if self._workers is not None and self._workers.stopping:
-                # It has been told, and only waits for them to end.
-                return
-            self._has_waited = self._workers is None
-            log.warning(
-                "the start still waits for %s after %.0f s; TERM ends the start",
-                f"the disk of {self._config.store} (check the disk or its mount)"
-                if self._has_waited else "workers to come up",
-                self._loop.time() - began,
-            )  # fmt: skip
-            self._has_said_so = True
-            again()
+    # A successor --------------------------------------------------------------------------------
 
-        def again() -> None:
-            timer = self._loop.call_later(_WAITS_S, tell)
-            waiting.callback(timer.cancel)
+    def _begin_changes(self, store: Store, workers: Workers) -> None:
+        """The start is through: take another configuration, or another program, when told to."""
+        reloader = self._reloader(store, workers)
+        self._reloads.begin(reloader)
+        if not self._origin.command:
+            return
+        # What the sockets are by, though somebody may have changed the settings meanwhile.
+        kept = kept_settings(self._config)
+        if self._origin.predecessor is not None:
+            # It may have had none for HTTP.
+            kept = {**kept, **self._origin.predecessor.told.kept}
+        self._upgrade = Upgrade(
+            Parts(
+                command=self._origin.command, kept=kept,
+                linger_s=lambda: reloader.config.reload_linger,
+                is_activated=self._origin.is_activated, shared=self._shared, store=store,
+                admission=self._admission, dispatch=self._dispatch, workers=workers,
+                acceptors=self._acceptors, control_socket=self._control_socket,
+                web=self._web, notify=self._notify, facts=self._facts, background=self._background,
+            )
+        )  # fmt: skip
 
-        def over() -> None:
-            # At the level at which it was told.
-            if self._has_said_so and self._workers is not None and not self._workers.stopping:
-                log.warning("the start is through, after %.0f s", self._loop.time() - began)
+    def _upgrade_wanted(self) -> None:
+        """USR2: start the program that is there now, and let it take over."""
+        upgrade, workers = self._upgrade, self._workers
+        if self._done.done() or (workers is not None and workers.stopping):
+            why = "the service is ending"
+        elif not self._origin.command:
+            why = "this command cannot be upgraded; end it, and start it anew"
+        elif upgrade is None:
+            why = "the start is not through yet: try again then"
+        elif self._reloads.is_under_way:
+            why = "a reload is under way: try again when it is through"
+        else:
+            why = upgrade.refused()
+        if why or upgrade is None:
+            log.warning("USR2: no upgrade: %s", why)
+        else:
+            log.info("USR2: upgrading")
+            upgrade.begin()
 
-        waiting = contextlib.ExitStack()
-        waiting.callback(over)
-        again()
-        return waiting
+    def _indexing(self, store: Store, index: LineIndex, workers: Workers) -> Indexing:
+        before = self._origin.predecessor
+        runs = (workers.run_id,) if before is None else (workers.run_id, before.told.run)
+        return Indexing(store, index, *runs)
+
+    async def _take_store(self, prepared: Prepared) -> Store:
+        if self._takeover is not None:
+            return await self._takeover.store(prepared)
+        return await _open_store(prepared)
+
+    def _orphaned(self, task: asyncio.Task[int]) -> None:
+        """Whom it was to take over from is gone, and it is nobody's service yet."""
+        self._is_told = self._is_orphaned = True
+        task.cancel()
+
+    async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
+        upgrade = self._upgrade
+        is_handed_over = upgrade is not None and upgrade.has_handed_over
+        if not is_handed_over:
+            self._notify.extend(FLUSH_S + LEAVE_S)
+        done = await leave(
+            store, held, self._reloads, self._control_socket,
+            clean=clean, is_handed_over=is_handed_over,
+        )  # fmt: skip
+        if upgrade is not None:
+            # Last: whoever takes over looks at the store when it hears this.
+            upgrade.leave(clean=clean and done)
+        return done
+
+    # The start -----------------------------------------------------------------------------------
 
     def _open(self, acceptors: list[Acceptor], store: Store, swept: SweepReport) -> None:
         """All is there: let peers in."""
@@ -258,15 +332,19 @@ class Service:
         self._facts.tls_addresses = tuple(one.address for one in acceptors if one.tls)
         self._facts.is_open = True
         self._tell_ready(self._facts.addresses, self._facts.tls_addresses)
-        self._say_start(store, swept)
+        self._background(self._tell_up())
+        say_start(self._config, self._facts, store, swept)
+        if self._workers is not None:
+            self._workers.remains.tell_left(swept)
         self._dispatch.start()
-        self._background(self._for_ever(lambda: self._watch_store(store), looks=True))
+        self._background(self._for_ever(lambda: self._watching.go_on(store), looks=True))
         self._background(self._for_ever(self._sum_up))
         if self._web.address:
             self._background(self._for_ever(lambda: self._measured.measure_journal(store)))
         self._background(self._for_ever(self._control_socket.keep))
         if self._facts.tls is not None:
             self._background(self._for_ever(self._watch_expiry))
+        self._background(self._for_ever(self._tell_manager))
 
     def _reloader(self, store: Store, workers: Workers) -> Reloader:
         return Reloader(
@@ -274,108 +352,24 @@ class Service:
             store_watch=self._store_watch, admission=self._admission, workers=workers,
         )  # fmt: skip
 
-    async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
-        """Leave the store in order; returns whether it is, and says so if not.
-
-        held: gives the store back when it is closed. All is done side by side, so that calls that
-        hang do so at the same time.
-        """
-        began = self._loop.time()
-        swept = in_thread(sweep_incoming, store.dir_fd)
-        lost = in_thread(store.lost)
-        calls: list[asyncio.Future[Any]] = [swept, lost, in_thread(self._control_socket.remove)]
-        # A reload may be about to set the mark that a clean end takes away.
-        is_settled = await self._reloads.end(_LEAVE_S)
-        seconds = _FLUSH_S if store.buffered else _LEAVE_S
-        flushed = in_thread(store.stopped_cleanly) if clean and is_settled else None
-        if flushed is not None:
-            calls.append(flushed)
-        await asyncio.wait(calls, timeout=max(0.0, began + seconds - self._loop.time()))
-        has_failed, left = not is_settled, 0
-        if not is_settled:
-            log.error(
-                "a reload still waits for the disk after %g s, and is left to it: whether %s "
-                "remembers what it asks for is not known; check the disk; the next start goes by "
-                "the file as it is then, and the mark of an unclean end stays, if there is one",
-                _LEAVE_S, store.path,
-            )  # fmt: skip
-        try:
-            report = _result(swept, seconds)
-            tell_failed(report, store.path / INCOMING)
-            left = report.failed
-        except OSError as error:
-            log.error(
-                "cannot remove unfinished instances (%s: %s); the next start tries again; is the "
-                "store's file system still there? if it is, see that %s is a folder",
-                error.filename or INCOMING, error.strerror, store.path / INCOMING,
-            )  # fmt: skip
-            has_failed = True
-        try:
-            if flushed is not None:
-                _result(flushed, seconds)
-        except OSError as error:
-            log.error(
-                "cannot flush %s (%s): instances that were acknowledged may not be on the disk; "
-                "the mark of an unclean end stays; check the disk, restart the machine or mount "
-                "the file system anew, then run `fastscp verify`",
-                store.path, error.strerror,
-            )  # fmt: skip
-            has_failed = True
-        is_there = self._tell_lost(lost, seconds)
-        is_marked = is_settled and flushed is None and store.buffered
-        if is_marked:
-            log.error(
-                "a worker did not end in order, so the mark of an unclean end stays in %s: run "
-                "`fastscp verify`, which checks what it may have left and takes the mark away",
-                store.path,
-            )  # fmt: skip
-        if not has_failed:
-            await asyncio.wait([in_thread(held.close)], timeout=seconds)
-        else:
-            # A thread may still be at it; the end of the process gives the store back.
-            held.pop_all()
-        return is_there and not (has_failed or left or is_marked)
-
-    @staticmethod
-    def _tell_lost(lost: asyncio.Future[str | None], seconds: float) -> bool:
-        """Say that the store is gone at the end; returns whether it is there."""
-        try:
-            why = _result(lost, seconds)
-        except OSError as error:
-            why = f"it cannot be looked at ({error.strerror})"
-        if why is not None:
-            log.error(
-                "the store is gone at the end: %s; see that it is where it belongs, whole and this "
-                "service's own again (mounted, restored), then run `fastscp verify`",
-                why,
-            )  # fmt: skip
-        return why is None
-
     def _bind(self, undo: contextlib.ExitStack) -> list[Acceptor]:
         """Take every address; nobody listens yet."""
-        config = self._config
-        listening: list[tuple[socket.socket, bool]] = []
-        for tls, port, flag in (
-            (False, config.port, "--port"),
-            (True, config.tls_port, "--tls-port"),
-        ):
-            if config.no_plain if not tls else config.tls is None:
-                continue
-            for sock in bind(config.host, port, flag):
-                undo.callback(sock.close)
-                listening.append((sock, tls))
+        origin = self._origin
+        listening = listening_for(origin.sockets, self._config, is_activated=origin.is_activated)
+        for _name, sock in listening:
+            undo.callback(sock.close)
         acceptors = [
             Acceptor(
                 sock,
-                partial(self._dispatch.connected, tls=tls),
-                tls=tls,
-                turned_away=partial(self._dispatch.turn_away, tls=tls),
+                partial(self._dispatch.connected, tls=name == TLS),
+                tls=name == TLS,
+                turned_away=partial(self._dispatch.turn_away, tls=name == TLS),
                 has_room=lambda: self._dispatch.has_room,
                 add_reader=self._loop.add_reader,
                 remove_reader=self._loop.remove_reader,
                 call_later=self._loop.call_later,
             )
-            for sock, tls in listening
+            for name, sock in listening
         ]
         for acceptor in acceptors:
             undo.callback(acceptor.close)
@@ -397,6 +391,7 @@ class Service:
             names=names,
             ports=ports,
             background=self._background,
+            reserved=self._takeover.workers if self._takeover is not None else (),
             over=self._over,
         )
         return self._measured.workers
@@ -425,6 +420,33 @@ class Service:
         if not self._done.done():
             self._facts.expiry.look(self._facts.tls)
 
+    def _status(self) -> str:
+        """In a line, for a service manager."""
+        now = self._control.status()
+        state = f"{now.state}: {now.why}" if now.why else now.state
+        return (
+            f"{state}; {counted(now.associations, 'association')}, "
+            f"{counted(now.stored, 'instance')} stored"
+        )
+
+    async def _tell_up(self) -> None:
+        """Say that this process is the service, to its predecessor first."""
+        if self._takeover is not None:
+            await self._takeover.serving()
+        self._notify.ready(self._status())
+
+    async def _tell_manager(self) -> None:
+        """Tell a service manager how it is, and that it is at all, as long as workers are, too.
+
+        Where the loops of all workers stand still only a restart helps, unless main gets others up.
+        """
+        feed_s = self._notify.feed_every_s
+        await asyncio.wait([self._done], timeout=min(feed_s or _STATUS_EVERY_S, _STATUS_EVERY_S))
+        takers = self._dispatch.takers
+        if feed_s and (takers.answering or not takers.ready):
+            self._notify.alive()
+        self._notify.status(self._status())
+
     def _tell_summary(self) -> None:
         said = self._summary.say(self._seen())
         if said is not None:
@@ -444,82 +466,9 @@ class Service:
                 await watch()
             except Exception:
                 delay = back_off.failed()
-                self._has_failed |= looks
+                self._watching.has_failed |= looks
                 log.exception("a watch failed, which is a bug; it goes on in %g s", delay)
                 await asyncio.sleep(delay)
-
-    async def _watch_store(self, store: Store) -> None:
-        """Look at the store every second, and tell everybody what state it is in."""
-        looking: asyncio.Future[Look] | None = None
-        hanging_s = 0.0
-        while not self._done.done():
-            started = time.monotonic()
-            self._store_watch.received(self._shared.rows.received())
-            if looking is None:
-                # One at a time: each of those that hang would take a thread.
-                looking, hanging_s = in_thread(look, store), 0.0
-            await asyncio.wait([looking], timeout=_LOOK_EVERY_S)
-            if looking.done():
-                looked, looking = looking, None
-                self._see(looked)
-            elif hanging_s > HANGS_S:
-                self._judge(Look.hanging(store))
-            await asyncio.sleep(max(0.05, _LOOK_EVERY_S - (time.monotonic() - started)))
-            # Time that main itself was stopped or late says nothing of the disk.
-            hanging_s += min(time.monotonic() - started, 2 * _LOOK_EVERY_S)
-
-    def _see(self, looked: asyncio.Future[Look]) -> None:
-        blind = ""
-        try:
-            self._judge(looked.result())
-            if self._blind or self._has_failed:
-                self._has_failed = False
-                log.error("the store is looked at again")
-        except OSError as error:
-            # Out of descriptors, memory or threads: that is main's own trouble, not the store's.
-            blind = error.strerror or str(error)
-            if blind != self._blind:
-                log.error("cannot look at the store: %s; its state counts as before", blind)
-        self._blind = blind
-
-    def _judge(self, seen: Look) -> None:
-        state, said = self._store_watch.judge(seen, time.monotonic())
-        if said:
-            # The end of it, too: whoever is told of an error is told that it is over.
-            log.error("%s", said)
-            self._shared.store.set_state(state, self._store_watch.slow_rate)
-        self._admission.congested = _CONGESTED.get(state, "")
-
-    def _say_start(self, store: Store, swept: SweepReport) -> None:
-        log.info("%s", start_line(self._config, self._facts.rules.file, store))
-        config, facts = self._config, self._facts
-        if facts.admin:
-            log.info("metrics and health: http://%s/metrics, /healthz, /readyz", facts.admin)
-        warnings = [
-            *told_of_aids(config), exposed(config, facts.addresses, facts.tls_addresses),
-            overheard(config, facts.addresses), *told_of_files(config),
-            config.admin_token_file.warning, *store.warnings,
-        ]  # fmt: skip
-        for warning in filter(None, warnings):
-            log.warning("%s", warning)
-        facts.expiry.look(facts.tls)
-        if swept.folders:
-            log.warning(
-                "swept %s of an earlier run: %s, %s, none of them acknowledged",
-                counted(swept.folders, "part folder"), counted(swept.parts, "unfinished instance"),
-                counted(swept.bytes, "byte"),
-            )  # fmt: skip
-        if self._workers is not None:
-            self._workers.remains.tell_left(swept)
-        if store.suspect:
-            log.warning(
-                "an earlier run that "
-                "stored buffered, by --durability or a table, did not stop cleanly: a stored file "
-                "that its journal line does not vouch for is replaced when it is sent again; "
-                "`fastscp verify` checks all of them and lifts this"
-            )
-        if warning := told_of_loss(self._config):
-            log.warning("%s", warning)
 
     def _signalled(self, name: signal.Signals, task: asyncio.Task[int]) -> None:
         """Drain the workers and end; at the second signal end them at once.
@@ -530,24 +479,55 @@ class Service:
         # Whoever ends a start wants to know what it is about.
         logs.announce()
         workers = self._workers
+        upgrade = self._upgrade
         if self._done.done():
             log.warning("%s again: the end is under way", name.name)
+        elif upgrade is not None and upgrade.has_handed_over:
+            log.info("%s: what this process has left is drained; its successor goes on", name.name)
+            upgrade.end()
         elif workers is None:
-            hung = ", which waits for the disk" if self._has_waited else ""
+            hung = ", which waits for the disk" if self._waiting.has_waited else ""
             log.info("%s: ending before the start is through%s", name.name, hung)
             self._is_told = True
             task.cancel()
         elif workers.stopping:
             log.warning("%s again: ending at once", name.name)
             workers.stop()
+            if self._takeover is not None:
+                self._takeover.drain(0.0)
         else:
-            self._admission.draining = "shutting down"
-            log.info(
-                "%s: %s may go on for %g s, new ones are rejected",
-                name.name, counted(self._admission.admitted, "association"),
-                workers.following.config.drain_timeout,
-            )  # fmt: skip
+            self._drain(name, workers)
+
+    def _drain(self, name: signal.Signals, workers: Workers) -> None:
+        seconds = workers.following.config.drain_timeout
+        if self._upgrade is not None and self._upgrade.is_under_way:
+            log.info("%s: the upgrade that is under way is given up", name.name)
+            self._upgrade.give_up()
+        self._notify.stopping(seconds + DRAIN_AND_S)
+        if self._takeover is not None:
+            self._takeover.drain(seconds)
+        is_kept = self._origin.is_activated
+        if not is_kept:
+            self._admission.draining = _SHUTTING_DOWN
+        log.info(
+            "%s: %s may go on for %g s, new ones %s",
+            name.name, counted(self._admission.admitted, "association"), seconds,
+            "wait for the next start in the sockets of the service manager" if is_kept
+            else "are rejected",
+        )  # fmt: skip
+        if not is_kept:
             workers.drain()
+            return
+        # Who was let in is served; who was not is the next one's.
+        self._facts.draining = _SHUTTING_DOWN
+        for acceptor in self._acceptors:
+            acceptor.hold()
+        workers.stopping = True
+        self._background(self._drain_settled(workers))
+
+    async def _drain_settled(self, workers: Workers) -> None:
+        await self._dispatch.settled(_SETTLES_S)
+        workers.drain()
 
     def _reopen_logs(self) -> None:
         """Have all processes open the file of their log anew."""
@@ -573,14 +553,6 @@ class Service:
 def _port_of(acceptors: list[Acceptor], *, tls: bool) -> int:
     """The port where TLS is spoken, or the other; 0: nobody listens there."""
     return next((one.port for one in acceptors if one.tls is tls), 0)
-
-
-def _result(call: asyncio.Future[_T], seconds: float) -> _T:
-    """What the call returned, or raised. Raises TimeoutError, an OSError, if it has not ended."""
-    if not call.done():
-        call.cancel()
-        raise TimeoutError(errno.ETIMEDOUT, f"given up after {seconds:g} s")
-    return call.result()
 
 
 async def _open_store(prepared: Prepared) -> Store:
@@ -613,11 +585,14 @@ def run(
     signalled: Callable[[signal.Signals], None] = lambda name: None,  # noqa: ARG005
     load: Callable[[], ServeConfig] | None = None,
     file: str = "",
+    command: Sequence[str] = (),
+    given: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. signalled: told of each of these.
 
     load(): reads the configuration anew, for a reload; raises ConfigError, and runs in a thread.
-    file: that it reads, absolute; empty: there is none.
+    file: that it reads, absolute; empty: there is none. command: the command line of this service,
+    for an upgrade; empty: there is none. given: what was set of host and ports, by option: where.
     ready: called with the addresses once the service accepts, those without TLS and those with it.
     `listening on HOST:PORT` goes to stderr then, one line each, and first of all: the log's lines
     wait for it, unless the start takes long, has an error to tell of, or is ended by a signal.
@@ -626,6 +601,7 @@ def run(
     logs.hold()
     # Before the loop: it takes descriptors, too, and its end cannot do without.
     associations_allowed(config)
+    origin = Origin.found(command, given)
 
     def announce(plain: Sequence[str], tls: Sequence[str]) -> None:
         lines = [f"listening on {address}" for address in plain]
@@ -635,12 +611,19 @@ def run(
 
     async def serve() -> int:
         try:
-            service = Service(config, ready=announce, signalled=signalled, load=load, file=file)
+            service = Service(
+                config, ready=announce, signalled=signalled, load=load, file=file, origin=origin
+            )
         except OSError as error:
             raise StartError(
                 f"cannot set up the memory that the main process and its workers share "
                 f"({error.strerror}): raise the limits of this process (ulimit -a: file size, "
                 f"open files, memory), or free some memory"
+            ) from error
+        except ValueError as error:
+            raise StartError(
+                f"cannot take over from the service that started this one: {error}; stop that one, "
+                f"and start this version"
             ) from error
         return await service.serve()
 

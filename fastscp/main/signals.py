@@ -1,4 +1,4 @@
-"""What signals mean to main. TERM and INT end it; HUP reloads; USR1 and USR2 do nothing.
+"""What signals mean to main. TERM and INT end it; HUP reloads; USR2 upgrades; USR1 does nothing.
 
 The last three are blocked from the first line of the program on, until somebody hears them here.
 """
@@ -22,14 +22,8 @@ __all__ = ["heard", "hold_off"]
 log = logging.getLogger("fastscp.main")
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
-_IGNORED: Final = {
-    signal.SIGUSR1: "it means nothing to this service",
-    signal.SIGUSR2: (
-        "this version does not start its successor; to upgrade, stop the service and start the "
-        "new one"
-    ),
-}
-_ALL: Final = {*_ENDING, signal.SIGHUP, *_IGNORED}
+_IGNORED: Final = {signal.SIGUSR1: "it means nothing to this service"}
+_ALL: Final = {*_ENDING, signal.SIGHUP, signal.SIGUSR2, *_IGNORED}
 
 
 def hold_off() -> None:
@@ -45,10 +39,12 @@ def heard(
     loop: asyncio.AbstractEventLoop,
     end: Callable[[signal.Signals], None],
     reload: Callable[[], None],
+    upgrade: Callable[[], None],
 ) -> Iterator[None]:
     """Hear signals on the loop while the block lasts.
 
     end(which): called for those that end it. reload(): for HUP, unless the terminal has gone.
+    upgrade(): for USR2.
     After the block all of them wait: the process is about to end, and has its exit code.
     """
     # nohup asks for just this: a terminal that closes changes nothing.
@@ -76,6 +72,7 @@ def heard(
     for name in _ENDING:
         loop.add_signal_handler(name, end, name)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
+    loop.add_signal_handler(signal.SIGUSR2, upgrade)
     for name in _IGNORED:
         loop.add_signal_handler(name, ignored, name)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)

@@ -1,4 +1,4 @@
-"""Worker processes as the system knows them: started, told to end, reaped."""
+"""Child processes as the system knows them: started, told to end, reaped."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from fastscp.messages.worker import HELD_OFF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Process", "how", "spawn"]
+__all__ = ["Process", "how", "spawn", "spawn_main"]
 
 # Nothing is imported from the package before the worst is provided for: it may be in the middle of
 # an upgrade. The first message is read in any case, or its sender would lose our answer.
@@ -102,11 +102,22 @@ def spawn(descriptors: Sequence[int]) -> Process:
     return Process(pid)
 
 
+def spawn_main(command: Sequence[str], environment: Mapping[str, str], fd: int) -> Process:
+    """Start a main process, which inherits one descriptor. Raises OSError.
+
+    It stays in our process group, as a shell or a terminal knows the service.
+    """
+    with _inherited([fd]):
+        # It lets signals through once it knows what they mean to it.
+        pid = os.posix_spawn(command[0], [*command], environment, setsigmask=HELD_OFF)
+    return Process(pid)
+
+
 @contextlib.contextmanager
 def _inherited(descriptors: Sequence[int]) -> Iterator[None]:
     """Let the child that is started in the block inherit these descriptors.
 
-    No other child can: main starts workers only, and only in the thread of its loop.
+    No other child can: main starts its children only in the thread of its loop.
     """
     before = [os.get_inheritable(fd) for fd in descriptors]
     try:

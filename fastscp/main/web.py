@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -12,6 +13,8 @@ from fastscp.errors import StartError
 from fastscp.main.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from fastscp.admin.door import Measuring
     from fastscp.admin.web import WebServer
     from fastscp.config.admin import AdminAddress
@@ -21,6 +24,7 @@ __all__ = ["Web"]
 log = logging.getLogger("fastscp.main")
 
 _BACKLOG: Final = 64
+_LOOK_S: Final = 0.02
 
 
 class Web:
@@ -34,13 +38,18 @@ class Web:
         self._token = token
         self._sock: socket.socket | None = None
         self._server: WebServer | None = None
+        # An upgrade may begin before it answers.
+        self._is_held = False
 
-    def bind(self) -> None:
-        """Take the port, and let clients wait in its backlog.
+    def bind(self, passed: socket.socket | None = None) -> None:
+        """Take the port, or the one that is passed, and let clients wait in its backlog.
 
         Where it cannot be had and nobody asked for it, the log says so, and the service goes on
         without. Raises StartError where somebody did.
         """
+        if passed is not None:
+            self._sock = passed
+            return
         if not self._at:
             return
         try:
@@ -59,14 +68,53 @@ class Web:
         host, port = self._sock.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def open(self, measuring: Measuring) -> None:
-        """Begin to answer. What that takes is imported first, in a thread: it takes a moment."""
+    @property
+    def fd(self) -> int | None:
+        """Of the listening socket, borrowed; None: there is none."""
+        return None if self._sock is None else self._sock.fileno()
+
+    async def open(self, measuring: Measuring, turn: Awaitable[object] | None = None) -> None:
+        """Begin to answer. What that takes is imported first, in a thread: it takes a moment.
+
+        turn: to be waited for, then.
+        """
         if self._sock is None:
             return
         made = await in_thread(_server)
+        if turn is not None:
+            await turn
         if self._sock is not None:
             self._server = made(self._sock, measuring, self._token)
-            self._server.start()
+            if not self._is_held:
+                self._server.start()
+
+    def rest(self) -> None:
+        """Accept nobody until `go_on`; who comes waits in the backlog."""
+        self._is_held = True
+        if self._server is not None:
+            self._server.rest()
+
+    def go_on(self) -> None:
+        """Accept again after `rest`."""
+        self._is_held = False
+        if self._server is not None:
+            self._server.go_on()
+
+    def leave(self) -> None:
+        """Leave the port to a successor, which has it, too; who was accepted gets an answer."""
+        if self._server is not None:
+            self._server.leave()
+        elif self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    async def has_answered(self, seconds: float) -> None:
+        """Wait until everybody has got an answer that was there at `leave`, or for so long."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self._server is not None and self._server.connections:
+            if asyncio.get_running_loop().time() > end:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
         """Hang up on everybody; nobody is answered any more."""

@@ -32,7 +32,7 @@ from fastscp.messages.worker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from fastscp.main.loopwatch import Still
     from fastscp.main.members import Listener
@@ -71,7 +71,8 @@ class Workers:
     lets a coroutine run beside the others. over(code): called when the last worker has gone as it
     was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
     run's segments, and the ids of its associations, begin with; a new one by default. names: of
-    UIDs, for the log. ports: without TLS and with it; 0: nobody listens there.
+    UIDs, for the log. ports: without TLS and with it; 0: nobody listens there. reserved: numbers
+    that workers of a predecessor have, until `release`.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails. `resize` makes places, and gives them up.
@@ -88,6 +89,7 @@ class Workers:
         run_id: str = "",
         names: Mapping[str, str] | None = None,
         ports: tuple[int, int] = (0, 0),
+        reserved: Iterable[int] = (),
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
@@ -103,6 +105,7 @@ class Workers:
         self._ports = ports
         # By number. A retired worker keeps its own until it is gone.
         self._places: dict[int, Place] = {}
+        self._reserved = frozenset(reserved)
         self._wanted = 0
         self._lives = 0
         self._watch = LoopWatch()
@@ -125,8 +128,10 @@ class Workers:
         self._loop.call_later(LOOK_S, self._look)
         self._wanted = count
         workers = []
+        if not self._free_numbers(count):
+            raise BootError(f"all {WORKERS_MOST} workers that there can be belong to a predecessor")
         try:
-            for number in range(count):
+            for number in self._free_numbers(count):
                 place = self._places[number] = Place(number)
                 workers.append(self._spawn(place))
                 # Signals, and those that are up already, in between.
@@ -143,18 +148,28 @@ class Workers:
             raise
         self._is_started = True
 
-    def drain(self) -> None:
-        """Let associations go on for the drain time, then end them and the workers."""
+    def drain(self, seconds: float | None = None) -> None:
+        """Let associations go on for a time, then end them and the workers.
+
+        seconds: by default the drain time of the configuration.
+        """
+        drain_s = self.following.config.drain_timeout if seconds is None else seconds
+        # Before the start is through there is no association to go on.
+        self._end_all(Drain(drain_s), drain_s if self._is_started else 0.0)
+
+    def retire_all(self, linger_s: float) -> None:
+        """Let all associations go on for so long, while a successor takes the connections."""
+        self._end_all(Retire(linger_s), linger_s)
+
+    def _end_all(self, order: Drain | Retire, seconds: float) -> None:
+        """Tell all to end, and end those by force that take longer."""
         self.stopping = True
         if not self._living():
             self._all_gone()
             return
         for worker in self._living():
-            worker.channel.send(Drain(self.following.config.drain_timeout))
-        # Before the start is through there is no association to go on.
-        drain_s = self.following.config.drain_timeout if self._is_started else 0.0
-        seconds = _PATIENCE_S + drain_s
-        self._loop.call_later(seconds, self._end_by_force, seconds)
+            worker.channel.send(order)
+        self._loop.call_later(_PATIENCE_S + seconds, self._end_by_force, _PATIENCE_S + seconds)
 
     def reopen_logs(self) -> None:
         """Have them open the file of their log anew, if it is one."""
@@ -259,9 +274,29 @@ class Workers:
 
     def _fill_up(self) -> None:
         """Start the workers that are wanted and have no place yet, as far as there are numbers."""
-        for number in free_numbers(self._places, self._wanted - len(self._there_to_be())):
+        for number in self._free_numbers(self._wanted - len(self._there_to_be())):
             place = self._places[number] = Place(number, is_added=True)
             self._background(self._start_in(place))
+
+    def _free_numbers(self, count: int) -> list[int]:
+        return free_numbers(self._places.keys() | self._reserved, count)
+
+    def release(self) -> None:
+        """The workers of the predecessor are gone: their numbers are free."""
+        self._reserved = frozenset()
+        if self._is_started and not self.stopping:
+            self._fill_up()
+
+    def settle_lost(self) -> None:
+        """Put in order what others left who did not end in order; this end is none either."""
+        self.lost = True
+        self._background(self.remains.settle_replaced())
+        self._background(self.remains.sweep())
+
+    def pids(self) -> dict[int, int]:
+        """The processes that live, by the numbers of their workers."""
+        living = self._living()
+        return {worker.number: worker.process.pid for worker in living if worker.process}
 
     def _retire(self, place: Place, linger_s: float) -> None:
         """Give up a place: at once, or with the worker that has it."""

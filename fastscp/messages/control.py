@@ -109,7 +109,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     counted since the start: instances stored, or there already; bytes of their data sets, and bytes
     read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
     associations rejected. aids: the test aids in use, as the flags that ask for them. admin: where
-    it answers HTTP, HOST:PORT; empty: nowhere.
+    it answers HTTP, HOST:PORT; empty: nowhere. predecessor: the process that this one took over
+    from, as long as that still has associations, which are not counted here; else 0.
     """
 
     version: str
@@ -141,6 +142,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     crl_expires: float = 0.0
     aids: tuple[str, ...] = ()
     admin: str = ""
+    predecessor: int = 0
 
     @property
     def is_ready(self) -> bool:

@@ -13,7 +13,7 @@ from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import AllowRule
 from fastscp.main.expiry import Expiry
 from fastscp.main.exposure import exposed, overheard, told_of_files
-from fastscp.main.serve import Service
+from fastscp.main.startline import say_start
 from fastscp.tls.material import Material
 from fastscp.users.identities import UserIdentities
 
@@ -56,20 +56,12 @@ def test_the_start_says_it_in_one_line(caplog: pytest.LogCaptureFixture, address
         facts=SimpleNamespace(file_system="ext4", noreplace=True), path="/store", id="1",
         warnings=[], suspect=False, buffered=False,
     )  # fmt: skip
-    service: Any = SimpleNamespace(
-        _config=ServeConfig(),
-        _workers=None,
-        _facts=SimpleNamespace(
-            addresses=(address,),
-            admin="",
-            tls_addresses=(),
-            tls=None,
-            expiry=Expiry(),
-            rules=SimpleNamespace(file=""),
-        ),
-    )
+    facts: Any = SimpleNamespace(
+        addresses=(address,), admin="", tls_addresses=(), tls=None, expiry=Expiry(),
+        rules=SimpleNamespace(file=""),
+    )  # fmt: skip
     with caplog.at_level("WARNING"):
-        Service._say_start(service, store, nothing)
+        say_start(ServeConfig(), facts, store, nothing)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (0 if address.startswith("127.") else 1)
     assert all(address in line for line in said)

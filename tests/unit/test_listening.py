@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.config.settings import ServeConfig
 from fastscp.errors import ConfigError, StartError
 from fastscp.main import listening
-from fastscp.main.listening import DICOM, passed_by_manager
+from fastscp.main.listening import ADMIN, DICOM, TLS, Listening, listening_for, passed_by_manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +79,39 @@ def test_those_of_another_process_are_none_of_ours(
         os.fstat(passed.fds[0])
     finally:
         passed.close()
+
+
+def test_sockets_for_peers_are_those_passed_or_bound(tcp: socket.socket) -> None:
+    """What is passed for HTTP is for nobody else."""
+    config = ServeConfig(host=("127.0.0.1",), port=0)
+    of_http = Listening(ADMIN, tcp)
+    (one,) = listening_for([of_http], config)
+    with one.sock:
+        assert one.name == DICOM
+        assert one.sock.getsockname() != tcp.getsockname()
+    passed = Listening(DICOM, tcp)
+    assert listening_for([of_http, passed], config) == [passed]
+
+
+def test_sockets_are_what_the_settings_ask_for(tcp: socket.socket) -> None:
+    """A manager has to pass them all, and no other; whoever takes over opens and closes some."""
+    plain = ServeConfig(host=("127.0.0.1",), port=0, tls_port=0)
+    material: Any = object()
+    both, secured = replace(plain, tls=material), replace(plain, tls=material, no_plain=True)
+    passed = [Listening(DICOM, tcp)]
+    with pytest.raises(StartError, match="no listening socket is passed that is called tls"):
+        listening_for(passed, both, is_activated=True)
+    with pytest.raises(StartError, match="is called dicom, and nothing asks for it"):
+        listening_for([*passed, Listening(TLS, tcp)], secured, is_activated=True)
+    assert tcp.fileno() >= 0
+    found = listening_for(passed, both)
+    assert [one.name for one in found] == [DICOM, TLS]
+    assert found[0].sock is tcp
+    (one,) = listening_for(found, secured)
+    with one.sock:
+        assert one is found[1]
+        # Nobody listens without TLS any more.
+        assert tcp.fileno() < 0
 
 
 def test_a_port_beside_them_is_a_contradiction(

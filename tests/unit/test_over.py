@@ -21,9 +21,9 @@ from fastscp.main.dispatch import Dispatch
 from fastscp.main.indexing import Indexing
 from fastscp.main.members import Place
 from fastscp.main.remains import Remains
-from fastscp.main.serve import Service
 from fastscp.main.spawn import Process
 from fastscp.main.storewatch import Look, StoreWatch
+from fastscp.main.watching import Watching
 from fastscp.main.workers import Workers
 from fastscp.store.lives import SweepReport
 from fastscp.worker.jobs import Jobs
@@ -50,13 +50,13 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_space(caplog: pytest.LogCaptureFixture) -> None:
-    service: Any = SimpleNamespace(
-        _store_watch=StoreWatch(1 << 20),
+    watching: Any = SimpleNamespace(
+        _watch=StoreWatch(1 << 20),
         _shared=SimpleNamespace(store=SimpleNamespace(set_state=lambda *_: None)),
         _admission=SimpleNamespace(congested=""),
     )
     for look in (Look(0, "gone"), Look(1, None), Look(3 << 19, None), Look(9 << 20, None)):
-        Service._judge(service, look)
+        Watching._judge(watching, look)
     gone, full, slow, fine = errors(caplog)
     assert gone.startswith("the store is gone: ")
     assert full.startswith("the store is there again, 0 MiB free, below ")
@@ -66,13 +66,13 @@ def test_space(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("why", ["blind", "a bug"])
 def test_looks_at_the_store(caplog: pytest.LogCaptureFixture, why: str) -> None:
-    service: Any = SimpleNamespace(
-        _blind="Too many open files" if why == "blind" else "", _has_failed=why == "a bug",
+    watching: Any = SimpleNamespace(
+        _blind="Too many open files" if why == "blind" else "", has_failed=why == "a bug",
         _judge=lambda _seen: None,
     )  # fmt: skip
     looked: Any = SimpleNamespace(result=lambda: Look(1, None))
     for _ in range(2):
-        Service._see(service, looked)
+        Watching._see(watching, looked)
     assert errors(caplog) == ["the store is looked at again"]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.config.settings import ServeConfig
+from fastscp.errors import BootError
 from fastscp.main import remains as remaining
 from fastscp.main import workers
 from fastscp.main.members import WORKERS_MOST, Place, Worker, first_to_go, free_numbers
@@ -391,3 +392,21 @@ def test_free_numbers() -> None:
     assert free_numbers(set(), 0) == []
     assert free_numbers(set(), -1) == []
     assert len(free_numbers({7}, 1000)) == WORKERS_MOST - 1
+
+
+def test_numbers_of_a_predecessor_are_nobodys(
+    run: Callable[[Callable[[Played], Coroutine[Any, Any, None]]], None],
+) -> None:
+    """What is counted under a number is one worker's, whoever its main is."""
+
+    async def test(played: Played) -> None:
+        workers = played.workers
+        workers._reserved = frozenset(range(WORKERS_MOST))
+        with pytest.raises(BootError, match="belong to a predecessor"):
+            await workers.start(2)
+        workers._reserved = frozenset(range(1, WORKERS_MOST))
+        assert workers._free_numbers(2) == [0]
+        workers.release()
+        assert workers._free_numbers(2) == [0, 1]
+
+    run(test)

@@ -19,9 +19,9 @@ import pytest
 from fastscp import log as logs
 from fastscp.config.settings import ServeConfig
 from fastscp.errors import StartError
+from fastscp.main import leaving, waiting, watching, workers
 from fastscp.main import remains as remaining
 from fastscp.main import serve as module
-from fastscp.main import workers
 from fastscp.main.backoff import BackOff
 from fastscp.main.loopwatch import LoopWatch, Pulse, Still
 from fastscp.main.members import Place
@@ -363,8 +363,8 @@ def test_the_end_does_not_wait_for_a_disk_that_hangs(
         held.callback(called.append, "closed")
         return await service._leave(store, held, clean=True)
 
-    monkeypatch.setattr(module, "_LEAVE_S", 0.3)
-    monkeypatch.setattr(module, "sweep_incoming", sweep)
+    monkeypatch.setattr(leaving, "LEAVE_S", 0.3)
+    monkeypatch.setattr(leaving, "sweep_incoming", sweep)
     try:
         assert run_with(leave) is False
     finally:
@@ -388,7 +388,7 @@ def test_the_end_waits_for_a_reload_that_is_being_noted(
         held.callback(called.append, "closed")
 
         async def end(seconds: float) -> bool:
-            assert seconds == module._LEAVE_S
+            assert seconds == leaving.LEAVE_S
             await asyncio.sleep(0.01)
             store.buffered = True
             called.append("marked")
@@ -397,7 +397,7 @@ def test_the_end_waits_for_a_reload_that_is_being_noted(
         monkeypatch.setattr(service._reloads, "end", end)
         return await service._leave(store, held, clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    monkeypatch.setattr(leaving, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave) is not hangs
     # A thread may still use the descriptors of the store.
     assert called == (["marked"] if hangs else ["marked", "mark taken away", "closed"])
@@ -417,7 +417,7 @@ def test_a_sweep_that_fails_keeps_no_flush_from_being_tried(
         store.stopped_cleanly = lambda: flushed.append(True)
         return await service._leave(store, contextlib.ExitStack(), clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", sweep)
+    monkeypatch.setattr(leaving, "sweep_incoming", sweep)
     assert run_with(leave) is False
     assert flushed == [True]
     assert "see that /s/.fastscp/incoming is a folder" in caplog.text
@@ -433,7 +433,7 @@ def test_the_end_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         first = await service._leave(store, held, clean=False)
         return first and await service._leave(store, held, clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    monkeypatch.setattr(leaving, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave) is True
     assert called == ["closed", "flushed"]
 
@@ -449,7 +449,7 @@ def test_an_end_that_leaves_entries_is_none_in_order(
         return await service._leave(a_store(), held, clean=True)
 
     monkeypatch.setattr(
-        module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2, why="Is a directory")
+        leaving, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0, failed=2, why="Is a directory")
     )
     assert run_with(leave) is False
     assert called == ["closed"]
@@ -463,7 +463,7 @@ def test_an_end_without_the_store_is_none_in_order(
         store = a_store(lost=lambda: "/s is another directory now")
         return await service._leave(store, contextlib.ExitStack(), clean=True)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    monkeypatch.setattr(leaving, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave) is False
     assert "the store is gone at the end: /s is another directory now; " in caplog.text
     assert "then run `fastscp verify`" in caplog.text
@@ -479,7 +479,7 @@ def test_an_end_that_keeps_the_mark_is_none_in_order(
         store = a_store(buffered=buffered)
         return await service._leave(store, contextlib.ExitStack(), clean=False)
 
-    monkeypatch.setattr(module, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
+    monkeypatch.setattr(leaving, "sweep_incoming", lambda _fd: SweepReport(0, 0, 0))
     assert run_with(leave) is not buffered
     assert ("the mark of an unclean end stays in /s" in caplog.text) is buffered
 
@@ -503,7 +503,7 @@ def test_a_start_that_waits_for_the_disk_says_so_and_can_be_ended(
 
     @contextlib.contextmanager
     def heard(
-        _loop: object, told: Callable[[signal.Signals], None], _reload: Callable[[], None]
+        _loop: object, told: Callable[[signal.Signals], None], *_others: Callable[[], None]
     ) -> Iterator[None]:
         ends.append(told)
         yield
@@ -512,7 +512,7 @@ def test_a_start_that_waits_for_the_disk_says_so_and_can_be_ended(
     opening = asyncio.Event()
     monkeypatch.setattr(module, "heard", heard)
     monkeypatch.setattr(module, "_open_store", open_store)
-    monkeypatch.setattr(module, "_WAITS_S", 0.02 if hangs else 1000)
+    monkeypatch.setattr(waiting, "_WAITS_S", 0.02 if hangs else 1000)
     with caplog.at_level(logging.INFO):
         assert run_with(start, host=("127.0.0.1",), port=0) == int(hangs)
     assert "SIGTERM: ending before the start is through" in caplog.text
@@ -540,7 +540,7 @@ def test_a_look_that_hangs_is_a_state_and_not_begun_again(
         return Look(1 << 40, None)
 
     async def watch(service: Service) -> None:
-        watching = asyncio.create_task(service._watch_store(a_store()))
+        task = asyncio.create_task(service._watching.go_on(a_store()))
 
         async def until(state: SpaceState) -> None:
             async with asyncio.timeout(60):
@@ -556,11 +556,11 @@ def test_a_look_that_hangs_is_a_state_and_not_begun_again(
         await until(SpaceState.FINE)
         assert not service._admission.congested
         service._over(0)
-        await watching
+        await task
 
-    monkeypatch.setattr(module, "look", look)
-    monkeypatch.setattr(module, "HANGS_S", 0.05)
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(watching, "look", look)
+    monkeypatch.setattr(watching, "HANGS_S", 0.05)
+    monkeypatch.setattr(watching, "_LOOK_EVERY_S", 0.01)
     try:
         run_with(watch)
     finally:
@@ -583,7 +583,7 @@ def test_a_watch_that_fails_is_told_of_and_goes_on(
 
         await service._for_ever(watch, looks=looks)
         # That the store is looked at again is said of a look alone.
-        assert service._has_failed is looks
+        assert service._watching.has_failed is looks
 
     run_with(use)
     assert len(times) == 3

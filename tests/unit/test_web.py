@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ import uvloop
 from fastscp.admin import listener, web
 from fastscp.admin.listener import HTTP_CONNECTIONS_MOST
 from fastscp.admin.web import WebServer
+from fastscp.config.admin import AdminAddress
+from fastscp.main.web import Web
 from tests.kit import DEADLINE_S
 from tests.measures import STATUS, parsed, snapshot
 
@@ -462,3 +465,67 @@ def test_a_bug_is_told_and_ends_nothing(
 
     run(test)
     assert "RuntimeError: a bug" in caplog.text
+
+
+def test_a_port_that_is_held_before_anybody_answers_there() -> None:
+    """It is not answered at once then, though it may be soon."""
+
+    async def test(played: Played) -> None:
+        web = Web(AdminAddress("127.0.0.1", 0), b"")
+        web.bind()
+        try:
+            played.port = int(web.address.rpartition(":")[2])
+            web.rest()
+            await web.open(played)
+            asked = asyncio.create_task(played.ask("/healthz"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asyncio.shield(asked)
+            web.go_on()
+            assert (await asked)[0] == 200
+            await web.has_answered(DEADLINE_S)
+        finally:
+            web.close()
+
+    run(test)
+
+
+def test_a_port_that_is_left_is_somebody_elses() -> None:
+    """Who was accepted is answered once; who asks then waits for whoever has the port, too."""
+
+    async def test(played: Played) -> None:
+        request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        async with played.listening() as server:
+            other = server._listener._sock.dup()
+            with other:
+                fresh, asks_later = await played.connect()
+                kept, again = await played.connect()
+                again.write(request)
+                assert (await kept.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+                await until(lambda: server.connections == 2)
+                server.rest()
+                waiting, patient = await played.connect()
+                patient.write(request)
+                # What else makes it accept does not.
+                server._listener.start()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await waiting.read(1)
+                server.go_on()
+                assert (await waiting.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+                server.leave()
+                # Those that had their answer are hung up on.
+                for reader in (kept, waiting):
+                    assert await reader.read() == b""
+                asks_later.write(request)
+                assert (await fresh.read()).startswith(b"HTTP/1.1 200")
+                await until(lambda: not server.connections)
+                reader, writer = await played.connect()
+                await until(lambda: select.select([other], [], [], 0)[0])
+                sock, _address = other.accept()
+                sock.close()
+                assert await reader.read() == b""
+                for one in (asks_later, again, patient, writer):
+                    one.close()
+
+    run(test)
