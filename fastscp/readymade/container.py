@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from fastscp.readymade.source import ADMIN_PORT, comment, open_files
+from fastscp.readymade.source import ADMIN_PORT, AFTER_DRAIN_S, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.readymade.source import Source
@@ -76,7 +76,7 @@ def render(source: Source) -> str:
         make=shlex.join(source.making(("fastscp",), STORE)),
         published="".join(f"-p {port}:{port} " for port in source.ports.values()),
         files=open_files(config),
-        stop_s=math.ceil(config.drain_timeout) + 20,
+        stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
     )
     for port in source.privileged[:1]:
         head += f"\nFor port {port} without root: --sysctl net.ipv4.ip_unprivileged_port_start=0"

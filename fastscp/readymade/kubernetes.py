@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastscp.readymade.container import GROUP_ID, STORE, USER_ID, is_healthy
 from fastscp.readymade.settings_file import render_given
-from fastscp.readymade.source import ADMIN_PORT, comment
+from fastscp.readymade.source import ADMIN_PORT, AFTER_DRAIN_S, comment
 
 if TYPE_CHECKING:
     from fastscp.readymade.source import Source
@@ -186,7 +186,7 @@ def render(source: Source) -> str:
         ),
         certificates=_CERTIFICATES.format(folder=_FOLDER) if files else "",
         secret=_MOUNTED if files else "",
-        stop_s=math.ceil(config.drain_timeout) + 30,
+        stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
         user=USER_ID,
         group=GROUP_ID,
         sysctls=_SYSCTLS.format(port=privileged[0]) if privileged else "",

@@ -18,12 +18,24 @@ if TYPE_CHECKING:
     from fastscp.config.layers import Loaded
     from fastscp.config.settings import ServeConfig, Setting
 
-__all__ = ["ADMIN_PORT", "PRIVILEGED", "Source", "comment", "open_files", "toml_name", "toml_value"]
+__all__ = [
+    "ADMIN_PORT",
+    "AFTER_DRAIN_S",
+    "PRIVILEGED",
+    "Source",
+    "comment",
+    "open_files",
+    "toml_name",
+    "toml_value",
+]
 
 # Ports below this one are for root, or for who has CAP_NET_BIND_SERVICE. See ip(7).
 PRIVILEGED: Final = 1024
 # Of health and metrics, on the loopback of the machine or container.
 ADMIN_PORT: Final = 8112
+# What an end takes beside the drain time: main kills workers that do not end 15 s after it, and
+# leaves the store then, which may take 10 s. Where a flush takes longer, it tells systemd.
+AFTER_DRAIN_S: Final = 30
 # Where nothing limits associations, as many open files as a kernel grants by default.
 _MANY_FILES: Final = 1 << 20
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastscp.readymade.source import PRIVILEGED, comment, open_files
+from fastscp.readymade.source import AFTER_DRAIN_S, PRIVILEGED, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
@@ -19,8 +19,6 @@ __all__ = ["render"]
 # Where the store is if nobody says otherwise: systemd makes the folder for the user.
 _STATE: Final = "/var/lib/fastscp"
 _LOGS: Final = "/var/log/fastscp"
-# Main kills workers that do not end 15 s after the drain time, and leaves the store then.
-_AFTER_DRAIN_S: Final = 20
 # Main names a worker whose loop hangs after 10 s and replaces it after 60 s; this comes later.
 _WATCHDOG_S: Final = 120
 _HOMES: Final = ("/home", "/root", "/run/user")
@@ -54,8 +52,9 @@ StartLimitBurst=10
 # then until the configuration is taken.
 Type=notify
 ExecReload=/bin/kill -HUP $MAINPID
-# An upgrade (USR2) goes on in a child, which says that it is ready.
-NotifyAccess=all
+# To upgrade, install the new version, then: systemctl kill --kill-whom=main -s USR2 fastscp
+# The new process is the main one (MAINPID) before it says anything itself.
+NotifyAccess=main
 ExecStart={start}
 User=fastscp
 Group=fastscp
@@ -107,7 +106,8 @@ WantedBy=multi-user.target
 _SOCKET_HEAD = """
 With a socket the port stays open while the service restarts, and systemd binds it{why}. Write the
 lines below to /etc/systemd/system/fastscp.socket without their `#`, add Requires=fastscp.socket and
-After=fastscp.socket to [Unit] above, take --host and --port out of ExecStart=, and enable the
+After=fastscp.socket to [Unit] above, take --host and --port out of ExecStart= and of the file of
+--config, where they are there, for the service ends with code 2 if it has both, and enable the
 socket: systemctl enable --now fastscp.socket
 """
 _SOCKET = """\
@@ -144,7 +144,7 @@ def render(source: Source) -> str:
         store=_of_unit(store),
         start=_command(source, flags),
         folders=folders,
-        stop_s=math.ceil(config.drain_timeout) + _AFTER_DRAIN_S,
+        stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
         watchdog_s=_WATCHDOG_S,
         files=open_files(config),
         capabilities=_capabilities(config) if is_low else "CapabilityBoundingSet=\n",

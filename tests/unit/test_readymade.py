@@ -21,6 +21,8 @@ from fastscp.config.layers import load
 from fastscp.config.names import BY_VARIABLE
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.main.descriptors import associations_allowed
+from fastscp.main.leaving import DRAIN_AND_S
+from fastscp.main.listening import DICOM
 from fastscp.readymade import (
     conformance,
     container,
@@ -192,13 +194,29 @@ def test_the_store_is_made_as_it_is_served(shown: Callable[..., dict[str, Any]])
     assert told["store-must-exist"] is False
 
 
-@pytest.mark.parametrize(("drain", "least"), [("30s", 50), ("0", 20), ("90.5", 110.5)])
-def test_there_is_time_to_drain(drain: str, least: float) -> None:
+@pytest.mark.parametrize("drain", ["30s", "0", "90.5"])
+def test_there_is_time_to_drain(drain: str) -> None:
+    """As much as the service says itself that it takes."""
     made = source({"drain_timeout": drain})
+    least = made.config.drain_timeout + DRAIN_AND_S
     assert least <= int(lines_of(systemd.render(made))["TimeoutStopSec"][0]) <= least + 1
+    found = re.search(r"--stop-timeout (\d+) ", container.render(made))
+    assert found is not None
+    assert int(found[1]) >= least
     pods = {one["kind"]: one for one in yaml.safe_load_all(kubernetes.render(made))}
     spec = pods["StatefulSet"]["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] >= least
+
+
+def test_what_the_unit_says_of_an_upgrade_and_of_sockets() -> None:
+    text = systemd.render(source({"port": "104", "host": ["10.1.1.1", "::1"]}))
+    told = lines_of(text)
+    # A process that takes over is the main one before it says anything.
+    assert (told["Type"], told["NotifyAccess"]) == (["notify"], ["main"])
+    assert "systemctl kill --kill-whom=main -s USR2 fastscp" in text
+    socket = lines_of(socket_of(text))
+    assert socket["ListenStream"] == ["10.1.1.1:104", "[::1]:104"]
+    assert socket["FileDescriptorName"] == [DICOM]
 
 
 def test_where_the_unit_may_write() -> None:
@@ -242,7 +260,7 @@ def test_the_image_runs_what_was_asked_for(
     assert instructions["EXPOSE"] == "104"
     assert instructions["USER"] == f"{container.USER_ID}:{container.GROUP_ID}"
     assert f"-v {filed}:{filed}:ro" in text
-    assert "--stop-timeout 111 --ulimit nofile=4096 " in text
+    assert "--stop-timeout 121 --ulimit nofile=4096 " in text
     assert "ip_unprivileged_port_start" in text
     assert "ip_unprivileged_port_start" not in container.render(source())
 
