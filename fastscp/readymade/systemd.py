@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fastscp.main.listening import DICOM, TLS
 from fastscp.readymade.source import AFTER_DRAIN_S, PRIVILEGED, comment, open_files
 
 if TYPE_CHECKING:
@@ -105,17 +106,17 @@ WantedBy=multi-user.target
 """
 _SOCKET_HEAD = """
 With a socket the port stays open while the service restarts, and systemd binds it{why}. Write the
-lines below to /etc/systemd/system/fastscp.socket without their `#`, add Requires=fastscp.socket and
-After=fastscp.socket to [Unit] above, take --host and --port out of ExecStart= and of the file of
---config, where they are there, for the service ends with code 2 if it has both, and enable the
-socket: systemctl enable --now fastscp.socket
+lines below to {files} without their `#`, add
+Requires={units} and After={units} to [Unit] above, take --host, --port
+and --tls-port out of ExecStart= and of the file of --config, where they are there, for the service
+ends with code 2 if it has both, and enable what is new: systemctl enable --now {units}
 """
 _SOCKET = """\
 [Unit]
-Description=fastscp, the port for DICOM
+Description=fastscp, the port for DICOM{secured}
 
 [Socket]
-{listen}FileDescriptorName=dicom
+{listen}FileDescriptorName={name}
 Service=fastscp.service
 Backlog=1024
 NoDelay=yes
@@ -137,7 +138,8 @@ def render(source: Source) -> str:
     writable = [store] * (not in_state) + [logs] * (logs not in ("", _LOGS))
     own = [["--store", store], ["--store-must-exist"]]
     flags = own + source.flags("store", "store_must_exist")
-    is_low = 0 < config.port < PRIVILEGED
+    ports = _ports(config)
+    low = [port for port in ports.values() if 0 < port < PRIVILEGED]
     making = source.making(source.program, store)
     head = _HEAD.format(state=_STATE, folder=_STATE if in_state else store, make=shlex.join(making))
     unit = _UNIT.format(
@@ -147,13 +149,25 @@ def render(source: Source) -> str:
         stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
         watchdog_s=_WATCHDOG_S,
         files=open_files(config),
-        capabilities=_capabilities(config) if is_low else "CapabilityBoundingSet=\n",
+        capabilities=_capabilities(low) if low else "CapabilityBoundingSet=\n",
         writable="".join(f"ReadWritePaths={_of_unit(one)}\n" for one in writable),
         home="read-only" if _is_at_home(source, [store, *writable]) else "yes",
     )
-    why = " as root" if is_low else ""
-    socket = _SOCKET_HEAD.format(why=why) + "\n" + _SOCKET.format(listen=_listen(config))
-    return comment(head) + "\n" + unit + "\n" + comment(socket)
+    units = {name: f"fastscp{'-tls' * (name == TLS)}.socket" for name in ports}
+    sockets = _SOCKET_HEAD.format(
+        why=" as root" if low else "", units=" ".join(units.values()),
+        files=" and ".join(f"/etc/systemd/system/{unit}" for unit in units.values()),
+    )  # fmt: skip
+    for name, port in ports.items():
+        secured = " with TLS" * (name == TLS)
+        sockets += "\n" + _SOCKET.format(listen=_listen(config, port), name=name, secured=secured)
+    return comment(head) + "\n" + unit + "\n" + comment(sockets)
+
+
+def _ports(config: ServeConfig) -> dict[str, int]:
+    """Those that peers come to, by what the sockets are called."""
+    ports = {} if config.no_plain else {DICOM: config.port}
+    return ports | ({} if config.tls is None else {TLS: config.tls_port})
 
 
 def _store(source: Source) -> str:
@@ -162,9 +176,9 @@ def _store(source: Source) -> str:
     return str(source.config.store.absolute())
 
 
-def _capabilities(config: ServeConfig) -> str:
+def _capabilities(low: list[int]) -> str:
     return (
-        f"# For port {config.port}, and nothing else.\n"
+        f"# For port {' and '.join(map(str, low))}, and nothing else.\n"
         "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n"
     )
 
@@ -187,6 +201,6 @@ def _of_unit(word: str) -> str:
     return text if re.fullmatch(r"[^\s'\";]+", text) else f'"{text}"'
 
 
-def _listen(config: ServeConfig) -> str:
+def _listen(config: ServeConfig, port: int) -> str:
     addresses = [f"[{one}]" if ":" in one else one for one in config.host]
-    return "".join(f"ListenStream={one}:{config.port}\n" for one in addresses)
+    return "".join(f"ListenStream={one}:{port}\n" for one in addresses)

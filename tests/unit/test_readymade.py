@@ -22,7 +22,7 @@ from fastscp.config.names import BY_VARIABLE
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.main.descriptors import associations_allowed
 from fastscp.main.leaving import DRAIN_AND_S
-from fastscp.main.listening import DICOM
+from fastscp.main.listening import DICOM, TLS
 from fastscp.readymade import (
     conformance,
     container,
@@ -217,6 +217,30 @@ def test_what_the_unit_says_of_an_upgrade_and_of_sockets() -> None:
     socket = lines_of(socket_of(text))
     assert socket["ListenStream"] == ["10.1.1.1:104", "[::1]:104"]
     assert socket["FileDescriptorName"] == [DICOM]
+
+
+def test_a_unit_with_tls_and_its_sockets(tmp_path: Path, certificates: Certificates) -> None:
+    """One more socket, which has the name of what it is for; systemd takes all of it."""
+    flags = {"tls_cert": str(certificates.server.both), "tls_port": "992", "port": "11112"}
+    text = systemd.render(source(flags))
+    assert lines_of(text)["AmbientCapabilities"] == ["CAP_NET_BIND_SERVICE"]
+    assert "# For port 992, and nothing else." in text
+    assert "fastscp.socket fastscp-tls.socket" in text
+    _head, *sockets = text.split("# [Unit]\n# Description=fastscp, the port")
+    told = [lines_of(socket_of(f"# [Unit]\n# D{one}")) for one in sockets]
+    assert [one["FileDescriptorName"] for one in told] == [[DICOM], [TLS]]
+    assert [one["ListenStream"][0].rpartition(":")[2] for one in told] == ["11112", "992"]
+    unit, sock = tmp_path / "fastscp.service", tmp_path / "fastscp-tls.socket"
+    unit.write_text(text.replace(PROGRAM[0], shutil.which("true") or "/bin/true"))
+    sock.write_text(socket_of(text))
+    done = subprocess.run(
+        [needed("systemd-analyze"), "verify", "--man=no", unit, sock],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # Without TLS nobody is to come.
+    only = systemd.render(source({**flags, "no_plain": True}))
+    assert "FileDescriptorName=dicom" not in only
 
 
 def test_where_the_unit_may_write() -> None:
