@@ -48,7 +48,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
 
     seen: list[ServeConfig] = []
 
-    def run(config: ServeConfig, *, load: Callable[[], ServeConfig], file: str) -> int:
+    def run(
+        config: ServeConfig, *, load: Callable[[], ServeConfig], file: str, **_more: object
+    ) -> int:
         assert not file or Path(file).is_absolute()
         # What a reload would take is what there is.
         assert load() == config
@@ -98,7 +100,9 @@ def test_what_a_reload_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     path = tmp_path / "conf.toml"
     path.write_text('ae-title = "OLD"\nport = 1\n')
 
-    def run(config: ServeConfig, *, load: Callable[[], ServeConfig], file: str) -> int:
+    def run(
+        config: ServeConfig, *, load: Callable[[], ServeConfig], file: str, **_more: object
+    ) -> int:
         assert file == str(path)
         read.append(config)
         path.write_text('ae-title = "NEW"\nport = 2\nlog-level = "error"\n')
