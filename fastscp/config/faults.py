@@ -10,7 +10,6 @@ import msgspec
 from fastscp import uids
 from fastscp.config.quantities import Duration
 from fastscp.config.values import ExplainedError, Whole, quoted, read_text, read_written_title
-from fastscp.status import StatusClass, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +103,12 @@ def _status(text: str) -> int:
     """
     if not re.fullmatch("[0-9A-Fa-f]{4}", text):
         raise ValueError("is no status of four hexadecimal digits")
+    # Here, since help needs neither.
+    from fastscp.status import StatusClass, classify
+    from fastscp_ext import status as codes
+
     number = int(text, 16)
-    is_known = 0x0105 <= number <= 0x02FF or number >> 8 in (0xA7, 0xA9) or number >> 12 == 0xC
+    is_known = codes.NO_SUCH_ATTRIBUTE <= number <= 0x02FF or number >> 8 in (0xA7, 0xA9) or number >> 12 == 0xC
     if not is_known or classify(number) is not StatusClass.FAILURE:
         raise ValueError("does not refuse (A7xx, A9xx, Cxxx, 01xx and 02xx do)")
     return number

@@ -94,7 +94,8 @@ def test_from_the_handshake_to_the_end(
         got = list(split_pdus(await talking))
         assert [one[0] for one in got] == [2, 4, 6]
         assert got[-1] == encode_release_rp()
-        assert (await played.until(Gone))[-1] == Gone(1)
+        # 1: released.
+        assert (await played.until(Gone))[-1] == Gone(1, ended=1)
         assert not played.worker._handshakes
 
     run(test)
@@ -212,7 +213,8 @@ def test_a_handshake_that_stalls_is_ended(
         else:
             played.worker._handshakes.tick(1e18, 1.0)
         assert await all_of(peer) == b""
-        assert (await played.until(Gone))[-1] == Gone(1)
+        # 1: released.
+        assert (await played.until(Gone))[-1] == Gone(1, ended=1)
 
     run(test)
     (line_,) = told(caplog)

@@ -1869,7 +1869,7 @@ def test_the_other_form_takes_a_name_as_soon_as_main_says_so(tmp_path: Path, dur
         assert one.statuses() == [0]
         (site.store / path_of()).unlink()
         # Main has its own mapping of what is shared.
-        shared = Shared(os.dup(site.shared.fd))
+        shared = Shared(os.dup(site.shared.fd), os.dup(site.shared.common_fd))
         assert shared.store.mixed is False
         shared.store.mixed = True
         assert site.shared.store.mixed is True
