@@ -14,7 +14,7 @@ import msgspec
 
 from fastscp.admin.place import SOCKET_NAME, ControlSocketError, address
 from fastscp.log import printable
-from fastscp.messages.control import CONTROL_VERSION, Answer, Associations, GetStatus
+from fastscp.messages.control import CONTROL_VERSION, Answer, Associations, GetOverview, GetStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +132,7 @@ class ControlClient:
 
         One that the service refuses has the exit code that the service gave.
         """
-        if not isinstance(request, GetStatus | Associations):
+        if not isinstance(request, GetStatus | Associations | GetOverview):
             self._not_done = "; what was asked is not done later, unless it had begun by now"
         # What the service has said before it hung up is worth more than that it did.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -31,7 +31,9 @@ from fastscp.messages.control import (
     Abort,
     Answer,
     Associations,
+    GetOverview,
     GetStatus,
+    Overview,
     Pause,
     Reload,
     Request,
@@ -331,6 +333,8 @@ class ControlServer:
                 result = control.status()
             case Associations():
                 result = control.associations()
+            case GetOverview():
+                result = Overview(status=control.status(), associations=control.associations())
             case Pause():
                 result = control.pause(request.why, by)
             case Resume():

@@ -18,7 +18,9 @@ __all__ = [
     "Answer",
     "AssociationStatus",
     "Associations",
+    "GetOverview",
     "GetStatus",
+    "Overview",
     "Pause",
     "Paused",
     "Phase",
@@ -175,6 +177,13 @@ class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
 
 
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service is doing and its connections, the oldest first, both of the same moment."""
+
+    status: Status
+    associations: list[AssociationStatus]
+
+
 class Aborted(msgspec.Struct, frozen=True):
     """What became of an association that was to end: over, unknown (there is none), or going on."""
 
@@ -222,6 +231,10 @@ class Associations(_Request, tag="associations", frozen=True, kw_only=True):
     """Answered with a list of `AssociationStatus`, the oldest first."""
 
 
+class GetOverview(_Request, tag="overview", frozen=True, kw_only=True):
+    """Answered with `Overview`: one request where somebody looks again and again."""
+
+
 class Abort(_Request, tag="abort", frozen=True, kw_only=True):
     """End this association, or connection; answered with `Aborted` once it is over.
 
@@ -245,4 +258,4 @@ class Reload(_Request, tag="reload", frozen=True, kw_only=True):
     """Take the configuration anew; answered with `Reloaded`, also where that is refused."""
 
 
-Request: TypeAlias = GetStatus | Associations | Abort | Pause | Resume | Reload
+Request: TypeAlias = GetStatus | Associations | GetOverview | Abort | Pause | Resume | Reload

@@ -31,7 +31,9 @@ from fastscp.messages.control import (
     Aborted,
     Associations,
     AssociationStatus,
+    GetOverview,
     GetStatus,
+    Overview,
     Pause,
     Paused,
     Reload,
@@ -302,6 +304,8 @@ def test_every_request_has_its_answer(served: Served) -> None:
     with ControlClient(served.folder) as client:
         assert client.ask(GetStatus(), Status) == STATUS
         assert client.ask(Associations(), list[AssociationStatus]) == [ONE]
+        both = Overview(status=STATUS, associations=[ONE])
+        assert client.ask(GetOverview(), Overview) == both
         assert client.ask(Pause(why="a\nb"), Paused) == Paused(True, "a\nb", 5.0)
         assert client.ask(Abort(id="run.1"), Aborted) == Aborted("run.1", "over")
         taken = Reloaded(changed=("layout",), waits=("port",), generation=2)
