@@ -29,6 +29,7 @@ from fastscp.cli.send import send
 from fastscp.cli.serve import serve
 from fastscp.cli.status import status
 from fastscp.cli.streams import StreamError, finish
+from fastscp.cli.top import top
 from fastscp.cli.verify import verify
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log import escape
@@ -58,6 +59,7 @@ def _add(name: str, command: Callable[..., int]) -> None:
 
 _add("serve", serve)
 _add("status", status)
+_add("top", top)
 _add("reload", reload)
 _add("associations", associations)
 _add("abort", abort)

@@ -15,20 +15,21 @@ from fastscp.errors import ConfigError
 from fastscp.log import address, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fastscp.messages.control import AssociationStatus
 
-__all__ = ["abort", "associations"]
+__all__ = ["HEAD", "NUMBERS", "abort", "associations", "rates", "row"]
 
 # Between the two looks that a rate takes.
 _BETWEEN_S: Final = 0.5
 _NOT_DONE: Final = 1
-_HEAD: Final = (
+HEAD: Final = (
     "ID", "CALLING > CALLED", "ADDRESS", "RULES", "PHASE", "STORED", "REFUSED", "BYTES", "RATE",
     "AGE",
 )  # fmt: skip
-_NUMBERS: Final = range(5, 10)
+# Columns that are aligned on the right.
+NUMBERS: Final = range(5, 10)
 _SAID: Final = {
     "over": "over",
     "unknown": "there is no such association or connection; see `fastscp associations`",
@@ -71,20 +72,20 @@ def associations(
             time.sleep(_BETWEEN_S)
             found = service.ask(Associations(), list[AssociationStatus])
             seconds = time.monotonic() - began
-    rates = _rates(found, before, seconds)
+    each = rates(found, before, seconds)
     if json:
-        print_json([msgspec.to_builtins(one) | {"rate": rates.get(one.id)} for one in found])
+        print_json([msgspec.to_builtins(one) | {"rate": each.get(one.id)} for one in found])
     elif found:
-        print_columns([_HEAD, *(_row(one, rates) for one in found)], _NUMBERS)
+        print_columns([HEAD, *(row(one, each.get(one.id)) for one in found)], NUMBERS)
     else:
         print("no connections")
     return 0
 
 
-def _rates(
-    found: list[AssociationStatus], before: Mapping[str, int], seconds: float
+def rates(
+    found: Iterable[AssociationStatus], before: Mapping[str, int], seconds: float
 ) -> dict[str, int]:
-    """Bytes a second of those that were there at both looks."""
+    """Bytes a second of those that were there at both looks. before: bytes received, by id."""
     return {
         one.id: round((one.received_bytes - before[one.id]) / seconds)
         for one in found
@@ -92,12 +93,12 @@ def _rates(
     }
 
 
-def _row(one: AssociationStatus, rates: Mapping[str, int]) -> tuple[str, ...]:
+def row(one: AssociationStatus, rate: int | None) -> tuple[str, ...]:
+    """What stands below `HEAD`, fit to be shown. rate: bytes a second; None: not known."""
     from fastscp.association.account import in_bytes
 
     titles = f"{printable(one.calling_ae)} > {printable(one.called_ae)}"
     titles += f" ({printable(one.user)})" if one.user else ""
-    rate = rates.get(one.id)
     return (
         one.id,
         titles if one.calling_ae or one.called_ae else "-",

@@ -9,9 +9,11 @@ from fastscp.cli.options import store_directory
 from fastscp.errors import FastscpError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastscp.admin.client import ControlClient
 
-__all__ = ["duration", "moment", "running_service"]
+__all__ = ["duration", "moment", "running_service", "service_of"]
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -21,11 +23,18 @@ def running_service(store: str | None, config: str | None) -> ControlClient:
 
     Raises ConfigError, NotRunningError (exit 3) and ControlSocketError.
     """
+    return service_of(store_directory(store, config))
+
+
+def service_of(path: Path) -> ControlClient:
+    """A connection to the service of the store that is there.
+
+    Raises NotRunningError (exit 3) and ControlSocketError.
+    """
     from fastscp.admin.client import ControlClient, NotRunningError
     from fastscp.store.access import lock_holder
     from fastscp.store.names import HOME
 
-    path = store_directory(store, config)
     try:
         return ControlClient(path / HOME)
     except NotRunningError:

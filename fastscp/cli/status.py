@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fastscp.messages.control import RulesStatus, Status
 
-__all__ = ["status"]
+__all__ = ["cannot_ask", "rows", "status"]
 
 _NOT_ACCEPTING: Final = 1
 _CANNOT_ASK: Final = 2
@@ -44,31 +44,37 @@ def status(
     ...) or is silent, 2 it cannot be asked (by another user, without a control socket, ...), 3 no
     service runs on the store.
     """
-    from fastscp.admin.client import NotRunningError, SilentError
-    from fastscp.admin.place import ControlSocketError
     from fastscp.messages.control import GetStatus, Status
 
     try:
         with running_service(store, config) as service:
             answer = service.ask(GetStatus(), Status)
     except FastscpError as error:
-        is_known = isinstance(error, (NotRunningError, SilentError))
-        code = error.exit_code if is_known else _CANNOT_ASK
+        said = cannot_ask(error)
         if quiet:
-            return code
-        if code == error.exit_code:
-            raise
-        raise ControlSocketError(str(error), code) from error
+            return said.exit_code
+        raise said from error
     if quiet:
         pass
     elif json:
         print_json(answer)
     else:
-        print_columns([(name, escape(value)) for name, value in _rows(answer)])
+        print_columns([(name, escape(value)) for name, value in rows(answer)])
     return 0 if answer.is_ready else _NOT_ACCEPTING
 
 
-def _rows(now: Status) -> Iterator[tuple[str, str]]:
+def cannot_ask(error: FastscpError) -> FastscpError:
+    """The same error with the exit code that tells why the service cannot be asked."""
+    from fastscp.admin.client import NotRunningError, SilentError
+    from fastscp.admin.place import ControlSocketError
+
+    if isinstance(error, (NotRunningError, SilentError)):
+        return error
+    return ControlSocketError(str(error), _CANNOT_ASK)
+
+
+def rows(now: Status) -> Iterator[tuple[str, str]]:
+    """Names, and what is said of each. What came from outside may not print: `escape` it."""
     from fastscp.association.account import in_bytes
 
     since = f" since {moment(now.since)}, {duration(time.time() - now.since)} ago"

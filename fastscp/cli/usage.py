@@ -37,6 +37,7 @@ _NAMED_BY: Final = {
     "serve": "a store is named by an option: write --store {}, and a file --config {}",
     "demo": "a store is named by an option: write --store {}, and a file --config {}",
     "status": "the store is named by an option: write --store {}",
+    "top": "the store is named by an option: write --store {}",
     "reload": "the store is named by an option: write --store {}",
     "associations": "the store is named by an option: write --store {}",
     "pause": "the reason is named by an option: write --reason {}",

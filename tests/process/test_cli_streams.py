@@ -88,7 +88,8 @@ def test_streams_of_every_command(tmp_path: Path) -> None:
             "config --check /dev/null", "print zsh-completion", f"echo {address}",
             f"echo {address} --json", f"send {address} {sample}", f"send {address} {sample} --json",
             f"send {address} {sample} --dry-run", f"verify --store {tmp_path}/d",
-            f"verify --store {tmp_path}/d --json", f"cat {sample}",
+            f"verify --store {tmp_path}/d --json",
+            f"top --once --interval 0.1 --store {service.store}", f"cat {sample}",
             "demo --once --port 0 --host 127.0.0.1 --workers 1",
         ):  # fmt: skip
             for redirected in (

@@ -210,6 +210,8 @@ def test_text_of_peers_is_shown_and_never_obeyed(
             _said(service, command, "--store", str(service.store), *more)
             for command in ("status", "associations")
             for more in ((), ("--json",))
+        ] + [
+            _said(service, "top", "--once", "--interval", "0.1", "--store", str(service.store))
         ]  # fmt: skip
         for peer in peers:
             peer.send(RELEASE_RQ)

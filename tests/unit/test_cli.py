@@ -170,7 +170,8 @@ def test_help_has_groups_and_is_light() -> None:
     # In a process of its own: this one has imported everything already.
     code = (
         "import sys; from fastscp.cli.app import main; main(['serve', '--help']);"
-        "heavy = {'pydicom', 'uvloop', 'fastscp_ext', 'rich.progress'} & set(sys.modules);"
+        "heavy = {'pydicom', 'uvloop', 'fastscp_ext', 'rich.progress', 'rich.live'};"
+        "heavy &= set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run(
@@ -325,7 +326,7 @@ SEE = "See `fastscp serve --help`."
         (["serve", "--config", "/nonexistent"], "--config: cannot read /nonexistent"),
         (["serve", "--no-layout-change"], "--no-layout-change"),
         (["--port", "5", "serve"], "The command comes first: write `fastscp serve --port 5`."),
-        (["--port", "5"], "The command comes before --port: write one of serve, status, reload"),
+        (["--port", "5"], "The command comes before --port: write one of serve, status, top, "),
         (["help", "serve"], "Write `fastscp --help`, or `fastscp serve --help`."),
         (["version"], "Write `fastscp --version`."),
         (["serve", "--config", ""], "--config: '' is empty; give a TOML file with settings"),
@@ -337,6 +338,8 @@ SEE = "See `fastscp serve --help`."
         (["verify", "/data"], "write --store /data."),
         (["verify", "--since"], "--since: requires an argument; write --since TIME."),
         (["status", "/data"], "write --store /data."),
+        (["top", "/data"], "write --store /data."),
+        (["top", "--interval", "0"], "--interval: '0' is less than allowed; give a time such as"),
         (["pause", "lunch"], "write --reason lunch."),
         (["abort"], "abort: ID is missing: it requires an argument."),
         (["abort", ""], "ID: is empty; take one from `fastscp associations`"),
@@ -438,7 +441,8 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
         complete -p fastscp | grep -q -- "-o default" || exit 1
         ask() { COMP_WORDS=(fastscp "$@") COMP_CWORD=$# COMPREPLY=(); _fastscp
                 echo "${COMPREPLY[*]}"; }
-        ask se; ask serve --log; ask serve --durability ""; ask print z; ask cat /et
+        ask se; ask to; ask top --in
+        ask serve --log; ask serve --durability ""; ask print z; ask cat /et
     """
     done = subprocess.run(
         [bash, "--norc", "--noprofile", "-c", ask],
@@ -446,8 +450,8 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "serve send", "--log-format --log-file --log-level", "stable buffered", "zsh-completion",
-        "",
+        "serve send", "top", "--interval", "--log-format --log-file --log-level", "stable buffered",
+        "zsh-completion", "",
     ]  # fmt: skip
 
 

@@ -91,6 +91,7 @@ def test_every_option_it_mentions_exists() -> None:
     known |= {"--file", "--report", "--retries", "--adopt", "--repair-journal"}
     known |= (
         {"--check", "--study", "--since", "--max-rate", "--reason", "--who", "--certificate"}
+        | {"--interval"}
         | _options("send")
         | _options("echo")
     )
