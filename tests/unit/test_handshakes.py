@@ -213,8 +213,7 @@ def test_a_handshake_that_stalls_is_ended(
         else:
             played.worker._handshakes.tick(1e18, 1.0)
         assert await all_of(peer) == b""
-        # 1: released.
-        assert (await played.until(Gone))[-1] == Gone(1, ended=1)
+        assert (await played.until(Gone))[-1] == Gone(1)
 
     run(test)
     (line_,) = told(caplog)
