@@ -42,6 +42,7 @@ cdef class Secured:
     cdef Rest rest           # ciphertext that was read and is not decrypted
     cdef Py_ssize_t counted  # bytes of it that count among the reception's rests
     cdef Py_ssize_t kept     # bytes of it in front of the buffer that the next read fills
+    cdef Py_ssize_t size     # bytes of that buffer which this read may use, those included
     cdef SecurePhase phase
     cdef int fd              # of the raw transport's socket, or -1
     cdef bint began          # a byte has come
@@ -57,6 +58,7 @@ cdef class Secured:
     cdef uint64_t ignored
     cdef object error        # why it cannot go on
 
+    cdef bint _is_short(self) noexcept
     cdef int _hear(self, Cursor* c) except -1
     cdef int _take_in(self, Cursor* c) except -1
     cdef Py_ssize_t _collect(self, Cursor* c) except -1

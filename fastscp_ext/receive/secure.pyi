@@ -54,7 +54,7 @@ class Keeper(Protocol):
 class Ciphertext:
     """What the TLS connections of one worker share: the buffer that their reads go to.
 
-    64 KiB, which stay in the processor's cache. reception: theirs.
+    256 KiB, which stay in the processor's cache. reception: theirs.
     """
 
     def __new__(cls, reception: Reception) -> Self: ...
@@ -65,8 +65,8 @@ class Secured:
 
     context: a server's, from the `ssl` module, which alone knows cryptography. Records are handed
     to it whole and one at a time, and what it decrypts goes straight into the buffer of the
-    receiver. Where the receiver pauses, the ciphertext that was read, at most 64 KiB, waits here
-    and counts among the reception's rests.
+    receiver. Where the receiver pauses, the ciphertext that was read waits here and counts
+    among the reception's rests: at most 256 KiB, and 64 after a read that had to wait.
 
     A peer ends by close_notify or by FIN, which mean the same here. TLS has no half-close of ours:
     once `write_eof` was called, what still comes is counted and not decrypted.

@@ -33,7 +33,8 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t send(int fd, const void* buf, size_t len, int flags)
 
 cdef enum:
-    CIPHERTEXT_BYTES = 65536     # of one read; no record is longer than a third of it
+    CIPHERTEXT_BYTES = 262144    # of one read, and as much is written at a time
+    SHORT_BYTES = 65536          # of one where a rest is to be expected: three records and more
     EMPTY_MOST = 64              # records in a row without plaintext, of which each costs us work
     IGNORED_MOST = 16777216      # bytes that a peer sends behind its end before it is cut off
     HANDSHAKE_MOST = 65536       # bytes of records; a chain of certificates takes some 10 KiB
@@ -119,13 +120,21 @@ cdef class Secured:
         # another connection's read overwrites it there, and `rest` still has it.
         cdef Cursor left = rest_left(&self.rest)
         self.kept = left.left
+        self.size = SHORT_BYTES if self._is_short() else CIPHERTEXT_BYTES
         if left.left:
             memcpy(self.shared.buffer, left.at, left.left)
         return self
 
+    cdef bint _is_short(self) noexcept:
+        # What is left of a read is copied where its association pauses: where the receiver takes
+        # little at a time for that reason, so do we.
+        return self.kept < SHORT_BYTES and (
+            self.receiver is None or self.receiver._room() <= SHORT_BYTES
+        )
+
     def __getbuffer__(self, Py_buffer* view, int flags):
         PyBuffer_FillInfo(
-            view, self, self.shared.buffer + self.kept, CIPHERTEXT_BYTES - self.kept, 0, flags
+            view, self, self.shared.buffer + self.kept, self.size - self.kept, 0, flags
         )
 
     def __releasebuffer__(self, Py_buffer* view):
@@ -134,7 +143,7 @@ cdef class Secured:
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take in what was just read."""
         cdef Cursor c = cursor_over(self.shared.buffer, <uint32_t>(self.kept + nbytes))
-        cdef bint filled = c.left == CIPHERTEXT_BYTES
+        cdef bint filled = c.left == self.size
         if self.phase >= SECURE_HEARD:
             self._ignore(nbytes)
             return

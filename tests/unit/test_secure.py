@@ -381,6 +381,49 @@ def test_what_was_read_waits_and_counts(
 
 
 @BOTH
+def test_reads_are_short_after_a_pause(connect: Any, version: ssl.TLSVersion) -> None:
+    """What is copied where a connection pauses is as little as on a port without TLS."""
+    one = connect(version)
+
+    def room() -> int:
+        with memoryview(one.secured.get_buffer(-1)) as view:
+            return len(view)
+
+    # Nobody has shown yet that anything large comes.
+    assert room() == 65536
+    one.shake()
+    assert room() == 262_144
+
+    def judged(context_id: int, sop_class: bytes) -> int:
+        one.one.pace.hold(4)
+        return 0x0122
+
+    one.one.class_judged = judged
+    refused = store(1, data_set(sop=uid(99)), sop=uid(99), sop_class=MR)
+    one.put(one.encrypted(refused + instances(1, 10_000)))
+    assert one.raw.paused
+    one.one.pace.go_on(4)
+    one.take_turns()
+    assert room() == 65536
+    # One read that did not have to wait, and the next one may be large.
+    one.put(one.encrypted(store(2, data_set(sop=uid(1)), sop=uid(1))))
+    assert room() == 262_144
+    assert one.answers() == [0x0122, 0, 0]
+
+
+@BOTH
+def test_all_reads_are_short_where_the_receivers_are(
+    tmp_path: Path, server: ssl.SSLContext, certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    """As while much is kept, or the store is slow."""
+    with Site(tmp_path / "store", buffer_bytes=65536) as site:
+        one = Connection(site, server, client_of(certificates, version))
+        one.shake()
+        with memoryview(one.secured.get_buffer(-1)) as view:
+            assert len(view) == 65536
+
+
+@BOTH
 def test_more_than_is_owed_at_a_time(connect: Any, site: Site, version: ssl.TLSVersion) -> None:
     """64 responses wait behind a duplicate that is not decided: the rest counts until it is."""
     one = connect(version)
