@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from bench import senders
+from bench.certificates import certificate, tls_port
 from bench.measure import RUN_TAG, Bench, verified, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bench.receiver import Receiver
 
@@ -46,12 +44,12 @@ def _run(
     workload = bench.material.workload("34KB")
 
     def run() -> dict[str, float]:
-        certificate = _certificate(bench.folder)
-        flags = ("--tls-port", "0", "--tls-cert", certificate)
+        file = certificate(bench.folder)
+        flags = ("--tls-port", "0", "--tls-cert", file)
         with bench.new_folder() as folder:
             with receiver.run(folder, *flags, workers=1) as running:
                 warm = warm_up(bench, running, workload)
-                with senders.crowd(running.port, _tls_port(running.log), counts):
+                with senders.crowd(running.port, tls_port(running.log), counts):
                     _settle(running.port)
                     sending = senders.load(running.port, workload, RUN_TAG, fair=bench.seconds)
                     echoes = senders.pings(running.port, bench.seconds)
@@ -69,25 +67,3 @@ def _settle(port: int) -> None:
     while senders.pings(port, 0.3)["echo_p90_us"] > SETTLED_US:
         if time.monotonic() > end:
             raise RuntimeError(f"no C-ECHO is answered quickly after {SETTLE_MOST_S:g} s")
-
-
-def _tls_port(log: Path) -> int:
-    found = re.search(r"^listening on \S+:(\d+) with TLS$", log.read_text(), re.MULTILINE)
-    if found is None:
-        raise RuntimeError("it does not listen with TLS")
-    return int(found[1])
-
-
-def _certificate(folder: Path) -> Path:
-    """One of its own making, with the key in the same file."""
-    file = folder / "crowd.pem"
-    if not file.exists():
-        made, key = folder / "crowd-cert.pem", folder / "crowd-key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-             "-nodes", "-days", "30", "-subj", "/CN=localhost", "-out", made, "-keyout", key],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        file.touch(0o600)
-        file.write_bytes(made.read_bytes() + key.read_bytes())
-    return file

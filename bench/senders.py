@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import programs
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from bench.instances import Instance
+    from bench.workloads import Template
 
 # Longer than this no run should take, whatever the receiver.
 LIMIT_S = 3600.0
@@ -130,6 +131,28 @@ def pings(port: int, seconds: float) -> dict[str, float]:
     """C-ECHO after C-ECHO over one association; the times they took. Raises SendError."""
     answer = _answer([_load_program(), f"--ping={seconds}", str(port)])
     return {"rate": answer["rate"], **dict(_times(answer))}
+
+
+def handshakes(port: int, seconds: float) -> dict[str, float]:
+    """TLS handshakes without an association, so long: how many, and in what time.
+
+    Raises SendError.
+    """
+    words = [sys.executable, "-m", "bench.tls_peers", "shake", str(port), str(seconds)]
+    return _answer(words)
+
+
+@contextlib.contextmanager
+def tls_associations(port: int, count: int, template: Template | None) -> Iterator[None]:
+    """So many associations with TLS inside the context, each behind an instance of the template.
+
+    Without a template behind none. Raises SendError.
+    """
+    words = [sys.executable, "-m", "bench.tls_peers", "hold", str(port), str(count)]
+    if template is not None:
+        words += [str(template.path), str(template.number)]
+    with _held(words):
+        yield
 
 
 @contextlib.contextmanager
@@ -256,6 +279,10 @@ def _fastscp(port: int, files: Files, window: int) -> list[list[Word]]:
     return [[*words, "--associations", str(len(files.folders)), "--window", str(window)]]
 
 
+def _fastscp_tls(port: int, files: Files, window: int) -> list[list[Word]]:
+    return [[*words, "--tls", "--tls-no-verify"] for words in _fastscp(port, files, window)]
+
+
 STORESCU = FileSender(
     name="storescu",
     label="DCMTK storescu, TCP_NODELAY=1",
@@ -275,5 +302,8 @@ FASTSCP = FileSender(
     version=functools.partial(programs.first_line, sys.executable, "-m", "fastscp", "--version"),
     commands=_fastscp,
     most_window=65535,
+)
+FASTSCP_TLS = replace(
+    FASTSCP, name="fastscp-send-tls", label="fastscp send, TLS", commands=_fastscp_tls
 )
 FILE_SENDERS = (STORESCU, UNTUNED, FASTSCP)
