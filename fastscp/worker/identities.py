@@ -2,10 +2,10 @@
 
 A password takes a processor some 50 ms to check, a token some 1 ms, so whoever sends them makes
 work. What stops that: one check at a time in each worker, a queue of bounded length in which
-addresses take turns, a number of failures for each address, beyond which nothing of it is looked at
-for a while, and a memory of what was right, which makes the many associations of one sender cost
-one check. Addresses from which somebody was right have a queue of their own, which goes first: many
-strangers at a time keep none of them out.
+addresses take turns, a bound of the associations that wait for it, a number of failures for each
+address, beyond which nothing of it is looked at for a while, and a memory of what was right, which
+makes the many associations of one sender cost one check. Addresses from which somebody was right
+have a queue of their own, which goes first: many strangers at a time keep none of them out.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ WAITING_MOST: Final = 64
 WAITING_OF_ONE_MOST: Final = 8
 # Associations that wait for the same check.
 SHARING_MOST: Final = 128
+# Associations that wait for any, of strangers, and as many of addresses from which somebody was
+# right: each keeps the answer to its request meanwhile. They hold no place of those that are right.
+CHECKED_MOST: Final = 128
 # So many failures of an address within that time, and until the first of them is so old nothing
 # more from there is looked at. Addresses of whom that is known; beyond it the oldest is forgotten.
 FAILURES_MOST: Final = 10
@@ -98,6 +101,14 @@ class _Known(NamedTuple):
     until: float
 
 
+class _Wanted(NamedTuple):
+    """Who wants to know what comes of a check. is_first: nobody there is a stranger."""
+
+    address: str
+    is_first: bool
+    tell: Callable[[Answer], None]
+
+
 @dataclass(slots=True)
 class _Check:
     """What is not decided yet, with who wants to know. What was shown is not in it."""
@@ -105,7 +116,7 @@ class _Check:
     key: bytes
     host: str
     known: OrderedDict[bytes, _Known] = field(repr=False)
-    tell: list[tuple[str, Callable[[Answer], None]]] = field(default_factory=list)
+    tell: list[_Wanted] = field(default_factory=list)
 
 
 # It is kept no longer than it is looked at.
@@ -128,6 +139,8 @@ class Identities:
         # Of each address, in turns, what waits: theirs, and those of strangers.
         self._first: _Queues = OrderedDict()
         self._others: _Queues = OrderedDict()
+        # Associations that wait for a check: those of strangers, and the others.
+        self._wanting = [0, 0]
         # By their keys all that is not decided.
         self._undecided: dict[bytes, _Check] = {}
         self._is_checking = False
@@ -169,23 +182,32 @@ class Identities:
         if known is not None and known.until > now:
             tell(Answer(Found.RIGHT, known.user))
             return
+        wanted = _Wanted(address, address in self._right, tell)
         check = self._undecided.get(key)
+        if self._wanting[wanted.is_first] >= CHECKED_MOST:
+            tell(Answer(Found.BUSY))
+            return
         if check is not None:
             if len(check.tell) < SHARING_MOST:
-                check.tell.append((address, tell))
+                self._want(check, wanted)
             else:
                 tell(Answer(Found.BUSY))
             return
-        queues = self._first if address in self._right else self._others
+        queues = self._first if wanted.is_first else self._others
         queue = queues.get(address, ())
         waiting = sum(map(len, queues.values()))
         if self._is_closed or waiting >= WAITING_MOST or len(queue) >= WAITING_OF_ONE_MOST:
             tell(Answer(Found.BUSY))
             return
-        check = _Check(key, address, self._known, [(address, tell)])
+        check = _Check(key, address, self._known)
+        self._want(check, wanted)
         self._undecided[key] = check
         queues.setdefault(address, deque()).append((check, self._look(shown)))
         self._go_on()
+
+    def _want(self, check: _Check, wanted: _Wanted) -> None:
+        check.tell.append(wanted)
+        self._wanting[wanted.is_first] += 1
 
     def close(self) -> None:
         """Begin no check any more, and wait for the one there may be. Off the loop."""
@@ -240,10 +262,12 @@ class Identities:
             while len(self._right) > HOSTS_MOST:
                 self._right.popitem(last=False)
         self._go_on()
-        for address, tell in check.tell:
+        for wanted in check.tell:
+            self._wanting[wanted.is_first] -= 1
+        for wanted in check.tell:
             if answer.found is Found.WRONG:
-                self._failed(address, now)
-            tell(answer)
+                self._failed(wanted.address, now)
+            wanted.tell(answer)
 
     @staticmethod
     def _answer(looked: asyncio.Future[Look]) -> tuple[Answer, float]:

@@ -195,8 +195,7 @@ class Requested(Receiver):
         if shown_user is None:
             self._owner.ask(ask)
             return
-        # It is one of those that are being decided, with all that is kept of them.
-        self._owner.requests.asked(self.number)
+        # Those that are checked have a bound of their own.
         self._unasked = ask
         UserCheck(self, shown_user).begin(self._owner.identities)
 
@@ -231,17 +230,22 @@ class Requested(Receiver):
         """Ask main, now that it is known who it is; confirm: the requestor is told of that, too."""
         if self._unasked is None or self._deciding is None:
             return
-        ask, self._unasked = self._unasked, None
         self._terms = msgspec.structs.replace(self._terms, user=user)
         if confirm:
             self._deciding = confirmed(self._deciding)
+        self._unasked = msgspec.structs.replace(self._unasked, terms=self._terms)
         self._deadline = time.monotonic() + _DECISION_S
-        self._owner.ask(msgspec.structs.replace(ask, terms=self._terms))
+        self._owner.requests.let_ask(self)
+
+    def ask_main(self) -> None:
+        """Ask main about a request whose user is right, unless it is over."""
+        if self._unasked is not None and self.state is State.STA3:
+            ask, self._unasked = self._unasked, None
+            self._owner.ask(ask)
 
     def forget_answer(self) -> None:
-        """Let go of what is kept for the answer, and make room: it will not be a good one."""
+        """Let go of what is kept for the answer: it will not be a good one."""
         self._deciding = None
-        self._owner.requests.decided(self.number)
 
     def reject_user(self, why: Rejected) -> None:
         """Reject a request while its user is checked; later, this changes nothing."""

@@ -3,7 +3,8 @@
 To decode and negotiate a request takes as long as some hundred messages if it proposes as much as
 it may, and as much memory as some thousand contexts need. So in each pass of the loop requests are
 decoded until they come to `PASS_BYTES`; the next ones wait as the bytes that they are. They wait,
-too, while main has as many to decide as it may have.
+too, while main has as many to decide as it may have. Those whose user is checked wait elsewhere and
+hold up nobody here; once one is right its turn at main comes before what is not decoded.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Requesting(Protocol):
     def keep_request(self, pdu: bytes) -> None: ...
     def take_request(self) -> bytes | None: ...
     def request_begins(self, pdu: bytes) -> None: ...
+    def ask_main(self) -> None: ...
     def failed(self, error: Exception) -> None: ...
 
 
@@ -37,6 +39,8 @@ class Requests:
 
     def __init__(self) -> None:
         self._waiting: deque[Requesting] = deque()
+        # Their users are right, and main has no room for them yet.
+        self._right: deque[Requesting] = deque()
         self._deciding: set[Hashable] = set()
         self._taken = 0
         self._pass_ends = False
@@ -50,6 +54,13 @@ class Requests:
         self._take(one, pdu)
         return True
 
+    def let_ask(self, one: Requesting) -> None:
+        """Have a decoded request go to main, which may be at once: its user is right."""
+        if self._right or len(self._deciding) >= DECIDING_MOST:
+            self._right.append(one)
+        else:
+            one.ask_main()
+
     def asked(self, number: int) -> None:
         """Main has this one to decide."""
         self._deciding.add(number)
@@ -58,7 +69,7 @@ class Requests:
         """Main has decided, or need not any more."""
         if number in self._deciding:
             self._deciding.remove(number)
-            if self._waiting:
+            if self._waiting or self._right:
                 self._end_pass()
 
     def _is_full(self) -> bool:
@@ -77,6 +88,12 @@ class Requests:
     def _next_pass(self) -> None:
         self._pass_ends = False
         self._taken = 0
+        while self._right and len(self._deciding) < DECIDING_MOST:
+            one = self._right.popleft()
+            try:
+                one.ask_main()
+            except Exception as error:
+                one.failed(error)
         while self._waiting and not self._is_full():
             one = self._waiting.popleft()
             pdu = one.take_request()

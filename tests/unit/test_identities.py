@@ -16,6 +16,7 @@ from fastscp.users.passwords import Entry
 from fastscp.users.tokens import Look, Tokens
 from fastscp.worker import identities
 from fastscp.worker.identities import (
+    CHECKED_MOST,
     FAILURES_MOST,
     FAILURES_WITHIN_S,
     HOSTS_MOST,
@@ -267,6 +268,29 @@ def test_what_waits_is_bounded_of_one_address_and_of_all(checks: Checks) -> None
         checks.go.set()
         await desk.heard(WAITING_MOST + 3)
         assert len(checks.done) == WAITING_MOST + 1
+
+    at_desk(test)
+
+
+def test_associations_that_wait_are_bounded_and_those_of_strangers_apart(checks: Checks) -> None:
+    """However many share a check: each keeps its request's answer meanwhile."""
+
+    async def test(desk: Desk) -> None:
+        assert await desk.shown("jo", b"sesame", "10.0.9.1") is Found.RIGHT
+        checks.go.clear()
+        for number in range(CHECKED_MOST + 3):
+            desk.show(f"a{number % 60}", b"", f"10.0.1.{number % 60}", str(number))
+        late = [(str(CHECKED_MOST + n), Found.BUSY) for n in range(3)]
+        assert desk.told[1:] == late
+        for number in range(CHECKED_MOST + 1):
+            desk.show("mo", b"sesame", "10.0.9.1", f"mo{number}")
+        assert desk.told[4:] == [(f"mo{CHECKED_MOST}", Found.BUSY)]
+        # Whoever is known waits for none of them.
+        desk.show("jo", b"sesame", "10.0.9.1", "known")
+        assert desk.told[5:] == [("known", Found.RIGHT)]
+        checks.go.set()
+        await desk.heard(2 * CHECKED_MOST + 6)
+        assert desk.identities._wanting == [0, 0]
 
     at_desk(test)
 

@@ -226,6 +226,7 @@ BOUNDS = (
     ("{} checks wait", "fastscp/worker/identities.py", "WAITING_MOST", 1),
     ("checks wait, {} of", "fastscp/worker/identities.py", "WAITING_OF_ONE_MOST", 1),
     ("{} associations share", "fastscp/worker/identities.py", "SHARING_MOST", 1),
+    ("{} associations of strangers", "fastscp/worker/identities.py", "CHECKED_MOST", 1),
     ("{} that were right", "fastscp/worker/identities.py", "KNOWN_MOST", 1),
     ("clocks may differ by {} s, `aud`", "fastscp/users/tokens.py", "LEEWAY_S", 1),
     ("{} KiB each, and RSA", "fastscp/users/tokens.py", "TOKEN_MOST", 1024),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fastscp.worker.requests import DECIDING_MOST, PASS_BYTES, Requests
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ class Asking:
     def __init__(self, requests: Requests, number: int, *, bug: bool = False) -> None:
         self.requests, self.number, self.bug = requests, number, bug
         self.kept: bytes | None = None
-        self.begun = False
+        self.begun = self.is_asked = False
         self.failures: list[Exception] = []
 
     def send(self, size: int) -> None:
@@ -36,6 +38,12 @@ class Asking:
         if self.bug:
             raise RuntimeError("a bug")
         self.requests.asked(self.number)
+
+    def ask_main(self) -> None:
+        if self.bug:
+            raise RuntimeError("a bug")
+        self.requests.asked(self.number)
+        self.is_asked = True
 
     def failed(self, error: Exception) -> None:
         self.failures.append(error)
@@ -123,5 +131,42 @@ def test_a_bug_in_one_leaves_the_others_their_turn() -> None:
             await asyncio.sleep(0)
         assert begun(ones) == 4
         assert [str(error) for error in ones[1].failures] == ["a bug"]
+
+    in_loop(test)
+
+
+def test_whose_user_is_right_goes_to_main_before_what_is_not_decoded() -> None:
+    """And no sooner than there is room, however many were right at a time."""
+
+    async def test(requests: Requests) -> None:
+        right = [Asking(requests, number, bug=number == 1) for number in range(DECIDING_MOST)]
+        for one in right[:2]:
+            if one.bug:
+                with pytest.raises(RuntimeError):
+                    requests.let_ask(one)
+            else:
+                requests.let_ask(one)
+        others = [Asking(requests, number) for number in range(1000, 1000 + DECIDING_MOST)]
+        for one in others:
+            one.send(300)
+        assert begun(others) == DECIDING_MOST - 1
+        right[3].bug = True
+        for one in right[2:]:
+            requests.let_ask(one)
+        await asyncio.sleep(0)
+        assert sum(one.is_asked for one in right) == 1
+        for number in range(1000, 1010):
+            requests.decided(number)
+        await asyncio.sleep(0)
+        assert len(requests._deciding) == DECIDING_MOST
+        # The one with a bug took no place.
+        assert [one.number for one in right if one.is_asked] == [0, 2, *range(4, 13)]
+        assert [str(error) for error in right[3].failures] == ["a bug"]
+        assert begun(others) == DECIDING_MOST - 1
+        for number in (*range(1010, 1000 + DECIDING_MOST), *range(DECIDING_MOST)):
+            requests.decided(number)
+        await asyncio.sleep(0)
+        assert sum(one.is_asked for one in right) == DECIDING_MOST - 2
+        assert begun(others) == DECIDING_MOST
 
     in_loop(test)

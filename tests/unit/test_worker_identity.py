@@ -18,6 +18,7 @@ from fastscp.messages.worker import Abandon, Ask, Configured, Gone, Holds, Taken
 from fastscp.users.identities import UserIdentities
 from fastscp.users.passwords import Entry, make_entry, parse, verify
 from fastscp.worker import identities, requested, usercheck
+from fastscp.worker.requests import DECIDING_MOST
 from fastscp_ext import UserIdentity, UserInformation
 from tests.books import configuration
 from tests.kit import DEADLINE_S, abort, associate_rq, reject, split_pdus
@@ -119,9 +120,8 @@ def test_who_is_checked_is_no_association_yet(
         if passcode == b"wrong":
             go.set()
             await turns(lambda: one._deciding is None)
-            # What main would have had to decide has gone.
-            assert played.worker.requests._deciding == set()
-        assert played.worker.requests._deciding == (set() if passcode == b"wrong" else {1})
+        # It holds no place of those that main decides.
+        assert played.worker.requests._deciding == set()
         played.main.send(Abandon(1))
         assert await all_of(peers[0]) == reject(2, 3, 1)
         peers[0].close()
@@ -133,6 +133,37 @@ def test_who_is_checked_is_no_association_yet(
 
     run(test)
     assert "too many connections without an association" in caplog.text
+
+
+def test_whoever_is_known_waits_for_nobody_who_is_checked(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More associations than main may have to decide show what takes its time to check."""
+    monkeypatch.setattr(usercheck, "_FAILED_S", 0.0)
+    go = threading.Event()
+    go.set()
+
+    def slow(entry: Entry | None, passcode: bytes) -> bool:
+        assert go.wait(DEADLINE_S)
+        return verify(entry, passcode)
+
+    monkeypatch.setattr(identities, "verify", slow)
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        with_users(played)
+        await played.until(Holds)
+        await loop.sock_sendall(played.offer(1), logging_in(b"sesame"))
+        assert (await played.until(Ask))[-1].number == 1
+        go.clear()
+        for number in range(2, 2 + DECIDING_MOST + 20):
+            await loop.sock_sendall(played.offer(number), logging_in(b"guess %d" % (number % 4)))
+            await played.until(Taken)
+        await loop.sock_sendall(played.offer(200), logging_in(b"sesame"))
+        assert (await played.until(Ask))[-1].number == 200
+        go.set()
+
+    run(test)
 
 
 async def checked(played: Played, number: int) -> Any:
