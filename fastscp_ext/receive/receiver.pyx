@@ -179,7 +179,7 @@ cdef class Receiver:
         if self.framer.dead or self.stopped:
             self.ignored_bytes += <uint64_t>nbytes
             return 0
-        if self.rest.bytes != NULL:
+        if self.rest.bytes != NULL or self.pace.holds & HOLDS_ALL:
             # It was on its way when reading was to stop, as it may be behind TLS.
             return self._keep(c)
         try:

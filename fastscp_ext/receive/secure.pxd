@@ -77,6 +77,7 @@ cdef class Secured:
     cdef int _ignore(self, Py_ssize_t nbytes) except -1
     cdef int _flush_quietly(self) except -1
     cdef int _peer_is_done(self) except -1
+    cdef int _hand_over(self) except -1
     cdef int _fail(self) except -1
     cdef int _say_end(self) except -1
     cdef int _flush(self) except -1

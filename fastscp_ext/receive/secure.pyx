@@ -177,9 +177,11 @@ cdef class Secured:
         """The connection is gone. Whose it is hears of it."""
         cdef Receiver receiver = self.receiver
         cdef object keeper = self.keeper
-        self._deafen(SECURE_OVER)
-        self.raw = self.receiver = self.keeper = None
+        self.raw = None
         self.fd = -1
+        self._hand_over()
+        self._deafen(SECURE_OVER)
+        self.receiver = self.keeper = None
         if receiver is not None:
             receiver.connection_lost(self.error or error)
         else:
@@ -463,6 +465,29 @@ cdef class Secured:
             self._resume_raw()
         return 0
 
+    cdef int _hand_over(self) except -1:
+        # The connection ends, and what was read of it counts (B37): what waits here becomes a rest
+        # of the receiver, which takes it in although nobody can be answered.
+        cdef Rest rest = self.rest
+        cdef Cursor c = rest_left(&rest)
+        cdef Py_ssize_t got
+        if self.phase != SECURE_OPEN or self.receiver is None or not self.receiver.established:
+            return 0
+        self.rest.bytes = NULL
+        self.rest.at = self.rest.size = 0
+        self.receiver.disconnected()
+        try:
+            while True:
+                got = self._collect(&c)
+                if got == 0:
+                    break
+                self.receiver._take_in(got)
+        except Exception as error:
+            self.receiver.failed(error)
+        finally:
+            rest_drop(&rest)
+        return 0
+
     cdef void _deafen(self, SecurePhase phase) noexcept:
         # Nothing is decrypted any more.
         if self.phase < phase:
@@ -571,6 +596,7 @@ cdef class Secured:
     def abort(self):
         """Close at once."""
         self.silent = True
+        self._hand_over()
         self._deafen(SECURE_OVER)
         if self.raw is not None:
             self.raw.abort()

@@ -95,7 +95,7 @@ class Peered(Association):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost.append(error)
-        self.detach()
+        self.disconnected()
 
     def pause_writing(self) -> None:
         self.pace.hold(4)
@@ -453,6 +453,104 @@ def test_what_waits_goes_with_its_connection(connect: Any, site: Site) -> None:
     one.secured.connection_lost(None)
     assert site.reception.rests == 0
     assert one.one.lost == [None]
+
+
+@BOTH
+@pytest.mark.parametrize("room", [5000, 1 << 20])
+@pytest.mark.parametrize("how", ["reset", "fin", "close_notify", "aborted by us", "a bad record"])
+def test_what_was_read_of_a_connection_that_is_gone_counts(
+    tmp_path: Path,
+    server: ssl.SSLContext,
+    certificates: Certificates,
+    version: ssl.TLSVersion,
+    how: str,
+    room: int,
+) -> None:
+    """As without TLS: complete instances are stored though nobody can be answered (B37)."""
+    with Site(tmp_path / "store", buffer_bytes=room) as site:
+        one = Connection(site, server, client_of(certificates, version))
+        one.shake()
+        one.one.pace.hold(4)
+        one.raw.paused = False  # it was on its way
+        data = one.encrypted(instances(7) + store(9, sop=uid(9))[:-1])
+        if how == "close_notify":
+            with contextlib.suppress(ssl.SSLError):
+                one.client.unwrap()
+            data += one.outgoing.read() + b"what comes then is nobody's"
+        if how == "a bad record":
+            data += header(23, 40) + bytes(40)
+        one.put(data)
+        waits = one.secured.rest_bytes
+        assert site.reception.rests == waits == len(data)
+        assert not site.journal()
+        if how == "fin":
+            assert one.secured.eof_received()
+        if how == "aborted by us":
+            one.secured.abort()
+            assert one.secured.rest_bytes == 0
+        one.secured.connection_lost(None)
+        assert one.secured.rest_bytes == 0
+        assert len(one.one.lost) == 1
+        one.take_turns()
+        assert site.reception.rests == 0
+        stored(site, 7)
+        assert [fact.get("responded") for fact in site.journal()] == [False] * 7
+        # The one that is not whole is the association's to drop.
+        assert one.one.mid_message
+        one.one.abandon()
+        site.removed()
+        assert not list(site.incoming.iterdir())
+        assert not one.raw.sent or how == "a bad record"
+
+
+@BOTH
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_what_is_gone_waits_as_if_it_were_not(
+    connect: Any, site: Site, version: ssl.TLSVersion, wanted: int
+) -> None:
+    """The bound of what may be owed holds for what is handed over, too."""
+    one = connect(version)
+    one.shake()
+    site.resolve_at_once = False
+    first = store(1, data_set(sop=uid(900)), sop=uid(900))
+    one.put(one.encrypted(first))
+    other = store(2, data_set(sop=uid(900), pixels=5000), sop=uid(900))
+    one.put(one.encrypted(other + instances(63, 10)))
+    one.raw.paused = False  # it was on its way
+    for _ in range(wanted):
+        one.raw.paused = False
+        one.put(one.encrypted(b"".join(
+            store(n, data_set(sop=uid(n), pixels=10), sop=uid(n)) for n in range(100, 140)
+        )))  # fmt: skip
+    assert one.one.outbox.owed == 64
+    one.secured.connection_lost(None)
+    assert one.one.outbox.owed == 64
+    assert site.reception.rests == one.one.rest_bytes > 0
+    site.resolve(site.waiting.pop())
+    for _ in range(20):
+        one.take_turns()
+        for duplicate in site.waiting[:]:
+            site.waiting.remove(duplicate)
+            site.resolve(duplicate)
+    assert site.reception.rests == 0
+    assert len(site.journal()) == 1 + 1 + 63 + 40 * wanted
+    one.one.abandon()
+
+
+@BOTH
+def test_what_follows_a_request_that_nobody_waits_for_is_no_message(
+    connect: Any, site: Site, version: ssl.TLSVersion
+) -> None:
+    one = connect(version)
+    one.shake()
+    one.one.end_transfer()
+    one.one.pace.hold(1)
+    one.raw.paused = False  # it was on its way
+    one.put(one.encrypted(instances(2)))
+    one.secured.connection_lost(None)
+    one.take_turns()
+    assert (one.one.pdus, one.one.failures, one.one.rest_bytes) == ([], [], 0)
+    assert not site.journal()
 
 
 # Ends ---------------------------------------------------------------------------------------------
