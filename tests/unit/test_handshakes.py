@@ -257,3 +257,40 @@ def test_without_a_certificate_nobody_waits(run: Callable[..., None]) -> None:
         assert await played.until(Gone) == [Taken(1), Gone(1)]
 
     run(test)
+
+
+def test_one_handshake_goes_on_in_a_turn_of_the_loop(run: Callable[..., None]) -> None:
+    """However many can: whoever sends meanwhile waits for one at a time, and a bug stops none."""
+    taken: list[tuple[int, int]] = []
+    aborted: list[int] = []
+    turn = 0
+
+    class Step:
+        def __init__(self, number: int, due: Callable[[Any], None]) -> None:
+            self.number, self.due = number, due
+
+        def next_turn(self) -> None:
+            taken.append((turn, self.number))
+            if self.number == 3:
+                raise RuntimeError("a bug")
+            if len(taken) == 1:
+                # It has more that is whole: behind the others.
+                self.due(self)
+
+        def abort(self) -> None:
+            aborted.append(self.number)
+
+    async def test(played: Played) -> None:
+        nonlocal turn
+        due = played.worker._handshakes.due
+        for number in range(6):
+            due(Step(number, due))  # type: ignore[arg-type]
+        assert taken == []
+        while len(taken) < 7:
+            await asyncio.sleep(0)
+            turn += 1
+
+    run(test)
+    assert [number for _turn, number in taken] == [0, 1, 2, 3, 4, 5, 0]
+    assert len({at for at, _number in taken}) == len(taken)
+    assert aborted == [3]
