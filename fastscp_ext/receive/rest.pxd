@@ -39,6 +39,9 @@ cdef inline bint rest_append(Rest* rest, Cursor more) noexcept nogil:
 
 
 cdef inline Cursor rest_left(const Rest* rest) noexcept nogil:
+    # Nothing may be added to no address, not even 0.
+    if rest.bytes == NULL:
+        return cursor_over(NULL, 0)
     return cursor_over(rest.bytes + rest.at, rest.size - rest.at)
 
 
