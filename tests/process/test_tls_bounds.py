@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
+from socket import SO_ERROR, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -27,7 +29,16 @@ from tests.kit import (
     store,
     wait_for,
 )
-from tests.process.beside import Talk, answers, at_once, beside, converse, deaf_peer, widen
+from tests.process.beside import (
+    Talk,
+    Worker,
+    answers,
+    at_once,
+    beside,
+    converse,
+    deaf_peer,
+    widen,
+)
 from tests.process.test_tls import client_hello
 
 if TYPE_CHECKING:
@@ -123,6 +134,31 @@ def test_peers_that_never_read(tmp_path: Path, secured: TLS) -> None:
                 peer.reset()
         wait_for(lambda: worker.descriptors() <= descriptors + 8, "their connections' end")
         wait_for(lambda: worker.memory() < before + 16 * MIB, "their memory back")
+
+
+@LONG
+@pytest.mark.parametrize("through", ["plain", "TLS"])
+def test_who_is_blocked_costs_nothing(tmp_path: Path, secured: TLS, through: str) -> None:
+    """Nobody looks at a peer again before it reads: not the loop, and no timer that is felt."""
+    out, _ = packed(FLOODS["echo"], MIB)
+    rq = associate_rq((1, CT, ELE), (7, VERIFICATION, ELE), max_pdu_length=8)
+    with Service(tmp_path, tls=secured if through == "TLS" else None, workers=1) as service:
+        worker = Worker(service)
+        peers = [deaf_peer(service, rq) for _ in range(10)]
+        try:
+            at_once(worker, [Talk(peer, out, deaf=True) for peer in peers])
+
+            def rests() -> bool:
+                before, began = worker.loop_s(), time.monotonic()
+                time.sleep(1)
+                return worker.loop_s() - before < 0.01 * (time.monotonic() - began)
+
+            wait_for(rests, "a second in which the loop hardly runs")
+            # All are still there: nobody was given up for it.
+            assert all(not peer.raw.getsockopt(SOL_SOCKET, SO_ERROR) for peer in peers)
+        finally:
+            for peer in peers:
+                peer.reset()
 
 
 @pytest.mark.parametrize("durability", ["stable", pytest.param("buffered", marks=LONG)])
