@@ -29,10 +29,12 @@ TAP: Final = (
     *("tap_read", "tap_tags", "tap_values"),
 )
 # With what it takes from another room.
-PROXY: Final = ("digest", "proxy")
+PROXY: Final = ("digest", "proxy", "record")
 SEND: Final = ("head", "judgement", "parcel", "sender", "stage")
 CODEC: Final = ("command", "framing", "layout", "part10", "pdu", *TAP, "uid", *PROXY, *SEND)
 EXACT: Final = "tests.fuzz.exact"
+# A constructor without arguments is called with none by Cython, and adds 0 to where they are.
+GLUE: Final = "pointer-overflow:__pyx_pw_*__cinit__\n"
 CLANG: Final = os.environ.get("FUZZ_CC", "clang")
 
 
@@ -74,6 +76,11 @@ class Build:
     def driver(self) -> Path:
         return self.folder / "driver"
 
+    @property
+    def ours(self) -> Path:
+        """What UBSan is to pass over, as `GLUE` says."""
+        return self.folder / "suppressions"
+
     def environment(self, **more: str) -> dict[str, str]:
         """What the driver needs to find its interpreter, the modules and the tests."""
         packages = [path for path in sys.path if path.endswith("site-packages")]
@@ -88,7 +95,7 @@ class Build:
             "PYTHONDONTWRITEBYTECODE": "1",
             # An interpreter leaves much behind at its end: leaks show as growth, see RSS_LIMIT_MB.
             "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
-            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "UBSAN_OPTIONS": f"print_stacktrace=1:halt_on_error=1:suppressions={self.ours}",
             **more,
         }
 
@@ -125,6 +132,7 @@ def build(
     compiler said.
     """
     copy(folder, modules)
+    (folder / "suppressions").write_text(GLUE)
     extensions(folder, coverage=coverage, quick=quick)
     include, library = (sysconfig.get_config_var(name) for name in ("INCLUDEPY", "LIBDIR"))
     sanitizers = "fuzzer" if coverage else "fuzzer,address,undefined"
@@ -190,7 +198,9 @@ def copy(folder: Path, modules: Sequence[str] | None) -> None:
         (folder / package / "__init__.py").touch()
     shutil.copy(TREE / "pyproject.toml", folder)
     setup = (TREE / "setup.py").read_text()
-    extra = f'extensions.append(Extension("{EXACT}", ["tests/fuzz/exact.pyx"], '
+    # Such as is not passed over stops it all the same.
+    extra = 'compile_args.append("-fsanitize-recover=pointer-overflow")\n'
+    extra += f'extensions.append(Extension("{EXACT}", ["tests/fuzz/exact.pyx"], '
     extra += "extra_compile_args=compile_args, extra_link_args=link_args))\n"
     last = setup.rindex("setup(")
     (folder / "setup.py").write_text(setup[:last] + extra + setup[last:])

@@ -48,6 +48,7 @@ from fastscp_ext.wire.pdu import (
     encode_release_rq,
 )
 from fastscp_ext.wire.proxy import ProxyHeader
+from fastscp_ext.wire.record import tls_records
 from tests import (
     reference_framing,
     reference_head,
@@ -55,6 +56,7 @@ from tests import (
     reference_part10,
     reference_pdu,
     reference_proxy,
+    reference_record,
     reference_sender,
     reference_tap,
 )
@@ -557,7 +559,23 @@ def proxy(given: Input) -> None:
     assert proxy_header(slices(data, given.cut)) == whole
 
 
+# TLS records ---------------------------------------------------------------------------------
+
+
+def record(given: Input) -> None:
+    data = given.data
+    assert tls_records(Exact(data)) == reference_record.records(data)
+    cut = data[: len(data) * given.cut // 256]
+    assert tls_records(Exact(cut)) == reference_record.records(cut)
+
+
 # The whole receiver --------------------------------------------------------------------------
+
+
+def secure(given: Input) -> None:
+    from tests.fuzz import reception
+
+    reception.check_records(given.option, given.data, given.cut, given.allocation)
 
 
 def receiver(given: Input) -> None:
@@ -568,10 +586,10 @@ def receiver(given: Input) -> None:
 
 
 TARGETS: tuple[Callable[[Input], None], ...] = (
-    framing, pdu, command, tap, part10, layout, head, proxy, sender,
+    framing, pdu, command, tap, part10, layout, head, proxy, sender, record,
 )  # fmt: skip
 if find_spec("fastscp_ext.receive.receiver") is not None:
-    TARGETS += (receiver,)
+    TARGETS += (receiver, secure)
 
 
 def pack(target: str, data: bytes, option: int = 0, cut: int = 1, allocation: int = 0) -> bytes:

@@ -44,11 +44,13 @@ PARTS: Final = (
     "layout",
     "uid",
     "proxy",
+    "record",
     "head",
     "judgement",
     "sender",
     "receiver",
     "instance",
+    "secure",
 )
 # Each part of a dotted name stands behind its length.
 _FUNCTION: Final = re.compile(r"(?:[\w.]+:)?__pyx_f_11fastscp_ext_(\d+\w+)")
@@ -58,7 +60,7 @@ _GLUE: Final = re.compile(
     r"|__pyx_optional_args"
 )
 # Where the methods of a class do the reading, and count as well.
-_METHODS: Final = frozenset({"proxy", "sender"})
+_METHODS: Final = frozenset({"proxy", "secure", "sender"})
 _ENCODERS: Final = re.compile(
     r"_?(encode_|number|fixed|text|counted|item_bytes|pdu_bytes|uid_item)"
 )

@@ -600,6 +600,36 @@ def answers(rng: random.Random) -> bytes:
     return out
 
 
+def tls_record(rng: random.Random, body: bytes, kind: int = 23) -> bytes:
+    length = nearly(rng, len(body), 0xFFFF)
+    version = rng.choice((0x0303,) * 30 + (0x0301, 0x0304, 0x0203, 0x8001))
+    return struct.pack(">BHH", rng.choice((kind,) * 60 + (19, 20, 24, 25)), version, length) + body
+
+
+def records(rng: random.Random) -> bytes:
+    """Of a stream cut into records of any size, with others between them and at the end."""
+    data = stream(rng)
+    if chance(rng, 20):
+        data += bytes(16384) * rng.randrange(3)
+    most = rng.choice((1, 5, 40, 300, 16384)) if len(data) < 500 else rng.choice((300, 16384))
+    out = b""
+    while data:
+        size = rng.randrange(1, most + 1)
+        out += tls_record(rng, data[:size])
+        data = data[size:]
+        if chance(rng, 12):
+            out += tls_record(rng, blob(rng), 22) * rng.choice((1, 1, 3, 64, 65))
+        if chance(rng, 12):
+            out += tls_record(rng, b"") * rng.choice((1, 1, 3, 64, 65))
+    if chance(rng, 3):
+        out += tls_record(rng, rng.choice((b"\1\0", b"\1\0", b"\2\x28", b"")), 21)
+    if chance(rng, 5):
+        out += rng.choice((tls_record(rng, blob(rng)), blob(rng), bytes((23, 3, 3, 0x48, 1))))
+    if chance(rng, 6):
+        out = out[: rng.randrange(len(out) + 1)]
+    return out
+
+
 SAMPLES: Final[dict[str, Callable[[random.Random], bytes]]] = {
     "framing": framing_input,
     "pdu": any_pdu,
@@ -610,7 +640,9 @@ SAMPLES: Final[dict[str, Callable[[random.Random], bytes]]] = {
     "head": part10_file,
     "proxy": proxy_input,
     "sender": answers,
+    "record": records,
     "receiver": stream,
+    "secure": records,
 }
 
 

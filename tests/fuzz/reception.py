@@ -9,14 +9,17 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fastscp_ext import (
+    Ciphertext,
     Duplicate,
     Layout,
     Receiver,
     Reception,
     Rules,
+    Secured,
     Shared,
     crc32c,
     decode_command,
@@ -24,13 +27,15 @@ from fastscp_ext import (
     encode_command,
     encoding_of,
 )
-from tests.fuzz import checks
+from tests import reference_record
+from tests.fuzz import checks, plaintext
 from tests.fuzz.build import memory
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
 
-__all__ = ["check", "receive"]
+__all__ = ["check", "check_records", "receive"]
 
 CT = b"1.2.840.10008.5.1.4.1.1.2"
 # id, abstract syntax, transfer syntax; 9 is no storage context.
@@ -89,6 +94,16 @@ class Peer(Receiver):
         self.settled: list[tuple[Any, ...]] = []
         self.outbox.verbose = True
         self.turns = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.detach()
+        self.attach(transport, -1)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.disconnected()
+
+    def eof_received(self) -> bool:
+        return True
 
     def pdu_received(self, pdu_type: int, pdu: bytes) -> None:
         self.pdus.append(("pdu", pdu_type, pdu))
@@ -161,8 +176,18 @@ def without_time(line: bytes) -> bytes:
     return told[told.index(b'"worker"') :].removesuffix(b',"responded":false')
 
 
-def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 0) -> Outcome:
-    """Feed `pieces` to an association of its own, in a store of its own below `root`."""
+def receive(
+    option: int,
+    pieces: Iterable[bytes],
+    root: Path,
+    allocation: int = 0,
+    *,
+    secured: Random | None = None,
+) -> Outcome:
+    """Feed `pieces` to an association of its own, in a store of its own below `root`.
+
+    secured: they are TLS records, and it says when reading pauses.
+    """
     store = root / "store"
     incoming = root / "incoming"
     store.mkdir()
@@ -212,7 +237,11 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
         called_ae=b"",
     )  # fmt: skip
     try:
-        feed(peer, pieces, taken, DUPLICATES[option % len(DUPLICATES)], allocation)
+        answer = DUPLICATES[option % len(DUPLICATES)]
+        if secured is None:
+            feed(peer, pieces, taken, answer, allocation)
+        else:
+            transport.written = feed_records(peer, pieces, taken, answer, allocation, secured)
     except MemoryError:
         # Only ever an allocation refused on purpose. The loop would close the connection.
         assert allocation
@@ -227,6 +256,7 @@ def receive(option: int, pieces: Iterable[bytes], root: Path, allocation: int = 
         assert not list(incoming.iterdir())
     peer.abandon()
     peer.detach()
+    assert reception.rests == 0
     responses = [fragment for pdu in split(transport.written) for *_, fragment in decode_pdata(pdu)]
     journal = [without_time(line) for line in (root / "journal").read_bytes().splitlines()]
     files = contents(store)
@@ -252,13 +282,87 @@ def feed(
                 peer.buffer_updated(len(part))
             finally:
                 checks.guard(peer, 0)
-            while taken or peer.turns:
-                if taken:
-                    settle(taken.pop(0), answer)
-                else:
-                    peer.turns -= 1
-                    peer.next_turn()
+            take_turns(peer, taken, answer)
     checks.refuse_allocation(0)
+
+
+def take_turns(
+    peer: Peer,
+    taken: list[Duplicate],
+    answer: str,
+    secured: tuple[Secured, plaintext.Keeper] | None = None,
+) -> None:
+    """What the loop would do until nothing is due."""
+    while True:
+        if taken:
+            settle(taken.pop(0), answer)
+        elif peer.turns:
+            peer.turns -= 1
+            peer.next_turn()
+        elif secured is not None and secured[1].turns:
+            secured[1].turns -= 1
+            secured[0].next_turn()
+        else:
+            return
+
+
+# Reads of whoever does not read what we send, as the receiver counts them.
+SENDING = 4
+
+
+def feed_records(
+    peer: Peer,
+    pieces: Iterable[bytes],
+    taken: list[Duplicate],
+    answer: str,
+    allocation: int,
+    rng: Random,
+) -> bytes:
+    """As the event loop would, and now and then what was on its way comes though we pause.
+
+    Returns what was sent, decrypted.
+    """
+    raw, keeper = plaintext.Raw(), plaintext.Keeper(peer)
+    secured = Secured(
+        Ciphertext(peer.reception), cast("ssl.SSLContext", plaintext.Context()), keeper
+    )
+    secured.connection_made(raw)
+    checks.refuse_allocation(allocation)
+    try:
+        for piece in pieces:
+            at = 0
+            while at < len(piece):
+                if rng.randrange(4) == 0:
+                    peer.pace.hold(SENDING)
+                with memoryview(secured.get_buffer(-1)) as view:
+                    part = piece[at : at + len(view)]
+                    view[: len(part)] = part
+                at += len(part)
+                checks.guard(secured, len(part))
+                try:
+                    secured.buffer_updated(len(part))
+                finally:
+                    checks.guard(secured, 0)
+                if rng.randrange(2) or not keeper.is_shaken:
+                    peer.pace.go_on(SENDING)
+                    take_turns(peer, taken, answer, (secured, keeper))
+                # What was read while it pauses is one buffer, whoever sent it.
+                assert secured.rest_bytes <= BUFFER
+                if raw.paused and rng.randrange(8):
+                    peer.pace.go_on(SENDING)
+                    take_turns(peer, taken, answer, (secured, keeper))
+        if rng.randrange(2):
+            secured.eof_received()
+        if rng.randrange(2):
+            peer.pace.go_on(SENDING)
+            take_turns(peer, taken, answer, (secured, keeper))
+    finally:
+        # What waits is taken in though the connection is gone.
+        secured.connection_lost(None)
+        checks.refuse_allocation(0)
+    take_turns(peer, taken, answer, (secured, keeper))
+    assert secured.rest_bytes == 0
+    return reference_record.walk(raw.written).plain
 
 
 def settle(duplicate: Duplicate, answer: str) -> None:
@@ -305,3 +409,24 @@ def check(option: int, data: bytes, cut: int, allocation: int) -> None:
         assert whole.responses[:both] == sliced.responses[:both]
         sliced = sliced._replace(responses=whole.responses)
     assert whole == sliced
+
+
+def check_records(option: int, data: bytes, cut: int, allocation: int) -> None:
+    """The same bytes as records, cut anywhere, and as the plaintext that is in them."""
+    folder = root()
+    records = plaintext.FINISHED + data
+    runs: list[tuple[Iterable[bytes], Random | None]] = []
+    if not allocation:
+        runs += [([reference_record.walk(data).plain], None), ([records], Random(cut))]
+    runs.append((checks.slices(records, cut), Random(cut)))
+    outcomes = []
+    for pieces, secured in runs:
+        shutil.rmtree(folder / "one", ignore_errors=True)
+        (folder / "one").mkdir()
+        outcomes.append(receive(option, pieces, folder / "one", allocation, secured=secured))
+    shutil.rmtree(folder / "one")
+    for found in outcomes[1:]:
+        # Whoever is gone, or broke it, is not answered any more, however much was due.
+        both = min(len(found.responses), len(outcomes[0].responses))
+        assert found.responses[:both] == outcomes[0].responses[:both]
+        assert found._replace(responses=outcomes[0].responses) == outcomes[0]

@@ -564,6 +564,31 @@ def receiver_seeds() -> Iterator[bytes]:
         yield pdata((context, 3, wire.N_ACTION_RQ), (context, 2, rng.randbytes(20)))
 
 
+def record_seeds() -> Iterator[bytes]:
+    """Whole ones, each kind in its place and out of it, and lengths about their bounds."""
+    for kind in range(19, 26):
+        for size in (0, 1, 2, 16384, 16385, 16384 + 2048, 16384 + 2049, 65535):
+            for version in (0x0301, 0x0303, 0x0203):
+                header = struct.pack(">BHH", kind, version, size)
+                yield header + bytes(min(size, 20))
+    sound = [seed for seed in receiver_seeds() if len(seed) < 2000]
+    closing = b"\x15\3\3\0\2\1\0"
+    for data in sound:
+        for size in (7, 900):
+            yield (
+                b"".join(
+                    struct.pack(">BHH", 23, 0x0303, len(data[at : at + size]))
+                    + data[at : at + size]
+                    for at in range(0, len(data), size)
+                )
+                + closing
+            )
+    for times in (64, 65):
+        yield b"\x17\3\3\0\0" * times + b"\x16\3\3\0\1\x18" + closing + b"\x17"
+    first = b"\x17\3\3\0\1\4"
+    yield from (first[:size] for size in range(len(first)))
+
+
 def written() -> Iterator[bytes]:
     """The inputs written out here, each with a few settings of its header."""
     for option in (0, 1):
@@ -577,6 +602,7 @@ def written() -> Iterator[bytes]:
         yield pack("pdu", data, 1 | (data[0] & 7) << 1)
     yield from (pack("command", data) for data in command_seeds())
     yield from (pack("proxy", data) for data in proxy_seeds())
+    yield from (pack("record", data, 0, 250) for data in record_seeds())
     yield from (pack("tap", data, option) for option, data in tap_seeds())
     yield from (pack("tap", data, option, 3) for option, data in damaged_seeds())
     for allocation in range(4):
@@ -593,6 +619,8 @@ def written() -> Iterator[bytes]:
     if "receiver" in [target.__name__ for target in TARGETS]:
         for option in (0, 1, 2, 4, 8, 16, 32, 64):
             yield from (pack("receiver", data, option, 3) for data in receiver_seeds())
+        for cut in range(3):
+            yield from (pack("secure", data, 0, cut) for data in record_seeds())
 
 
 def generated(count: int, seed: int = 1) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import pytest
 from fastscp_ext import Ciphertext, Secured, decode_pdata
 from fastscp_ext.wire.record import tls_records
 from tests.kit import MR, data_set, echo, path_of, store
+from tests.reference_record import records
 from tests.unit.test_receiver import Association, Site
 
 if TYPE_CHECKING:
@@ -936,24 +937,6 @@ def test_connections_beside_each_other_share_nothing_but_memory(
 # Records ------------------------------------------------------------------------------------------
 
 
-def reference(data: bytes) -> tuple[list[int], bool]:
-    sizes: list[int] = []
-    at = 0
-    while True:
-        left = data[at:]
-        if (left and not 20 <= left[0] <= 24) or left[1:2] not in (b"", b"\x03"):
-            return sizes, False
-        if len(left) < 5:
-            return sizes, True
-        size = int.from_bytes(left[3:5], "big")
-        if size > 16384 + 2048:
-            return sizes, False
-        if len(left) < 5 + size:
-            return sizes, True
-        sizes.append(5 + size)
-        at += 5 + size
-
-
 def test_where_records_end() -> None:
     rng = random.Random(1)
     for _ in range(3000):
@@ -963,4 +946,4 @@ def test_where_records_end() -> None:
             data += header(rng.randrange(18, 27), size, rng.choice((0x0301, 0x0303, 0x0403)))
             data += bytes(min(size, rng.choice((0, size, size, size))))
         cut = bytes(data[: rng.randrange(len(data) + 1)])
-        assert tls_records(cut) == reference(cut)
+        assert tls_records(cut) == records(cut)
