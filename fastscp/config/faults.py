@@ -108,7 +108,11 @@ def _status(text: str) -> int:
     from fastscp_ext import status as codes
 
     number = int(text, 16)
-    is_known = codes.NO_SUCH_ATTRIBUTE <= number <= 0x02FF or number >> 8 in (0xA7, 0xA9) or number >> 12 == 0xC
+    is_known = (
+        codes.NO_SUCH_ATTRIBUTE <= number <= 0x02FF
+        or number >> 8 in (0xA7, 0xA9)
+        or number >> 12 == 0xC
+    )
     if not is_known or classify(number) is not StatusClass.FAILURE:
         raise ValueError("does not refuse (A7xx, A9xx, Cxxx, 01xx and 02xx do)")
     return number
