@@ -33,7 +33,8 @@ cdef class Ciphertext:
 cdef class Secured:
     cdef Ciphertext shared
     cdef object keeper
-    cdef readonly object ssl_object
+    cdef readonly object ssl_object   # None: it is over
+    cdef public object last_call      # of `abort`, cancelled when the connection is gone
     cdef object outgoing     # an ssl.MemoryBIO
     cdef object read         # bound methods: one call each a record
     cdef object feed
@@ -74,6 +75,7 @@ cdef class Secured:
     cdef int _read_on(self) except -1
     cdef bint _whole(self, Cursor c) noexcept
     cdef int _emptied(self) except -1
+    cdef void _let_go(self) noexcept
     cdef int _ignore(self, Py_ssize_t nbytes) except -1
     cdef int _flush_quietly(self) except -1
     cdef int _peer_is_done(self) except -1

@@ -25,6 +25,12 @@ class RawTransport(Protocol):
     def get_extra_info(self, name: str, default: object = ..., /) -> object: ...
 
 @type_check_only
+class Cancellable(Protocol):
+    """A call of the loop's that is to come."""
+
+    def cancel(self) -> object: ...
+
+@type_check_only
 class Keeper(Protocol):
     """Who has the connection until an association has it, and the loop for both."""
 
@@ -44,7 +50,7 @@ class Keeper(Protocol):
         """It cannot go on, inside the handshake or behind it; what its end is to be called.
 
         The peer was told, where there is an alert for it, and has to hang up: call `abort` if it
-        takes too long.
+        takes too long, by way of `last_call`.
         """
 
     def lost(self, secured: Secured, error: Exception | None, /) -> None:
@@ -74,8 +80,14 @@ class Secured:
     """
 
     def __new__(cls, shared: Ciphertext, context: SSLContext, keeper: Keeper) -> Self: ...
+
+    last_call: Cancellable | None
+    """What is to call `abort`, if it is set: it is cancelled once the connection is gone."""
+
     @property
-    def ssl_object(self) -> SSLObject: ...
+    def ssl_object(self) -> SSLObject:
+        """Of the `ssl` module, until it fails or the connection is gone."""
+
     @property
     def rest_bytes(self) -> int:
         """Bytes of ciphertext that were read and are not decrypted."""

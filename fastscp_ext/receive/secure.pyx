@@ -155,14 +155,13 @@ cdef class Secured:
         finally:
             self._keep(c)
         self.in_a_row = self.in_a_row + nbytes if filled else 0
-        if self.phase == SECURE_OPEN and not self.paused:
-            if self.in_a_row >= self.receiver._room():
+        if self.phase == SECURE_OPEN:
+            # Once a read. Where a record is not whole yet, it is for us that the peer may wait.
+            self.receiver._before_next()
+            if not self.paused and self.in_a_row >= self.receiver._room():
                 # More is there, and the loop would go on reading here: the others' turn first.
                 self.in_a_row = 0
                 self.receiver.pace.end_turn()
-            else:
-                # Where a record is not whole yet, it is for us that the peer may wait.
-                self.receiver._before_next()
 
     def eof_received(self):
         """The peer sends no more: FIN, which may come without close_notify."""
@@ -186,6 +185,10 @@ cdef class Secured:
             receiver.connection_lost(self.error or error)
         else:
             keeper.lost(self, self.error or error)
+        self._let_go()
+        if self.last_call is not None:
+            self.last_call.cancel()
+            self.last_call = None
 
     def pause_writing(self):
         if self.receiver is not None:
@@ -209,6 +212,8 @@ cdef class Secured:
                 self._shake(&c)
             elif self.phase == SECURE_OPEN:
                 self._take_in(&c)
+                if self.phase == SECURE_OPEN:
+                    self.receiver._before_next()
         except Exception as error:
             # The loop would only log it.
             if self.receiver is None:
@@ -273,7 +278,8 @@ cdef class Secured:
                 self._emptied()
             if self.error is not None:
                 return self._fail()
-            self._flush()
+            # Whoever has gone meanwhile is heard of by the loop.
+            self._flush_quietly()
             if self.phase == SECURE_OPEN:
                 return 0
 
@@ -294,7 +300,7 @@ cdef class Secured:
         while self.phase == SECURE_OPEN and not self.paused:
             got = self._collect(c)
             if got:
-                self.receiver.buffer_updated(got)
+                self.receiver._take_in(got)
                 continue
             if self.error is not None:
                 self._fail()
@@ -459,6 +465,7 @@ cdef class Secured:
         self._deafen(SECURE_OVER)
         self.silent = True
         self._flush_quietly()
+        self._let_go()
         if self.raw is not None and not self.raw.is_closing():
             if self.raw.can_write_eof():
                 self.raw.write_eof()
@@ -495,6 +502,10 @@ cdef class Secured:
         self._count(0)
         self.ignored += rest_left(&self.rest).left
         rest_drop(&self.rest)
+
+    cdef void _let_go(self) noexcept:
+        # Of what only cryptography needs, which is most of the memory.
+        self.ssl_object = self.read = self.feed = self.outgoing = None
 
     cdef int _ignore(self, Py_ssize_t nbytes) except -1:
         self.ignored += <uint64_t>nbytes
@@ -613,5 +624,5 @@ cdef class Secured:
         if name == "ssl_object":
             return self.ssl_object
         if name == "sslcontext":
-            return self.ssl_object.context
+            return None if self.ssl_object is None else self.ssl_object.context
         return default if self.raw is None else self.raw.get_extra_info(name, default)

@@ -7,6 +7,7 @@ import ctypes
 import random
 import ssl
 import struct
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -662,6 +663,41 @@ def test_gone_inside_the_handshake(connect: Any, sent: bytes) -> None:
     one.secured.connection_lost(None)
     assert one.gone == [None]
     assert not one.one.lost
+
+
+@pytest.mark.parametrize("ends", ["refused", "broken", "lost"])
+def test_what_is_over_keeps_no_cryptography(connect: Any, ends: str) -> None:
+    """Whoever fails may take seconds to hang up, and each such connection had 45 KiB."""
+    one = connect()
+    gone = weakref.ref(one.secured.ssl_object)
+    if ends == "refused":
+        one.put(b"\x16\x03\x01\x00\x04zzzz")
+    else:
+        one.shake()
+    if ends == "broken":
+        one.put(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert len(one.failures) == (ends != "lost")
+    call = one.secured.last_call = Call()
+    if ends == "lost":
+        one.secured.connection_lost(None)
+        assert call.cancels == 1
+    one.failures.clear()
+    assert gone() is None
+    assert one.secured.get_extra_info("sslcontext") is None
+    if ends != "lost":
+        assert call.cancels == 0
+        one.secured.connection_lost(None)
+        assert call.cancels == 1
+        assert one.secured.last_call is None
+
+
+class Call:
+    """A call of the loop's that is to come."""
+
+    cancels = 0
+
+    def cancel(self) -> None:
+        self.cancels += 1
 
 
 # What is wrong ------------------------------------------------------------------------------------
