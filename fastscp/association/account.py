@@ -110,6 +110,12 @@ class Terms(msgspec.Struct, frozen=True):
             told["implementation"] = self.implementation
         if self.user:
             told["user"] = self.user
+        told.update(self.of_tls())
+        return told
+
+    def of_tls(self) -> Fields:
+        """What is known before there is a request."""
+        told = Fields()
         if self.tls:
             told["tls"] = self.tls
         if self.certificate:

@@ -26,7 +26,9 @@ from fastscp.messages.worker import (
     Over,
     Relayed,
     Taken,
+    Unshaken,
 )
+from fastscp.tls.reasons import COUNTED, TURNED_AWAY
 from fastscp_ext import (
     AssociateRJ,
     ProxyHeader,
@@ -145,6 +147,8 @@ class Dispatch:
         self._run = run_id
         # Seconds that workers waited for the disk, all together.
         self.blocked_s = 0.0
+        # Handshakes that failed, by reason, all that there can be; these only grow.
+        self.handshakes_failed: dict[str, int] = dict.fromkeys(COUNTED, 0)
         self._loop = asyncio.get_running_loop()
         self._places = Places(
             admission, run_id=run_id, tell=self._tell, listens=self._listens,
@@ -255,6 +259,8 @@ class Dispatch:
                 self._places.idle(worker.number, message)
             case Displaced():
                 self._places.displaced(worker.number, message)
+            case Unshaken():
+                self.handshakes_failed[message.reason] += 1
             case Over():
                 self._admission.over(message.number)
                 self._places.closed(message.number)
@@ -458,15 +464,23 @@ class Dispatch:
     def _turn_away(self, connection: _Connection, why: str) -> None:
         """Reject an association where no worker can; beyond a number the oldest is closed."""
         sock, host, port, _since, tls, _left_by = connection
-        self._admission.endings.rejected[_CONGESTED] += 1
         peer = address(host, port)
-        log.warning(
-            "%s: rejected (2,3,1): %s", peer, why,
-            extra={
-                **caused("rejected", host),
-                **fields(peer=peer, ended="rejected", code="2,3,1", reason=why),
-            },
-        )  # fmt: skip
+        if tls:
+            self.handshakes_failed[TURNED_AWAY] += 1
+            ended = "turned away before its TLS handshake"
+            log.warning(
+                "%s: %s (alert: internal_error): %s", peer, ended, why,
+                extra={**caused(ended, host), **fields(peer=peer, ended=ended, reason=why)},
+            )  # fmt: skip
+        else:
+            self._admission.endings.rejected[_CONGESTED] += 1
+            log.warning(
+                "%s: rejected (2,3,1): %s", peer, why,
+                extra={
+                    **caused("rejected", host),
+                    **fields(peer=peer, ended="rejected", code="2,3,1", reason=why),
+                },
+            )  # fmt: skip
         task = self._loop.create_task(self._hang_up(sock) if tls else self._reject(sock))
         self._turned_away[task] = sock
         task.add_done_callback(self._rejected)

@@ -39,6 +39,7 @@ __all__ = [
     "Stop",
     "Taken",
     "ToWorker",
+    "Unshaken",
     "Verdict",
 ]
 
@@ -269,6 +270,16 @@ class Gone(msgspec.Struct, tag=True, frozen=True):
     ended: int = 0
 
 
+class Unshaken(msgspec.Struct, tag=True, frozen=True):
+    """A TLS handshake has failed; `Gone` follows when the peer has hung up.
+
+    reason: one of `fastscp.tls.reasons.COUNTED`.
+    """
+
+    number: int
+    reason: str
+
+
 ToWorker: TypeAlias = (
     Setup
     | Configured
@@ -284,5 +295,16 @@ ToWorker: TypeAlias = (
     | Reopen
 )
 FromWorker: TypeAlias = (
-    Ready | Holds | Leaving | Failed | Taken | Relayed | Ask | Idle | Displaced | Over | Gone
+    Ready
+    | Holds
+    | Leaving
+    | Failed
+    | Taken
+    | Relayed
+    | Unshaken
+    | Ask
+    | Idle
+    | Displaced
+    | Over
+    | Gone
 )

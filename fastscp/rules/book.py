@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from fastscp.log import printable
+from fastscp.log import printable, shown
 from fastscp.rules.networks import network_part, packed_address
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ ANY: Final = ""
 _ANYWHERE: Final = b""
 # Rules that are kept once they are made; a peer chooses among the tables alone.
 _RULES_KEPT: Final = 1024
+# Of a certificate that matches nothing: names that the log has, and characters of each.
+_NAMES_SHOWN: Final = 4
+_NAME_MOST: Final = 100
 # Fields of a rule that stand in a table as the number of a list.
 _LISTS: Final = ("sop_classes", "transfer_syntaxes")
 
@@ -58,6 +61,15 @@ class Refusal(NamedTuple):
 def entry(calling_ae: str, called_ae: str, certificate: str, network: bytes) -> bytes:
     """The key of an entry of the index. No title has a NUL in its written form."""
     return b"\0".join((calling_ae.encode(), called_ae.encode(), certificate.encode(), network))
+
+
+def _showing(peer: Peer) -> str:
+    """That a certificate was shown, by names as tables have them."""
+    if not peer.certificate:
+        return ""
+    names = [shown(one, _NAME_MOST) for one in peer.certificate[:_NAMES_SHOWN]]
+    more = ", ..." if len(peer.certificate) > len(names) else ""
+    return f"; its certificate shows {', '.join(names)}{more}"
 
 
 class RuleBook:
@@ -90,7 +102,7 @@ class RuleBook:
             return Refusal(
                 1, 1, 3,
                 f"'{printable(peer.calling_ae)}' from {peer.host} calling '{printable(called)}' "
-                f"matches {none}no --allow entry",
+                f"matches {none}no --allow entry{_showing(peer)}",
             )  # fmt: skip
         if found is not None and found >= len(rules.senders):
             # Of --allow, which sets nothing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastscp.tls import reasons
 from fastscp.tls.reasons import Reason, alert_of, reason_of
 
 if TYPE_CHECKING:
@@ -18,17 +19,19 @@ __all__ = ["CLOSED", "NOT_IN_TIME", "Failure", "failure"]
 
 
 class Failure(NamedTuple):
-    """kind: a few words, the same for all alike. why: the rest."""
+    """kind: a few words, the same for all alike. why: the rest. reason: of `reasons.COUNTED`."""
 
     kind: str
     why: str = ""
+    reason: str = Reason.OTHER.label
 
 
 CLOSED: Final = Failure(
     "closed inside the TLS handshake",
     "the sender may not trust our certificate, or have none of its own to show",
+    reasons.CLOSED,
 )
-NOT_IN_TIME: Final = Failure("no complete TLS handshake in time")
+NOT_IN_TIME: Final = Failure("no complete TLS handshake in time", reason=reasons.LATE)
 _REFUSED: Final = "client certificate refused"
 _WORDS: Final[dict[Reason, Failure]] = {
     Reason.EXPIRED: Failure(_REFUSED, "it has expired: have it renewed, or see the clock here"),
@@ -64,6 +67,10 @@ def failure(error: ssl.SSLError, material: Material) -> Failure:
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return CLOSED
     reason = reason_of(error)
+    return _worded(error, reason, material)._replace(reason=reason.label)
+
+
+def _worded(error: ssl.SSLError, reason: Reason, material: Material) -> Failure:
     if reason is Reason.NO_COMMON_VERSION:
         why = f"--tls-profile {material.profile} has none of the sender's"
         return Failure("no common version of TLS", why)

@@ -9,7 +9,9 @@ import ssl
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ["Reason", "alert_of", "reason_of"]
+__all__ = [
+    "CLOSED", "COUNTED", "ENDED", "LATE", "TURNED_AWAY", "Reason", "alert_of", "reason_of",
+]  # fmt: skip
 
 
 class Reason(Enum):
@@ -35,6 +37,20 @@ class Reason(Enum):
     ASKS_FOR_OURS = auto()
     OTHER_ALERT = auto()
 
+    @property
+    def label(self) -> str:
+        """What it is counted under."""
+        return self.name.lower()
+
+
+# What a receiver counts besides: the peer closed, took too long, was closed by us, and found no
+# worker.
+CLOSED: Final = "closed"
+LATE: Final = "not_in_time"
+ENDED: Final = "ended_here"
+TURNED_AWAY: Final = "turned_away"
+# By which it counts handshakes that fail: all that there can be.
+COUNTED: Final = (*(one.label for one in Reason), CLOSED, LATE, ENDED, TURNED_AWAY)
 
 # Of OpenSSL's x509_vfy.h, by `SSLCertVerificationError.verify_code`.
 _CODES: Final = {

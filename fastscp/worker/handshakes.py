@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.association.account import Ending, Who
 from fastscp.log import TRACE, address, caused, fields, shown
+from fastscp.tls import reasons
 from fastscp.tls.failures import CLOSED, NOT_IN_TIME, Failure, failure
+from fastscp.tls.reasons import Reason
 from fastscp.tls.shown import shown_by, subject_of
-from fastscp.worker.strangers import BEFORE_A_HANDSHAKE
+from fastscp.worker.strangers import before_a_handshake
 from fastscp_ext import Ciphertext, Secured
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Handshakes:
 
     run: names this run of the service in ids. known(number, origin, secured): gets each connection
     once its handshake is done, and opens it. closed(number): hears of each one that ended before.
+    failed(number, reason): hears of each handshake that fails, as soon as it does, with one of
+    `reasons.COUNTED`. plain_port: where no TLS is spoken; 0: nowhere.
     """
 
     def __init__(
@@ -51,8 +55,13 @@ class Handshakes:
         reception: Reception,
         known: Callable[[int, Origin, Secured], None],
         closed: Callable[[int], None],
+        failed: Callable[[int, str], None],
+        *,
+        plain_port: int = 0,
     ) -> None:
         self._run = run
+        self.plain_port = plain_port
+        self.failed = failed
         self._shared = Ciphertext(reception)
         self._known = known
         self._closed = closed
@@ -82,7 +91,9 @@ class Handshakes:
             if isinstance(error, OSError):
                 log.debug("%s: gone before it was taken over (%s)", one.name, error)
             else:
-                log.exception("%s: cannot be taken over, which is a bug", one.name)
+                log.exception(
+                    "%s: cannot be taken over, which is a bug", one.name, extra=caused("bug")
+                )
             # In any case: main counts it, and waits for its end.
             sock.close()
             self.forget(one)
@@ -91,7 +102,7 @@ class Handshakes:
         """Close one of them, if it is one. why: for the log."""
         one = self._waiting.get(number)
         if one is not None:
-            one.drop(Failure(why))
+            one.drop(Failure(why, reason=reasons.ENDED))
 
     def drop_all(self, why: str) -> None:
         """Close all of which the handshake is not done."""
@@ -119,7 +130,7 @@ class Handshakes:
             secured.next_turn()
         except Exception:
             # The loop would only log it.
-            log.exception("a TLS handshake fails, which is a bug")
+            log.exception("a TLS handshake fails, which is a bug", extra=caused("bug"))
             secured.abort()
 
     def done(self, one: _Keeper, origin: Origin, secured: Secured) -> None:
@@ -169,8 +180,8 @@ class _Keeper:
             self.owner.due(secured)
 
     def stranger(self, _secured: Secured, first: int) -> None:
-        why = BEFORE_A_HANDSHAKE.get(first, f"its first byte is {first:02X}")
-        self._tell(logging.WARNING, Failure("no TLS", why))
+        why = before_a_handshake(first, self.owner.plain_port)
+        self._tell(logging.WARNING, Failure("no TLS", why, Reason.NO_RECORD.label))
 
     def shaken(self, secured: Secured) -> None:
         peer = secured.ssl_object
@@ -200,7 +211,7 @@ class _Keeper:
         if self.secured is not None:
             self._tell(logging.WARNING, why)
         # It has been told, and is to hang up.
-        asyncio.get_running_loop().call_later(_HANG_UP_S, secured.abort)
+        secured.last_call = asyncio.get_running_loop().call_later(_HANG_UP_S, secured.abort)
         return ConnectionError(f"{why.kind}: {why.why}" if why.why else why.kind)
 
     def lost(self, secured: Secured, _error: Exception | None) -> None:
@@ -215,6 +226,7 @@ class _Keeper:
         if self.is_told:
             return
         self.is_told = True
+        self.owner.failed(self.number, why.reason)
         ending = Ending(why.kind, why=why.why)
         extra = {**self._about(ending), **caused(why.kind, self.origin.host)}
         log.log(level, "%s: %s", self.name, ending.text, extra=extra)

@@ -54,6 +54,7 @@ from fastscp.messages.worker import (
     Stop,
     Taken,
     ToWorker,
+    Unshaken,
     Verdict,
 )
 from fastscp.store.journal import Segments
@@ -154,7 +155,10 @@ class Worker:
         self._segments = Segments(store_fd, setup.run, writer, durable=True)
         self._journal = self._make_journal(f"{writer}b")
         self._reception = self._make_reception()
-        self._handshakes = Handshakes(setup.run, self._reception, self._shaken, self._closed)
+        self._handshakes = Handshakes(
+            setup.run, self._reception, self._shaken, self._closed, self._unshaken,
+            plain_port=setup.port,
+        )  # fmt: skip
 
     def _make_journal(self, writer: str) -> JournalAhead:
         journal = JournalAhead(
@@ -535,6 +539,10 @@ class Worker:
         """A handshake is done."""
         secured.open(self._new_association(number, origin))
 
+    def _unshaken(self, number: int, reason: str) -> None:
+        """A handshake has failed: main counts it."""
+        self._channel.send(Unshaken(number, reason))
+
     def _new_association(self, number: int, origin: Origin) -> Association:
         association = self._make_association(number, origin)
         self._associations[number] = association
@@ -565,7 +573,10 @@ class Worker:
             if isinstance(error, OSError):
                 log.debug("%s: gone before it was taken over (%s)", association.name, error)
             else:
-                log.exception("%s: cannot be taken over, which is a bug", association.name)
+                log.exception(
+                    "%s: cannot be taken over, which is a bug", association.name,
+                    extra=logs.caused("bug"),
+                )  # fmt: skip
             # In any case: main counts it, and waits for its end.
             sock.close()
             self.gone(association)

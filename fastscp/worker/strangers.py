@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BEFORE_A_HANDSHAKE", "BEFORE_A_HEADER", "BEFORE_A_REQUEST"]
+__all__ = ["BEFORE_A_HEADER", "BEFORE_A_REQUEST", "before_a_handshake"]
 
-# What the log calls them: where a PROXY header is expected, where a request is, and a handshake.
+# What the log calls them: where a PROXY header is expected, and where a request is.
 BEFORE_A_HEADER: Final = {
     0x16: "a TLS client on the plain port",
     0x47: "an HTTP client",
@@ -18,8 +18,17 @@ BEFORE_A_REQUEST: Final = BEFORE_A_HEADER | {
     0x50: "an HTTP client, or a PROXY header from where --proxy-protocol-from expects none",
     0x0D: "a PROXY header from where --proxy-protocol-from expects none",
 }
-BEFORE_A_HANDSHAKE: Final = {
-    **{first: who for first, who in BEFORE_A_REQUEST.items() if first != 0x16},
-    0x01: "plain on the TLS port: an A-ASSOCIATE-RQ; switch TLS on in the sender, or have it send "
-    "to the port without TLS",
-}
+# The first byte of an A-ASSOCIATE-RQ.
+_REQUEST: Final = 0x01
+
+
+def before_a_handshake(first: int, plain_port: int) -> str:
+    """The same where a handshake is expected. plain_port: without TLS; 0: there is none."""
+    if first == _REQUEST:
+        to_do = (
+            f"switch TLS on in the sender, or have it send to port {plain_port}, without TLS"
+            if plain_port
+            else "switch TLS on in the sender: there is no port without TLS (--no-plain)"
+        )
+        return f"plain on the TLS port: an A-ASSOCIATE-RQ; {to_do}"
+    return BEFORE_A_REQUEST.get(first, f"its first byte is {first:02X}")

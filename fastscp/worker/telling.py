@@ -188,7 +188,8 @@ class Telling:
         kind = ending.kind
         if rules is None:
             level = logging.WARNING if kind == "rejected" else logging.INFO
-            extra = {**fields(self._who.fields(), ending.fields()), **caused(kind, self._host)}
+            told_of = fields(self._who.fields(), terms.of_tls(), ending.fields())
+            extra = {**told_of, **caused(kind, self._host)}
             log.log(level, "%s: %s", self.name, ending.text, extra=extra)
             return
         account = Account(self._who, rules, terms, done, seconds)

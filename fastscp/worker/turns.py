@@ -8,6 +8,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from fastscp.log import caused
 from fastscp.worker.helpers import Helpers
 
 if TYPE_CHECKING:
@@ -90,5 +91,5 @@ class Lane(Generic[_T, _R]):
         try:
             self._done(item, future)
         except Exception:
-            log.exception("an instance was lost to a bug")
+            log.exception("an instance was lost to a bug", extra=caused("bug"))
         self._begin()

@@ -39,6 +39,7 @@ from fastscp.messages.worker import (
     SeekIdle,
     Taken,
     ToWorker,
+    Unshaken,
     Verdict,
 )
 from fastscp_ext import Shared
@@ -602,7 +603,9 @@ def test_how_one_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
 
 
-def test_how_one_with_tls_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_one_with_tls_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """In an alert that its handshake ends with, which says that it is about us."""
     monkeypatch.setattr(module, "_NOBODY_S", -1.0)
 
@@ -622,11 +625,25 @@ def test_how_one_with_tls_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> Non
                 incoming.write(data)
             peer.shutdown(socket.SHUT_WR)
             await asyncio.gather(*dispatch._turned_away)
+        assert (dispatch.handshakes_failed["turned_away"], dispatch.rejected) == (1, 0)
         with pytest.raises(ssl.SSLError, match="TLSV1_ALERT_INTERNAL_ERROR"):
             client.do_handshake()
 
     asyncio.run(run())
+    # What was sent, which is no A-ASSOCIATE-RJ.
+    (line,) = caplog.messages
+    assert line == (
+        "10.0.0.1:104: turned away before its TLS handshake (alert: internal_error): no worker "
+        "takes the connection"
+    )
     gc.collect()
+
+
+def test_handshakes_that_fail_are_counted(played: Played) -> None:
+    worker, _end = played.worker(0)
+    played.dispatch.heard(worker, Unshaken(1, "revoked"))
+    counted = played.dispatch.handshakes_failed
+    assert (counted["revoked"], sum(counted.values())) == (1, 1)
 
 
 def test_a_worker_hears_to_which_port_one_came(played: Played) -> None:

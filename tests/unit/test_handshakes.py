@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
+import struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from fastscp.config.settings import ServeConfig
+from fastscp.config.values import read_allow_rule
 from fastscp.log import TRACE
-from fastscp.messages.worker import Abandon, Ask, End, Gone, Relayed, Stop, Taken, Verdict
+from fastscp.messages.worker import (
+    Abandon,
+    Ask,
+    End,
+    Gone,
+    Relayed,
+    Stop,
+    Taken,
+    Unshaken,
+    Verdict,
+)
 from fastscp.tls.reading import Files, read
 from fastscp.worker.rules import Going
-from fastscp_ext import encode_release_rp
+from fastscp.worker.strangers import before_a_handshake
+from fastscp_ext import Secured, encode_release_rp
 from tests.books import configuration
 from tests.kit import RELEASE_RQ, associate_rq, echo, reject, split_pdus
 from tests.streams.proxied import line
@@ -109,14 +124,14 @@ def test_from_the_handshake_to_the_end(
 
 
 @pytest.mark.parametrize(
-    ("shown", "words"),
+    ("shown", "words", "reason"),
     [
-        ("unknown", "signed by nobody"),
-        ("expired", "expired"),
-        ("not_yet", "not valid yet"),
-        ("revoked", "revoked"),
-        ("for_servers", "another purpose"),
-        ("", "no client certificate"),
+        ("unknown", "signed by nobody", "unknown_ca"),
+        ("expired", "expired", "expired"),
+        ("not_yet", "not valid yet", "not_yet_valid"),
+        ("revoked", "revoked", "revoked"),
+        ("for_servers", "another purpose", "wrong_purpose"),
+        ("", "no client certificate", "no_certificate"),
     ],
 )
 def test_whom_we_do_not_let_in(
@@ -125,6 +140,7 @@ def test_whom_we_do_not_let_in(
     caplog: pytest.LogCaptureFixture,
     shown: str,
     words: str,
+    reason: str,
 ) -> None:
     """Each is refused inside the handshake, hears an alert, and the log says which it is."""
 
@@ -144,7 +160,11 @@ def test_whom_we_do_not_let_in(
         peer = played.offer(1, tls=True)
         alert = await asyncio.to_thread(talk, peer)
         assert "ALERT" in alert
-        assert await played.until(Gone) == [Taken(1), Gone(1)]
+        assert await played.until(Gone) == [Taken(1), Unshaken(1, reason), Gone(1)]
+        # Nothing of it is kept until a time is over.
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, Secured)]
 
     run(test)
     (line_,) = told(caplog)
@@ -153,15 +173,15 @@ def test_whom_we_do_not_let_in(
 
 
 @pytest.mark.parametrize(
-    ("sent", "words", "level"),
+    ("sent", "words", "level", "reason"),
     [
-        (associate_rq(), "plain on the TLS port", logging.WARNING),
-        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP client", logging.WARNING),
-        (b"\x0bMSH|", "an HL7 client", logging.WARNING),
-        (b"\x99", "its first byte is 99", logging.WARNING),
-        (b"\x16\x03\x01\x00", "closed inside the TLS handshake", logging.INFO),
-        (b"\x16\x03\x01\x00\x05hello", "TLS", logging.WARNING),
-        (b"", "closed before a TLS handshake", TRACE),
+        (associate_rq(), "plain on the TLS port", logging.WARNING, "no_record"),
+        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP client", logging.WARNING, "no_record"),
+        (b"\x0bMSH|", "an HL7 client", logging.WARNING, "no_record"),
+        (b"\x99", "its first byte is 99", logging.WARNING, "no_record"),
+        (b"\x16\x03\x01\x00", "closed inside the TLS handshake", logging.INFO, "closed"),
+        (b"\x16\x03\x01\x00\x05hello", "TLS", logging.WARNING, "no_record"),
+        (b"", "closed before a TLS handshake", TRACE, ""),
     ],
 )
 def test_who_does_not_shake_hands(
@@ -171,6 +191,7 @@ def test_who_does_not_shake_hands(
     sent: bytes,
     words: str,
     level: int,
+    reason: str,
 ) -> None:
     caplog.set_level(TRACE)
 
@@ -181,7 +202,8 @@ def test_who_does_not_shake_hands(
             await asyncio.get_running_loop().sock_sendall(peer, sent)
         peer.shutdown(socket.SHUT_WR)
         await all_of(peer)
-        assert await played.until(Gone) == [Taken(1), Gone(1)]
+        counted = [Unshaken(1, reason)] if reason else []
+        assert await played.until(Gone) == [Taken(1), *counted, Gone(1)]
 
     run(test)
     (line_,) = told(caplog, TRACE)
@@ -213,7 +235,8 @@ def test_a_handshake_that_stalls_is_ended(
         else:
             played.worker._handshakes.tick(1e18, 1.0)
         assert await all_of(peer) == b""
-        assert (await played.until(Gone))[-1] == Gone(1)
+        reason = "not_in_time" if how == "artim" else "ended_here"
+        assert (await played.until(Gone))[-2:] == [Unshaken(1, reason), Gone(1)]
 
     run(test)
     (line_,) = told(caplog)
@@ -248,6 +271,67 @@ def test_behind_a_proxy(run: Callable[..., None], certificates: Certificates) ->
         assert await talking == reject(2, 3, 1)
 
     run(test)
+
+
+def test_a_peer_that_is_gone_when_we_answer(
+    run: Callable[..., None], certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ClientHello and RST: it has closed, and that is no bug of ours."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = certificates.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        for number in range(1, 6):
+            peer = played.offer(number, tls=True)
+            await asyncio.get_running_loop().sock_sendall(peer, hello)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            heard = await played.until(Gone)
+            assert heard == [Taken(number), Unshaken(number, "closed"), Gone(number)]
+
+    run(test)
+    said = [one.getMessage() for one in caplog.records]
+    assert not [one for one in said if "bug" in one]
+
+
+def test_a_certificate_that_no_table_names(
+    run: Callable[..., None], certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line of the rejection says what was shown, as a table would name it."""
+
+    def talk(sock: socket.socket) -> bytes:
+        with shaken(sock, certificates) as peer:
+            peer.sendall(associate_rq(calling="CT"))
+            return peer.recv(4096)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        material = played.worker.going.tls
+        assert material is not None
+        told = configuration(ServeConfig(workers=1, allow=(read_allow_rule("OTHER@*"),)))
+        played.worker.going = Going(msgspec.structs.replace(told, tls=material.material))
+        peer = played.offer(1, tls=True)
+        assert await asyncio.to_thread(talk, peer) == reject(1, 1, 3)
+        await played.until(Gone)
+
+    run(test)
+    (line_,) = told(caplog)
+    assert "rejected (1,1,3)" in line_
+    assert "its certificate shows subject=GATE-1, san=" in line_
+    said: list[dict[str, Any]] = [getattr(one, "fields", {}) for one in caplog.records]
+    (ended,) = [one for one in said if "ended" in one]
+    assert ended["tls"].startswith("TLSv1.3")
+    assert "CN=GATE-1" in ended["certificate"]
+
+
+def test_where_plain_is_to_go() -> None:
+    assert "have it send to port 11112, without TLS" in before_a_handshake(1, 11112)
+    assert "no port without TLS (--no-plain)" in before_a_handshake(1, 0)
+    assert before_a_handshake(0x99, 0) == "its first byte is 99"
 
 
 def test_without_a_certificate_nobody_waits(run: Callable[..., None]) -> None:

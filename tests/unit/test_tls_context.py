@@ -213,6 +213,7 @@ def test_lists_that_are_out_of_date_or_missing(certificates: Certificates) -> No
     assert failed == Failure(
         "client certificate refused",
         "the list of its CA in --tls-crl is out of date: renew it, and reload",
+        "crl_expired",
     )
     both = (str(c.ca.cert), str(c.intermediate.cert))
     failed = fails(material(c, ca=both, crl=(str(c.crl),)), c.client_context(c.chained_client))
@@ -328,7 +329,7 @@ def test_a_sender_that_refuses_ours(certificates: Certificates) -> None:
     client = _refuses(c)
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     assert fails(of, client) == Failure(
-        "our certificate refused by the sender", "its alert: unknown_ca"
+        "our certificate refused by the sender", "its alert: unknown_ca", "refuses_ours"
     )
 
 
