@@ -110,7 +110,7 @@ def _misses(table: FromTable, peer: Peer) -> str:
         return f"called has no {peer.called_ae}"
     if peer.certificate:
         return f"certificate has nothing of what the sender's shows, {', '.join(peer.certificate)}"
-    return "certificate asks for one that the sender does not show"
+    return "certificate asks for one, and --certificate says of none that the sender shows"
 
 
 def _called(peer: Peer, ae: str) -> Judged:

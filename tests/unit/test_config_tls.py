@@ -167,7 +167,7 @@ def test_who_with_a_certificate(
     )
     asked = ["config", "--config", str(tmp_path / "t.toml"), "--who", "CT@10.0.0.1"]
     assert run(*asked) == 1
-    assert "certificate asks for one that the sender does not show" in capsys.readouterr().out
+    assert "certificate asks for one, and --certificate says of none" in capsys.readouterr().out
     assert run(*asked, "--certificate", "subject=GATE-1") == 0
     out = capsys.readouterr().out
     assert "with a certificate of subject=GATE-1: admitted, rule from.gate" in out
