@@ -329,7 +329,9 @@ class Reloader:
             self._waits_for = f"{config.log_file}: check the disk"
             await self._thread(_try_log_file, config.log_file)
         with contextlib.ExitStack() as undo:
-            fd = pack(new.configuration)
+            # Revocation lists and all: as long as a copy of them takes. Where the service ends
+            # meanwhile, the memory goes with it.
+            fd = await self._thread(pack, new.configuration)
             undo.callback(os.close, fd)
             self._refuse_at_the_end()
             self._waits_for = f"the disk of {self._store.path}: check it"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import math
@@ -70,6 +69,7 @@ from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.requests import Requests
 from fastscp.worker.rules import Going
+from fastscp.worker.taking import Taking
 from fastscp_ext import LineIndex, Reception, Rules, Shared
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class Worker:
         # Of `--fault`, which no reload changes.
         faults = self.going.config.fault
         self._faults = Faults(faults) if faults else None
+        self._taking = Taking(self._configured, self._tell_configured)
         self._refilling = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -252,6 +253,7 @@ class Worker:
 
     def _leave_store(self) -> None:
         """Close and remove what is this life's alone. Off the loop: each call may hang."""
+        self._taking.close()
         self.identities.close()
         self._jobs.close()
         self._journal.close()
@@ -408,7 +410,7 @@ class Worker:
                 case Verdict():
                     self._decided(message)
                 case Configured():
-                    self._configured(fd)
+                    self._taking.add(message.generation, fd)
                 case Abandon():
                     self._abandon(message.number)
                 case SeekIdle():
@@ -455,25 +457,17 @@ class Worker:
             # The loop would only log it, and the peer would wait for its answer for ever.
             association.failed(error)
 
-    def _configured(self, fd: int | None) -> None:
+    def _configured(self, going: Going) -> None:
         """Go by other settings and rules from now on. What is there keeps what it began with."""
-        try:
-            if fd is None:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            with os.fdopen(fd, "rb") as memory:
-                going = Going(unpack(memory.fileno()))
-        except OSError as error:
-            # Main hears which it goes by, and tells it again.
-            log.error(
-                "cannot take the new configuration yet (%s): new associations go by the one before",
-                error.strerror,
-            )
-        else:
-            self.going = going
-            self.identities.use(going.config.user_identity, going.config.ae_title)
-            self._jobs.knows(going.layouts)
-            self._reception.max_bytes_in_flight = going.config.max_bytes_in_flight
-            self._set_up_log()
+        if self._closing:
+            return
+        self.going = going
+        self.identities.use(going.config.user_identity, going.config.ae_title)
+        self._jobs.knows(going.layouts)
+        self._reception.max_bytes_in_flight = going.config.max_bytes_in_flight
+        self._set_up_log()
+
+    def _tell_configured(self) -> None:
         self._channel.send(Holds(self.going.book.generation))
 
     def _set_up_log(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from fastscp.config.tables import AeTable, Tables
 from fastscp.config.values import read_allow_rule
 from fastscp.messages.configuration import Configuration, pack
 from fastscp.messages.worker import Ask, Configured, Gone, Holds, Relayed, Taken, Verdict
-from fastscp.worker import process
+from fastscp.worker import taking
+from fastscp.worker.rules import Going
 from fastscp_ext import decode_associate_ac, decode_command, decode_pdata, status
 from tests.books import configuration
-from tests.kit import associate_rq, reject, store
+from tests.kit import associate_rq, echo, reject, store
 from tests.streams.proxied import line
 from tests.unit.test_worker import CLIENT, TERMS, Played, all_of, run
 
@@ -132,7 +134,7 @@ def test_rules_that_it_cannot_get_change_nothing(
         assert await played.until(Holds) == [Holds(0)]
         assert "cannot take the new configuration yet (Too many open files)" in caplog.text
         with monkeypatch.context() as patch:
-            patch.setattr(process, "unpack", no_memory)
+            patch.setattr(taking, "unpack", no_memory)
             before = len(os.listdir("/proc/self/fd"))
             tell(played, told)
             assert await played.until(Holds) == [Holds(0)]
@@ -140,6 +142,40 @@ def test_rules_that_it_cannot_get_change_nothing(
         peer = await played.associated(1)
         tell(played, told)
         assert await played.until(Holds) == [Holds(5)]
+        peer.close()
+        await played.until(Gone)
+
+    run(test)
+
+
+def test_associations_go_on_while_a_configuration_is_made(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL reads long revocation lists for a second. Later ones wait, and come in order."""
+    go_on = threading.Event()
+    made: list[int] = []
+
+    def slow(told: Configuration) -> Going:
+        made.append(told.rules.generation)
+        assert go_on.wait(60)
+        return Going(told)
+
+    monkeypatch.setattr(taking, "Going", slow)
+
+    async def test(played: Played) -> None:
+        loop = asyncio.get_running_loop()
+        peer = await played.associated(1)
+        try:
+            for generation in (4, 4, 5):
+                tell(played, configuration(CONFIG, generation=generation))
+            await loop.sock_sendall(peer, echo(1))
+            assert status_of(await asyncio.wait_for(loop.sock_recv(peer, 4096), 60)) == 0
+            assert played.worker.going.book.generation == 0
+            assert not [one for one in played.heard if isinstance(one, Holds)]
+        finally:
+            go_on.set()
+        assert await played.until(Holds, 2) == [Holds(4), Holds(5)]
+        assert made == [4, 5]
         peer.close()
         await played.until(Gone)
 
