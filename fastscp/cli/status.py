@@ -104,7 +104,9 @@ def rows(now: Status) -> Iterator[tuple[str, str]]:
     yield "stored", f"{counted(now.stored, 'instance')}, {in_bytes(now.bytes)}{kept}"
     yield "in flight", f"{in_bytes(now.in_flight_bytes)} of complete instances, not committed yet"
     yield "refused", f"{counted(now.refused, 'instance')}; unfinished {now.unfinished:,}"
-    yield "rejected", counted(now.rejected, "association")
+    handshakes = counted(now.handshakes_failed, "TLS handshake")
+    more = f"; {handshakes} failed" if now.tls_addresses else ""
+    yield "rejected", f"{counted(now.rejected, 'association')}{more}"
     yield from _of_rules(now.rules)
 
 

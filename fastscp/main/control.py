@@ -167,6 +167,7 @@ class MainControl:
             unfinished=seen.unfinished,
             kept=seen.kept,
             rejected=seen.rejected,
+            handshakes_failed=sum(self._dispatch.handshakes_failed.values()),
             admin=facts.admin,
             predecessor=facts.predecessor,
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),

@@ -110,9 +110,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     of instances that are complete and that the commits of all workers have. What is counted is
     counted since the start: instances stored, or there already; bytes of their data sets, and bytes
     read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
-    associations rejected. aids: the test aids in use, as the flags that ask for them. admin: where
-    it answers HTTP, HOST:PORT; empty: nowhere. predecessor: the process that this one took over
-    from, as long as that still has associations, which are not counted here; else 0.
+    associations rejected, and TLS handshakes that failed. aids: the test aids in use, as the flags
+    that ask for them. admin: where it answers HTTP, HOST:PORT; empty: nowhere. predecessor: the
+    process that this one took over from, as long as that still has associations, which are not
+    counted here; else 0.
     """
 
     version: str
@@ -142,6 +143,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""
     certificate_expires: float = 0.0
     crl_expires: float = 0.0
+    handshakes_failed: int = 0
     aids: tuple[str, ...] = ()
     admin: str = ""
     predecessor: int = 0

@@ -42,9 +42,13 @@ def test_where_it_listens_and_what_it_tells(certificates: Certificates, tmp_path
         assert now["tls_addresses"] == [f"127.0.0.1:{found[1]}"]
         assert now["certificate"] == "CN=server,O=Test"
         assert now["certificate_expires"] == c.server.certificate.not_valid_after_utc.timestamp()
-        with socket.create_connection(("127.0.0.1", int(found[1])), 60):
-            pass
+        with socket.create_connection(("127.0.0.1", int(found[1])), 60) as peer:
+            peer.sendall(b"\x01")
+            assert peer.recv(16) == b""
+        service.in_log(f"have it send to port {service.port}, without TLS")
+        assert json.loads(told(service, "status", "--json").stdout)["handshakes_failed"] == 1
         shown = told(service, "status").stdout
+        assert "0 associations; 1 TLS handshake failed" in shown
         assert f"127.0.0.1:{found[1]} with TLS" in shown
         assert "CN=server,O=Test, expires " in shown
         # A reload reads the files anew, though no setting is different; a bad one changes nothing.
