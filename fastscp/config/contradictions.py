@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastscp.config.file_tables import TABLE
 from fastscp.config.names import close_to
 from fastscp.config.settings import TLS_FIELDS, suffix_of
+from fastscp.tls.names import is_common_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +103,7 @@ def _shown_by_nobody(tables: Tables, config: ServeConfig) -> Iterator[tuple[tupl
     if config.tls_cert and config.client_auth != "none":
         return
     for table in tables.senders:
-        other = next((one for one in table.certificate if not one.startswith("subject=")), None)
+        other = next((one for one in table.certificate if not is_common_name(one)), None)
         if table.certificate and not config.proxy_protocol_from:
             why = (
                 "asks for a certificate, and nobody is asked to show one; give tls-ca (and "

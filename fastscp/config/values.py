@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastscp.log.text import cut
 from fastscp.titles import title_bytes, title_text
+from fastscp.tls.names import asked_for
 from fastscp.users.identities import UserIdentities
 from fastscp.users.keys import Keys, read_keys
 from fastscp.users.passwords import read_passwords
@@ -218,19 +219,9 @@ def read_called_title(raw: object) -> str:
 def read_certificate_rule(raw: object) -> str:
     """What a certificate has to show: `subject=NAME`, `san=NAME` or `sha256=FINGERPRINT`.
 
-    Of a fingerprint the colons go, and capital letters.
+    All spellings that mean the same give the same: see `fastscp.tls.names`.
     """
-    what, equals, value = read_text(raw).partition("=")
-    what, value = what.strip().lower(), value.strip()
-    if not equals or what not in ("subject", "san", "sha256"):
-        raise ValueError("says nothing of a certificate")
-    if not value:
-        raise ValueError(f"has nothing behind {what}=")
-    if what == "sha256":
-        value = value.replace(":", "").lower()
-        if not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError("is no fingerprint of 64 hexadecimal digits")
-    return f"{what}={value}"
+    return asked_for(read_text(raw))
 
 
 def read_compress(raw: object) -> str:

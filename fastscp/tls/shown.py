@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
+
+from fastscp.tls.names import common_name, san, subject, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,8 +25,9 @@ _COMMON_NAME: Final = "commonName"
 def shown_by(connection: ssl.SSLObject | ssl.SSLSocket) -> tuple[str, ...]:
     """What the certificate of a peer shows: `subject=`, `san=` and `sha256=`; () for none.
 
-    The handshake is over, and the certificate verified: subject is each common name of it, san each
-    DNS name, address, mail address and URI. A name that no rule can have is left out.
+    The handshake is over, and the certificate verified: subject is each common name of it and,
+    where there is more, the whole of it; san each DNS name, address, mail address and URI. A name
+    that no rule can have is left out.
     Raises ssl.SSLCertVerificationError where it has expired: a session of TLS 1.2 that is taken up
     again outlives it.
     """
@@ -42,42 +44,29 @@ def shown_by(connection: ssl.SSLObject | ssl.SSLSocket) -> tuple[str, ...]:
 
 
 def subject_of(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
-    """The subject of a peer's certificate for people, as in `CN=GATE-1, O=Hospital`; "": none.
+    """The subject of a peer's certificate, as in `CN=GATE-1, O=Hospital`; "": none.
 
-    It may have any characters: whoever shows it escapes them.
+    A rule takes it behind `subject=`. It may have any characters: whoever shows it escapes them.
     """
-    facts: Mapping[str, Any] = connection.getpeercert() or {}
-    parts = [(key, value) for one in facts.get("subject", ()) for key, value in one]
-    return ", ".join(f"{_SHORT.get(key, key)}={value}" for key, value in reversed(parts))
+    return written(reversed(_subject(connection.getpeercert() or {})))
 
 
-_SHORT: Final = {
-    _COMMON_NAME: "CN",
-    "countryName": "C",
-    "localityName": "L",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "stateOrProvinceName": "ST",
-}
+def _subject(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, value) for one in facts.get("subject", ()) for key, value in one]
 
 
 def _names(facts: Mapping[str, Any]) -> Iterator[str]:
-    for one in facts.get("subject", ()):
-        for key, value in one:
-            if key == _COMMON_NAME and _is_text(value):
-                yield f"subject={value}"
+    attributes = _subject(facts)
+    for key, value in attributes:
+        if key == _COMMON_NAME and _is_text(value):
+            yield common_name(value)
+    if all(_is_text(value) for _key, value in attributes) and (whole := subject(attributes)):
+        yield whole
     for kind, value in facts.get("subjectAltName", ()):
         if kind in _ALTERNATIVE and _is_text(value):
-            yield f"san={_address(value) if kind == 'IP Address' else value}"
+            yield san(kind, value)
 
 
 def _is_text(value: object) -> bool:
     """Whether a rule can name it: a certificate may hold anything."""
     return isinstance(value, str) and value == value.strip() != "" and value.isprintable()
-
-
-def _address(value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value.strip()))
-    except ValueError:
-        return value

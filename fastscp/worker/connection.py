@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.association.account import Ending, Who
 from fastscp.log import TRACE, address, caused, fields, shown
+from fastscp.tls.names import common_name
 from fastscp.worker.strangers import BEFORE_A_HEADER
 from fastscp_ext import ProxyHeader, ProxyHeaderError
 
@@ -163,7 +164,7 @@ class Headers:
         header = one.header
         host, port = header.source or (one.host, one.port)
         name = _text(header.common_name)
-        certificate = (f"subject={name}",) if name else ()
+        certificate = (common_name(name),) if name else ()
         log.log(
             TRACE, "%s: PROXY header, version %d: speaks for %s%s", self._name(one),
             header.version, address(host, port) if header.source else "itself",

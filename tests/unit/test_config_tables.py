@@ -213,6 +213,9 @@ FAULTS: list[tuple[str, list[tuple[int, str, str]]]] = [
     ('proxy-protocol-from = "::1"\n[from.y]\ncertificate = ["subject=GX", "san=gw.org"]\n', [
         (3, "from.y.certificate", "has 'san=gw.org' in it, and a proxy tells nothing of a"),
     ]),
+    ('proxy-protocol-from = "::1"\n[from.y]\ncertificate = "subject=CN=GX, O=Cloud"\n', [
+        (3, "from.y.certificate", "has 'subject=CN=GX, O=Cloud' in it, and a proxy tells nothing"),
+    ]),
     ('[from.x]\ncertificate = ["GW, X",\n "sha256=12"]\n', [
         (2, "from.x.certificate", "'GW, X' says nothing of a certificate; give subject=NAME"),
         (3, "from.x.certificate", "'sha256=12' is no fingerprint of 64 hexadecimal digits"),
@@ -347,9 +350,22 @@ def test_certificates() -> None:
     colons = ":".join(["Ab"] * 32)
     assert read_certificate_rule(f"SHA256 = {plain}") == f"sha256={plain.lower()}"
     assert read_certificate_rule(f"sha256={colons}") == f"sha256={plain.lower()}"
-    assert read_certificate_rule("subject= CN=A, O=B ") == "subject=CN=A, O=B"
-    with pytest.raises(ValueError, match="has nothing behind san="):
-        read_certificate_rule("san=")
+    assert read_certificate_rule("subject= O = B, CN = A ") == "subject=CN=A, O=B"
+    assert read_certificate_rule("subject=Smith, John") == "subject=Smith, John"
+    assert read_certificate_rule("subject=CN=Smith, John") == "subject=Smith, John"
+    assert read_certificate_rule("subject=CN=M\\C3\\BCller") == "subject=M\u00fcller"
+    for wrong, why in (
+        ("san=", "has nothing behind san="),
+        ("san=DNS:", "has nothing behind san="),
+        ("san=DNS:a.org, DNS:b.org", "has a blank in a name of san"),
+        ("san=DirName:CN = A", "names what is no DNS name"),
+        ("san=othername: 1.2.3::x", "names what is no DNS name"),
+        ("san=IP Address:10.1.2", "names no address"),
+        ("subject=CN=", "has an attribute of the subject without a value"),
+        ("subject=CN=A, O=", "has an attribute of the subject without a value"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            read_certificate_rule(wrong)
 
 
 def test_a_name_in_a_table_may_be_the_one_that_is_asked_for(toml: Callable[[str], Path]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.config.values import read_certificate_rule
 from fastscp.tls.context import server_context
 from fastscp.tls.failures import CLOSED, Failure, failure
+from fastscp.tls.names import is_common_name, written
 from fastscp.tls.profiles import NAMES, PROFILES
 from fastscp.tls.reading import Files, read
 from fastscp.tls.reasons import Reason, alert_of, reason_of
@@ -291,6 +294,7 @@ def test_what_a_certificate_shows(certificates: Certificates) -> None:
     connection = shown(c, c.client)
     assert shown_by(connection) == (
         "subject=GATE-1",
+        "subject=CN=GATE-1, O=Test",
         "san=gate-1.example.com",
         "san=10.1.2.3",
         "san=2001:db8::1",
@@ -299,6 +303,60 @@ def test_what_a_certificate_shows(certificates: Certificates) -> None:
         f"sha256={c.client.sha256}",
     )
     assert subject_of(connection) == "CN=GATE-1, O=Test"
+
+
+def test_what_openssl_and_the_log_print_is_what_a_rule_takes(certificates: Certificates) -> None:
+    """Each spelling that names this certificate is found in what it shows."""
+    c = certificates
+    connection = shown(c, c.client)
+    shows = shown_by(connection)
+    printed = [
+        subprocess.run(
+            ["openssl", "x509", "-noout", "-subject", *options, "-in", str(c.client.cert)],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for options in ([], *(["-nameopt", form] for form in ("RFC2253", "oneline", "compat")))
+    ]  # fmt: skip
+    assert len({*printed}) > 1
+    fingerprint = subprocess.run(
+        ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", str(c.client.cert)],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    for rule in (
+        *printed,
+        fingerprint,
+        f"subject={subject_of(connection)}",
+        f"subject={c.client.certificate.subject.rfc4514_string()}",
+        "subject=GATE-1", "subject=CN=GATE-1", "subject=CN = GATE-1", "subject=/CN=GATE-1",
+        "subject=commonName=GATE-1", "subject=2.5.4.3=GATE-1", 'subject=CN="GATE-1"',
+        "subject=O = Test, CN = GATE-1",
+        "san=DNS:gate-1.example.com", "san=IP Address:10.1.2.3", "san=IP:10.1.2.3",
+        "san=IP Address:2001:DB8:0:0:0:0:0:1", "san=2001:0db8::1", "san=email:gate@example.com",
+        "san=URI:urn:gate:1",
+    ):  # fmt: skip
+        assert read_certificate_rule(rule) in shows, rule
+    for rule in (
+        "subject=O=Test", "subject=CN=GATE-1, O=Other", "subject=CN=GATE-1, O=Test, C=DE",
+        "subject=gate-1", "san=DNS:gate-2.example.com",
+    ):  # fmt: skip
+        assert read_certificate_rule(rule) not in shows, rule
+
+
+def test_a_common_name_is_not_taken_for_a_subject(certificates: Certificates) -> None:
+    """Whoever gets a CA to sign a name like that is still only that name."""
+    c = certificates
+    names = ["CN=GATE-1", "CN=GATE-1, O=Test", "GATE-1, O=Test", "O=Test", 'A\\,B"+C']
+    for name in names:
+        connection = shown(c, c.signed(name))
+        shows = shown_by(connection)
+        for rule in ("GATE-1", "CN=GATE-1", "CN=GATE-1, O=Test", "O=Test", "/CN=GATE-1"):
+            assert read_certificate_rule(f"subject={rule}") not in shows, (name, rule)
+        # As the log prints it, it is found, and as nothing else.
+        assert read_certificate_rule(f"subject={subject_of(connection)}") in shows
+        assert read_certificate_rule(f"subject={written([('CN', name)])}") in shows
+        assert is_common_name(read_certificate_rule(f"subject={written([('CN', name)])}"))
+    assert not is_common_name(read_certificate_rule("subject=CN=GATE-1, O=Test"))
+    assert not is_common_name(read_certificate_rule("subject=O=Test"))
 
 
 def test_names_that_no_rule_can_have(certificates: Certificates) -> None:
