@@ -82,10 +82,10 @@ class Queued(logging.Handler):
         fd: int = -1,
         file: str = "",
     ) -> None:
-        super().__init__()
-        self.setFormatter(formatter)
         self._repeats = repeats
         self._patience_s = _LAST_LINES_S
+        # The writer's thread looks for it.
+        self.lock = None
         self.target = Target(self._tell_target)
         # What it is to be: another one than the target's where that cannot be opened.
         self.file = file
@@ -98,6 +98,9 @@ class Queued(logging.Handler):
         except OSError:
             self.target.close()
             raise
+        # From here on the end of the process flushes and closes it: it has to be whole before.
+        super().__init__()
+        self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         why = getattr(record, "caused", None)

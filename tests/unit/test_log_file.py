@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +145,30 @@ def test_what_is_no_file_for_a_log(file: Path, make: object, why: str) -> None:
     with pytest.raises(LogFileError, match=why):
         open_log_file(str(file))
     assert not (file.parent / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "thread"])
+def test_a_log_that_cannot_be_has_no_traceback_at_the_end(tmp_path: Path, what: str) -> None:
+    """What is left of it is not flushed when the interpreter ends."""
+    file = "" if what == "thread" else os.devnull
+    program = f"""
+import sys, threading
+from fastscp.log.handlers import configure
+def refuse(self): raise RuntimeError("can't start new thread")
+if {what!r} == "thread":
+    threading.Thread.start = refuse
+try:
+    configure("main", queued=True, file={file!r})
+except OSError as error:
+    kept = error
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.strip().endswith("Error")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_pipe_that_is_read_and_a_device_are_none(file: Path) -> None:
