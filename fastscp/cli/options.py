@@ -210,8 +210,12 @@ def load_settings(
     quiet: bool,
     *,
     again: bool = False,
+    for_elsewhere: bool = False,
 ) -> Loaded:
-    """Layer the settings, with -v and -q standing for a log level. again: as in `load`."""
+    """Layer the settings, with -v and -q standing for a log level.
+
+    again, for_elsewhere: as in `load`.
+    """
     spelled: dict[str, str] = {}
     if verbose or quiet:
         spelling = "-q" if not verbose else "-v" if verbose == 1 else "-vv"
@@ -221,7 +225,10 @@ def load_settings(
             raise ConfigError(spelling, "sets the log level, and so does --log-level; give one")
         given["log_level"] = "warning" if quiet else "debug" if verbose == 1 else "trace"
         spelled["log_level"] = spelling
-    return load(given, file=named_file("--config", config), spelled=spelled, again=again)
+    return load(
+        given, file=named_file("--config", config), spelled=spelled, again=again,
+        for_elsewhere=for_elsewhere,
+    )  # fmt: skip
 
 
 # Of the requestor: echo, send --------------------------------------------------------------------

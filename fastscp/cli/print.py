@@ -153,7 +153,7 @@ def print_ready_made(
     if word in RENDERED:
         from fastscp.readymade.source import Source
 
-        loaded = load_settings(given, config, verbose, quiet)
+        loaded = load_settings(given, config, verbose, quiet, for_elsewhere=True)
         text = RENDERED[word][1](Source(loaded, _program()))
     else:
         text = READY_MADE[word][1]()

@@ -82,13 +82,15 @@ def load(
     spelled: Mapping[str, str] | None = None,
     *,
     again: bool = False,
+    for_elsewhere: bool = False,
 ) -> Loaded:
     """The effective configuration.
 
     flags: field name to text, list of texts or bool; None is "not given". environ: the process's
     own if None. file: what `--config` names; FASTSCP_CONFIG stands in for it. spelled: fields
     whose flag was given in another spelling, as `-v` for `--log-level debug`. again: for a service
-    that runs; see `read_toml`.
+    that runs; see `read_toml`. for_elsewhere: the files of TLS may be on another machine, and are
+    not read: `ServeConfig.tls` is None.
     Raises ConfigError for the first thing that is unknown or cannot be used; with it those that
     were found at the same time.
     """
@@ -128,7 +130,8 @@ def load(
     config = ServeConfig(**values, tables=found.tables.tables)
     if why := open_to_all(config.admin, config.admin_token_file):
         raise ConfigError(options["admin"], why)
-    config = _with_material(config, options)
+    if not for_elsewhere:
+        config = _with_material(config, options)
     if file is None:
         return Loaded(config, sources)
     keys = found.tables.places

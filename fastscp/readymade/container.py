@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastscp.readymade.source import ADMIN_PORT, AFTER_DRAIN_S, comment, open_files
+from fastscp.readymade.source import AFTER_DRAIN_S, comment, open_files
 
 if TYPE_CHECKING:
+    from fastscp.config.admin import AdminAddress
     from fastscp.readymade.source import Source
 
 __all__ = ["GROUP_ID", "STORE", "USER_ID", "is_healthy", "render"]
@@ -48,43 +52,75 @@ USER {user}:{group}
 VOLUME /data
 EXPOSE {ports}
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \\
-    CMD {healthy}
-ENTRYPOINT ["fastscp", "serve"]
+{healthcheck}ENTRYPOINT ["fastscp", "serve"]
 CMD {command}
 """
 
 
-def is_healthy(path: str) -> list[str]:
+_HEALTHCHECK: Final = """\
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s \\
+    CMD {healthy}
+"""
+_NO_HEALTHCHECK: Final = "# No HEALTHCHECK: --admin {admin} leaves no port that it could ask.\n"
+
+
+def is_healthy(path: str, admin: AdminAddress) -> list[str]:
     """The command that succeeds where the service answers on this path of its admin port.
 
-    From within: that port is on the loopback of the container, where nobody needs a token.
+    From within: on the loopback of the container, if the port is there. Nobody needs a token for
+    what these paths tell by their status.
     """
-    fetch = (
-        f"import urllib.request as r; r.urlopen('http://127.0.0.1:{ADMIN_PORT}{path}', timeout=5)"
-    )
+    host = admin.host
+    if ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    place = replace(admin, host=host)
+    fetch = f"import urllib.request as r; r.urlopen('http://{place}{path}', timeout=5)"
     return ["python3", "-c", fetch]
+
+
+def _healthcheck(source: Source) -> str:
+    admin = source.config.admin
+    if not admin or not admin.port:
+        return _NO_HEALTHCHECK.format(admin=admin)
+    return _HEALTHCHECK.format(healthy=json.dumps(is_healthy("/healthz", admin)))
+
+
+def _mounts(source: Source) -> str:
+    """The options of docker for what the settings name: files to read, the folder of the log."""
+    files = [source.loaded.file] if source.loaded.file else []
+    files += [one for paths in source.files.values() for one in paths]
+    words = [f"-v {shlex.quote(f'{one}:{one}:ro')} " for one in dict.fromkeys(files)]
+    if source.config.log_file:
+        logs = Path(source.config.log_file).parent
+        words.append(f"-v {shlex.quote(f'{logs}:{logs}')} ")
+    if source.folder:
+        words.append(f"-w {shlex.quote(source.folder)} ")
+    return "".join(words)
 
 
 def render(source: Source) -> str:
     """The Dockerfile. The flags are those that were given; a file is to be mounted."""
     config = source.config
     flags = [["--store", STORE], ["--store-must-exist"], *source.flags("store", "store_must_exist")]
-    file = source.loaded.file
     head = _HEAD.format(
-        mount=f"-v {file}:{file}:ro " if file else "",
+        mount=_mounts(source),
         make=shlex.join(source.making(("fastscp",), STORE)),
         published="".join(f"-p {port}:{port} " for port in source.ports.values()),
         files=open_files(config),
         stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
     )
+    if source.files or config.log_file:
+        head += (
+            f"\nUser {USER_ID} of the image has to be able to read the files that are mounted, and"
+            f"\nto write where the log is to go."
+        )
     for port in source.privileged[:1]:
         head += f"\nFor port {port} without root: --sysctl net.ipv4.ip_unprivileged_port_start=0"
     image = _IMAGE.format(
         user=USER_ID,
         group=GROUP_ID,
         ports=" ".join(map(str, source.ports.values())),
-        healthy=json.dumps(is_healthy("/healthz")),
+        healthcheck=_healthcheck(source),
         command=json.dumps([word for one in flags for word in one]),
     )
     return comment(head) + "\n" + image

@@ -8,11 +8,20 @@ import shlex
 import textwrap
 from typing import TYPE_CHECKING
 
+from fastscp.config.admin import read_admin
+from fastscp.config.names import BY_NAME
 from fastscp.readymade.container import GROUP_ID, STORE, USER_ID, is_healthy
 from fastscp.readymade.settings_file import render_given
-from fastscp.readymade.source import ADMIN_PORT, AFTER_DRAIN_S, comment
+from fastscp.readymade.source import (
+    AFTER_DRAIN_S,
+    admin_for_probes,
+    comment,
+    renamed,
+    toml_value,
+)
 
 if TYPE_CHECKING:
+    from fastscp.config.settings import ServeConfig
     from fastscp.readymade.source import Source
 
 __all__ = ["render"]
@@ -97,7 +106,7 @@ spec:
           volumeMounts:
             - {{name: data, mountPath: /data}}
             - {{name: settings, mountPath: /etc/fastscp, readOnly: true}}
-{certificates}      containers:
+{mount}      containers:
         - name: fastscp
           image: fastscp:latest
           args: {args}
@@ -125,7 +134,7 @@ spec:
             - {{name: data, mountPath: /data}}
             - {{name: settings, mountPath: /etc/fastscp, readOnly: true}}
             - {{name: tmp, mountPath: /tmp}}
-{certificates}      volumes:
+{mount}      volumes:
         - name: settings
           configMap: {{name: fastscp}}
         - name: tmp
@@ -137,21 +146,31 @@ spec:
         accessModes: [ReadWriteOnce]
         resources: {{requests: {{storage: 500Gi}}}}
 """
-_CERTIFICATES = """\
-            - {{name: certificates, mountPath: {folder}, readOnly: true}}
+_MOUNT = """\
+            - {{name: files, mountPath: {folder}, readOnly: true}}
 """
-# A group that may read the key, and nobody else.
+# A group that may read them, and nobody else.
 _MOUNTED = """\
-        - name: certificates
-          secret: {secretName: fastscp-tls, defaultMode: 0440}
+        - name: files
+          secret: {secretName: fastscp-files, defaultMode: 0440}
 """
-_FOLDER = "/etc/fastscp-tls"
-# What names files of TLS, and what the secret calls them.
-_FILES = {"tls_cert": "tls.crt", "tls_key": "tls.key", "tls_ca": "ca.crt", "tls_crl": "ca.crl"}
-_MAKE_MOUNTED = """
-The certificates are in a secret, and renewed with it:
+_FOLDER = "/etc/fastscp-files"
+# What the secret calls the files that a setting names; more of them have a number.
+_FILES = {
+    "tls_cert": "tls.crt",
+    "tls_key": "tls.key",
+    "tls_ca": "ca.crt",
+    "tls_crl": "ca.crl",
+    "user_identity": "users",
+    "admin_token_file": "admin-token",
+}
+_FILES_HEAD = """
+The files that the settings name are in a secret, and renewed with it:
 
-  kubectl create secret generic fastscp-tls {files}
+  kubectl create secret generic fastscp-files {files}
+"""
+_OTHER_ADMIN = """
+The probes ask {here} for metrics and health, so it is --admin here, and not {given}.
 """
 _SYSCTLS = """
         # For port {port} without root.
@@ -163,28 +182,37 @@ def render(source: Source) -> str:
     """The manifests. The settings that were given, and the tables, go into the ConfigMap."""
     config = source.config
     own = ("store", "store_must_exist", "host", "log_file", "workers", "admin", *_FILES)
-    files = {field: name for field, name in _FILES.items() if getattr(config, field)}
+    files = {
+        field: {f"{n or ''}".join(_parts(_FILES[field])): one for n, one in _numbered(paths)}
+        for field, paths in source.files.items()
+    }
     settings = "".join(
-        f"{field.replace('_', '-')} = {_path(field, name)}\n" for field, name in files.items()
+        f"{field.replace('_', '-')} = {_setting(config, field, tuple(names))}\n"
+        for field, names in files.items()
     )
     settings += render_given(source, *own)
+    admin = read_admin(admin_for_probes(source))
     file = ("--config", "/etc/fastscp/fastscp.toml")
     making = shlex.join(source.making(("fastscp",), STORE, *file))
     make = f"test -e {STORE}/.fastscp/store.toml || timeout --preserve-status 10 {making}"
-    args = [*file, "--store", STORE, "--store-must-exist", "--admin", f"127.0.0.1:{ADMIN_PORT}"]
+    args = [*file, "--store", STORE, "--store-must-exist", "--admin", str(admin)]
     head = _HEAD
     if files:
-        secret = " ".join(f"--from-file={to}" for to in files.values())
-        head += _MAKE_MOUNTED.format(files=secret)
+        named = [one for names in files.values() for one in names.items()]
+        secret = " ".join(shlex.quote(f"--from-file={name}={path}") for name, path in named)
+        head += _FILES_HEAD.format(files=secret)
+    if config.admin.is_given and config.admin != admin:
+        head += _OTHER_ADMIN.format(here=admin, given=config.admin)
     ports = source.ports.items()
     privileged = source.privileged
     return comment(head) + _MANIFEST.format(
         settings=textwrap.indent(settings or "# Nothing differs from the defaults.\n", " " * 4),
         ports="".join(map(_service_port, *zip(*ports, strict=True))),
         container_ports="".join(
-            f"            - {{name: {name}, containerPort: {port}}}\n" for name, port in ports
+            f"            - {{name: {name}, containerPort: {port}}}\n"
+            for name, port in (*ports, *([] if admin.is_local else [("metrics", admin.port)]))
         ),
-        certificates=_CERTIFICATES.format(folder=_FOLDER) if files else "",
+        mount=_MOUNT.format(folder=_FOLDER) if files else "",
         secret=_MOUNTED if files else "",
         stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
         user=USER_ID,
@@ -192,8 +220,8 @@ def render(source: Source) -> str:
         sysctls=_SYSCTLS.format(port=privileged[0]) if privileged else "",
         make=json.dumps(make),
         args=json.dumps(args),
-        ready=json.dumps(is_healthy("/readyz")),
-        healthy=json.dumps(is_healthy("/healthz")),
+        ready=json.dumps(is_healthy("/readyz", admin)),
+        healthy=json.dumps(is_healthy("/healthz", admin)),
     )
 
 
@@ -201,7 +229,24 @@ def _service_port(name: str, port: int) -> str:
     return f"    - name: {name}\n      port: {port}\n      targetPort: {name}\n"
 
 
-def _path(field: str, name: str) -> str:
-    """What names a file of the secret, as a TOML file has it."""
-    path = f'"{_FOLDER}/{name}"'
-    return f"[{path}]" if field in ("tls_ca", "tls_crl") else path
+def _numbered(paths: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The files of a setting: 0 for the first, whose name has no number, 2 for the next, and on."""
+    return [(n and n + 1, one) for n, one in enumerate(paths)]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """A name, and its suffix, which a number goes in between."""
+    stem, dot, suffix = name.partition(".")
+    return stem, dot + suffix
+
+
+def _setting(config: ServeConfig, field: str, names: tuple[str, ...]) -> str:
+    """What names files of the secret, as a TOML file has it."""
+    kind = BY_NAME[field.replace("_", "-")].kind
+    paths = tuple(f"{_FOLDER}/{name}" for name in names)
+    value = getattr(config, field)
+    if isinstance(value, tuple):
+        return toml_value(kind, paths)
+    if isinstance(value, str):
+        return toml_value(kind, paths[0])
+    return toml_value(kind, renamed(value, paths[0]))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from fastscp.config.admin import AdminToken
 from fastscp.config.tomlfile import written_path
-from fastscp.config.values import Many, Switch, Whole
+from fastscp.config.values import Many, Parsed, Switch, Whole, read_file_name
 from fastscp.main.descriptors import main_needs, worker_needs
+from fastscp.users.identities import UserIdentities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +26,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ADMIN_PORT",
     "AFTER_DRAIN_S",
+    "NAMING_FILES",
     "PRIVILEGED",
     "Source",
+    "admin_for_probes",
     "comment",
     "open_files",
+    "renamed",
     "toml_name",
     "toml_value",
 ]
@@ -36,6 +44,10 @@ ADMIN_PORT: Final = 8112
 # What an end takes beside the drain time: main kills workers that do not end 15 s after it, and
 # leaves the store then, which may take 10 s. Where a flush takes longer, it tells systemd.
 AFTER_DRAIN_S: Final = 30
+# Settings that name files which the service reads, beside that of --config.
+NAMING_FILES: Final = (
+    "tls_cert", "tls_key", "tls_ca", "tls_crl", "user_identity", "admin_token_file",
+)  # fmt: skip
 # Where nothing limits associations, as many open files as a kernel grants by default.
 _MANY_FILES: Final = 1 << 20
 
@@ -65,6 +77,28 @@ class Source:
     def privileged(self) -> tuple[int, ...]:
         """The ports that are not for everybody."""
         return tuple(port for port in self.ports.values() if 0 < port < PRIVILEGED)
+
+    @property
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """What the service reads, by the field of the setting that names it: absolute paths."""
+        found = {}
+        for field in NAMING_FILES:
+            if paths := tuple(map(_absolute, _names(self.config, field))):
+                found[field] = paths
+        return found
+
+    @property
+    def folder(self) -> str:
+        """The folder that relative paths in the file of --config count from; empty: it has none."""
+        if not self.loaded.file:
+            return ""
+        here = str(Path.cwd())
+        config = self.config
+        named = [one for field in self.files for one in _names(config, field)]
+        is_relative = any(not Path(one).is_absolute() for one in named)
+        # This one is absolute as soon as it is read.
+        below = config.log_file.startswith(f"{here}/") and "log_file" in self.loaded.lines
+        return here if is_relative or below else ""
 
     def is_default(self, field: str) -> bool:
         """Whether nobody has set this."""
@@ -98,10 +132,56 @@ class Source:
         if config:
             words += config
         else:
-            own = ("store", "store_must_exist", "host", "port", "tls_port", "log_file")
+            own = ("store", "store_must_exist", "host", "port", "tls_port", "log_file", "admin")
             words += [word for one in self.flags(*own) for word in one]
         ports = ["--tls-port", "0"] if self.config.tls_cert else []
-        return [*words, "--host", "127.0.0.1", "--port", "0", *ports]
+        # The port for metrics may be a running service's.
+        return [*words, "--host", "127.0.0.1", "--port", "0", *ports, "--admin", "off"]
+
+
+def admin_for_probes(source: Source) -> str:
+    """HOST:PORT for --admin where probes from within ask the loopback; others as it was given."""
+    admin = source.config.admin
+    if not admin or not admin.is_given:
+        return f"127.0.0.1:{ADMIN_PORT}"
+    host = admin.host
+    if not (admin.is_local or ip_address(host).is_unspecified):
+        # An address of this machine, and no container has it.
+        host = "::" if ":" in host else "0.0.0.0"  # noqa: S104
+    return str(replace(admin, host=host, port=admin.port or ADMIN_PORT))
+
+
+def _names(config: ServeConfig, field: str) -> tuple[str, ...]:
+    """The files that a setting names, as they were written."""
+    value = getattr(config, field)
+    if isinstance(value, UserIdentities | AdminToken):
+        value = value.file
+    return value if isinstance(value, tuple) else (value,) if value else ()
+
+
+def renamed(value: UserIdentities | AdminToken, file: str) -> UserIdentities | AdminToken:
+    """The same, with its file in another place."""
+    if isinstance(value, UserIdentities):
+        return msgspec.structs.replace(value, file=file)
+    return replace(value, file=file)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _text(kind: Any, value: Any) -> str:
+    """A value as people write it, its path so that it is found from anywhere."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, UserIdentities) and value:
+        return str(renamed(value, _absolute(value.file)))
+    if isinstance(value, AdminToken) and value:
+        return _absolute(value.file)
+    if isinstance(kind, Parsed) and kind.parse is read_file_name and value:
+        return _absolute(value)
+    text: str = kind.show(value)
+    return text
 
 
 def _as_flags(setting: Setting, value: Any) -> list[list[str]]:
@@ -109,9 +189,8 @@ def _as_flags(setting: Setting, value: Any) -> list[list[str]]:
     if isinstance(kind, Switch):
         return [[setting.flag if value else f"--no-{setting.name}"]]
     if isinstance(kind, Many):
-        return [[setting.flag, kind.each.show(one)] for one in value]
-    text = str(value.absolute()) if isinstance(value, Path) else kind.show(value)
-    return [[setting.flag, text]]
+        return [[setting.flag, _text(kind.each, one)] for one in value]
+    return [[setting.flag, _text(kind, value)]]
 
 
 def open_files(config: ServeConfig) -> int:
@@ -128,8 +207,8 @@ def toml_value(kind: Any, value: Any) -> str:
     if isinstance(kind, Whole):
         return str(value)
     if isinstance(kind, Many):
-        return "[" + ", ".join(_quoted(kind.each.show(one)) for one in value) + "]"
-    return _quoted(str(value.absolute()) if isinstance(value, Path) else kind.show(value))
+        return "[" + ", ".join(_quoted(_text(kind.each, one)) for one in value) + "]"
+    return _quoted(_text(kind, value))
 
 
 def _quoted(text: str) -> str:

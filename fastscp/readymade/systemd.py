@@ -32,11 +32,15 @@ be let in by the group: hence a user with a name, not DynamicUser=.
 
   useradd --system --home-dir {state} --shell /usr/sbin/nologin fastscp
   install -d -o fastscp -g fastscp -m 0750 {folder}
-  runuser -u fastscp -- timeout --preserve-status 10 {make}
+{logs}  runuser -u fastscp -- timeout --preserve-status 10 {make}
 
 Then: systemctl daemon-reload && systemctl enable --now fastscp
 
 --store-must-exist keeps the service from filling the folder below a mount that is not there.
+"""
+_READS = """
+The user has to be able to read these files, as by its group:
+{}
 """
 _UNIT = """\
 [Unit]
@@ -59,7 +63,7 @@ NotifyAccess=main
 ExecStart={start}
 User=fastscp
 Group=fastscp
-{folders}UMask=0027
+{folder}{folders}UMask=0027
 Restart=on-failure
 RestartSec=2
 # Of a wrong configuration: to try again would not help.
@@ -141,10 +145,20 @@ def render(source: Source) -> str:
     ports = _ports(config)
     low = [port for port in ports.values() if 0 < port < PRIVILEGED]
     making = source.making(source.program, store)
-    head = _HEAD.format(state=_STATE, folder=_STATE if in_state else store, make=shlex.join(making))
+    # The start below has this log, too, and systemd makes no folder for it.
+    install = "  test -d {0} || install -d -o fastscp -g fastscp -m 0750 {0}\n"
+    head = _HEAD.format(
+        state=_STATE,
+        folder=_STATE if in_state else shlex.quote(store),
+        logs=install.format(shlex.quote(logs)) if logs else "",
+        make=shlex.join(making),
+    )
+    if source.files:
+        head += _READS.format("\n".join(f"  {one}" for one in _all(source.files)))
     unit = _UNIT.format(
         store=_of_unit(store),
         start=_command(source, flags),
+        folder=f"WorkingDirectory={_of_unit(source.folder)}\n" if source.folder else "",
         folders=folders,
         stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
         watchdog_s=_WATCHDOG_S,
@@ -164,10 +178,14 @@ def render(source: Source) -> str:
     return comment(head) + "\n" + unit + "\n" + comment(sockets)
 
 
+def _all(files: dict[str, tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(one for paths in files.values() for one in paths))
+
+
 def _ports(config: ServeConfig) -> dict[str, int]:
     """Those that peers come to, by what the sockets are called."""
     ports = {} if config.no_plain else {DICOM: config.port}
-    return ports | ({} if config.tls is None else {TLS: config.tls_port})
+    return ports | ({TLS: config.tls_port} if config.tls_cert else {})
 
 
 def _store(source: Source) -> str:
@@ -184,7 +202,7 @@ def _capabilities(low: list[int]) -> str:
 
 
 def _is_at_home(source: Source, writable: list[str]) -> bool:
-    paths = [*source.program[:1], *writable, source.loaded.file]
+    paths = [*source.program[:1], *writable, source.loaded.file, *_all(source.files), source.folder]
     return any(one == home or one.startswith(home + "/") for one in paths for home in _HOMES)
 
 

@@ -8,6 +8,7 @@ import resource
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
@@ -39,7 +40,6 @@ from tests.programs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from tests.certificates import Certificates
 
@@ -353,7 +353,7 @@ def test_tls_in_the_ready_made_files(
     ports = [{"name": "dicom-tls", "containerPort": 4762}]
     assert pod["containers"][0]["ports"] == ports
     assert [port["port"] for port in found["Service fastscp"]["spec"]["ports"]] == [4762]
-    folder = "/etc/fastscp-tls"
+    folder = "/etc/fastscp-files"
     for container_of in (*pod["containers"], *pod["initContainers"]):
         assert folder in {mount["mountPath"] for mount in container_of["volumeMounts"]}
     assert "--tls-port 0" in pod["initContainers"][0]["command"][-1]
@@ -378,6 +378,151 @@ def test_tls_in_the_ready_made_files(
     assert "-p 4762:4762" in container.render(made)
     assert "bind :4762" in haproxy.render(made)
     assert "bind :11112" not in haproxy.render(made)
+
+
+def of_files(tmp_path: Path) -> dict[str, object]:
+    """Settings that name files of users and of a token."""
+    users, token = tmp_path / "users", tmp_path / "token"
+    users.write_text(make_entry("u", b"secret") + "\n")
+    token.write_text("0123456789abcdef\n")
+    for one in (users, token):
+        one.chmod(0o600)
+    return {"user_identity": f"password:{users}", "admin_token_file": str(token)}
+
+
+def test_files_that_settings_name_are_in_the_secret(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """Those of users and the token, too, and each of several CAs; the port for metrics is kept."""
+    other = certificates.authority("OTHER").cert
+    flags = of_tls(certificates) | of_files(tmp_path) | {"admin": "0.0.0.0:9000"}
+    made = source({**flags, "tls_ca": [str(certificates.ca.cert), str(other)]})
+    text = kubernetes.render(made)
+    found = _manifests(text)
+    for one in found.values():
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    given = re.findall(r"--from-file=(\S+)=(\S+)", text)
+    assert [name for name, _path in given] == [
+        "tls.crt", "tls.key", "ca.crt", "ca2.crt", "ca.crl", "users", "admin-token",
+    ]  # fmt: skip
+    for name, path in given:
+        (secret / name).write_bytes(Path(path).read_bytes())
+        (secret / name).chmod(0o440)
+    told = tmp_path / "told.toml"
+    settings = found["ConfigMap fastscp"]["data"]["fastscp.toml"]
+    told.write_text(settings.replace("/etc/fastscp-files", str(secret)))
+    config = load({}, {}, told).config
+    assert len(config.tls_ca) == 2
+    assert config.user_identity.entries == made.config.user_identity.entries
+    assert config.admin_token_file.token == b"0123456789abcdef"
+    pod = found["StatefulSet fastscp"]["spec"]["template"]["spec"]["containers"][0]
+    assert pod["args"][-2:] == ["--admin", "0.0.0.0:9000"]
+    assert "'http://127.0.0.1:9000/readyz'" in pod["readinessProbe"]["exec"]["command"][-1]
+    assert {"name": "metrics", "containerPort": 9000} in pod["ports"]
+
+
+@pytest.mark.parametrize(
+    ("admin", "here"),
+    [
+        ("off", "127.0.0.1:8112"),
+        ("127.0.0.1:0", "127.0.0.1:8112"),
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("10.1.2.3:9000", "0.0.0.0:9000"),
+        ("[2001:db8::1]:9000", "[::]:9000"),
+    ],
+)
+def test_the_port_that_the_probes_ask(tmp_path: Path, admin: str, here: str) -> None:
+    """It is the one that was given, as far as they reach it; else the manifest says so."""
+    flags = {"admin": admin, "admin_token_file": of_files(tmp_path)["admin_token_file"]}
+    text = kubernetes.render(source(flags))
+    pod = _manifests(text)["StatefulSet fastscp"]["spec"]["template"]["spec"]["containers"][0]
+    assert pod["args"][-2:] == ["--admin", here]
+    port = here.rpartition(":")[2]
+    host = "[::1]" if "::" in here else "127.0.0.1"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert f"'http://{host}:{port}/" in pod[probe]["exec"]["command"][-1]
+    assert (f"not {admin}." in text) == (admin != here)
+
+
+def test_the_image_is_asked_where_it_answers(tmp_path: Path) -> None:
+    token = of_files(tmp_path)["admin_token_file"]
+
+    def asked(admin: str) -> str:
+        text = container.render(source({"admin": admin, "admin_token_file": token}))
+        return text[text.index("STOPSIGNAL") : text.index("ENTRYPOINT")]
+
+    assert "'http://127.0.0.1:9000/healthz'" in asked("0.0.0.0:9000")
+    assert "'http://[::1]:9000/healthz'" in asked("[::]:9000")
+    assert "10.1.2.3:9000/healthz'" in asked("10.1.2.3:9000")
+    for none in ("off", "127.0.0.1:0"):
+        assert "\nHEALTHCHECK" not in asked(none)
+        assert f"# No HEALTHCHECK: --admin {none} leaves no port" in asked(none)
+
+
+def test_paths_are_found_from_anywhere(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was given relative to this folder, by a flag or in the file, is so in no file made."""
+    monkeypatch.chdir(tmp_path)
+    for name, path in {"server.pem": certificates.server.both, "ca.pem": certificates.ca.cert,
+                       "list.pem": certificates.crl}.items():  # fmt: skip
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "server.pem").chmod(0o600)
+    of_files(tmp_path)
+    (tmp_path / "users").rename(tmp_path / "users.txt")
+    (tmp_path / "token").rename(tmp_path / "token.txt")
+    flags = {"tls_cert": "server.pem", "tls_key": "server.pem", "tls_ca": ["ca.pem"],
+             "tls_crl": ["list.pem"], "user_identity": "password:users.txt",
+             "admin_token_file": "token.txt", "log_file": "logs/x.log"}  # fmt: skip
+    named = ["server.pem", "ca.pem", "list.pem", "users.txt", "token.txt"]
+    for made in (systemd, container, settings_file, kubernetes):
+        text = made.render(source(flags))
+        for name in named:
+            assert f"{tmp_path}/{name}" in text
+            assert not re.search(rf"[\s\":='\[]{name}", text)
+    image = container.render(source(flags))
+    for name in named:
+        assert f"-v {tmp_path}/{name}:{tmp_path}/{name}:ro" in image
+    assert f"-v {tmp_path}/logs:{tmp_path}/logs " in image
+    # A file keeps what is in it: the service reads it again with each reload.
+    file = tmp_path / "site.toml"
+    file.write_text('tls-cert = "server.pem"\nuser-identity = "password:users.txt"\n')
+    unit = systemd.render(source({}, {}, file))
+    assert lines_of(unit)["WorkingDirectory"] == [str(tmp_path)]
+    assert f"-w {tmp_path} " in container.render(source({}, {}, file))
+    file.write_text(f'tls-cert = "{tmp_path}/server.pem"\n')
+    assert "WorkingDirectory" not in systemd.render(source({}, {}, file))
+    assert f"#   {tmp_path}/server.pem\n" in systemd.render(source({}, {}, file))
+
+
+def test_a_file_of_tls_may_be_on_another_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--tls-cert", "/srv/none/server.pem", "--tls-ca", "/srv/none/ca.pem"]
+    for what in RENDERED:
+        assert main(["print", what, *words]) == 0, what
+        assert what in ("haproxy", "conformance") or "/srv/none/server.pem" in (
+            capsys.readouterr().out
+        )
+    # The service needs them.
+    assert main(["config", *words]) == 2
+    assert "cannot read /srv/none/server.pem" in capsys.readouterr().err
+
+
+def test_the_store_is_made_beside_a_service_that_runs(tmp_path: Path) -> None:
+    """Neither its port for metrics nor the folder of its log, which is not there, is in the way."""
+    file = tmp_path / "site.toml"
+    file.write_text('log-file = "/var/log/fastscp/x.log"\nadmin = "127.0.0.1:8112"\n')
+    text = systemd.render(source({}, {}, file))
+    folder = "test -d /var/log/fastscp || install -d -o fastscp -g fastscp -m 0750 /var/log/fastscp"
+    assert text.index(folder) < text.index("runuser")
+    assert "test -d" not in systemd.render(source())
+    for made in (text, container.render(source({}, {}, file)),
+                 kubernetes.render(source({}, {}, file))):  # fmt: skip
+        (line,) = (one for one in made.splitlines() if "--no-store-must-exist" in one)
+        assert "--admin off" in line
 
 
 def test_what_kubernetes_sets_for_the_service_has_names_of_settings() -> None:
