@@ -140,7 +140,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _read(target: Path) -> tuple[bytes, os.stat_result | None]:
-    from fastscp.users.files import read_plain
+    from fastscp.guarded import read_plain
 
     try:
         about = target.stat()

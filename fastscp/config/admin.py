@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fastscp.config.values import ExplainedError, quoted, read_path, read_text
-from fastscp.users.files import read_guarded
+from fastscp.guarded import read_guarded
 
 __all__ = [
     "ADMIN_PORT",

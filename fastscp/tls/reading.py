@@ -14,11 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fastscp.guarded import read_plain
 from fastscp.log.text import escape
 from fastscp.tls.context import server_context
 from fastscp.tls.material import Material, MaterialError
 from fastscp.tls.profiles import PROFILES
-from fastscp.users.files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fastscp.users.files import read_guarded, told
+from fastscp.guarded import read_guarded, told
 from fastscp.users.strictjson import read_object
 
 if TYPE_CHECKING:

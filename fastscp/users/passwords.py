@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastscp.users.files import FILE_MOST, read_guarded, told
+from fastscp.guarded import FILE_MOST, read_guarded, told
 
 if TYPE_CHECKING:
     from pathlib import Path

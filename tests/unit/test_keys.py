@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastscp.users.files import FILE_MOST
+from fastscp.guarded import FILE_MOST
 from fastscp.users.keys import KEY_FILE_MOST, KEYS_MOST, Keys, parse_keys, read_keys
 from tests.tokens import jwk, jwks, private, public, write_keys
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fastscp.cli import app as cli
-from fastscp.users.files import FILE_MOST
+from fastscp.guarded import FILE_MOST
 from fastscp.users.passwords import make_entry, parse, read_passwords, verify
 from tests.kit import Service
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.guarded import FILE_MOST
 from fastscp.users import passwords
-from fastscp.users.files import FILE_MOST
 from fastscp.users.identities import UserIdentities
 from fastscp.users.passwords import (
     NAME_MOST,

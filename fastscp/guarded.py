@@ -1,4 +1,7 @@
-"""Files that say who may log in: read whole, bounded, and only where others cannot change them."""
+"""Files that trust hangs on, as of users, tokens and keys: read whole, bounded, and guarded.
+
+Guarded is a file that nobody else can change, neither by its own mode nor by that of its folder.
+"""
 
 from __future__ import annotations
 
