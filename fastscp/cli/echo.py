@@ -65,6 +65,12 @@ def echo(
         FileName | None,
         Parameter(metavar="FILE", converter=as_written, help="User identity: file with passcode."),
     ] = None,
+    jwt_file: Annotated[
+        FileName | None,
+        Parameter(
+            metavar="FILE", converter=as_written, help="User identity: file with a JSON Web Token."
+        ),
+    ] = None,
     json: JSON = False,
     verbose: Verbose = 0,
 ) -> int:
@@ -86,7 +92,7 @@ def echo(
         timeout_s=read_value("--timeout", timeout, TIMEOUT),
         max_pdu_length=read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
         tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
-        identity=user_identity(user, password_file, None),
+        identity=user_identity(user, password_file, jwt_file),
     )
     if json:
         print_json(answer.as_json())

@@ -38,14 +38,42 @@ def tls_context(
         except (OSError, ssl.SSLError) as error:
             raise ConfigError("--tls-ca", _unusable(ca, error)) from None
     if certificate is not None:
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError("--tls-cert", _unusable(certificate, error)) from None
+        _show(context, certificate, key)
     if no_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Have a context show this certificate. Raises ConfigError: of which of the files, and why."""
+    text = _pem("--tls-cert", certificate)
+    if b"-----BEGIN CERTIFICATE-----" not in text:
+        raise ConfigError("--tls-cert", f"{certificate} has no certificate in it; give its file")
+    if key is None and b"PRIVATE KEY-----" not in text:
+        why = f"{certificate} has no private key in it; name the file of its key with --tls-key"
+        raise ConfigError("--tls-cert", why)
+    if key is not None and b"PRIVATE KEY-----" not in _pem("--tls-key", key):
+        raise ConfigError("--tls-key", f"{key} has no private key in it; give the file of the key")
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            why = (
+                f"{key or certificate} has the key of another certificate than that of "
+                f"{certificate}; give the two that belong together"
+            )
+            raise ConfigError("--tls-key" if key else "--tls-cert", why) from None
+        raise ConfigError("--tls-cert", _unusable(certificate, error)) from None
+
+
+def _pem(option: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        why = f"cannot use {path} ({reason}); give a readable PEM file"
+        raise ConfigError(option, why) from None
 
 
 def _unusable(path: str, error: OSError) -> str:

@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import Final
 
-from fastscp.tls.reasons import Reason, reason_of
+from fastscp.tls.reasons import Reason, alert_of, reason_of
 
 __all__ = ["handshake_words", "lost_words", "silence_words", "stranger_words"]
 
@@ -111,6 +111,18 @@ def _certificate_words(error: ssl.SSLCertVerificationError, host: str) -> str:
     return f"the peer's certificate cannot be trusted: {error.verify_message}"
 
 
+def _refused_words(alert: str) -> str:
+    """What the peer has against our certificate. alert: the one that it sent."""
+    match alert:
+        case "certificate_revoked":
+            why, do = "says that our certificate is revoked", "have a new one made"
+        case "certificate_expired":
+            why, do = "says that our certificate has expired", "have it renewed, or see its clock"
+        case _:
+            why, do = "does not trust our certificate", "give one that it knows"
+    return f"the peer {why} (its alert: {alert}): {do} (--tls-cert)"
+
+
 def _tls_words(error: ssl.SSLError) -> str:
     match reason_of(error):
         case Reason.NO_RECORD:
@@ -121,7 +133,7 @@ def _tls_words(error: ssl.SSLError) -> str:
                 "or it asks for a certificate of ours (--tls-cert)"
             )
         case Reason.REFUSES_OURS:
-            return "the peer does not trust our certificate: give one that it knows (--tls-cert)"
+            return _refused_words(alert_of(error))
         case Reason.ASKS_FOR_OURS:
             return "the peer asks for a certificate of ours (--tls-cert, --tls-key)"
     reason = getattr(error, "reason", None) or ""

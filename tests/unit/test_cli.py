@@ -21,10 +21,13 @@ from fastscp.cli import app as cli
 from fastscp.config.settings import SETTINGS, ServeConfig
 from fastscp.config.values import Switch
 from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
+from fastscp.scu import jwt_identity
 from fastscp.store.access import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.certificates import Certificates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -514,6 +517,44 @@ def test_echo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             },
         )
     ]
+
+
+def test_echo_shows_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `send` does: whoever tests a receiver that asks for tokens begins with an echo."""
+    shown: list[object] = []
+    monkeypatch.setattr(
+        "fastscp.cli.echo.run_echo", lambda *_who, identity, **_options: shown.append(identity)
+    )
+    token = tmp_path / "token"
+    token.write_text("a.b.c\n")
+    assert cli.main(["echo", "h:104", "--jwt-file", str(token)]) == 0
+    assert shown == [jwt_identity("a.b.c")]
+    assert cli.main(["echo", "h:104", "--jwt-file", str(token), "--user", "u"]) == 2
+
+
+def test_certificates_of_a_sender_that_cannot_be_used(
+    certificates: Certificates, tmp_path: Path, error: Callable[[], str]
+) -> None:
+    """Each mistake names its file, and what to do."""
+    c = certificates
+    nothing, none = tmp_path / "nothing", tmp_path / "none"
+    nothing.write_text("words")
+    client, other = c.client, c.other_client
+    for given, why in (
+        ([client.cert], f"--tls-cert: {client.cert} has no private key in it; name the file of"),
+        ([nothing], f"--tls-cert: {nothing} has no certificate in it"),
+        ([client.cert, nothing], f"--tls-key: {nothing} has no private key in it"),
+        ([client.cert, none], f"--tls-key: cannot use {none} (No such file or directory)"),
+        ([none, client.key], f"--tls-cert: cannot use {none} (No such file or directory)"),
+        ([client.cert, other.key], f"--tls-key: {other.key} has the key of another certificate"),
+    ):
+        words = [
+            "--tls-cert",
+            str(given[0]),
+            *(w for one in given[1:] for w in ("--tls-key", str(one))),
+        ]
+        assert cli.main(["echo", "h:104", *words]) == 2
+        assert why in error()
 
 
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,15 @@ def tls_error(reason: str) -> ssl.SSLError:
         ("WRONG_VERSION_NUMBER", "does not answer in TLS"),
         ("UNSUPPORTED_PROTOCOL", "no version or cipher of TLS"),
         ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "asks for a certificate of ours"),
-        ("TLSV1_ALERT_UNKNOWN_CA", "does not trust our certificate"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "does not trust our certificate (its alert: unknown_ca)"),
+        (
+            "SSLV3_ALERT_CERTIFICATE_REVOKED",
+            "our certificate is revoked (its alert: certificate_revoked): have a new one",
+        ),
+        (
+            "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+            "our certificate has expired (its alert: certificate_expired)",
+        ),
         ("SOMETHING_NEW", "TLS failed: something new"),
     ],
 )
