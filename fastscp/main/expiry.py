@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.log import counted
+from fastscp.log import counted, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,15 +55,16 @@ def expiring(material: Material, now: float) -> Iterator[Said]:
     if not material.crl_expires:
         return
     left = material.crl_expires - now
+    lists = f"a revocation list of {escape(material.crl_file) or '--tls-crl'}"
     if left <= 0:
         text = (
-            f"a revocation list of --tls-crl is out of date since {_date(material.crl_expires)}: "
+            f"{lists} is out of date since {_date(material.crl_expires)}: "
             f"every sender that its CA has signed is refused; get it anew, then `fastscp reload`"
         )
         yield Said("lists", logging.ERROR, text)
     elif left < _LIST_SOON_S:
         text = (
-            f"a revocation list of --tls-crl is out of date on {_date(material.crl_expires)}, and "
+            f"{lists} is out of date on {_date(material.crl_expires)}, and "
             f"every sender that its CA has signed is refused then; get it anew, then "
             f"`fastscp reload`"
         )

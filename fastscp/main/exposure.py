@@ -38,16 +38,17 @@ def exposed(
 
 
 def overheard(config: ServeConfig, addresses: Iterable[str]) -> str:
-    """What an operator has to know if passcodes of users cross a network in the clear; "": none do.
+    """What an operator has to know if users' secrets cross a network in the clear; "": none do.
 
     A proxy in front may have TLS of its own: then it is for whoever runs that.
     """
     reached = _reached(addresses)
     if not config.user_identity or config.proxy_protocol_from or not reached:
         return ""
+    what = "passcodes" if config.user_identity.keys is None else "tokens"
     return (
         f"users log in at {' or '.join(reached)} without TLS, where whoever is on the way reads "
-        f"their passcodes: give --tls-cert and --no-plain, or put a proxy with TLS in front"
+        f"their {what}: give --tls-cert and --no-plain, or put a proxy with TLS in front"
     )
 
 

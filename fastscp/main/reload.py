@@ -30,7 +30,7 @@ from fastscp import log as logs
 from fastscp.config.changes import changes
 from fastscp.config.settings import TLS_FIELDS
 from fastscp.errors import ConfigError, FastscpError
-from fastscp.log.text import cut
+from fastscp.log.text import cut, escape
 from fastscp.main.control import taken
 from fastscp.main.expiry import expiring
 from fastscp.main.exposure import exposed, overheard, told_of_files
@@ -221,8 +221,15 @@ def _refuse_out_of_date(before: Material | None, new: Material | None) -> None:
             is_valid = now < new.crl_expires
         else:
             continue
-        if not is_valid:
-            raise ConfigError("--tls-cert" if what == "certificate" else "--tls-crl", text)
+        if is_valid:
+            continue
+        if what == "certificate":
+            raise ConfigError("--tls-cert", f"{text}; until then the one from before is shown")
+        why = (
+            f"{escape(new.crl_file) or 'a list'} is out of date: get it anew, then "
+            f"`fastscp reload`; until then the lists from before are in force"
+        )
+        raise ConfigError("--tls-crl", why)
 
 
 class Reloader:

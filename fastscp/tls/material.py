@@ -15,8 +15,8 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
     what these have revoked; every_crl: each of `ca` has one. client_auth: none, request or require.
     profile: see `profiles`. subject: the receiver's certificate, for people. begins, expires: when
     the last of `chain` begins to be valid, and the first ends to be; crl_expires: when the first of
-    `crl` does, 0 where there is none; all in seconds of the epoch. warnings: what works, and is not
-    as it should be.
+    `crl` does, 0 where there is none; all in seconds of the epoch. crl_file: where that one is.
+    warnings: what works, and is not as it should be.
     """
 
     chain: bytes
@@ -30,6 +30,7 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
     begins: float
     expires: float
     crl_expires: float = 0.0
+    crl_file: str = ""
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

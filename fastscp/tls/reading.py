@@ -71,7 +71,16 @@ def read(files: Files) -> Material:
     # What is wrong with a file is told once, though the key may be missing from it, too.
     key = _key(files, found) if chain or files.key else None
     authorities = [one for path in files.ca for one in _authorities(path, found)]
-    lists = [one for path in files.crl for one in _lists(path, authorities, found)]
+    dated = [(path, one) for path in files.crl for one in _lists(path, authorities, found)]
+    lists = [one for _path, one in dated]
+    crl_expires, crl_file = min(
+        (
+            (one.next_update_utc.timestamp(), path)
+            for path, one in dated
+            if one.next_update_utc is not None
+        ),
+        default=(0.0, ""),
+    )
     found.settle()
     _check_chain(files.cert, chain, key, found)
     found.settle()
@@ -97,10 +106,8 @@ def read(files: Files) -> Material:
             subject=_subject(chain[0]),
             begins=max(one.not_valid_before_utc.timestamp() for one in chain),
             expires=min(one.not_valid_after_utc.timestamp() for one in chain),
-            crl_expires=min(
-                (one.next_update_utc.timestamp() for one in lists if one.next_update_utc),
-                default=0.0,
-            ),
+            crl_expires=crl_expires,
+            crl_file=crl_file,
             warnings=tuple(found.warnings),
         ),
     )

@@ -16,6 +16,7 @@ from fastscp.main.exposure import exposed, overheard, told_of_files
 from fastscp.main.startline import say_start
 from fastscp.tls.material import Material
 from fastscp.users.identities import UserIdentities
+from fastscp.users.keys import Keys
 
 ANY = AllowRule("*", ipaddress.ip_network("10.0.0.0/8"))
 
@@ -89,6 +90,10 @@ def test_passcodes_in_the_clear() -> None:
     assert overheard(ServeConfig(user_identity=users), []) == ""
     said = overheard(ServeConfig(user_identity=users), ["0.0.0.0:11112", "[::1]:11112"])
     assert "users log in at 0.0.0.0:11112 without TLS" in said
+    assert "reads their passcodes: give" in said
+    tokens = UserIdentities("keys", True, keys=Keys((), (), ()))
+    said = overheard(ServeConfig(user_identity=tokens), ["0.0.0.0:11112"])
+    assert "reads their tokens: give" in said
     behind = ServeConfig(user_identity=users, proxy_protocol_from=("10.0.0.0/8",))
     assert overheard(behind, ["0.0.0.0:11112"]) == ""
 

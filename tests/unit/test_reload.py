@@ -652,7 +652,10 @@ def test_new_files_of_tls_are_taken(
             {"chain": b"d", "begins": 4e9, "expires": 5e9},
             "--tls-cert: the certificate of CN=S is ",
         ),
-        ({"crl": b"d", "crl_expires": 5.0}, "--tls-crl: a revocation list of --tls-crl is out of"),
+        (
+            {"crl": b"d", "crl_expires": 5.0, "crl_file": "/etc/ca.crl"},
+            "--tls-crl: /etc/ca.crl is out of date: get it anew, then `fastscp reload`; until",
+        ),
     ],
 )
 def test_files_that_are_out_of_date_are_not_taken(
