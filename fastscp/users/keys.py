@@ -49,7 +49,7 @@ _GIVE: Final = (
 )
 _NOT_INSTALLED: Final = (
     "JSON Web Tokens need PyJWT and cryptography, and they cannot be loaded here ({}): "
-    "install fastscp with its extra: pip install 'fastscp[identity]'"
+    "install fastscp with its extra, in its checkout: pip install '.[identity]'"
 )
 
 

@@ -264,6 +264,8 @@ def test_a_file_whose_name_others_may_give_away(tmp_path: Path) -> None:
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     file = write_keys(tmp_path / "keys.json", public("P-256"))
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"pip install 'fastscp\[identity\]'") as caught:
+    with pytest.raises(
+        ValueError, match=r"in its checkout: pip install '\.\[identity\]'"
+    ) as caught:
         read_keys(file)
     assert "need PyJWT and cryptography" in str(caught.value)

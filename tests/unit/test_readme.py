@@ -85,6 +85,14 @@ def test_every_option_of_the_requestor_is_described() -> None:
     assert echoed | {"--tls-ca", "--tls-cert", "--tls-key", "--tls-no-verify"} == _options("echo")
 
 
+def test_nothing_is_installed_from_an_index() -> None:
+    """The project is on none: a package of its name there is somebody else's."""
+    texts = [README, *(path.read_text("utf-8") for path in (ROOT / "fastscp").rglob("*.py"))]
+    named = [one for text in texts for one in re.findall(r"pip install [^`\n\"]*", text)]
+    assert named
+    assert not [one for one in named if re.search(r"[\s']fastscp\b", one)]
+
+
 def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
