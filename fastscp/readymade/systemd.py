@@ -32,7 +32,7 @@ be let in by the group: hence a user with a name, not DynamicUser=.
 
   useradd --system --home-dir {state} --shell /usr/sbin/nologin fastscp
   install -d -o fastscp -g fastscp -m 0750 {folder}
-{logs}  runuser -u fastscp -- timeout --preserve-status 10 {make}
+{logs}  {cd}runuser -u fastscp -- timeout --preserve-status 10 {make}
 
 Then: systemctl daemon-reload && systemctl enable --now fastscp
 
@@ -151,6 +151,7 @@ def render(source: Source) -> str:
         state=_STATE,
         folder=_STATE if in_state else shlex.quote(store),
         logs=install.format(shlex.quote(logs)) if logs else "",
+        cd=f"cd {shlex.quote(source.folder)} && " if source.folder else "",
         make=shlex.join(making),
     )
     if source.files:

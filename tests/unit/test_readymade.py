@@ -491,6 +491,7 @@ def test_paths_are_found_from_anywhere(
     file.write_text('tls-cert = "server.pem"\nuser-identity = "password:users.txt"\n')
     unit = systemd.render(source({}, {}, file))
     assert lines_of(unit)["WorkingDirectory"] == [str(tmp_path)]
+    assert f"cd {tmp_path} && runuser " in unit
     assert f"-w {tmp_path} " in container.render(source({}, {}, file))
     file.write_text(f'tls-cert = "{tmp_path}/server.pem"\n')
     assert "WorkingDirectory" not in systemd.render(source({}, {}, file))
