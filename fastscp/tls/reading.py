@@ -6,6 +6,7 @@ the key alone, written anew: what else stands in a file makes no difference.
 
 from __future__ import annotations
 
+import re
 import ssl
 import stat
 import warnings
@@ -21,7 +22,7 @@ from fastscp.tls.material import Material, MaterialError
 from fastscp.tls.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -34,6 +35,11 @@ CRL_MOST: Final = 64 << 20
 _PRIVATE_KEY: Final = b"PRIVATE KEY-----"
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _CRL: Final = b"-----BEGIN X509 CRL-----"
+# The first or the last line of a block (RFC 7468), or what is left of one.
+_BOUNDARY: Final = re.compile(rb"-----(BEGIN|END) ([^\r\n-]*)(-----)?")
+_CERTIFICATE_LABELS: Final = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
+# How a file ends that is cut before the word is whole.
+_CUT_WORD: Final = re.compile(rb"-----(B|BE|BEG|BEGI|BEGIN|E|EN|END)\Z")
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,8 @@ def _data(setting: str, path: str, found: _Found, most: int = FILE_MOST) -> tupl
                 f"{path} is DER, and PEM is needed: openssl {what} -inform DER -in {path} -out "
                 f"{Path(path).stem}.pem"
             )
+    else:
+        why = _torn(path, data)
     if why:
         found.mistakes.append((setting, why))
         return b"", 0
@@ -171,6 +179,31 @@ def _data(setting: str, path: str, found: _Found, most: int = FILE_MOST) -> tupl
 
 
 _US: Final = "the user of the service"
+
+
+def _torn(path: str, data: bytes) -> str:
+    """Why a PEM file is not whole, as one that was being written or copied; "": it is.
+
+    What reads the blocks passes over one without an end.
+    """
+    begun, line = b"", 0
+    for word, label, end, at in _boundaries(data):
+        if not end or (word == b"BEGIN") is bool(begun) or (begun and label != begun):
+            break
+        line = data.count(b"\n", 0, at) + 1
+        begun = label if word == b"BEGIN" else b""
+    else:
+        if not begun and not _CUT_WORD.search(data):
+            return ""
+    where = f"the block that begins in line {line} has no end" if begun else "a block of it is cut"
+    return f"{path} is not whole: {where}; write it anew, to another name, and rename that"
+
+
+def _boundaries(data: bytes) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+    """Of each first or last line of a block: the word, the label, its end, and where it stands."""
+    for found in _BOUNDARY.finditer(data):
+        yield found[1], found[2], found[3] or b"", found.start()
+
 
 
 def _certificates(setting: str, path: str, found: _Found) -> list[x509.Certificate]:
@@ -193,11 +226,22 @@ def _certificates(setting: str, path: str, found: _Found) -> list[x509.Certifica
                 # Each is parsed when it is asked for, and may be wrong.
                 _subject(one), one.issuer.rfc4514_string(), one.public_key()
                 _ = one.not_valid_before_utc, one.not_valid_after_utc
-            return certificates
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         why = f"a certificate of {path} cannot be read ({error}); get it anew"
         found.mistakes.append((setting, why))
         return []
+    there = sum(
+        word == b"BEGIN" and label in _CERTIFICATE_LABELS
+        for word, label, _end, _at in _boundaries(data)
+    )
+    if len(certificates) != there:
+        why = (
+            f"{path} has {there} certificates, and {len(certificates)} of them can be read: begin "
+            f"each with {_CERTIFICATE.decode()} (openssl x509 -in OLD -out NEW)"
+        )
+        found.mistakes.append((setting, why))
+        return []
+    return certificates
 
 
 def _what_it_has(data: bytes) -> str:

@@ -85,6 +85,42 @@ def changed(folder: Path, name: str, data: bytes, mode: int = 0o600) -> Path:
     return path
 
 
+@pytest.mark.parametrize("setting", ["cert", "ca", "crl"])
+def test_a_file_that_is_cut_is_not_taken(
+    certificates: Certificates, tmp_path: Path, setting: str
+) -> None:
+    """A block without an end would be passed over, and the file taken for what stands before."""
+    c = certificates
+    block = (c.crl if setting == "crl" else c.intermediate.cert).read_bytes().rstrip()
+    first = {"cert": c.chained_server.both, "ca": c.ca.cert, "crl": c.crl}[setting]
+    before = first.read_bytes()
+    label = b"X509 CRL" if setting == "crl" else b"CERTIFICATE"
+    whole = changed(tmp_path, "whole.pem", before + block)
+    of: dict[str, Any] = {"cert": c.server.both}
+    if setting == "crl":
+        of |= {"ca": [c.ca.cert], "client_auth": "request"}
+
+    def given(path: Path) -> dict[str, Any]:
+        return of | {setting: path if setting == "cert" else [path]}
+
+    if setting != "cert":
+        material(**given(whole))
+    for left in (1, 6, len(label) + 6, len(label) + 8, len(label) + 12, len(block) // 2,
+                 len(block) - len(label) - 18, len(block) - 14, len(block) - 7):  # fmt: skip
+        cut = changed(tmp_path, "cut.pem", before + block[:-left])
+        ((option, why),) = refused(**given(cut))
+        assert option == f"tls_{setting}"
+        assert f"{cut} is not whole: " in why, (left, why)
+        assert "write it anew, to another name" in why
+    # One that is passed over for another reason.
+    if setting != "crl":
+        odd = before + block.replace(b" CERT", b" TRUSTED CERT")
+        ((_, why),) = refused(**given(changed(tmp_path, "odd.pem", odd)))
+        assert "of them can be read" in why
+    # The ends of lines are no matter.
+    material(**given(changed(tmp_path, "crlf.pem", before.replace(b"\n", b"\r\n"))))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -156,7 +192,11 @@ def test_bad_certificates(
             lambda c, d: changed(d, "k", c.server.key.read_bytes(), 0o602),
             "may be changed by others",
         ),
-        (lambda c, d: changed(d, "k", c.server.key.read_bytes()[:90] + b"\n"), "cannot be read"),
+        (lambda c, d: changed(d, "k", c.server.key.read_bytes()[:90] + b"\n"), "is not whole"),
+        (
+            lambda c, d: changed(d, "k", c.server.key.read_bytes().replace(b"\nM", b"\n!", 1)),
+            "cannot be read",
+        ),
     ],
 )
 def test_bad_keys(
