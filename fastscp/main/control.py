@@ -297,6 +297,7 @@ class ControlSocket:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._listening: Listening | None = None
+        self._store: Store | None = None
         self._server: ControlServer | None = None
         # Held by the thread that makes or removes it.
         self._lock = threading.Lock()
@@ -315,6 +316,7 @@ class ControlSocket:
                 error,
             )  # fmt: skip
             return
+        self._store = store
         self._server = ControlServer(self._listening.sock, self._control)
         self._server.start()
 
@@ -342,10 +344,15 @@ class ControlSocket:
         log.warning("the control socket %s was removed, and is made anew", made.path)
 
     def _make_anew(self) -> Listening | None:
-        """The socket in the place of one that is not there any more; None: it is. Blocks."""
+        """The socket in the place of one that is not there any more; None: it is. Blocks.
+
+        None, too, where the store is ours no more: the socket there is that of whoever has it.
+        """
         with self._lock:
             before = self._listening
             if before is None or self._is_over or before.is_there():
+                return None
+            if self._store is None or self._store.lost() is not None:
                 return None
             self._listening = before.made_anew()
             before.leave()

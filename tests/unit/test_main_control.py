@@ -27,6 +27,7 @@ from fastscp_ext import Shared, Tally
 from tests.block import put_in_flight, regions
 from tests.books import limited
 from tests.kit import wait_for
+from tests.stores import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -306,6 +307,38 @@ def test_a_service_goes_on_without_a_socket(
     socket_.close()
     socket_.remove()
     assert (path / ".fastscp/admin.sock").read_bytes() == b"mine"
+
+
+def test_a_store_that_is_lost_keeps_the_socket_of_whoever_has_it(
+    store: Store, path: Path, played: Played, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Two services would take it from each other, once a second."""
+    monkeypatch.setattr(module, "_KEEP_S", 0.0)
+    socket_path = path / ".fastscp/admin.sock"
+
+    async def run() -> None:
+        first, second = ControlSocket(played.control), ControlSocket(played.control)
+        await first.open(store)
+        (path / ".fastscp/lock").rename(path / ".fastscp/lock.old")
+        with opened(path) as other:
+            await second.open(other)
+            made = socket_path.stat().st_ino
+            await first.keep()
+            await second.keep()
+            assert socket_path.stat().st_ino == made
+            # Nor does it make one where there is none.
+            socket_path.unlink()
+            await first.keep()
+            assert not socket_path.exists()
+            await second.keep()
+            assert socket_path.exists()
+            assert caplog.text.count("was removed") == 1
+            for one in (first, second):
+                one.abandon()
+        assert not socket_path.exists()
+
+    asyncio.run(run())
 
 
 def test_a_socket_that_was_removed_comes_back(
