@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.file_tables import TABLE
@@ -24,6 +26,7 @@ __all__ = [
     "between_settings",
     "between_settings_of_tls",
     "between_tables",
+    "log_in_store",
     "uncalled",
 ]
 
@@ -69,6 +72,23 @@ def between_settings_of_tls(values: Mapping[str, Any]) -> Iterator[tuple[str, st
         if (asked := values.get("tls_client_auth", "none")) != "none":
             why = f"{asked} needs to know who signs the certificates of senders: add tls-ca"
             yield "tls_client_auth", why
+
+
+def log_in_store(config: ServeConfig) -> str:
+    """Why the log cannot go to its file, which is in the store, wherever links lead; "": it can.
+
+    Blocks on the disk.
+    """
+    if not config.log_file:
+        return ""
+    # Its own name may be no link, see `fastscp.log.open_log_file`.
+    folder = Path(os.path.realpath(Path(config.log_file).parent))
+    if not folder.is_relative_to(os.path.realpath(config.store)):
+        return ""
+    return (
+        f"{config.log_file} is in the store {config.store}, where only instances and what fastscp "
+        f"keeps about them belong; name a file outside"
+    )
 
 
 def between_tables(found: FileTables, config: ServeConfig) -> Iterator[tuple[tuple[str, str], str]]:

@@ -15,6 +15,7 @@ from fastscp.config.contradictions import (
     between_settings,
     between_settings_of_tls,
     between_tables,
+    log_in_store,
 )
 from fastscp.config.file import FileSettings, one_of_file, read_file, refuse
 from fastscp.config.kubernetes import is_of_a_service
@@ -130,6 +131,8 @@ def load(
     config = ServeConfig(**values, tables=found.tables.tables)
     if why := open_to_all(config.admin, config.admin_token_file):
         raise ConfigError(options["admin"], why)
+    if why := log_in_store(config):
+        raise ConfigError(options["log_file"], why)
     if not for_elsewhere:
         config = _with_material(config, options)
     if file is None:

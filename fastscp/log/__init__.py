@@ -12,6 +12,7 @@ from fastscp.log.form import TRACE
 from fastscp.log.handlers import (
     LEVELS,
     announce,
+    beside,
     configure,
     flush,
     hold,
@@ -31,6 +32,7 @@ __all__ = [
     "LogFileError",
     "address",
     "announce",
+    "beside",
     "caused",
     "concluding",
     "configure",

@@ -28,6 +28,7 @@ __all__ = [
     "Direct",
     "Queued",
     "announce",
+    "beside",
     "configure",
     "flush",
     "hold",
@@ -332,6 +333,13 @@ def _written_at_once(data: bytes) -> bool:
         return bool(poll.poll(0)) and os.write(_STDERR, data) == len(data)
     except OSError:
         return False
+
+
+def beside(text: str) -> None:
+    """Say on stderr what a log in a file tells where nobody may see it; nothing if it is full."""
+    handler = _queued()
+    if handler is not None and handler.target.path:
+        _written_at_once(f"fastscp: {text}\n".encode())
 
 
 def reopen() -> None:

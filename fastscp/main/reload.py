@@ -28,6 +28,7 @@ import msgspec
 
 from fastscp import log as logs
 from fastscp.config.changes import changes
+from fastscp.config.contradictions import log_in_store
 from fastscp.config.settings import TLS_FIELDS
 from fastscp.errors import ConfigError, FastscpError
 from fastscp.log.text import cut, escape
@@ -96,14 +97,17 @@ _MISTAKES_SHOWN: Final = 20
 _MISTAKE_MOST: Final = 1000
 
 
-def _try_log_file(path: str) -> None:
-    """Raises ConfigError where a log cannot go there."""
-    if not path:
-        return
+def _try_log_file(config: ServeConfig) -> None:
+    """Raises ConfigError where a log cannot go there. Blocks on the disk."""
+    if why := log_in_store(config):
+        raise ConfigError("--log-file", why)
     try:
-        os.close(logs.open_log_file(path))
+        os.close(logs.open_log_file(config.log_file))
     except logs.LogFileError as error:
-        raise ConfigError("--log-file", str(error.strerror)) from None
+        why = str(error.strerror)
+        # The file that the log goes on in may be gone from its folder, and nobody reads it there.
+        logs.beside(f"--log-file: {why}; then reload")
+        raise ConfigError("--log-file", why) from None
 
 
 class Reloads:
@@ -297,9 +301,13 @@ class Reloader:
                 later += _OF_TLS
             waits = tuple(text for name, text in found if name in later)
             changed = tuple(text for name, text in found if name not in later)
+            kept: dict[str, Any] = {name: getattr(self._config, name) for name in later}
+            new = replace(new, **kept)
+            # All processes open it anew now, also where nothing is different.
+            if new.log_file:
+                self._waits_for = f"{new.log_file}: check the disk"
+                await self._thread(_try_log_file, new)
             if changed:
-                kept: dict[str, Any] = {name: getattr(self._config, name) for name in later}
-                new = replace(new, **kept)
                 _refuse_out_of_date(self._config.tls, new.tls)
                 await self._check_and_take(new, changed)
             else:
@@ -332,9 +340,6 @@ class Reloader:
         retired = self._workers.retired
         self._waits_for = _WHAT_IT_NAMES
         new = await self._thread(prepare, config, self.generation + 1, retired)
-        if config.log_file != self._config.log_file:
-            self._waits_for = f"{config.log_file}: check the disk"
-            await self._thread(_try_log_file, config.log_file)
         with contextlib.ExitStack() as undo:
             # Revocation lists and all: as long as a copy of them takes. Where the service ends
             # meanwhile, the memory goes with it.

@@ -147,9 +147,14 @@ def test_a_worker_that_cannot_open_it_says_so_on_stderr_and_serves(tmp_path: Pat
         moved = service.file.rename(service.file.with_suffix(".1"))
         service.file.mkdir()
         os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: "cannot write" in service.stderr(), "the error of the new worker")
-        assert "it is no regular file" in service.stderr()
-        assert "goes to stderr until a reload finds it" in service.stderr()
+        wait_for(
+            lambda: "goes to stderr until a reload finds it" in service.stderr(),
+            "the error of the new worker",
+        )
+        # Main says it beside its log, which goes on in a file that has been moved away.
+        why = f"--log-file: cannot write {service.file}: it is no regular file"
+        assert f"\nfastscp: {why}" in service.stderr()
+        service.told(f"reload refused: {why}", moved)
         _stores(service, "1.2.3.1")
         wait_for(lambda: "released; stored 1" in service.stderr(), "its line on stderr")
         # Main has gone on in the old file.

@@ -895,3 +895,33 @@ def test_one_setting_alone_minds_what_may_be_its(tmp_path: Path, text: str, why:
     with pytest.raises(ConfigError) as caught:
         load_one("store", file=file, environ={})
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("log_file", "is_inside"),
+    [
+        ("store/.fastscp/x.log", True),
+        ("store/x.log", True),
+        ("store/1.2/3.4/../../x.log", True),
+        ("link/x.log", True),
+        ("store-2/x.log", False),
+        ("x.log", False),
+    ],
+)
+def test_a_log_in_the_store_is_none(tmp_path: Path, log_file: str, *, is_inside: bool) -> None:
+    """There it would be mistaken for a part, an index or an instance, or be taken away."""
+    (tmp_path / "link").symlink_to("store/deep")
+    flags = {"store": str(tmp_path / "store"), "log_file": str(tmp_path / log_file)}
+    if not is_inside:
+        assert load(flags, {}).config.log_file == str(tmp_path / log_file)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(flags, {})
+    assert caught.value.option == "--log-file"
+    assert f"{log_file} is in the store {tmp_path}/store, where only" in str(caught.value)
+    assert "name a file outside" in str(caught.value)
+    # Also where each was given in another place.
+    file = tmp_path / "c.toml"
+    file.write_text(f'store = "{tmp_path}/store"\n')
+    with pytest.raises(ConfigError, match="is in the store"):
+        load({"log_file": str(tmp_path / log_file)}, {}, file)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.log import LogFileError, open_log_file
+from fastscp.log import LogFileError, handlers, open_log_file
 from fastscp.log.form import TextFormatter
 from fastscp.log.handlers import Queued
 from fastscp.log.repeats import Repeats
@@ -169,6 +169,19 @@ except OSError as error:
     )  # fmt: skip
     assert done.stdout.strip().endswith("Error")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_said_beside_a_log_in_a_file(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    found: list[Queued | None] = [logged.handler]
+    monkeypatch.setattr(handlers, "_queued", lambda: found[0])
+    handlers.beside("one")
+    assert capfd.readouterr().err == "fastscp: one\n"
+    # A log on stderr says it itself.
+    found[0] = None
+    handlers.beside("two")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_pipe_that_is_read_and_a_device_are_none(file: Path) -> None:

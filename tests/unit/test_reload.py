@@ -31,6 +31,8 @@ from fastscp.tls.material import Material
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from pathlib import Path
+
     from fastscp.store.filing import Filings
 
 CONFIG = ServeConfig(workers=2)
@@ -186,6 +188,39 @@ def test_all_of_it_is_taken_and_told(
     assert said[1] == "reload 2: workers: 2 -> 3"
     assert said[6].startswith("reload 2: durability buffered in [ae.A]: a power cut")
     assert said[7:] == ["reload: nothing is different that can be taken"]
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_log_that_cannot_be_opened_anew_refuses_it(
+    run: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, differs: bool
+) -> None:
+    """Every process is told to open it anew; who asks has to hear that it cannot be."""
+    beside: list[str] = []
+    monkeypatch.setattr(logs, "beside", beside.append)
+    (tmp_path / "x.log").mkdir()
+    config = replace(CONFIG, log_file=str(tmp_path / "x.log"))
+
+    async def test(played: Played) -> None:
+        played.reloader._config = config
+        again = replace(config, workers=3) if differs else config
+        done = await played.reload(again)
+        (why,) = done.mistakes
+        assert why.startswith(f"--log-file: cannot write {tmp_path}/x.log: it is no regular file")
+        assert (done.changed, done.generation, played.did) == ((), 1, [])
+        assert played.facts.rules.refused == done.mistakes
+        assert beside == [f"{why}; then reload"]
+        (tmp_path / "x.log").rmdir()
+        assert (await played.reload(again)).mistakes == ()
+        assert played.facts.rules.refused == ()
+        # In the store that the service has, whichever the configuration names now.
+        inside = replace(
+            config, store=tmp_path / "new", log_file=str(config.store.absolute() / "x.log")
+        )
+        (why,) = (await played.reload(inside)).mistakes
+        assert "is in the store dicom-store, where only instances" in why
+        assert len(beside) == 1
+
+    run(test)
 
 
 @pytest.mark.parametrize("where", ["read", "checked", "noted", "no thread"])
