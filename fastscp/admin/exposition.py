@@ -149,6 +149,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
         _one(lambda now: int(bool(now.status.rules.refused))),
     ),
     Family(
+        "fastscp_test_aids", "gauge", "Whether --discard or --fault is on: 1 is none to rely on.",
+        (), _one(lambda now: int(bool(now.status.aids))),
+    ),
+    Family(
         "fastscp_ae_instances_total", "counter", "Instances by calling AE title.",
         ("calling_ae", "outcome"), lambda now: _by_outcome(now.by_ae),
     ),

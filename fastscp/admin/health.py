@@ -21,7 +21,8 @@ def alive(now: Status) -> dict[str, object]:
 def readiness(now: Status) -> dict[str, object]:
     """Whether it accepts associations, why not, and how much it has to do and room for.
 
-    reasons: why not, or what is wrong though it accepts; empty: nothing.
+    reasons: why not, or what is wrong though it accepts; empty: nothing. test_aids: those in use,
+    with which nobody is to rely on it, though it is ready.
     """
     reasons = [now.why or now.state] if now.why or not now.is_ready else []
     return {
@@ -29,6 +30,7 @@ def readiness(now: Status) -> dict[str, object]:
         "state": now.state,
         "reasons": reasons,
         "since": now.since or None,
+        "test_aids": list(now.aids),
         "load": {
             "associations": now.associations,
             "associations_limit": now.limit or None,

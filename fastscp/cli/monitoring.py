@@ -190,6 +190,7 @@ _PANELS: Final[tuple[tuple[str, tuple[_Panel, ...]], ...]] = (
                 (
                     ("fastscp_rules_generation{$}", "generation, {{instance}}"),
                     ("fastscp_reload_refused{$}", "last reload refused, {{instance}}"),
+                    ("fastscp_test_aids{$}", "test aids, {{instance}}"),
                 ),
             ),
         ),
@@ -362,6 +363,11 @@ _ALERTS: Final[tuple[_Alert, ...]] = (
         "FastscpReloadRefused", "fastscp_reload_refused == 1", "10m", "warning",
         "fastscp on {{ $labels.instance }} goes by an old configuration: the new one was refused",
         "`fastscp status` says what is wrong with it.",
+    ),
+    _Alert(
+        "FastscpTestAids", "fastscp_test_aids == 1", "0m", "critical",
+        "fastscp on {{ $labels.instance }} was started with --discard or --fault",
+        "It keeps nothing, or fails on purpose: start it without, and send again what it took.",
     ),
     _Alert(
         "FastscpCertificateExpires",

@@ -178,6 +178,15 @@ def test_how_associations_end() -> None:
     }
 
 
+@pytest.mark.parametrize("aids", [(), ("--discard",), ("--discard", "--fault every=2")])
+def test_test_aids_are_told(aids: tuple[str, ...]) -> None:
+    """A service that keeps nothing looks as well as any other."""
+    status = msgspec.structs.replace(STATUS, aids=aids)
+    assert shown(status=status)["fastscp_test_aids", ()] == (1 if aids else 0)
+    told = readiness(status)
+    assert (told["ready"], told["test_aids"]) == (True, list(aids))
+
+
 def test_readiness() -> None:
     told = readiness(STATUS)
     assert told["ready"] is True

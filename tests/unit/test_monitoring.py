@@ -111,7 +111,7 @@ def test_prometheus_takes_the_alerts(
         [promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS: 14 rules found" in done.stdout
+    assert "SUCCESS: 15 rules found" in done.stdout
 
 
 # What the alerts say of a service that is well, and of one in trouble.
@@ -143,6 +143,8 @@ tests:
         values: '0x25 1x5'
       - series: 'fastscp_disk_blocked_seconds_total{{job="fastscp",instance="b"}}'
         values: '0+30x30'
+      - {{series: 'fastscp_test_aids{{job="fastscp",instance="a"}}', values: '0x30'}}
+      - {{series: 'fastscp_test_aids{{job="fastscp",instance="b"}}', values: '1x30'}}
       - series: 'fastscp_tls_certificate_expiry_timestamp_seconds{{job="fastscp",instance="b"}}'
         values: '100000x30'
     promql_expr_test:
@@ -154,7 +156,7 @@ tests:
 _FIRING = (
     "FastscpDown", "FastscpNotReady", "FastscpInstancesRefused", "FastscpSpaceShort",
     "FastscpSpaceOut", "FastscpDiskBlocked", "FastscpWorkersRestart", "FastscpWorkersMissing",
-    "FastscpLogLinesLost", "FastscpCertificateExpired",
+    "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpired",
 )  # fmt: skip
 
 
