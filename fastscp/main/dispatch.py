@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -138,7 +138,8 @@ class _Target:
 class Dispatch:
     """Hands connections to workers, and answers what workers ask about them.
 
-    run_id: what the ids of associations begin with. `rejected` and `blocked_s` only grow.
+    run_id: what the ids of associations begin with. `rejected`, `blocked_s` and
+    `handshakes_failed`, of TLS by reason, only grow.
     """
 
     def __init__(self, admission: Admission, shared: Shared, run_id: str) -> None:
@@ -262,10 +263,13 @@ class Dispatch:
             case Unshaken():
                 self.handshakes_failed[message.reason] += 1
             case Over():
+                if message.rejected:
+                    self._admission.endings.rejected[message.rejected] += 1
                 self._admission.over(message.number)
                 self._places.closed(message.number)
             case Gone():
-                self._count_end(message)
+                if message.ended:
+                    self._admission.endings.end(message.ended)
                 self._admission.closed(message.number)
                 self._places.closed(message.number)
             case Leaving():
@@ -337,13 +341,6 @@ class Dispatch:
     def rejected(self) -> int:
         """Associations that were rejected, by whomever."""
         return self._admission.endings.rejected.total()
-
-    def _count_end(self, gone: Gone) -> None:
-        endings = self._admission.endings
-        if gone.rejected:
-            endings.rejected[gone.rejected] += 1
-        if gone.ended:
-            endings.end(gone.ended)
 
     def _count_lost(self, found: list[Lost]) -> None:
         """Count the ends that a dead worker did not come to tell of."""

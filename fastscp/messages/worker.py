@@ -253,20 +253,23 @@ class Displaced(msgspec.Struct, tag=True, frozen=True):
 
 
 class Over(msgspec.Struct, tag=True, frozen=True):
-    """The association has ended, and its peer has not hung up yet."""
+    """The association has ended, or there is none, and its peer has not hung up yet.
+
+    rejected: the numbers of the A-ASSOCIATE-RJ that its peer was sent; "": none was. A rejection is
+    told at once, and here alone; an end is where the peer takes its time.
+    """
 
     number: int
+    rejected: str = ""
 
 
 class Gone(msgspec.Struct, tag=True, frozen=True):
     """The connection is over.
 
-    rejected: the numbers of the A-ASSOCIATE-RJ that was its end; "": none was. ended: how an
-    association ended, as `Ending` numbers it; 0: it was none.
+    ended: how an association ended, as `Ending` numbers it; 0: it was none.
     """
 
     number: int
-    rejected: str = ""
     ended: int = 0
 
 

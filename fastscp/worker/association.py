@@ -111,12 +111,6 @@ class Association(Requested):
         self.outbox.verbose = log.isEnabledFor(logging.DEBUG)
 
     @property
-    def rejected_with(self) -> str:
-        """The numbers of the A-ASSOCIATE-RJ that is its end; "": none is."""
-        ending = self._ending
-        return ending.code if ending is not None and ending.kind == "rejected" else ""
-
-    @property
     def ended_as(self) -> int:
         """How it ended, as `Ending` numbers it; 0: it was no association."""
         if self.rules is None:

@@ -651,17 +651,20 @@ class Worker:
         self.requests.asked(asked.number)
         self._channel.send(asked)
 
+    def rejected(self, number: int, code: str) -> None:
+        self._channel.send(Over(number, code))
+
     def over(self, association: Association) -> None:
         self._channel.send(Over(association.number))
 
     def gone(self, association: Association) -> None:
         self.requests.decided(association.number)
         if self._associations.pop(association.number, None) is not None:
-            self._closed(association.number, association.rejected_with, association.ended_as)
+            self._closed(association.number, association.ended_as)
         self._maybe_finished()
 
-    def _closed(self, number: int, rejected: str = "", ended: int = 0) -> None:
-        self._channel.send(Gone(number, rejected, ended))
+    def _closed(self, number: int, ended: int = 0) -> None:
+        self._channel.send(Gone(number, ended))
         self._maybe_finished()
 
 

@@ -69,6 +69,7 @@ class Asking(Protocol):
     names: Mapping[str, str]
 
     def ask(self, asked: Ask) -> None: ...
+    def rejected(self, number: int, code: str) -> None: ...
 
 
 class Requested(Receiver):
@@ -327,5 +328,8 @@ class Requested(Receiver):
         self._reject(2, 3, 1, self._is_to_go)
 
     def _reject(self, result: int, source: int, reason: int, why: str) -> None:
-        self._ending = Ending("rejected", f"{result},{source},{reason}", why)
+        code = f"{result},{source},{reason}"
+        self._ending = Ending("rejected", code, why)
+        # The peer may take its time to hang up, and this process may end before that.
+        self._owner.rejected(self.number, code)
         self._end_with(encode_associate_rj(AssociateRJ(result, source, reason)))

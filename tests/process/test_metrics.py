@@ -150,6 +150,12 @@ def test_what_is_refused_and_how_it_ends(tmp_path: Path) -> None:
         with Peer(service.host, service.port) as peer:
             answer = peer.associate(associate_rq(calling="STRANGER"))
             assert answer == reject(1, 1, 3)
+            # Though it does not hang up; and whoever told of it may die.
+            labels = {"result": "1", "source": "1", "reason": "3"}
+            wait_for(
+                lambda: of(samples(service), "fastscp_associations_rejected_total", **labels),
+                "the rejection",
+            )
         with service.peer(calling="KIT") as peer:
             peer.send(bytes.fromhex("0700000000040000") + bytes([2, 200]))
             peer.read_until_close()

@@ -141,7 +141,8 @@ def newcomer(site: Site, *, waits: bool = False) -> Iterator[Met]:
     config = SimpleNamespace(artim_timeout=30)
     owner: Any = SimpleNamespace(
         going=SimpleNamespace(config=config), ending="", gone=lambda _one: None, run="run",
-        names={}, requests=Waiting(waits=waits), over=lambda _one: None,
+        names={}, requests=Waiting(waits=waits), over=lambda _one: None, codes=(codes := []),
+        rejected=lambda _number, code: codes.append(code),
     )  # fmt: skip
     one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -172,7 +173,7 @@ def test_a_request_that_is_there_is_rejected_when_its_connection_has_to_go(
             assert met.one.request_waits
         getattr(met.one, end)("too many at a time")
         assert met.one.state is State.STA13
-        assert met.one.rejected_with == "2,3,1"
+        assert met.one._owner.codes == ["2,3,1"]  # type: ignore[attr-defined]
         assert _answer(met) == reject(2, 3, 1)
         # With FIN, which overtakes nothing.
         assert met.transport.ended == ["closed"]
@@ -227,7 +228,8 @@ def test_an_association_that_has_ended_gives_its_place_back(site: Site) -> None:
     going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
     owner: Any = SimpleNamespace(
         going=going, ending="", gone=lambda _one: None, run="r", names={},
-        over=lambda one: told.append(one.number), ask=lambda *_asked: None,
+        rejected=lambda *_told: None, over=lambda one: told.append(one.number),
+        ask=lambda *_asked: None,
     )  # fmt: skip
     one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -381,7 +383,14 @@ def test_who_hangs_up_before_the_answer_has_asked(
 ) -> None:
     caplog.set_level(logging.INFO, "fastscp.association")
     going = SimpleNamespace(config=SimpleNamespace(artim_timeout=30))
-    owner: Any = SimpleNamespace(going=going, ending="", gone=lambda _one: None, run="r", names={})
+    owner: Any = SimpleNamespace(
+        going=going,
+        ending="",
+        gone=lambda _one: None,
+        rejected=lambda *_told: None,
+        run="r",
+        names={},
+    )
     one = Association(site.reception, 5, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:

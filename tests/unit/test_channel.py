@@ -26,6 +26,7 @@ from fastscp.messages.worker import (
     Gone,
     Leaving,
     Offer,
+    Over,
     Ready,
     Setup,
     Stop,
@@ -56,7 +57,8 @@ FROM_WORKER = [
     Failed("no disk"),
     Taken(1),
     Ask(1, "CT", "FASTSCP", Terms(1, 2)),
-    Gone(1, "2,3,1", 1),
+    Over(1, "2,3,1"),
+    Gone(1, 1),
 ]
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")

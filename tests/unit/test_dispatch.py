@@ -347,7 +347,10 @@ def test_rejections_are_counted(played: Played) -> None:
     played.connect()
     offers(end)
     played.dispatch.heard(worker, Taken(1))
-    played.dispatch.heard(worker, Gone(1, "2,3,1"))
+    # As it is sent: the peer may not hang up, and the worker may die.
+    played.dispatch.heard(worker, Over(1, "2,3,1"))
+    assert played.dispatch.rejected == 1
+    played.dispatch.heard(worker, Gone(1))
     played.dispatch.heard(worker, Gone(2))
     assert played.dispatch.rejected == 1
 

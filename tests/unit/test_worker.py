@@ -228,9 +228,10 @@ def test_too_many_after_the_rejection(run: Callable[..., None]) -> None:
         played.main.send(Verdict(1, 2, 3, 2, "full"))
         assert await all_of(peer) == reject(2, 3, 2)
         assert played.heard == []
-        assert list(played.main.receive()) == []
+        # Told at once.
+        assert list(played.main.receive()) == [(Over(1, "2,3,2"), None)]
         played.main.send(Abandon(1))
-        assert await played.until(Gone) == [Gone(1, "2,3,2")]
+        assert await played.until(Gone) == [Gone(1)]
 
     run(test)
 

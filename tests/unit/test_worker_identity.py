@@ -14,7 +14,7 @@ import pytest
 from fastscp import log as logs
 from fastscp.association.account import Terms
 from fastscp.messages.configuration import Configuration, pack
-from fastscp.messages.worker import Abandon, Ask, Configured, Gone, Holds, Taken, Verdict
+from fastscp.messages.worker import Abandon, Ask, Configured, Gone, Holds, Over, Taken, Verdict
 from fastscp.users.identities import UserIdentities
 from fastscp.users.passwords import Entry, make_entry, parse, verify
 from fastscp.worker import identities, requested, usercheck
@@ -74,7 +74,7 @@ def test_main_is_asked_once_the_passcode_is_right(run: Callable[..., None]) -> N
         assert (await loop.sock_recv(right, 4096))[0] == 2
         assert await all_of(wrong) == reject(1, 2, 1)
         wrong.close()
-        assert await played.until(Gone) == [Gone(1, "1,2,1")]
+        assert await played.until(Gone) == [Over(1, "1,2,1"), Gone(1)]
         # From now on nobody has to, and then another one.
         with_users(played, UserIdentities())
         await played.until(Holds)
@@ -125,7 +125,7 @@ def test_who_is_checked_is_no_association_yet(
         played.main.send(Abandon(1))
         assert await all_of(peers[0]) == reject(2, 3, 1)
         peers[0].close()
-        assert await played.until(Gone) == [Taken(1), Gone(1, "2,3,1")]
+        assert await played.until(Gone) == [Taken(1), Over(1, "2,3,1"), Gone(1)]
         go.set()
         # Whoever comes next is looked at.
         await loop.sock_sendall(played.offer(2), logging_in(b"sesame"))
@@ -197,7 +197,7 @@ def test_a_check_that_takes_too_long(
         assert await all_of(peer) == reject(2, 3, 1)
         go.set()
         peer.close()
-        assert await played.until(Gone) == [Taken(1), Gone(1, "2,3,1")]
+        assert await played.until(Gone) == [Taken(1), Over(1, "2,3,1"), Gone(1)]
 
     run(test)
 
