@@ -24,7 +24,7 @@ STATUS = Status(
     rules=RulesStatus(generation=1, tables=0, loaded_at=0.0), workers=2, workers_up=1,
     associations=3, limit=10, connections=4, stored=5, bytes=6, received_bytes=7, refused=8,
     unfinished=9, kept=0, rejected=1, in_flight_bytes=11, certificate="CN=here",
-    certificate_expires=2e9,
+    certificate_expires=2e9, crl_expires=1.9e9,
 )  # fmt: skip
 
 # By the name of a sample, and its labels in the order of their names.
@@ -56,6 +56,7 @@ def snapshot(**changed: Any) -> Snapshot:
         "disk_blocked_s": 0.5,
         "journal_bytes": 4096,
         "log_lines_lost": 3,
+        "handshakes_failed": {"certificate expired": 1},
     }
     return Snapshot(**(values | changed))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fastscp.messages.metrics import Counted, Distribution, Snapshot
 
-__all__ = ["FAMILIES", "Family", "exposition", "families_table"]
+__all__ = ["FAMILIES", "Family", "content_type", "exposition", "families_table"]
 
 Labels = tuple[str, ...]
 _NOTHING: Final[Labels] = ()
@@ -303,6 +303,16 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "When the TLS certificate of the service expires; absent where it has none.", (),
         _one(lambda now: now.status.certificate_expires or None),
     ),
+    Family(
+        "fastscp_tls_crl_expiry_timestamp_seconds", "gauge",
+        "When the first of the revocation lists is out of date, and the senders of its CA are "
+        "refused; absent where there is none.", (),
+        _one(lambda now: now.status.crl_expires or None),
+    ),
+    Family(
+        "fastscp_tls_handshakes_failed_total", "counter", "TLS handshakes that failed, by why.",
+        ("reason",), lambda now: _each(now.handshakes_failed),
+    ),
 )  # fmt: skip
 
 
@@ -317,10 +327,16 @@ class _Collector(Collector):
             yield family.metric(self._now)
 
 
+def content_type(accept: str) -> str:
+    """Of what `exposition` returns."""
+    found: str = choose_encoder(accept)[1]
+    return found
+
+
 def exposition(now: Snapshot, accept: str) -> tuple[bytes, str]:
     """A snapshot as text, and its content type. accept: the header of whoever asks."""
-    encoder, content_type = choose_encoder(accept)
-    return encoder(_Collector(now)), content_type
+    encoder, kind = choose_encoder(accept)
+    return encoder(_Collector(now)), kind
 
 
 def families_table() -> str:

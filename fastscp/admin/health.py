@@ -21,14 +21,17 @@ def alive(now: Status) -> dict[str, object]:
 def readiness(now: Status) -> dict[str, object]:
     """Whether it accepts associations, why not, and how much it has to do and room for.
 
-    reasons: why not, or what is wrong though it accepts; empty: nothing. test_aids: those in use,
-    with which nobody is to rely on it, though it is ready.
+    test_aids: those in use, with which nobody is to rely on it, though it is ready.
+    reasons: why not, or what is wrong though it accepts; empty: nothing. warnings: what of TLS runs
+    out, or has. That is no reason not to be ready: some senders may be served still, and a balancer
+    that took all services away at once, as they run out at once, would refuse the others, too.
     """
     reasons = [now.why or now.state] if now.why or not now.is_ready else []
     return {
         "ready": now.is_ready,
         "state": now.state,
         "reasons": reasons,
+        "warnings": list(now.warnings),
         "since": now.since or None,
         "test_aids": list(now.aids),
         "load": {

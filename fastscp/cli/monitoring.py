@@ -186,6 +186,19 @@ _PANELS: Final[tuple[tuple[str, tuple[_Panel, ...]], ...]] = (
                 ),
             ),
             _Panel(
+                "Revocation lists", "s",
+                (
+                    (
+                        "fastscp_tls_crl_expiry_timestamp_seconds{$} - time()",
+                        "out of date in, {{instance}}",
+                    ),
+                ),
+            ),
+            _Panel(
+                "TLS handshakes that failed", "ops",
+                (_rate("fastscp_tls_handshakes_failed_total", "reason"),),
+            ),
+            _Panel(
                 "Configuration", "none",
                 (
                     ("fastscp_rules_generation{$}", "generation, {{instance}}"),
@@ -303,7 +316,7 @@ _ALERTS: Final[tuple[_Alert, ...]] = (
     _Alert(
         "FastscpInstancesRefused",
         'sum by (job, instance, status, reason) '
-        '(increase(fastscp_instances_total{status=~"[AC].*|01.*"}[15m])) > 0',
+        '(increase(fastscp_instances_total{status=~"[AC].*|0[12].*"}[15m])) > 0',
         "0m", "warning",
         "fastscp on {{ $labels.instance }} refuses instances: {{ $labels.status }} "
         "({{ $labels.reason }})",
@@ -376,10 +389,38 @@ _ALERTS: Final[tuple[_Alert, ...]] = (
         "Renew it, and `fastscp reload`.",
     ),
     _Alert(
-        "FastscpCertificateExpired",
+        "FastscpCertificateExpiresSoon",
         "fastscp_tls_certificate_expiry_timestamp_seconds - time() < 2 * 86400", "0m", "critical",
-        "the TLS certificate of fastscp on {{ $labels.instance }} expires within two days, or has",
+        "the TLS certificate of fastscp on {{ $labels.instance }} expires within two days",
         "Renew it now, and `fastscp reload`: senders that check it are about to be cut off.",
+    ),
+    _Alert(
+        "FastscpCertificateExpired",
+        "fastscp_tls_certificate_expiry_timestamp_seconds - time() <= 0", "0m", "critical",
+        "the TLS certificate of fastscp on {{ $labels.instance }} has expired",
+        "Renew it, and `fastscp reload`: senders that check it do not send any more.",
+    ),
+    _Alert(
+        "FastscpRevocationsExpire",
+        "fastscp_tls_crl_expiry_timestamp_seconds - time() < 7 * 86400", "1h", "warning",
+        "a revocation list of fastscp on {{ $labels.instance }} is good for less than a week",
+        "Get it anew, and `fastscp reload`. Where lists are made for a week or less, lower the "
+        "bound of this alert.",
+    ),
+    _Alert(
+        "FastscpRevocationsExpired",
+        "fastscp_tls_crl_expiry_timestamp_seconds - time() <= 0", "0m", "critical",
+        "a revocation list of fastscp on {{ $labels.instance }} is out of date",
+        "Get it anew, and `fastscp reload`: every sender that its CA has signed is refused.",
+    ),
+    _Alert(
+        "FastscpHandshakesFail",
+        "sum by (job, instance) (increase(fastscp_tls_handshakes_failed_total[15m])) > "
+        "clamp_min(sum by (job, instance) (increase(fastscp_associations_accepted_total[15m])), "
+        "10)",
+        "5m", "warning",
+        "more TLS handshakes fail than associations begin on {{ $labels.instance }}",
+        "The log says whose and why: certificates, revocation lists, or who scans the port.",
     ),
 )  # fmt: skip
 

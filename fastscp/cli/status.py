@@ -90,6 +90,8 @@ def rows(now: Status) -> Iterator[tuple[str, str]]:
         yield "certificate", f"{now.certificate}, {_runs_out('expires', now.certificate_expires)}"
     if now.crl_expires:
         yield "revocations", f"the lists are good {_runs_out('until', now.crl_expires)}"
+    for warning in now.warnings:
+        yield "warning", warning
     yield "metrics", f"http://{now.admin}/metrics" if now.admin else "off"
     yield "store", f"{now.store.path}, id {now.store.id}"
     free, least = now.store.free_bytes, now.store.min_free_bytes

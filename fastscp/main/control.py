@@ -19,7 +19,7 @@ from fastscp import __version__
 from fastscp.admin.control import ControlServer, Listening
 from fastscp.admin.place import ControlSocketError
 from fastscp.log import fields, shown
-from fastscp.main.expiry import Expiry
+from fastscp.main.expiry import Expiry, expiring
 from fastscp.main.members import WORKERS_MOST
 from fastscp.main.storewatch import SpaceState
 from fastscp.main.threads import in_thread
@@ -170,6 +170,7 @@ class MainControl:
             handshakes_failed=sum(self._dispatch.handshakes_failed.values()),
             admin=facts.admin,
             predecessor=facts.predecessor,
+            warnings=() if facts.tls is None else _warnings(facts.tls),
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )
 
@@ -279,6 +280,10 @@ class MainControl:
             return Reloaded(mistakes=(why,), generation=rules.generation, file=rules.file)
         log.info("the operator (%s) wants the configuration taken anew (fastscp reload)", by)
         return msgspec.structs.replace(await reload(), file=self._facts.rules.file)
+
+
+def _warnings(material: Material) -> tuple[str, ...]:
+    return tuple(one.text for one in expiring(material, time.time()))
 
 
 def _phase(one: Booked, done: Tally) -> Phase:

@@ -73,6 +73,7 @@ class Measured:
             disk_blocked_s=self._dispatch.blocked_s,
             journal_bytes=self._journal_bytes,
             log_lines_lost=logs.lines_lost() + rows.lines_lost(),
+            handshakes_failed=dict(self._dispatch.handshakes_failed),
         )
 
     async def measure_journal(self, store: Store) -> None:

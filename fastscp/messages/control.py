@@ -113,7 +113,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     associations rejected, and TLS handshakes that failed. aids: the test aids in use, as the flags
     that ask for them. admin: where it answers HTTP, HOST:PORT; empty: nowhere. predecessor: the
     process that this one took over from, as long as that still has associations, which are not
-    counted here; else 0.
+    counted here; else 0. warnings: what is out of date of certificates and revocation lists, or
+    soon will be.
     """
 
     version: str
@@ -147,6 +148,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     aids: tuple[str, ...] = ()
     admin: str = ""
     predecessor: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:

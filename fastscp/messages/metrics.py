@@ -59,7 +59,8 @@ class Snapshot:
     presentation contexts, by abstract syntax. workers_waiting: for the disk, now. worker_restarts:
     by whether a signal had asked for it. disk_blocked_s: seconds that workers waited in a file call
     of more than a quarter of a second, all workers together. journal_bytes: None while nobody has
-    looked. log_lines_lost: of main and of all workers.
+    looked. log_lines_lost: of main and of all workers. handshakes_failed: of TLS, by reason; there
+    are few of these.
     """
 
     status: Status
@@ -80,3 +81,4 @@ class Snapshot:
     disk_blocked_s: float
     journal_bytes: int | None
     log_lines_lost: int
+    handshakes_failed: Mapping[str, int]

@@ -199,6 +199,9 @@ def test_readiness() -> None:
     paused = msgspec.structs.replace(STATUS, state="paused", why="a drill", since=5.0)
     told = readiness(paused)
     assert (told["ready"], told["state"], told["reasons"]) == (False, "paused", ["a drill"])
+    # A list that is out of date keeps out the senders of its CA, and nobody else.
+    told = readiness(msgspec.structs.replace(STATUS, warnings=("a list is out of date",)))
+    assert (told["ready"], told["warnings"]) == (True, ["a list is out of date"])
     # It is named also where nobody said more.
     told = readiness(msgspec.structs.replace(STATUS, state="paused"))
     assert told["reasons"] == ["paused"]
@@ -208,7 +211,7 @@ def test_readiness() -> None:
 def test_every_refusal_is_there_before_it_is_counted() -> None:
     """Else nobody sees the first one of its kind: a counter that was not there did not grow."""
     shared = Shared()
-    dispatch: Any = SimpleNamespace(takers=Takers(1, 1, 1), blocked_s=0.0)
+    dispatch: Any = SimpleNamespace(takers=Takers(1, 1, 1), blocked_s=0.0, handshakes_failed={})
     books = limited(rows=shared.rows)
     now = Measured(lambda: STATUS, shared.rows, books, dispatch).snapshot()
     assert now.by_status["A700", "disk full"] == Counted(0, 0, 0, 0)

@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from fastscp.admin.client import ControlClient
@@ -23,6 +24,7 @@ from fastscp.main.storewatch import Look, StoreWatch
 from fastscp.main.summary import Seen
 from fastscp.messages.control import Aborted, GetStatus, Paused, Reloaded, Status
 from fastscp.messages.worker import Ask
+from fastscp.tls.material import Material
 from fastscp_ext import Shared, Tally
 from tests.block import put_in_flight, regions
 from tests.books import limited
@@ -386,3 +388,22 @@ def test_a_start_that_fails_leaves_no_socket(store: Store, path: Path, played: P
 
     asyncio.run(run())
     wait_for(lambda: not (path / ".fastscp/admin.sock").exists(), "the end of the socket")
+
+
+def test_what_is_out_of_date_is_told(played: Played) -> None:
+    """It may serve still, and whoever looks at the status has to see it."""
+    now = time.time()
+    far, past = now + 365 * 86400, now - 3600
+    material = Material(
+        chain=b"c", key=b"k", profile="8996", subject="CN=S", begins=past, expires=far,
+        crl_expires=past,
+    )  # fmt: skip
+    assert played.control.status().warnings == ()
+    played.facts.tls = material
+    status = played.control.status()
+    (warning,) = status.warnings
+    assert warning.startswith("a revocation list of --tls-crl is out of date since")
+    assert status.is_ready == (status.state == "accepting")
+    assert status.crl_expires == past
+    played.facts.tls = msgspec.structs.replace(material, crl_expires=far)
+    assert played.control.status().warnings == ()

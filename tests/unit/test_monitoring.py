@@ -16,6 +16,7 @@ from fastscp.association.account import KINDS
 from fastscp.cli import app as cli
 from fastscp.cli.monitoring import EXPRESSIONS
 from fastscp.main.endings import LOST
+from fastscp_ext import Shared
 from tests.measures import parsed, snapshot
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_prometheus_takes_the_alerts(
         [promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS: 15 rules found" in done.stdout
+    assert "SUCCESS: 19 rules found" in done.stdout
 
 
 # What the alerts say of a service that is well, and of one in trouble.
@@ -147,6 +148,20 @@ tests:
       - {{series: 'fastscp_test_aids{{job="fastscp",instance="b"}}', values: '1x30'}}
       - series: 'fastscp_tls_certificate_expiry_timestamp_seconds{{job="fastscp",instance="b"}}'
         values: '100000x30'
+      - series: 'fastscp_tls_crl_expiry_timestamp_seconds{{job="fastscp",instance="b"}}'
+        values: '1000x30'
+      - series: 'fastscp_tls_certificate_expiry_timestamp_seconds{{job="fastscp",instance="c"}}'
+        values: '{later}x30'
+      - series: 'fastscp_tls_crl_expiry_timestamp_seconds{{job="fastscp",instance="c"}}'
+        values: '{later}x30'
+      - series: 'fastscp_tls_handshakes_failed_total{{job="fastscp",instance="b",reason="x"}}'
+        values: '0+2x30'
+      - series: 'fastscp_associations_accepted_total{{job="fastscp",instance="b"}}'
+        values: '0+1x30'
+      - series: 'fastscp_tls_handshakes_failed_total{{job="fastscp",instance="c",reason="x"}}'
+        values: '0+2x30'
+      - series: 'fastscp_associations_accepted_total{{job="fastscp",instance="c"}}'
+        values: '0+3x30'
     promql_expr_test:
       - expr: 'count by (instance, alertname) (ALERTS{{alertstate="firing"}})'
         eval_time: 30m
@@ -156,7 +171,8 @@ tests:
 _FIRING = (
     "FastscpDown", "FastscpNotReady", "FastscpInstancesRefused", "FastscpSpaceShort",
     "FastscpSpaceOut", "FastscpDiskBlocked", "FastscpWorkersRestart", "FastscpWorkersMissing",
-    "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpired",
+    "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpiresSoon",
+    "FastscpRevocationsExpired", "FastscpHandshakesFail",
 )  # fmt: skip
 
 
@@ -169,11 +185,23 @@ def test_the_alerts_come_when_they_should(
         f'          - {{labels: \'{{instance="b", alertname="{one}"}}\', value: 1}}'
         for one in _FIRING
     )
-    file.write_text(_TESTS.format(rules=rules.name, samples=samples), encoding="utf-8")
+    file.write_text(
+        _TESTS.format(rules=rules.name, samples=samples, later=30 * 86400), encoding="utf-8"
+    )
     done = subprocess.run(
         [promtool, "test", "rules", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_refusal_is_told() -> None:
+    """Whatever status the codec has for it."""
+    expression = EXPRESSIONS["FastscpInstancesRefused"]
+    (pattern,) = re.findall(r'status=~"([^"]*)"', expression)
+    statuses = {f"{one:04X}" for one, _reason in Shared().rows.known_statuses() if one is not None}
+    told = {one for one in statuses if re.fullmatch(pattern, one)}
+    assert {one for one in statuses - told if one != "0000" and not one.startswith("B")} == set()
+    assert {"A700", "C000"} < told
 
 
 def test_promtool_likes_the_names(promtool: str) -> None:
