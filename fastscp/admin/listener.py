@@ -1,38 +1,56 @@
 """Connections for the HTTP of the service: accepted within bounds, and ended where they are slow.
 
 What a client does here costs its own connection alone, and main's loop a small part of its time:
-few connections, few of them a second, few reads of each. Nothing of HTTP is known here.
+few connections, few of them a second. Nothing of HTTP is known here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
-__all__ = ["HTTP_CONNECTIONS_MOST", "Bounded", "Listener"]
+__all__ = ["HTTP_CONNECTIONS_MOST", "Bounded", "Listener", "Standing"]
 
 log = logging.getLogger("fastscp.admin")
 
-# At a time. A further one gets the place of the oldest that has asked nothing yet.
+# At a time. A further one gets the place of whoever has the least right to its own: see `Standing`.
 HTTP_CONNECTIONS_MOST: Final = 64
 # Accepted in a second, after a burst of as many.
-_RATE: Final = 50
+_RATE: Final = 100
+# Of what a client does not read the kernel keeps so much, bytes, and as much again for itself.
+_UNREAD_BYTES: Final = 1 << 16
 # How long accepting rests where the system has no means for a connection.
 _REST_S: Final = 0.5
+# And between looks for a place where all are owed an answer.
+_FULL_S: Final = 0.1
+
+
+class Standing(IntEnum):
+    """Whose place a newcomer gets first; of several that stand alike, the oldest's.
+
+    IDLE: it has asked nothing for a while, or rests between two requests. SERVED: it has had an
+    answer, and has asked again, or does not read. OWED: it has come just now, or waits for its
+    first answer; nobody gets its place.
+    """
+
+    IDLE = 0
+    SERVED = 1
+    OWED = 2
 
 
 class Bounded(Protocol):
     """A connection as the listener knows it."""
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a request was read, and its answer is not written whole."""
+    def standing(self) -> Standing:
+        """What right it has to its place."""
 
     def abort(self) -> None:
         """End it at once."""
@@ -124,11 +142,12 @@ class Listener:
             self._pause_for(self._used_up - now)
             return
         if self.connections >= HTTP_CONNECTIONS_MOST and not self._make_room():
-            # Until one leaves; the others wait in the backlog.
-            self._pause()
+            # Until one leaves, or loses its right; the others wait in the backlog.
+            self._pause_for(_FULL_S)
             return
         try:
             sock, _address = self._sock.accept()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
@@ -144,12 +163,14 @@ class Listener:
         task.add_done_callback(self._begun)
 
     def _make_room(self) -> bool:
-        """End the oldest connection that has asked nothing; whether there was one."""
-        oldest = next((one for one in self._connections if not one.is_busy), None)
-        if oldest is None:
+        """End the connection with the least right to its place; whether there was one."""
+        if not self._connections:
             return False
-        del self._connections[oldest]
-        oldest.abort()
+        goes = min(self._connections, key=lambda one: one.standing)
+        if goes.standing is Standing.OWED:
+            return False
+        del self._connections[goes]
+        goes.abort()
         return True
 
     def _begun(self, task: asyncio.Task[object]) -> None:

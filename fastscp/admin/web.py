@@ -1,8 +1,10 @@
 """`/metrics`, `/healthz` and `/readyz`, on main's loop: Starlette answers, uvicorn speaks HTTP.
 
 Whoever reads this port from a browser is not meant: without a token, a name in the header `Host`
-that anybody may have given to this address (DNS rebinding) is refused. All answers together have a
-tenth of the loop's time, those about health apart from those about metrics.
+that anybody may have given to this address (DNS rebinding) is refused. What all of them cost
+together, reading and sending too, is a tenth of the loop's time, except the first request of a
+connection: those are bounded by how many connections are accepted, and so a probe is answered
+soon whatever others do.
 """
 
 from __future__ import annotations
@@ -23,16 +25,16 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from fastscp.admin.exposition import exposition
+from fastscp.admin.exposition import content_type, exposition
 from fastscp.admin.health import alive, readiness
-from fastscp.admin.listener import Listener
+from fastscp.admin.listener import Listener, Standing
+from fastscp.admin.pace import SHARE, TURN_MOST_S, Pace
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from fastscp.admin.door import Measuring
 
@@ -40,36 +42,63 @@ __all__ = ["WebServer"]
 
 # Bytes of a request's line and headers.
 _HEAD_BYTES: Final = 16384
-# How long a request may take to be there, and its answer to be read.
-_EXCHANGE_S: Final = 20.0
+# How long a request may take to be there, and its answer to be made and read.
+_EXCHANGE_S: Final = 10.0
 # How long a connection may rest between two.
 _IDLE_S: Final = 75.0
+# How many requests one connection may bring, and how long; then it is closed behind an answer.
+_REQUESTS_MOST: Final = 100
+_AGE_S: Final = 600.0
+# A connection that has asked nothing, or not read its answer, for so long gives its place to a
+# newcomer.
+_SILENT_S: Final = 0.5
 # Between two reads of one connection: a request comes in one.
 _READS_S: Final = 0.02
-# What answers of one kind may take of the loop's time; but none waits longer for the one before.
-_SHARE: Final = 10
-_TURN_S: Final = 2.0
 _METHODS: Final = ("GET", "HEAD")
 # Those who ask how the service is may be programs that cannot show a token; they learn a word.
 _OPEN_PATHS: Final = ("/healthz", "/readyz")
 
 
-class _Turn:
-    """Lets answers have a part of the loop's time; those that wait go in their order."""
+class _Expositions:
+    """Texts about metrics, which take long to make: one text is for all that wait for it.
 
-    def __init__(self) -> None:
+    Nobody gets one from before its request. Making them takes a part of the loop's time.
+    """
+
+    def __init__(self, measuring: Measuring) -> None:
+        self._measuring = measuring
         self._lock = asyncio.Lock()
         self._next = 0.0
+        # By content type, those that are not begun.
+        self._due: dict[str, asyncio.Task[bytes]] = {}
+        self._making: set[asyncio.Task[bytes]] = set()
 
-    async def answer(self, make: Callable[[], Response]) -> Response:
-        """What `make` returns, once it is its turn."""
+    async def get(self, accept: str) -> tuple[bytes, str]:
+        """A text, and its content type. accept: the header of whoever asks."""
+        kind = content_type(accept)
+        task = self._due.get(kind)
+        if task is None:
+            task = self._due[kind] = asyncio.ensure_future(self._make(kind, accept))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+        # Whoever leaves takes it from nobody else.
+        return await asyncio.shield(task), kind
+
+    def close(self) -> None:
+        """Make no more."""
+        for task in self._making:
+            task.cancel()
+
+    async def _make(self, kind: str, accept: str) -> bytes:
         async with self._lock:
             await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            del self._due[kind]
             began = time.monotonic()
-            made = make()
-            now = time.monotonic()
-            self._next = now + min(_TURN_S, (_SHARE - 1) * (now - began))
-            return made
+            try:
+                return exposition(self._measuring.snapshot(), accept)[0]
+            finally:
+                now = time.monotonic()
+                self._next = now + min(TURN_MOST_S, (SHARE - 1) * (now - began))
 
 
 class _Answers:
@@ -78,8 +107,8 @@ class _Answers:
     def __init__(self, measuring: Measuring, token: bytes) -> None:
         self._measuring = measuring
         self._token = token
-        self._health = _Turn()
-        self._metrics = _Turn()
+        self.expositions = _Expositions(measuring)
+        self.pace = Pace()
 
     def knows(self, headers: Headers) -> bool:
         """Whether who asks may be told all. The comparison takes as long whatever it is."""
@@ -89,26 +118,17 @@ class _Answers:
         return not self._token or (scheme.lower() == "bearer" and is_right)
 
     async def healthz(self, request: Request) -> Response:
-        def make() -> Response:
-            now = self._measuring.status()
-            return JSONResponse(alive(now) if self.knows(request.headers) else {"alive": True})
-
-        return await self._health.answer(make)
+        now = self._measuring.status()
+        return JSONResponse(alive(now) if self.knows(request.headers) else {"alive": True})
 
     async def readyz(self, request: Request) -> Response:
-        def make() -> Response:
-            now = self._measuring.status()
-            told = readiness(now) if self.knows(request.headers) else {"ready": now.is_ready}
-            return JSONResponse(told, 200 if now.is_ready else 503)
-
-        return await self._health.answer(make)
+        now = self._measuring.status()
+        told = readiness(now) if self.knows(request.headers) else {"ready": now.is_ready}
+        return JSONResponse(told, 200 if now.is_ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        def make() -> Response:
-            text, kind = exposition(self._measuring.snapshot(), request.headers.get("accept", ""))
-            return Response(text, headers={"content-type": kind})
-
-        return await self._metrics.answer(make)
+        text, kind = await self.expositions.get(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
 
     def application(self) -> ASGIApp:
         routes = [
@@ -121,13 +141,18 @@ class _Answers:
         inner.router.redirect_slashes = False
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["state"]["connection"].answering = asyncio.current_task()
+            connection: _Connection = scope["state"]["connection"]
+            connection.answering = asyncio.current_task()
             refusal = self._refusal(scope)
+            send = _closing(send) if connection.is_last() else send
             # Where its client has gone nobody is to be told of anything.
             with contextlib.suppress(asyncio.CancelledError):
                 await (inner if refusal is None else refusal)(scope, receive, send)
 
-        return guarded
+        async def metered(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.pace.metered(guarded(scope, receive, send))
+
+        return metered
 
     def _refusal(self, scope: Scope) -> Response | None:
         """Why a request is not answered, or None."""
@@ -149,6 +174,18 @@ class _Answers:
         return None
 
 
+def _closing(send: Send) -> Send:
+    """Have an answer say that it is the last one of its connection. Source: RFC 9112 9.6."""
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return told
+
+
 def _is_own_address(host: str) -> bool:
     """Whether a header `Host` names this machine by what no other can have: an address.
 
@@ -165,30 +202,61 @@ def _is_own_address(host: str) -> bool:
 
 
 class _Connection(H11Protocol):
-    """A connection that has its time, and is read from no faster than requests come."""
+    """A connection that has its time, and is read from no faster than requests come.
 
-    def __init__(self, listener: Listener, config: Config, state: ServerState) -> None:
+    Its first read is looked at at once; what comes then, and each further request, waits for a
+    turn of `pace`.
+    """
+
+    def __init__(self, listener: Listener, pace: Pace, config: Config, state: ServerState) -> None:
         super().__init__(config=config, server_state=state, app_state={"connection": self})
         self._listener = listener
+        self._pace = pace
         # What makes the answer to its request.
         self.answering: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._began = time.monotonic()
+        # When it had its last answer.
+        self._answered = self._began
+        self._requests = 0
         self._is_resting = False
         self._is_finishing = False
+        # Whether it may look at what came, and whether it waits until it may.
+        self._has_turn = True
+        self._awaits_turn = False
 
     @property
-    def is_busy(self) -> bool:
-        is_answered = self.cycle is None or self.cycle.response_complete
-        return not is_answered or self.transport.get_write_buffer_size() > 0
+    def standing(self) -> Standing:
+        if not self._requests:
+            # Though a part of its request may be there.
+            is_new = time.monotonic() - self._began < _SILENT_S
+            return Standing.OWED if is_new else Standing.IDLE
+        is_answered = self.cycle.response_complete
+        is_read = self.transport.get_write_buffer_size() == 0
+        if self._requests == 1 and not (is_answered and (is_read or self._is_deaf())):
+            return Standing.OWED
+        is_at_rest = is_answered and is_read and not self._awaits_turn
+        return Standing.IDLE if is_at_rest else Standing.SERVED
+
+    def _is_deaf(self) -> bool:
+        """Whether it has had time enough to read the answer that it had last."""
+        return time.monotonic() - self._answered >= _SILENT_S
 
     def abort(self) -> None:
+        if self.cycle is not None:
+            # Its answer may be given up before the transport says so.
+            self.cycle.disconnected = True
         self.transport.abort()
 
     def finish(self) -> None:
         self._is_finishing = True
-        # Who has asked nothing yet is about to.
-        if self.cycle is not None and not self.transport.is_closing():
+        # Who has asked nothing yet is about to; who has asked again is answered once more.
+        if self.cycle is not None and not (self._awaits_turn or self.transport.is_closing()):
             self.shutdown()
+
+    def is_last(self) -> bool:
+        """Whether the request that is answered now is the last one of this connection."""
+        return self._requests >= _REQUESTS_MOST or time.monotonic() - self._began > _AGE_S
 
     def _give(self, seconds: float) -> None:
         if self._timer is not None:
@@ -210,6 +278,7 @@ class _Connection(H11Protocol):
         self._listener.left(self)
 
     def data_received(self, data: bytes) -> None:
+        began = time.monotonic()
         if self._is_resting:
             self._is_resting = False
             self._give(_EXCHANGE_S)
@@ -217,12 +286,35 @@ class _Connection(H11Protocol):
         if not self.transport.is_closing():
             self.transport.pause_reading()
             self.loop.call_later(_READS_S, self._read_on)
+        self._pace.spend(began)
 
     def _read_on(self) -> None:
-        if not (self.transport.is_closing() or self.flow.read_paused):
+        if not (self.transport.is_closing() or self.flow.read_paused or self._awaits_turn):
             self.transport.resume_reading()
 
+    def handle_events(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            before = self.cycle
+            super().handle_events()
+            if self.cycle is not before:
+                # It may have come behind another one, in the same read.
+                self._requests += 1
+                self._is_resting = False
+                self._give(_EXCHANGE_S)
+        elif not self._awaits_turn:
+            self._awaits_turn = True
+            self._pace.ask(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._awaits_turn = False
+        if not self.transport.is_closing():
+            self._has_turn = True
+            self.handle_events()
+            self.loop.call_later(_READS_S, self._read_on)
+
     def on_response_complete(self) -> None:
+        self._answered = time.monotonic()
         self._is_resting = self.transport.get_write_buffer_size() == 0
         self._give(_IDLE_S if self._is_resting else _EXCHANGE_S)
         super().on_response_complete()
@@ -236,15 +328,17 @@ class WebServer:
     def __init__(self, sock: socket.socket, measuring: Measuring, token: bytes) -> None:
         # Lines that a client can cause without an end are nobody's business; a bug is.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self._answers = _Answers(measuring, token)
+        pace = self._answers.pace
         config = Config(
-            _Answers(measuring, token).application(),
+            self._answers.application(),
             loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
             proxy_headers=False, server_header=False, date_header=False,
             timeout_keep_alive=int(_IDLE_S), h11_max_incomplete_event_size=_HEAD_BYTES,
         )  # fmt: skip
         config.load()
         state = ServerState()
-        self._listener = Listener(sock, lambda: _Connection(self._listener, config, state))
+        self._listener = Listener(sock, lambda: _Connection(self._listener, pace, config, state))
 
     def start(self) -> None:
         """Begin to accept."""
@@ -269,3 +363,5 @@ class WebServer:
     def close(self) -> None:
         """Hang up on everybody, and stop."""
         self._listener.close()
+        self._answers.expositions.close()
+        self._answers.pace.close()

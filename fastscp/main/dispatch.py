@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 

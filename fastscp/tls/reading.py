@@ -205,7 +205,6 @@ def _boundaries(data: bytes) -> Iterator[tuple[bytes, bytes, bytes, int]]:
         yield found[1], found[2], found[3] or b"", found.start()
 
 
-
 def _certificates(setting: str, path: str, found: _Found) -> list[x509.Certificate]:
     """The certificates of a file; none where that is a mistake."""
     from cryptography import x509

@@ -30,7 +30,6 @@ from fastscp.tls.material import Material
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-
     from pathlib import Path
 
     from fastscp.store.filing import Filings

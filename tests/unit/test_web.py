@@ -16,6 +16,7 @@ import uvloop
 
 from fastscp.admin import listener, web
 from fastscp.admin.listener import HTTP_CONNECTIONS_MOST
+from fastscp.admin.pace import Pace
 from fastscp.admin.web import WebServer
 from fastscp.config.admin import AdminAddress
 from fastscp.main.web import Web
@@ -257,7 +258,6 @@ def test_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_those_who_are_answered_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while all places are taken, and others knock."""
     monkeypatch.setattr(listener, "_RATE", 10_000)
-    monkeypatch.setattr(web, "_SHARE", 1)
 
     async def test(played: Played) -> None:
         async with played.listening():
@@ -398,17 +398,162 @@ def test_answers_have_a_part_of_the_loops_time(monkeypatch: pytest.MonkeyPatch) 
     async def test(played: Played) -> None:
         played.slow_s = 0.02
         async with played.listening():
+            assert (await played.ask("/metrics"))[0] == 200
+            began = time.monotonic()
             asked = [asyncio.ensure_future(played.ask("/metrics")) for _ in range(8)]
-            await until(lambda: played.snapshots)
-            began, before = time.monotonic(), played.snapshots
             for _ in range(5):
                 assert (await played.ask("/readyz"))[0] == 200
             in_between = time.monotonic() - began
             await asyncio.wait(asked)
-            took = time.monotonic() - began
-            # Each waits nine times as long as the one before it took.
-            assert took > (8 - before) * 0.9 * 9 * played.slow_s
-            assert in_between < took / 2
+            # It waits nine times as long as the one before it took, and is for all that wait.
+            assert time.monotonic() - began > 0.9 * 9 * played.slow_s
+            assert in_between < time.monotonic() - began
+            assert played.snapshots == 2
+
+    run(test)
+
+
+def test_each_gets_a_text_that_is_younger_than_its_request() -> None:
+    async def test(played: Played) -> None:
+        async with played.listening():
+            for uptime_s in (1.0, 2.0, 3.0):
+                played.now = msgspec.structs.replace(STATUS, uptime_s=uptime_s)
+                plain, other = await asyncio.gather(
+                    played.ask("/metrics"),
+                    played.ask("/metrics", "Accept: application/openmetrics-text"),
+                )
+                assert f"fastscp_uptime_seconds {uptime_s}" in plain[2].decode()
+                assert other[2].endswith(b"# EOF\n")
+
+    run(test)
+
+
+def test_a_probe_is_answered_whatever_others_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if all places are theirs, and a request of each is always on its way."""
+    monkeypatch.setattr(listener, "_RATE", 10_000)
+
+    async def again_and_again(played: Played) -> None:
+        reader, writer = await played.connect()
+        with (
+            contextlib.suppress(ConnectionError, asyncio.IncompleteReadError),
+            contextlib.closing(writer),
+        ):
+            writer.write(3 * b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            while True:
+                await reader.readuntil(b"}")
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+    async def test(played: Played) -> None:
+        async with played.listening() as server:
+            others = [
+                asyncio.ensure_future(again_and_again(played)) for _ in range(HTTP_CONNECTIONS_MOST)
+            ]
+            await until(lambda: server.connections == HTTP_CONNECTIONS_MOST)
+            await asyncio.sleep(0.2)
+            for _ in range(5):
+                async with asyncio.timeout(5):
+                    assert (await played.ask("/healthz"))[0] == 200
+            assert server.connections >= HTTP_CONNECTIONS_MOST - 5
+            for one in others:
+                one.cancel()
+            await asyncio.wait(others)
+            await until(lambda: not server.connections)
+
+    run(test)
+
+
+def test_a_probe_is_answered_beside_those_who_do_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_RATE", 10_000)
+
+    async def test(played: Played) -> None:
+        async with played.listening() as server:
+            with contextlib.ExitStack() as deaf:
+                for _ in range(HTTP_CONNECTIONS_MOST):
+                    one = deaf.enter_context(socket.socket())
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    one.connect(("127.0.0.1", played.port))
+                    one.send(200 * b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                await until(lambda: server.connections == HTTP_CONNECTIONS_MOST)
+                await until(lambda: played.snapshots)
+                for _ in range(5):
+                    async with asyncio.timeout(5):
+                        assert (await played.ask("/healthz"))[0] == 200
+
+    run(test)
+
+
+@pytest.mark.parametrize(("most", "age_s", "answers"), [(3, 600.0, 3), (100, 0.0, 1)])
+def test_a_connection_ends_behind_so_many_requests(
+    monkeypatch: pytest.MonkeyPatch, most: int, age_s: float, answers: int
+) -> None:
+    monkeypatch.setattr(web, "_REQUESTS_MOST", most)
+    monkeypatch.setattr(web, "_AGE_S", age_s)
+
+    async def test(played: Played) -> None:
+        async with played.listening():
+            reader, writer = await played.connect()
+            writer.write(5 * b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                told = await reader.read()
+                assert told.count(b"HTTP/1.1 200") == answers
+                # The last one says so.
+                assert told.count(b"connection: close") == 1
+                assert b"connection: close" in told.rpartition(b"HTTP/1.1 200")[2]
+            writer.close()
+
+    run(test)
+
+
+def test_the_pace_counts_steps_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastscp.admin.pace.TURN_MOST_S", 0.25)
+
+    async def test(_played: Played) -> None:
+        pace, gone, busy = Pace(), list[float](), time.sleep
+
+        async def costly() -> str:
+            await asyncio.sleep(0.1)
+            busy(0.02)
+            return "done"
+
+        async def gone_at(began: float) -> float:
+            gone.clear()
+            pace.ask(lambda: gone.append(time.monotonic()))
+            await until(lambda: gone)
+            return gone[0] - began
+
+        assert await pace.metered(costly()) == "done"
+        waited = await gone_at(time.monotonic())
+        assert 0.8 * 9 * 0.02 < waited < 9 * 0.1
+        # Whoever is given up is given up inside, too.
+        task = asyncio.ensure_future(pace.metered(costly()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # What others cost is nobody's end.
+        now = time.monotonic()
+        pace.spend(now - 60)
+        assert await gone_at(now) < 10
+        pace.close()
+
+    run(test)
+
+
+def test_what_is_refused_has_its_price_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody keeps main busy with what it does not answer."""
+    monkeypatch.setattr(listener, "_RATE", 10_000)
+
+    async def test(played: Played) -> None:
+        async with played.listening():
+            streams = [await played.connect() for _ in range(20)]
+            for _reader, writer in streams:
+                writer.write(90 * b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            spent, began = time.thread_time(), time.monotonic()
+            await asyncio.sleep(1.0)
+            share = (time.thread_time() - spent) / (time.monotonic() - began)
+            for _reader, writer in streams:
+                writer.transport.abort()
+        assert share < 0.5
 
     run(test)
 

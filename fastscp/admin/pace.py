@@ -1,0 +1,85 @@
+"""How much of main's time those who ask over HTTP may have: all of them together a small part.
+
+What they cost is measured, step by step: reading, parsing, making an answer, and sending it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+__all__ = ["Pace"]
+
+# One part in so many of the loop's time is theirs.
+SHARE: Final = 10
+# But nobody waits for longer because of what others have cost.
+TURN_MOST_S: Final = 2.0
+
+_T = TypeVar("_T")
+
+
+class Pace:
+    """Lets those go on that have cost something before, one by one, as the time allows."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        # When what was spent is made up for, seconds of the monotonic clock.
+        self._free_at = 0.0
+
+    def spend(self, since: float) -> None:
+        """Count the time from `since` until now as theirs."""
+        now = time.monotonic()
+        due = max(self._free_at, now) + (SHARE - 1) * (now - since)
+        self._free_at = min(due, now + TURN_MOST_S)
+
+    def ask(self, go: Callable[[], None]) -> None:
+        """Call `go` once it is its turn. What it costs itself is counted."""
+        self._waiting.append(go)
+        self._wait()
+
+    def close(self) -> None:
+        """Nobody has a turn any more."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._timer is None and self._waiting:
+            wait = max(0.0, self._free_at - time.monotonic())
+            self._timer = self._loop.call_later(wait, self._go)
+
+    def _go(self) -> None:
+        self._timer = None
+        began = time.monotonic()
+        if began >= self._free_at and self._waiting:
+            # One alone: what it begins is counted before the next one goes.
+            self._waiting.popleft()()
+            self.spend(began)
+        self._wait()
+
+    @types.coroutine
+    def metered(self, inner: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
+        """Run a coroutine, and count what each of its steps takes; not what it waits for."""
+        step: Callable[[Any], Any] = inner.send
+        value: Any = None
+        while True:
+            began = time.monotonic()
+            try:
+                waited = step(value)
+            except StopIteration as end:
+                result: _T = end.value
+                return result
+            finally:
+                self.spend(began)
+            try:
+                step, value = inner.send, (yield waited)
+            except BaseException as error:
+                step, value = inner.throw, error
