@@ -321,7 +321,7 @@ def test_a_certificate_that_no_table_names(
     run(test)
     (line_,) = told(caplog)
     assert "rejected (1,1,3)" in line_
-    assert "its certificate shows subject=GATE-1, san=" in line_
+    assert "its certificate shows subject=GATE-1, subject=CN=GATE-1, O=Test, san=" in line_
     said: list[dict[str, Any]] = [getattr(one, "fields", {}) for one in caplog.records]
     (ended,) = [one for one in said if "ended" in one]
     assert ended["tls"].startswith("TLSv1.3")
