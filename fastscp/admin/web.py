@@ -285,7 +285,8 @@ class _Connection(H11Protocol):
         super().data_received(data)
         if not self.transport.is_closing():
             self.transport.pause_reading()
-            self.loop.call_later(_READS_S, self._read_on)
+            if not self._awaits_turn:
+                self.loop.call_later(_READS_S, self._read_on)
         self._pace.spend(began)
 
     def _read_on(self) -> None:
@@ -302,7 +303,7 @@ class _Connection(H11Protocol):
                 self._requests += 1
                 self._is_resting = False
                 self._give(_EXCHANGE_S)
-        elif not self._awaits_turn:
+        elif not self._awaits_turn and self.conn.trailing_data[0]:
             self._awaits_turn = True
             self._pace.ask(self._take_turn)
 
@@ -312,6 +313,9 @@ class _Connection(H11Protocol):
             self._has_turn = True
             self.handle_events()
             self.loop.call_later(_READS_S, self._read_on)
+            if self._is_finishing and self.cycle is not None and self.cycle.response_complete:
+                # It was a part of a request.
+                self.shutdown()
 
     def on_response_complete(self) -> None:
         self._answered = time.monotonic()
