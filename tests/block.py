@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastscp_ext import Shared
 
-__all__ = ["HEADER", "begin_batch", "put_in_flight", "regions"]
+__all__ = ["HEADER", "begin_batch", "end_flush", "put_in_flight", "regions"]
 
 # Magic, version, number of regions, size of the whole; then offset and size of each region.
 HEADER: Final = struct.Struct("=8sIIQ10Q")
@@ -21,6 +21,11 @@ _WORDS: Final = 8
 _FRONT: Final = 16
 _BATCH: Final = 8
 _IN_FLIGHT: Final = 2
+# In the region rows: what is before the first worker's, and in these before the flushes: a line of
+# words, and a histogram for each stretch of time.
+_WORKERS: Final = 256
+_ROWS_FRONT: Final = 64 + 256 * 32
+_BEFORE_FLUSHES: Final = 64 + 5 * 32 * 8
 
 
 def regions(fd: int) -> dict[str, tuple[int, int]]:
@@ -36,6 +41,16 @@ def begin_batch(shared: Shared, worker: int, durability: int = 1) -> None:
     with mmap.mmap(shared.common_fd, 0) as block:
         (begun,) = struct.unpack_from("=Q", block, at)
         struct.pack_into("=Q", block, at, begun + 1)
+
+
+def end_flush(shared: Shared, worker: int) -> None:
+    """Count a flush of a file as a worker's commit does."""
+    offset, size = regions(shared.fd)["rows"]
+    each = (size - _ROWS_FRONT) // _WORKERS
+    at = offset + _ROWS_FRONT + worker * each + _BEFORE_FLUSHES
+    with mmap.mmap(shared.fd, 0) as block:
+        (count,) = struct.unpack_from("=Q", block, at + 8 * 9)
+        struct.pack_into("=Q", block, at + 8 * 9, count + 1)
 
 
 def put_in_flight(shared: Shared, worker: int, nbytes: int) -> None:

@@ -262,8 +262,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     Family(
         "fastscp_disk_blocked_seconds_total", "counter",
-        "How long workers waited for the disk in calls of more than 250 ms, all together.", (),
-        _one(lambda now: now.disk_blocked_s),
+        "How long workers waited for the disk in calls of more than 250 ms or flushes of more than "
+        "10 s, all together.", (), _one(lambda now: now.disk_blocked_s),
     ),
     Family(
         "fastscp_store_free_bytes", "gauge", "Free in the store, where that is known.", (),

@@ -57,6 +57,10 @@ _LOAD_EVERY_S: Final = 0.5
 _BLOCKED_MS: Final = 250
 # And than this: the log is told.
 _TOLD_MS: Final = 1000
+# Commits of a worker that end no flush and no batch for so long wait for the disk, too: flushes of a
+# busy one may take seconds, and those of many bytes longer, at so many a second.
+_STUCK_S: Final = 10.0
+_STUCK_RATE: Final = 16 << 20
 # With which main itself rejects: transient, temporary congestion (PS3.8 Table 9-21).
 _CONGESTED: Final = "2,3,1"
 # How long a peer may take to send the request that main itself rejects.
@@ -118,12 +122,17 @@ class Takers(NamedTuple):
 class _Target:
     """A worker as a target of offers.
 
-    told_of: when the file call began of which the log was told, ms; 0: of none. offered: those on
-    their way to it, by number. is_leaving: it drains, and takes none any more.
+    told_of: when the file call began of which the log was told, ms; 0: of none. steps: of its
+    commits, when it was last looked at; still_s: for how long they are at the same. is_stuck: that
+    is too long. offered: those on their way to it, by number. is_leaving: it drains, and takes none
+    any more.
     """
 
     worker: Worker
     told_of: int = 0
+    steps: int = 0
+    still_s: float = 0.0
+    is_stuck: bool = False
     is_leaving: bool = False
     last_bytes: int = 0
     rate: float = 0.0
@@ -541,7 +550,37 @@ class Dispatch:
     # Weighing workers ----------------------------------------------------------------------------
 
     def _is_blocked(self, target: _Target) -> bool:
-        """Whether the worker's loop waits for the disk: nothing is sent there, nobody kills it."""
+        """Whether the worker waits for the disk: nothing is sent there, nobody kills it."""
+        is_waiting = self._is_in_call(target)
+        return is_waiting or target.is_stuck
+
+    def _look_at_commits(self, target: _Target) -> None:
+        """See whether the threads of the worker's commits get anywhere; the loop waits for none.
+
+        Looks are counted, not the clock: a main that was stopped blames no disk.
+        """
+        number = target.worker.number
+        waits = self._shared.liveness.bytes_in_flight(number)
+        steps = self._shared.rows.commit_steps(number)
+        # A loop that stands still does not say that they are through.
+        if not waits or steps != target.steps or self._is_silent(target):
+            target.still_s = 0.0
+        else:
+            target.still_s += _LOAD_EVERY_S
+        target.steps = steps
+        is_stuck = target.still_s >= _STUCK_S + waits / _STUCK_RATE
+        if is_stuck and not target.is_stuck:
+            log.error(
+                "worker %d has not flushed anything for %.0f s, and %d bytes wait for that: it "
+                "gets no connections until it is through; check the store's disk",
+                number, target.still_s, waits, extra=fields(worker=number),
+            )  # fmt: skip
+        elif target.is_stuck and not is_stuck:
+            log.error("worker %d flushes again", number, extra=fields(worker=number))
+        target.is_stuck = is_stuck
+
+    def _is_in_call(self, target: _Target) -> bool:
+        """Whether the worker's loop is inside a file call, and waits there for the disk."""
         number = target.worker.number
         # Our clock first: a stamp that is made while main itself has to wait is not old.
         now_ms = time.monotonic() * 1000
@@ -587,6 +626,7 @@ class Dispatch:
         now = time.monotonic()
         self._hand_over_waiting()
         for target in list(self._targets.values()):
+            self._look_at_commits(target)
             if self._is_blocked(target):
                 self.blocked_s += _LOAD_EVERY_S
             received = self._shared.rows.received(target.worker.number)

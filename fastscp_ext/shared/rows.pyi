@@ -58,6 +58,9 @@ class Rows:
     def batches(self) -> dict[str, Times]:
         """How many instances the batches of each durability had, in the place of times."""
 
+    def commit_steps(self, worker: int) -> int:
+        """How many flushes and batches a worker's commits are through with. Raises IndexError."""
+
     def throttled_us(self) -> dict[str, int]:
         """How long associations were not read from, all together, in microseconds.
 

@@ -6,9 +6,10 @@ from libc.string cimport memcmp, memcpy
 
 from fastscp_ext.shared.atomic cimport word_count, word_get, word_set, word_swap
 from fastscp_ext.shared.block cimport (
-    AE_ROWS, BUCKETS, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE, STAMP_LAST_BYTE, STATUS_ROWS,
-    STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_RESPONSE, STRETCH_WHOLE, SYNTAX_ROWS,
-    TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows, worker_in_range,
+    AE_ROWS, BUCKETS, DURABILITIES, FLUSHES, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE,
+    STAMP_LAST_BYTE, STATUS_ROWS, STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_RESPONSE,
+    STRETCH_WHOLE, SYNTAX_ROWS, TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows,
+    worker_in_range,
 )
 from fastscp_ext.shared.tables cimport status_name, syntax_name
 
@@ -246,6 +247,19 @@ cdef class Rows:
         """See rows.pyi."""
         cdef WorkerRows* first = &self.block.at.rows.worker[0]
         return {name: self._summed(&first.batches[k]) for k, name in enumerate(_DURABILITIES)}
+
+    def commit_steps(self, worker):
+        """See rows.pyi."""
+        cdef WorkerRows* rows = self.of(worker)
+        cdef uint64_t steps = 0
+        cdef int bucket
+        cdef int k
+        for bucket in range(BUCKETS):
+            for k in range(<int>FLUSHES):
+                steps += word_get(&rows.flushes[k].buckets[bucket])
+            for k in range(DURABILITIES):
+                steps += word_get(&rows.batches[k].buckets[bucket])
+        return steps
 
     def throttled_us(self):
         """See rows.pyi."""

@@ -43,7 +43,7 @@ from fastscp.messages.worker import (
     Verdict,
 )
 from fastscp_ext import Shared
-from tests.block import regions
+from tests.block import end_flush, put_in_flight, regions
 from tests.books import limit
 from tests.kit import associate_rq, reject
 from tests.streams.proxied import SOUND
@@ -503,6 +503,57 @@ def test_all_wait_for_the_disk(played: Played, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(played.dispatch, "_shared", blocked)
     played.connect()
     assert (len(played.turned_away), numbers(end)) == (1, [])
+
+
+def test_commits_that_get_nowhere_wait_for_the_disk(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flush that hangs holds up no loop: only what is not flushed tells of it."""
+    worker, end = played.worker(0)
+    worker.started = time.monotonic() + 1000
+
+    def look(times: int) -> None:
+        for _ in range(times):
+            played.dispatch._watch()
+            played.later.pop()
+
+    put_in_flight(played.shared, 0, 1000)
+    looks = int(module._STUCK_S / module._LOAD_EVERY_S)
+    look(looks)
+    assert played.dispatch.takers == (1, 1, 1)
+    # A flush that ends, if only now and then, is none that hangs; nor is one of very many bytes.
+    for _ in range(3):
+        end_flush(played.shared, 0)
+        look(looks)
+        assert played.dispatch.takers == (1, 1, 1)
+    put_in_flight(played.shared, 0, 10 * module._STUCK_RATE)
+    look(5)
+    assert played.dispatch.takers == (1, 1, 1)
+    assert caplog.text == ""
+    put_in_flight(played.shared, 0, 1000)
+    before = played.dispatch.blocked_s
+    look(5)
+    assert played.dispatch.takers == (1, 1, 0)
+    assert played.dispatch.blocked_s > before
+    assert caplog.text.count("worker 0 has not flushed anything for 1") == 1
+    played.connect()
+    assert (len(played.turned_away), numbers(end)) == (1, [])
+    # It goes on by itself.
+    end_flush(played.shared, 0)
+    look(1)
+    assert played.dispatch.takers == (1, 1, 1)
+    assert caplog.text.count("worker 0 flushes again") == 1
+    # And where nothing waits nothing hangs.
+    look(looks + 5)
+    assert played.dispatch.takers == (1, 1, 0)
+    put_in_flight(played.shared, 0, 0)
+    look(1)
+    assert played.dispatch.takers == (1, 1, 1)
+    # A loop that stands still is another trouble.
+    put_in_flight(played.shared, 0, 1000)
+    worker.started = 0.0
+    look(looks + 5)
+    assert played.dispatch.takers == (1, 0, 0)
 
 
 def test_how_many_take_connections(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
