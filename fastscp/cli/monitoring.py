@@ -354,7 +354,8 @@ _ALERTS: Final[tuple[_Alert, ...]] = (
         "FastscpDiskBlocked",
         "rate(fastscp_disk_blocked_seconds_total[5m]) > 0.05", "5m", "critical",
         "fastscp on {{ $labels.instance }} waits for its disk",
-        "See the disk, its controller or its network: file calls take over 250 ms, or flushes over 10 s.",
+        "See the disk, its controller or its network: file calls take over 250 ms, or flushes over "
+        "10 s.",
     ),
     _Alert(
         "FastscpWorkersRestart",

@@ -57,8 +57,8 @@ _LOAD_EVERY_S: Final = 0.5
 _BLOCKED_MS: Final = 250
 # And than this: the log is told.
 _TOLD_MS: Final = 1000
-# Commits of a worker that end no flush and no batch for so long wait for the disk, too: flushes of a
-# busy one may take seconds, and those of many bytes longer, at so many a second.
+# Commits of a worker that end no flush and no batch for so long wait for the disk, too: flushes of
+# a busy one may take seconds, and those of many bytes longer, at so many a second.
 _STUCK_S: Final = 10.0
 _STUCK_RATE: Final = 16 << 20
 # With which main itself rejects: transient, temporary congestion (PS3.8 Table 9-21).
