@@ -28,6 +28,8 @@ cdef class Ciphertext:
     cdef object incoming     # an ssl.MemoryBIO, empty between two calls
     cdef Span record         # what goes into it
     cdef Span plain          # where decrypted bytes go
+    cdef object context      # of the newest connection
+    cdef uint32_t sessions   # of it, that OpenSSL keeps for connections that are gone
 
 
 cdef class Secured:
@@ -50,6 +52,7 @@ cdef class Secured:
     cdef bint paused         # by the receiver
     cdef bint raw_paused
     cdef bint asked          # a turn is due
+    cdef bint cut            # the last turn ended although there is more
     cdef bint within         # the last record was read in part
     cdef bint peer_ended     # by close_notify or FIN, behind what is kept
     cdef bint silent         # close_notify was sent, or must not be
@@ -62,7 +65,7 @@ cdef class Secured:
     cdef bint _is_short(self) noexcept
     cdef int _hear(self, Cursor* c) except -1
     cdef int _take_in(self, Cursor* c) except -1
-    cdef Py_ssize_t _collect(self, Cursor* c) except -1
+    cdef Py_ssize_t _collect(self, Cursor* c, uint32_t* records) except -1
     cdef int _feed(self, Cursor record) except -1
     cdef Py_ssize_t _read(self, uint8_t* at, Py_ssize_t room) except -2
     cdef int _shake(self, Cursor* c) except -1
@@ -82,5 +85,6 @@ cdef class Secured:
     cdef int _hand_over(self) except -1
     cdef int _fail(self) except -1
     cdef int _say_end(self) except -1
+    cdef bint _may_leave_session(self) except -1
     cdef int _flush(self) except -1
     cdef void _deafen(self, SecurePhase phase) noexcept

@@ -37,7 +37,9 @@ cdef enum:
     SHORT_BYTES = 65536          # of one where a rest is to be expected: three records and more
     EMPTY_MOST = 64              # records in a row without plaintext, of which each costs us work
     IGNORED_MOST = 16777216      # bytes that a peer sends behind its end before it is cut off
-    HANDSHAKE_MOST = 65536       # bytes of records; a chain of certificates takes some 10 KiB
+    HANDSHAKE_MOST = 24576       # bytes of records; a chain of certificates takes some 10 KiB
+    RECORDS_MOST = 256           # of one turn: each costs as much, however little it holds
+    SESSIONS_MOST = 32           # that a context keeps, with the chains of certificates in them
 
 _WANT_READ = ssl.SSLWantReadError
 _ZERO_RETURN = ssl.SSLZeroReturnError
@@ -69,6 +71,8 @@ cdef class Ciphertext:
         self.incoming = _MEMORY()
         self.record = Span.__new__(Span)
         self.plain = Span.__new__(Span)
+        self.context = None
+        self.sessions = 0
 
     def __dealloc__(self):
         free(self.buffer)
@@ -84,6 +88,9 @@ cdef class Secured:
         self.keeper = keeper
         self.outgoing = _MEMORY()
         self.ssl_object = context.wrap_bio(shared.incoming, self.outgoing, server_side=True)
+        if context is not shared.context:
+            shared.context = context
+            shared.sessions = 0
         self.read = self.ssl_object.read
         self.feed = shared.incoming.write
 
@@ -158,7 +165,9 @@ cdef class Secured:
         if self.phase == SECURE_OPEN:
             # Once a read. Where a record is not whole yet, it is for us that the peer may wait.
             self.receiver._before_next()
-            if not self.paused and self.in_a_row >= self.receiver._room():
+            if self.cut and not self.paused:
+                self._read_on()
+            elif not self.paused and self.in_a_row >= self.receiver._room():
                 # More is there, and the loop would go on reading here: the others' turn first.
                 self.in_a_row = 0
                 self.receiver.pace.end_turn()
@@ -252,7 +261,7 @@ cdef class Secured:
         # With each record that is there, until it is done.
         cdef Cursor record
         cdef RecordFound found
-        while True:
+        for _ in range(RECORDS_MOST):
             found = take_record(c, &record)
             if found == RECORD_MORE:
                 return 0
@@ -262,7 +271,7 @@ cdef class Secured:
                 c.left = 0
             self.shaken += record.left
             if self.shaken > HANDSHAKE_MOST:
-                self.error = ssl.SSLError(ssl.SSL_ERROR_SSL, "handshake longer than 64 KiB")
+                self.error = ssl.SSLError(ssl.SSL_ERROR_SSL, "handshake longer than 24 KiB")
                 return self._fail()
             self._feed(record)
             try:
@@ -282,6 +291,7 @@ cdef class Secured:
             self._flush_quietly()
             if self.phase == SECURE_OPEN:
                 return 0
+        return 0
 
     def open(self, Receiver receiver not None):
         """A receiver gets what comes from now on. See secure.pyi."""
@@ -295,16 +305,20 @@ cdef class Secured:
     # -- records
 
     cdef int _take_in(self, Cursor* c) except -1:
-        # Decrypt what is whole, as far as the receiver takes it.
+        # Decrypt what is whole, as far as the receiver takes it, and as one turn may.
         cdef Py_ssize_t got
+        cdef uint32_t records = RECORDS_MOST
+        self.cut = False
         while self.phase == SECURE_OPEN and not self.paused:
-            got = self._collect(c)
+            got = self._collect(c, &records)
             if got:
                 self.receiver._take_in(got)
                 continue
             if self.error is not None:
                 self._fail()
-            elif self.peer_ended and not self._whole(c[0]):
+            elif self._whole(c[0]):
+                self.cut = True
+            elif self.peer_ended:
                 self._peer_is_done()
             break
         if self.phase == SECURE_OPEN and self.outgoing.pending:
@@ -312,9 +326,9 @@ cdef class Secured:
             self._flush_quietly()
         return 0
 
-    cdef Py_ssize_t _collect(self, Cursor* c) except -1:
+    cdef Py_ssize_t _collect(self, Cursor* c, uint32_t* records) except -1:
         # Plaintext for one call of the receiver; how many bytes. 0: nothing whole is there any
-        # more, or `error` or `peer_ended` says why.
+        # more, `records` were taken, of which it counts down, or `error` or `peer_ended` says why.
         cdef Receiver receiver = self.receiver
         cdef Py_ssize_t room = receiver._room()
         cdef Py_ssize_t have = 0
@@ -326,6 +340,9 @@ cdef class Secured:
         while have == 0 or room - have >= PLAIN_MOST:
             found = RECORD_WHOLE
             if not self.within:
+                if records[0] == 0:
+                    break
+                records[0] -= 1
                 found = take_record(c, &record)
                 if found == RECORD_MORE:
                     break
@@ -400,7 +417,9 @@ cdef class Secured:
         if self.phase >= SECURE_HEARD:
             self.ignored += left.left
             left.left = 0
-        self._count(left.left if self.paused or self.phase == SECURE_SHAKING else 0)
+        self._count(
+            left.left if self.paused or self.cut or self.phase == SECURE_SHAKING else 0
+        )
         if left.left and not rest_keep(&self.rest, left, 0):
             self._count(0)
             raise MemoryError()
@@ -478,6 +497,7 @@ cdef class Secured:
         cdef Rest rest = self.rest
         cdef Cursor c = rest_left(&rest)
         cdef Py_ssize_t got
+        cdef uint32_t records = c.left  # no fewer than there are
         if self.phase != SECURE_OPEN or self.receiver is None or not self.receiver.established:
             return 0
         self.rest.bytes = NULL
@@ -485,7 +505,7 @@ cdef class Secured:
         self.receiver.disconnected()
         try:
             while True:
-                got = self._collect(&c)
+                got = self._collect(&c, &records)
                 if got == 0:
                     break
                 self.receiver._take_in(got)
@@ -520,6 +540,8 @@ cdef class Secured:
         if self.silent or self.raw is None:
             return 0
         self.silent = True
+        if not self._may_leave_session():
+            return 0
         try:
             self.ssl_object.unwrap()
         except OSError:
@@ -528,6 +550,22 @@ cdef class Secured:
         finally:
             self._emptied()
         return self._flush_quietly()
+
+    cdef bint _may_leave_session(self) except -1:
+        # OpenSSL keeps the session of whoever it says close_notify to, for hours, and the client's
+        # chain with it; the ssl module cannot forbid it. That is so in TLS 1.2, of clients that
+        # take no ticket. When there are enough, an end without that word is the lesser evil: what
+        # an association says has an end of its own.
+        if self.ssl_object.version() == "TLSv1.3":
+            return True
+        context = self.ssl_object.context
+        session = self.ssl_object.session
+        if session is None or not session.id or context.session_stats()["number"] <= SESSIONS_MOST:
+            return True
+        if context is not self.shared.context or self.shared.sessions >= SESSIONS_MOST:
+            return False
+        self.shared.sessions += 1
+        return True
 
     # -- sending
 

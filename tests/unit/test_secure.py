@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import random
 import ssl
 import struct
@@ -555,7 +556,114 @@ def test_what_follows_a_request_that_nobody_waits_for_is_no_message(
     assert not site.journal()
 
 
+# Turns --------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_turn_takes_so_many_records(connect: Any, site: Site, version: ssl.TLSVersion) -> None:
+    """Records of one byte cost as much as full ones: others have their turn between them."""
+    one = connect(version)
+    one.shake()
+    plain = echo(5, context=11) * 10
+    sent = one.encrypted(plain, 1)
+    each = len(sent) // len(plain)
+    assert one.put(sent, turns=False) == len(sent)
+    left = len(plain)
+    while left > 256:
+        left -= 256
+        assert one.secured.rest_bytes == site.reception.rests == left * each
+        assert one.raw.paused
+        (again,) = one.turns
+        one.turns.clear()
+        again.next_turn()
+    assert left < len(plain) - 256
+    assert not one.turns
+    assert site.reception.rests == 0
+    assert not one.raw.paused
+    assert one.answers() == [0] * 10
+
+
+def test_the_end_is_behind_records_of_other_turns(connect: Any, site: Site) -> None:
+    one = connect()
+    one.shake()
+    sent = one.encrypted(instances(1), 1)
+    one.put(sent, turns=False)
+    one.secured.eof_received()
+    assert not one.one.eofs
+    one.take_turns()
+    assert one.one.eofs == 1
+    stored(site, 1)
+
+
+def test_ordinary_data_waits_for_no_turn(connect: Any, site: Site) -> None:
+    one = connect()
+    one.shake()
+    one.put(one.encrypted(instances(5, pixels=3000), 1000), turns=False)
+    assert not one.turns
+    stored(site, 5, pixels=3000)
+
+
+def test_a_handshake_in_small_records_takes_turns(connect: Any) -> None:
+    one = connect(ssl.TLSVersion.TLSv1_2)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        one.client.do_handshake()
+    hello = one.outgoing.read()[5:]
+    pieces = b"".join(header(22, 1, 0x0301) + hello[at : at + 1] for at in range(len(hello)))
+    assert len(hello) > 100
+    # None ends the message, so each is work for nothing.
+    endless = header(22, 4, 0x0301) + b"\x01\x00\x40\x00" + (header(22, 1, 0x0301) + b"\0") * 600
+    one.put(pieces)
+    assert one.raw.sent
+    other = connect()
+    other.put(endless, turns=False)
+    turns = 0
+    while other.turns:
+        other.turns.pop().next_turn()
+        turns += 1
+    assert turns == 3
+    assert not other.failures
+
+
 # Ends ---------------------------------------------------------------------------------------------
+
+
+def test_sessions_that_stay_are_bounded(
+    site: Site, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL keeps those that end by close_notify, with the chain that the client showed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.both)
+    shared = Ciphertext(site.reception)
+    monkeypatch.setattr("tests.unit.test_secure.Ciphertext", lambda _reception: shared)
+    client = client_of(certificates, ssl.TLSVersion.TLSv1_2)
+    with_tickets = client_of(certificates, ssl.TLSVersion.TLSv1_2)
+    client.options |= ssl.OP_NO_TICKET
+
+    def said_end(client: ssl.SSLContext) -> bool:
+        one = Connection(site, context, client)
+        one.shake()
+        one.secured.close()
+        one.read()
+        one.secured.connection_lost(None)
+        return one.heard_end
+
+    live = [Connection(site, context, client) for _ in range(40)]
+    for one in live:
+        one.shake()
+    assert [said_end(client) for _ in range(100)] == [True] * 32 + [False] * 68
+    assert said_end(with_tickets)
+    assert said_end(client_of(certificates, ssl.TLSVersion.TLSv1_3))
+    for one in live:
+        one.secured.close()
+        one.secured.connection_lost(None)
+    live.clear()
+    del one
+    gc.collect()
+    assert context.session_stats()["number"] == 32
+    # After a reload there is room again, for those of the new context.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.both)
+    assert said_end(client)
 
 
 @BOTH
@@ -884,10 +992,12 @@ def test_no_renegotiation(library: Callable[..., Library]) -> None:
 @BOTH
 def test_handshakes_are_bounded(connect: Any, version: ssl.TLSVersion) -> None:
     one = connect(version)
-    # A message of 60,000 bytes that never ends, in records of 16 KiB.
-    piece = header(22, 16000, 0x0301) + b"\x01\x00\xff\xff" + bytes(15996)
-    for _ in range(8):
+    # A message of 60,000 bytes that never ends, in records of 8 KiB.
+    piece = header(22, 8000, 0x0301) + b"\x01\x00\xff\xff" + bytes(7996)
+    for _ in range(3):
         one.put(piece)
+    assert not one.failures
+    one.put(piece)
     assert one.raw.ended
     assert len(one.failures) == 1
 
