@@ -204,10 +204,12 @@ class Certificates:
         alone: bool = False,
         chain: bool = False,
         passphrase: bytes | None = None,
+        extension: x509.ExtensionType | None = None,
     ) -> Signed:
         """A certificate of a machine. by: who signs; `ca` if None. days: from and to, of today.
 
         alone: it signs itself. chain: the one that signs stands behind it in its files.
+        extension: one more, whatever it is.
         """
         by = None if alone else by or self.ca
         key = _new_key(is_rsa=is_rsa, bits=bits)
@@ -216,6 +218,7 @@ class Certificates:
             x509.BasicConstraints(ca=False, path_length=None),
             x509.ExtendedKeyUsage(list(usage)) if usage else None,
             x509.SubjectAlternativeName(list(san)) if san else None,
+            extension,
         )  # fmt: skip
         pem = certificate.public_bytes(Encoding.PEM)
         if chain and by is not None:

@@ -1,11 +1,13 @@
-"""Why a peer got no further than the handshake, in the words of the receiver's log.
+"""Why TLS with a peer does not come about, or does not go on, in the words of the receiver's log.
 
 Each says what happened, and what to do about it where the receiver's operator can. None holds a
-text of the peer's: names of certificates are for whoever writes the line to add.
+text of the peer's: names of certificates are for whoever writes the line to add. What ends an
+association behind the handshake has words of its own.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,7 +17,7 @@ from fastscp.tls.reasons import Reason, alert_of, reason_of
 if TYPE_CHECKING:
     from fastscp.tls.material import Material
 
-__all__ = ["CLOSED", "NOT_IN_TIME", "Failure", "failure"]
+__all__ = ["CLOSED", "NOT_IN_TIME", "Failure", "failure", "failure_within"]
 
 
 class Failure(NamedTuple):
@@ -63,7 +65,7 @@ _ITS_ALERT: Final = frozenset(
 
 
 def failure(error: ssl.SSLError, material: Material) -> Failure:
-    """What a handshake, or what came behind it, failed for. material: what it was tried with."""
+    """What a handshake failed for. material: what it was tried with."""
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return CLOSED
     reason = reason_of(error)
@@ -84,10 +86,36 @@ def _worded(error: ssl.SSLError, reason: Reason, material: Material) -> Failure:
         return Failure(_REFUSED, f"it cannot be trusted ({error.verify_message})")
     known = _WORDS.get(reason)
     if known is None:
-        said = getattr(error, "reason", None) or error.strerror or str(error)
-        said = said.replace("_", " ").lower()
-        return Failure("TLS failed", said)
+        return Failure("TLS failed", _said(error))
     if reason in _ITS_ALERT:
         about = f"its alert: {alert_of(error) or 'insufficient_security'}"
         return known._replace(why=f"{about}; {known.why}" if known.why else about)
     return known
+
+
+def failure_within(error: ssl.SSLError) -> Failure:
+    """What TLS ended an association for: the handshake was done, and its settings agreed to."""
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return Failure("closed by the sender", "TLS ended while something was to be sent")
+    if alert := alert_of(error):
+        return Failure("TLS ended by the sender", f"its alert: {alert}")
+    name = getattr(error, "reason", None) or ""
+    if name in _CHANGED:
+        why = "what came was changed on its way, or the sender encrypts it wrongly"
+        return Failure("TLS broken off", why)
+    if reason_of(error) is Reason.NO_RECORD:
+        return Failure("TLS broken off", "what came is not TLS, or not what belongs there")
+    return Failure("TLS broken off", _said(error))
+
+
+_CHANGED: Final = frozenset(
+    {"BAD_DECRYPT", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"}
+)
+# What Python puts around the words of OpenSSL: its library, and a line of Python's own source.
+_AROUND: Final = re.compile(r"^\[[^\]]*\]\s*|\s*\(_?\s*\w+\.c:\d+\)")
+
+
+def _said(error: ssl.SSLError) -> str:
+    if name := getattr(error, "reason", None):
+        return str(name).replace("_", " ").lower()
+    return _AROUND.sub("", error.strerror or str(error)).strip() or "it does not say why"

@@ -18,6 +18,7 @@ __all__ = ["NAMES_MOST", "shown_by", "subject_of"]
 NAMES_MOST: Final = 100
 _ALTERNATIVE: Final = frozenset({"DNS", "IP Address", "email", "URI"})
 # Of OpenSSL's x509_vfy.h.
+_UNSPECIFIED: Final = 1
 _EXPIRED: Final = 10
 _COMMON_NAME: Final = "commonName"
 
@@ -29,16 +30,19 @@ def shown_by(connection: ssl.SSLObject | ssl.SSLSocket) -> tuple[str, ...]:
     where there is more, the whole of it; san each DNS name, address, mail address and URI. A name
     that no rule can have is left out.
     Raises ssl.SSLCertVerificationError where it has expired: a session of TLS 1.2 that is taken up
-    again outlives it.
+    again outlives it; and where a name or time in it cannot be read, though its CA has signed it.
     """
     raw = connection.getpeercert(binary_form=True)
-    facts: Mapping[str, Any] = connection.getpeercert() or {}
-    if raw is None or not facts:
-        return ()
-    if ssl.cert_time_to_seconds(facts["notAfter"]) < time.time():
-        error = ssl.SSLCertVerificationError(1, "certificate has expired")
-        error.verify_code, error.verify_message = _EXPIRED, "certificate has expired"
-        raise error
+    try:
+        facts: Mapping[str, Any] = connection.getpeercert() or {}
+        if raw is None or not facts:
+            return ()
+        end = ssl.cert_time_to_seconds(facts["notAfter"])
+    except (ValueError, ssl.SSLError) as error:
+        # Such as a name that is not UTF-8.
+        raise _refusal(_UNSPECIFIED, "a name or a time in it cannot be read") from error
+    if end < time.time():
+        raise _refusal(_EXPIRED, "certificate has expired")
     names = dict.fromkeys(_names(facts))
     return (*list(names)[:NAMES_MOST], f"sha256={hashlib.sha256(raw).hexdigest()}")
 
@@ -53,6 +57,12 @@ def subject_of(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
 
 def _subject(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, value) for one in facts.get("subject", ()) for key, value in one]
+
+
+def _refusal(code: int, why: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, why)
+    error.verify_code, error.verify_message = code, why
+    return error
 
 
 def _names(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from fastscp.association.account import Ending, Who
 from fastscp.log import TRACE, address, caused, fields, shown
 from fastscp.tls import reasons
-from fastscp.tls.failures import CLOSED, NOT_IN_TIME, Failure, failure
+from fastscp.tls.failures import CLOSED, NOT_IN_TIME, Failure, failure, failure_within
 from fastscp.tls.reasons import Reason
 from fastscp.tls.shown import shown_by, subject_of
 from fastscp.worker.strangers import before_a_handshake
@@ -173,11 +173,8 @@ class _Keeper:
             self.secured.abort()
 
     def turn_due(self, secured: Secured) -> None:
-        if self.secured is None:
-            # An association's: what it is to take in is bounded.
-            asyncio.get_running_loop().call_soon(secured.next_turn)
-        else:
-            self.owner.due(secured)
+        # An association's, too: what it takes in of a turn is bounded, but there may be hundreds.
+        self.owner.due(secured)
 
     def stranger(self, _secured: Secured, first: int) -> None:
         why = before_a_handshake(first, self.owner.plain_port)
@@ -207,7 +204,7 @@ class _Keeper:
         self.owner.done(self, origin, secured)
 
     def broken(self, secured: Secured, error: OSError) -> Exception:
-        why = _why(error, self.tls)
+        why = _why(error, None if self.secured is None else self.tls)
         if self.secured is not None:
             self._tell(logging.WARNING, why)
         # It has been told, and is to hang up.
@@ -235,7 +232,8 @@ class _Keeper:
         return fields(self.owner.who(self).fields(), ending.fields() if ending else {})
 
 
-def _why(error: OSError, tls: Tls) -> Failure:
+def _why(error: OSError, tls: Tls | None) -> Failure:
+    """tls: None behind the handshake."""
     if isinstance(error, ssl.SSLError):
-        return failure(error, tls.material)
+        return failure_within(error) if tls is None else failure(error, tls.material)
     return Failure("TLS failed", error.strerror or str(error))

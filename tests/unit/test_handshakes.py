@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
 from fastscp.config.settings import ServeConfig
 from fastscp.config.values import read_allow_rule
@@ -170,6 +173,63 @@ def test_whom_we_do_not_let_in(
     (line_,) = told(caplog)
     assert words in line_
     assert caplog.records[-1].levelno == logging.WARNING
+
+
+def test_a_certificate_that_cannot_be_read(
+    run: Callable[..., None], certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its CA has signed a name that is no UTF-8."""
+    odd = x509.UnrecognizedExtension(
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x07\x82\x05gat\xe9\xff"
+    )
+    shown = certificates.signed("ODD", extension=odd)
+
+    def talk(sock: socket.socket) -> bytes:
+        sock.setblocking(True)
+        context = certificates.client_context(shown)
+        with context.wrap_socket(sock, server_hostname="localhost") as peer:
+            return peer.recv(4096)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        assert await asyncio.to_thread(talk, played.offer(1, tls=True)) == b""
+        assert await played.until(Gone) == [Taken(1), Unshaken(1, "untrusted"), Gone(1)]
+
+    run(test)
+    (line_,) = told(caplog)
+    assert "a name or a time in it cannot be read" in line_
+    assert "bug" not in line_
+
+
+def test_what_breaks_an_association_is_no_handshake(
+    run: Callable[..., None], certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def talk(sock: socket.socket) -> None:
+        sock.setblocking(True)
+        context = certificates.client_context(certificates.client)
+        with context.wrap_socket(sock, server_hostname="localhost") as peer:
+            peer.sendall(associate_rq())
+            assert peer.recv(4096)[:1] == b"\2"
+            with socket.socket(fileno=os.dup(peer.fileno())) as below:
+                below.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            with pytest.raises(ssl.SSLError, match="ALERT"):
+                peer.recv(4096)
+
+    async def test(played: Played) -> None:
+        secure(played, certificates)
+        peer = played.offer(1, tls=True)
+        talking = asyncio.create_task(asyncio.to_thread(talk, peer))
+        await played.until(Ask)
+        played.main.send(Verdict(1))
+        await talking
+        await played.until(Gone)
+
+    run(test)
+    (line_,) = [one for one in told(caplog) if "changed on its way" in one]
+    assert "TLS broken off" in line_
+    assert "handshake" not in line_
 
 
 @pytest.mark.parametrize(

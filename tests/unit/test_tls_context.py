@@ -13,7 +13,7 @@ import pytest
 
 from fastscp.config.values import read_certificate_rule
 from fastscp.tls.context import server_context
-from fastscp.tls.failures import CLOSED, Failure, failure
+from fastscp.tls.failures import CLOSED, Failure, failure, failure_within
 from fastscp.tls.names import is_common_name, written
 from fastscp.tls.profiles import NAMES, PROFILES
 from fastscp.tls.reading import Files, read
@@ -372,6 +372,30 @@ def test_names_that_no_rule_can_have(certificates: Certificates) -> None:
         assert shown_by(shown(c, odd)) == (f"sha256={odd.sha256}",)
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_name_that_cannot_be_read(certificates: Certificates, version: str) -> None:
+    """Its CA has signed it, so the handshake has nothing against it."""
+    from cryptography import x509
+    from cryptography.x509.oid import ExtensionOID
+
+    c = certificates
+    # A GeneralNames with one DNS name, of bytes that are no UTF-8.
+    odd = x509.UnrecognizedExtension(
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x07\x82\x05gat\xe9\xff"
+    )
+    client = c.client_context(c.signed("ODD", extension=odd))
+    client.maximum_version = ssl.TLSVersion[version]
+    ends = Ends(server_context(material(c)), client)
+    assert ends.shake_hands() is None
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        shown_by(ends.server)
+    assert failure(caught.value, material(c)) == Failure(
+        "client certificate refused",
+        "it cannot be trusted (a name or a time in it cannot be read)",
+        "untrusted",
+    )
+
+
 # Words --------------------------------------------------------------------------------------------
 
 
@@ -435,3 +459,38 @@ def test_every_reason_has_words(certificates: Certificates) -> None:
     odd = ssl.SSLCertVerificationError(1, "x")
     odd.verify_code, odd.verify_message = 99, "something new"
     assert failure(odd, of).why == "it cannot be trusted (something new)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "why"),
+    [
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLS ended by the sender", "its alert: certificate_e"),
+        ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "TLS broken off", "changed on its way"),
+        ("WRONG_VERSION_NUMBER", "TLS broken off", "what came is not TLS"),
+        ("BAD_LENGTH", "TLS broken off", "bad length"),
+    ],
+)
+def test_words_inside_an_association(reason: str, kind: str, why: str) -> None:
+    said = failure_within(_error(reason))
+    assert said.kind == kind
+    assert why in said.why
+
+
+def test_what_ends_inside_an_association_is_no_handshake() -> None:
+    for error in (ssl.SSLEOFError(8, "EOF"), ssl.SSLZeroReturnError(6, "closed")):
+        assert "handshake" not in " ".join(failure_within(error))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[SSL] internal error (_ssl.c:2580)", "internal error"),
+        ("internal error (_ssl.c:992)", "internal error"),
+        ("[SSL: X_Y] x y (s.c:1)", "x y"),
+        ("(_ssl.c:1)", "it does not say why"),
+    ],
+)
+def test_no_line_of_a_source_is_told(certificates: Certificates, text: str, said: str) -> None:
+    error = ssl.SSLError(1, text)
+    assert failure(error, material(certificates)) == Failure("TLS failed", said)
+    assert failure_within(error).why == said
