@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,9 @@ _TYPES: Final = {
     4: "a SAML assertion",
     5: "a JSON Web Token",
 }
+# The head of a JSON Web Token, which is JSON in base64url; a whole one is longer than a name.
+_LIKE_A_TOKEN: Final = re.compile(rb"eyJ[\w-]{5}")
+_NAME_SHOWN_MOST: Final = 64
 _QUOTE: Final = "'"
 _ESCAPED: Final = r"\x27"
 # What senders may have put around a token: the end of its file's line, a padding.
@@ -105,7 +109,13 @@ def _named(who: Credentials | Token, user: str = "") -> str:
 
 
 def shown_user(name: bytes) -> str:
-    """A name for the log. It is UTF-8, or should be; a quote in it does not end it there."""
+    """A name for the log. It is UTF-8, or should be; a quote in it does not end it there.
+
+    What is too long for a name, or has the form of a token, was meant for another field: only its
+    length is told.
+    """
+    if len(name) > _NAME_SHOWN_MOST or _LIKE_A_TOKEN.search(name):
+        return f"of {len(name)} bytes, which may be a secret, so it is not shown"
     return f"'{shown(name.decode('utf-8', 'backslashreplace')).replace(_QUOTE, _ESCAPED)}'"
 
 

@@ -127,7 +127,7 @@ def test_who_is_let_in(tmp_path: Path, users: Path, form: str) -> None:
     assert r"user '\\xff\x1b[2J': is not in the file" in log
     assert "\x1b" not in log
     assert r"user 'jo\n2026 INFO main: forged': is not in the file" in log
-    assert f"user '{'x' * 100}... (65000 characters)': is not in the file" in log
+    assert "user of 65000 bytes, which may be a secret, so it is not shown: is not in" in log
     assert max(map(len, log.splitlines())) < 600
     if form == "password":
         assert "rejected (1,2,1): shows no user identity, and --user-identity wants" in log

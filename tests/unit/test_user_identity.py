@@ -149,6 +149,24 @@ def test_a_passcode_is_in_no_text() -> None:
     assert len(shown_user(b"x" * 65535)) < 140
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJqbyJ9.c2lnbmVk",
+        b"eyJhbGciOiJSUzI1NiIs",
+        b"Bearer eyJhbGciOiJSUzI1NiJ9",
+        b"correct-horse-battery-staple" * 3,
+    ],
+)
+def test_what_was_meant_for_another_field_is_not_shown(name: bytes) -> None:
+    one = Credentials(name, b"")
+    for text in (shown_user(name), refused(one, "", "no").why, too_many(one).why):
+        assert name[:6].decode() not in text
+        assert f"of {len(name)} bytes" in text
+    assert shown_user(b"x" * 64) == f"'{'x' * 64}'"
+    assert shown_user(b"jo.radiology.example.com") == "'jo.radiology.example.com'"
+
+
 def test_the_positive_response_is_empty() -> None:
     accepted = negotiate(requested(UserIdentity(2, True, b"jo", b"")), Policy())
     assert isinstance(accepted, Accepted)
