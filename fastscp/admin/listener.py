@@ -74,6 +74,8 @@ class Listener:
         self._connections: dict[Bounded, None] = {}
         # Those that are about to be, by what makes them so.
         self._beginning: dict[asyncio.Task[object], socket.socket] = {}
+        # How many of these are not among the connections yet.
+        self._to_join = 0
         # Up to when the rate is used up, seconds of the monotonic clock.
         self._used_up = 0.0
         self._is_accepting = False
@@ -115,6 +117,7 @@ class Listener:
 
     def joined(self, connection: Bounded) -> None:
         self._connections[connection] = None
+        self._to_join -= 1
         if self._sock.fileno() < 0:
             self._loop.call_soon(connection.finish if self._is_leaving else connection.abort)
 
@@ -125,7 +128,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """How many there are, with those that are about to be."""
-        return len(self._connections) + len(self._beginning)
+        return len(self._connections) + self._to_join
 
     def _pause(self) -> None:
         if self._is_accepting:
@@ -160,6 +163,7 @@ class Listener:
             self._loop.connect_accepted_socket(self._make, sock)
         )
         self._beginning[task] = sock
+        self._to_join += 1
         task.add_done_callback(self._begun)
 
     def _make_room(self) -> bool:
@@ -177,4 +181,5 @@ class Listener:
         sock = self._beginning.pop(task)
         # Else it is the loop's.
         if not task.cancelled() and task.exception() is not None:
+            self._to_join -= 1
             sock.close()
