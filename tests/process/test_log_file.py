@@ -153,7 +153,8 @@ def test_a_worker_that_cannot_open_it_says_so_on_stderr_and_serves(tmp_path: Pat
         )
         # Main says it beside its log, which goes on in a file that has been moved away.
         why = f"--log-file: cannot write {service.file}: it is no regular file"
-        assert f"\nfastscp: {why}" in service.stderr()
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: f"\nfastscp: {why}" in service.stderr(), "what main says of it")
         service.told(f"reload refused: {why}", moved)
         _stores(service, "1.2.3.1")
         wait_for(lambda: "released; stored 1" in service.stderr(), "its line on stderr")

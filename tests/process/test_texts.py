@@ -129,7 +129,7 @@ def _peers_say_it(service: Service, shown: ssl.SSLContext) -> list[Peer]:
     # Refused, with what they are refused for in the line; and those that speak something else.
     openings = [
         _request("1.2.840.10008.3.1.1.1"),
-        _request(identity=UserIdentity(2, True, evil("USER"), b"x")),
+        _request(identity=UserIdentity(2, True, evil("USER")[:60], b"x")),
         _request(identity=UserIdentity(1, True, evil("NOBODY"), b"")),
         b"GET /" + EVIL_BYTES + b" HTTP/1.1\r\nHost: " + EVIL_BYTES + b"\r\n\r\n",
         b"\x0bMSH|^~\\&|" + EVIL_BYTES + b"\x1c\r",

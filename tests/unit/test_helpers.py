@@ -113,7 +113,7 @@ def test_a_worker_needs_no_thread_after_its_start(few_threads: list[int], tmp_pa
     store = Store.open(tmp_path / "store", filed("{SOPInstanceUID}.dcm"))
 
     async def live() -> None:
-        few_threads[:] = [9]
+        few_threads[:] = [10]
         played = Played(store)
         assert few_threads == [0]
         await asyncio.wait_for(played.worker._close(), SECONDS)

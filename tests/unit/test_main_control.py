@@ -46,7 +46,9 @@ class Played:
     def __init__(self, places: int = 1000) -> None:
         self.shared = Shared()
         self.admission = limited(places, rows=self.shared.rows, tallies=self.shared.tallies)
-        self.dispatch = SimpleNamespace(takers=Takers(2, 2, 2), told=[], end=self._end)
+        self.dispatch = SimpleNamespace(
+            takers=Takers(2, 2, 2), told=[], end=self._end, handshakes_failed={}
+        )
         self.watch = StoreWatch(LEAST)
         self.facts = Facts("run", 2, LEAST, taken(ServeConfig(), 7), is_open=True)
         dispatch: Any = self.dispatch

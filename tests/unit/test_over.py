@@ -176,7 +176,7 @@ class Target:
         monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: self.now_s))
 
     def is_blocked(self) -> bool:
-        return Dispatch._is_blocked(self._dispatch, self.target)
+        return Dispatch._is_in_call(self._dispatch, self.target)
 
 
 def test_a_worker_that_waits_for_the_disk(

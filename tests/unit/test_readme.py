@@ -308,7 +308,7 @@ BOUNDS = (
     ("{} new ones a second", "fastscp/admin/listener.py", "_RATE", 1),
     ("a request has {} KiB, and 10", "fastscp/admin/web.py", "_HEAD_BYTES", 1024),
     ("and {} s with its answer", "fastscp/admin/web.py", "_EXCHANGE_S", 1),
-    ("and rests for {} s", "fastscp/admin/web.py", "_IDLE_S", 1),
+    ("a connection rests for {} s", "fastscp/admin/web.py", "_IDLE_S", 1),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",
             "max_associations")  # fmt: skip
