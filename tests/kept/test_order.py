@@ -79,10 +79,10 @@ def test_buffered_durability_is_told_apart(tmp_path: Path, library: Path) -> Non
 
 # A worker's rules by called AE title: STABLE has durable ones.
 _TITLES: Final = """
-from fastscp.worker import association
+from fastscp.worker import requested
 from fastscp_ext import Rules, ae_title
 
-establish = association.establish
+establish = requested.establish
 
 
 def by_title(receiver, accepted, rules, **more):
@@ -92,7 +92,7 @@ def by_title(receiver, accepted, rules, **more):
     establish(receiver, accepted, rules, **more)
 
 
-association.establish = by_title
+requested.establish = by_title
 """
 
 
