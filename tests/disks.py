@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["KINDS", "MountError", "attached", "make", "mounted", "program"]
+__all__ = ["KINDS", "MountError", "attached", "in_memory", "make", "mounted", "program"]
 
 
 class MountError(Exception):
@@ -131,3 +131,23 @@ def _unmount(umount: str, point: Path) -> None:
     except AssertionError:
         _run(umount, "--lazy", point)
         raise AssertionError(f"still in use at the end of the test: {problem}") from None
+
+
+@contextlib.contextmanager
+def in_memory(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory, mounted in a folder; options: as `size=8m`. Skips without."""
+    mount, umount = program("mount", "mount"), program("umount", "mount")
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    point = folder / "small"
+    point.mkdir()
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", options, "tmpfs", point],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr}")
+    try:
+        yield point
+    finally:
+        subprocess.run([umount, point], check=True)

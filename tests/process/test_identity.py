@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fastscp.users.passwords import make_entry
-from fastscp_ext import UserIdentity, UserInformation, decode_associate_ac
+from fastscp_ext import UserIdentity
 from tests.kit import (
     RELEASE_RP,
     RELEASE_RQ,
@@ -19,12 +19,12 @@ from tests.kit import (
     Peer,
     Service,
     abort,
-    associate_rq,
     reject,
     split_pdus,
     store,
     wait_for,
 )
+from tests.showing import answer, response, rq
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,33 +42,8 @@ def users(tmp_path: Path) -> Path:
     return file
 
 
-def rq(
-    identity: UserIdentity | None = None, *, calling: str = "KIT", called: str = "FASTSCP"
-) -> bytes:
-    information = UserInformation(
-        max_pdu_length=16384, implementation_class_uid="1.2.3.9", identity=identity
-    )
-    return associate_rq(user_information=information, calling=calling, called=called)
-
-
 def jo(passcode: bytes = SESAME, *, user: str = "jo", confirm: bool = False) -> bytes:
     return rq(UserIdentity(2, confirm, user.encode(), passcode))
-
-
-def answer(service: Service, request: bytes) -> bytes:
-    with Peer(service.host, service.port) as peer:
-        got = peer.associate(request)
-        assert got is not None
-        if got[0] == 2:
-            peer.release()
-        return got
-
-
-def response(ac: bytes) -> bytes | None:
-    """The server's response in an acceptance; None: it has none."""
-    information = decode_associate_ac(ac).user_information
-    assert information is not None
-    return information.identity_response
 
 
 # What is offered, and the answer where it is required, and where it is not.

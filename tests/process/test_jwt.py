@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fastscp_ext import UserIdentity, UserInformation, decode_associate_ac
-from tests.kit import RELEASE_RP, RELEASE_RQ, Peer, Service, associate_rq, reject, store
+from fastscp_ext import UserIdentity
+from tests.kit import RELEASE_RP, RELEASE_RQ, Peer, Service, reject, store
+from tests.showing import answer, response, rq
 from tests.tokens import claims, jwk, private, public, token, write_keys
 
 if TYPE_CHECKING:
@@ -28,29 +29,8 @@ def keys(tmp_path: Path) -> Path:
     )
 
 
-def rq(identity: UserIdentity | None) -> bytes:
-    return associate_rq(
-        user_information=UserInformation(max_pdu_length=16384, identity=identity), calling="KIT"
-    )
-
-
 def showing(text: bytes, *, confirm: bool = False) -> bytes:
     return rq(UserIdentity(5, confirm, text, b""))
-
-
-def answer(service: Service, request: bytes) -> bytes:
-    with Peer(service.host, service.port) as peer:
-        got = peer.associate(request)
-        assert got is not None
-        if got[0] == 2:
-            peer.release()
-        return got
-
-
-def response(ac: bytes) -> bytes | None:
-    information = decode_associate_ac(ac).user_information
-    assert information is not None
-    return information.identity_response
 
 
 def now() -> int:

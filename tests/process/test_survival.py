@@ -21,7 +21,7 @@ import pytest
 
 import fastscp
 from tests.compiled import compile_c
-from tests.disks import program
+from tests.disks import in_memory
 from tests.kit import (
     DEADLINE_S,
     SOP,
@@ -175,19 +175,8 @@ def test_the_folder_of_parts_is_removed(tmp_path: Path) -> None:
 @pytest.fixture
 def few_inodes(tmp_path: Path) -> Iterator[Path]:
     """A small file system in memory, mounted."""
-    mount, umount = program("mount", "mount"), program("umount", "mount")
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root")
-    point = tmp_path / "small"
-    point.mkdir()
-    options = ("-t", "tmpfs", "-o", "size=8m,nr_inodes=200", "tmpfs")
-    done = subprocess.run([mount, *options, point], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr}")
-    try:
+    with in_memory(tmp_path, "size=8m,nr_inodes=200") as point:
         yield point
-    finally:
-        subprocess.run([umount, point], check=True)
 
 
 def test_a_disk_that_is_full(tmp_path: Path, few_inodes: Path) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import time
 from socket import SO_ERROR, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.disks import program
+from tests.disks import in_memory
 from tests.floods import FLOODS, burst, instance, packed
 from tests.kit import (
     CT,
@@ -218,19 +217,8 @@ def test_many_handshakes_at_once_beside_an_honest_sender(tmp_path: Path, secured
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB in memory, mounted."""
-    mount, umount = program("mount", "mount"), program("umount", "mount")
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root")
-    point = tmp_path / "small"
-    point.mkdir()
-    options = ("-t", "tmpfs", "-o", "size=8m", "tmpfs")
-    done = subprocess.run([mount, *options, point], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"tmpfs cannot be mounted here: {done.stderr}")
-    try:
+    with in_memory(tmp_path, "size=8m") as point:
         yield point
-    finally:
-        subprocess.run([umount, point], check=True)
 
 
 def test_b61_a_full_disk(tmp_path: Path, secured: TLS, small: Path) -> None:
