@@ -189,7 +189,8 @@ def copy(folder: Path, modules: Sequence[str] | None) -> None:
     ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__", "*.html")
     shutil.copytree(TREE / "fastscp_ext", folder / "fastscp_ext", ignore=ignored)
     (folder / "tests" / "fuzz").mkdir(parents=True)
-    for path in (*(TREE / "tests").glob("reference_*.py"), TREE / "tests" / "wire.py"):
+    own = (TREE / "tests" / name for name in ("raw.py", "wire.py"))
+    for path in (*(TREE / "tests").glob("reference_*.py"), *own):
         shutil.copy(path, folder / "tests")
     for path in Path(__file__).parent.iterdir():
         if path.suffix in (".py", ".pyx", ".h", ".c"):

@@ -20,7 +20,7 @@ from tests.reference_record import (
 if TYPE_CHECKING:
     from fastscp_ext import Receiver, Secured
 
-__all__ = ["FINISHED", "Context", "Keeper", "Raw", "record"]
+__all__ = ["FINISHED", "Context", "Keeper", "record"]
 
 
 def record(kind: int, body: bytes) -> bytes:
@@ -95,47 +95,6 @@ class Context:
     ) -> Passthrough:
         assert server_side
         return Passthrough(incoming, outgoing)
-
-
-class Raw:
-    """The loop's transport: takes what is written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.paused = self.closed = False
-
-    def get_extra_info(self, _name: str, default: object = None) -> object:
-        return default
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.written += data
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_write_buffer_limits(self, high: int) -> None: ...
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        assert not self.paused
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        assert self.paused
-        self.paused = False
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None: ...
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
 
 
 class Keeper:

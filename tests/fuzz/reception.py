@@ -30,6 +30,7 @@ from fastscp_ext import (
 from tests import reference_record
 from tests.fuzz import checks, plaintext
 from tests.fuzz.build import memory
+from tests.raw import Raw
 
 if TYPE_CHECKING:
     import ssl
@@ -322,7 +323,7 @@ def feed_records(
 
     Returns what was sent, decrypted.
     """
-    raw, keeper = plaintext.Raw(), plaintext.Keeper(peer)
+    raw, keeper = Raw(), plaintext.Keeper(peer)
     secured = Secured(
         Ciphertext(peer.reception), cast("ssl.SSLContext", plaintext.Context()), keeper
     )
@@ -362,7 +363,7 @@ def feed_records(
         checks.refuse_allocation(0)
     take_turns(peer, taken, answer, (secured, keeper))
     assert secured.rest_bytes == 0
-    return reference_record.walk(raw.written).plain
+    return reference_record.walk(bytes(raw.sent)).plain
 
 
 def settle(duplicate: Duplicate, answer: str) -> None:

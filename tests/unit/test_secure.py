@@ -9,7 +9,6 @@ import random
 import ssl
 import struct
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from fastscp_ext import Ciphertext, Secured, decode_pdata
 from fastscp_ext.wire.record import tls_records
 from tests.kit import MR, data_set, echo, path_of, store
+from tests.raw import Raw
 from tests.reference_record import records
 from tests.unit.test_receiver import Association, Site
 
@@ -28,54 +28,6 @@ if TYPE_CHECKING:
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 BOTH = pytest.mark.parametrize("version", VERSIONS)
-
-
-@dataclass
-class Raw:
-    """The loop's transport. sent: ciphertext for the client."""
-
-    sent: bytearray = field(default_factory=bytearray)
-    paused: bool = False
-    ended: bool = False
-    closed: bool = False
-    aborted: bool = False
-    held: int = 0
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        return default
-
-    def write(self, data: bytes) -> None:
-        assert not self.ended
-        assert not self.closed
-        self.sent += data
-
-    def get_write_buffer_size(self) -> int:
-        return self.held
-
-    def set_write_buffer_limits(self, high: int) -> None: ...
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        assert not self.paused
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        assert self.paused
-        self.paused = False
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
 
 
 class Peered(Association):
