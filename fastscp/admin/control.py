@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fastscp import __version__
+from fastscp.admin.accepting import Accepting
 from fastscp.admin.place import SOCKET_NAME, ControlSocketError, address
 from fastscp.log import shown
 from fastscp.messages.control import (
@@ -167,35 +168,16 @@ class Listening:
                 os.unlink(SOCKET_NAME, dir_fd=self._folder_fd)
 
 
-class ControlServer:
+class ControlServer(Accepting):
     """Answers on a listening socket, which it owns. All methods run on its loop."""
 
     def __init__(self, sock: socket.socket, control: Control) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+        super().__init__(sock)
         self._control = control
-        self._loop = asyncio.get_running_loop()
         self._decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
         self._conversations: dict[asyncio.Task[None], socket.socket] = {}
         # When the next request may be looked at, seconds of the monotonic clock.
         self._next_turn = 0.0
-        self._is_held = False
-
-    def start(self) -> None:
-        """Begin, or begin again, to accept."""
-        if not self._is_held and self._sock.fileno() >= 0:
-            self._loop.add_reader(self._sock.fileno(), self._accept)
-
-    def go_on(self) -> None:
-        """Accept again after `rest`."""
-        self._is_held = False
-        self.start()
-
-    def rest(self) -> None:
-        """Stop accepting, whatever else would begin it again; `go_on` ends that."""
-        self._is_held = True
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
 
     def listen_on(self, sock: socket.socket) -> None:
         """Accept on another socket from now on, which it owns; who is connected stays so."""
@@ -207,11 +189,6 @@ class ControlServer:
         sock.setblocking(False)
         self._sock = sock
         self.start()
-
-    def _stop_accepting(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
 
     def close(self) -> None:
         """Hang up on everybody, and stop."""
@@ -227,8 +204,7 @@ class ControlServer:
         except OSError as error:
             # Of descriptors or memory, which the associations need more.
             log.debug("cannot accept on the control socket: %s", error.strerror)
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.call_later(_REST_S, self.start)
+            self._pause_for(_REST_S)
             return
         sock.setblocking(False)
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

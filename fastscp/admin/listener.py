@@ -6,14 +6,16 @@ few connections, few of them a second. Nothing of HTTP is known here.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fastscp.admin.accepting import Accepting
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 __all__ = ["HTTP_CONNECTIONS_MOST", "Bounded", "Listener", "Standing"]
@@ -59,17 +61,15 @@ class Bounded(Protocol):
         """End it behind the next answer; at once, if that was not the first."""
 
 
-class Listener:
+class Listener(Accepting):
     """Accepts on a listening socket, which it owns. All methods run on its loop.
 
     make: the protocol of a new connection, which says `joined` and `left`.
     """
 
     def __init__(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+        super().__init__(sock)
         self._make = make
-        self._loop = asyncio.get_running_loop()
         # The oldest first.
         self._connections: dict[Bounded, None] = {}
         # Those that are about to be, by what makes them so.
@@ -78,39 +78,19 @@ class Listener:
         self._to_join = 0
         # Up to when the rate is used up, seconds of the monotonic clock.
         self._used_up = 0.0
-        self._is_accepting = False
-        self._is_held = False
         # Whether those that are there may have an answer yet, though nobody is accepted any more.
         self._is_leaving = False
 
-    def start(self) -> None:
-        """Begin, or begin again, to accept."""
-        if not self._is_accepting and not self._is_held and self._sock.fileno() >= 0:
-            self._is_accepting = True
-            self._loop.add_reader(self._sock.fileno(), self._accept)
-
-    def rest(self) -> None:
-        """Stop accepting, whatever else would begin it again; `go_on` ends that."""
-        self._is_held = True
-        self._pause()
-
-    def go_on(self) -> None:
-        """Accept again after `rest`."""
-        self._is_held = False
-        self.start()
-
     def leave(self) -> None:
         """Leave the port to whoever else has it; those that are there are answered once more."""
-        self._pause()
-        self._sock.close()
+        self._stop_accepting()
         self._is_leaving = True
         for connection in list(self._connections):
             connection.finish()
 
     def close(self) -> None:
         """Hang up on everybody, and stop; those that are about to be follow."""
-        self._pause()
-        self._sock.close()
+        self._stop_accepting()
         self._is_leaving = False
         for connection in list(self._connections):
             connection.abort()
@@ -129,15 +109,6 @@ class Listener:
     def connections(self) -> int:
         """How many there are, with those that are about to be."""
         return len(self._connections) + self._to_join
-
-    def _pause(self) -> None:
-        if self._is_accepting:
-            self._is_accepting = False
-            self._loop.remove_reader(self._sock.fileno())
-
-    def _pause_for(self, seconds: float) -> None:
-        self._pause()
-        self._loop.call_later(seconds, self.start)
 
     def _accept(self) -> None:
         now = time.monotonic()
