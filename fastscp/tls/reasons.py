@@ -15,7 +15,7 @@ __all__ = [
 
 
 class Reason(Enum):
-    """What went wrong. `alert_of` names the alert of the last three."""
+    """What went wrong. `alert_of` names the alert of the last four."""
 
     EXPIRED = auto()
     NOT_YET_VALID = auto()

@@ -271,7 +271,9 @@ cdef class Secured:
                 c.left = 0
             self.shaken += record.left
             if self.shaken > HANDSHAKE_MOST:
-                self.error = ssl.SSLError(ssl.SSL_ERROR_SSL, "handshake longer than 24 KiB")
+                self.error = ssl.SSLError(
+                    ssl.SSL_ERROR_SSL, f"handshake longer than {HANDSHAKE_MOST >> 10} KiB"
+                )
                 return self._fail()
             self._feed(record)
             try:
