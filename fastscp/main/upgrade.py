@@ -169,6 +169,9 @@ class Upgrade:
             why = await self._hand_over()
         except OSError as error:
             why = f"the new program cannot be started ({error.strerror or error})"
+        except Exception:
+            log.exception("upgrade: a bug ends it")
+            why = "a bug, which the line before tells of"
         successor = self._successor
         if successor is not None and not why:
             await self._linger(successor)
@@ -198,22 +201,34 @@ class Upgrade:
             return f"the new program (process {successor.pid}) is not ready: {why}"
         if parts.workers.stopping:
             return "the service was told to end meanwhile"
-        for acceptor in parts.acceptors:
-            acceptor.hold()
-        parts.control_socket.rest()
-        parts.web.rest()
-        successor.send(Go())
-        if why := await self._until(self._stage.serving, _TAKES_OVER_S):
-            successor.kill()
-            for acceptor in parts.acceptors:
-                acceptor.go_on()
-            parts.control_socket.go_on()
-            parts.web.go_on()
+        self._hold()
+        try:
+            successor.send(Go())
+            why = await self._until(self._stage.serving, _TAKES_OVER_S)
+            self.has_handed_over = not why
+        finally:
+            # Whatever fails here, peers are let in again.
+            if not self.has_handed_over:
+                successor.kill()
+                self._go_on()
+        if why:
             # It may have come so far as to write its own name there.
             await in_thread(parts.store.take_lock_over)
             return f"the new program (process {successor.pid}) does not take over: {why}"
-        self.has_handed_over = True
         return ""
+
+    def _hold(self) -> None:
+        """Accept nobody: who comes waits in the backlogs."""
+        for acceptor in self._parts.acceptors:
+            acceptor.hold()
+        self._parts.control_socket.rest()
+        self._parts.web.rest()
+
+    def _go_on(self) -> None:
+        for acceptor in self._parts.acceptors:
+            acceptor.go_on()
+        self._parts.control_socket.go_on()
+        self._parts.web.go_on()
 
     def _start(self) -> Successor:
         parts = self._parts
