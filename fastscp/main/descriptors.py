@@ -18,7 +18,7 @@ from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
 from fastscp.main.places import NEWCOMERS_MOST
-from fastscp.store.waits import LOCKS
+from fastscp.store.leftovers import AT_ONCE as SETTLED_AT_ONCE
 
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
@@ -58,7 +58,7 @@ _NO_LIMIT: Final = 1 << 20
 def main_needs(config: ServeConfig) -> int:
     """Open files of main at worst: it holds no association, only connections on their way.
 
-    And the locks of all paths, while it settles what a dead worker had in hand.
+    And the locks of paths, while it settles what a dead worker had in hand.
     """
     hosts = len(config.host) * (2 if config.tls_cert and not config.no_plain else 1)
     return (
@@ -70,7 +70,7 @@ def main_needs(config: ServeConfig) -> int:
         + TURNED_AWAY_MOST
         + CONNECTIONS_MOST
         + (HTTP_CONNECTIONS_MOST + 1 if config.admin else 0)
-        + LOCKS
+        + SETTLED_AT_ONCE
     )
 
 

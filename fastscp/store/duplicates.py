@@ -1,7 +1,8 @@
 """An instance whose path is taken: is it the same, and if not, what becomes of it.
 
-Runs off the event loop: it reads both files. Other workers may be at the same path; one of 256
-store-wide locks, chosen by the path, makes them take turns until the journal line is written.
+Runs off the event loop: it reads both files. Other workers may be at the same path; a store-wide
+lock, chosen by the path, makes them take turns until the journal line is written. Whatever gives a
+name takes it, the commit of an instance that is new, too.
 Nothing here waits: what cannot be decided yet is to be tried again.
 """
 
@@ -23,7 +24,7 @@ from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, shut, sta
 from fastscp.store.reading import difference, is_checked, open_data_set
 from fastscp.store.replaced import is_in, where
 from fastscp.store.unflushed import Marks
-from fastscp.store.waits import LOCKS, Batches, Doubt, NotYetError, lock_of, take_lock
+from fastscp.store.waits import Batches, Doubt, NotYetError, lock_of, take_lock, turn_of
 from fastscp_ext import crc32c, rename_noreplace, status
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from fastscp.store.reading import DataSet
     from fastscp.store.restore import Replaced, Settlement
 
-__all__ = ["LOCKS", "Batches", "Contents", "Doubts", "Outcome", "Resolution", "lock_of", "vouched"]
+__all__ = ["Batches", "Contents", "Doubts", "Outcome", "Resolution", "vouched"]
 
 _LAST_VERSION: Final = 9
 # As many bytes as the codec keeps of a path.
@@ -208,7 +209,7 @@ class Resolution:
             )  # fmt: skip
         try:
             if self._lock_fd < 0:
-                self._lock_fd = take_lock(self._store_fd, lock_of(self.path))
+                self._lock_fd = take_lock(self._store_fd, lock_of(self.path), turn_of(self.path))
         except NotYetError:
             return None
         except OSError as error:
@@ -313,7 +314,7 @@ class Resolution:
         if name in there:
             self._replace(name)
         elif not self._named_beside(name, there[0]):
-            # A commit gave the name meanwhile: what it named is to be judged first.
+            # Somebody who takes no locks gave the name meanwhile: what it has is judged first.
             raise NotYetError
         return Outcome("replaced", name, error_no=self._flush_error)
 
@@ -484,9 +485,10 @@ class Resolution:
     def _is_trusted(self, path: str) -> bool:
         """Whether a journal line vouches for the file, or one that was on its way does.
 
-        The path's lock is held, also between attempts. It does not keep a commit from giving the
-        free name, whose line comes some flushes later: a file without a line is judged only when
-        every batch that may have named it has ended. A later batch cannot have: the name was taken.
+        The path's lock is held, also between attempts. It does not keep the commit of an older
+        version, beside which this one takes over, from giving the free name, whose line comes some
+        flushes later: a file without a line is judged only when every batch that may have named it
+        has ended. A later batch cannot have: the name was taken.
         Raises NotYetError: such a batch is under way, or the index is being built. Raises OSError:
         it takes too long.
         """

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from fastscp_ext import Doubts
 
 __all__ = [
-    "Cleared", "is_anything_left", "look_beside", "settle", "settle_alone", "settle_beside",
-    "tell_left",
+    "AT_ONCE", "Cleared", "is_anything_left", "look_beside", "settle", "settle_alone",
+    "settle_beside", "tell_left",
 ]  # fmt: skip
 
+# Records that are settled at a time, each with the lock of its path.
+AT_ONCE: Final = 256
 _AGAIN_S: Final = 0.01
 _LOOK_AGAIN_S: Final = 0.1
 
@@ -200,21 +202,25 @@ def settle(of: Replaced, records: Iterable[Record] | None = None) -> Cleared:
     records: those found; None: look for them. Others may store meanwhile: each record's lock is
     taken first, and one that is taken is in hand. Never raises OSError.
     """
-    store_fd = of.store_fd
-    with contextlib.ExitStack() as held:
-        try:
-            found = replaced.left(store_fd).records if records is None else records
-            mine = _taken(store_fd, found, held)
-        except OSError as error:
-            last = max((record.sequence for record in records or ()), default=0)
-            return replace(Cleared(left=None).and_(_unreadable(error)), sequence=last)
-        return _summary(_settle_taken(of, mine))
+    store_fd, ended = of.store_fd, list[_Ended]()
+    try:
+        found = replaced.left(store_fd).records if records is None else list(records)
+        for begin in range(0, len(found), AT_ONCE):
+            with contextlib.ExitStack() as held:
+                mine = _taken(store_fd, found[begin : begin + AT_ONCE], held)
+                ended += _settle_taken(of, mine)
+    except OSError as error:
+        done = _summary(ended)
+        last = max((record.sequence for record in records or ()), default=done.sequence)
+        return replace(done, sequence=last, left=None).and_(_unreadable(error))
+    return _summary(ended)
 
 
 def _settle_taken(of: Replaced, mine: dict[int, _Locked]) -> list[_Ended]:
     """Settle the records, each lock given back after its last one.
 
-    A record that has to wait for a line holds up no other one, and all wait at the same time.
+    A record that has to wait for a line holds up no other one of those, and all wait at the same
+    time.
     """
     reading = Reading(of.store_fd, [record for one in mine.values() for record in one.records])
     ended = []

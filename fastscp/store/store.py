@@ -40,7 +40,6 @@ from fastscp.store.names import (
     exists,
     leads_to,
     names_in,
-    open_file,
     open_folder,
 )
 from fastscp.store.probe import (
@@ -63,6 +62,7 @@ from fastscp.store.survey import first_instance, links, missing
 from fastscp.store.unflushed import Mark, Marks
 from fastscp.store.unflushed import warnings as of_unflushed
 from fastscp.store.unused import Unused
+from fastscp.store.waits import check_locks
 from fastscp_ext import rename_noreplace as system_rename_noreplace
 
 if TYPE_CHECKING:
@@ -157,9 +157,10 @@ class Store:
             undo.callback(os.close, lock_fd)
             # Before the lock is given back: the next start may use what is there from then on.
             undo.callback(made.take_away)
-            with contextlib.suppress(FileNotFoundError):
-                # The first two instances that meet make it.
-                os.close(open_file(PATH_LOCKS, dir_fd, os.O_RDWR))
+            # Every instance needs it to get its name.
+            if not exists(PATH_LOCKS, dir_fd):
+                made.note(PATH_LOCKS, dir_fd)
+            check_locks(dir_fd)
 
             known = read_identity(path, dir_fd)
             warnings = _begun_anew(path, dir_fd, known, new_life)

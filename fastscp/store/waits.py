@@ -13,15 +13,19 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fastscp.store.compress import SUFFIX
 from fastscp.store.names import PATH_LOCKS, holder, make_file, open_file
 from fastscp_ext import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LOCKS", "Batches", "Doubt", "NotYetError", "lock_of", "take_lock"]
+__all__ = [
+    "TURNS", "Batches", "Doubt", "NotYetError", "check_locks", "lock_of", "take_lock", "turn_of",
+]  # fmt: skip
 
-LOCKS: Final = 256
+# So many locks there were before a commit took them, too; see `turn_of`.
+TURNS: Final = 256
 # How long a line that is on its way is waited for. A batch lasts as long as its flushes; one that
 # takes longer than this is stuck with its disk.
 _LINE_S: Final = 10.0
@@ -58,15 +62,27 @@ class Doubt:
 
 
 def lock_of(path: str) -> int:
-    """Which of the store-wide locks is the path's."""
-    return crc32c(os.fsencode(path)) % LOCKS
+    """The number of a path's lock, which the commit takes as well; below 2^32.
+
+    Both forms of an instance, compressed or not, have one lock. `fastscp_ext.commit.claims` counts
+    the same way.
+    """
+    return crc32c(os.fsencode(path.removesuffix(SUFFIX)))
 
 
-def take_lock(store_fd: int, number: int) -> int:
-    """Take one of the locks; closing the descriptor gives it back.
+def turn_of(path: str) -> int:
+    """The number by which comparisons take turns; below 256.
+
+    It is the lock that older versions know, and whose worker may live on through an upgrade.
+    """
+    return crc32c(os.fsencode(path)) % TURNS
+
+
+def take_lock(store_fd: int, *numbers: int) -> int:
+    """Take some of the locks, all or none; closing the descriptor gives them back.
 
     Locks of the open file description: they hold between the threads of a process, too.
-    Raises NotYetError: somebody has it. Raises OSError.
+    Raises NotYetError: somebody has one of them. Raises OSError.
     """
     try:
         fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
@@ -74,9 +90,10 @@ def take_lock(store_fd: int, number: int) -> int:
         _make_locks(store_fd)
         fd = open_file(PATH_LOCKS, store_fd, os.O_RDWR)
     try:
-        # struct flock: type, whence, start, length, pid.
-        request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        for number in numbers:
+            # struct flock: type, whence, start, length, pid.
+            request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
     except (BlockingIOError, PermissionError) as error:
         # Either says that it is taken.
         os.close(fd)
@@ -85,6 +102,12 @@ def take_lock(store_fd: int, number: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def check_locks(store_fd: int) -> None:
+    """Make the file of locks unless it is there, and try one. Raises OSError."""
+    with contextlib.suppress(NotYetError):
+        os.close(take_lock(store_fd, 0))
 
 
 def _make_locks(store_fd: int) -> None:

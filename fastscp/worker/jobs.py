@@ -28,6 +28,7 @@ from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
 from fastscp.store.replaced import is_in, read_record
 from fastscp.store.restore import Lines, Reading, Replaced, Secured, Settled, Settlement
 from fastscp.store.unflushed import Marks
+from fastscp.store.waits import TURNS, turn_of
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import status
@@ -52,6 +53,8 @@ _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
 # After so long without a file call that fails, and with instances stored, it is over.
 _OVER_S: Final = 5.0
+# What the commit calls it, where it cannot take the lock of a path.
+_LOCKING: Final = f"lock {PATH_LOCKS}"
 # How soon a disk that takes no note is asked again.
 _DISK_AGAIN_S: Final = 1.0
 
@@ -76,6 +79,7 @@ _ADVICE: Final = {
     errno.ELOOP: "put the folder or file itself where the symbolic link is: none is followed",
     errno.ENXIO: "move it away; the sender's next try stores the instance",
     errno.EISDIR: "move it away; the sender's next try stores the instance",
+    errno.ENOLCK: "the system, or the server of the file system, is out of locks: see /proc/locks",
     errno.EINPROGRESS: "nothing to do: the sender may try again soon",
     errno.ENOTDIR: "move away the file that has the name of a folder",
     errno.ENOTRECOVERABLE: f"stop the service and run `fastscp verify`: it names what is in "
@@ -95,12 +99,12 @@ _LIFTED: Final = (
 
 @dataclass(eq=False)
 class _Comparison:
-    """A duplicate on its way to an outcome. lock: the number of its path's lock."""
+    """A duplicate on its way to an outcome. turn: of its path, see `turn_of`."""
 
     duplicate: Duplicate
     resolution: duplicates.Resolution
     association: int
-    lock: int
+    turn: int
     again_s: float = _AGAIN_S
 
 
@@ -171,9 +175,9 @@ class Jobs:
         self._comparisons = Lane("compare", _HELPERS, _attempt, self._compared)
         self._replacements = Lane("replace", _HELPERS, self._settle, self._settled)
         self._compressions = Lane("compress", _HELPERS, self._compress, self._compressed)
-        # The locks that are this worker's, or that it tries to get, each for one comparison; and
-        # those that come after it.
-        self._locks: dict[int, Turns[_Comparison]] = {}
+        # The turns that comparisons have, each with its path's lock or trying to get it; and those
+        # that come after it.
+        self._turns: dict[int, Turns[_Comparison]] = {}
         # Compressions of more than one slice: how many are begun, and those that wait for that.
         self._large = 0
         self._large_later: Turns[_Compressing] = Turns()
@@ -210,23 +214,23 @@ class Jobs:
             contents=self._contents,
             doubts=self._doubts,
         )
-        lock = duplicates.lock_of(duplicate.path)
-        job = _Comparison(duplicate, resolution, duplicate.association, lock)
+        turn = turn_of(duplicate.path)
+        job = _Comparison(duplicate, resolution, duplicate.association, turn)
         self._under_way += 1
         self._queue(job)
 
     def _queue(self, job: _Comparison) -> None:
-        """Have it compared when the lock of its path is this worker's to take, and its turn."""
-        waiting = self._locks.get(job.lock)
+        """Have it compared when nothing else of this worker has its turn, nor its association."""
+        waiting = self._turns.get(job.turn)
         if waiting is not None:
             waiting.add(job.association, job)
         else:
-            self._locks[job.lock] = Turns()
+            self._turns[job.turn] = Turns()
             self._comparisons.add(job.association, job)
 
     def unlocked(self, path_hash: int) -> None:
         """The line of a duplicate is written, and its path's lock is free: the next one's turn."""
-        self._unlock(path_hash % duplicates.LOCKS)
+        self._unlock(path_hash % TURNS)
 
     def replaced(self, replacement: Replacement) -> None:
         """Let go of what an instance took the place of, or put it back if that was refused."""
@@ -271,6 +275,10 @@ class Jobs:
     def file_error(self, step: str, error_no: int, path: str) -> None:
         """Tell of a file call that failed and cost an instance; its sender got A700."""
         self._failed()
+        if step == _LOCKING:
+            # The instance's own name has nothing to do with it.
+            _tell_locks(error_no)
+            return
         # The same again, from every instance in flight, is one line.
         log.error(
             "cannot %s (%s): %s; answered A700; %s",
@@ -328,7 +336,7 @@ class Jobs:
             loop = asyncio.get_running_loop()
             if job.resolution.awaits_index:
                 # Others of its lock need not wait for that.
-                self._unlock(job.lock)
+                self._unlock(job.turn)
                 loop.call_later(job.again_s, self._queue, job)
             else:
                 loop.call_later(job.again_s, self._comparisons.add, job.association, job)
@@ -337,7 +345,7 @@ class Jobs:
         self._under_way -= 1
         log.debug("%s is taken: %s", self._shown(job.resolution.path), outcome.kind)
         if outcome.kind == "refused":
-            self._unlock(job.lock)
+            self._unlock(job.turn)
             error_no = outcome.error_no
             if error_no:
                 self._failed()
@@ -374,10 +382,10 @@ class Jobs:
                 "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
             )
 
-    def _unlock(self, lock: int) -> None:
-        waiting = self._locks[lock]
+    def _unlock(self, turn: int) -> None:
+        waiting = self._turns[turn]
         if not waiting:
-            del self._locks[lock]
+            del self._turns[turn]
             return
         job = waiting.take()
         self._comparisons.add(job.association, job)
@@ -539,9 +547,9 @@ class Jobs:
 
 
 def _tell_locks(error_no: int) -> None:
-    """Say that duplicates cannot be compared: the lock file that they take turns with is bad."""
+    """Say that nothing can get a name: the file of locks is bad, by which workers take turns."""
     log.error(
-        "cannot lock %s, which instances that are there already need: %s; answered A700; %s",
+        "cannot lock %s, which every instance needs to get its name: %s; answered A700; %s",
         PATH_LOCKS, _WORDS.get(error_no) or os.strerror(error_no),
         f"move away what is at {PATH_LOCKS}: the service makes it anew"
         if error_no in _WORDS else _ADVICE.get(error_no, "check the store's file system"),

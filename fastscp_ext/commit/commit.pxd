@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from fastscp_ext.commit.claims cimport Claims
 from fastscp_ext.commit.directories cimport Directories
 from fastscp_ext.commit.flush_pool cimport flusher
 from fastscp_ext.commit.journal_line cimport Lines
@@ -25,6 +26,7 @@ ctypedef struct Committed:
     bint durable             # flush
     Batches* batches         # in the shared block, borrowed
     Journal journal
+    Claims claims            # of the paths of the batch, until its lines are written
     Directories directories
     Lines lines
 

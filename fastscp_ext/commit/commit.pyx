@@ -2,12 +2,13 @@
 
 import os
 
-from libc.errno cimport EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, errno
+from libc.errno cimport EBUSY, EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport close, write
 
 from fastscp_ext.commit.beneath cimport open_file_beneath
+from fastscp_ext.commit.claims cimport claim, claims_begin, claims_end, give_back
 from fastscp_ext.commit.directories cimport (
     directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
     make_directory_of, parent_of, refuse_directory_of,
@@ -92,11 +93,13 @@ cdef void committed_begin(Committed* c, bint durable) noexcept nogil:
     memset(&c.journal, 0, sizeof(Journal))
     c.journal.fd = -1
     memset(&c.lines, 0, sizeof(Lines))
+    claims_begin(&c.claims)
     directories_begin(&c.directories, durable)
     c.lines.text_of = -1
 
 
 cdef void committed_end(Committed* c) noexcept nogil:
+    claims_end(&c.claims)
     directories_end(&c.directories)
     lines_end(&c.lines)
 
@@ -167,6 +170,18 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
         return
+    failed = claim(&c.claims, worker, i.path, i.path_size)
+    if failed == EBUSY:
+        # Whoever has the path may be about to name something there.
+        i.stage = STAGE_DUPLICATE
+        return
+    if failed:
+        instance_fail(i, failed, b"lock .fastscp/locks")
+        instance_drop_part(worker, i)
+        i.stage = STAGE_SETTLED
+        return
+    # The commit takes the number inside the claim: what comes to this path later has a higher one.
+    i.sequence = word_add(worker.sequence, 1)
     if unflushed_has(worker.unflushed, DOUBT_LEFT, i.path, i.path_size):
         # Whoever compares it ends that first: what is left would come back over this one.
         i.stage = STAGE_DUPLICATE
@@ -292,19 +307,18 @@ cdef void commit_batch(
     word_set(&c.batches.begun, number)
     directories_refresh(&c.directories, monotonic_ns())
     while i != NULL:
-        # The commit takes the number before it gives the name: whoever replaces that file has a
-        # higher one, though its line may be written first. A name that a comparison gave stays
-        # locked until its line is written.
-        if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(worker, c, i)
+        elif i.stage == STAGE_NAMED:
+            # Its path is locked from the comparison on.
+            i.sequence = word_add(worker.sequence, 1)
         instances += 1
         i = i.next
     if c.durable:
         named_ns = monotonic_ns()
         flush_directories(worker, &c.directories, threads, batch)
     _journal(worker, c, batch)
+    give_back(&c.claims)
     word_set(&c.batches.ended, number)
     now_ns = monotonic_ns()
     count_in(&worker.rows.batches[<int>c.durable], instances)

@@ -193,16 +193,16 @@ COMMITTER: Final = "fastscp_ext/commit/committer.pyx"
 DIRECTORIES: Final = "fastscp_ext/commit/directories.pyx"
 
 _NAMING: Final = """    while i != NULL:
-        # The commit takes the number before it gives the name: whoever replaces that file has a
-        # higher one, though its line may be written first. A name that a comparison gave stays
-        # locked until its line is written.
-        if i.stage == STAGE_FLUSHED or i.stage == STAGE_NAMED:
-            i.sequence = word_add(worker.sequence, 1)
         if i.stage == STAGE_FLUSHED:
             _name(worker, c, i)
+        elif i.stage == STAGE_NAMED:
+            # Its path is locked from the comparison on.
+            i.sequence = word_add(worker.sequence, 1)
+        instances += 1
         i = i.next
 """
 _FLUSHING: Final = """    if c.durable:
+        named_ns = monotonic_ns()
         flush_directories(worker, &c.directories, threads, batch)
 """
 _AGAIN: Final = "cdef void flush_directories("

@@ -23,9 +23,10 @@ from fastscp.main.descriptors import associations_allowed, main_needs, worker_ne
 from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
 from fastscp.store import replaced
 from fastscp.store.flushes import Flushes
+from fastscp.store.leftovers import AT_ONCE as SETTLED_AT_ONCE
 from fastscp.store.leftovers import settle_beside
-from fastscp.store.names import JOURNAL
-from fastscp.store.waits import LOCKS, lock_of
+from fastscp.store.names import JOURNAL, REPLACED
+from fastscp.store.waits import lock_of
 from tests.kit import Service
 from tests.unit.test_jobs import Site
 
@@ -70,18 +71,14 @@ def test_so_many_helpers(tmp_path: Path) -> None:
     assert asyncio.run(threads()) == descriptors._HELPERS
 
 
-def test_main_has_room_for_the_locks_of_all_paths(
+def test_main_has_room_for_the_locks_of_all_it_settles_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dead worker may have left a record for each, and main settles them beside all it does."""
+    """A dead worker may have left more of them; main settles them beside all it does."""
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, lambda _fd: None)
     (tmp_path / JOURNAL).mkdir(parents=True)
-    paths: dict[int, str] = {}
-    for n in itertools.count():
-        paths.setdefault(lock_of(f"{n}"), f"{n}")
-        if len(paths) == LOCKS:
-            break
+    paths = {lock_of(f"{n}"): f"{n}" for n in range(SETTLED_AT_ONCE + 3)}
     open_files: list[int] = []
 
     class Batches:
@@ -101,6 +98,7 @@ def test_main_has_room_for_the_locks_of_all_paths(
         settle_beside(os.dup(store_fd), "1-main-1", itertools.count(2).__next__, Batches())
     finally:
         os.close(store_fd)
+    assert not list((tmp_path / REPLACED).iterdir())
     config = ServeConfig()
     on_their_way = OFFERED_MOST + WAITING_MOST + TURNED_AWAY_MOST + AT_ONCE * len(config.host)
     assert main_needs(config) >= max(open_files) - before + on_their_way

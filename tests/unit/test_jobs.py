@@ -15,7 +15,7 @@ from fastscp.store import duplicates, restore
 from fastscp.store.compress import SLICE, PartCompression
 from fastscp.store.journal import append_fact
 from fastscp.store.names import JOURNAL, REPLACED
-from fastscp.store.waits import take_lock
+from fastscp.store.waits import take_lock, turn_of
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.turns import Lane, Turns
 from fastscp_ext import Shared, build_meta, status
@@ -154,8 +154,8 @@ def test_one_path_after_the_other_has_its_line(tmp_path: Path) -> None:
             assert {part for part, *_ in site.told} == {f"{n}.part", f"other{n}.part"}
             assert ("version", f"1.dcm~{n + 2}") in [tuple(what) for _, *what in site.told]
             site.told.clear()
-            site.jobs.unlocked(duplicates.lock_of(f"other{n}.dcm"))
-            site.jobs.unlocked(duplicates.lock_of("1.dcm"))
+            site.jobs.unlocked(turn_of(f"other{n}.dcm"))
+            site.jobs.unlocked(turn_of("1.dcm"))
         await site.settled()
         await site.close()
 
@@ -169,15 +169,15 @@ def test_a_lock_that_another_worker_has_keeps_no_thread(tmp_path: Path) -> None:
     async def run() -> None:
         site = Site(tmp_path)
         taken = [f"{n}.dcm" for n in range(4)]
-        locks = {duplicates.lock_of(path): path for path in taken}
+        locks = {turn_of(path): path for path in taken}
         held = [take_lock(site.fds[0], number) for number in locks]
         for n, path in enumerate(taken):
             site.jobs.compare(site.waiting(f"{n}.part", path, association=n))
-        free = next(p for n in range(1000) if duplicates.lock_of(p := f"free{n}.dcm") not in locks)
+        free = next(p for n in range(1000) if turn_of(p := f"free{n}.dcm") not in locks)
         site.jobs.compare(site.waiting("free.part", free, association=9))
         await until(lambda: site.told)
         assert site.told == [("free.part", "identical", free)]
-        site.jobs.unlocked(duplicates.lock_of(free))
+        site.jobs.unlocked(turn_of(free))
         assert site.jobs.under_way == 4
         for fd in held:
             os.close(fd)
@@ -223,7 +223,7 @@ def test_a_single_duplicate_does_not_wait_for_hundreds_of_another_association(
         # Paths whose locks differ, so that nothing but the threads is between them.
         paths: dict[int, str] = {}
         for n in range(5000):
-            paths.setdefault(duplicates.lock_of(f"{n}.dcm"), f"{n}.dcm")
+            paths.setdefault(turn_of(f"{n}.dcm"), f"{n}.dcm")
         first, *many = list(paths.values())[:200]
         for n, path in enumerate(many):
             site.jobs.compare(site.waiting(f"{n}.part", path))
@@ -364,7 +364,7 @@ def test_the_journal_is_read_once_for_all_that_are_refused(
                 fact = {"v": 1, "event": "stored", "seq": 0, "path": path, "bytes": 1}
                 append_fact(file.fileno(), fact)
         for path in paths:
-            site.jobs._replaced.keep(path, duplicates.lock_of(path))
+            site.jobs._replaced.keep(path, turn_of(path))
             (tmp_path / path).unlink()
             replacement: Any = Refused(site.told, path)
             site.jobs.replaced(replacement)

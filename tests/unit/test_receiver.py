@@ -236,7 +236,10 @@ def _nothing_to_compress(_compression: Compression) -> None:
 
 
 class Site:
-    """A store and an reception over it; nothing may be left undone at the end of a `with` block."""
+    """A store and a reception over it; nothing may be left undone at the end of a `with` block.
+
+    shared, life: of another worker at the same store.
+    """
 
     def __init__(
         self,
@@ -247,20 +250,22 @@ class Site:
         policy: str = "version",
         new_journal: Callable[[bool], tuple[int, int] | tuple[int, int, str]] | None = None,
         on_complete: Callable[[Compression], object] = _nothing_to_compress,
+        shared: Shared | None = None,
+        life: str = "life",
         **options: Any,
     ) -> None:
         self.store = folder
-        self.incoming = folder / ".fastscp" / "incoming" / "life"
+        self.incoming = folder / ".fastscp" / "incoming" / life
         self.incoming.mkdir(parents=True)
-        (folder / JOURNAL).mkdir()
+        (folder / JOURNAL).mkdir(exist_ok=True)
         self.durable = durable
         self.store_fd = os.open(folder, os.O_RDONLY)
         self.incoming_fd = os.open(self.incoming, os.O_RDONLY)
         self.segments = {
-            kind: Segments(self.store_fd, "1", "w" if kind else "wb", durable=kind)
+            kind: Segments(self.store_fd, "1", f"{life}w" if kind else f"{life}wb", durable=kind)
             for kind in (False, True)
         }
-        self.shared = Shared()
+        self.shared = shared or Shared()
         self.errors: list[tuple[str, int, str]] = []
         self.waiting: list[Duplicate] = []
         self.resolve_at_once = True

@@ -39,6 +39,7 @@ def test_a_new_store(path: Path, store: Store) -> None:
         "incoming",
         "journal",
         "lock",
+        "locks",
         "replaced",
         "store.toml",
     ]
