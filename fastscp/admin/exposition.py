@@ -242,11 +242,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "fastscp_flush_seconds", "histogram",
         "Flushes of stable durability: data = of one instance's file, batch = of a batch's folders "
-        "and of the journal.",
+        "and of the journal, log = of a batch in the redo log, checkpoint = of all that a file of "
+        "that log vouches for.",
         ("what",), lambda now: _each(now.flushes),
     ),
     Family(
-        "fastscp_batch_instances", "histogram", "Instances that were committed together.",
+        "fastscp_batch_instances", "histogram",
+        "Instances that were committed together; log: stable ones, in the redo log.",
         ("durability",), lambda now: _each(now.batches),
     ),
     Family(

@@ -71,6 +71,12 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     port: int = 0
     tls_port: int = 0
+    redo_bytes: int = 0
+    redo_files: int = 0
+    store_id: str = ""
+    boot: str = ""
+    mount: str = ""
+    system: str = ""
 
 
 class Configured(msgspec.Struct, tag=True, frozen=True):

@@ -67,7 +67,7 @@ class PartCompression:
     def __init__(self, incoming_fd: int, part: str, level: int) -> None:
         self._incoming_fd = incoming_fd
         self._name = part.removesuffix(".part") + SUFFIX
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         self._source = open_file(part, incoming_fd)
         try:

@@ -47,6 +47,7 @@ __all__ = [
     "OWN",
     "PATH_LOCKS",
     "PROBE",
+    "REDO",
     "REPLACED",
     "SUSPECT",
     "UNFLUSHED",
@@ -78,6 +79,7 @@ PATH_LOCKS: Final = f"{HOME}/locks"
 INCOMING: Final = f"{HOME}/incoming"
 JOURNAL: Final = f"{HOME}/journal"
 REPLACED: Final = f"{HOME}/replaced"
+REDO: Final = f"{HOME}/redo"
 # There while a buffered life lasts; a life that finds it there found an unclean end.
 BUFFERED: Final = f"{HOME}/buffered"
 SUSPECT: Final = f"{HOME}/suspect"

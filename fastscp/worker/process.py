@@ -67,6 +67,7 @@ from fastscp.worker.helpers import Helpers
 from fastscp.worker.identities import Identities
 from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
+from fastscp.worker.redo import RedoLog
 from fastscp.worker.requests import Requests
 from fastscp.worker.rules import Going
 from fastscp.worker.taking import Taking
@@ -156,6 +157,7 @@ class Worker:
         self._segments = Segments(store_fd, setup.run, writer, durable=True)
         self._journal = self._make_journal(f"{writer}b")
         self._reception = self._make_reception()
+        self._redo = RedoLog(setup, store_fd, writer, self._reception)
         self._handshakes = Handshakes(
             setup.run, self._reception, self._shaken, self._closed, self._unshaken,
             plain_port=setup.port,
@@ -227,6 +229,9 @@ class Worker:
         try:
             async with asyncio.timeout_at(self._end_by) as self._deadline:
                 await self._finish_in_hand()
+                await asyncio.wrap_future(self._leaver.call(self._redo.checkpoint))
+                # Whoever is still connected may have stored something meanwhile.
+                await self._finish_in_hand()
                 loop.remove_reader(self._reception.done_fd)
                 # From here on nothing begins that needs the store. Whoever is still connected
                 # meets no descriptor of it, for its number may be another file's soon.
@@ -258,6 +263,7 @@ class Worker:
         self._jobs.close()
         self._journal.close()
         self._segments.close()
+        self._redo.close()
         shut(self._life_fd)
         remove_life(self._store_fd, self._setup.life)
         shut(self._life_lock_fd)

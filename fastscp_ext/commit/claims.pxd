@@ -22,3 +22,4 @@ cdef void claims_end(Claims* c) noexcept nogil
 cdef uint32_t claim_number(const char* path, uint32_t size) noexcept nogil
 cdef int claim(Claims* c, const Worker* worker, const char* path, uint32_t size) noexcept nogil
 cdef void give_back(Claims* c) noexcept nogil
+cdef void give_back_last(Claims* c) noexcept nogil

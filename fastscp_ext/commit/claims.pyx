@@ -97,6 +97,12 @@ cdef void give_back(Claims* c) noexcept nogil:
     c.count = 0
 
 
+cdef void give_back_last(Claims* c) noexcept nogil:
+    # The one that was claimed last. Where that alone cannot be done, it waits for the others.
+    if c.count and ask_lock(c.fd, F_UNLCK, <off_t>c.numbers[c.count - 1], 1) == 0:
+        c.count -= 1
+
+
 cdef int _find_locks(Claims* c, int store_fd) noexcept nogil:
     # Have the file open that has the name now: in one that was removed, or lies elsewhere, a lock
     # keeps nobody away. 0 or an errno. No claim is held.

@@ -33,7 +33,13 @@ ctypedef struct Committed:
 
 cdef void committed_begin(Committed* c, bint durable) noexcept nogil
 cdef void committed_end(Committed* c) noexcept nogil
+cdef int give_final_name(
+    Worker* worker, Committed* c, Instance* i, const char** step) noexcept nogil
+cdef int name_is_taken(Worker* worker, Committed* c, Instance* i) noexcept nogil
 cdef bint journal_is_due(const Journal* journal) noexcept nogil
+cdef bint journal_is_gone(int store_fd, const Journal* journal) noexcept nogil
+cdef int journal_append(
+    int store_fd, Journal* journal, bint durable, const char* text, size_t n) noexcept nogil
 cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil
 cdef void commit_batch(
     Worker* worker, Committed* c, flusher* threads, Instance* batch) noexcept nogil

@@ -162,11 +162,47 @@ cdef int _give_name(
     return 0
 
 
-cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
+cdef int give_final_name(
+    Worker* worker, Committed* c, Instance* i, const char** step
+) noexcept nogil:
+    # Whatever directory is missing is made. 0, and there is no part any more; or the errno, EEXIST
+    # where the name is taken, and what was tried.
     cdef uint32_t above = parent_of(i.path, i.path_size)
-    cdef int dir_fd
+    cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
+    cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
+    if failed == ENOENT:
+        dir_fd = make_directory_of(&c.directories, worker, i.path, above)
+        failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
+    if failed == 0:
+        i.has_part = False
+    elif dir_fd < 0:
+        step[0] = b"open or make the directory of an instance"
+    else:
+        step[0] = b"give an instance its final name"
+    return failed
+
+
+cdef int name_is_taken(Worker* worker, Committed* c, Instance* i) noexcept nogil:
+    # 0: nothing has the name of the instance, nor its other form where that counts; EEXIST, or
+    # another errno.
+    cdef uint32_t above = parent_of(i.path, i.path_size)
+    cdef uint32_t skip = above + 1 if above else 0
+    cdef char* name = i.path + skip
+    cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
+    if dir_fd < 0:
+        # Nothing lies in a directory that is not there.
+        return 0 if dir_fd == -ENOENT else -dir_fd
+    if is_there(dir_fd, name):
+        return EEXIST
+    if word_get(worker.mixed) and _twin_exists(dir_fd, name, i.path_size - skip, PATH_ROOM - skip):
+        return EEXIST
+    return 0
+
+
+cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
+    cdef const char* step = NULL
     cdef int failed
-    if refuse_directory_of(worker, i, above):
+    if refuse_directory_of(worker, i, parent_of(i.path, i.path_size)):
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
         return
@@ -186,21 +222,13 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
         # Whoever compares it ends that first: what is left would come back over this one.
         i.stage = STAGE_DUPLICATE
         return
-    dir_fd = directory_of(&c.directories, worker, i.path, above)
-    failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
-    if failed == ENOENT:
-        dir_fd = make_directory_of(&c.directories, worker, i.path, above)
-        failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
+    failed = give_final_name(worker, c, i, &step)
     if failed == 0:
-        i.has_part = False
         i.stage = STAGE_NAMED
     elif failed == EEXIST:
         i.stage = STAGE_DUPLICATE
     else:
-        if dir_fd < 0:
-            instance_fail(i, failed, b"open or make the directory of an instance")
-        else:
-            instance_fail(i, failed, b"give an instance its final name")
+        instance_fail(i, failed, step)
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
 
@@ -212,7 +240,7 @@ cdef bint journal_is_due(const Journal* journal) noexcept nogil:
     return journal.fd < 0 or journal.bytes >= journal.limit
 
 
-cdef bint _journal_is_gone(int store_fd, const Journal* journal) noexcept nogil:
+cdef bint journal_is_gone(int store_fd, const Journal* journal) noexcept nogil:
     # A file that was removed, or lies elsewhere by now, takes its lines with it, however well they
     # were flushed.
     cdef stat_t about
@@ -234,7 +262,7 @@ cdef bint _journal_is_gone(int store_fd, const Journal* journal) noexcept nogil:
     return not same
 
 
-cdef int _append(
+cdef int journal_append(
     int store_fd, Journal* journal, bint durable, const char* text, size_t n
 ) noexcept nogil:
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
@@ -249,7 +277,7 @@ cdef int _append(
     journal.bytes += n
     if durable and fdatasync(journal.fd) < 0:
         return errno
-    if durable and _journal_is_gone(store_fd, journal):
+    if durable and journal_is_gone(store_fd, journal):
         return ENOENT
     return 0
 
@@ -271,7 +299,7 @@ cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil
         # No new file could be opened; that failure is the one to tell of.
         failed = c.journal.error_no if c.journal.error_no else EIO
     else:
-        failed = _append(
+        failed = journal_append(
             worker.store_fd, &c.journal, c.durable, lines.bytes, lines.size
         )
         if failed:

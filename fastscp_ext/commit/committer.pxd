@@ -46,3 +46,4 @@ cdef void committer_begin(
 cdef void committer_end(Committer* c) noexcept nogil
 cdef void committer_take(Committer* c, Instance* i) noexcept nogil
 cdef Instance* committer_done(Committer* c) noexcept nogil
+cdef void committer_settled(Committer* c, Instance* batch) noexcept nogil

@@ -68,6 +68,15 @@ cdef Instance* committer_done(Committer* c) noexcept nogil:
     return batch
 
 
+cdef void committer_settled(Committer* c, Instance* batch) noexcept nogil:
+    # Instances that were committed elsewhere: with what is done next.
+    cdef uint64_t one = 1
+    pthread_mutex_lock(&c.lock)
+    _append(&c.done, batch)
+    pthread_mutex_unlock(&c.lock)
+    write(c.done_fd, &one, 8)
+
+
 cdef inline void _append(Instance** list, Instance* batch) noexcept nogil:
     while list[0] != NULL:
         list = &list[0].next

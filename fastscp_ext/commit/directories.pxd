@@ -68,3 +68,6 @@ cdef bint refuse_directory_of(
     const Worker* worker, Instance* i, uint32_t size) noexcept nogil
 cdef void flush_directories(
     Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil
+cdef int flush_folders(
+    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size
+) noexcept nogil

@@ -1,6 +1,6 @@
 """The directories of a batch: made, and flushed. See directories.pyi."""
 
-from libc.errno cimport EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
+from libc.errno cimport EDQUOT, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -235,17 +235,18 @@ cdef int make_directory_of(
     return _opened(c, worker, path, size, True) if size else worker.store_fd
 
 
-cdef void _list_due(Worker* worker, Directories* c, Instance* i) noexcept nogil:
-    # The directory that got the instance's name, and upwards each one whose own entry this
-    # process has not yet flushed into its parent.
-    cdef uint32_t size = parent_of(i.path, i.path_size)
+cdef void _list_due(
+    Worker* worker, Directories* c, const char* path, uint32_t size
+) noexcept nogil:
+    # The directory made of the first `size` bytes of `path`, which got a name, and upwards each one
+    # whose own entry this process has not yet flushed into its parent.
     cdef Directory* d
     cdef bint above = False
     cdef int k
     while True:
-        k = _listed(c, i.path, size)
+        k = _listed(c, path, size)
         if k < 0:
-            k = _list(c, worker, i.path, size, False)
+            k = _list(c, worker, path, size, False)
             if k < 0:
                 return
         d = &c.listed[k]
@@ -257,7 +258,7 @@ cdef void _list_due(Worker* worker, Directories* c, Instance* i) noexcept nogil:
         if _is_durable(c, d):
             return
         above = True
-        size = parent_of(i.path, size)
+        size = parent_of(path, size)
 
 
 cdef bint _is_lack(int error) noexcept nogil:
@@ -304,13 +305,13 @@ cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
             c.tell(c.of, d.path, d.error, d.lasting, d.news == ADDED_ALL)
 
 
-cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
-    # The first failure among the directories the instance depends on; ENOMEM: one is not listed;
-    # REFUSED: its flush failed for good.
-    cdef uint32_t size = parent_of(i.path, i.path_size)
+cdef int _directory_error(Directories* c, const char* path, uint32_t size) noexcept nogil:
+    # The first failure among the directories that the name of one made of the first `size` bytes of
+    # `path`, and what is in it, depends on; ENOMEM: one is not listed; REFUSED: its flush failed
+    # for good.
     cdef int k
     while True:
-        k = _listed(c, i.path, size)
+        k = _listed(c, path, size)
         if k < 0:
             return ENOMEM
         if c.listed[k].refused:
@@ -319,7 +320,7 @@ cdef int _directory_error(Directories* c, Instance* i) noexcept nogil:
             return c.listed[k].error
         if _is_durable(c, &c.listed[k]):
             return 0
-        size = parent_of(i.path, size)
+        size = parent_of(path, size)
 
 
 cdef bint refuse_directory_of(
@@ -347,7 +348,7 @@ cdef bint _is_doubtful(const Worker* worker, const Instance* i) noexcept nogil:
 
 cdef void _judge(Worker* worker, Directories* c, Instance* i) noexcept nogil:
     # Refuse an instance whose name is not sure to be on stable storage.
-    cdef int failed = _directory_error(c, i)
+    cdef int failed = _directory_error(c, i.path, parent_of(i.path, i.path_size))
     if failed == REFUSED:
         instance_refuse(i, OUT_OF_RESOURCES, b"folder could not be flushed")
     elif failed:
@@ -361,16 +362,23 @@ cdef void _judge(Worker* worker, Directories* c, Instance* i) noexcept nogil:
     i.stage = STAGE_SETTLED
 
 
+cdef void _all_durable(Directories* c, const char* path, uint32_t size) noexcept nogil:
+    # Note of a directory, and of those above it, that their entries were flushed.
+    cdef int k = _listed(c, path, size)
+    while k >= 0 and not _is_durable(c, &c.listed[k]):
+        _set_durable(c, &c.listed[k])
+        size = parent_of(path, size)
+        k = _listed(c, path, size)
+
+
 cdef void flush_directories(
     Worker* worker, Directories* c, flusher* threads, Instance* batch
 ) noexcept nogil:
     # Each touched directory once. A failure refuses all instances that depend on it.
     cdef Instance* i = batch
-    cdef uint32_t size
-    cdef int k
     while i != NULL:
         if i.stage == STAGE_NAMED:
-            _list_due(worker, c, i)
+            _list_due(worker, c, i.path, parent_of(i.path, i.path_size))
         i = i.next
     _flush_due(c, threads)
     i = batch
@@ -382,11 +390,36 @@ cdef void flush_directories(
     while i != NULL:
         # Only now: what one instance made durable must not vouch for a sibling's failure.
         if i.stage == STAGE_NAMED:
-            size = parent_of(i.path, i.path_size)
-            k = _listed(c, i.path, size)
-            while k >= 0 and not _is_durable(c, &c.listed[k]):
-                _set_durable(c, &c.listed[k])
-                size = parent_of(i.path, size)
-                k = _listed(c, i.path, size)
+            _all_durable(c, i.path, parent_of(i.path, i.path_size))
         i = i.next
     _close_all(c)
+
+
+cdef int flush_folders(
+    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size
+) noexcept nogil:
+    # As flush_directories, of directories by their names, each with its NUL, `size` bytes in all.
+    # One that is not there any more was taken away with what was in it, and needs no flush. 0; or
+    # the errno of the first failure, EIO where a flush of one has failed before.
+    cdef uint32_t at = 0
+    cdef int failed = 0
+    cdef int got
+    while at < size:
+        _list_due(worker, c, names + at, <uint32_t>strlen(names + at))
+        at += <uint32_t>strlen(names + at) + 1
+    _flush_due(c, threads)
+    at = 0
+    while at < size:
+        got = _directory_error(c, names + at, <uint32_t>strlen(names + at))
+        if got == REFUSED:
+            got = EIO
+        if got and got not in (ENOENT, ENOTDIR) and not failed:
+            failed = got
+        at += <uint32_t>strlen(names + at) + 1
+    at = 0
+    while at < size and not failed:
+        if _directory_error(c, names + at, <uint32_t>strlen(names + at)) == 0:
+            _all_durable(c, names + at, <uint32_t>strlen(names + at))
+        at += <uint32_t>strlen(names + at) + 1
+    _close_all(c)
+    return failed

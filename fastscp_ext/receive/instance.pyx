@@ -10,7 +10,7 @@ from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
-from posix.fcntl cimport O_CREAT, O_EXCL, O_WRONLY
+from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
 from posix.time cimport clock_gettime, clockid_t, timespec
 from posix.types cimport off_t
 from posix.uio cimport iovec, writev
@@ -178,7 +178,7 @@ cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
         memcpy(put_hex8(i.part, worker.parts), b".part", 6)
         i.fd = openat(
             worker.incoming_fd, i.part,
-            O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
+            O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
         )
         if i.fd < 0:
             instance_fail(i, errno, b"create a part file")

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
+from fastscp_ext.commit.redo cimport Redo
 from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
@@ -43,6 +44,7 @@ cdef class Reception:
     cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
     cdef readonly Unfinished unfinished
     cdef Committer committer  # of stable instances
+    cdef Redo redo            # of the small ones among them, where there is a log
     cdef bint begun           # all above is there to be ended
     cdef bint closed          # by `close`
     cdef readonly int done_fd
@@ -55,6 +57,8 @@ cdef class Reception:
     cdef object on_unlocked
     cdef object on_refused
     cdef object on_replaced
+    cdef object new_log_journal      # where the lines of what takes the redo log go
+    cdef object on_log_failed
     # By durability: dicts of outboxes that pause for the commit, in order, and since when (ns).
     cdef tuple held
     # Paces of those who read enough while space is short: until when, and since when (ns).
@@ -67,6 +71,8 @@ cdef class Reception:
     cdef int _commit_stable(self) except -1
     cdef int _commit_buffered(self) except -1
     cdef bint _journal_ready(self, Committed* c) except -1
+    cdef bint _take_journal(self, Committed* c, object opened) except -1
+    cdef int _open_log_journal(self) except -1
     cdef bint _is_behind(self) noexcept
     cdef int finish_refused(self, Instance* i) except -1
     cdef int _finish(self, Instance* batch) except -1

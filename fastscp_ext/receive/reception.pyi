@@ -179,6 +179,40 @@ class Reception:
     def done_fd(self) -> int:
         """Readable when `release` is due. Owned by the object."""
 
+    def open_log(
+        self,
+        folder_fd: int,
+        *,
+        most: int,
+        kept: int,
+        store: str,
+        boot: str,
+        life: str,
+        mount: str,
+        system: str,
+        new_journal: Callable[[], tuple[int, int, str]],
+        on_failed: Callable[[str, int, bool], object],
+    ) -> None:
+        """Have small stable instances take a redo log; before the first instance.
+
+        folder_fd: of the log files, borrowed until `close_log`. most: bytes of a file that may take
+        the log. kept: as many files wait for their checkpoint at most. store, boot, life, mount,
+        system: what the log files say of whoever made them, ASCII. new_journal(): the next segment
+        for the lines of such instances, borrowed: descriptor, bytes in it, its place in the store;
+        called on a thread of the log. Raises OSError there.
+        on_failed(step, errno, fatal): called on a thread of the log where a step failed. Not fatal:
+        from now on there is no log. Fatal: what was to be flushed cannot be, and the log files are
+        all there is of some instances; whoever owns this has to end, and leave them as they are.
+        Raises ValueError for a text that is too long.
+        """
+
+    def close_log(self) -> None:
+        """Have all that the redo log vouches for flushed, and remove its files.
+
+        Instances that come later are committed without it. Blocks on the disk. Raises OSError where
+        something could not be flushed or removed; then the files stay.
+        """
+
     def release(self) -> None:
         """Send the responses of what was committed off the loop, and let reading go on.
 

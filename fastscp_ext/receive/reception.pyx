@@ -19,6 +19,8 @@ from fastscp_ext.commit.directories cimport directories_refresh
 from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
+from fastscp_ext.commit.logfile cimport LogOrigin
+from fastscp_ext.commit.redo cimport redo_begin, redo_close, redo_end, redo_open, redo_take
 from fastscp_ext.commit.remover cimport (
     REMOVALS_MOST, remover, remover_ask, remover_begin, remover_end, remover_waiting,
 )
@@ -91,6 +93,29 @@ def _no_journal(bint durable):
 cdef void _open_journal(void* reception) noexcept with gil:
     # On the thread that leads the commit.
     (<Reception>reception)._journal_ready(&(<Reception>reception).committed[DURABILITY_STABLE])
+
+
+cdef void _open_log_journal(void* reception) noexcept with gil:
+    # On the thread of the redo log's lane.
+    (<Reception>reception)._open_log_journal()
+
+
+cdef void _tell_log_failed(
+    void* reception, const char* step, int error, bint fatal
+) noexcept with gil:
+    # On a thread of the redo log.
+    cdef object told = (<Reception>reception).on_log_failed
+    if told is not None:
+        told(step.decode(), error, bool(fatal))
+
+
+cdef int _note(char* at, size_t room, str text) except -1:
+    # ASCII with a NUL behind it.
+    cdef bytes raw = text.encode("ascii")
+    if len(raw) >= <Py_ssize_t>room:
+        raise ValueError(f"too long to be noted in a log file: {text!r}")
+    memcpy(at, PyBytes_AS_STRING(raw), len(raw))
+    return 0
 
 
 cdef void _tell_refused(
@@ -285,6 +310,10 @@ cdef class Reception:
             &self.committer, &self.committed[DURABILITY_STABLE], &self.worker, _open_journal,
             <void*>self,
         )
+        redo_begin(
+            &self.redo, &self.committer, &self.worker, _open_log_journal, _tell_log_failed,
+            <void*>self,
+        )
         self.begun = True
         if not 0 <= worker < BLOCK_WORKERS:
             raise ValueError("worker number out of range")
@@ -326,6 +355,9 @@ cdef class Reception:
             self.committed[durability].batches = shared.liveness.batches_of(worker, durability)
             self.committed[durability].directories.tell = _tell_refused
             self.committed[durability].directories.of = <void*>self
+        self.redo.named.journal.limit = journal_limit
+        self.redo.directories.tell = _tell_refused
+        self.redo.directories.of = <void*>self
         self.held = ({}, {})
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}
@@ -337,6 +369,7 @@ cdef class Reception:
         pool_end(&self.pool)
         # Not while holding what a thread may need to come to its end.
         with nogil:
+            redo_end(&self.redo)
             committer_end(&self.committer)
         for durability in range(DURABILITIES):
             committed_end(&self.committed[durability])
@@ -372,17 +405,21 @@ cdef class Reception:
     cdef bint _journal_ready(self, Committed* c) except -1:
         # Have a journal file to append to, new where the last one failed or is full. False: the
         # commit has to wait for one that somebody opens; a full one serves until then.
-        cdef bytes raw
         if not journal_is_due(&c.journal):
             return True
         try:
-            fd, size, *path = self.new_journal(bool(c.durable))
+            return self._take_journal(c, self.new_journal(bool(c.durable)))
         except BlockingIOError:
             return c.journal.fd >= 0
         except OSError as error:
             if c.journal.fd < 0:
                 c.journal.error_no = error.errno or 0
             return True
+
+    cdef bint _take_journal(self, Committed* c, object opened) except -1:
+        # Append to this file from now on: a descriptor, the bytes in it, and where it lies.
+        cdef bytes raw
+        fd, size, *path = opened
         raw = os.fsencode(path[0]) if path else b""
         if len(raw) >= JOURNAL_PATH_ROOM:
             raise ValueError("journal path too long")
@@ -391,6 +428,39 @@ cdef class Reception:
         c.journal.bytes = size
         c.journal.error_no = 0
         return True
+
+    cdef int _open_log_journal(self) except -1:
+        cdef Committed* c = &self.redo.named
+        try:
+            self._take_journal(c, self.new_log_journal())
+        except OSError as error:
+            c.journal.fd = -1
+            c.journal.error_no = error.errno or 0
+        return 0
+
+    def open_log(
+        self, int folder_fd, *, uint32_t most, int kept, str store not None, str boot not None,
+        str life not None, str mount not None, str system not None, new_journal, on_failed,
+    ):
+        """Have small stable instances take a redo log. See reception.pyi."""
+        cdef LogOrigin origin
+        memset(&origin, 0, sizeof(LogOrigin))
+        _note(origin.store, sizeof(origin.store), store)
+        _note(origin.boot, sizeof(origin.boot), boot)
+        _note(origin.life, sizeof(origin.life), life)
+        _note(origin.mount, sizeof(origin.mount), mount)
+        _note(origin.system, sizeof(origin.system), system)
+        self.new_log_journal = new_journal
+        self.on_log_failed = on_failed
+        redo_open(&self.redo, folder_fd, most, kept, &origin)
+
+    def close_log(self):
+        """Have all that the redo log vouches for flushed, and remove it. See reception.pyi."""
+        cdef int failed
+        with nogil:
+            failed = redo_close(&self.redo)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
 
     cdef int complete(self, Instance* i) except -1:
         # An instance whose last byte is written: to the commit, through compression where
@@ -432,7 +502,8 @@ cdef class Reception:
         self.waiting[DURABILITY_STABLE] = self.waiting_last[DURABILITY_STABLE] = NULL
         while i != NULL:
             after = i.next
-            committer_take(&self.committer, i)
+            if not redo_take(&self.redo, i):
+                committer_take(&self.committer, i)
             i = after
         return 0
 

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 12
+    BLOCK_VERSION = 13
     COMMON_VERSION = 1
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
@@ -56,7 +56,14 @@ cdef enum Stretch:
 cdef enum Flush:
     FLUSH_DATA = 0           # the file of an instance
     FLUSH_BATCH = 1          # the folders of a batch, and the journal with its lines
-    FLUSHES = 2
+    FLUSH_LOG = 2            # a batch of small instances in the redo log
+    FLUSH_CHECKPOINT = 3     # of a file of that log, all that it vouches for
+    FLUSHES = 4
+
+# What is committed in batches: instances of each durability, and those that take the redo log.
+cdef enum:
+    BATCHES_LOG = 2
+    BATCHES = 3
 
 # What keeps reading from an association back.
 cdef enum Throttle:
@@ -118,8 +125,8 @@ ctypedef struct WorkerRows:
     uint64_t log_lost        # lines of its log
     uint64_t padding[4]
     Histogram times[STRETCHES]
-    Histogram flushes[FLUSHES]      # written by the committer, under its lock or by its leader
-    Histogram batches[DURABILITIES]     # instances of a batch; by whoever commits it
+    Histogram flushes[FLUSHES]      # each by the one thread that makes it, or under a lock
+    Histogram batches[BATCHES]      # instances of a batch; by whoever commits it
     Row by_ae[AE_ROWS]       # row 0 of each family: all that has no row of its own
     Row by_syntax[SYNTAX_ROWS]
     Row by_status[STATUS_ROWS]

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy
 
 from fastscp_ext.shared.atomic cimport word_count, word_get, word_set, word_swap
 from fastscp_ext.shared.block cimport (
-    AE_ROWS, BUCKETS, DURABILITIES, FLUSHES, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE,
+    AE_ROWS, BATCHES, BUCKETS, FLUSHES, STAMP_ANSWERED, STAMP_COMMAND, STAMP_DURABLE,
     STAMP_LAST_BYTE, STATUS_ROWS, STRETCH_ANSWER, STRETCH_COMMIT, STRETCH_RECEIVE, STRETCH_RESPONSE,
     STRETCH_WHOLE, SYNTAX_ROWS, TITLE_ROOM, Block, Histogram, Row, RowsRegion, Title, WorkerRows,
     worker_in_range,
@@ -31,8 +31,8 @@ cdef enum:
 
 # In the order of Stretch, of Flush, of the durabilities and of Throttle.
 _STRETCHES = ("receive", "commit", "answer", "whole", "response")
-_FLUSHES = ("data", "batch")
-_DURABILITIES = ("buffered", "stable")
+_FLUSHES = ("data", "batch", "log", "checkpoint")
+_BATCHES = ("buffered", "stable", "log")
 _THROTTLES = ("space", "commit")
 
 
@@ -246,7 +246,7 @@ cdef class Rows:
     def batches(self):
         """See rows.pyi."""
         cdef WorkerRows* first = &self.block.at.rows.worker[0]
-        return {name: self._summed(&first.batches[k]) for k, name in enumerate(_DURABILITIES)}
+        return {name: self._summed(&first.batches[k]) for k, name in enumerate(_BATCHES)}
 
     def commit_steps(self, worker):
         """See rows.pyi."""
@@ -257,7 +257,7 @@ cdef class Rows:
         for bucket in range(BUCKETS):
             for k in range(<int>FLUSHES):
                 steps += word_get(&rows.flushes[k].buckets[bucket])
-            for k in range(DURABILITIES):
+            for k in range(<int>BATCHES):
                 steps += word_get(&rows.batches[k].buckets[bucket])
         return steps
 

@@ -1,0 +1,97 @@
+"""A worker's redo log: opened with its life, and checkpointed and removed with its end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from fastscp.log import flush
+from fastscp.store.journal import Segments
+from fastscp.store.names import REDO, open_folder, shut
+
+if TYPE_CHECKING:
+    from fastscp.messages.worker import Setup
+    from fastscp_ext import Reception
+
+__all__ = ["CHECKPOINT_FAILED", "RedoLog"]
+
+log = logging.getLogger("fastscp.worker")
+
+# With this exit code a worker says that its log has to be replayed without trust in what the
+# system keeps of its files.
+CHECKPOINT_FAILED: Final = 75
+
+
+class RedoLog:
+    """Has small stable instances of a reception take a log, where the settings say so.
+
+    writer: what the worker's segments are named by; those with the lines of such instances are its
+    own. Raises OSError where the folder of the log cannot be opened.
+    """
+
+    def __init__(self, setup: Setup, store_fd: int, writer: str, reception: Reception) -> None:
+        self._reception = reception
+        self._segments = Segments(store_fd, setup.run, f"{writer}r", durable=True)
+        self._folder_fd = -1
+        if not setup.redo_bytes:
+            return
+        self._folder_fd = open_folder(REDO, store_fd)
+        reception.open_log(
+            self._folder_fd,
+            most=setup.redo_bytes,
+            kept=setup.redo_files,
+            store=setup.store_id,
+            boot=setup.boot,
+            life=setup.life,
+            mount=setup.mount,
+            system=setup.system,
+            new_journal=self._next_journal,
+            on_failed=self._failed,
+        )
+
+    def checkpoint(self) -> None:
+        """Have all that the log vouches for flushed, and remove it; there is none from now on.
+
+        Blocks on the disk. What cannot be flushed stays in the log, for the next start.
+        """
+        if self._folder_fd < 0:
+            return
+        try:
+            self._reception.close_log()
+        except OSError as error:
+            log.error(
+                "cannot end the redo log in %s (%s): it stays, and the next start, or "
+                "`fastscp recover`, puts in place what it has; check the disk",
+                REDO, error.strerror or error,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Close what is this life's. After `checkpoint`, off the loop."""
+        self._segments.close()
+        if self._folder_fd >= 0:
+            shut(self._folder_fd)
+
+    def _next_journal(self) -> tuple[int, int, str]:
+        """On the lane's thread."""
+        fd, size = self._segments.next()
+        return fd, size, self._segments.path(fd)
+
+    def _failed(self, step: str, error_no: int, fatal: bool) -> None:
+        """On a thread of the log."""
+        if not fatal:
+            log.error(
+                "cannot %s (%s): small instances are flushed one by one from now on, which is "
+                "slower and as safe; check the disk; a new worker tries the log again",
+                step, os.strerror(error_no),
+            )  # fmt: skip
+            return
+        log.error(
+            "cannot %s (%s), and the system may have lost what it was to write: this worker ends, "
+            "and what it has acknowledged is restored from %s; check the disk",
+            step, os.strerror(error_no or errno.EIO), REDO,
+        )  # fmt: skip
+        flush()
+        # Nothing that a connection or a thread still does here may be trusted; the log is whole.
+        os._exit(CHECKPOINT_FAILED)

@@ -1,0 +1,80 @@
+# The files of a redo log, and the batch that is about to be written to one.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef enum:
+    LOG_BLOCK = 4096         # batches begin at multiples of it: no durable block is written again
+    LOG_BYTES = 8388608      # of a file
+    LOG_RECORDS = 1024       # of a file: so many files are flushed by its checkpoint
+    LOG_HEADER = 268         # bytes of block 0 that are used
+    LOG_NAME_ROOM = 96       # of a name and its NUL
+    BATCH_HEADER = 64
+    RECORD_HEADER = 24
+    RECORD_PUT = 1
+    RECORD_VOID = 2
+
+cdef enum LogState:
+    LOG_FREE = 0             # nothing in it counts: to be written to
+    LOG_WRITING = 1          # batches are appended to it
+    LOG_SEALED = 2           # waits for its checkpoint
+    LOG_SPENT = 3            # of no more use: a write to it failed
+
+# Who made the files; all are ASCII, and end with a NUL.
+ctypedef struct LogOrigin:
+    char store[40]
+    char boot[48]
+    char life[64]
+    char mount[48]
+    char system[24]
+
+# Names of folders, each with its NUL, behind each other.
+ctypedef struct Names:
+    char* bytes              # owned
+    uint32_t size
+    uint32_t room
+    uint32_t last            # where the last one begins
+
+ctypedef struct LogFile:
+    int fd
+    int number               # from 1; part of its name
+    LogState state
+    bint in_use              # the lane is writing to it, whatever its state
+    bint broken              # a write to it failed: it is used no more
+    bint names_lost          # a folder is missing in `folders`, for want of memory
+    uint64_t salt
+    uint64_t at              # where the next batch begins
+    uint64_t oldest_ns       # when its first batch was written
+    int journal_fd           # of the segment that has the lines of all its records; owned, -1: none
+    int records
+    int kept                 # descriptors of files that it vouches for
+    int files[LOG_RECORDS]   # these, owned
+    Names folders            # that got these files
+
+# A batch under way, as it will be in the file.
+ctypedef struct LogBatch:
+    uint8_t* bytes           # owned
+    size_t size
+    size_t room
+    size_t last              # where the last record begins
+    uint32_t records
+
+
+cdef LogFile* log_make(
+    int folder_fd, int number, const LogOrigin* origin, int* failed) noexcept nogil
+cdef void log_end(LogFile* log) noexcept nogil
+cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexcept nogil
+cdef void log_forget(LogFile* log) noexcept nogil
+cdef int log_renew(LogFile* log, const LogOrigin* origin) noexcept nogil
+cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogil
+cdef bint log_keep(LogFile* log, int fd, const char* folder, uint32_t size) noexcept nogil
+cdef void batch_begin(LogBatch* batch) noexcept nogil
+cdef void batch_end(LogBatch* batch) noexcept nogil
+cdef void batch_drop_last(LogBatch* batch) noexcept nogil
+cdef uint64_t batch_bytes(const LogBatch* batch) noexcept nogil
+cdef uint8_t* batch_put(
+    LogBatch* batch, uint64_t sequence, const char* path, uint32_t path_size, const char* line,
+    uint32_t line_size, uint32_t file_size) noexcept nogil
+cdef void batch_put_checksum(LogBatch* batch, uint8_t* data, uint32_t size) noexcept nogil
+cdef bint batch_void(
+    LogBatch* batch, uint64_t sequence, const char* path, uint32_t path_size) noexcept nogil

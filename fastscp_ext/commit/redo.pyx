@@ -1,0 +1,744 @@
+"""The redo log of a worker: small instances in one flush. See redo.pyi."""
+
+from libc.errno cimport EAGAIN, EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOMEM, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memmove, memset, strlen
+from posix.types cimport off_t
+from posix.unistd cimport close, fdatasync, fsync
+
+from fastscp_ext.commit.claims cimport claim, give_back, give_back_last
+from fastscp_ext.commit.commit cimport (
+    committed_begin, committed_end, give_final_name, journal_append, journal_is_due,
+    journal_is_gone, name_is_taken,
+)
+from fastscp_ext.commit.committer cimport committer_settled, committer_take
+from fastscp_ext.commit.directories cimport (
+    directories_begin, directories_end, directories_refresh, flush_folders, parent_of,
+)
+from fastscp_ext.commit.flush_pool cimport flush_job, flusher_begin, flusher_end, flusher_run
+from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
+from fastscp_ext.commit.logfile cimport (
+    BATCH_HEADER, LOG_BLOCK, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT, LOG_WRITING,
+    RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end, batch_put,
+    batch_put_checksum, batch_void, log_end, log_forget, log_keep, log_make, log_remove, log_renew, log_write,
+)
+from fastscp_ext.receive.instance cimport (
+    STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
+)
+from fastscp_ext.shared.atomic cimport word_add
+from fastscp_ext.shared.block cimport (
+    BATCHES_LOG, DOUBT_LEFT, DOUBT_REFUSED, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE,
+)
+from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.rows cimport count_in
+from fastscp_ext.shared.unflushed cimport unflushed_has
+from fastscp_ext.stat cimport fstat, stat_t
+
+__all__ = []
+
+cdef extern from "fcntl.h" nogil:
+    int F_DUPFD_CLOEXEC
+    int SYNC_FILE_RANGE_WRITE
+    int fcntl(int fd, int command, ...)
+    int sync_file_range(int fd, off_t offset, off_t nbytes, unsigned int flags)
+
+cdef extern from "unistd.h" nogil:
+    ssize_t pread(int fd, void* data, size_t n, off_t at)
+
+cdef extern from "redo_threads.h" nogil:
+    int REDO_LANE
+    int REDO_CHECKPOINT
+    void redo_lock_begin(redo_lock* l)
+    void redo_lock_end(redo_lock* l)
+    void redo_hold(redo_lock* l)
+    void redo_let_go(redo_lock* l)
+    void redo_wake(redo_lock* l, int which)
+    void redo_wait(redo_lock* l, int which, uint64_t until)
+    bint redo_start(redo_lock* l, int which, void* (*run)(void* of) noexcept nogil, void* of)
+    void redo_join(redo_lock* l, int which)
+
+cdef enum:
+    BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
+    FOLDERS_AT_ONCE = 64     # that a checkpoint has open
+
+cdef uint64_t _OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
+cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory is tried again
+cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
+
+
+cdef void redo_begin(
+    Redo* r, Committer* committer, Worker* worker, OpenJournal open_journal, TellRedo tell, void* of
+) noexcept nogil:
+    memset(r, 0, sizeof(Redo))
+    redo_lock_begin(&r.threads)
+    r.committer = committer
+    r.worker = worker
+    r.open_journal = open_journal
+    r.tell = tell
+    r.of = of
+    r.folder_fd = -1
+    committed_begin(&r.named, False)
+    flusher_begin(&r.flushers, NULL, NULL)
+    directories_begin(&r.directories, True)
+
+
+cdef void redo_open(
+    Redo* r, int folder_fd, uint32_t most, int kept_most, const LogOrigin* origin
+) noexcept nogil:
+    # Before the first instance.
+    r.folder_fd = folder_fd
+    r.most = most
+    r.kept_most = kept_most
+    r.origin = origin[0]
+    r.on = folder_fd >= 0 and most > 0
+
+
+cdef void redo_end(Redo* r) noexcept nogil:
+    # Without the interpreter's lock. What was logged and not checkpointed stays in its files.
+    cdef int k
+    _stop(r)
+    for k in range(r.count):
+        log_end(r.files[k])
+    r.count = 0
+    flusher_end(&r.flushers)
+    directories_end(&r.directories)
+    committed_end(&r.named)
+    batch_end(&r.batch)
+    free(r.jobs)
+    redo_lock_end(&r.threads)
+
+
+cdef void _stop(Redo* r) noexcept nogil:
+    # Both threads are gone afterwards, each with what it had in hand done.
+    redo_hold(&r.threads)
+    r.stop = True
+    redo_wake(&r.threads, REDO_LANE)
+    redo_let_go(&r.threads)
+    redo_join(&r.threads, REDO_LANE)
+    redo_hold(&r.threads)
+    redo_wake(&r.threads, REDO_CHECKPOINT)
+    redo_let_go(&r.threads)
+    redo_join(&r.threads, REDO_CHECKPOINT)
+
+
+cdef int redo_close(Redo* r) noexcept nogil:
+    # Checkpoint all, and remove the log files: a life ends in order, and nothing is under way. 0,
+    # or an errno; then files are left, for whoever comes next. Blocks on the disk.
+    cdef int k
+    cdef int failed = 0
+    cdef int got
+    _stop(r)
+    if r.failed:
+        return EIO
+    for k in range(r.count):
+        got = 0
+        if r.files[k].records:
+            got = EIO
+        elif r.files[k].state != LOG_SPENT:
+            got = log_remove(r.folder_fd, r.files[k], &r.origin)
+        if got and not failed:
+            failed = got
+        log_end(r.files[k])
+    if r.count and not failed and fsync(r.folder_fd) < 0:
+        failed = errno
+    r.count = 0
+    r.active = NULL
+    r.on = False
+    return failed
+
+
+# ---- the lane --------------------------------------------------------------------------------
+
+cdef bint redo_take(Redo* r, Instance* i) noexcept nogil:
+    # Whether the lane commits this one; it is not the caller's until it is done. On the loop.
+    cdef bint taken
+    if not r.on or i.stage != STAGE_COMPLETE or i.fd < 0:
+        return False
+    # How long a compressed one is, its file tells.
+    if not i.treatment.compress_level and i.meta_size + i.data_bytes > r.most:
+        return False
+    redo_hold(&r.threads)
+    taken = r.on and redo_start(&r.threads, REDO_LANE, _lane, r)
+    if taken:
+        i.next = NULL
+        if r.first == NULL:
+            r.first = i
+            redo_wake(&r.threads, REDO_LANE)
+        else:
+            r.last.next = i
+        r.last = i
+    redo_let_go(&r.threads)
+    return taken
+
+
+cdef void* _lane(void* of) noexcept nogil:
+    cdef Redo* r = <Redo*>of
+    cdef Instance* batch
+    cdef LogFile* log
+    redo_hold(&r.threads)
+    while True:
+        if r.first != NULL:
+            batch = _taken(r)
+            redo_let_go(&r.threads)
+            log = _commit(r, batch)
+            redo_hold(&r.threads)
+            if log != NULL:
+                log.in_use = False
+                redo_wake(&r.threads, REDO_CHECKPOINT)
+        elif r.stop:
+            break
+        elif r.batch.room:
+            _rest(r)
+        else:
+            redo_wait(&r.threads, REDO_LANE, 0)
+    redo_let_go(&r.threads)
+    return NULL
+
+
+cdef void _rest(Redo* r) noexcept nogil:
+    # Nothing waits. The memory of large batches is given back where that lasts. The lock is held.
+    cdef uint64_t until = monotonic_ns() + _OLD_NS
+    redo_wait(&r.threads, REDO_LANE, until)
+    if r.first == NULL and monotonic_ns() >= until:
+        batch_end(&r.batch)
+
+
+cdef Instance* _taken(Redo* r) noexcept nogil:
+    # As much of what waits as one batch takes. The lock is held.
+    cdef Instance* batch = r.first
+    cdef Instance* last = batch
+    cdef uint64_t nbytes = last.data_bytes
+    cdef int count = 1
+    while last.next != NULL and count < LANE_MOST and nbytes < BATCH_BYTES:
+        last = last.next
+        nbytes += last.data_bytes
+        count += 1
+    r.first = last.next
+    last.next = NULL
+    return batch
+
+
+cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
+    # One batch, on the lane's thread: what may not or cannot take the lane goes the other way.
+    # Returns the log file that was written to, still in use, or NULL.
+    cdef Instance* after
+    cdef LogFile* log
+    cdef int failed
+    r.used = 0
+    directories_refresh(&r.named.directories, monotonic_ns())
+    lines_begin(&r.named.lines)
+    batch_begin(&r.batch)
+    if not _is_ready(r):
+        _all_classic(r, batch)
+        return NULL
+    while batch != NULL:
+        after = batch.next
+        batch.next = NULL
+        if not _record(r, batch):
+            committer_take(r.committer, batch)
+        batch = after
+    if r.used == 0:
+        return NULL
+    log = _log_for(r)
+    if log == NULL:
+        give_back(&r.named.claims)
+        _laned_classic(r)
+        return NULL
+    failed = _write(r, log)
+    if failed:
+        _give_up(r, log, r.used, failed)
+        give_back(&r.named.claims)
+        _laned_classic(r)
+        return log
+    _name_all(r, log)
+    _journal(r, log)
+    give_back(&r.named.claims)
+    _settle(r)
+    return log
+
+
+cdef bint _is_ready(Redo* r) noexcept nogil:
+    # Whether there is, or soon will be, a file with room, and a segment for the lines.
+    cdef bint ready
+    redo_hold(&r.threads)
+    if journal_is_due(&r.named.journal):
+        # The lines of a log file are all in one segment.
+        _seal(r)
+    ready = r.on and (r.active != NULL or _free(r) != NULL)
+    if not ready and r.on:
+        _want(r)
+    redo_let_go(&r.threads)
+    if ready and journal_is_due(&r.named.journal):
+        r.open_journal(r.of)
+        ready = r.named.journal.fd >= 0
+    return ready
+
+
+cdef void _all_classic(Redo* r, Instance* batch) noexcept nogil:
+    cdef Instance* after
+    while batch != NULL:
+        after = batch.next
+        committer_take(r.committer, batch)
+        batch = after
+
+
+cdef void _laned_classic(Redo* r) noexcept nogil:
+    cdef int k
+    for k in range(r.used):
+        committer_take(r.committer, r.laned[k].instance)
+    r.used = 0
+
+
+cdef bint _record(Redo* r, Instance* i) noexcept nogil:
+    # Whether the instance is in the batch from now on, and its path is claimed.
+    cdef Worker* worker = r.worker
+    cdef stat_t about
+    cdef Laned* laned = &r.laned[r.used]
+    if unflushed_has(
+        worker.unflushed, DOUBT_REFUSED, i.path, parent_of(i.path, i.path_size)
+    ) or unflushed_has(worker.unflushed, DOUBT_LEFT, i.path, i.path_size):
+        return False
+    if fstat(i.fd, &about) < 0 or about.st_size <= 0 or about.st_size > <off_t>r.most:
+        return False
+    if claim(&r.named.claims, worker, i.path, i.path_size):
+        return False
+    # Only now: whoever had the claim may have given the name.
+    if name_is_taken(worker, &r.named, i) or not _put(r, i, laned, <uint32_t>about.st_size):
+        give_back_last(&r.named.claims)
+        return False
+    laned.instance = i
+    laned.failed = 0
+    r.used += 1
+    return True
+
+
+cdef bint _put(Redo* r, Instance* i, Laned* laned, uint32_t nbytes) noexcept nogil:
+    # Its record, with the line and the bytes of its part; nbytes: of these.
+    cdef uint8_t* data
+    laned.line_at = r.named.lines.size
+    i.sequence = word_add(r.worker.sequence, 1)
+    line_stored(&r.named.lines, r.worker, i)
+    if r.named.lines.failed:
+        r.named.lines.failed = False
+        r.named.lines.size = laned.line_at
+        return False
+    laned.line_size = r.named.lines.size - laned.line_at
+    data = batch_put(
+        &r.batch, i.sequence, i.path, i.path_size, r.named.lines.bytes + laned.line_at,
+        <uint32_t>laned.line_size, nbytes,
+    )
+    if data != NULL and _read_part(i.fd, data, nbytes):
+        batch_put_checksum(&r.batch, data, nbytes)
+        return True
+    if data != NULL:
+        batch_drop_last(&r.batch)
+    r.named.lines.size = laned.line_at
+    return False
+
+
+cdef bint _read_part(int fd, uint8_t* data, uint32_t nbytes) noexcept nogil:
+    cdef uint32_t done = 0
+    cdef ssize_t got
+    while done < nbytes:
+        got = pread(fd, data + done, nbytes - done, <off_t>done)
+        if got > 0:
+            done += <uint32_t>got
+        elif got == 0 or errno != EINTR:
+            return False
+    return True
+
+
+cdef uint64_t _voids_most(Redo* r) noexcept nogil:
+    # Bytes that a batch takes which voids all of this one.
+    cdef uint64_t n = BATCH_HEADER
+    cdef int k
+    for k in range(r.used):
+        n += RECORD_HEADER + r.laned[k].instance.path_size
+    return (n + LOG_BLOCK - 1) & ~<uint64_t>(LOG_BLOCK - 1)
+
+
+cdef LogFile* _log_for(Redo* r) noexcept nogil:
+    # The file that takes the batch, in use from now on, with room for the records that void it. Or
+    # NULL: none has room.
+    cdef LogFile* log
+    cdef uint64_t need = batch_bytes(&r.batch) + _voids_most(r)
+    redo_hold(&r.threads)
+    log = r.active
+    if log != NULL and (
+        need > LOG_BYTES - log.at or log.records + 2 * r.used > LOG_RECORDS
+    ):
+        _seal(r)
+        log = NULL
+    if log == NULL:
+        log = _free(r)
+        if log != NULL and not _begin(r, log):
+            log = NULL
+    if log == NULL or r.kept + r.used > r.kept_most or not r.on:
+        # The checkpoint is behind. More files let more come while it works.
+        if r.on and log == NULL:
+            _want(r)
+        log = NULL
+    else:
+        log.in_use = True
+        r.kept += r.used
+    redo_let_go(&r.threads)
+    return log
+
+
+cdef LogFile* _free(Redo* r) noexcept nogil:
+    # A file in which nothing counts, or NULL. The lock is held.
+    cdef int k
+    for k in range(r.count):
+        if r.files[k].state == LOG_FREE:
+            return r.files[k]
+    return NULL
+
+
+cdef bint _begin(Redo* r, LogFile* log) noexcept nogil:
+    # Have a free file written to. The lock is held. False: for want of a descriptor.
+    log.journal_fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
+    if log.journal_fd < 0:
+        return False
+    log.state = LOG_WRITING
+    log.oldest_ns = monotonic_ns()
+    r.active = log
+    redo_wake(&r.threads, REDO_CHECKPOINT)
+    return True
+
+
+cdef void _seal(Redo* r) noexcept nogil:
+    # Nothing more goes into the file that is written to. The lock is held.
+    if r.active != NULL:
+        r.active.state = LOG_SEALED
+        r.active = NULL
+        r.sealed += 1
+        redo_wake(&r.threads, REDO_CHECKPOINT)
+
+
+cdef void _want(Redo* r) noexcept nogil:
+    # One more log file, where there may be one. The lock is held.
+    if r.count < LOG_FILES and redo_start(&r.threads, REDO_CHECKPOINT, _checkpoints, r):
+        r.wanted = True
+        redo_wake(&r.threads, REDO_CHECKPOINT)
+
+
+cdef int _write(Redo* r, LogFile* log) noexcept nogil:
+    # The batch, flushed: the one flush that its instances wait for.
+    cdef uint64_t began = monotonic_ns()
+    cdef int failed
+    r.batches += 1
+    failed = log_write(log, &r.batch, r.batches)
+    count_in(&r.worker.rows.flushes[<int>FLUSH_LOG], (monotonic_ns() - began) // 1000)
+    return failed
+
+
+cdef void _give_up(Redo* r, LogFile* log, int given_back, int failed) noexcept nogil:
+    # A write to the file failed. What it has from before is checkpointed; whether it has the last
+    # batch, nobody knows. A worker whose log fails goes on without one. given_back: descriptors
+    # that the lane does not keep after all.
+    redo_hold(&r.threads)
+    r.on = False
+    r.kept -= given_back
+    log.broken = True
+    if r.active == log:
+        _seal(r)
+    redo_let_go(&r.threads)
+    r.tell(r.of, b"write the redo log", failed, False)
+
+
+cdef void _name_all(Redo* r, LogFile* log) noexcept nogil:
+    # The final names: what they name can be had again from the log from now on.
+    cdef Laned* laned
+    cdef Instance* i
+    cdef int k
+    cdef int lost = 0
+    batch_begin(&r.batch)
+    for k in range(r.used):
+        laned = &r.laned[k]
+        i = laned.instance
+        laned.failed = give_final_name(r.worker, &r.named, i, &laned.step)
+        if laned.failed == 0:
+            if not log_keep(log, i.fd, i.path, parent_of(i.path, i.path_size)):
+                # Its folder is not on the list: no checkpoint may say that all is flushed.
+                log.names_lost = True
+            i.fd = -1
+        else:
+            lost += 1
+            if not batch_void(&r.batch, i.sequence, i.path, i.path_size):
+                r.batch.records = LOG_RECORDS
+    if not lost:
+        return
+    redo_hold(&r.threads)
+    r.kept -= lost
+    redo_let_go(&r.threads)
+    # Before anybody hears of it: what is refused must not come back.
+    k = ENOMEM if r.batch.records > <uint32_t>lost else _write(r, log)
+    if k:
+        _give_up(r, log, 0, k)
+
+
+cdef inline bint _has_name(const Laned* laned) noexcept nogil:
+    return laned.failed == 0
+
+
+cdef size_t _gather_lines(Redo* r) noexcept nogil:
+    # The lines of those that have a name, behind each other; their bytes.
+    cdef char* lines = r.named.lines.bytes
+    cdef size_t n = 0
+    cdef int k
+    for k in range(r.used):
+        if _has_name(&r.laned[k]):
+            if r.laned[k].line_at != n:
+                memmove(lines + n, lines + r.laned[k].line_at, r.laned[k].line_size)
+            n += r.laned[k].line_size
+    return n
+
+
+cdef void _journal(Redo* r, LogFile* log) noexcept nogil:
+    # The lines: not flushed, for the log has them. A segment that was removed takes its lines with
+    # it, so they go to the next one as well.
+    cdef int store_fd = r.worker.store_fd
+    cdef size_t n = _gather_lines(r)
+    cdef int failed = 0
+    cdef int k
+    cdef bint again
+    if n == 0:
+        return
+    failed = journal_append(store_fd, &r.named.journal, False, r.named.lines.bytes, n)
+    again = not failed and journal_is_gone(store_fd, &r.named.journal)
+    if failed or again:
+        r.named.journal.fd = -1
+        r.named.journal.error_no = failed
+    if again:
+        failed = _journal_anew(r, log, n)
+    if not failed:
+        return
+    for k in range(r.used):
+        if _has_name(&r.laned[k]):
+            instance_fail(r.laned[k].instance, failed, b"write the journal")
+
+
+cdef int _journal_anew(Redo* r, LogFile* log, size_t n) noexcept nogil:
+    # The lines into a new segment, which the file's checkpoint flushes instead. 0, or the errno.
+    cdef int failed
+    cdef int fd
+    r.open_journal(r.of)
+    if r.named.journal.fd < 0:
+        return r.named.journal.error_no or EIO
+    fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
+    if fd < 0:
+        return errno
+    close(log.journal_fd)
+    log.journal_fd = fd
+    failed = journal_append(r.worker.store_fd, &r.named.journal, False, r.named.lines.bytes, n)
+    if failed:
+        r.named.journal.fd = -1
+    return failed
+
+
+cdef void _settle(Redo* r) noexcept nogil:
+    # What has its name and its line is stored; what has no name was refused, or goes the other way.
+    cdef Instance* settled = NULL
+    cdef Instance* last = NULL
+    cdef Instance* i
+    cdef Laned* laned
+    cdef uint64_t now_ns = monotonic_ns()
+    cdef uint64_t count = 0
+    cdef int k
+    for k in range(r.used):
+        laned = &r.laned[k]
+        i = laned.instance
+        i.next = NULL
+        if laned.failed == EEXIST:
+            # Somebody else gave the name, who has no claims: a comparison is to decide.
+            committer_take(r.committer, i)
+            continue
+        if laned.failed:
+            instance_fail(i, laned.failed, laned.step)
+            instance_drop_part(r.worker, i)
+        elif not i.error_no:
+            i.stamps[<int>STAMP_DURABLE] = now_ns
+        instance_unlock(r.worker, i, True)
+        i.stage = STAGE_SETTLED
+        count += 1
+        if settled == NULL:
+            settled = i
+        else:
+            last.next = i
+        last = i
+    count_in(&r.worker.rows.batches[<int>BATCHES_LOG], count)
+    r.used = 0
+    if settled != NULL:
+        committer_settled(r.committer, settled)
+
+
+# ---- the checkpoint --------------------------------------------------------------------------
+
+cdef void* _checkpoints(void* of) noexcept nogil:
+    # The thread: makes log files, and frees them again.
+    cdef Redo* r = <Redo*>of
+    cdef LogFile* log
+    cdef uint64_t now
+    redo_hold(&r.threads)
+    while not r.failed:
+        now = monotonic_ns()
+        if r.active != NULL and (r.stop or now - r.active.oldest_ns >= _OLD_NS):
+            _seal(r)
+        log = _next_sealed(r)
+        if log != NULL and not log.in_use:
+            _checkpoint(r, log)
+        elif r.wanted and not r.stop and now >= r.not_before_ns:
+            _make(r)
+        elif r.stop and not r.sealed:
+            break
+        else:
+            redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
+    redo_let_go(&r.threads)
+    return NULL
+
+
+cdef LogFile* _next_sealed(Redo* r) noexcept nogil:
+    # The one that was begun first, or NULL. The lock is held.
+    cdef LogFile* found = NULL
+    cdef int k
+    for k in range(r.count):
+        if r.files[k].state == LOG_SEALED and (
+            found == NULL or r.files[k].oldest_ns < found.oldest_ns
+        ):
+            found = r.files[k]
+    return found
+
+
+cdef uint64_t _wake_at(Redo* r) noexcept nogil:
+    # When the thread has something to do that nobody tells it of; 0: never. The lock is held.
+    if r.active != NULL:
+        return r.active.oldest_ns + _OLD_NS
+    return r.not_before_ns if r.wanted else 0
+
+
+cdef void _make(Redo* r) noexcept nogil:
+    # One more log file. The lock is held on entry and on return.
+    cdef LogFile* log
+    cdef int failed = 0
+    r.wanted = False
+    if r.count == LOG_FILES:
+        return
+    r.made += 1
+    redo_let_go(&r.threads)
+    log = log_make(r.folder_fd, r.made, &r.origin, &failed)
+    redo_hold(&r.threads)
+    if log == NULL:
+        # Everything goes the other way meanwhile.
+        r.not_before_ns = monotonic_ns() + _MAKE_AGAIN_NS
+        return
+    r.files[r.count] = log
+    r.count += 1
+
+
+cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
+    # Put what a file vouches for where it belongs, and have the file free again. The lock is held
+    # on entry and on return.
+    cdef const char* step = NULL
+    cdef uint64_t began = monotonic_ns()
+    cdef int kept = log.kept
+    cdef int failed
+    redo_let_go(&r.threads)
+    failed = _flush_all(r, log, &step)
+    if failed == EAGAIN:
+        redo_hold(&r.threads)
+        redo_wait(&r.threads, REDO_CHECKPOINT, monotonic_ns() + _AGAIN_NS)
+        return
+    if not failed:
+        failed = _let_go(r, log)
+        step = b"renew a file of the redo log"
+    count_in(&r.worker.rows.flushes[<int>FLUSH_CHECKPOINT], (monotonic_ns() - began) // 1000)
+    redo_hold(&r.threads)
+    if failed:
+        # What the file has is all there is of some instances, for all that is known. It stays.
+        r.failed = True
+        r.on = False
+        redo_let_go(&r.threads)
+        r.tell(r.of, step, failed, True)
+        redo_hold(&r.threads)
+        return
+    r.kept -= kept
+    r.sealed -= 1
+    log.state = LOG_SPENT if log.broken else LOG_FREE
+
+
+cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
+    # Have nothing in the file count any more, durably. 0, or the errno.
+    cdef int failed = 0
+    if not log.broken:
+        failed = log_renew(log, &r.origin)
+        if not failed:
+            return 0
+        log.broken = True
+    # What cannot be written to can still be removed.
+    failed = log_remove(r.folder_fd, log, &r.origin)
+    if not failed and fsync(r.folder_fd) < 0:
+        failed = errno
+    log_forget(log)
+    return failed
+
+
+cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
+    # The files, on the descriptors that wrote them; their folders; and the segment with their
+    # lines. 0; EAGAIN: later, for want of descriptors or memory; or the errno, and the step.
+    cdef int failed = _flush_files(r, log)
+    step[0] = b"flush stored instances"
+    if not failed:
+        failed = _flush_folders(r, log)
+        step[0] = b"flush folders"
+    if not failed:
+        step[0] = b"flush the journal"
+        while fdatasync(log.journal_fd) < 0:
+            if errno != EINTR:
+                return errno
+    return failed
+
+
+cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
+    cdef flush_job* job
+    cdef int k
+    if r.jobs == NULL:
+        r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
+        if r.jobs == NULL:
+            return EAGAIN
+    for k in range(log.kept):
+        # All are under way before the first is waited for.
+        sync_file_range(log.files[k], 0, 0, SYNC_FILE_RANGE_WRITE)
+        job = &r.jobs[k]
+        job.fd = log.files[k]
+        job.whole = 0
+        job.error = 0
+        job.failed = NULL
+    flusher_run(&r.flushers, r.jobs, log.kept)
+    for k in range(log.kept):
+        if r.jobs[k].error:
+            return r.jobs[k].error
+    return 0
+
+
+cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
+    cdef const char* names = log.folders.bytes
+    cdef uint32_t at = 0
+    cdef uint32_t size
+    cdef int count
+    cdef int failed
+    if log.names_lost:
+        return ENOMEM
+    while at < log.folders.size:
+        size = 0
+        count = 0
+        while at + size < log.folders.size and count < FOLDERS_AT_ONCE:
+            size += <uint32_t>strlen(names + at + size) + 1
+            count += 1
+        failed = flush_folders(r.worker, &r.directories, &r.flushers, names + at, size)
+        if failed in (EMFILE, ENFILE, ENOMEM):
+            return EAGAIN
+        if failed:
+            return failed
+        at += size
+    return 0
