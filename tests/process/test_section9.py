@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import signal
 import struct
 import threading
 import time
@@ -981,6 +982,45 @@ def test_b24_nothing_may_follow_a_request_for_release(service: Service, behind: 
         peer.send(RELEASE_RQ + behind)
         assert peer.read_until_close() in {RELEASE_RP, RELEASE_RP + abort(0, 0)}
     assert service.instances() == [path_of()]
+
+
+def test_b65_releases_never_collide(service: Service) -> None:
+    """We ask for none (Sta7, Sta10, Sta12): a confirmation is out of place, whenever it comes."""
+    with service.peer() as peer:
+        peer.send(store(1))
+        assert peer.read_statuses(1) == [(1, 0)]
+        peer.send(RELEASE_RP)
+        assert peer.read_until_close() == abort(2, 2)
+    with service.peer() as peer:
+        # As whoever believes that both asked; ours is owed a response first (Sta8).
+        peer.send(store(2, sop=OTHER) + RELEASE_RQ + RELEASE_RP)
+        assert peer.read_until_close() == abort(2, 2)
+    with service.peer() as peer:
+        # Granted at once, what comes then is not looked at (Sta13).
+        peer.send(RELEASE_RQ + RELEASE_RP)
+        assert peer.read_until_close() == RELEASE_RP
+    wait_for(lambda: service.instances() == sorted({path_of(), path_of(OTHER)}), "both")
+
+
+def test_b65_a_drain_asks_nobody_for_release(tmp_path: Path, wire: TLS | None) -> None:
+    """Whoever asks meanwhile is confirmed; whoever stays is aborted in the end, and never asked."""
+    with Service(tmp_path, "--drain-timeout", "60s", workers=1, tls=wire) as service:
+        with service.peer() as busy, service.peer() as resting, service.peer() as asks:
+            busy.send(store(1)[:-1])
+            asks.send(echo())
+            assert asks.read_response().status == 0
+            service.process.send_signal(signal.SIGTERM)
+            service.in_log("SIGTERM")
+            asks.send(RELEASE_RQ)
+            assert asks.read_until_close() == RELEASE_RP
+            busy.send(store(1)[-1:])
+            assert busy.read_statuses(1) == [(1, 0)]
+            busy.send(RELEASE_RQ)
+            assert busy.read_until_close() == RELEASE_RP
+            # For the second one nobody is waited for.
+            service.process.send_signal(signal.SIGTERM)
+            assert resting.read_until_close() == abort(0, 0)
+        service.ends(0)
 
 
 @pytest.mark.parametrize("ending", ["release", "abort", "reject"])
