@@ -24,6 +24,7 @@ from fastscp.cli.options import (
     TLSCert,
     TLSKey,
     TLSNoVerify,
+    TLSProfile,
     Verbose,
     as_written,
 )
@@ -59,6 +60,7 @@ def echo(
     tls_ca: TLSCA = None,
     tls_cert: TLSCert = None,
     tls_key: TLSKey = None,
+    tls_profile: TLSProfile = None,
     tls_no_verify: TLSNoVerify = False,
     user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
     password_file: Annotated[
@@ -91,7 +93,7 @@ def echo(
         calling_ae=read_value("--calling-ae", calling_ae, TITLE),
         timeout_s=read_value("--timeout", timeout, TIMEOUT),
         max_pdu_length=read_value("--max-pdu-length", max_pdu_length, MAX_PDU_LENGTH),
-        tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
+        tls=tls_context(tls, tls_ca, tls_cert, tls_key, tls_profile, no_verify=tls_no_verify),
         identity=user_identity(user, password_file, jwt_file),
     )
     if json:

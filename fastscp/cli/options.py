@@ -24,6 +24,8 @@ from fastscp.config.values import (
     read_title,
 )
 from fastscp.errors import ConfigError
+from fastscp.tls.profiles import DEFAULT as DEFAULT_PROFILE
+from fastscp.tls.profiles import NAMES as PROFILE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +59,7 @@ __all__ = [
     "TLSCert",
     "TLSKey",
     "TLSNoVerify",
+    "TLSProfile",
     "Verbose",
     "as_written",
     "load_settings",
@@ -265,6 +268,15 @@ TLSCert = Annotated[
 TLSKey = Annotated[
     FileName | None,
     Parameter(name="--tls-key", metavar="FILE", converter=as_written, help="Its key."),
+]
+TLSProfile = Annotated[
+    str | None,
+    Parameter(
+        name="--tls-profile",
+        metavar="|".join(PROFILE_NAMES),
+        help=f"Versions and ciphers to offer: those of the profile that serve calls so. "
+        f"(default: {DEFAULT_PROFILE})",
+    ),
 ]
 TLSNoVerify = Annotated[
     bool,

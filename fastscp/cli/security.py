@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastscp.config.settings import read_value
-from fastscp.config.values import Parsed, read_text
+from fastscp.config.values import Choice, Parsed, read_text
 from fastscp.errors import ConfigError
 from fastscp.scu import jwt_identity, password_identity
+from fastscp.tls.context import client_context, lacks_ciphers
+from fastscp.tls.profiles import DEFAULT, NAMES, OTHER_NAMES, PROFILES
 
 if TYPE_CHECKING:
     from fastscp_ext import UserIdentity
 
 __all__ = ["tls_context", "user_identity"]
 
+log = logging.getLogger("fastscp.tls")
+
+_PROFILE: Final = Choice(NAMES, also=OTHER_NAMES)
 _USER: Final = Parsed(read_text, "NAME", "a user name")
 
 
 def tls_context(
-    wanted: bool, ca: str | None, certificate: str | None, key: str | None, *, no_verify: bool
+    wanted: bool,
+    ca: str | None,
+    certificate: str | None,
+    key: str | None,
+    profile: str | None,
+    *,
+    no_verify: bool,
 ) -> ssl.SSLContext | None:
     """What a requestor needs for TLS; None if no option asks for it.
 
-    Raises ConfigError for files that cannot be used.
+    Warns of an old profile. Raises ConfigError for what cannot be used.
     """
-    if not (wanted or ca or certificate or key or no_verify):
+    if not (wanted or ca or certificate or key or profile or no_verify):
         return None
     if key is not None and certificate is None:
         raise ConfigError("--tls-key", "is of no use without its certificate; add --tls-cert")
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _context(DEFAULT if profile is None else profile)
     if ca is not None:
         try:
             context.load_verify_locations(cafile=ca)
@@ -42,6 +53,19 @@ def tls_context(
     if no_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _context(profile: str) -> ssl.SSLContext:
+    """Raises ConfigError for a profile that is not known, or that this OpenSSL cannot do."""
+    name = read_value("--tls-profile", profile, _PROFILE)
+    try:
+        context = client_context(PROFILES[name])
+    except ssl.SSLError as error:
+        why = lacks_ciphers(error, name) or f"OpenSSL cannot do it ({error}); choose another"
+        raise ConfigError("--tls-profile", why) from None
+    if warning := PROFILES[name].warning:
+        log.warning("--tls-profile %s %s", name, warning)
     return context
 
 

@@ -24,6 +24,7 @@ from fastscp.cli.options import (
     TLSCert,
     TLSKey,
     TLSNoVerify,
+    TLSProfile,
     Verbose,
 )
 from fastscp.cli.output import INTERRUPTED_CODE, print_json
@@ -102,6 +103,7 @@ def send(
     tls_ca: TLSCA = None,
     tls_cert: TLSCert = None,
     tls_key: TLSKey = None,
+    tls_profile: TLSProfile = None,
     tls_no_verify: TLSNoVerify = False,
     user: Annotated[str | None, Parameter(metavar="NAME", help="User identity: name.")] = None,
     password_file: Annotated[
@@ -159,6 +161,7 @@ def send(
     # What the event loop says of itself at level debug helps nobody.
     logging.getLogger("asyncio").setLevel(logging.INFO)
     from fastscp.cli.security import tls_context, user_identity
+    from fastscp.cli.send_descriptors import take_descriptors
     from fastscp.cli.send_list import paths_listed
     from fastscp.cli.send_run import plan_send, run_send
     from fastscp.scu import Priority, Timeouts
@@ -186,7 +189,7 @@ def send(
             if timeout is None
             else Timeouts(**dict.fromkeys(_TIMEOUTS, read_value("--timeout", timeout, TIMEOUT)))
         ),
-        tls=tls_context(tls, tls_ca, tls_cert, tls_key, no_verify=tls_no_verify),
+        tls=tls_context(tls, tls_ca, tls_cert, tls_key, tls_profile, no_verify=tls_no_verify),
         identity=user_identity(user, password_file, jwt_file),
     )
     with paths_listed(files_from) as listed:
@@ -195,6 +198,7 @@ def send(
             if json or not quiet or plan.failed or not plan.instances:
                 _print_plan(plan, json)
             return 0 if plan.instances and not plan.failed else FastscpError.exit_code
+        take_descriptors(options.associations, tls=options.tls is not None)
         summary = run_send(
             options,
             paths,

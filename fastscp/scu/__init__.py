@@ -24,6 +24,7 @@ from fastscp.scu.errors import (
 from fastscp.scu.link import SeenPDU
 from fastscp.scu.response import Response
 from fastscp.scu.scripts import Sent, send_files
+from fastscp.scu.secured import tls_context
 from fastscp.scu.timeouts import Timeouts
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "jwt_identity",
     "password_identity",
     "send_files",
+    "tls_context",
 ]

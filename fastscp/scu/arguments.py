@@ -184,7 +184,7 @@ def tls_context(value: Any) -> ssl.SSLContext | None:
     """What connections are wrapped with."""
     if value is None or isinstance(value, ssl.SSLContext):
         return value
-    raise UsageError(f"tls is {given(value)}: write ssl.create_default_context(), or leave it out")
+    raise UsageError(f"tls is {given(value)}: write tls_context(), or leave it out")
 
 
 def callback(name: str, value: Any) -> Any:

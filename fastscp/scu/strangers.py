@@ -129,7 +129,7 @@ def _tls_words(error: ssl.SSLError) -> str:
             return f"the peer does not answer in TLS: {_NO_TLS}"
         case Reason.NO_COMMON_VERSION | Reason.NOTHING_IN_COMMON:
             return (
-                "the peer agrees to no version or cipher of TLS that we offer (1.2 and later), "
+                "the peer agrees to no version or cipher of TLS that we offer (--tls-profile), "
                 "or it asks for a certificate of ours (--tls-cert)"
             )
         case Reason.REFUSES_OURS:

@@ -1,4 +1,6 @@
-"""The context of TLS that a receiver's connections are made with, from what was read before."""
+"""The contexts of TLS that connections are made with: a receiver's, from what was read before, and
+a sender's.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastscp.tls.material import Material
+    from fastscp.tls.profiles import Profile
 
-__all__ = ["server_context"]
+__all__ = ["client_context", "lacks_ciphers", "server_context"]
 
 _ASKED_FOR: Final = {
     "none": ssl.CERT_NONE,
@@ -43,14 +46,8 @@ def server_context(material: Material) -> ssl.SSLContext:
     """
     profile = PROFILES[material.profile]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with warnings.catch_warnings():
-        # Of the old versions, which the operator was warned of.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion[profile.oldest]
-        context.maximum_version = ssl.TLSVersion[profile.newest]
-    context.set_ciphers(profile.openssl)
-    # Each is the default of some build, and of none for sure. Early data is taken by none.
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    _keep_to(context, profile)
+    # Early data is taken by no default.
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
     if any(cipher.startswith("DHE-") for cipher in profile.ciphers):
@@ -70,6 +67,40 @@ def server_context(material: Material) -> ssl.SSLContext:
             every, leaf = ssl.VERIFY_CRL_CHECK_CHAIN, ssl.VERIFY_CRL_CHECK_LEAF
             context.verify_flags |= every if material.every_crl else leaf
     return context
+
+
+def client_context(profile: Profile) -> ssl.SSLContext:
+    """A context of a sender: it trusts whom the system trusts, and shows no certificate.
+
+    Raises ssl.SSLError where the OpenSSL of this machine has no cipher of the profile, which
+    `lacks_ciphers` tells.
+    """
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    _keep_to(context, profile)
+    return context
+
+
+def lacks_ciphers(error: ssl.SSLError, profile: str) -> str:
+    """Why a profile cannot be had on this machine, by its name; "": the error is another one."""
+    # Python has an error of its own for a list of ciphers of which there is none.
+    if (getattr(error, "reason", None) or "") not in ("", "NO_CIPHER_MATCH"):
+        return ""
+    return (
+        f"{profile!r} has no cipher that the OpenSSL of this machine knows "
+        f"({ssl.OPENSSL_VERSION}); choose another profile"
+    )
+
+
+def _keep_to(context: ssl.SSLContext, profile: Profile) -> None:
+    """Have a context speak the versions and ciphers of a profile alone."""
+    with warnings.catch_warnings():
+        # Of the old versions, which the operator was warned of.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion[profile.oldest]
+        context.maximum_version = ssl.TLSVersion[profile.newest]
+    context.set_ciphers(profile.openssl)
+    # Each is the default of some build, and of none for sure.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 
 
 @contextlib.contextmanager

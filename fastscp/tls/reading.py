@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastscp.guarded import read_plain
 from fastscp.log.text import escape
-from fastscp.tls.context import server_context
+from fastscp.tls.context import lacks_ciphers, server_context
 from fastscp.tls.material import Material, MaterialError
 from fastscp.tls.profiles import PROFILES
 
@@ -124,14 +124,9 @@ def _usable(files: Files, material: Material) -> Material:
     try:
         server_context(material)
     except ssl.SSLError as error:
-        # Python has an error of its own for a list of ciphers of which there is none.
-        reason = getattr(error, "reason", None) or ""
-        if reason in ("", "NO_CIPHER_MATCH"):
-            why = (
-                f"{files.profile!r} has no cipher that the OpenSSL of this machine knows "
-                f"({ssl.OPENSSL_VERSION}); choose another profile"
-            )
+        if why := lacks_ciphers(error, files.profile):
             raise MaterialError(("tls_profile", why)) from None
+        reason = error.reason
         said = reason.replace("_", " ").lower() or str(error)
         if reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
             why = (

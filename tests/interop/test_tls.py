@@ -7,6 +7,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tests.certificates import Certificates, Signed
 
 pytestmark = pytest.mark.interop
+LONG: Final = pytest.mark.long
 
 # As s_client calls them, and as it says which it is.
 VERSIONS: Final = {"tls1": "TLSv1", "tls1_1": "TLSv1.1", "tls1_2": "TLSv1.2", "tls1_3": "TLSv1.3"}
@@ -130,6 +132,58 @@ def test_no_version_and_no_cipher_outside_a_profile(
     # It says something: what is modern is there, and the oldest where it is asked for.
     assert len(wanted["8996", True, "tls1_2"]) == 2
     assert "bcp195" not in profiles or wanted["bcp195", True, "tls1"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "version", "cipher", "agreed"),
+    [
+        ("8996", "tls1_3", "", True),
+        pytest.param("8996", "tls1_2", "ECDHE-RSA-AES256-GCM-SHA384", True, marks=LONG),
+        ("8996", "tls1_2", "DHE-RSA-AES128-GCM-SHA256", False),
+        pytest.param("8996-mod", "tls1_2", "DHE-RSA-AES128-GCM-SHA256", True, marks=LONG),
+        pytest.param("8996", "tls1_1", "ALL", False, marks=LONG),
+        pytest.param("bcp195", "tls1", "AES128-SHA", True, marks=LONG),
+        ("aes", "tls1_2", "AES128-SHA", True),
+        pytest.param("aes", "tls1_3", "", False, marks=LONG),
+    ],
+)
+def test_a_sender_and_openssl(
+    certificates: Certificates,
+    openssl: str,
+    profile: str,
+    version: str,
+    cipher: str,
+    agreed: bool,
+) -> None:
+    """Another library finds of a sender what its profile has; it speaks no DICOM."""
+    words = [openssl, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", f"-{version}"]
+    words += ["-cipher", f"{cipher}:@SECLEVEL=0"] if cipher else []
+    words += ["-cert", str(certificates.rsa_server.both), "-rev"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as peer:
+        try:
+            assert peer.stdout is not None
+            said = b""
+            while not (found := re.search(rb"ACCEPT \S+:(\d+)\n", said)):
+                line = peer.stdout.readline()
+                assert line, said
+                said += line
+            address = f"127.0.0.1:{int(found[1])}"
+            ours = ["--tls-profile", profile, "--tls-ca", str(certificates.ca.cert)]
+            with subprocess.Popen(
+                [sys.executable, "-m", "fastscp", "echo", address, *ours, "--timeout", "60"],
+                stderr=subprocess.PIPE, text=True,
+            ) as sender:  # fmt: skip
+                # Until it says what they agreed to, or has gone.
+                while b"Ciphersuite: " not in said and (line := peer.stdout.readline()):
+                    said += line
+                # It would wait for a line of text.
+                peer.kill()
+                error = sender.communicate(timeout=60)[1]
+            assert sender.returncode == 1
+        finally:
+            peer.kill()
+    assert (f"Ciphersuite: {cipher or 'TLS_'}".encode() in said) is agreed, said
+    assert ("agrees to no version or cipher of TLS" in error) is not agreed, error
 
 
 def _in_this_openssl(openssl: str, profile: str) -> bool:

@@ -1581,9 +1581,10 @@ def test_a_report_on_a_full_disk(capsys: pytest.CaptureFixture[str], tmp_path: P
         with Scp(serving()) as scp:
             arguments = ["send", scp.address, str(tmp_path / "in"), "--report", "/dev/full"]
             assert cli.main(arguments) == 1
-        assert capsys.readouterr().err.splitlines() == [
-            "fastscp: cannot write the report /dev/full: No space left on device"
-        ]
+        assert capsys.readouterr().err == (
+            "fastscp: cannot write the report /dev/full: No space left on device; make room "
+            "there, or name another file (--report)\n"
+        )
 
 
 def test_repeat_with_fresh_uids(send: Callable[..., Sent], tmp_path: Path) -> None:

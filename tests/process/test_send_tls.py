@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import ssl
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fastscp.cli import app as cli
+from fastscp.scu import UsageError, tls_context
 from fastscp.scu.send import carrier
-from tests.kit import abort
+from tests.kit import TLS, Service, abort
 from tests.scripted import Connection, Scp, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.certificates import Certificates
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +176,86 @@ def test_a_handshake_that_is_cut_is_tried_again(
             error = said(capsys, "send", scp.address, tmp_path / "in", "--tls", "--retries", "2")
         assert scp.connections == times
         assert "2 instances were not sent: cannot connect to" in error
+
+
+# Profiles -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "session"),
+    [
+        pytest.param(None, "8996", "TLSv1.3 ", marks=pytest.mark.long),
+        ("bcp195-rfc-8996", "aes", ""),
+        ("aes", "aes", "TLSv1.2 AES128-SHA"),
+        pytest.param("aes", "8996", "", marks=pytest.mark.long),
+    ],
+)
+def test_profiles_of_both_sides(
+    tmp_path: Path,
+    certificates: Certificates,
+    capsys: pytest.CaptureFixture[str],
+    ours: str | None,
+    theirs: str,
+    session: str,
+) -> None:
+    """session: what they agree to; "": nothing."""
+    tls = TLS(
+        ("--tls-cert", str(certificates.rsa_server.both), "--tls-profile", theirs),
+        certificates.client_context(),
+    )
+    with Service(tmp_path, "--log-level", "debug", tls=tls, workers=1) as service:
+        address = f"{service.host}:{service.tls_port}"
+        words = ["echo", address, "--tls-ca", str(certificates.ca.cert)]
+        words += [] if ours is None else ["--tls-profile", ours]
+        assert cli.main(words) == (0 if session else 1)
+        error = capsys.readouterr().err
+        if session:
+            service.in_log(session)
+        else:
+            assert "agrees to no version or cipher of TLS that we offer (--tls-profile)" in error
+        assert (f"--tls-profile {ours} allows TLS 1.0 and 1.1" in error) is (ours == "aes")
+
+
+def test_a_profile_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option of TLS alone asks for it: nothing goes out without."""
+    for command in (["echo", "127.0.0.1:1"], ["send", "127.0.0.1:1", "."]):
+        assert cli.main([*command, "--tls-profile", "ours"]) == 2
+        assert "--tls-profile: 'ours' is not known; give 8996, 8996-mod" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="profile is 'ours': write one of 8996, 8996-mod"):
+        tls_context("ours")
+    assert tls_context("bcp195-extended").get_ciphers() == tls_context("bcp195-ex").get_ciphers()
+
+
+# Descriptors --------------------------------------------------------------------------------------
+
+
+def _limited(soft: int, hard: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_as_many_associations_as_there_are_open_files_for(tmp_path: Path, secured: TLS) -> None:
+    """The limit is raised to what the system grants; if it does not suffice, nothing is begun."""
+    many = 20
+    write_files(tmp_path / "in", 8 * many)
+    with Service(tmp_path, tls=secured, workers=1) as service:
+
+        def send(soft: int, hard: int) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [
+                    *(sys.executable, "-m", "fastscp", "send"),
+                    f"{service.host}:{service.tls_port}", str(tmp_path / "in"),
+                    *("--tls-no-verify", "--associations", str(many)),
+                ],
+                preexec_fn=_limited(soft, hard), check=False, capture_output=True, text=True,
+                timeout=60,
+            )  # fmt: skip
+
+        needed = 64 + 6 * many
+        enough = send(24, needed)
+        assert (enough.returncode, f"associations  {many}" in enough.stdout) == (0, True), enough
+        short = send(24, needed - 1)
+        assert (short.returncode, short.stdout) == (2, "")
+        assert short.stderr == (
+            f"fastscp: --associations: {many} at a time take {needed} open files, the limit is "
+            f"{needed - 1}; raise it (ulimit -Hn, LimitNOFILE=), or use at most {many - 1}\n"
+        )

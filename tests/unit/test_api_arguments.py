@@ -68,7 +68,7 @@ def test_a_usage_error_is_one_of_the_package_and_a_value_error() -> None:
         ({"host": "x" * 70}, "which is no name: its parts have 1 to 63 characters"),
         ({"host": "a\0b"}, "which is no name"),
         ({"host": "\ud800"}, "which is no name"),
-        ({"tls": True}, r"tls is True: write ssl.create_default_context\(\)"),
+        ({"tls": True}, r"tls is True: write tls_context\(\)"),
         ({"identity": ("jo", "sesame")}, r"type tuple: write password_identity\(user, password\)"),
         ({"on_pdu": 7}, "on_pdu is 7: write a plain function"),
     ],

@@ -82,7 +82,8 @@ def test_every_option_of_the_requestor_is_described() -> None:
     table, _, behind = text.partition("`fastscp echo` has")
     assert set(re.findall(r"--[a-z][a-z-]+", table)) == _options("send")
     echoed = set(re.findall(r"`(--[a-z-]+)`", behind.partition("The exit code")[0]))
-    assert echoed | {"--tls-ca", "--tls-cert", "--tls-key", "--tls-no-verify"} == _options("echo")
+    tls = {"--tls-ca", "--tls-cert", "--tls-key", "--tls-profile", "--tls-no-verify"}
+    assert echoed | tls == _options("echo")
 
 
 def test_nothing_is_installed_from_an_index() -> None:

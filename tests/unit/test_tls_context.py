@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.config.values import read_certificate_rule
-from fastscp.tls.context import server_context
+from fastscp.tls.context import client_context, server_context
 from fastscp.tls.failures import CLOSED, Failure, failure, failure_within
 from fastscp.tls.names import is_common_name, written
 from fastscp.tls.profiles import NAMES, PROFILES
@@ -130,6 +130,33 @@ def test_the_versions_of_a_profile(certificates: Certificates, name: str, versio
     if error is not None:
         assert failure(error, of).kind == "no common version of TLS"
         assert name in failure(error, of).why
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_a_sender_offers_its_profile_alone(certificates: Certificates, name: str) -> None:
+    profile = PROFILES[name]
+    client = client_context(profile)
+    client.load_verify_locations(certificates.ca.cert)
+    older = [one["name"] for one in client.get_ciphers() if one["protocol"] != "TLSv1.3"]
+    known = {one["name"] for one in _all_ciphers()}
+    assert older == [one for one in profile.ciphers if one in known]
+    assert client.options & ssl.OP_NO_COMPRESSION
+    versions = ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"]
+    agreed = [one for one in versions if _agrees(certificates, client, one)]
+    first, last = versions.index(profile.oldest), versions.index(profile.newest)
+    assert agreed == versions[first : last + 1]
+
+
+def _agrees(certificates: Certificates, client: ssl.SSLContext, version: str) -> bool:
+    """Whether a client does with a server that has one version, and all ciphers."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.minimum_version = server.maximum_version = ssl.TLSVersion[version]
+    server.set_ciphers("ALL:@SECLEVEL=0")
+    server.load_cert_chain(certificates.rsa_server.both)
+    ends = Ends(server, client)
+    return ends.shake_hands() is None and ends.server.version() is not None
 
 
 def test_a_cipher_that_is_not_in_the_profile(certificates: Certificates) -> None:

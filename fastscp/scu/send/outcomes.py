@@ -162,7 +162,10 @@ class Report:
             raise self._failed(why) from None
 
     def _failed(self, why: OSError) -> FastscpError:
-        return FastscpError(f"cannot write the report {self._path}: {why.strerror}")
+        return FastscpError(
+            f"cannot write the report {self._path}: {why.strerror}; make room there, or name "
+            f"another file (--report)"
+        )
 
 
 def _is_other(path: Path, inputs: Iterable[str]) -> bool:
