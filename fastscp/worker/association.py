@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastscp.worker.connection import Origin
+    from fastscp.worker.rounds import Rounds
 
 __all__ = ["Association", "Reception"]
 
@@ -62,10 +63,11 @@ _TOO_LARGE: Final = "data set above the size limit"
 class Owner(Asking, Protocol):
     """What an association needs of the worker it lives in.
 
-    ending: why associations are to end now; empty: they are not.
+    ending: why associations are to end now; empty: they are not. rounds: takes their turns.
     """
 
     ending: str
+    rounds: Rounds
 
     def over(self, association: Association) -> None: ...
     def gone(self, association: Association) -> None: ...
@@ -98,6 +100,8 @@ class Association(Requested):
         # The connection is gone, and what was read of it is still being taken in.
         self._lost = False
         self._why_lost: Exception | None = None
+        # It ends with what it has in hand.
+        self._is_finishing = False
         self._stray = 0
         # Whom to tell that the log has the line of its end.
         self._told: Callable[[bool], None] | None = None
@@ -263,7 +267,7 @@ class Association(Requested):
         return True
 
     def turn_ended(self) -> None:
-        asyncio.get_running_loop().call_soon(self._turn_begins)
+        self._owner.rounds.add(self._turn_begins)
 
     def _turn_begins(self) -> None:
         had_rest = self.rest_bytes > 0
@@ -449,6 +453,9 @@ class Association(Requested):
                     self._machine.handle(Event.EVT18)
                 late = Ending("no complete A-ASSOCIATE-RQ in time")
                 self._drop_connection(late if waiting else None)
+        elif self._is_finishing and not self._has_in_hand:
+            # What TLS had kept of it held nothing to be answered.
+            self.end_now(self._owner.ending)
         elif self.state is State.STA6 and self._rule is not None:
             rule = self._rule
             why = self.overdue(now, rule.message_timeout, rule.min_rate, rule.idle_timeout)
@@ -478,6 +485,7 @@ class Association(Requested):
         """
         self.outbox.tell_responses_sent = True
         if self._has_in_hand:
+            self._is_finishing = True
             return
         is_new = self.state in (State.STA1, State.STA2, State.STA3)
         rests = time.monotonic() - self.idle_since < rested_s
@@ -492,7 +500,9 @@ class Association(Requested):
     @property
     def _has_in_hand(self) -> bool:
         """Whether something of what was read is still to be answered."""
-        return bool(self.mid_message or self.outbox.owed or self.rest_bytes)
+        if self.mid_message or self.outbox.owed or self.rest_bytes:
+            return True
+        return self._transport is not None and bool(self._transport.get_extra_info("undecrypted"))
 
     def end_now(self, why: str) -> None:
         """End the association whatever it does: A-ABORT where there is one, else as `drop`."""

@@ -2,8 +2,8 @@
 
 Theory of operation: the loop's transport knows nothing of TLS; `Secured` stands between it and the
 association. Until the handshake is done the connection is one of these. A handshake may cost a
-signature, which keeps the loop for as long as that takes: one of them goes on in each turn of the
-loop, however many there are, so that whoever sends meanwhile waits for one at a time.
+signature, which keeps the loop for as long as that takes: a few of them go on in each turn of the
+loop, however many there are (`Rounds`), so that whoever sends meanwhile waits for these alone.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastscp.association.account import Ending, Who
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fastscp.worker.connection import Origin
+    from fastscp.worker.rounds import Rounds
     from fastscp.worker.rules import Tls
     from fastscp_ext import Reception
 
@@ -46,7 +47,7 @@ class Handshakes:
     run: names this run of the service in ids. known(number, origin, secured): gets each connection
     once its handshake is done, and opens it. closed(number): hears of each one that ended before.
     failed(number, reason): hears of each handshake that fails, as soon as it does, with one of
-    `reasons.COUNTED`. plain_port: where no TLS is spoken; 0: nowhere.
+    `reasons.COUNTED`. rounds: takes their turns. plain_port: where no TLS is spoken; 0: nowhere.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Handshakes:
         known: Callable[[int, Origin, Secured], None],
         closed: Callable[[int], None],
         failed: Callable[[int, str], None],
+        rounds: Rounds,
         *,
         plain_port: int = 0,
     ) -> None:
@@ -66,8 +68,7 @@ class Handshakes:
         self._known = known
         self._closed = closed
         self._waiting: dict[int, _Keeper] = {}
-        # Those that can go on, in the order in which they came to be able to.
-        self._due: deque[Secured] = deque()
+        self._rounds = rounds
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -118,14 +119,10 @@ class Handshakes:
     # What keepers call ---------------------------------------------------------------------------
 
     def due(self, secured: Secured) -> None:
-        if not self._due:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._due.append(secured)
+        self._rounds.add(partial(self._turn, secured))
 
-    def _turn(self) -> None:
-        secured = self._due.popleft()
-        if self._due:
-            asyncio.get_running_loop().call_soon(self._turn)
+    @staticmethod
+    def _turn(secured: Secured) -> None:
         try:
             secured.next_turn()
         except Exception:

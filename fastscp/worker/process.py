@@ -69,6 +69,7 @@ from fastscp.worker.jobs import Jobs
 from fastscp.worker.journal import JournalAhead
 from fastscp.worker.redo import RedoLog
 from fastscp.worker.requests import Requests
+from fastscp.worker.rounds import Rounds
 from fastscp.worker.rules import Going
 from fastscp.worker.taking import Taking
 from fastscp_ext import LineIndex, Reception, Rules, Shared
@@ -126,6 +127,7 @@ class Worker:
         self.names: Mapping[str, str] = setup.names
         self._associations: dict[int, Association] = {}
         self._headers = Headers(setup.run, self._relayed, self._closed)
+        self.rounds = Rounds()
         self.requests = Requests()
         self.identities = Identities()
         self.identities.use(self.going.config.user_identity, self.going.config.ae_title)
@@ -159,7 +161,7 @@ class Worker:
         self._reception = self._make_reception()
         self._redo = RedoLog(setup, store_fd, writer, self._reception)
         self._handshakes = Handshakes(
-            setup.run, self._reception, self._shaken, self._closed, self._unshaken,
+            setup.run, self._reception, self._shaken, self._closed, self._unshaken, self.rounds,
             plain_port=setup.port,
         )  # fmt: skip
 

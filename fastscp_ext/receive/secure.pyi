@@ -162,4 +162,7 @@ class Secured:
         """From how many such bytes on `pause_writing` is called."""
 
     def get_extra_info(self, name: str, default: object = None) -> Any:
-        """As the loop's transport has it, and `sslcontext` and `ssl_object`."""
+        """As the loop's transport has it, and `sslcontext`, `ssl_object` and `undecrypted`.
+
+        The last one tells whether something that was read and is whole waits to be decrypted.
+        """

@@ -665,4 +665,6 @@ cdef class Secured:
             return self.ssl_object
         if name == "sslcontext":
             return None if self.ssl_object is None else self.ssl_object.context
+        if name == "undecrypted":
+            return self.phase == SECURE_OPEN and self._has_more()
         return default if self.raw is None else self.raw.get_extra_info(name, default)

@@ -30,6 +30,7 @@ from tests.kit import (
 )
 from tests.process.beside import (
     Talk,
+    Waits,
     Worker,
     answers,
     at_once,
@@ -98,6 +99,26 @@ def test_commands_without_end(tmp_path: Path, secured: TLS) -> None:
                 talks = [Talk(peer, out, endless=True, keep=False) for peer in peers]
                 wanted = honest.rounds + 10
                 converse(talks, lambda: honest.rounds >= wanted)
+            assert min(talk.heard for talk in talks) > 0
+        finally:
+            for peer in peers:
+                peer.reset()
+
+
+def test_many_floods_at_once(tmp_path: Path, secured: TLS) -> None:
+    """Others wait for a few turns, and not for one of each flood, through TLS and without."""
+    out, _ = packed(FLOODS["echo"], MIB // 8)
+    with Service(tmp_path, tls=secured, plain=True, workers=1) as service:
+        rq = associate_rq((1, CT, ELE), (7, VERIFICATION, ELE))
+        peers = [service.connect(secured=n % 2 == 1) for n in range(60)]
+        try:
+            for peer in peers:
+                assert (peer.associate(rq) or b"")[:1] == b"\2"
+            with beside(service) as (honest, _worker):
+                talks = [Talk(peer, out, endless=True, keep=False) for peer in peers]
+                wanted = honest.rounds + 10
+                converse(talks, lambda: honest.rounds >= wanted)
+                assert Waits.at(honest.echoes.loop, 0.5) < 0.02
             assert min(talk.heard for talk in talks) > 0
         finally:
             for peer in peers:

@@ -20,6 +20,7 @@ from fastscp.association.account import Ending
 from fastscp.association.machine import Event, State
 from fastscp.worker.association import Association
 from fastscp.worker.connection import Origin
+from fastscp.worker.rounds import Rounds
 from tests.books import top_rule
 from tests.kit import (
     abort,
@@ -51,9 +52,10 @@ class Transport(FakeTransport):
     ours: socket.socket | None = None
     ended: list[str] = field(default_factory=list)
     limit: int = 0
+    undecrypted: bool | None = None
 
-    def get_extra_info(self, name: str) -> socket.socket | None:
-        return self.ours if name == "socket" else None
+    def get_extra_info(self, name: str) -> object:
+        return {"socket": self.ours, "undecrypted": self.undecrypted}.get(name)
 
     def set_write_buffer_limits(self, high: int) -> None:
         self.limit = high
@@ -101,7 +103,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def met(site: Site) -> Iterator[Met]:
     owner: Any = SimpleNamespace(
         going=SimpleNamespace(config=SimpleNamespace(artim_timeout=30)),
-        ending="", gone=lambda _one: None, run="run", names={},
+        ending="", gone=lambda _one: None, run="run", names={}, rounds=Rounds(),
     )  # fmt: skip
     one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
@@ -463,6 +465,33 @@ def test_a_drain_waits_for_what_was_read(site: Site, met: Met) -> None:
     in_loop(act, lambda: met.one.state is not State.STA6)
     assert len(site.files()) == 300
     assert met.sent() == [4] * 300 + [7]
+
+
+def test_a_drain_waits_for_what_is_not_decrypted(site: Site, met: Met) -> None:
+    """What TLS keeps while nobody asks for it was read, too, and is answered."""
+    met.transport.undecrypted = True
+    met.one._owner.ending = "shutting down"
+    met.one.finish(0)
+    met.read(store(1))
+    met.one.tick(time.monotonic())
+    assert met.one.state is State.STA6
+    met.transport.undecrypted = False
+    met.read(store(2, sop="1.2.7"))
+    assert met.sent() == [4, 4, 7]
+    assert len(site.files()) == 2
+
+
+def test_a_drain_waits_no_longer_than_there_is_something(met: Met) -> None:
+    """A piece of a message was behind it, which nobody can answer."""
+    # As where it was accepted: its request came in time.
+    met.one._deadline = None
+    met.transport.undecrypted = True
+    met.one._owner.ending = "shutting down"
+    met.one.finish(0)
+    met.transport.undecrypted = False
+    met.read(ECHO[:8])
+    met.one.tick(time.monotonic())
+    assert met.sent() == [7]
 
 
 def test_a_send_that_fails_ends_the_connection(

@@ -493,6 +493,35 @@ def test_what_is_gone_waits_as_if_it_were_not(
 
 
 @BOTH
+def test_what_waits_to_be_decrypted_is_told(
+    connect: Any, site: Site, version: ssl.TLSVersion
+) -> None:
+    """Whole records alone: a piece of one is nothing that could be answered."""
+    one = connect(version)
+    one.shake()
+
+    def waits() -> object:
+        return one.secured.get_extra_info("undecrypted")
+
+    whole = one.encrypted(store(1, data_set(sop=uid(1)), sop=uid(1)))
+    one.put(whole[:-1])
+    assert (waits(), one.secured.rest_bytes > 0) == (False, True)
+    one.put(whole[-1:])
+    assert not waits()
+    one.secured.pause_reading()
+    one.raw.paused = False  # it was on its way
+    one.put(one.encrypted(store(2, data_set(sop=uid(2)), sop=uid(2))))
+    one.raw.paused = True
+    assert waits()
+    one.secured.resume_reading()
+    one.take_turns()
+    assert (waits(), len(site.files())) == (False, 2)
+    one.secured.abort()
+    assert not waits()
+    one.one.abandon()
+
+
+@BOTH
 def test_what_follows_a_request_that_nobody_waits_for_is_no_message(
     connect: Any, site: Site, version: ssl.TLSVersion
 ) -> None:
