@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastscp.messages.control import RulesStatus, Status, StoreStatus
-from fastscp.messages.metrics import Aborted, Counted, Distribution, Snapshot
+from fastscp.messages.metrics import Snapshot
+from fastscp.messages.totals import Aborted, Counted, Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def snapshot(**changed: Any) -> Snapshot:
     """One with something of everything."""
-    of_five = Distribution([0, 1, 4] + [0] * 28, 9)
+    of_five = Distribution((0, 1, 4, *[0] * 28), 9)
     values: dict[str, Any] = {
         "status": STATUS,
         "by_ae": {"CT1": Counted(1, 2, 3, 4)},
@@ -42,6 +43,7 @@ def snapshot(**changed: Any) -> Snapshot:
             ("0000", "stored"): Counted(5, 6, 0, 0),
             ("A700", "full"): Counted(0, 0, 2, 0),
         },
+        "received_bytes": 7,
         "times": dict.fromkeys(("receive", "commit", "answer", "whole", "response"), of_five),
         "flushes": {"data": of_five, "batch": of_five},
         "batches": {"stable": of_five, "buffered": of_five},

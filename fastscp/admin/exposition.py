@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from fastscp.messages.metrics import Counted, Distribution, Snapshot
+    from fastscp.messages.metrics import Snapshot
+    from fastscp.messages.totals import Counted, Distribution
 
 __all__ = ["FAMILIES", "Family", "content_type", "exposition", "families_table"]
 
@@ -180,7 +181,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     Family(
         "fastscp_received_bytes_total", "counter", "Bytes read from connections.", (),
-        _one(lambda now: now.status.received_bytes),
+        _one(lambda now: now.received_bytes),
     ),
     Family(
         "fastscp_associations", "gauge", "Associations that are open.", (),

@@ -167,7 +167,7 @@ class MainControl:
             unfinished=seen.unfinished,
             kept=seen.kept,
             rejected=seen.rejected,
-            handshakes_failed=sum(self._dispatch.handshakes_failed.values()),
+            handshakes_failed=seen.handshakes_failed,
             admin=facts.admin,
             predecessor=facts.predecessor,
             warnings=() if facts.tls is None else _warnings(facts.tls),

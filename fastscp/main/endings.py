@@ -11,10 +11,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from fastscp.association.account import KINDS, Ending
-from fastscp.messages.metrics import OTHER, Aborted
+from fastscp.messages.totals import OTHER, Aborted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 __all__ = ["LOST", "Endings"]
 
@@ -46,6 +46,12 @@ class Endings:
         self.aborted: Counter[Aborted] = Counter()
         self.contexts_refused: Counter[str] = Counter()
         self.known: Collection[str] = ()
+
+    def adopt(self, abstract_syntaxes: Iterable[str]) -> None:
+        """Give these, which were counted before, a count of their own; as many as there may be."""
+        for uid in abstract_syntaxes:
+            if uid != OTHER and len(self.contexts_refused) < _CONTEXTS_MOST:
+                self.contexts_refused.setdefault(uid, 0)
 
     def end(self, number: int) -> None:
         """An association has ended; number: as `Ending` numbers it, 0: its worker died first."""

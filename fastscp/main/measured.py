@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fastscp import log as logs
 from fastscp.main.threads import in_thread
-from fastscp.messages.metrics import OTHER, Counted, Distribution, Snapshot
+from fastscp.messages.metrics import Snapshot
+from fastscp.messages.totals import OTHER, Counted, Distribution, Totals
 from fastscp.store.journal import journal_bytes
 from fastscp.titles import title_text
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from fastscp.main.admission import Admission
     from fastscp.main.dispatch import Dispatch
+    from fastscp.main.inherited import Inherited
     from fastscp.main.workers import Workers
     from fastscp.messages.control import Status
     from fastscp.store.store import Store
@@ -34,16 +38,22 @@ _JOURNAL_S: Final = 60.0
 class Measured:
     """Takes snapshots. status: what the service is doing, as `fastscp status` tells it.
 
-    workers: None until there are any.
+    before: what was counted by whom this process took over from. workers: None until there are any.
     """
 
     def __init__(
-        self, status: Callable[[], Status], rows: Rows, admission: Admission, dispatch: Dispatch
+        self,
+        status: Callable[[], Status],
+        rows: Rows,
+        admission: Admission,
+        dispatch: Dispatch,
+        before: Inherited,
     ) -> None:
         self._status = status
         self._rows = rows
         self._admission = admission
         self._dispatch = dispatch
+        self._before = before
         self.workers: Workers | None = None
         self._journal_bytes: int | None = None
 
@@ -52,13 +62,26 @@ class Measured:
         return self._status()
 
     def snapshot(self) -> Snapshot:
-        rows, admission, takers = self._rows, self._admission, self._dispatch.takers
-        endings = admission.endings
+        takers = self._dispatch.takers
         return Snapshot(
+            **msgspec.structs.asdict(self.totals()),
             status=self._status(),
+            workers_waiting=takers.answering - takers.free,
+            journal_bytes=self._journal_bytes,
+        )
+
+    def totals(self) -> Totals:
+        """All that was counted since the start of the service, whichever process it was then."""
+        return self._own().plus(self._before.totals)
+
+    def _own(self) -> Totals:
+        rows, admission = self._rows, self._admission
+        endings = admission.endings
+        return Totals(
             by_ae=_counted(rows.by_ae(), title_text),
             by_transfer_syntax=_counted(rows.by_transfer_syntax(), str),
             by_status=self._by_status(),
+            received_bytes=rows.received(),
             times=_distributions(rows.times()),
             flushes=_distributions(rows.flushes()),
             batches=_distributions(rows.batches()),
@@ -68,10 +91,8 @@ class Measured:
             ended=dict(endings.ended),
             aborted=dict(endings.aborted),
             contexts_refused=dict(endings.contexts_refused),
-            workers_waiting=takers.answering - takers.free,
             worker_restarts=dict(self.workers.restarts) if self.workers else {},
             disk_blocked_s=self._dispatch.blocked_s,
-            journal_bytes=self._journal_bytes,
             log_lines_lost=logs.lines_lost() + rows.lines_lost(),
             handshakes_failed=dict(self._dispatch.handshakes_failed),
         )

@@ -20,6 +20,7 @@ from fastscp.messages.handover import (
     COMMON,
     HANDOVER_VERSION,
     LOCK,
+    Counting,
     DrainToo,
     Go,
     Handover,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from fastscp.main.listening import Listening
+    from fastscp.messages.totals import Totals
 
 __all__ = ["Predecessor"]
 
@@ -147,13 +149,19 @@ class Predecessor:
 
     # Taking over ---------------------------------------------------------------------------------
 
-    def watch(self, orphaned: Callable[[], None], left: Callable[[bool], None]) -> None:
+    def watch(
+        self,
+        orphaned: Callable[[], None],
+        left: Callable[[bool], None],
+        counted: Callable[[Totals], None],
+    ) -> None:
         """Hear it on the loop. orphaned(): it is gone before it let this process go ahead.
 
         left(clean): it is gone with its workers, and whether all went in order; called once.
+        counted(totals): all that it has counted until now; first before this process may go ahead.
         """
         self._loop = loop = asyncio.get_running_loop()
-        self._orphaned, self._left = orphaned, left
+        self._orphaned, self._left, self._counted = orphaned, left, counted
         self._went_ahead: asyncio.Future[None] = loop.create_future()
         self._is_named: asyncio.Future[None] = loop.create_future()
         self._all_left: asyncio.Future[None] = loop.create_future()
@@ -165,7 +173,7 @@ class Predecessor:
 
     def prepared(self) -> asyncio.Future[None]:
         """Say that all is prepared; what is returned is done once it does not accept any more."""
-        self._channel.send(Prepared())
+        self._channel.send(Prepared(counts=True))
         return self._went_ahead
 
     def serving(self) -> None:
@@ -202,13 +210,17 @@ class Predecessor:
             if fd is not None:
                 os.close(fd)
             match message:
-                case Go():
+                case Go(totals):
                     self._has_gone_ahead = True
+                    self._take_totals(totals)
                     self._went_ahead.set_result(None)
                 case Named():
                     self._is_named.set_result(None)
-                case Left(clean):
+                case Counting(totals):
+                    self._take_totals(totals)
+                case Left(clean, totals):
                     self._is_clean = clean
+                    self._take_totals(totals)
         if not self._channel.closed:
             return
         loop.remove_reader(self._channel.fileno())
@@ -221,6 +233,10 @@ class Predecessor:
         for number, fd in self._pidfds.items():
             loop.add_reader(fd, self._worker_left, loop, number)
         self._maybe_left()
+
+    def _take_totals(self, totals: Totals | None) -> None:
+        if totals is not None:
+            self._counted(totals)
 
     def _worker_left(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         fd = self._pidfds.pop(number)

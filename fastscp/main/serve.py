@@ -31,6 +31,7 @@ from fastscp.main.dispatch import Dispatch
 from fastscp.main.expiry import LOOK_EVERY_S
 from fastscp.main.explained import explained, start_explained
 from fastscp.main.indexing import Indexing, index_of
+from fastscp.main.inherited import KEPT, Inherited
 from fastscp.main.leaving import DRAIN_AND_S, FLUSH_S, LEAVE_S, leave
 from fastscp.main.listening import ADMIN, TLS, listening_for
 from fastscp.main.measured import Measured
@@ -56,7 +57,6 @@ from fastscp.store.names import INCOMING, JOURNAL
 from fastscp.store.store import Store
 from fastscp.store.unflushed import tell as tell_unflushed
 from fastscp_ext import Counts, Shared, rename_noreplace
-from fastscp_ext import status as codes
 
 if TYPE_CHECKING:
     import signal
@@ -77,8 +77,6 @@ _SETTLES_S: Final = 2.0
 # How long who asked by HTTP before a successor took over may take to be answered.
 _ANSWERS_S: Final = 2.0
 _SHUTTING_DOWN: Final = "shutting down"
-# Under which status and reason the rows have instances for which another one stays.
-_KEPT: Final = (codes.ELEMENTS_DISCARDED, "existing instance kept")
 _NONE: Final = Counts(0, 0, 0, 0)
 # How long a start may keep the log back, so that `listening on` is its first line.
 _SILENT_S: Final = 5.0
@@ -113,6 +111,7 @@ class Service:
         self._admission = Admission(limits, self._shared.rows, self._shared.tallies)
         self._run_id = new_run_id()
         self._dispatch = Dispatch(self._admission, self._shared, self._run_id)
+        self._inherited = Inherited(self._shared.rows, self._admission.endings)
         self._summary = Summary(self._seen())
         self._store_watch = StoreWatch(config.min_free_space)
         self._facts = Facts(
@@ -121,13 +120,13 @@ class Service:
         )  # fmt: skip
         control = MainControl(
             self._facts, self._admission, self._dispatch, self._store_watch, self._shared.tallies,
-            self._shared.liveness, self._seen,
+            self._shared.liveness, lambda: self._inherited.added_to(self._seen()),
         )  # fmt: skip
         self._control = control
         self._control_socket = ControlSocket(control)
         self._web = Web(config.admin, config.admin_token_file.token)
         self._measured = Measured(
-            control.status, self._shared.rows, self._admission, self._dispatch
+            control.status, self._shared.rows, self._admission, self._dispatch, self._inherited
         )
         self._load = load or (lambda: config)
         self._reloads = Reloads(self._background, self._reopen_logs, self._notify)
@@ -135,7 +134,9 @@ class Service:
         self._watching = Watching(self._store_watch, self._shared, self._admission, self._done)
         self._takeover = (
             None if before is None
-            else Takeover(before, config, self._shared, self._facts, self._control_socket)
+            else Takeover(
+                before, config, self._shared, self._facts, self._control_socket, self._inherited
+            )
         )  # fmt: skip
         self._workers: Workers | None = None
         self._acceptors: list[Acceptor] = []
@@ -265,7 +266,7 @@ class Service:
         self._upgrade = Upgrade(
             Parts(
                 command=self._origin.command, kept=kept,
-                linger_s=lambda: reloader.config.reload_linger,
+                linger_s=lambda: reloader.config.reload_linger, totals=self._measured.totals,
                 is_activated=self._origin.is_activated, shared=self._shared, store=store,
                 admission=self._admission, dispatch=self._dispatch, workers=workers,
                 acceptors=self._acceptors, control_socket=self._control_socket,
@@ -397,14 +398,15 @@ class Service:
         return self._measured.workers
 
     def _seen(self) -> Seen:
-        """What was counted by now."""
+        """What was counted by now, by this process and its workers."""
         counts = self._shared.rows.totals()
         # They count among the stored there, for their senders are told a success.
-        kept = self._shared.rows.by_status().get(_KEPT, _NONE)
+        kept = self._shared.rows.by_status().get(KEPT, _NONE)
         return Seen(
             time.monotonic(), counts.instances - kept.instances, counts.bytes - kept.bytes,
             counts.refused, counts.unfinished, self._shared.rows.received(), self._admission.begun,
             self._dispatch.rejected, self._admission.admitted, kept.instances,
+            sum(self._dispatch.handshakes_failed.values()),
         )  # fmt: skip
 
     async def _sum_up(self) -> None:

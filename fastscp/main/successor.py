@@ -85,6 +85,10 @@ class Successor:
     def send(self, message: msgspec.Struct) -> None:
         self._channel.send(message)
 
+    def offer(self, message: msgspec.Struct) -> bool:
+        """Send a message, unless others wait to be read; whether it was sent."""
+        return self._channel.offer(message)
+
     def kill(self) -> None:
         self._process.kill()
 

@@ -21,7 +21,7 @@ class Seen:
     """The counters of the service: all grow, except the open associations.
 
     at: seconds of the monotonic clock. bytes: of data sets stored. received: bytes read from
-    connections. kept: instances not stored, for `--on-duplicate keep`.
+    connections. kept: instances not stored, for `--on-duplicate keep`. handshakes_failed: of TLS.
     """
 
     at: float
@@ -34,6 +34,7 @@ class Seen:
     rejected: int = 0
     open: int = 0
     kept: int = 0
+    handshakes_failed: int = 0
 
     @property
     def ended(self) -> int:

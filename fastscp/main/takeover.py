@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from fastscp.config.settings import ServeConfig
     from fastscp.main.control import ControlSocket, Facts
+    from fastscp.main.inherited import Inherited
     from fastscp.main.predecessor import Predecessor
     from fastscp.main.prepared import Prepared
     from fastscp.main.workers import Workers
+    from fastscp.messages.totals import Totals
     from fastscp_ext import Shared
 
 __all__ = ["Takeover", "kept_settings"]
@@ -55,12 +57,15 @@ class Takeover:
         shared: Shared,
         facts: Facts,
         control_socket: ControlSocket,
+        inherited: Inherited,
     ) -> None:
         self._before = before
         self._config = config
         self._shared = shared
         self._facts = facts
         self._control_socket = control_socket
+        self._inherited = inherited
+        self._has_totals = False
         self._workers: Workers | None = None
         self._has_taken_over = False
 
@@ -79,7 +84,7 @@ class Takeover:
             )
             orphaned()
 
-        self._before.watch(tell, self._left)
+        self._before.watch(tell, self._left, self._counted)
 
     def close(self) -> None:
         self._before.close()
@@ -121,6 +126,11 @@ class Takeover:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if workers.stopping:
             return
+        if not self._has_totals:
+            log.warning(
+                "upgrade: the counters begin anew: process %d is of a version that does not hand "
+                "its own over", self._before.told.pid,
+            )  # fmt: skip
         self._shared.store.mixed = await in_thread(
             store.refile, prepared.filings, prepared.durabilities
         )
@@ -152,6 +162,10 @@ class Takeover:
             self._before.told.pid,
         )  # fmt: skip
         return False
+
+    def _counted(self, totals: Totals) -> None:
+        self._has_totals = True
+        self._inherited.take(totals)
 
     def _left(self, clean: bool) -> None:
         """Nothing is left of the predecessor, and nobody else sees to what its workers left."""

@@ -25,6 +25,7 @@ from fastscp.messages.handover import (
     COMMON,
     HANDOVER_VERSION,
     LOCK,
+    Counting,
     DrainToo,
     Go,
     Handover,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fastscp.main.notify import Notify
     from fastscp.main.web import Web
     from fastscp.main.workers import Workers
+    from fastscp.messages.totals import Totals
     from fastscp.store.store import Store
     from fastscp_ext import Shared
 
@@ -59,6 +61,8 @@ _TAKES_OVER_S: Final = 20.0
 _NAMES_S: Final = 5.0
 # How long what was accepted may take to come to a worker.
 _SETTLES_S: Final = 5.0
+# Between two times that a successor is told what was counted here.
+_COUNTS_S: Final = 1.0
 # Which socket is there by which setting; the host is that of several.
 _PORTS: Final = {"port": DICOM, "tls_port": TLS, "admin": ADMIN}
 _UNDER_WAY: Final = "an upgrade is under way: try again when it is through"
@@ -69,12 +73,14 @@ class Parts:
     """What an upgrade has to do with. background(work): lets a coroutine run beside the others.
 
     command: the command line of the service, to be run anew. kept: the settings that the successor
-    may not change, as text, by field. linger_s(): how long associations may go on here.
+    may not change, as text, by field. linger_s(): how long associations may go on here. totals():
+    what was counted until now.
     """
 
     command: Sequence[str]
     kept: Mapping[str, str]
     linger_s: Callable[[], float]
+    totals: Callable[[], Totals]
     is_activated: bool
     shared: Shared
     store: Store
@@ -112,6 +118,8 @@ class Upgrade:
         self._successor: Successor | None = None
         self._stage = _Stage()
         self.has_handed_over = False
+        # Whether the successor knows what to do with counters.
+        self._is_counting = False
         # Whether what this process still has was told to end, and soon.
         self._is_ending = False
 
@@ -159,7 +167,7 @@ class Upgrade:
         """Tell the successor that nothing is left here; the end of this process is next."""
         if self._successor is not None:
             if self.has_handed_over:
-                self._successor.send(Left(clean))
+                self._successor.send(Left(clean, self._parts.totals()))
             self._successor.close()
 
     # Handing over --------------------------------------------------------------------------------
@@ -177,6 +185,8 @@ class Upgrade:
             await self._linger(successor)
             await self._parts.dispatch.settled(_SETTLES_S)
             self._retire(successor)
+            if self._is_counting:
+                await self._tell_counts(successor)
             return
         if successor is not None:
             successor.kill()
@@ -203,7 +213,7 @@ class Upgrade:
             return "the service was told to end meanwhile"
         self._hold()
         try:
-            successor.send(Go())
+            successor.send(Go(self._parts.totals()))
             why = await self._until(self._stage.serving, _TAKES_OVER_S)
             self.has_handed_over = not why
         finally:
@@ -264,7 +274,8 @@ class Upgrade:
 
     def _told(self, message: object) -> None:
         match message:
-            case Prepared():
+            case Prepared(counts):
+                self._is_counting = counts
                 self._reach(self._stage.prepared)
             case Serving():
                 self._reach(self._stage.serving)
@@ -319,3 +330,12 @@ class Upgrade:
         )  # fmt: skip
         if not self._is_ending:
             self._parts.workers.retire_all(linger_s)
+
+    async def _tell_counts(self, successor: Successor) -> None:
+        """Tell it what is counted here, until this process ends: it shows both counts as one."""
+        told = None
+        while True:
+            await asyncio.sleep(_COUNTS_S)
+            totals = self._parts.totals()
+            if totals != told and successor.offer(Counting(totals)):
+                told = totals

@@ -70,8 +70,8 @@ class Channel:
             if len(self._backlog) == 1 and self._add_writer is not None and not self.closed:
                 self._add_writer(self._sock.fileno(), self._writable)
 
-    def offer(self, message: msgspec.Struct, fd: int) -> bool:
-        """Send a message with a descriptor; False where the other end takes none now or ever."""
+    def offer(self, message: msgspec.Struct, fd: int = -1) -> bool:
+        """Send a message as `send` does; False where the other end takes none now or ever."""
         return not self._backlog and self._try(_ENCODER.encode(message), fd)
 
     def _try(self, data: bytes, fd: int = -1) -> bool:

@@ -108,13 +108,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     workers_up: of `workers`, those that take connections and answer. limit: the most associations
     at a time; 0: any number. connections: all, with those that are associations. in_flight_bytes:
     of instances that are complete and that the commits of all workers have. What is counted is
-    counted since the start: instances stored, or there already; bytes of their data sets, and bytes
-    read from connections; instances refused, broken off, and not stored for `--on-duplicate keep`;
-    associations rejected, and TLS handshakes that failed. aids: the test aids in use, as the flags
-    that ask for them. admin: where it answers HTTP, HOST:PORT; empty: nowhere. predecessor: the
-    process that this one took over from, as long as that still has associations, which are not
-    counted here; else 0. warnings: what is out of date of certificates and revocation lists, or
-    soon will be.
+    counted since the start, and an upgrade is none: instances stored, or there already; bytes of
+    their data sets, and bytes read from connections; instances refused, broken off, and not stored
+    for `--on-duplicate keep`; associations rejected, and TLS handshakes that failed. aids: the test
+    aids in use, as the flags that ask for them. admin: where it answers HTTP, HOST:PORT; empty:
+    nowhere. predecessor: the process that this one took over from, as long as that still has
+    associations, which are not counted here; else 0. warnings: what is out of date of certificates
+    and revocation lists, or soon will be.
     """
 
     version: str

@@ -10,10 +10,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from fastscp.messages.totals import Totals  # noqa: TC001 - msgspec reads it
+
 __all__ = [
     "COMMON",
     "HANDOVER_VERSION",
     "LOCK",
+    "Counting",
     "DrainToo",
     "FromSuccessor",
     "Go",
@@ -59,7 +62,18 @@ class Passed(msgspec.Struct, tag=True, frozen=True):
 
 
 class Go(msgspec.Struct, tag=True, frozen=True):
-    """The answer to `Prepared`: nobody accepts any more; take over."""
+    """The answer to `Prepared`: nobody accepts any more; take over.
+
+    totals: all that was counted until now; None: a version that tells nothing of that.
+    """
+
+    totals: Totals | None = None
+
+
+class Counting(msgspec.Struct, tag=True, frozen=True):
+    """What the predecessor has counted until now; told now and then while it has associations."""
+
+    totals: Totals
 
 
 class Named(msgspec.Struct, tag=True, frozen=True):
@@ -73,7 +87,9 @@ class DrainToo(msgspec.Struct, tag=True, frozen=True):
 
 
 class Prepared(msgspec.Struct, tag=True, frozen=True):
-    """The successor could take over at once: its workers are up."""
+    """The successor could take over at once: its workers are up. counts: it knows `Counting`."""
+
+    counts: bool = False
 
 
 class Serving(msgspec.Struct, tag=True, frozen=True):
@@ -83,11 +99,12 @@ class Serving(msgspec.Struct, tag=True, frozen=True):
 class Left(msgspec.Struct, tag=True, frozen=True):
     """The last worker of the predecessor has gone, and it goes now.
 
-    clean: whether all of them went in order.
+    clean: whether all of them went in order. totals: all that was counted.
     """
 
     clean: bool
+    totals: Totals | None = None
 
 
-ToSuccessor: TypeAlias = Handover | Passed | Go | Named | Left
+ToSuccessor: TypeAlias = Handover | Passed | Go | Named | Counting | Left
 FromSuccessor: TypeAlias = Prepared | Serving | DrainToo

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.main.endings import LOST
-from fastscp.messages.metrics import OTHER
+from fastscp.messages.totals import OTHER
 from tests.kit import (
     CT,
     DEADLINE_S,

@@ -28,7 +28,7 @@ from tests.kit import (
     store,
     wait_for,
 )  # fmt: skip
-from tests.measures import address_of, ask, samples
+from tests.measures import Samples, address_of, ask, samples
 from tests.process.test_reload import Sender, more_traffic, under_load
 from tests.process.upgrading import Upgrading, lives
 
@@ -104,6 +104,74 @@ def test_upgrades_under_load(tmp_path: Path, rounds: int, durability: str) -> No
         assert "ERROR" not in log
         assert "rejected (" not in log
         assert log.count("all is here now") == rounds
+
+
+def test_the_counters_go_on(tmp_path: Path) -> None:
+    """They are what was sent, over two upgrades, and while the old process still receives."""
+    with Upgrading(tmp_path, "--admin", "127.0.0.1:0", workers=2) as service:
+        with under_load(service) as senders:
+            more_traffic(senders)
+            with service.peer(calling="OLD") as old, service.peer(calling="GONE") as gone:
+                old.send(store(1, sop=f"{SOP}.1") + store(2, sop="1..2"))
+                assert old.read_statuses(2) == [(1, 0), (2, 0x0117)]
+                service.upgrade()
+                # What it had counted is there at once, and soon what it counts now.
+                assert by_ae(service, "OLD") == {"stored": 1, "refused": 1, "unfinished": 0}
+                old.send(store(3, sop=f"{SOP}.3"))
+                assert old.read_statuses(1) == [(3, 0)]
+                wait_for(lambda: by_ae(service, "OLD")["stored"] == 2, "the counts of the old one")
+                gone.send(store(1, sop=f"{SOP}.4")[:-50])
+                gone.close()
+                more_traffic(senders)
+                old.release()
+            service.is_alone()
+            wait_for(lambda: not status_now(service).predecessor, "the end of the predecessor")
+            assert by_ae(service, "GONE") == {"stored": 0, "refused": 0, "unfinished": 1}
+            more_traffic(senders)
+            service.upgrade()
+            more_traffic(senders)
+        service.is_alone()
+        wait_for(lambda: not status_now(service).predecessor, "the end of the predecessor")
+        sent = sum(len(one.stored) for one in senders) + 2
+        found = samples(service)
+        assert by_ae(service, "OLD") == {"stored": 2, "refused": 1, "unfinished": 0}
+        assert by_ae(service, "GONE") == {"stored": 0, "refused": 0, "unfinished": 1}
+        for title in ("CT", "MR"):
+            stored = sum(len(one.stored) for one in senders if one.calling == title)
+            assert by_ae(service, title) == {"stored": stored, "refused": 0, "unfinished": 0}
+        facts = service.journal()
+        assert len(facts) == sent
+        for name in ("instances", "ae_instances", "transfer_syntax_instances"):
+            assert summed(found, f"fastscp_{name}_total", "stored") == sent, name
+        for name in ("", "ae_", "transfer_syntax_"):
+            size = sum(fact["bytes"] for fact in facts)
+            assert summed(found, f"fastscp_{name}stored_bytes_total") == size, name
+        assert found["fastscp_response_seconds_count", ()] >= sent
+        assert found["fastscp_commit_seconds_count", ()] == sent
+        associations = sum(len(one.stored) for one in senders) // 3 + 2
+        assert found["fastscp_associations_accepted_total", ()] == associations
+        assert summed(found, "fastscp_associations_ended_total") == associations
+        status = status_now(service)
+        assert (status.stored, status.bytes) == (sent, size)
+        assert (status.refused, status.unfinished) == (1, 1)
+
+
+def by_ae(service: Service, title: str) -> dict[str, float]:
+    found = samples(service)
+    outcomes = ("stored", "refused", "unfinished")
+    return {
+        one: found["fastscp_ae_instances_total", (("calling_ae", title), ("outcome", one))]
+        for one in outcomes
+    }
+
+
+def summed(found: Samples, name: str, label: str = "") -> float:
+    """All samples of a name; with one of these values of a label alone."""
+    return sum(
+        value
+        for (one, labels), value in found.items()
+        if one == name and (not label or label in dict(labels).values())
+    )
 
 
 def test_what_goes_on_in_the_old_one_goes_on(tmp_path: Path) -> None:
@@ -189,7 +257,7 @@ def test_both_ports_are_handed_over(tmp_path: Path, certificates: Certificates) 
 
 
 def test_who_scrapes_is_answered_throughout(tmp_path: Path) -> None:
-    """On the same port, by whoever is the service; its numbers begin anew."""
+    """On the same port, by whoever is the service."""
     with Upgrading(tmp_path, "--admin", "127.0.0.1:0", workers=1) as service:
         address = address_of(service)
         host, _, port = address.rpartition(":")
@@ -232,7 +300,7 @@ def test_who_scrapes_is_answered_throughout(tmp_path: Path) -> None:
         pids = [pid for _status, pid in said]
         assert pids == sorted(pids, key=[service.pid, now].index)
         assert address_of(service) == address
-        assert samples(service)["fastscp_associations_accepted_total", ()] == 0
+        assert samples(service)["fastscp_associations_accepted_total", ()] == 1
         service.is_alone()
         service.echoes()
 

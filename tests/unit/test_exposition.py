@@ -16,8 +16,9 @@ from fastscp.admin.health import alive, readiness
 from fastscp.association.account import Ending
 from fastscp.main.dispatch import Takers
 from fastscp.main.endings import LOST, Endings
+from fastscp.main.inherited import Inherited
 from fastscp.main.measured import Measured
-from fastscp.messages.metrics import OTHER, Aborted, Counted
+from fastscp.messages.totals import OTHER, Aborted, Counted
 from fastscp.worker import process
 from fastscp_ext import Shared
 from tests.books import limited
@@ -98,7 +99,7 @@ def test_a_histogram_of_times() -> None:
     for bits in (7, 8, 20, 30):
         buckets[bits] += 1
     times = dict(snapshot().times) | {
-        "receive": type(snapshot().times["receive"])(buckets, 5 * 10**6)
+        "receive": type(snapshot().times["receive"])(tuple(buckets), 5 * 10**6)
     }
     found = shown(times=times)
 
@@ -213,7 +214,8 @@ def test_every_refusal_is_there_before_it_is_counted() -> None:
     shared = Shared()
     dispatch: Any = SimpleNamespace(takers=Takers(1, 1, 1), blocked_s=0.0, handshakes_failed={})
     books = limited(rows=shared.rows)
-    now = Measured(lambda: STATUS, shared.rows, books, dispatch).snapshot()
+    before = Inherited(shared.rows, books.endings)
+    now = Measured(lambda: STATUS, shared.rows, books, dispatch, before).snapshot()
     assert now.by_status["A700", "disk full"] == Counted(0, 0, 0, 0)
     assert now.by_status["none", "unfinished"] == Counted(0, 0, 0, 0)
     assert now.by_status["C000", OTHER] == Counted(0, 0, 0, 0)

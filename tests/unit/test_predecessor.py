@@ -17,12 +17,14 @@ from fastscp.messages.handover import (
     COMMON,
     HANDOVER_VERSION,
     LOCK,
+    Counting,
     FromSuccessor,
     Go,
     Handover,
     Left,
     Passed,
 )
+from fastscp.messages.totals import Counted, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,12 +135,16 @@ def test_its_end_is_that_of_its_workers(old: Old, clean: bool) -> None:
         worker = await asyncio.create_subprocess_exec("sleep", "1000")
         found.workers = {3: worker.pid}
         said: list[object] = []
-        found.watch(lambda: said.append("orphaned"), said.append)
+        counted: list[Totals] = []
+        found.watch(lambda: said.append("orphaned"), said.append, counted.append)
         went_ahead = found.prepared()
-        old.channel.send(Go())
+        first, last = Totals(accepted=1), Totals(accepted=2, by_ae={"CT": Counted(1, 2, 3, 4)})
+        old.channel.send(Go(first))
         await went_ahead
+        assert counted == [first]
         if clean:
-            old.channel.send(Left(clean=True))
+            old.channel.send(Counting(last))
+            old.channel.send(Left(clean=True, totals=last))
         old.channel.close()
         await found.named()
         assert not await found.left(0.05)
@@ -147,6 +153,7 @@ def test_its_end_is_that_of_its_workers(old: Old, clean: bool) -> None:
         assert await found.left(60)
         await worker.wait()
         assert said == [clean], said
+        assert counted == [first, *[last, last] * clean]
         found.close()
 
     asyncio.run(test())
@@ -158,7 +165,7 @@ def test_before_it_lets_go_on_its_end_is_ours(old: Old) -> None:
         found = old.found()
         assert found is not None
         over = asyncio.Event()
-        found.watch(over.set, lambda _clean: None)
+        found.watch(over.set, lambda _clean: None, lambda _totals: None)
         old.channel.close()
         async with asyncio.timeout(60):
             await over.wait()

@@ -11,6 +11,7 @@ import pytest
 
 from fastscp.main.upgrade import Upgrade
 from fastscp.messages.handover import Go
+from fastscp.messages.totals import Totals
 
 
 class Doors:
@@ -45,7 +46,7 @@ def test_whatever_fails_peers_are_let_in_again(
         pid = 7
 
         def send(self, message: object) -> None:
-            assert isinstance(message, Go)
+            assert message == Go(Totals())
             # Nobody is let in while the other one takes over.
             assert [one.is_open for one in doors] == [False] * 3
             raise error
@@ -61,7 +62,7 @@ def test_whatever_fails_peers_are_let_in_again(
         parts: Any = SimpleNamespace(
             command=["fastscp", "serve"], facts=facts, acceptors=doors[:1],
             control_socket=doors[1], web=doors[2], background=work.append,
-            workers=SimpleNamespace(stopping=False),
+            workers=SimpleNamespace(stopping=False), totals=Totals,
         )  # fmt: skip
         upgrade = Upgrade(parts)
         upgrade._start = Successor  # type: ignore[assignment]
