@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
         "--instances", type=_positive, default=1_000_000, metavar="N", help="growth (1000000)"
     )
     run.add_argument("--idle", type=_positive, metavar="N", help="(2000; 50 with --quick)")
+    run.add_argument(
+        "--minutes", type=_positive, metavar="N", help="soak (30; with --quick 2 short ones)"
+    )
     run.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     show = commands.add_parser("render", help="write Markdown, and SVG with matplotlib")
     show.add_argument("results", type=Path, metavar="RESULTS.json")
@@ -209,6 +212,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
             counts=options.counts,
             instances=options.instances,
             idle=options.idle or (50 if quick else 2000),
+            minutes=options.minutes or (2 if quick else 30),
             quick=quick,
         )
         made.results.about = {
@@ -232,6 +236,7 @@ def _options(bench: Bench) -> dict[str, object]:
         "counts": bench.counts,
         "instances": bench.instances,
         "idle": bench.idle,
+        "minutes": bench.minutes,
         "quick": bench.quick,
     }
 

@@ -13,9 +13,11 @@
  *   statuses                     {"0000": n, ...}, the big one's among them
  *   big                          {bytes, seconds, mb_per_s, status} (--big), else null
  *   cpu_us                       user and system time of this process meanwhile
+ *   slices                       (--slices) for each: instances, and response_us as above
  *
  *   --echo:  associations, seconds, rate, associate_us, echo_us, release_us, cpu_us
  *   --ping:  seconds, rate, echo_us, cpu_us
+ *   --slices: a line `ready` before the first byte
  *   --idle:  a line `ready`, then at the end associations, lost, seconds (held), associate_us
  *
  * Exit code 1: a status other than 0000, or an idle association lost. 2: anything else, with a
@@ -32,14 +34,15 @@
 #include "figures.h"
 #include "requestor.h"
 
-enum { MOST_VECTORS = 1024, BIG_VECTORS = 4 };
+enum { MOST_VECTORS = 1024, BIG_VECTORS = 4, MOST_SLICES = 10000 };
 
 static struct {
     const char *file, *mix, *big, *tag;
     int associations, idle, echo;
     uint64_t count, bytes, series_every, seed;
-    double rate, fair, ping;
-} ask = {.associations = 1, .count = 100, .bytes = 34000};
+    double rate, fair, ping, slices;
+    uint64_t burst;
+} ask = {.associations = 1, .count = 100, .bytes = 34000, .burst = 1};
 
 static int template_count; /* those that are mixed; the big one, if any, follows */
 static uint64_t weights;
@@ -51,6 +54,8 @@ static unsigned big_status;
 static bool big_done;
 static uint64_t statuses[65536];
 static struct samples responses, latencies;
+/* Of each slice of time that is over: how many responses there were up to its end. */
+static size_t slice_ends[MOST_SLICES], slices_over;
 
 static void *memory(void *p, size_t n) {
     if ((p = realloc(p, n)) == NULL) fail("no memory");
@@ -192,6 +197,12 @@ static void push(struct association *a) {
 
 /* -- Responses */
 
+static void end_slices(void) {
+    while (ask.slices > 0 && slices_over < MOST_SLICES &&
+           (double)(progress_at - started) >= (double)(slices_over + 1) * ask.slices * 1e9)
+        slice_ends[slices_over++] = responses.n;
+}
+
 static void take_response(struct association *a) {
     struct outstanding *o = &a->outstanding[a->answered % target.window];
     unsigned id, status;
@@ -209,6 +220,7 @@ static void take_response(struct association *a) {
         big_ns = progress_at - started;
         return;
     }
+    end_slices();
     answered++;
     bytes_answered += o->size;
     add_sample(&responses, o->sent ? progress_at - o->sent : 0);
@@ -251,7 +263,9 @@ static void receive(struct association *a) {
 
 /* -- The loop */
 
-static uint64_t due(uint64_t k) { return started + (uint64_t)((double)k / ask.rate * 1e9); }
+static uint64_t due(uint64_t k) {
+    return started + (uint64_t)((double)(k - k % ask.burst) / ask.rate * 1e9);
+}
 
 static uint64_t wanted(void) { return (uint64_t)ask.associations * ask.count; }
 
@@ -354,6 +368,21 @@ static void print_big(void) {
     printf(", \"status\": \"%04X\"}", big_status);
 }
 
+/* The rest after the last whole slice is in none. Sorts the samples of each. */
+static void print_slices(void) {
+    struct samples one;
+    size_t k, start = 0;
+    if (ask.slices <= 0) return;
+    printf(", \"slices\": [");
+    for (k = 0; k < slices_over; start = slice_ends[k++]) {
+        one = (struct samples){responses.ns + start, slice_ends[k] - start, 0};
+        printf("%s{\"instances\": %zu", k ? ", " : "", one.n);
+        print_samples("response_us", &one);
+        putchar('}');
+    }
+    putchar(']');
+}
+
 static int store(void) {
     int i, code, n = ask.associations + (ask.big ? 1 : 0);
     uint64_t cpu;
@@ -373,6 +402,10 @@ static int store(void) {
         big = &all[ask.associations];
         big->big = true;
     }
+    if (ask.slices > 0) {
+        puts("ready");
+        fflush(stdout);
+    }
     cpu = cpu_us();
     run(n);
     seconds = (double)(progress_at - started) / 1e9;
@@ -382,6 +415,8 @@ static int store(void) {
            (double)answered / seconds);
     printf(", \"bytes\": %" PRIu64 ", \"mb_per_s\": %.1f", bytes_answered,
            (double)bytes_answered / seconds / 1e6);
+    /* Before all of them are sorted together. */
+    print_slices();
     print_samples("response_us", &responses);
     print_samples("latency_us", &latencies);
     print_counts();
@@ -520,6 +555,8 @@ static const char usage[] =
     "  --nagle             leave Nagle's algorithm on and write PDU by PDU\n"
     "  --timeout S         without any answer until it is an error (60)\n"
     "  --rate R            associations*count instances, the k-th due at k/R seconds\n"
+    "  --burst N           with --rate: so many are due at once (1)\n"
+    "  --slices S          tell response times of each S seconds, too\n"
     "  --fair S            every association sends for so many seconds\n"
     "  --big FILE|BYTES    one more association sends one object of so many bytes meanwhile\n"
     "  --idle N            only open N associations, until stdin is closed\n"
@@ -528,7 +565,7 @@ static const char usage[] =
 
 enum {
     HOST = 256, CALLED, ASSOCIATIONS, COUNT, WINDOW, BYTES, FILE_NAME, MIX, SEED, SERIES_EVERY, TAG,
-    PDU, NAGLE, TIMEOUT, RATE, FAIR, BIG, IDLE, ECHO, PING,
+    PDU, NAGLE, TIMEOUT, RATE, FAIR, BIG, IDLE, ECHO, PING, BURST, SLICES,
 };
 
 static const struct option options[] = {
@@ -538,7 +575,8 @@ static const struct option options[] = {
     {"series-every", 1, NULL, SERIES_EVERY}, {"tag", 1, NULL, TAG}, {"pdu", 1, NULL, PDU},
     {"nagle", 0, NULL, NAGLE}, {"timeout", 1, NULL, TIMEOUT}, {"rate", 1, NULL, RATE},
     {"fair", 1, NULL, FAIR}, {"big", 1, NULL, BIG}, {"idle", 1, NULL, IDLE},
-    {"echo", 1, NULL, ECHO}, {"ping", 1, NULL, PING}, {NULL, 0, NULL, 0},
+    {"echo", 1, NULL, ECHO}, {"ping", 1, NULL, PING}, {"burst", 1, NULL, BURST},
+    {"slices", 1, NULL, SLICES}, {NULL, 0, NULL, 0},
 };
 
 static void misused(void) {
@@ -583,6 +621,8 @@ static void read_option(int option, const char *value) {
     case IDLE: ask.idle = (int)number(value, 1, 100000); break;
     case ECHO: ask.echo = (int)number(value, 1, 100000000); break;
     case PING: ask.ping = real(value); break;
+    case BURST: ask.burst = number(value, 1, 1000000); break;
+    case SLICES: ask.slices = real(value); break;
     default: misused();
     }
 }

@@ -47,7 +47,7 @@ class Bench:
 
     folder: where stores are made, and removed again. disk: the same, of those that are flushed.
     seconds: what a run should take about. budget: bytes of data sets sent in one at most.
-    counts: instances of a run, for scenarios where all receivers get the same.
+    counts: instances of a run, for scenarios where all receivers get the same. minutes: of `soak`.
     """
 
     folder: Path
@@ -62,6 +62,7 @@ class Bench:
     counts: dict[str, int] = field(default_factory=dict)
     instances: int = 1_000_000
     idle: int = 2000
+    minutes: int = 30
     quick: bool = False
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 

@@ -15,6 +15,7 @@ from bench.scenarios_crowd import crowd
 from bench.scenarios_limits import calls, fair, flush, growth, idle
 from bench.scenarios_pairs import send, targets
 from bench.scenarios_rules import rules
+from bench.scenarios_soak import soak
 from bench.scenarios_tls import tls
 from bench.senders import FILE_SENDERS, UNTUNED, FileSender, SendError
 
@@ -142,6 +143,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "crowd": crowd,
     "tls": tls,
     "rules": rules,
+    "soak": soak,
     "flush": flush,
     "calls": calls,
 }

@@ -87,6 +87,13 @@ def _times(answer: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{name.removesuffix('_us')}_{part}_us", value
 
 
+def _words(workload: Workload, tag: str, options: Mapping[str, float]) -> list[str]:
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    words += [f"--tag={tag}", f"--series-every={SERIES_LENGTH}"]
+    mixed = [f"{template.path}:{weight}" for template, weight in workload.weights]
+    return [*words, f"--mix={','.join(mixed)}"]
+
+
 def load(
     port: int, workload: Workload, tag: str, big: Workload | None = None, **options: float
 ) -> Sending:
@@ -95,10 +102,7 @@ def load(
     tag: digits, other ones for each run into the same store. big: one template, streamed over one
     more association. Raises SendError.
     """
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    words += [f"--tag={tag}", f"--series-every={SERIES_LENGTH}"]
-    mixed = [f"{template.path}:{weight}" for template, weight in workload.weights]
-    words.append(f"--mix={','.join(mixed)}")
+    words = _words(workload, tag, options)
     if big is not None:
         words.append(f"--big={big.templates[0].path}")
     answer = _answer([_load_program(), *words, str(port)])
@@ -119,6 +123,16 @@ def load(
         figures,
         functools.partial(sent_by_load, templates=templates, tag=tag, count=instances),
     )
+
+
+@contextlib.contextmanager
+def planned(port: int, workload: Workload, tag: str, **options: float) -> Iterator[dict[str, Any]]:
+    """Run the generator inside the context, with `slices` and as `load` does.
+
+    What it printed is there at the end. Raises SendError.
+    """
+    with _held([_load_program(), *_words(workload, tag, options), str(port)]) as answer:
+        yield answer
 
 
 def echoes(port: int, count: int, called: str = "ANY-SCP") -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -22,11 +23,15 @@ from bench.measure import Point
 from bench.model import LINKS, Host, Need
 from bench.receivers import receivers
 from bench.scenarios_rules import title, write_tables
+from bench.scenarios_soak import Pruner, counted, is_scraped
 from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
+from fastscp.admin.exposition import exposition
 from fastscp.config.layers import load
+from fastscp.messages.totals import Counted, Distribution
 from fastscp.rules.book import Peer, Refusal, RuleBook
 from fastscp.rules.build import build
 from fastscp.rules.rule import Rule
+from tests import measures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -402,6 +407,7 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
         (["run", "--out", "x", "--receivers", "fastcsp"], "no receiver 'fastcsp'"),
         (["run", "--out", "x", "--sizes", "5MB"], "no size '5MB'"),
         (["run", "--out", "x", "--rounds", "0"], "no number above 0"),
+        (["run", "--out", "x", "--minutes", "0"], "no number above 0"),
         (["run", "--out", "x", "--seconds", "-1"], "no time in seconds"),
         (["run", "--out", "x", "--counts", "3KB=no"], "no number above 0"),
         (["run", "--out", "x", "--folder", "/nowhere"], "no folder"),
@@ -453,6 +459,75 @@ def test_quick_run_from_end_to_end(tmp_path: Path) -> None:
     )
     assert (tmp_path / "page" / "results.md").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "r.json"]
+
+
+# --- the soak ---
+
+
+def test_minutes_are_scraped_in_turns() -> None:
+    scraped = [is_scraped(minute) for minute in range(8)]
+    for pair in zip(scraped[::2], scraped[1::2], strict=True):
+        assert sorted(pair) == [False, True]
+    # Neither is always the later one of its pair.
+    assert set(scraped[::2]) == {False, True}
+
+
+def test_what_the_metrics_have_counted() -> None:
+    """Also what was not stored, which is told apart from what was."""
+    stored = dict.fromkeys((("0000", "stored"), ("B006", "kept")), Counted(3, 40, 0, 0))
+    refused = {("A700", "disk full"): Counted(0, 0, 2, 0)}
+    times = dict.fromkeys(
+        ("receive", "commit", "answer", "whole", "response"), Distribution((0, 8, *[0] * 29), 9)
+    )
+    now = measures.snapshot(
+        by_status=stored | refused, times=times,
+        by_ae={"A": Counted(3, 40, 2, 0), "B": Counted(3, 40, 0, 0)},
+        by_transfer_syntax={"1.2": Counted(6, 80, 2, 1)},
+    )  # fmt: skip
+    assert counted(exposition(now, "")[0].decode()) == {
+        "by status": 3, "by AE title": 6, "by transfer syntax": 6, "answered": 8, "bytes": 80,
+        "AE title bytes": 80, "transfer syntax bytes": 80,
+    }  # fmt: skip
+
+
+def test_what_is_stored_is_deleted_and_counted(tmp_path: Path) -> None:
+    series = tmp_path / "1.2" / "1.2.3"
+    series.mkdir(parents=True)
+    (tmp_path / ".fastscp" / "journal").mkdir(parents=True)
+    (tmp_path / ".fastscp" / "journal" / "kept").touch()
+    for number in range(5):
+        (series / f"{number}.dcm").touch()
+    with Pruner(tmp_path) as pruner:
+        pass
+    assert pruner.deleted == 5
+    assert list(series.iterdir()) == []
+    # Somebody may be about to write there, until nothing came for long.
+    os.utime(series, (0, 0))
+    with Pruner(tmp_path) as pruner:
+        pass
+    assert pruner.deleted == 0
+    assert not series.exists()
+    assert (tmp_path / ".fastscp" / "journal" / "kept").exists()
+
+
+@pytest.mark.long
+def test_a_soak_of_seconds(tmp_path: Path) -> None:
+    """It ends well only if the metrics and the files are what was sent."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    out = tmp_path / "r.json"
+    run = [sys.executable, "-m", "bench", "run", "--scenario", "soak", "--receivers", "fastscp"]
+    run += ["--quick", "--minutes", "2", "--folder", str(tmp_path), "--out", str(out)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = results.read(out)
+    *minutes, whole = document["cells"]
+    assert [cell["point"] for cell in minutes] == [{"scraped": False}, {"scraped": True}]
+    assert ["scrape_p50_us" in cell["figures"] for cell in minutes] == [False, True]
+    assert whole["figures"]["instances"]["median"] > 10
+    assert {one["figure"] for one in document["ratios"]} == {"sync_p99_us", "async_p99_us"}
+    page = render.markdown(document)
+    assert "| scraped | receiver | window 1: response p50 µs |" in page
 
 
 def test_duplicates_on_a_suspect_store(tmp_path: Path) -> None:
