@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -48,6 +49,8 @@ LEVELS: Final = {
 _STDERR: Final = 2
 # How long the end of a process waits for its last lines.
 _LAST_LINES_S: Final = 1.0
+# How often stderr is told that a file takes no lines.
+_AGAIN_S: Final = 60.0
 # How soon the thread looks again, where somebody else was about to do its work.
 _SOON_S: Final = 0.05
 
@@ -90,12 +93,15 @@ class Queued(logging.Handler):
         self.target = Target(self._tell_target)
         # What it is to be: another one than the target's where that cannot be opened.
         self.file = file
+        # When it was said last that the file cannot be written.
+        self._said_at = -_AGAIN_S
         if file:
             self.target.open(file)
         try:
             self.writer = Writer(
-                write or self.target.write, self._lost_line, idle=self._before_next, fd=fd
-            )
+                write or self.target.write, self._lost_line, idle=self._before_next,
+                ends_whole=self.target.ends_whole, failed=self._say_instead, fd=fd,
+            )  # fmt: skip
         except OSError:
             self.target.close()
             raise
@@ -162,6 +168,19 @@ class Queued(logging.Handler):
     def _tell_target(self, text: str) -> None:
         # Past the lock, whose holder may wait for the thread that this is.
         self._put(_record(logging.ERROR, text))
+
+    def _say_instead(self, error: OSError, errors: bytes) -> None:
+        """Say on stderr what a file does not take: why, now and then, and each error."""
+        why, now = self.target.why(error), time.monotonic()
+        if not why:
+            return
+        if now - self._said_at >= _AGAIN_S:
+            self._said_at = now
+            said = f"fastscp: --log-file: {why}; until that is put right errors are told here\n"
+            _written_at_once(said.encode())
+        if errors:
+            # No more than goes at once.
+            _written_at_once(errors[: select.PIPE_BUF - 1].rstrip(b"\n") + b"\n")
 
     def _tell_repeats(self) -> float | None:
         """For the writer's thread: say what is due; returns when to ask again.

@@ -18,7 +18,7 @@ _MODE: Final = 0o640
 # O_APPEND: each process writes behind what others wrote, also where the file was cut to nothing.
 # O_NONBLOCK: a pipe without a reader holds nobody up.
 _FLAGS: Final = (
-    os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
     | os.O_NONBLOCK | os.O_NOFOLLOW
 )  # fmt: skip
 _NO_FILE: Final = "it is no regular file: name one, or leave --log-file out for a log on stderr"
@@ -32,6 +32,7 @@ _WHY: Final = {
     errno.EROFS: "its file system is read-only: name a file elsewhere",
     errno.ENOSPC: "its file system is full: free some space",
     errno.EDQUOT: "the quota of this user is used up: free some space",
+    errno.EFBIG: "it is as large as a file may be for this user (ulimit -f): move it away",
     errno.EISDIR: _NO_FILE,
     errno.ENXIO: _NO_FILE,
 }
@@ -48,18 +49,29 @@ def open_log_file(path: str) -> int:
     be links: they are the operator's.
     """
     try:
-        fd = os.open(path, _FLAGS, _MODE)
+        fd = _opened(path)
     except OSError as error:
-        why = _WHY.get(error.errno or 0) or error.strerror
-        raise LogFileError(error.errno, f"cannot write {path}: {why}") from None
+        raise LogFileError(error.errno, f"cannot write {path}: {_why(error)}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise LogFileError(errno.EINVAL, f"cannot write {path}: {_NO_FILE}")
     return fd
 
 
+def _opened(path: str) -> int:
+    try:
+        # To be read, too: see `Target.ends_whole`.
+        return os.open(path, os.O_RDWR | _FLAGS, _MODE)
+    except PermissionError:
+        return os.open(path, os.O_WRONLY | _FLAGS, _MODE)
+
+
+def _why(error: OSError) -> str:
+    return _WHY.get(error.errno or 0) or error.strerror or str(error)
+
+
 class Target:
-    """What a writer writes to. All except `write` and `refresh` may be called by any thread.
+    """What a writer writes to. `open`, `ask` and `close` may be called by any thread.
 
     told(text): called where a file cannot be opened anew, by the writer's thread.
     """
@@ -105,6 +117,23 @@ class Target:
     def write(self, view: memoryview) -> int:
         """Write some of these bytes; returns how many. Raises OSError."""
         return os.write(self._fd, view)
+
+    def ends_whole(self) -> bool | None:
+        """Whether what is written next begins a line; None: that is not known.
+
+        Another process may have come to write a part of its line only, on a disk that is full.
+        """
+        if not self.path:
+            return None
+        try:
+            size = os.fstat(self._fd).st_size
+            return not size or os.pread(self._fd, 1, size - 1) in (b"\n", b"")
+        except OSError:
+            return None
+
+    def why(self, error: OSError) -> str:
+        """What is wrong, in words, where the file takes no lines; empty where it is stderr."""
+        return f"cannot write {self.path}: {_why(error)}" if self.path else ""
 
     def close(self) -> None:
         """Give a file back. The writer's thread has ended, or never writes again."""

@@ -19,6 +19,8 @@ __all__ = ["Lost", "Writer"]
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_LINES: Final = 8192
+# How soon it tries again to tell of lines that were lost, where nothing can be written.
+_RETRY_S: Final = 2.0
 # How long the thread lets lines gather.
 _COMPANY_S: Final = 0.01
 # Who fills what share of the queue. What is worth more finds room where the rest is dropped.
@@ -58,7 +60,9 @@ class Writer:
     write: the one call that may block; takes bytes, returns how many it wrote, raises OSError.
     tell_lost: makes the line that tells of lost lines. idle: called by the thread before it writes
     or waits; may put lines; returns after how many seconds to call again, None for "not before a
-    line comes".
+    line comes". ends_whole: whether a line may begin where the next byte goes; None: as far as this
+    writer knows. failed: called by the thread where lines could not be written, with the error and
+    those of them that are errors.
     Raises OSError where the thread cannot be started.
     """
 
@@ -68,6 +72,8 @@ class Writer:
         tell_lost: Callable[[Lost], bytes],
         *,
         idle: Callable[[], float | None] = lambda: None,
+        ends_whole: Callable[[], bool | None] = lambda: None,
+        failed: Callable[[OSError, bytes], object] = lambda _error, _lines: None,
         fd: int = -1,
         most_bytes: int = _MOST_BYTES,
         most_lines: int = _MOST_LINES,
@@ -75,6 +81,8 @@ class Writer:
         self._write = write
         self._tell_lost = tell_lost
         self._idle = idle
+        self._ends_whole = ends_whole
+        self._failed = failed
         self._fd = fd
         self._most_bytes = most_bytes
         self._most_lines = most_lines
@@ -88,6 +96,7 @@ class Writer:
         self._held = False
         self._writing = False
         self._failing = False
+        self._retry_at = 0.0
         # The line on the descriptor has no end yet, and never gets its own.
         self._torn = False
         self._closed = False
@@ -188,7 +197,7 @@ class Writer:
         """The next lines, as many as one call writes whole beside other writers."""
         lines: list[_Line] = []
         # Behind a torn line another end comes first.
-        room = select.PIPE_BUF - self._torn
+        room = select.PIPE_BUF - 1
         while self._lines and (not lines or len(self._lines[0].text) <= room):
             line = self._lines.popleft()
             self._bytes -= len(line.text)
@@ -208,13 +217,15 @@ class Writer:
         seconds = self._idle()
         with self._changed:
             self._writing = False
-            if not self._lines and not self._failing:
+            if not self._lines and not self._wait_s():
                 self._queue_lost()
             woken = self._held or not self._lines
             if woken:
                 if self._closed:
                     return None
                 self._changed.notify_all()
+                if self._lost is not None and (wait_s := self._wait_s()):
+                    seconds = wait_s if seconds is None else min(seconds, wait_s)
                 self._changed.wait(seconds)
             self._writing = bool(self._lines) and not self._held
         if woken:
@@ -227,29 +238,39 @@ class Writer:
 
     def _out(self, lines: list[_Line]) -> None:
         data = b"".join(line.text for line in lines)
-        if self._torn:
+        is_whole = self._ends_whole()
+        if self._torn if is_whole is None else not is_whole:
             data = b"\n" + data
         view = memoryview(data)
-        written = self._write_all(view)
-        self._failing = written < len(data)
+        written, error = self._write_all(view)
+        self._failing = error is not None
         for line in lines:
             if line.told is not None:
                 line.told()
-        if not self._failing:
+        if error is None:
             self._torn = False
             return
+        self._retry_at = time.monotonic() + _RETRY_S
         # What is on the descriptor stays there: whoever reads it sees a torn line end.
         self._torn = data[written - 1 : written] != b"\n" if written else self._torn
         at = len(data) - sum(len(line.text) for line in lines)
+        errors = b""
         with self._changed:
             for line in lines:
                 at += len(line.text)
                 if at > written:
+                    is_error = line.lost is None and line.level >= logging.ERROR
+                    errors += line.text if is_error else b""
                     self.lines_lost += line.lost is None
-                    self._lose(line.lost or Lost(time.time(), 1, line.level >= logging.ERROR))
+                    self._lose(line.lost or Lost(time.time(), 1, is_error))
+        self._failed(error, errors)
 
-    def _write_all(self, view: memoryview) -> int:
-        """How many bytes were written before it failed, if it did."""
+    def _wait_s(self) -> float:
+        """How long to wait before a line alone tells of what was lost."""
+        return max(0.0, self._retry_at - time.monotonic()) if self._failing else 0.0
+
+    def _write_all(self, view: memoryview) -> tuple[int, OSError | None]:
+        """How many bytes were written, and why not all, if that failed."""
         written = 0
         while written < len(view):
             try:
@@ -257,10 +278,10 @@ class Writer:
             except BlockingIOError:
                 # Somebody who shares the descriptor has made it non-blocking.
                 self._await_room()
-            except OSError:
+            except OSError as error:
                 # Nobody there (EPIPE, EBADF), or no space: the next line may fare better.
-                break
-        return written
+                return written, error
+        return written, None
 
     def _await_room(self) -> None:
         poll = select.poll()

@@ -359,6 +359,27 @@ def test_a_program_that_cannot_start_leaves_the_old_one(
         acknowledged(service, SOP, f"{SOP}.2")
 
 
+@pytest.mark.long
+def test_programs_that_cannot_start_under_load(tmp_path: Path) -> None:
+    """Again and again, each in another way; nobody notices, and a good one takes over at last."""
+    programs = ("#!/bin/sh\nexit 1\n", "#!/bin/sh\nkill -9 $$\n", OF_ANOTHER_FORMAT, HANGS)
+    with Upgrading(tmp_path, patience=2.0) as service:
+        good = service._script.read_text()
+        with under_load(service) as senders:
+            for n in range(50):
+                service.replace(programs[n % len(programs)])
+                os.kill(service.pid, signal.SIGUSR2)
+                wait_for(lambda n=n: service.log().count("goes on as before") > n, "the failure")  # type: ignore[misc]
+                more_traffic(senders)
+                assert status_now(service).pid == service.pid
+            service.replace(good)
+            service.upgrade()
+            more_traffic(senders)
+        service.stop()
+        all_kept(service, senders)
+        assert "rejected (" not in service.log()
+
+
 def test_one_that_fails_at_the_last_moment_leaves_the_old_one(tmp_path: Path) -> None:
     """It has the control socket and the lock by then, and these are the old one's again."""
     with Upgrading(tmp_path, workers=1) as service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.log import LogFileError, handlers, open_log_file
+from fastscp.log import LogFileError, handlers, open_log_file, writer
 from fastscp.log.form import TextFormatter
 from fastscp.log.handlers import Queued
 from fastscp.log.repeats import Repeats
@@ -224,17 +225,10 @@ def test_a_file_that_takes_no_more_costs_lines_and_nothing_else(logged: Logged, 
     """The limit of a file's size stands for a disk that is full: part of a line fits, then none."""
     logged.say("first")
     logged.flush()
-    size = file.stat().st_size
-    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
-    try:
+    with full_at(file.stat().st_size + 10):
         for number in range(20):
             logged.say(f"lost {number}")
         logged.flush()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handled)
     logged.say("last")
     logged.flush()
     lines = file.read_text().splitlines()
@@ -243,20 +237,102 @@ def test_a_file_that_takes_no_more_costs_lines_and_nothing_else(logged: Logged, 
     assert any("20 lines were lost since" in line for line in lines)
 
 
+@contextlib.contextmanager
+def full_at(size: int) -> Iterator[None]:
+    """Files take no byte beyond this size, as on a disk that is full."""
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+
+
+def test_errors_that_a_full_file_does_not_take_go_to_stderr(
+    logged: Logged, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They tell of the very disk that is full; and once in a while it is said why."""
+    stderr, end = os.pipe()
+    monkeypatch.setattr(handlers, "_STDERR", end)
+    logged.say("first")
+    logged.flush()
+    with full_at(file.stat().st_size):
+        for number in range(3):
+            logged.logger.error("broken %d", number)
+            logged.say("not dear")
+            logged.flush()
+    why, *errors = os.read(stderr, 65536).decode().splitlines()
+    assert why.startswith(f"fastscp: --log-file: cannot write {file}: it is as large as a file may")
+    assert why.endswith("; until that is put right errors are told here")
+    assert [line.partition(" ")[2] for line in errors] == [
+        f"ERROR main: broken {number}" for number in range(3)
+    ]
+    logged.logger.error("whole again")
+    logged.flush()
+    assert "whole again" in file.read_text()
+    os.close(end)
+    with open(stderr) as rest:
+        assert rest.read() == ""
+    wait_for(lambda: "6 lines were lost since" in file.read_text(), "what was lost")
+    assert ", 3 of them errors," in file.read_text()
+
+
+def test_what_was_lost_is_told_though_no_line_comes(
+    logged: Logged, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_RETRY_S", 0.05)
+    logged.say("first")
+    logged.flush()
+    size = file.stat().st_size
+    with full_at(size):
+        logged.say("lost")
+        logged.flush()
+        # It tries again meanwhile, in vain.
+        made = logged.handler.writer._retry_at
+        wait_for(lambda: logged.handler.writer._retry_at != made, "another try")
+        assert file.stat().st_size == size
+    wait_for(lambda: "1 line was lost since" in file.read_text(), "the line that tells of it")
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_a_line_that_another_process_has_torn_gets_an_end(logged: Logged, file: Path) -> None:
+    """It could write a part only, and this one knows nothing of that."""
+    logged.say("first")
+    logged.flush()
+    with file.open("a") as other:
+        other.write("main: to")
+    logged.say("second")
+    logged.say("third")
+    logged.flush()
+    assert _said(file) == ["first", "to", "second", "third"]
+    file.write_text("")
+    logged.say("fourth")
+    logged.flush()
+    assert file.read_text().count("\n") == 1
+
+
+def test_a_file_that_may_only_be_written(logged: Logged, file: Path) -> None:
+    """What stands in it is not known then, and lines are appended all the same."""
+    logged.handler.target.close()
+    logged.handler.target._fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+    logged.handler.target.path = str(file)
+    for text in ("first", "second"):
+        logged.say(text)
+        logged.flush()
+        assert logged.handler.target.ends_whole() is None
+    assert _said(file) == ["first", "second"]
+
+
 def test_a_torn_line_is_none_of_the_next_file(logged: Logged, file: Path) -> None:
     logged.say("first")
     logged.flush()
-    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
-    try:
+    with full_at(file.stat().st_size + 10):
         logged.say("torn")
         logged.flush()
         moved = file.rename(file.with_suffix(".1"))
         logged.handler.go_to(str(file))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handled)
     logged.say("next")
     logged.flush()
     assert not moved.read_text().endswith("\n")
