@@ -21,6 +21,7 @@ from fastscp.admin.place import ControlSocketError
 from fastscp.log import fields, shown
 from fastscp.main.expiry import Expiry, expiring
 from fastscp.main.members import WORKERS_MOST
+from fastscp.main.refusing import Refusing
 from fastscp.main.storewatch import SpaceState
 from fastscp.main.threads import in_thread
 from fastscp.messages.control import (
@@ -72,10 +73,10 @@ class Facts:
     run: what the ids of associations begin with. workers: how many there are to be. rules: the
     configuration in force, set anew by whoever takes or refuses one. aids: the test aids in use.
     addresses, tls_addresses: where it listens, as HOST:PORT. tls: what it shows and asks for there;
-    expiry: tells what of it runs out. reload: takes the configuration anew; None: there is no way
-    to. draining: why it ends, though nobody is rejected for that. upgrading: why no configuration
-    can be taken; empty: it can. predecessor: the process that it took over from and that still has
-    associations; 0: none.
+    expiry: tells what of it runs out. refusing: whether all instances are refused. reload: takes
+    the configuration anew; None: there is no way to. draining: why it ends, though nobody is
+    rejected for that. upgrading: why no configuration can be taken; empty: it can. predecessor: the
+    process that it took over from and that still has associations; 0: none.
     """
 
     run: str
@@ -89,6 +90,7 @@ class Facts:
     tls_addresses: tuple[str, ...] = ()
     tls: Material | None = None
     expiry: Expiry = field(default_factory=Expiry)
+    refusing: Refusing = field(default_factory=Refusing)
     admin: str = ""
     is_open: bool = False
     draining: str = ""
@@ -198,6 +200,9 @@ class MainControl:
             return "no worker answers", why, 0.0
         if not takers.free:
             return "waiting for the disk", "every worker waits for the disk: check it", 0.0
+        if why := self._facts.refusing.why:
+            since = time.time() - (time.monotonic() - self._facts.refusing.since)
+            return "refusing all", why, round(since, 3)
         if why := watch.why():
             return "accepting", why, watched
         if admission.places and admission.admitted >= admission.places:

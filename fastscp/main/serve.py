@@ -131,7 +131,9 @@ class Service:
         self._load = load or (lambda: config)
         self._reloads = Reloads(self._background, self._reopen_logs, self._notify)
         self._facts.reload = self._reloads.reload
-        self._watching = Watching(self._store_watch, self._shared, self._admission, self._done)
+        self._watching = Watching(
+            self._store_watch, self._facts.refusing, self._shared, self._admission, self._done
+        )
         self._takeover = (
             None if before is None
             else Takeover(

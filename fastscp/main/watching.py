@@ -12,6 +12,7 @@ from fastscp.main.threads import in_thread
 
 if TYPE_CHECKING:
     from fastscp.main.admission import Admission
+    from fastscp.main.refusing import Refusing
     from fastscp.main.storewatch import StoreWatch
     from fastscp.store.store import Store
     from fastscp_ext import Shared
@@ -31,14 +32,20 @@ _CONGESTED: Final = {
 class Watching:
     """Lets workers and the admission know what `watch` judges, until the service is over.
 
-    over: done then. `has_failed`: whether a look failed because of a bug, and none was through
-    since; whoever catches that sets it.
+    refusing: is told what becomes of instances. over: done then. `has_failed`: whether a look
+    failed because of a bug, and none was through since; whoever catches that sets it.
     """
 
     def __init__(
-        self, watch: StoreWatch, shared: Shared, admission: Admission, over: asyncio.Future[int]
+        self,
+        watch: StoreWatch,
+        refusing: Refusing,
+        shared: Shared,
+        admission: Admission,
+        over: asyncio.Future[int],
     ) -> None:
         self._watch = watch
+        self._refusing = refusing
         self._shared = shared
         self._admission = admission
         self._over = over
@@ -52,7 +59,11 @@ class Watching:
         hanging_s = 0.0
         while not self._over.done():
             started = time.monotonic()
-            self._watch.received(self._shared.rows.received())
+            rows = self._shared.rows
+            self._watch.received(rows.received())
+            said = self._refusing.see(rows.by_status(), self._shared.doubts, time.monotonic())
+            if said:
+                log.error("%s", said)
             if looking is None:
                 # One at a time: each of those that hang would take a thread.
                 looking, hanging_s = in_thread(look, store), 0.0

@@ -39,7 +39,7 @@ CONTROL_VERSION: Final = 1
 
 State: TypeAlias = Literal[
     "starting", "accepting", "paused", "draining", "out of space", "store lost",
-    "waiting for the disk", "no worker", "no worker answers",
+    "waiting for the disk", "no worker", "no worker answers", "refusing all",
 ]  # fmt: skip
 
 # connected: no request yet, or one that the rules refuse, of which main knows nothing. requesting:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -473,3 +475,37 @@ def test_scraping_under_load_loses_nothing(tmp_path: Path) -> None:
         assert seen == sorted(seen)
         assert of(samples(service), INSTANCES, status="0000", reason="stored") == 100
         service.stop()
+
+
+def test_a_worker_without_descriptors_is_not_ready(tmp_path: Path) -> None:
+    """The only one lets peers in, and can store nothing: a balancer is to send them elsewhere."""
+    with Service(tmp_path, *ANY, workers=1) as service, service.peer() as peer:
+        peer.send(store(1))
+        assert peer.read_statuses(1) == [(1, 0)]
+        (worker,) = service.worker_pids()
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, before[1]))
+        numbers = itertools.count(2)
+
+        def is_refused() -> bool:
+            # Of what came in the same second as the one stored nobody knows which was the last.
+            number = next(numbers)
+            study = f"1.2.9.{number}"
+            sop = f"{study}.1"
+            peer.send(store(number, data_set(sop=sop, study=study), sop=sop))
+            assert peer.read_statuses(1) == [(number, 0xA700)]
+            return ready(service)[0] == 503
+
+        wait_for(is_refused, "not ready")
+        now = not_ready(service)
+        assert now["state"] == "refusing all"
+        assert "every instance is refused (A700, too many open files)" in now["reasons"][0]
+        service.in_log(now["reasons"][0])
+        assert of(samples(service), "fastscp_state", state="refusing all") == 1
+        assert told(service, "status", "-q")[0] != 0
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+        peer.send(store(1, sop=f"{SOP}.5"))
+        assert peer.read_statuses(1) == [(1, 0)]
+        wait_for(lambda: ready(service)[0] == 200, "ready again")
+        service.in_log("no instance is refused for that any more")
+        peer.release()

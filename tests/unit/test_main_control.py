@@ -98,6 +98,8 @@ def test_the_state_is_the_first_reason_to_refuse(played: Played) -> None:
 
     admission = played.admission
     assert (state(), played.control.status().why) == ("accepting", "")
+    played.facts.refusing.why = "every instance is refused"
+    assert (state(), played.control.status().why) == ("refusing all", "every instance is refused")
     played.dispatch.takers = Takers(2, 1, 0)
     assert state() == "waiting for the disk"
     played.dispatch.takers = Takers(2, 0, 0)
