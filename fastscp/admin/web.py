@@ -9,11 +9,14 @@ soon whatever others do.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import hmac
 import ipaddress
 import logging
+import termios
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -251,8 +254,19 @@ class _Connection(H11Protocol):
     def finish(self) -> None:
         self._is_finishing = True
         # Who has asked nothing yet is about to; who has asked again is answered once more.
-        if self.cycle is not None and not (self._awaits_turn or self.transport.is_closing()):
+        if self.cycle is None or self._awaits_turn or self.transport.is_closing():
+            return
+        if not self._is_unread():
             self.shutdown()
+
+    def _is_unread(self) -> bool:
+        """Whether bytes have come that nobody has looked at: to hang up would cost them."""
+        waiting = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        except OSError:
+            return False
+        return waiting[0] > 0
 
     def is_last(self) -> bool:
         """Whether the request that is answered now is the last one of this connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import select
 import socket
 import time
@@ -657,7 +658,10 @@ def test_a_port_that_is_left_is_somebody_elses() -> None:
                         await waiting.read(1)
                 server.go_on()
                 assert (await waiting.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+                # Who asks again in the very moment, and who does not.
+                os.write(again.get_extra_info("socket").fileno(), request)
                 server.leave()
+                assert (await kept.readuntil(b"}")).startswith(b"HTTP/1.1 200")
                 # Those that had their answer are hung up on.
                 for reader in (kept, waiting):
                     assert await reader.read() == b""
