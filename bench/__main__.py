@@ -11,13 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import machine, render, results, tools
+from bench import machine, programs, render, results, tools
 from bench.accounting import Accounting
 from bench.measure import Bench
 from bench.programs import Absent
 from bench.receivers import receiver, receivers
 from bench.scenarios import SCENARIOS
 from bench.senders import FILE_SENDERS
+from bench.variants import variant
 from bench.warmth import spare_bytes, warm
 from bench.workloads import IMAGES, MIX, SIZES, Material
 
@@ -43,6 +44,13 @@ def _listed(known: Callable[[str], bool], what: str) -> Callable[[str], list[str
         return names
 
     return read
+
+
+def _variant(text: str) -> Receiver:
+    try:
+        return variant(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:
@@ -105,6 +113,14 @@ def parser() -> argparse.ArgumentParser:
         help="those of `python -m bench tools` (all that are here)",
     )
     run.add_argument(
+        "--variant",
+        type=_variant,
+        action="append",
+        default=[],
+        metavar="NAME=[@CHECKOUT] [FLAGS]",
+        help="fastscp with these flags, out of this checkout; repeatable, before --receivers",
+    )
+    run.add_argument(
         "--sizes",
         type=_listed(SIZES.__contains__, "size"),
         metavar="SIZE,...",
@@ -148,8 +164,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _chosen(options: argparse.Namespace) -> tuple[list[tuple[Receiver, str]], dict[str, str]]:
     """Receivers to run with their versions, and those that are absent with reasons."""
-    if options.receivers:
-        wanted = [receiver(name) for name in options.receivers]
+    if options.receivers or options.variant:
+        named = options.receivers or []
+        wanted = [*options.variant, *(receiver(name) for name in named)]
     else:
         wanted = [one for one in receivers() if not options.quick or one.name in QUICK_RECEIVERS]
     found, absent = [], {}
@@ -254,6 +271,8 @@ def run(options: argparse.Namespace) -> int:
         # Not after an hour.
         if not os.access(options.out.parent, os.W_OK):
             raise OSError(f"cannot write to {options.out.parent}")
+        # Senders and peers of the scenarios need it, too, whatever the receivers are.
+        programs.fastscp_version()
         with _bench(options) as bench:
             for name in names:
                 SCENARIOS[name](bench)

@@ -30,9 +30,9 @@ def about(folder: Path, disk: Path) -> dict[str, object]:
     }
 
 
-def commit() -> str:
-    """The commit of this checkout, `+` behind it if files were changed since."""
-    git = ["git", "-C", str(ROOT)]
+def commit(tree: Path = ROOT) -> str:
+    """The commit of a checkout, `+` behind it if files were changed since."""
+    git = ["git", "-C", str(tree)]
     try:
         name = _said(*git, "rev-parse", "--short=12", "HEAD")
         changed = _said(*git, "status", "--porcelain", "--untracked-files=no")

@@ -32,15 +32,29 @@ def program(name: str) -> str:
 
 
 @functools.cache
-def first_line(*command: str) -> str:
+def first_line(*command: str, folder: Path = HERE.parent) -> str:
     """What a program says of itself, without DCMTK's dollar signs. Run in the checkout."""
     done = subprocess.run(
-        command, cwd=HERE.parent, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
     lines = (done.stdout + done.stderr).strip().splitlines()
     if not lines:
         raise Absent(f"{' '.join(command)} says nothing")
     return lines[0].strip("$ ")
+
+
+@functools.cache
+def fastscp_version(tree: Path = HERE.parent, python: str = sys.executable) -> str:
+    """Version of fastscp in a checkout, if its extension modules are built."""
+    words = (python, "-c", "import fastscp_ext")
+    done = subprocess.run(words, cwd=tree, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        why = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise Absent(
+            f"the extension modules of {tree} are not built, or not for {python} ({why});"
+            f" run `{python} -m pip install -e .` there"
+        )
+    return first_line(python, "-m", "fastscp", "--version", folder=tree)
 
 
 def dcmtk_version(name: str) -> str:

@@ -84,7 +84,7 @@ class Receiver:
     durability: what is on stable storage when it answers 0000, as traced.
     shape: its processes and threads. associations: how many it serves at a time; None is any.
     rewrites: it encodes data sets anew, so they can only be compared by value.
-    stores: False if it drops what it receives.
+    stores: False if it drops what it receives. tree: where it is run, so that Python finds it.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Receiver:
     stores: bool = True
     picks_port: bool = False
     has_workers: bool = False
+    tree: Path = ROOT
 
     def find(self) -> Presence:
         """Whether it is here; asks the program for its version."""
@@ -156,7 +157,7 @@ class Receiver:
         }
         with Accounting(group=group) as accounting:
             process = accounting.start(
-                command, folder=ROOT, environment=environment | dict(self.environment), log=log
+                command, folder=self.tree, environment=environment | dict(self.environment), log=log
             )
             if self.picks_port:
                 port = self._wait(process, log, functools.partial(_port_in, log))

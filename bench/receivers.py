@@ -129,9 +129,7 @@ def _all_receivers() -> Iterator[Receiver]:
         shape="main process, and an event loop per --workers process",
         install="pip install -e .",
         command=_fastscp("stable"),
-        version=functools.partial(
-            programs.first_line, sys.executable, "-m", "fastscp", "--version"
-        ),
+        version=programs.fastscp_version,
         picks_port=True,
         has_workers=True,
     )

@@ -313,7 +313,7 @@ UNTUNED = FileSender(
 FASTSCP = FileSender(
     name="fastscp-send",
     label="fastscp send",
-    version=functools.partial(programs.first_line, sys.executable, "-m", "fastscp", "--version"),
+    version=programs.fastscp_version,
     commands=_fastscp,
     most_window=65535,
 )

@@ -24,8 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastscp.scu import associate
-from fastscp.store.journal import append_fact, parse_line
+from bench import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,6 +85,8 @@ def receiver(tree: Path, folder: Path) -> Iterator[tuple[int, Path]]:
 
 async def send(port: int, numbers: Sequence[int], filling: int, associations: int) -> list[float]:
     """Send instances; returns the seconds that each response took. Raises RuntimeError."""
+    from fastscp.scu import associate
+
     took: list[float] = []
 
     async def share(mine: Sequence[int]) -> None:
@@ -108,6 +109,8 @@ async def send(port: int, numbers: Sequence[int], filling: int, associations: in
 
 def fill_journal(store: Path, lines: int, first: int) -> None:
     """Add lines of instances that are not there, as many as are missing."""
+    from fastscp.store.journal import append_fact, parse_line
+
     journal = store / ".fastscp/journal"
     text = b"".join(path.read_bytes() for path in sorted(journal.iterdir()))
     known = [fact for fact in map(parse_line, text.splitlines()) if fact is not None]
@@ -141,6 +144,10 @@ def main() -> None:
     made.add_argument("--folder", type=Path, metavar="DIR")
     made.add_argument("--tree", type=Path, default=ROOT, metavar="DIR")
     options = made.parse_args()
+    try:
+        programs.fastscp_version()
+    except programs.Absent as absent:
+        made.exit(2, f"bench: {absent}\n")
     numbers = range(options.duplicates)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)

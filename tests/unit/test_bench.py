@@ -21,9 +21,11 @@ from bench.figures import figure, ratios
 from bench.instances import compare, part10
 from bench.measure import Point
 from bench.model import LINKS, Host, Need
-from bench.receivers import receivers
+from bench.receiver import Setup
+from bench.receivers import receiver, receivers
 from bench.scenarios_rules import title, write_tables
 from bench.scenarios_soak import Pruner, counted, is_scraped
+from bench.variants import variant
 from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
 from fastscp.admin.exposition import exposition
 from fastscp.config.layers import load
@@ -230,6 +232,49 @@ def test_a_point_asks_for_no_more_than_a_receiver_serves() -> None:
     assert Point(associations=64).served_by(by_name["storescp-best"]).associations == 64
 
 
+# --- variants ---
+
+
+def words_of(text: str) -> str:
+    return variant(text).command_line()
+
+
+def test_a_variant_has_its_own_flags_and_the_usual_ones_it_does_not_name(tmp_path: Path) -> None:
+    assert "--durability stable --log-level warning --redo on" in words_of("on=--redo on")
+    assert "stable" not in words_of("b=--durability=buffered --on-duplicate keep")
+    assert words_of("b=--durability buffered").count("--durability") == 1
+    assert variant("plain=").name == "plain"
+    assert words_of("plain=") == receiver("fastscp").command_line()
+
+    other = tmp_path / "other"
+    for name in ("fastscp/__main__.py", ".venv/bin/python"):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).touch()
+    found = variant(f"before=@{other} --redo off")
+    assert found.tree == other
+    setup = Setup(tmp_path, tmp_path / "store", 0, 1, {})
+    assert found.command(setup)[0] == f"{other}/.venv/bin/python"
+    assert [str(word) for word in found.command(setup)][-4:] == ["--redo", "off", "--workers", "1"]
+
+
+def test_a_checkout_that_is_not_built_is_named_at_the_start(tmp_path: Path) -> None:
+    """The sources alone, as git gives them: one line says what to run, and nothing is measured."""
+    for package in ("bench", "fastscp_ext"):
+        for source in (ROOT / package).rglob("*.py"):
+            copy = tmp_path / source.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+    for words in (["bench", "run", "--out", "r.json"], ["bench.suspect"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("bench: the extension modules of ")
+        assert f"run `{sys.executable} -m pip install -e .` there\n" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "r.json").exists()
+
+
 # --- traces ---
 
 
@@ -411,6 +456,8 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
         (["run", "--out", "x", "--seconds", "-1"], "no time in seconds"),
         (["run", "--out", "x", "--counts", "3KB=no"], "no number above 0"),
         (["run", "--out", "x", "--folder", "/nowhere"], "no folder"),
+        (["run", "--out", "x", "--variant", "--redo on"], "is no NAME="),
+        (["run", "--out", "x", "--variant", "old=@/nowhere"], "/nowhere is no checkout"),
         (["render", "x"], "--into"),
         (["measure"], "invalid choice"),
         ([], "required"),
