@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench import senders
 from bench.measure import PATIENCE, RUN_TAG, Bench, Point, load_run, measured
+from bench.scenarios_beside import beside
 from bench.scenarios_crowd import crowd
 from bench.scenarios_limits import calls, fair, flush, growth, idle
 from bench.scenarios_pairs import send, targets
@@ -140,6 +141,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "growth": growth,
     "idle": idle,
     "fair": fair,
+    "beside": beside,
     "crowd": crowd,
     "tls": tls,
     "rules": rules,

@@ -40,7 +40,6 @@ GROWTH_ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
 # So many for each number of associations that opening a thousand of them is a small part.
 GROWTH_TOTAL = 200_000
 FAIR_ASSOCIATIONS = (8, 64)
-BIG = "400MB"
 # Of tiny requests, over so many associations; `nothing` is what the others are compared with.
 FLOODS = ("nothing", "echo", "unknown", "refused", "mixture")
 FLOODING = 10
@@ -184,10 +183,7 @@ def idle_run(bench: Bench, receiver: Receiver, count: int) -> Callable[[], dict[
 
 
 def fair(bench: Bench) -> None:
-    """Equal associations; small instances beside a large one; C-ECHOs and instances in floods.
-
-    Where there are workers all goes through one.
-    """
+    """Equal associations; C-ECHOs and instances in floods, all through one worker."""
     for associations in FAIR_ASSOCIATIONS[: 1 if bench.quick else None]:
         cells = []
         for receiver in bench.receivers:
@@ -196,33 +192,7 @@ def fair(bench: Bench) -> None:
                 cell = bench.results.cell("fair", "equal", receiver.name, point)
                 cells.append((cell, _equal_run(bench, receiver, associations)))
         bench.alternate(cells)
-    _beside(bench, "100MB" if bench.quick else BIG)
     _in_floods(bench)
-
-
-def _beside(bench: Bench, big: str) -> None:
-    """Small instances over one association, alone and while a large one is on its way."""
-    pairs = [
-        (receiver, _beside_cell(bench, receiver, "nothing"), _beside_cell(bench, receiver, big))
-        for receiver in bench.receivers
-        if receiver.associations != 1
-    ]
-    bench.alternate(
-        [
-            (cell, _beside_run(bench, receiver, cell.point["beside"]))
-            for receiver, alone, beside in pairs
-            for cell in (alone, beside)
-        ]
-    )
-    for receiver, alone, beside in pairs:
-        what = f"{receiver.name}: beside {big} to alone"
-        bench.results.ratio(what, "response_p99_us", beside, alone)
-    bench.results.save()
-
-
-def _beside_cell(bench: Bench, receiver: Receiver, beside: str) -> Cell:
-    point = {"workload": "34KB", "associations": 1, "beside": beside}
-    return bench.results.cell("fair", "beside a large one", receiver.name, point)
 
 
 def _equal_run(
@@ -236,19 +206,6 @@ def _equal_run(
         )
 
     return lambda: measured(bench, receiver, workload, run)
-
-
-def _beside_run(bench: Bench, receiver: Receiver, beside: str) -> Callable[[], dict[str, float]]:
-    workload = bench.material.workload("34KB")
-    big = None if beside == "nothing" else bench.material.workload(beside)
-
-    def run(port: int, warm: Sending) -> Sending:
-        # With a large one: until it is through.
-        count = bench.count(workload.size, warm, 1) if big is None else 0
-        return senders.load(port, workload, RUN_TAG, big=big, count=count)
-
-    workers = 1 if receiver.has_workers else None
-    return lambda: measured(bench, receiver, workload, run, workers=workers)
 
 
 def _in_floods(bench: Bench) -> None:
