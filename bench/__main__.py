@@ -13,84 +13,32 @@ from typing import TYPE_CHECKING
 
 from bench import machine, programs, render, results, tools
 from bench.accounting import Accounting
+from bench.arguments import (
+    counts,
+    default_folder,
+    described,
+    existing_folder,
+    listed,
+    look_for,
+    our_variant,
+    positive,
+    span_s,
+)
 from bench.measure import Bench
 from bench.programs import Absent
 from bench.receivers import receiver, receivers
 from bench.scenarios import SCENARIOS
 from bench.senders import FILE_SENDERS
-from bench.variants import variant
 from bench.warmth import spare_bytes, warm
 from bench.workloads import IMAGES, MIX, SIZES, Material
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.receiver import Receiver
 
 QUICK_RECEIVERS = ("fastscp-buffered", "storescp-best", "floor")
 QUICK_SIZES = ("3KB", "34KB", "525KB")
-
-
-def _listed(known: Callable[[str], bool], what: str) -> Callable[[str], list[str]]:
-    """A reader of lists with commas; names what is not known."""
-
-    def read(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        for name in names:
-            if not known(name):
-                raise argparse.ArgumentTypeError(f"no {what} {name!r}")
-        if not names:
-            raise argparse.ArgumentTypeError(f"no {what} named")
-        return names
-
-    return read
-
-
-def _variant(text: str) -> Receiver:
-    try:
-        return variant(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value
-
-
-def _counts(text: str) -> dict[str, int]:
-    """Sizes and instances: 3KB=60000,34KB=30000."""
-    found = {}
-    for pair in text.split(","):
-        name, _, count = pair.partition("=")
-        if name not in SIZES:
-            raise argparse.ArgumentTypeError(f"no size {name!r}")
-        found[name] = _positive(count)
-    return found
-
-
-def _folder(text: str) -> Path:
-    path = Path(text).resolve()
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
-    return path
-
-
-def _default_folder() -> Path:
-    """Memory, where there is some: what is compared is receivers, not disks."""
-    memory = Path("/dev/shm")
-    return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,20 +49,20 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="measure; writes JSON")
     run.add_argument(
         "--scenario",
-        type=_listed({*SCENARIOS, "all"}.__contains__, "scenario"),
+        type=listed({*SCENARIOS, "all"}.__contains__, "scenario"),
         default=["matrix"],
         metavar="NAME,...",
         help=f"all, or of: {', '.join(SCENARIOS)} (matrix)",
     )
     run.add_argument(
         "--receivers",
-        type=_listed(names.__contains__, "receiver"),
+        type=listed(names.__contains__, "receiver"),
         metavar="NAME,...",
         help="those of `python -m bench tools` (all that are here)",
     )
     run.add_argument(
         "--variant",
-        type=_variant,
+        type=our_variant,
         action="append",
         default=[],
         metavar="NAME=[@CHECKOUT] [FLAGS]",
@@ -122,37 +70,43 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--sizes",
-        type=_listed(SIZES.__contains__, "size"),
+        type=listed(SIZES.__contains__, "size"),
         metavar="SIZE,...",
         help=f"of: {', '.join(SIZES)} (all)",
     )
-    run.add_argument("--rounds", type=_positive, metavar="N", help="(5; 1 with --quick)")
+    run.add_argument("--rounds", type=positive, metavar="N", help="(5; 1 with --quick)")
     run.add_argument("--quick", action="store_true", help="a few small cells, under two minutes")
     run.add_argument(
-        "--folder", type=_folder, metavar="DIR", help="for stores and files (/dev/shm, if there)"
+        "--folder",
+        type=existing_folder,
+        metavar="DIR",
+        help="for stores and files (/dev/shm, if there)",
     )
     run.add_argument(
-        "--disk", type=_folder, metavar="DIR", help="for stores of the scenario flush (temporary)"
+        "--disk",
+        type=existing_folder,
+        metavar="DIR",
+        help="for stores of the scenario flush (temporary)",
     )
     run.add_argument(
-        "--seconds", type=_seconds, metavar="S", help="of a run, about (3; 0.5 with --quick)"
+        "--seconds", type=span_s, metavar="S", help="of a run, about (3; 0.5 with --quick)"
     )
     run.add_argument(
-        "--budget", type=_positive, metavar="MIB", help="data sent in a run (1024; 64 with --quick)"
+        "--budget", type=positive, metavar="MIB", help="data sent in a run (1024; 64 with --quick)"
     )
     run.add_argument(
         "--counts",
-        type=_counts,
+        type=counts,
         default={},
         metavar="SIZE=N,...",
         help="files of a run in the scenarios targets and send",
     )
     run.add_argument(
-        "--instances", type=_positive, default=1_000_000, metavar="N", help="growth (1000000)"
+        "--instances", type=positive, default=1_000_000, metavar="N", help="growth (1000000)"
     )
-    run.add_argument("--idle", type=_positive, metavar="N", help="(2000; 50 with --quick)")
+    run.add_argument("--idle", type=positive, metavar="N", help="(2000; 50 with --quick)")
     run.add_argument(
-        "--minutes", type=_positive, metavar="N", help="soak (30; with --quick 2 short ones)"
+        "--minutes", type=positive, metavar="N", help="soak (30; with --quick 2 short ones)"
     )
     run.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     show = commands.add_parser("render", help="write Markdown, and SVG with matplotlib")
@@ -160,34 +114,6 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("--into", type=Path, required=True, metavar="DIR")
     commands.add_parser("tools", add_help=False, help="which receivers are here; --install")
     return made
-
-
-def _chosen(options: argparse.Namespace) -> tuple[list[tuple[Receiver, str]], dict[str, str]]:
-    """Receivers to run with their versions, and those that are absent with reasons."""
-    if options.receivers or options.variant:
-        named = options.receivers or []
-        wanted = [*options.variant, *(receiver(name) for name in named)]
-    else:
-        wanted = [one for one in receivers() if not options.quick or one.name in QUICK_RECEIVERS]
-    found, absent = [], {}
-    for one in wanted:
-        presence = one.find()
-        if presence.version is not None:
-            found.append((one, presence.version))
-        else:
-            absent[one.name] = presence.reason
-    return found, absent
-
-
-def _receiver(one: Receiver, version: str) -> dict[str, object]:
-    return {
-        "label": one.label,
-        "version": version,
-        "durability": one.durability,
-        "shape": one.shape,
-        "command": one.command_line(),
-        "compared": "by value" if one.rewrites else "byte for byte" if one.stores else "nothing",
-    }
 
 
 def _sender_versions() -> dict[str, str]:
@@ -200,12 +126,18 @@ def _sender_versions() -> dict[str, str]:
     return found
 
 
+def _wanted(options: argparse.Namespace) -> list[Receiver]:
+    if options.receivers or options.variant:
+        return [*options.variant, *(receiver(name) for name in options.receivers or [])]
+    return [one for one in receivers() if not options.quick or one.name in QUICK_RECEIVERS]
+
+
 @contextlib.contextmanager
 def _bench(options: argparse.Namespace) -> Iterator[Bench]:
     """All set up, below folders that are removed at the end."""
-    place, quick = options.folder or _default_folder(), options.quick
-    found, absent = _chosen(options)
-    if not found:
+    place, quick = options.folder or default_folder(), options.quick
+    here, absent = look_for(_wanted(options))
+    if not here:
         raise Absent("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place)))
@@ -221,7 +153,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
             disk=disk,
             material=material,
             results=results.Results(options.out, {}),
-            receivers=[one for one, _ in found],
+            receivers=[one for one, _ in here],
             sizes=options.sizes or (QUICK_SIZES if quick else SIZES),
             rounds=options.rounds or (1 if quick else 5),
             seconds=options.seconds or (0.5 if quick else 3.0),
@@ -236,7 +168,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
             "machine": machine.about(folder, disk) | {"kept_warm_bytes": kept},
             "accounting": kind,
             "options": _options(made),
-            "receivers": {one.name: _receiver(one, version) for one, version in found},
+            "receivers": {one.name: described(one, version) for one, version in here},
             "absent": absent,
             "senders": _sender_versions(),
             "sizes": {name: material.workload(name).size for name in _sizes(made)},

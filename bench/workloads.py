@@ -76,6 +76,9 @@ IMAGES = {
     "mix-MG": Image(MG, "MG", 2560, 3328),
     "mix-DX": Image(DX, "DX", 2048, 2560),
     "mix-SR": Image(SR, "SR", text=20_000),
+    # Its file is just below 64 KiB.
+    "64KB": Image(CT, "CT", 178, 178),
+    "128KB": Image(CT, "CT", 248, 256),
 }
 SIZES = ("3KB", "34KB", "525KB", "10MB", "400MB")
 MIX = {"mix-CT": 70, "mix-MR": 17, "mix-US": 6, "mix-MG": 2, "mix-DX": 3, "mix-SR": 2}
