@@ -96,16 +96,22 @@ class Duration:
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes, as an int. per_second: `/s` may stand behind them."""
+    """Bytes, as an int. per_second: `/s` may stand behind them. most: 0: any number."""
 
     metavar: str = "SIZE"
     per_second: bool = False
-    limits: str = ""
+    most: int = 0
 
     @property
     def accepts(self) -> str:
         each = " a second" if self.per_second else ""
+        if self.most:
+            return f"a number of bytes such as 512 or 64KiB (1024 each), {self.limits}"
         return f"a number of bytes{each} such as 512, 64MiB, 10G (1024 each) or 10GB (1000 each)"
+
+    @property
+    def limits(self) -> str:
+        return f"0 to {self.show(self.most)}" if self.most else ""
 
     def read(self, raw: object) -> int:
         if self.per_second and isinstance(raw, str):
@@ -113,7 +119,7 @@ class Size:
         value = _quantity(raw, _SIZE_UNITS)
         if value.denominator != 1:
             raise ValueError("is not a whole number of bytes")
-        if not 0 <= value < 1 << 63:
+        if not 0 <= value <= (self.most or (1 << 63) - 1):
             raise ValueError("is negative" if value < 0 else "is too large")
         return int(value)
 

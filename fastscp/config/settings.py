@@ -76,6 +76,8 @@ __all__ = [
 
 ENVIRONMENT_PREFIX: Final = "FASTSCP_"
 SUFFIX: Final = ".dcm"
+# Of --redo.
+_REDO: Final = "off"
 DEFAULT_LAYOUT: Final = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}" + SUFFIX
 
 
@@ -530,6 +532,19 @@ class ServeConfig(WorkerConfig):
         "its journal. Flag only.",
         default=False,
         flag_only=True,
+    )
+    redo: str = _setting(
+        Choice(("auto", "on", "off")),
+        Group.STORE,
+        "Whether small stable instances are written to a log first, so that one flush is enough "
+        "before their answer: auto = where the store is on ext4, xfs or btrfs.",
+        default=_REDO,
+    )
+    log_instance_size: int = _setting(
+        Size(most=128 << 10),
+        Group.STORE,
+        "Largest file of an instance that goes to the log of --redo; 0 = none does.",
+        default=64 << 10,
     )
     umask: str = _setting(
         Parsed(read_umask, "OCTAL", "an octal number such as 0027"),

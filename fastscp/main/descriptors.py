@@ -23,7 +23,7 @@ from fastscp.store.leftovers import AT_ONCE as SETTLED_AT_ONCE
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
 
-__all__ = ["associations_allowed", "main_needs", "worker_needs"]
+__all__ = ["associations_allowed", "main_needs", "redo_files_allowed", "worker_needs"]
 
 # Standard streams, the event loop's own, channel, shared block, store, locks, journal files, and
 # what is open for a moment: well above what either process was seen to have.
@@ -51,6 +51,14 @@ _HELPERS: Final = 6
 _PER_HELPER: Final = 6
 # Directories that are kept open to name files in them, where none is flushed (OPEN_MOST).
 _PARENTS: Final = 64
+# The redo log keeps a part open until its checkpoint; with fewer than the least it is not worth it.
+_REDO_MOST: Final = 4096
+_REDO_LEAST: Final = 64
+# Of all open files, where associations may have the rest.
+_REDO_SHARE: Final = 1 / 8
+# And what it has open besides: its files, a journal file and the one before, the directories that
+# it names files in, and those that a checkpoint flushes side by side.
+_REDO_BESIDE: Final = 8 + 2 + _PARENTS + 32
 # Where the system has no limit: far more associations than one process can serve.
 _NO_LIMIT: Final = 1 << 20
 
@@ -74,8 +82,11 @@ def main_needs(config: ServeConfig) -> int:
     )
 
 
-def worker_needs(config: ServeConfig, associations: int) -> int:
-    """Open files of a worker at worst, if it has so many associations."""
+def worker_needs(config: ServeConfig, associations: int, redo_files: int = 0) -> int:
+    """Open files of a worker at worst, if it has so many associations.
+
+    redo_files: parts that it may keep open for its redo log; 0: it has none.
+    """
     # A batch flushes the directories of its instances, and those above them, side by side.
     kinds = _kinds(config)
     durabilities = {durability for _layout, durability in kinds}
@@ -94,6 +105,7 @@ def worker_needs(config: ServeConfig, associations: int) -> int:
         + _HELPERS * _PER_HELPER
         + directories
         + _PARENTS
+        + (redo_files + _REDO_BESIDE if redo_files else 0)
     )
 
 
@@ -106,18 +118,43 @@ def _kinds(config: ServeConfig) -> set[tuple[str, str]]:
     }
 
 
-def associations_allowed(config: ServeConfig) -> int:
+def redo_files_allowed(config: ServeConfig) -> int:
+    """How many parts a worker may keep open for its redo log; 0: it has none.
+
+    The log gets what the associations leave, for it is a matter of speed alone.
+    """
+    if config.redo == "off" or not config.log_instance_size:
+        return 0
+    _hard, files = _limit()
+    if config.max_associations:
+        left = files - worker_needs(config, config.max_associations)
+    else:
+        left = min(int(files * _REDO_SHARE), files - worker_needs(config, 1))
+    allowed = min(_REDO_MOST, left - _REDO_BESIDE)
+    return allowed if allowed >= _REDO_LEAST else 0
+
+
+def _limit() -> tuple[int, int]:
+    """Of open files: as the system has it, and as a number to go by."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard, _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
+
+
+def associations_allowed(config: ServeConfig, redo_files: int | None = None) -> int:
     """Take all descriptors that the system grants; returns the number of associations to allow.
 
-    That is `--max-associations` or, where this is 0, as many as there are open files for. Raises
-    ConfigError if what is asked for does not fit.
+    That is `--max-associations` or, where this is 0, as many as there are open files for.
+    redo_files: parts that workers which live already keep open for their redo log; None: they are
+    still to be started, and get what is left. Raises ConfigError if what is asked for does not fit.
     """
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard, files = _limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    files = _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
     asked = config.max_associations
-    room = (files - worker_needs(config, 0)) // _PER_ASSOCIATION
-    needed = max(main_needs(config), worker_needs(config, asked or 1))
+    kept = redo_files or 0
+    if redo_files is None and not asked:
+        kept = redo_files_allowed(config)
+    room = (files - worker_needs(config, 0, kept)) // _PER_ASSOCIATION
+    needed = max(main_needs(config), worker_needs(config, asked or 1, kept))
     if needed > files and hard != resource.RLIM_INFINITY:
         advice = _advice(config, files, room)
         raise ConfigError(

@@ -41,15 +41,18 @@ class Prepared:
         return self.book.generation
 
 
-def prepare(config: ServeConfig, generation: int, retired: int = 0) -> Prepared:
+def prepare(
+    config: ServeConfig, generation: int, retired: int = 0, redo_files: int | None = None
+) -> Prepared:
     """Check a configuration against this machine, and look up all that it names.
 
     generation: of its rules. retired: workers that are still there beside those it asks for.
-    Raises ConfigError. Cost: reads the dictionary of pydicom; for a thread.
+    redo_files: as `associations_allowed` has it. Raises ConfigError. Cost: reads the dictionary of
+    pydicom; for a thread.
     """
     workers = min(config.workers + retired, WORKERS_MOST)
     limits = Limits(
-        associations_allowed(replace(config, workers=workers)),
+        associations_allowed(replace(config, workers=workers), redo_files),
         by_files=not config.max_associations,
     )
     rules = build(config, generation)

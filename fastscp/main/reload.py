@@ -75,6 +75,8 @@ AFTER_A_RESTART: Final = (
     "store_must_exist",
     "store_new_life",
     "layout_change",
+    "redo",
+    "log_instance_size",
     "umask",
     "discard",
     "fault",
@@ -337,9 +339,9 @@ class Reloader:
         The last that may fail is noted on the disk. Once it is, the configuration is taken, though
         the service may be shutting down by then.
         """
-        retired = self._workers.retired
+        retired, redo_files = self._workers.retired, self._workers.redo.files
         self._waits_for = _WHAT_IT_NAMES
-        new = await self._thread(prepare, config, self.generation + 1, retired)
+        new = await self._thread(prepare, config, self.generation + 1, retired, redo_files)
         with contextlib.ExitStack() as undo:
             # Revocation lists and all: as long as a copy of them takes. Where the service ends
             # meanwhile, the memory goes with it.

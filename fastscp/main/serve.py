@@ -26,7 +26,7 @@ from fastscp.main.admission import Admission, Limits
 from fastscp.main.aids import aids
 from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
-from fastscp.main.descriptors import associations_allowed
+from fastscp.main.descriptors import associations_allowed, redo_files_allowed
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.expiry import LOOK_EVERY_S
 from fastscp.main.explained import explained, start_explained
@@ -37,6 +37,7 @@ from fastscp.main.listening import ADMIN, TLS, listening_for
 from fastscp.main.measured import Measured
 from fastscp.main.origin import Origin
 from fastscp.main.prepared import Prepared, prepare
+from fastscp.main.redo import Redo, decide, say
 from fastscp.main.reload import FIRST, Reloader, Reloads
 from fastscp.main.signals import heard
 from fastscp.main.startline import say_start
@@ -208,7 +209,10 @@ class Service:
                 may_answer.set_result(None)
             index = await index_of(store)
             ports = _port_of(acceptors, tls=False), _port_of(acceptors, tls=True)
-            self._workers = workers = await self._make_workers(prepared, store, index, ports)
+            older = self._takeover is not None and not self._takeover.has_claims
+            files = redo_files_allowed(config)
+            redo = await in_thread(partial(decide, prepared, store, files, beside_older=older))
+            self._workers = workers = await self._make_workers(prepared, store, index, ports, redo)
             self._waiting.workers = workers
             undo.callback(workers.close)
             undo.callback(workers.abandon)
@@ -338,6 +342,7 @@ class Service:
         self._background(self._tell_up())
         say_start(self._config, self._facts, store, swept)
         if self._workers is not None:
+            say(self._workers.redo, self._config.redo)
             self._workers.remains.tell_left(swept)
         self._dispatch.start()
         self._background(self._for_ever(lambda: self._watching.go_on(store), looks=True))
@@ -379,7 +384,12 @@ class Service:
         return acceptors
 
     async def _make_workers(
-        self, prepared: Prepared, store: Store, index: LineIndex | None, ports: tuple[int, int]
+        self,
+        prepared: Prepared,
+        store: Store,
+        index: LineIndex | None,
+        ports: tuple[int, int],
+        redo: Redo,
     ) -> Workers:
         self._admission.limit(prepared.limits, prepared.book, prepared.titles)
         names = await in_thread(uids.uid_names)
@@ -393,6 +403,7 @@ class Service:
             run_id=self._run_id,
             names=names,
             ports=ports,
+            redo=redo,
             background=self._background,
             reserved=self._takeover.workers if self._takeover is not None else (),
             over=self._over,

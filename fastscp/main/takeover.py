@@ -74,6 +74,11 @@ class Takeover:
         """The numbers of the predecessor's workers, which nobody else may have meanwhile."""
         return self._before.workers
 
+    @property
+    def has_claims(self) -> bool:
+        """Whether the predecessor's workers claim a path before they name anything there."""
+        return self._before.told.claims
+
     def watch(self, orphaned: Callable[[], None]) -> None:
         """Hear the predecessor. orphaned(): called if it is gone before it lets this one go on."""
 

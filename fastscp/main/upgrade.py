@@ -261,6 +261,7 @@ class Upgrade:
                 if _PORTS.get(field) in {None, *names}
             },
             is_activated=parts.is_activated,
+            claims=True,
         )
         environment = {**os.environ, **parts.notify.environment()}
         return Successor(

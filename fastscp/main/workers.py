@@ -14,6 +14,7 @@ from fastscp.log import counted, fields
 from fastscp.main.following import Following
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
 from fastscp.main.members import WORKERS_MOST, Place, Worker, first_to_go, free_numbers
+from fastscp.main.redo import NO_REDO, Redo
 from fastscp.main.remains import Remains
 from fastscp.main.spawn import how, spawn
 from fastscp.main.storewatch import REMIND_S
@@ -71,8 +72,8 @@ class Workers:
     lets a coroutine run beside the others. over(code): called when the last worker has gone as it
     was told to: with 0 if all of them went in order, else with 1. run_id: what the names of this
     run's segments, and the ids of its associations, begin with; a new one by default. names: of
-    UIDs, for the log. ports: without TLS and with it; 0: nobody listens there. reserved: numbers
-    that workers of a predecessor have, until `release`.
+    UIDs, for the log. ports: without TLS and with it; 0: nobody listens there. redo: of the log
+    that they keep. reserved: numbers that workers of a predecessor have, until `release`.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails. `resize` makes places, and gives them up.
@@ -89,6 +90,7 @@ class Workers:
         run_id: str = "",
         names: Mapping[str, str] | None = None,
         ports: tuple[int, int] = (0, 0),
+        redo: Redo = NO_REDO,
         reserved: Iterable[int] = (),
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
@@ -103,6 +105,7 @@ class Workers:
         self.run_id = run_id or new_run_id()
         self._names = dict(names or {})
         self._ports = ports
+        self.redo = redo
         # By number. A retired worker keeps its own until it is gone.
         self._places: dict[int, Place] = {}
         self._reserved = frozenset(reserved)
@@ -379,6 +382,12 @@ class Workers:
                 names=self._names,
                 port=self._ports[0],
                 tls_port=self._ports[1],
+                redo_bytes=self.redo.bytes,
+                redo_files=self.redo.files,
+                store_id=self._store.id,
+                boot=self.redo.mounted.boot,
+                mount=self.redo.mounted.mount,
+                system=self.redo.mounted.system,
             )
         )
         self.following.tell(worker)

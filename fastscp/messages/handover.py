@@ -42,7 +42,8 @@ class Handover(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     pid, run: of whom it takes over from. filings: by what instances were filed in its life: key,
     layout, suffix. workers: process ids by number. kept: settings that the successor may not
     change, as text, by field. is_activated: the listening sockets are a service
-    manager's, and outlive the service.
+    manager's, and outlive the service. claims: its workers claim a path before they name anything
+    there; older versions do not, and do not say so.
     """
 
     version: int
@@ -53,6 +54,7 @@ class Handover(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     workers: dict[int, int] = {}
     kept: dict[str, str] = {}
     is_activated: bool = False
+    claims: bool = False
 
 
 class Passed(msgspec.Struct, tag=True, frozen=True):

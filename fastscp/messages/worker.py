@@ -60,6 +60,9 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids.
     use_link, suspect: what main found out about the store. names: of UIDs, for the log.
+    redo_bytes: the largest part that goes to the redo log; 0: none does. redo_files: how many parts
+    may be kept open for it. store_id, boot, mount, system: what the log's files say of the store,
+    as `fastscp.store.mounts.Mounted` has it.
     port, tls_port: that main listens on, without TLS and with it; 0: on none.
     """
 

@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,12 @@ from fastscp.config.tables import AeTable, Tables
 from fastscp.errors import ConfigError
 from fastscp.main import descriptors
 from fastscp.main.acceptor import AT_ONCE
-from fastscp.main.descriptors import associations_allowed, main_needs, worker_needs
+from fastscp.main.descriptors import (
+    associations_allowed,
+    main_needs,
+    redo_files_allowed,
+    worker_needs,
+)
 from fastscp.main.dispatch import OFFERED_MOST, TURNED_AWAY_MOST, WAITING_MOST
 from fastscp.store import replaced
 from fastscp.store.flushes import Flushes
@@ -168,11 +174,44 @@ def test_tables_count() -> None:
 
 
 def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:
-    config = ServeConfig(max_associations=0)
+    config = ServeConfig(max_associations=0, redo="off")
     allowed = associations_allowed(config)
     assert worker_needs(config, allowed) <= 4096 < worker_needs(config, allowed + 1)
     limit["hard"] = resource.RLIM_INFINITY
     assert associations_allowed(config) > 100_000
+
+
+def test_the_redo_log_gets_what_the_associations_leave(limit: dict[str, int]) -> None:
+    config = ServeConfig(max_associations=100, redo="auto")
+    needed = worker_needs(config, 100)
+    beside = descriptors._REDO_BESIDE
+    for left, allowed in ((0, 0), (beside + 63, 0), (beside + 64, 64), (beside + 5000, 4096)):
+        limit["hard"] = needed + left
+        assert redo_files_allowed(config) == allowed
+        assert associations_allowed(config) == 100
+        assert redo_files_allowed(replace(config, redo="off")) == 0
+        assert redo_files_allowed(replace(config, log_instance_size=0)) == 0
+    # A reload takes nothing away from a log that is there.
+    limit["hard"] = needed + beside + 64
+    assert associations_allowed(config, 64) == 100
+    more = replace(config, max_associations=101)
+    assert associations_allowed(more) == 101
+    with pytest.raises(ConfigError, match=r"allow at most 100$"):
+        associations_allowed(more, 64)
+
+
+@pytest.mark.parametrize("hard", [1600, 2048, 4096, 1 << 20])
+def test_the_redo_log_and_as_many_associations_as_there_may_be(
+    limit: dict[str, int], hard: int
+) -> None:
+    limit["hard"] = hard
+    flat = "{SOPInstanceUID}.dcm"
+    config = ServeConfig(max_associations=0, redo="on", layout=flat, workers=1)
+    files, allowed = redo_files_allowed(config), associations_allowed(config)
+    assert files <= hard // 8
+    assert worker_needs(config, allowed, files) <= hard < worker_needs(config, allowed + 1, files)
+    if hard >= 4096:
+        assert files == min(4096, hard // 8 - descriptors._REDO_BESIDE)
 
 
 def test_where_not_even_one_fits(limit: dict[str, int]) -> None:

@@ -23,6 +23,7 @@ from fastscp.log import LEVELS
 from fastscp.main import reload as module
 from fastscp.main.control import Facts, taken
 from fastscp.main.prepared import Prepared, prepare
+from fastscp.main.redo import NO_REDO
 from fastscp.main.reload import AFTER_A_RESTART, Reloader, Reloads
 from fastscp.messages.configuration import Configuration, unpack
 from fastscp.messages.control import Reloaded
@@ -55,7 +56,7 @@ class Played:
         self.fails: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         workers: Any = SimpleNamespace(
-            stopping=False, retired=0,
+            stopping=False, retired=0, redo=NO_REDO,
             resize=lambda count, linger_s: self._did("resize", (count, linger_s)),
             following=SimpleNamespace(configure=self._configure, laggards=self._laggards),
         )  # fmt: skip
