@@ -24,6 +24,7 @@ from fastscp.cli.output import INTERRUPTED_CODE
 from fastscp.cli.password import password
 from fastscp.cli.pause import pause, resume
 from fastscp.cli.print import print_ready_made
+from fastscp.cli.recover import recover
 from fastscp.cli.reload import reload
 from fastscp.cli.send import send
 from fastscp.cli.serve import serve
@@ -71,6 +72,7 @@ _add("config", show_config)
 _add("demo", demo)
 _add("password", password)
 _add("verify", verify)
+_add("recover", recover)
 _add("cat", cat)
 _add("print", print_ready_made)
 

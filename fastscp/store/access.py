@@ -19,6 +19,7 @@ from fastscp.store.names import (
     INCOMING,
     JOURNAL,
     LOCK,
+    REDO,
     REPLACED,
     UNFLUSHED,
     descriptor,
@@ -113,7 +114,7 @@ def _whole(path: Path, where: str) -> Path:
         return named
     if named.parts[0] == HOME:
         return path / named
-    for folder in (JOURNAL, INCOMING, REPLACED, UNFLUSHED, ANEW):
+    for folder in (JOURNAL, INCOMING, REDO, REPLACED, UNFLUSHED, ANEW):
         if os.path.lexists(path / folder / named):
             return path / folder / named
     return path / HOME / named

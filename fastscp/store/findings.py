@@ -20,6 +20,7 @@ class Kind(StrEnum):
     DAMAGED = "damaged"  # a line of the journal, `path` being its file's
     UNFLUSHED = "unflushed"  # may not be on the disk: a flush of the file or folder failed
     TWICE = "twice"  # a line of the journal with the `seq` of another one, `path` as above
+    LOGGED = "logged"  # in a redo log, and not everywhere else where it belongs
     REPLACED = "replaced"  # a replacement that was not through; or what lies where these are kept
 
 

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["FORMAT", "Identity", "encoded", "read_identity", "stamp", "write_identity"]
+__all__ = [
+    "FORMAT", "FORMAT_LOGGED", "Identity", "encoded", "read_identity", "stamp", "write_format",
+    "write_identity",
+]  # fmt: skip
 
 FORMAT: Final = 1
+# While there may be a redo log: a program that knows none would pass over acknowledged instances.
+FORMAT_LOGGED: Final = 2
 # None is longer: what would be is not written, and what is is not read.
 _MOST: Final = 8 << 20
 
@@ -72,10 +77,10 @@ def read_identity(path: Path, dir_fd: int) -> Identity | None:
         raise StartError(
             f"{path / IDENTITY} cannot be read ({error}); restore it, or use another --store"
         ) from error
-    if identity.format != FORMAT:
+    if identity.format not in (FORMAT, FORMAT_LOGGED):
         raise StartError(
-            f"{path} has format {identity.format}, this version knows {FORMAT}; "
-            f"use the version that made it"
+            f"{path} has format {identity.format}, this version knows {FORMAT} and "
+            f"{FORMAT_LOGGED}; use the version that made it"
         )
     return identity
 
@@ -146,6 +151,14 @@ def write_identity(dir_fd: int, identity: Identity, *, flush_directory: bool) ->
         if flush_directory:
             os.fsync(home_fd)
             os.fsync(dir_fd)
+
+
+def write_format(path: Path, dir_fd: int, number: int, *, flush_directory: bool) -> None:
+    """Have store.toml say another format, if it is there. Raises as the two of it do."""
+    identity = read_identity(path, dir_fd)
+    if identity is not None and identity.format != number:
+        changed = msgspec.structs.replace(identity, format=number)
+        write_identity(dir_fd, changed, flush_directory=flush_directory)
 
 
 def _lines(identity: Identity) -> Iterator[str]:

@@ -70,10 +70,11 @@ def is_anything_left(store_fd: int) -> bool:
     return bool(found.records or found.torn or found.over or found.strange)
 
 
-def settle_alone(store_fd: int, worker: str) -> Cleared:
+def settle_alone(store_fd: int, worker: str, after: int = 0) -> Cleared:
     """Settle everything that is left. The store's lock is held, and nobody stores anything.
 
-    worker: who it is, in journal lines. One reading of a folder where nothing is left. Never raises
+    worker: who it is, in journal lines. after: numbers up to this one are taken, also where no line
+    has them yet. One reading of a folder where nothing is left. Never raises
     OSError: what cannot be settled stays, and the report says why.
     """
     try:
@@ -82,7 +83,7 @@ def settle_alone(store_fd: int, worker: str) -> Cleared:
             replaced.remove_over(store_fd, stem)
         if not (found.records or found.torn or found.strange):
             return Cleared()
-        last = max([_last(store_fd), *(record.sequence for record in found.records)])
+        last = max([after, _last(store_fd), *(record.sequence for record in found.records)])
     except OSError as error:
         # Where something else has the folder's name, nothing is kept.
         is_none = error.errno in (errno.ENOTDIR, errno.ELOOP)

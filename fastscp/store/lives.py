@@ -18,7 +18,7 @@ from fastscp.store.names import (
     open_folder,
 )
 
-__all__ = ["SweepReport", "create_life", "remove_life", "sweep_incoming"]
+__all__ = ["SweepReport", "create_life", "is_over", "remove_life", "sweep_incoming"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ def remove_life(dir_fd: int, life: str) -> None:
         with descriptor(open_folder(life, incoming_fd)) as life_fd:
             os.unlink(LIFE_LOCK, dir_fd=life_fd)
         os.rmdir(life, dir_fd=incoming_fd)
+
+
+def is_over(dir_fd: int, life: str) -> bool:
+    """Whether nobody holds the lock of a life; its folder may be gone. Raises OSError."""
+    try:
+        lock_fd = open_file(f"{INCOMING}/{life}/{LIFE_LOCK}", dir_fd)
+    except FileNotFoundError:
+        return True
+    with descriptor(lock_fd):
+        try:
+            # Shared: two that ask at a time do not take each other for the life.
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def sweep_incoming(dir_fd: int) -> SweepReport:

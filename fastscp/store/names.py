@@ -6,6 +6,8 @@
     STORE/.fastscp/locks             locks between workers that meet at one path
     STORE/.fastscp/incoming/<life>/  parts of one worker life, beside the `lock` it holds
     STORE/.fastscp/journal/          what was stored, one JSON line per fact
+    STORE/.fastscp/redo/             small instances and their lines, until their files are flushed
+    STORE/.fastscp/aside/            what lay at a path that an acknowledged instance came back to
     STORE/.fastscp/replaced/         older contents, until the newer line of their path is flushed
     STORE/.fastscp/buffered          while a life with buffered durability lasts
     STORE/.fastscp/suspect           after one that did not end cleanly
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANEW",
+    "ASIDE",
     "BUFFERED",
     "FILE_MODE",
     "FOLDER_MODE",
@@ -78,6 +81,8 @@ LOCK: Final = f"{HOME}/lock"
 PATH_LOCKS: Final = f"{HOME}/locks"
 INCOMING: Final = f"{HOME}/incoming"
 JOURNAL: Final = f"{HOME}/journal"
+REDO: Final = f"{HOME}/redo"
+ASIDE: Final = f"{HOME}/aside"
 REPLACED: Final = f"{HOME}/replaced"
 REDO: Final = f"{HOME}/redo"
 # There while a buffered life lasts; a life that finds it there found an unclean end.

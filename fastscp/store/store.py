@@ -20,8 +20,16 @@ from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock, open_store, write_holder
 from fastscp.store.collisions import check
 from fastscp.store.filing import refuse
-from fastscp.store.identity import encoded, read_identity, stamp, write_identity
-from fastscp.store.leftovers import settle_alone
+from fastscp.store.identity import (
+    FORMAT,
+    FORMAT_LOGGED,
+    encoded,
+    read_identity,
+    stamp,
+    write_format,
+    write_identity,
+)
+from fastscp.store.leftovers import is_anything_left, settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
 from fastscp.store.marks import begin_buffered, begin_life, end_life, take_back_buffered
@@ -34,6 +42,7 @@ from fastscp.store.names import (
     JOURNAL,
     LOCK,
     PATH_LOCKS,
+    REDO,
     REPLACED,
     SUSPECT,
     descriptor,
@@ -41,6 +50,7 @@ from fastscp.store.names import (
     leads_to,
     names_in,
     open_folder,
+    own_folder,
 )
 from fastscp.store.probe import (
     Facts,
@@ -49,6 +59,8 @@ from fastscp.store.probe import (
     probe,
     refuse_another_file_system,
 )
+from fastscp.store.redo.logs import is_anything_in
+from fastscp.store.redo.recovery import highest_logged, recover
 from fastscp.store.refile import (
     AT_START,
     RUNNING,
@@ -179,7 +191,11 @@ class Store:
                 if known is None:
                     made.note(IDENTITY, dir_fd)
                 write_identity(dir_fd, identity, flush_directory=flush)
-            past = _settle_past(path, dir_fd, made, buffered=buffered, flush_directory=flush)
+            past = _settle_past(
+                path, dir_fd, made, identity, buffered=buffered, flush_directory=flush
+            )
+            # What was logged is recovered: whoever begins a log says so first.
+            write_format(path, dir_fd, FORMAT, flush_directory=flush)
             warnings = (*facts.warnings, *warnings, *_links(path, dir_fd), *past.warnings)
             undo.pop_all()
         return cls(
@@ -369,9 +385,33 @@ class Store:
             return False
         return True
 
+    def begin_log(self) -> None:
+        """Say that there may be a redo log from now on, before there is any. Blocks on the disk.
+
+        Raises OSError, StartError.
+        """
+        with own_folder(REDO, self.dir_fd, make=True):
+            pass
+        self._write_format(FORMAT_LOGGED)
+
+    def end_log(self) -> None:
+        """Say that there is no redo log any more, if that is so. Raises OSError, StartError."""
+        if not is_anything_in(self.dir_fd):
+            self._write_format(FORMAT)
+
+    def _write_format(self, number: int) -> None:
+        flush = self.facts.directory_flush
+        write_format(self.path, self.dir_fd, number, flush_directory=flush)
+
     def stopped_cleanly(self) -> None:
-        """Take the mark of a buffered life away, after flushing all. Blocks on the disk."""
+        """Take the mark of a buffered life away, after flushing all, and that of a redo log.
+
+        Blocks on the disk. Raises OSError.
+        """
         end_life(self.dir_fd)
+        # Where store.toml is damaged by now, the next start says so.
+        with contextlib.suppress(StartError):
+            self.end_log()
 
     @contextlib.contextmanager
     def unmade_on_failure(self) -> Iterator[None]:
@@ -394,6 +434,8 @@ class Store:
                 if not names_in(fd) or time.monotonic() > deadline:
                     break
                 time.sleep(0.01)
+        with contextlib.suppress(OSError, StartError):
+            self.end_log()
         self.made.take_away()
 
     def close(self) -> None:
@@ -480,7 +522,13 @@ class _Past:
 
 
 def _settle_past(
-    path: Path, dir_fd: int, made: Made, *, buffered: bool, flush_directory: bool
+    path: Path,
+    dir_fd: int,
+    made: Made,
+    identity: Identity,
+    *,
+    buffered: bool,
+    flush_directory: bool,
 ) -> _Past:
     """End what earlier lives began, before anybody stores or reads anything; and begin this one.
 
@@ -492,7 +540,10 @@ def _settle_past(
     if buffered:
         # Only now: one that was there is an earlier life's, and has another name by now.
         made.note(BUFFERED, dir_fd)
-    cleared = settle_alone(dir_fd, "main")
+    logged = highest_logged(dir_fd, identity) if is_anything_left(dir_fd) else 0
+    cleared = settle_alone(dir_fd, "main", logged)
+    # Only now: what a replacement held may be back at its path, with a line of its own.
+    recovered = recover(dir_fd, identity, alone=True)
     marks.restate()
     # Only now: a file that is marked may have come back to its path.
     marks.clear()
@@ -500,9 +551,9 @@ def _settle_past(
     return _Past(
         suspect=suspect,
         unflushed=unflushed,
-        sequence=cleared.sequence,
+        sequence=max(cleared.sequence, recovered.sequence),
         left=cleared.left,
-        warnings=(*of_unflushed(unflushed), *cleared.told),
+        warnings=(*of_unflushed(unflushed), *cleared.told, *recovered.told),
     )
 
 

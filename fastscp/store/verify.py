@@ -19,6 +19,7 @@ from fastscp.store.names import (
     HOME,
     IDENTITY,
     JOURNAL,
+    REDO,
     SUSPECT,
     exists,
     flush_folder,
@@ -27,6 +28,8 @@ from fastscp.store.names import (
 )
 from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
+from fastscp.store.redo.logs import is_anything_logged
+from fastscp.store.redo.recovery import highest_logged, recover
 from fastscp.store.renew import finish, made_anew, renew
 from fastscp.store.repair import repair
 from fastscp.store.selection import Selection
@@ -106,10 +109,40 @@ def _replaced(store: _Store) -> Iterator[Finding]:
                 # Paths are not all where they seem to be. The next step tries it, too, and tells.
                 return
             yield from map(made_anew, lifted)
-            yield from settle_alone(store.dir_fd, "verify").findings
+            yield from settle_alone(store.dir_fd, "verify", _highest_logged(store)).findings
     except (StoreBusyError, StartError):
         # It has them in hand, and settles what a dead worker left.
         yield from look_beside(store.dir_fd)
+
+
+def _highest_logged(store: _Store) -> int:
+    return highest_logged(store.dir_fd, store.identity) if store.identity is not None else 0
+
+
+def _logged(store: _Store) -> Iterator[Finding]:
+    """What is in the redo log of workers that did not end in order, recovered."""
+    if not is_anything_logged(store.dir_fd):
+        return
+    if not store.alone:
+        try:
+            with held(store.path, store.dir_fd):
+                raise StartError(
+                    f"{store.path} has a redo log in {REDO} that was not recovered: instances that "
+                    f"were acknowledged may not be under their names yet, so there is no use in "
+                    f"comparing them; run `fastscp recover`, or start the service, and verify then"
+                )
+        except StoreBusyError:
+            # A service recovers what its dead workers left.
+            return
+    if store.identity is None:
+        raise StartError(
+            f"{store.path} has a redo log in {REDO} and has lost {IDENTITY}, so whether that log "
+            f"is its own is not known: restore {IDENTITY}"
+        )
+    recovered = recover(store.dir_fd, store.identity, alone=True)
+    if recovered.logs:
+        why = "was in the redo log of workers that did not end in order"
+        yield Finding(Kind.LOGGED, REDO, why, settled="; ".join(recovered.told))
 
 
 # Things between two states, before any file is compared. Each step looks for one kind of them; it
@@ -119,6 +152,8 @@ _BETWEEN: Final[tuple[Callable[[_Store], Iterator[Finding]], ...]] = (
     _lost,
     # First, for a file that is marked may come back to its path.
     _replaced,
+    # What a replacement held may be back at its path, with a line of its own.
+    _logged,
     _unflushed,
 )
 
@@ -182,6 +217,9 @@ class Verification:
                 until.enter_context(held(self._path, dir_fd))
             mark = suspicion(dir_fd)
             store = _Store(self._path, dir_fd, alone, self._adopt, identity)
+            if not alone:
+                # Before anything is changed.
+                self._take(_logged(store))
             for step in _BETWEEN:
                 self._take(step(store))
             notes = until.enter_context(records(dir_fd, self._selection, self._pace.took))

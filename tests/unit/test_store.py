@@ -150,7 +150,7 @@ def test_changed_layout(path: Path, change: tuple[str, str]) -> None:
         (b"id = ", "cannot be read"),
         (b"\xff", "cannot be read"),
         (b'id = "x"\n', "cannot be read"),
-        (b'id = "x"\nformat = 2\nlayout = "l"\nsuffix = ".dcm"\n', "has format 2"),
+        (b'id = "x"\nformat = 3\nlayout = "l"\nsuffix = ".dcm"\n', "has format 3"),
     ],
 )
 def test_unusable_identity(path: Path, content: bytes, why: str) -> None:

@@ -1,0 +1,39 @@
+"""`fastscp recover`: the redo log of a store that no service uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastscp.errors import StartError
+from fastscp.store.access import existing, explained, held
+from fastscp.store.identity import FORMAT, read_identity, write_format
+from fastscp.store.leftovers import settle_alone
+from fastscp.store.names import IDENTITY, flush_folder
+from fastscp.store.redo.recovery import highest_logged, recover
+from fastscp.store.renew import finish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastscp.store.redo.recovery import Recovered
+
+__all__ = ["recover_store"]
+
+
+def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
+    """Do with a store what a start does before anybody may read it, and tell what that was.
+
+    accept_damage: as in `recover`. Raises StoreBusyError where a service uses it, StartError where
+    there is none, or what is there cannot be recovered.
+    """
+    with existing(path) as dir_fd, held(path, dir_fd), explained(path):
+        identity = read_identity(path, dir_fd)
+        if identity is None:
+            raise StartError(f"{path} has lost its {IDENTITY}; restore it, and recover it then")
+        # Paths have to be where they belong, with what they held before a replacement that was not
+        # through.
+        finish(dir_fd)
+        settle_alone(dir_fd, "recover", highest_logged(dir_fd, identity))
+        recovered = recover(dir_fd, identity, alone=True, accept_damage=accept_damage)
+        write_format(path, dir_fd, FORMAT, flush_directory=flush_folder(dir_fd))
+    return recovered

@@ -1,0 +1,248 @@
+"""The folder of the redo log: the files there of lives that are over.
+
+    STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
+    STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
+    STORE/.fastscp/redo/distrust          a flush failed that these logs were to outlive
+
+Whoever reads them here has the folder's lock: during an upgrade there are two that may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from fastscp.errors import StartError
+from fastscp.store.lives import is_over
+from fastscp.store.names import (
+    ASIDE,
+    REDO,
+    descriptor,
+    flush_folder,
+    make_file,
+    names_in,
+    open_file,
+    open_folder,
+    own_folder,
+    read_folder,
+)
+from fastscp.store.redo.records import LOG_MOST, life_of, read_log
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from fastscp.store.redo.records import Log, Record
+
+__all__ = ["DamagedError", "Folder", "folder", "is_anything_in", "is_anything_logged"]
+
+_PART: Final = ".part"
+_DISTRUST: Final = "distrust"
+_STEP: Final = 1 << 20
+_DAMAGE_TOLD: Final = 5
+# Files that are read at a time.
+_OPEN_MOST: Final = 16
+
+
+class DamagedError(StartError):
+    """Files of the log have lost what was flushed; damage: all that was found, a line each."""
+
+    def __init__(self, damage: tuple[str, ...]) -> None:
+        super().__init__(damage)
+        self.damage = damage
+
+    def __str__(self) -> str:
+        more = len(self.damage) - _DAMAGE_TOLD
+        shown = "; ".join(self.damage[:_DAMAGE_TOLD]) + (f"; and {more} more" if more > 0 else "")
+        return (
+            f"the redo log is damaged, so instances that were acknowledged may be lost: {shown}; "
+            f"check the disk, make a copy of {REDO}, then run `fastscp recover --accept-damage`, "
+            f"which brings back all that can be read"
+        )
+
+
+def is_anything_in(store_fd: int) -> bool:
+    """Whether there is a log, of whatever life. Raises OSError."""
+    try:
+        with descriptor(open_folder(REDO, store_fd)) as folder_fd:
+            return any(life_of(name) is not None for name in names_in(folder_fd))
+    except FileNotFoundError:
+        return False
+
+
+def is_anything_logged(store_fd: int) -> bool:
+    """Whether there is a log of a life that is over. Raises OSError."""
+    try:
+        with descriptor(open_folder(REDO, store_fd)) as folder_fd:
+            lives = {life_of(name) for name in names_in(folder_fd)} - {None}
+    except FileNotFoundError:
+        return False
+    return any(is_over(store_fd, life) for life in lives if life is not None)
+
+
+@contextlib.contextmanager
+def folder(store_fd: int, store_id: str) -> Iterator[Folder | None]:
+    """The folder with its lock, as long as the block lasts; None where there is none.
+
+    Waits for whoever has the lock. Raises OSError.
+    """
+    try:
+        fd = open_folder(REDO, store_fd)
+    except FileNotFoundError:
+        yield None
+        return
+    with descriptor(fd):
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        logged = Folder(store_fd, fd, store_id)
+        try:
+            yield logged
+        finally:
+            logged.close()
+
+
+class Folder:
+    """The folder of the log, locked. fd: its descriptor, borrowed. store_id: of its store."""
+
+    def __init__(self, store_fd: int, fd: int, store_id: str) -> None:
+        self.fd = fd
+        self._store_fd = store_fd
+        self._store_id = store_id
+        self._lock = threading.Lock()
+        self._open: dict[str, int] = {}
+
+    def logs(self) -> list[Log]:
+        """The logs of lives that are over, by their names.
+
+        Cost: reads them whole. Raises OSError, also for what is no regular file under the name of a
+        log, and ForeignLogError.
+        """
+        found = []
+        lives: dict[str, bool] = {}
+        for name in sorted(names_in(self.fd)):
+            life = life_of(name)
+            if life is None:
+                continue
+            if life not in lives:
+                lives[life] = is_over(self._store_fd, life)
+            if lives[life]:
+                # By the whole path, so that an error names it.
+                with descriptor(open_file(f"{REDO}/{name}", self._store_fd)) as fd:
+                    found.append(read_log(name, _content(fd, name), self._store_id))
+        _compare_numbers(found)
+        return found
+
+    def read(self, record: Record) -> tuple[bytes, bytes]:
+        """The journal line of a record, and its file. Raises OSError."""
+        data = self._pread(record.log, record.line + record.size, record.at)
+        return data[: record.line], data[record.line :]
+
+    def line(self, record: Record) -> bytes:
+        """The journal line of a record. Raises OSError."""
+        return self._pread(record.log, record.line, record.at)
+
+    def _pread(self, name: str, size: int, at: int) -> bytes:
+        with self._lock:
+            if name not in self._open:
+                if len(self._open) == _OPEN_MOST:
+                    os.close(self._open.pop(next(iter(self._open))))
+                self._open[name] = open_file(f"{REDO}/{name}", self._store_fd)
+            data = os.pread(self._open[name], size, at)
+        if len(data) != size:
+            raise OSError(errno.EIO, "became shorter meanwhile", f"{REDO}/{name}")
+        return data
+
+    def close(self) -> None:
+        """Close the files that `read` opened."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def remove(self, logs: Collection[Log]) -> None:
+        """Remove logs that nothing needs any more, flushed; a damaged one is laid aside.
+
+        Raises OSError.
+        """
+        voids = [log for log in logs if any(record.is_void for record in log.records)]
+        others = [log for log in logs if log not in voids]
+        for log in others:
+            self._remove_log(log)
+        if others and voids:
+            # What a void takes back goes before it does.
+            flush_folder(self.fd)
+        for log in voids:
+            self._remove_log(log)
+        self._remove(_DISTRUST)
+        flush_folder(self.fd)
+
+    def _remove_log(self, log: Log) -> None:
+        if not log.damage:
+            self._remove(log.name)
+            return
+        with own_folder(ASIDE, self._store_fd, make=True) as aside_fd:
+            os.rename(log.name, log.name, src_dir_fd=self.fd, dst_dir_fd=aside_fd)
+            flush_folder(aside_fd)
+
+    def make_part(self, record: Record, data: bytes) -> str:
+        """Write the file of a record anew, flushed; returns its name here. Raises OSError."""
+        name = f"{record.seq}{_PART}"
+        with os.fdopen(make_file(name, self.fd), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+        return name
+
+    def remove_parts(self) -> None:
+        """Remove the parts of a recovery that did not end. Raises OSError."""
+        with read_folder(self.fd) as entries:
+            parts = [entry.name for entry in entries if entry.name.endswith(_PART)]
+        for name in parts:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.fd)
+
+    # A flush that failed --------------------------------------------------------------------------
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether a flush failed that these logs were to outlive."""
+        return _DISTRUST in names_in(self.fd)
+
+    def trust(self) -> None:
+        """No log is left for which `distrust` was called. Raises OSError."""
+        self._remove(_DISTRUST)
+
+    def distrust(self) -> None:
+        """Have later recoveries believe nothing that was written and not read again from the disk.
+
+        Raises OSError.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.close(make_file(_DISTRUST, self.fd))
+        flush_folder(self.fd)
+
+
+def _content(fd: int, name: str) -> bytes:
+    if os.fstat(fd).st_size > LOG_MOST:
+        raise OSError(errno.EFBIG, "is longer than any log", f"{REDO}/{name}")
+    data = bytearray()
+    while more := os.pread(fd, _STEP, len(data)):
+        data += more
+        if len(data) > LOG_MOST:
+            raise OSError(errno.EFBIG, "is longer than any log", f"{REDO}/{name}")
+    return bytes(data)
+
+
+def _compare_numbers(logs: list[Log]) -> None:
+    """Note what only several logs of a life can tell: a torn batch that was not its last."""
+    last: dict[str, int] = {}
+    for log in logs:
+        last[log.life] = max(last.get(log.life, 0), log.last)
+    for log in logs:
+        if 0 < log.torn < last[log.life] and not log.damage:
+            log.damage.append(
+                f"has a batch that is not whole, number {log.torn}, though a later one was written"
+            )

@@ -1,0 +1,260 @@
+"""What a file of the redo log holds. No I/O.
+
+    STORE/.fastscp/redo/<life>-<n>.log
+
+Block 0 says whose it is, and has the salt of this use of the file. Batches follow, each at a
+multiple of a block, with that salt and with checksums, so that what an earlier use left behind
+them, or a power cut tore, is told apart. A worker writes a batch only after the flush of the one
+before it has returned. So the first place without a valid batch is the end; a valid one behind it
+says that the medium has lost what was flushed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fastscp.errors import StartError
+from fastscp.store.journal import LINE_MOST, parse_line
+from fastscp.store.mounts import Mounted
+from fastscp.store.names import HOME, REDO
+from fastscp_ext import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["LOG_MOST", "ForeignLogError", "Log", "Record", "life_of", "read_log"]
+
+# Bytes: no file of a log is longer.
+LOG_MOST: Final = 64 << 20
+
+_BLOCK: Final = 4096
+_VERSION: Final = 1
+_MAGIC: Final = b"FSCPREDO"
+_BATCH_MAGIC: Final = b"FSCPBTCH"
+# Bytes 0 to 263 of block 0: magic, version, n, salt, zeros, bytes of the file, store id, boot,
+# life, mount, system; their checksum follows.
+_HEAD: Final = struct.Struct("<8sIIQQQ40s48s64s48s24s")
+# Bytes 0 to 59: magic, salt, number, bytes of the payload, records, checksum of the payload, zeros.
+_BATCH: Final = struct.Struct("<8sQQQII20x")
+# Kind, zero, bytes of the path, of the line, number, bytes of the file, their checksum.
+_RECORD: Final = struct.Struct("<BBHIQII")
+_CRC: Final = struct.Struct("<I")
+_PUT: Final = 1
+_VOID: Final = 2
+_PATH_MOST: Final = 4095
+_NAME: Final = re.compile(r"([0-9A-Za-z][0-9A-Za-z_-]{0,62})-([1-9][0-9]{0,8})\.log\Z")
+
+
+class ForeignLogError(StartError):
+    """A log file that this store, or this version, has not written: it is never removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An instance, as it was to be named, or the word that it was not (`is_void`).
+
+    log: the name of its file. at: where its journal line begins there; the bytes of the instance's
+    file follow it. line: bytes of the line, with its newline. size, crc: of the instance's file.
+    """
+
+    log: str
+    seq: int
+    path: str
+    is_void: bool = False
+    at: int = 0
+    line: int = 0
+    size: int = 0
+    crc: int = 0
+
+
+@dataclass
+class Log:
+    """A file of the redo log.
+
+    when: what was mounted when its life began; None: it was never used, or its header is torn, and
+    then nothing in it is needed any more. records: in the order of the file, those behind damage
+    among them. damage: what is not as a worker left it, in words. last: the highest number of a
+    whole batch. torn: the number of a batch whose payload is not whole, 0 for none.
+    """
+
+    name: str
+    life: str
+    when: Mounted | None = None
+    records: list[Record] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    last: int = 0
+    torn: int = 0
+
+
+def life_of(name: str) -> str | None:
+    """Whose log has this name; None: it is the name of no log."""
+    found = _NAME.match(name)
+    return None if found is None else found[1]
+
+
+def read_log(name: str, data: bytes, store_id: str) -> Log:
+    """What a file of the log holds.
+
+    store_id: of the store that it is in. Raises ForeignLogError, and ValueError for a name that no
+    log has; any other content has an answer.
+    """
+    found = _NAME.match(name)
+    if found is None:
+        raise ValueError(f"{name!r} is not the name of a log")
+    log = Log(name, found[1])
+    head = data[:_BLOCK]
+    if not any(head):
+        # Made, and never offered. Its header stands, flushed, before its first batch does.
+        if any(data[at : at + 8] == _BATCH_MAGIC for at in range(_BLOCK, len(data), _BLOCK)):
+            log.damage.append("has batches, and no header")
+        return log
+    if head[:8] != _MAGIC:
+        log.damage.append("does not begin like a log")
+        return log
+    salt = _read_header(log, head, int(found[2]), store_id)
+    if log.when is None:
+        # A new header is written over the old one, once nothing in the file is needed any more.
+        if salt and _batch_at(data, _BLOCK, salt) is not None:
+            log.damage.append("has a header whose checksum does not fit, and batches of its own")
+            _read_batches(log, data, salt)
+        return log
+    _read_batches(log, data, salt)
+    return log
+
+
+def _read_header(log: Log, head: bytes, n: int, store_id: str) -> int:
+    """Take in block 0; returns the salt, for what it is worth. Raises ForeignLogError."""
+    if len(head) < _HEAD.size + _CRC.size:
+        return 0
+    _magic, version, its_n, salt, _zero, _size, *texts = _HEAD.unpack_from(head)
+    its_id, boot, life, mount, system = (
+        one.rstrip(b"\0").decode("ascii", "replace") for one in texts
+    )
+    if version != _VERSION:
+        raise ForeignLogError(
+            f"{REDO}/{log.name} has version {version} of the redo log, this program knows "
+            f"{_VERSION}: instances may be in it that were acknowledged, so start the version of "
+            f"fastscp that wrote it, which brings them to their files, and stop that cleanly"
+        )
+    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
+        return int(salt)
+    if its_id != store_id:
+        raise ForeignLogError(
+            f"{REDO}/{log.name} is of the store with the id {its_id}, and this one has {store_id}: "
+            f"instances may be in it that were acknowledged, so move it back into the folder "
+            f"{REDO} of that store, or out of this one if you know that it is not needed"
+        )
+    log.when = Mounted(boot, mount, system)
+    if (life, its_n) != (log.life, n):
+        log.damage.append(f"has the name of another one, {life}-{its_n}.log")
+    return int(salt)
+
+
+# Batches -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch whose header is whole. start, end: of the payload. is_whole: the payload, too."""
+
+    number: int
+    count: int
+    start: int
+    end: int
+    is_whole: bool
+
+
+def _batch_at(data: bytes, at: int, salt: int) -> _Batch | None:
+    """The batch that begins at a place of a file; None: none of this use does."""
+    if data[at : at + 8] != _BATCH_MAGIC or at + 64 > len(data):
+        return None
+    _magic, its_salt, number, size, count, crc = _BATCH.unpack_from(data, at)
+    if its_salt != salt or _CRC.unpack_from(data, at + 60)[0] != crc32c(data[at : at + 60]):
+        return None
+    start = at + 64
+    is_whole = size <= len(data) - start and crc == crc32c(memoryview(data)[start : start + size])
+    return _Batch(number, count, start, start + size, is_whole)
+
+
+def _read_batches(log: Log, data: bytes, salt: int) -> None:
+    at, is_behind = _BLOCK, False
+    while at < len(data):
+        batch = _batch_at(data, at, salt)
+        if batch is None or not batch.is_whole or batch.number <= log.last:
+            if batch is not None and not log.torn and not is_behind:
+                log.torn = batch.number
+            if batch is not None and batch.is_whole:
+                log.damage.append(f"has a batch at byte {at} that belongs further to the front")
+            is_behind = True
+            at += _BLOCK
+            continue
+        if is_behind:
+            log.damage.append(f"has a whole batch at byte {at}, behind what is none")
+            is_behind = False
+        log.last = batch.number
+        log.records += _records(log, data, batch)
+        at = -(-batch.end // _BLOCK) * _BLOCK
+
+
+def _records(log: Log, data: bytes, batch: _Batch) -> Iterator[Record]:
+    """The records of a whole batch."""
+    at = batch.start
+    count = 0
+    while at < batch.end:
+        record = _record_at(log.name, data, at, batch.end)
+        if isinstance(record, str):
+            log.damage.append(f"has a record at byte {at} that {record}")
+            return
+        yield record
+        at = record.at + record.line + record.size
+        count += 1
+    if count != batch.count:
+        log.damage.append(f"has a batch of {count} records that says it has {batch.count}")
+
+
+def _record_at(name: str, data: bytes, at: int, end: int) -> Record | str:
+    """A record of a whole batch, or what is wrong with it."""
+    if end - at < _RECORD.size:
+        return "is cut off"
+    kind, _zero, path_size, line_size, seq, size, crc = _RECORD.unpack_from(data, at)
+    path_at = at + _RECORD.size
+    line_at = path_at + path_size
+    if path_size + line_size + size > end - path_at:
+        return "is longer than its batch"
+    path = os.fsdecode(data[path_at:line_at])
+    if not _is_below(path):
+        return "names no path that an instance can have"
+    if kind == _VOID and not line_size and not size:
+        return Record(name, seq, path, is_void=True, at=line_at)
+    if kind != _PUT:
+        return f"is of kind {kind}, which this program does not know"
+    why = _wrong_line(data[line_at : line_at + line_size], seq, path)
+    if why:
+        return why
+    file_at = line_at + line_size
+    if crc != crc32c(memoryview(data)[file_at : file_at + size]):
+        return "has a file that does not fit its checksum"
+    return Record(name, seq, path, at=line_at, line=line_size, size=size, crc=crc)
+
+
+def _wrong_line(line: bytes, seq: int, path: str) -> str:
+    """What is wrong with the journal line of a record; "": nothing."""
+    fact = parse_line(line[:-1]) if line.endswith(b"\n") and len(line) < LINE_MOST else None
+    if fact is None or fact.get("seq") != seq or fact.get("path") != path:
+        return "has no journal line of its own"
+    return ""
+
+
+def _is_below(path: str) -> bool:
+    """Whether a path can only lead to an instance below the store."""
+    parts = path.split("/")
+    return (
+        0 < len(path) <= _PATH_MOST
+        and "\0" not in path
+        and not any(part in ("", ".", "..") for part in parts)
+        and parts[0] != HOME
+    )
