@@ -1,13 +1,17 @@
-"""What dead workers leave in the store: unfinished instances, and replacements not through."""
+"""What dead workers leave in the store: unfinished instances, what they logged, and replacements
+that were not through."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from fastscp.errors import FastscpError
 from fastscp.log import counted
+from fastscp.main.backoff import BackOff
 from fastscp.main.threads import in_thread
 from fastscp.store.leftovers import settle_beside
 from fastscp.store.lives import sweep_incoming
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastscp.store.lives import SweepReport
+    from fastscp.store.redo.recovery import Recovered
     from fastscp.store.store import Store
     from fastscp_ext import Shared
 
@@ -26,6 +31,8 @@ log = logging.getLogger("fastscp.main")
 
 # How long a worker's place waits for the parts of the dead one to be removed.
 _SWEEP_S: Final = 5.0
+# And for what it logged to be recovered: then it goes on without.
+_RECOVERY_S: Final = 30.0
 
 
 class Remains:
@@ -39,11 +46,77 @@ class Remains:
         self._shared = shared
         self._run = run_id
         self._settlings = 0
+        self._recovering: asyncio.Future[Recovered] | None = None
+        # Whether somebody died since that one began.
+        self._is_due = False
+        # Lives one of whose flushes failed.
+        self._distrusted: set[str] = set()
+        self._back_off = BackOff()
         self._sweeping: asyncio.Future[SweepReport] | None = None
         # What the last one could not remove, and why, as it stands in the log.
         self._left = (0, "")
         # Why the last sweep failed, as it stands in the log.
         self._not_swept = ""
+
+    async def recover(self, life: str = "", *, distrust: bool = False) -> None:
+        """Bring what dead workers logged to its files and lines; returns after one try.
+
+        life: of one of them. distrust: as in `recover`. Where it fails the store counts as lost
+        until it does not, and it is tried again.
+        """
+        if distrust:
+            self._distrusted.add(life)
+        self._is_due = True
+        self._begin_recovery()
+        recovering = self._recovering
+        if recovering is not None and not recovering.done():
+            # Others may wait for the same one, and it goes on without us.
+            await asyncio.wait([recovering], timeout=_RECOVERY_S)
+            if not recovering.done():
+                log.error(
+                    "recovering the redo log of a dead worker takes longer than %g s: it goes on, "
+                    "and so does the service; check the store's disk",
+                    _RECOVERY_S,
+                )  # fmt: skip
+
+    def _begin_recovery(self) -> None:
+        is_under_way = self._recovering is not None and not self._recovering.done()
+        if self._is_due and not is_under_way:
+            self._is_due = False
+            distrust = frozenset(self._distrusted)
+            self._recovering = in_thread(self._store.recover_beside, distrust, self._shared.doubts)
+            self._recovering.add_done_callback(partial(self._recovered, distrust))
+
+    def _recovered(self, distrust: frozenset[str], recovery: asyncio.Future[Recovered]) -> None:
+        """Say what a recovery did; where it failed, try it again."""
+        if recovery.cancelled():
+            return
+        error = recovery.exception()
+        if error is None:
+            self._distrusted -= distrust
+            self._store.unrecovered = ""
+            self._back_off.reset()
+            for one in recovery.result().told:
+                log.warning("%s", one)
+            # Of somebody who died meanwhile.
+            self._begin_recovery()
+            return
+        is_bug = not isinstance(error, (FastscpError, OSError))
+        why = f"{type(error).__name__}: {error}" if is_bug else str(error)
+        if why != self._store.unrecovered:
+            log.error(
+                "cannot recover the redo log of a dead worker: %s; nothing is stored until that is "
+                "done; it is tried again",
+                why, exc_info=error if is_bug else None,
+            )  # fmt: skip
+        self._store.unrecovered = why
+        self._is_due = True
+        asyncio.get_running_loop().call_later(self._back_off.failed(), self._begin_recovery)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait for a recovery that is under way, at the end; the next start does what is left."""
+        if self._recovering is not None and not self._recovering.done():
+            await asyncio.wait([self._recovering], timeout=seconds)
 
     async def settle_replaced(self) -> None:
         """End the replacements that a dead worker had in hand, before anybody meets its files."""

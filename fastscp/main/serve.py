@@ -251,6 +251,7 @@ class Service:
         self._dispatch.close()
         if self._takeover is not None and not await self._takeover.end():
             in_order = False
+        await workers.remains.settled(LEAVE_S)
         clean = in_order and not workers.lost
         if workers.tell_missing():
             in_order = False

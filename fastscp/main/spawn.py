@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastscp.messages.worker import HELD_OFF
+from fastscp.messages.worker import CHECKPOINT_FAILED, HELD_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +133,8 @@ def how(code: int | None) -> str:
     """An exit code in words."""
     if code is None:
         return "no exit code"
+    if code == CHECKPOINT_FAILED:
+        return f"exit code {code}: the disk refused a flush"
     if code < 0:
         with contextlib.suppress(ValueError):  # real-time signals have no names
             return f"killed by {signal.Signals(-code).name}"

@@ -46,12 +46,14 @@ class SpaceState(IntEnum):
 class Look:
     """What was seen: bytes free to this user, and why the store is not there, or None.
 
-    inodes: how many are free to this user; None: the file system does not tell.
+    inodes: how many are free to this user; None: the file system does not tell. unrecovered: as in
+    `Store`.
     """
 
     free: int
     lost: str | None
     inodes: int | None = None
+    unrecovered: str = ""
 
     @classmethod
     def hanging(cls, store: Store) -> Look:
@@ -73,7 +75,7 @@ def look(store: Store) -> Look:
         return Look(0, f"{store.path} is on a file system that cannot be written to any more")
     # One that makes inodes as it needs them has no number of them.
     inodes = found.f_favail if found.f_files else None
-    return Look(found.f_bavail * found.f_frsize, None, inodes)
+    return Look(found.f_bavail * found.f_frsize, None, inodes, store.unrecovered)
 
 
 class StoreWatch:
@@ -89,6 +91,8 @@ class StoreWatch:
         self.slow_rate = 0
         # When the log was told last, by the clock of `judge`.
         self._told_at = 0.0
+        # What the log says once it is not lost any more.
+        self._back = ""
         # The last look, and since when the state is what it is, by that clock.
         self.seen: Look | None = None
         self.since = 0.0
@@ -111,6 +115,9 @@ class StoreWatch:
         """
         self.seen = seen
         state = self._next(seen)
+        if state is SpaceState.LOST:
+            is_log = seen.lost is None
+            self._back = "the redo log is recovered" if is_log else "the store is there again"
         if state is self.state:
             if state < SpaceState.FULL or now - self._told_at < REMIND_S:
                 return state, ""
@@ -124,7 +131,7 @@ class StoreWatch:
         return state, self._said(before, seen)
 
     def _next(self, seen: Look) -> SpaceState:
-        if seen.lost is not None:
+        if seen.lost is not None or seen.unrecovered:
             return SpaceState.LOST
         limit = self._min_free
         if self._is_short_of_inodes(seen):
@@ -154,10 +161,16 @@ class StoreWatch:
 
     def _said(self, before: SpaceState, seen: Look) -> str:
         is_back = before is SpaceState.LOST and self.state is not before
-        back = "the store is there again, " if is_back else ""
+        back = f"{self._back}, " if is_back else ""
         free = f"{back}{seen.free >> 20} MiB free"
         limit = f"--min-free-space {self._min_free >> 20} MiB"
         match self.state:
+            case SpaceState.LOST if seen.lost is None:
+                return (
+                    f"what a dead worker left in the redo log cannot be put in place: "
+                    f"{seen.unrecovered}; instances are answered A700 and new associations "
+                    f"rejected until it can; it is tried again, at least every 30 s"
+                )
             case SpaceState.LOST:
                 return (
                     f"the store is gone: {seen.lost}; instances are answered A700 and new "

@@ -27,6 +27,7 @@ _CONGESTED: Final = {
     SpaceState.FULL: "out of disk space",
     SpaceState.LOST: "the store is not there, or does not answer",
 }
+_UNRECOVERED: Final = "the redo log of a dead worker cannot be recovered"
 
 
 class Watching:
@@ -97,4 +98,5 @@ class Watching:
             # The end of it, too: whoever is told of an error is told that it is over.
             log.error("%s", said)
             self._shared.store.set_state(state, self._watch.slow_rate)
-        self._admission.congested = _CONGESTED.get(state, "")
+        is_log = state is SpaceState.LOST and seen.lost is None
+        self._admission.congested = _UNRECOVERED if is_log else _CONGESTED.get(state, "")

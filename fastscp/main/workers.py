@@ -20,6 +20,7 @@ from fastscp.main.spawn import how, spawn
 from fastscp.main.storewatch import REMIND_S
 from fastscp.messages.channel import Channel
 from fastscp.messages.worker import (
+    CHECKPOINT_FAILED,
     Drain,
     Failed,
     FromWorker,
@@ -293,8 +294,7 @@ class Workers:
     def settle_lost(self) -> None:
         """Put in order what others left who did not end in order; this end is none either."""
         self.lost = True
-        self._background(self.remains.settle_replaced())
-        self._background(self.remains.sweep())
+        self._background(self._bury())
 
     def pids(self) -> dict[int, int]:
         """The processes that live, by the numbers of their workers."""
@@ -339,8 +339,7 @@ class Workers:
                 worker.number, extra=fields(worker=worker.number),
             )  # fmt: skip
         else:
-            self._background(self.remains.settle_replaced())
-            self._background(self.remains.sweep())
+            self._background(self._bury(worker, code))
         self._fill_up()
 
     # Starting one --------------------------------------------------------------------------------
@@ -485,6 +484,8 @@ class Workers:
             worker.ready.set_result(None)
         if code != 0:
             self._in_order = False
+            if not self._is_abandoned:
+                self._background(self._recover(worker, code))
         if not self._living():
             self._all_gone()
 
@@ -502,7 +503,7 @@ class Workers:
             place.back_off.failed()
         else:
             place.back_off.reset()
-        self._background(self._replace(place))
+        self._background(self._replace(place, worker, code))
 
     @staticmethod
     def _why(worker: Worker, code: int | None) -> str:
@@ -521,11 +522,21 @@ class Workers:
 
     # Replacing one -------------------------------------------------------------------------------
 
-    async def _replace(self, place: Place) -> None:
+    async def _replace(self, place: Place, worker: Worker, code: int | None) -> None:
         """Start another worker in the place of one that is gone."""
-        self._background(self.remains.settle_replaced())
-        await self.remains.sweep()
+        await self._bury(worker, code)
         await self._start_in(place)
+
+    async def _bury(self, worker: Worker | None = None, code: int | None = None) -> None:
+        """Put in order what a dead worker left; None: what others left."""
+        self._background(self.remains.settle_replaced())
+        # While its folder tells that it is over.
+        await self._recover(worker, code)
+        await self.remains.sweep()
+
+    async def _recover(self, worker: Worker | None, code: int | None) -> None:
+        life = "" if worker is None else worker.life
+        await self.remains.recover(life, distrust=code == CHECKPOINT_FAILED)
 
     async def _start_in(self, place: Place) -> None:
         """Start a worker in a place; one that does not come up is missed like any other."""

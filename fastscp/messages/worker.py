@@ -14,6 +14,7 @@ import msgspec
 from fastscp.association.account import Terms
 
 __all__ = [
+    "CHECKPOINT_FAILED",
     "HELD_OFF",
     "Abandon",
     "Ask",
@@ -52,6 +53,10 @@ HELD_OFF: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+
+# A worker ends with this exit code where the disk refused a flush that its redo log was to outlive.
+# It has to be recovered without trust in what the system keeps in memory.
+CHECKPOINT_FAILED: Final = 75
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):

@@ -82,6 +82,8 @@ if TYPE_CHECKING:
 
     from fastscp.store.filing import Filing, Filings
     from fastscp.store.identity import Identity
+    from fastscp.store.redo.files import Doubts
+    from fastscp.store.redo.recovery import Recovered
 
 __all__ = ["Store"]
 
@@ -106,6 +108,8 @@ class Store:
     left: where what a replacement kept stays, as in `Cleared`.
     warnings: for the log. made: what `unmake` takes away.
 
+    unrecovered: set by whoever calls `recover_beside`: why it failed, "" since it did not.
+
     `refile` changes these: filings: how it is filed now. mixed: it holds compressed and
     uncompressed files, or will. buffered: the mark of a buffered life is there.
     """
@@ -125,6 +129,8 @@ class Store:
     left: tuple[str, ...] | None
     warnings: tuple[str, ...]
     made: Made
+    # Why what dead workers logged cannot be recovered, "": it is.
+    unrecovered: str = field(default="", init=False)
     # store.toml as it was when it was last found to be this store's.
     _seen: tuple[int, ...] | None = field(default=None, init=False, repr=False)
     # All that this life has filed by: associations that began before a reload go on as they began.
@@ -384,6 +390,19 @@ class Store:
         except FileNotFoundError:
             return False
         return True
+
+    def recover_beside(
+        self, distrust: Collection[str] = (), doubts: Doubts | None = None
+    ) -> Recovered:
+        """Recover what dead workers logged, beside the living; distrust, doubts: as in `recover`.
+
+        Blocks on the disk. Raises StartError with what an operator can do.
+        """
+        with explained(self.path), descriptor(os.dup(self.dir_fd)) as dir_fd:
+            identity = read_identity(self.path, dir_fd)
+            if identity is None or identity.id != self.id:
+                raise StartError(f"{self.path} has lost its {IDENTITY}; restore it")
+            return recover(dir_fd, identity, alone=False, distrust=distrust, doubts=doubts)
 
     def begin_log(self) -> None:
         """Say that there may be a redo log from now on, before there is any. Blocks on the disk.

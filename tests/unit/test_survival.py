@@ -32,6 +32,7 @@ from fastscp.main.storewatch import Look, SpaceState
 from fastscp.main.threads import in_thread
 from fastscp.main.workers import Workers
 from fastscp.store.lives import SweepReport
+from fastscp.store.redo.recovery import Recovered
 from fastscp_ext import Shared
 from tests.books import configuration
 
@@ -333,7 +334,10 @@ def a_store(**more: Any) -> Any:
     return SimpleNamespace(
         path=Path("/s"),
         dir_fd=-1,
-        **{"stopped_cleanly": lambda: None, "lost": lambda: None, "buffered": False} | more,
+        **{
+            "stopped_cleanly": lambda: None, "lost": lambda: None, "buffered": False,
+            "unrecovered": "", "recover_beside": lambda _distrust, _doubts: Recovered(),
+        } | more,
     )
 
 

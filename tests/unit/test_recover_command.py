@@ -1,0 +1,140 @@
+"""`fastscp recover`, and what `fastscp verify` does with a log that was not recovered."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastscp.cli.app import main
+from fastscp.store.lives import create_life
+from fastscp.store.names import shut
+from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, write_log
+from tests.stores import opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIFE = "6a-w0-1"
+P = "st/se/p.dcm"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store whose service was killed, with a log."""
+    found = tmp_path / "store"
+    with opened(found) as store:
+        store.begin_log()
+        store_id = store.id
+    write_log(found, LIFE, [batch(1, [Put(5, P, b"x")])], store_id=store_id)
+    return found
+
+
+def test_recover(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recover", "--store", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("recovered 1 instance from the redo log")
+    assert (path / P).read_bytes() == b"x"
+    assert "format = 1" in (path / ".fastscp/store.toml").read_text()
+    assert list((path / FOLDER).iterdir()) == []
+    assert main(["recover", "--store", str(path)]) == 0
+    assert capsys.readouterr().out == "nothing to recover\n"
+
+
+def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recover", "--store", str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {
+        "logs": 1, "records": 1, "flushed": 0, "restored": 1, "lines": 1, "passed": 0, "aside": 0,
+        "damage": [], "sequence": 5,
+    }  # fmt: skip
+
+
+def test_recover_beside_a_service(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(path) as store:
+        write_log(path, LIFE, [batch(1, [Put(5, P, b"x")])], store_id=store.id)
+        assert main(["recover", "--store", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert "is in use by process" in said
+    assert "nothing is to be done" in said
+    assert len(list((path / FOLDER).iterdir())) == 1
+
+
+def test_recover_where_no_store_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recover", "--store", str(tmp_path)]) == 3
+    assert "is not a store" in capsys.readouterr().err
+    with opened(tmp_path / "store"):
+        pass
+    (tmp_path / "store/.fastscp/store.toml").unlink()
+    assert main(["recover", "--store", str(tmp_path / "store")]) == 3
+    assert "has lost its .fastscp/store.toml" in capsys.readouterr().err
+
+
+def test_damage_has_to_be_accepted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (path / ".fastscp/store.toml").open("rb") as file:
+        store_id = file.readline().split(b'"')[1].decode()
+    log = write_log(
+        path, LIFE, [batch(1, [Put(5, P, b"x")]), batch(2, [Put(6, f"{P}2", b"y")])],
+        store_id=store_id,
+    )  # fmt: skip
+    flip(log, BLOCK + 80)
+    assert main(["recover", "--store", str(path)]) == 3
+    assert "run `fastscp recover --accept-damage`" in capsys.readouterr().err
+    assert "format = 2" in (path / ".fastscp/store.toml").read_text()
+    assert main(["recover", "--store", str(path), "--accept-damage"]) == 0
+    said = capsys.readouterr().out
+    assert f"{FOLDER}/{log.name} has a whole batch at byte 8192, behind what is none" in said
+    assert (path / f"{P}2").read_bytes() == b"y"
+    assert (path / ".fastscp/aside" / log.name).exists()
+
+
+def test_verify_refuses_what_was_not_recovered(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--store", str(path)]) == 3
+    said = capsys.readouterr()
+    assert "a redo log in .fastscp/redo that was not recovered" in said.err
+    assert "run `fastscp recover`" in said.err
+    assert (said.out, (path / P).exists()) == ("", False)
+
+
+def test_verify_beside_a_service_leaves_it_to_that(path: Path) -> None:
+    (path / FOLDER / f"{LIFE}-1.log").rename(path / "log")
+    with opened(path):
+        (path / "log").rename(path / FOLDER / f"{LIFE}-1.log")
+        assert main(["verify", "--store", str(path)]) == 0
+        assert not (path / P).exists()
+
+
+def test_verify_leaves_the_log_of_a_life_alone(path: Path) -> None:
+    (path / FOLDER / f"{LIFE}-1.log").unlink()
+    with opened(path) as store:
+        folder_fd, lock_fd = create_life(store.dir_fd, "6a-w9-1")
+        try:
+            write_log(path, "6a-w9-1", [], store_id=store.id)
+            assert main(["verify", "--store", str(path)]) == 0
+        finally:
+            shut(folder_fd)
+            shut(lock_fd)
+
+
+@pytest.mark.parametrize("option", ["--adopt", "--repair-journal"])
+def test_verify_that_changes_the_store_recovers_first(
+    path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It is no instance, so it is named as unreadable once it is there.
+    assert main(["verify", "--store", str(path), option, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert (path / P).read_bytes() == b"x"
+    assert list((path / FOLDER).iterdir()) == []
+    logged = [one for one in found if one.get("kind") == "logged"]
+    assert len(logged) == 1
+    assert "recovered 1 instance" in logged[0]["settled"]
+
+
+def test_verify_of_a_store_that_does_not_know_whose_log_it_is(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path / ".fastscp/store.toml").unlink()
+    assert main(["verify", "--store", str(path), "--adopt"]) == 3
+    assert "whether that log is its own is not known" in capsys.readouterr().err
