@@ -84,7 +84,6 @@ JOURNAL: Final = f"{HOME}/journal"
 REDO: Final = f"{HOME}/redo"
 ASIDE: Final = f"{HOME}/aside"
 REPLACED: Final = f"{HOME}/replaced"
-REDO: Final = f"{HOME}/redo"
 # There while a buffered life lasts; a life that finds it there found an unclean end.
 BUFFERED: Final = f"{HOME}/buffered"
 SUSPECT: Final = f"{HOME}/suspect"

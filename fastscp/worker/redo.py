@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fastscp.log import flush
+from fastscp.messages.worker import CHECKPOINT_FAILED
 from fastscp.store.journal import Segments
 from fastscp.store.names import REDO, open_folder, shut
 
@@ -15,13 +16,9 @@ if TYPE_CHECKING:
     from fastscp.messages.worker import Setup
     from fastscp_ext import Reception
 
-__all__ = ["CHECKPOINT_FAILED", "RedoLog"]
+__all__ = ["RedoLog"]
 
 log = logging.getLogger("fastscp.worker")
-
-# With this exit code a worker says that its log has to be replayed without trust in what the
-# system keeps of its files.
-CHECKPOINT_FAILED: Final = 75
 
 
 class RedoLog:
