@@ -83,8 +83,8 @@ def verify(
 
     Names files that are missing, changed, unreadable or unjournaled, lines of
     the journal that are damaged or have the number of another one (twice),
-    what may not be on the disk because a flush failed (unflushed), and
-    replacements that were not through (replaced).
+    what may not be on the disk because a flush failed (unflushed), what was in
+    a redo log (logged), and replacements that were not through (replaced).
 
     A running service is not disturbed, nothing of its store is changed, and
     what it is storing at the moment is not reported. While no service runs,
@@ -93,7 +93,8 @@ def verify(
     end where nothing is left.
 
     Exit code: 0 nothing found or all put right, 1 something is left, 3 no
-    store there or nothing known of it, 130 interrupted.
+    store there, nothing known of it, or its redo log was not recovered, 130
+    interrupted.
     """
     from fastscp.store.verify import NothingSelectedError, Verification
 
