@@ -76,8 +76,6 @@ __all__ = [
 
 ENVIRONMENT_PREFIX: Final = "FASTSCP_"
 SUFFIX: Final = ".dcm"
-# Of --redo.
-_REDO: Final = "off"
 DEFAULT_LAYOUT: Final = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}" + SUFFIX
 
 
@@ -538,7 +536,7 @@ class ServeConfig(WorkerConfig):
         Group.STORE,
         "Whether small stable instances are written to a log first, so that one flush is enough "
         "before their answer: auto = where the store is on ext4, xfs or btrfs.",
-        default=_REDO,
+        default="auto",
     )
     log_instance_size: int = _setting(
         Size(most=128 << 10),

@@ -212,6 +212,8 @@ class Service:
             older = self._takeover is not None and not self._takeover.has_claims
             files = redo_files_allowed(config)
             redo = await in_thread(partial(decide, prepared, store, files, beside_older=older))
+            if redo.is_on:
+                await in_thread(store.begin_log)
             self._workers = workers = await self._make_workers(prepared, store, index, ports, redo)
             self._waiting.workers = workers
             undo.callback(workers.close)
