@@ -366,3 +366,37 @@ def test_the_bounds_that_options_set(name: str) -> None:
     shown = f"{int(default):,}" if default.isdigit() else default
     bound = next(bound for _what, bound, _tests in threats() if f"(`{flag}`)" in bound)
     assert shown in bound
+
+
+def test_the_way_from_a_checkout_to_a_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its settings are such, and what makes the store is what the unit says of that."""
+    found = re.search(r"<!-- service -->\n```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    block, file = found[1], tmp_path / "fastscp.toml"
+
+    def shown(command: str) -> str:
+        line = next(one for one in block.splitlines() if one.startswith(f"fastscp {command}"))
+        line = line.partition(" | ")[0].replace("/etc/fastscp.toml", str(file))
+        assert cli.main(shlex.split(line)[1:]) == 0, line
+        return capsys.readouterr().out
+
+    into = r"^printf '(.*)' \| sudo tee (?:-a )?/etc/fastscp.toml$"
+    first, rule = re.findall(into, block, re.MULTILINE)
+    file.write_text(first.replace("\\n", "\n"), encoding="utf-8")
+    unit = shown("print systemd-unit")
+    assert "--config" in unit
+    making = [line.removeprefix("#   ") for line in unit.splitlines() if line.startswith("#   ")]
+    for command in making[:3]:
+        own = re.sub(r"\S+( -m fastscp)? serve ", "fastscp serve ", command)
+        own = own.replace(str(file), "/etc/fastscp.toml")
+        assert f"sudo {own}\n" in block, own
+    with file.open("a", encoding="utf-8") as more:
+        more.write(rule.replace("\\n", "\n"))
+    shown("config --check")
+    assert "from.ct" in shown("config --config")
+    assert "FastscpDown" in shown("print prometheus-rules")
+    # What the alerts expect, and where the service answers.
+    assert "job_name: fastscp" in block
+    assert str(ServeConfig().admin) in block
