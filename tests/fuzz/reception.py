@@ -193,6 +193,7 @@ def receive(
     incoming = root / "incoming"
     store.mkdir()
     incoming.mkdir()
+    (store / ".fastscp").mkdir()
     store_fd, incoming_fd = (os.open(path, os.O_RDONLY) for path in (store, incoming))
     journal_fd = os.open(root / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     taken: list[Duplicate] = []

@@ -196,8 +196,6 @@ def test_no_link_is_followed_in_the_services_own_folder(tmp_path: Path, name: st
     path = tmp_path / "store"
     with opened(path):
         pass
-    # There from the first comparison on.
-    (path / ".fastscp/locks").touch()
     own = path / f".fastscp{name}"
     own.rename(tmp_path / "outside")
     own.symlink_to(tmp_path / "outside")
@@ -229,11 +227,12 @@ def test_a_fifo_in_the_services_own_folder_stops_the_start(tmp_path: Path, name:
 def test_a_lock_file_that_cannot_be_used_is_named(
     tmp_path: Path, plant: Callable[[Path], None], why: str
 ) -> None:
-    """Not the instance that was to be compared: that one is as it should be."""
+    """Not the instance that was to get its name: that one is as it should be."""
     with Service(tmp_path, workers=1) as service, service.peer() as peer:
         peer.send(store(1))
         assert peer.read_statuses(1) == [(1, 0)]
         locks = service.store / ".fastscp/locks"
+        locks.unlink()
         plant(locks)
         peer.send(store(2))
         assert peer.read_statuses(1) == [(2, REFUSED)]
