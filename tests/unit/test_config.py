@@ -47,7 +47,7 @@ CONTRACT = {
     "max_pdu_length": 131072,
     "max_async_operations": 64,
     "user_identity": UserIdentities(),
-    "redo": "off",
+    "redo": "auto",
     "log_instance_size": 64 << 10,
     "umask": "",
     "admin": {"host": "127.0.0.1", "port": 8112, "is_given": False},
