@@ -165,7 +165,7 @@ class Jobs:
         # What is said again of a path is said in a segment of its own, whoever commits meanwhile.
         writer = setup.life.removeprefix(f"{setup.run}-")
         number = shared.store.next_sequence
-        self._lines = Lines(store_fd, setup.run, f"{writer}r", number, f"w{setup.worker}")
+        self._lines = Lines(store_fd, setup.run, f"{writer}s", number, f"w{setup.worker}")
         flushes = Flushes(store_fd, shared.doubts, self.refused)
         self._replaced = Replaced(store_fd, self._lines, shared.liveness, flushes)
         self._secured = Secured(store_fd, f"{setup.run}-{writer}b", flushes)

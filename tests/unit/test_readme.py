@@ -97,7 +97,7 @@ def test_nothing_is_installed_from_an_index() -> None:
 def test_every_option_it_mentions_exists() -> None:
     known = {setting.flag for setting in SETTINGS}
     known |= {"--help", "--config", "--once", "--json", "--version", "--allow"}
-    known |= {"--file", "--report", "--retries", "--adopt", "--repair-journal"}
+    known |= {"--file", "--report", "--retries", "--adopt", "--repair-journal", "--accept-damage"}
     known |= (
         {"--check", "--study", "--since", "--max-rate", "--reason", "--who", "--certificate"}
         | {"--interval"}
