@@ -47,6 +47,7 @@ from fastscp.store.names import (
     SUSPECT,
     descriptor,
     exists,
+    flush_folder_at,
     leads_to,
     names_in,
     open_folder,
@@ -409,8 +410,10 @@ class Store:
 
         Raises OSError, StartError.
         """
-        with own_folder(REDO, self.dir_fd, make=True):
-            pass
+        # Noted: a start that fails takes it away.
+        self.made.folder(REDO, self.dir_fd)
+        with own_folder(REDO, self.dir_fd):
+            flush_folder_at(self.dir_fd, HOME)
         self._write_format(FORMAT_LOGGED)
 
     def end_log(self) -> None:

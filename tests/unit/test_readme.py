@@ -103,7 +103,6 @@ def test_every_option_it_mentions_exists() -> None:
         | {"--interval"}
         | _options("send")
         | _options("echo")
-        | _options("recover")
     )
     # In code and prose; the one-line commands call other programs.
     prose = re.sub(r"```sh\n.*?\n```", "", README, flags=re.DOTALL)

@@ -853,4 +853,13 @@ def test_the_format_says_so_as_long_as_there_may_be_a_log(tmp_path: Path) -> Non
         store.begin_log()
         # The start failed later on.
         store.unmake()
+        assert (path / FOLDER).is_dir()
         assert "format = 1" in (path / ".fastscp/store.toml").read_text()
+
+
+def test_a_start_that_fails_late_leaves_no_folder_for_a_log(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        store.begin_log()
+        assert (tmp_path / "store" / FOLDER).is_dir()
+        store.unmake()
+    assert not (tmp_path / "store").exists()

@@ -335,9 +335,13 @@ def a_store(**more: Any) -> Any:
         path=Path("/s"),
         dir_fd=-1,
         **{
-            "stopped_cleanly": lambda: None, "lost": lambda: None, "buffered": False,
-            "unrecovered": "", "recover_beside": lambda _distrust, _doubts: Recovered(),
-        } | more,
+            "stopped_cleanly": lambda: None,
+            "lost": lambda: None,
+            "buffered": False,
+            "unrecovered": "",
+            "recover_beside": lambda _distrust, _doubts: Recovered(),
+        }
+        | more,
     )
 
 
