@@ -15,6 +15,7 @@ from fastscp.main.backoff import BackOff
 from fastscp.main.remains import Remains
 from fastscp.main.spawn import how
 from fastscp.main.storewatch import Look, SpaceState, StoreWatch, look
+from fastscp.main.workers import Workers
 from fastscp.messages.worker import CHECKPOINT_FAILED
 from fastscp.store.redo.recovery import Recovered
 from fastscp_ext import Shared
@@ -128,6 +129,19 @@ def test_a_recovery_that_hangs_keeps_nobody_from_going_on(
         await played.remains.settled(60)
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"), [(CHECKPOINT_FAILED, ["run-w0-1"]), (-9, []), (1, []), (None, [])]
+)
+def test_a_worker_whose_flush_failed_says_so_with_its_exit_code(
+    code: int | None, wanted: list[str]
+) -> None:
+    played = Played()
+    workers: Any = SimpleNamespace(remains=played.remains)
+    worker: Any = SimpleNamespace(life="run-w0-1")
+    asyncio.run(Workers._recover(workers, worker, code))
+    assert played.asked == [wanted]
 
 
 def test_what_cannot_be_recovered_counts_as_lost() -> None:
