@@ -295,7 +295,7 @@ class Disk:
             case k if k == FLUSH:
                 begun = self._begun.pop((event.pid, event.fd, event.ino), None)
                 if node is not None and begun is not None and event.result == 0:
-                    self._flushed(node, *begun)
+                    self.flushed(node, *begun)
             case k if k == RENAME:
                 assert node is not None
                 self._nodes[event.parent].set(event.name, None)
@@ -307,10 +307,11 @@ class Disk:
                 self._nodes[event.parent].set(event.name, None)
             case k if k == SYNC:
                 for one in self._nodes.values():
-                    self._flushed(one, len(one.pending), dict(one.changed))
+                    self.flushed(one, len(one.pending), dict(one.changed))
 
     @staticmethod
-    def _flushed(node: Node, writes: int, changed: dict[str, Node | None]) -> None:
+    def flushed(node: Node, writes: int, changed: dict[str, Node | None]) -> None:
+        """Have on the medium the first so many writes that were pending, and these changes."""
         data = bytearray(node.kept)
         for offset, piece in node.pending[:writes]:
             _apply(data, offset, piece)
