@@ -191,7 +191,7 @@ class World:
         """Start workers in places that are free."""
         while len(self.workers) < self.count:
             self._lives += 1
-            self.workers.append(Worker(self, f"20261126T0000{self._lives:02d}.000000Z-0"))
+            self.workers.append(Worker(self, f"20261126T0000{self._lives:02d}000000Z-0"))
 
     def claim(self, path: str, who: Owner) -> bool:
         """Whether `who` has a path's claim now."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.kept.kit_kept import Node
     from tests.kept.redo_model import World
 
-__all__ = ["DamageError", "recover", "start"]
+__all__ = ["DamageError", "recover", "settle", "start"]
 
 
 class DamageError(Exception):
@@ -38,15 +38,20 @@ class _Put(NamedTuple):
 
 def start(world: World) -> Generator[None, None, None]:
     """What a start does before anything else: replacements, then the logs, then the parts."""
-    steps = world.medium.make(f"{JOURNAL}/{_name(world, 'settled')}")
-    for name in sorted(world.medium.folder(REPLACED).entries):
-        yield from world.settle_path(name.rpartition(".")[0].replace("%", "/"), steps)
+    yield from settle(world)
     yield from recover(world, world.lives(), alone=True)
+
+
+def settle(world: World) -> Generator[None, None, None]:
+    """End all replacements."""
+    lines = world.medium.make(f"{JOURNAL}/{_name(world, 'settled')}")
+    for name in sorted(world.medium.folder(REPLACED).entries):
+        yield from world.settle_path(name.rpartition(".")[0].replace("%", "/"), lines)
 
 
 def _name(world: World, what: str) -> str:
     world.names += 1
-    return f"20261126T9999{world.names:02d}.000000Z-{what}-1.jsonl"
+    return f"20261126T9999{world.names:02d}000000Z-{what}-1.jsonl"
 
 
 def recover(world: World, lives: Sequence[str], *, alone: bool) -> Generator[None, None, None]:

@@ -6,6 +6,7 @@ ends and how, and what happens while the next start recovers.
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,11 +14,22 @@ from tests.kept.redo_model import World
 from tests.kept.redo_recovery import DamageError, recover, start
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from tests.kept.kit_kept import Tree
 
-__all__ = ["CONTENTS", "FAULTS", "PATHS", "POLICIES", "Line", "bury", "end", "found", "judge"]
+__all__ = [
+    "CONTENTS",
+    "FAULTS",
+    "PATHS",
+    "POLICIES",
+    "Line",
+    "bury",
+    "end",
+    "found",
+    "judge",
+    "played",
+]
 
 POLICIES: Final = ("version", "replace", "keep")
 PATHS: Final = ("a/x", "a/y", "b/z")
@@ -31,30 +43,43 @@ End = float | None
 _MOST_STEPS: Final = 100_000
 
 
-def end(world: World, ends: Sequence[tuple[End, int]], seed: int) -> list[str]:
+def end(
+    world: World,
+    ends: Sequence[tuple[End, int]],
+    seed: int,
+    last: Callable[[World], Iterable[None]] = start,
+) -> list[str]:
     """Let it end, and each recovery but the last one; returns what is wrong after that, in words.
 
-    ends: how, and how many steps the recovery after it is given, except the last one.
+    ends: how, and how many steps the recovery after it is given, except the last one. last: does
+    the last one.
     """
     for number, (how, steps) in enumerate(ends, 1):
         if how is None:
             world.kill_all()
         else:
             world.cut_power(how, seed + number)
-        recovery = start(world)
         try:
-            for _step in range(steps if number < len(ends) else _MOST_STEPS):
-                if next(recovery, recovery) is recovery:
-                    break
+            if number == len(ends):
+                for _step in last(world):
+                    pass
+                break
+            for _step in itertools.islice(start(world), steps):
+                pass
         except DamageError as error:
             return [f"{error} is damaged"]
     return world.wrong()
 
 
-def judge(world: World, luck: float, seed: int) -> list[str]:
+def judge(
+    world: World,
+    luck: float,
+    seed: int,
+    again: Callable[[World], Iterable[None]] = start,
+) -> list[str]:
     """What is wrong with what a recovery left, after another one, and after a power cut."""
     seen = _without_empty(world.medium.tree())
-    bad = end(world, [(None, 0)], seed)
+    bad = end(world, [(None, 0)], seed, again)
     if _without_empty(world.medium.tree()) != seen:
         bad.append("a second recovery changes something")
     before = world.medium.files()
@@ -81,9 +106,26 @@ def bury(world: World) -> Generator[None, None, None]:
 
 
 def found(
-    script: Sequence[Line], seed: int, mutant: str = "", policy: str = "version"
+    script: Sequence[Line],
+    seed: int,
+    mutant: str = "",
+    policy: str = "version",
+    recovery: Callable[[World], Iterable[None]] = start,
 ) -> list[str]:
     """Play a script with what a seed decides; returns what is wrong in the end."""
+    world, rng = played(script, seed, mutant, policy)
+    ends: list[tuple[End, int]] = [
+        (rng.choice((0.0, 0.5, 0.8, None)), rng.randrange(30))
+        for _ in range(rng.choice((1, 1, 2, 3)))
+    ]
+    bad = end(world, ends, seed, recovery)
+    return bad or judge(world, rng.choice((0.0, 0.5)), seed, recovery)
+
+
+def played(
+    script: Sequence[Line], seed: int, mutant: str = "", policy: str = "version"
+) -> tuple[World, random.Random]:
+    """Play a script, or its beginning; returns the world, and what is to decide the rest."""
     rng = random.Random(seed)
     world = World(policy, mutant)
     # Anywhere, or in the middle of what comes last.
@@ -99,12 +141,7 @@ def found(
             left -= 1
     if rng.random() < 0.3:
         world.follow()
-    ends: list[tuple[End, int]] = [
-        (rng.choice((0.0, 0.5, 0.8, None)), rng.randrange(30))
-        for _ in range(rng.choice((1, 1, 2, 3)))
-    ]
-    bad = end(world, ends, seed)
-    return bad or judge(world, rng.choice((0.0, 0.5)), seed)
+    return world, rng
 
 
 def _play(world: World, what: str, numbers: Sequence[int]) -> None:
