@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from fastscp_ext import crc32c
 from tests.redo_files import BLOCK
 
-__all__ = ["Read", "Record", "read"]
+__all__ = ["Read", "Record", "batch_at", "read"]
 
 _HEAD: Final = struct.Struct("<8sIIQQQ40s48s64s48s24sI")
 _BATCH: Final = struct.Struct("<8sQQQII20sI")
@@ -47,14 +47,14 @@ def read(data: bytes) -> Read:
         return Read("", [], False)
     found: list[Record] = []
     at = BLOCK
-    while (got := _batch_of(data, at, salt)) is not None:
+    while (got := batch_at(data, at, salt)) is not None:
         found += got[1]
         at = got[0]
-    damaged = any(_batch_of(data, k, salt) for k in range(at + BLOCK, len(data), BLOCK))
+    damaged = any(batch_at(data, k, salt) for k in range(at + BLOCK, len(data), BLOCK))
     return Read(boot.rstrip(b"\0").decode(), found, damaged)
 
 
-def _batch_of(data: bytes, at: int, salt: int) -> tuple[int, list[Record]] | None:
+def batch_at(data: bytes, at: int, salt: int) -> tuple[int, list[Record]] | None:
     """Where the next batch begins, and the records of the valid one at a place; None: none."""
     if at + _BATCH.size > len(data):
         return None

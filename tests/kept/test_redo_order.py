@@ -1,0 +1,138 @@
+"""The order of the commit through the redo log, proved by what reached the disk; and that a wrong
+order is noticed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.kept.kit_kept import Interposed, items, send_all, violations
+from tests.kept.redo_order import Order, lane_violations
+from tests.kept.test_order import Changes, mutate
+from tests.kit import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FLAGS: Final = ("--redo", "on", "--min-free-space", "0")
+
+
+def salts(store: Path) -> dict[str, bytes]:
+    """What tells each use of a log file from the one before it."""
+    found = {}
+    for path in (store / ".fastscp/redo").glob("*.log"):
+        with path.open("rb") as file:
+            found[path.name] = file.read(24)[16:]
+    return found
+
+
+def is_ready(store: Path, count: int) -> bool:
+    """Whether there are so many log files that can be used."""
+    return sum(any(salt) for salt in salts(store).values()) >= count
+
+
+def with_logs(service: Interposed, count: int) -> None:
+    """Send until every worker has a log file: the first instance of each asks for one."""
+
+    def sent() -> bool:
+        number = next(_NUMBERS)
+        assert not send_all(service.port, items(f"9.{number}", 4), window=1).broken
+        return is_ready(service.store, count)
+
+    wait_for(sent, "log files")
+
+
+_NUMBERS: Final = iter(range(1, 1 << 30))
+
+
+def scenario(
+    tmp_path: Path, library: Path, *flags: str, env: Mapping[str, str] | None = None
+) -> tuple[int, list[str], Order]:
+    """New folders, known folders, identical and different resends, log files used again."""
+    with Interposed(tmp_path, library, *FLAGS, *flags, env=env) as service:
+        with_logs(service, 2)
+        first = items("1", 40)
+        assert not send_all(service.port, first).broken
+        before = salts(service.store)
+        assert not send_all(service.port, first[:6], associations=8, all_to_each=True).broken
+        assert not send_all(service.port, items("1", 40, seed=1000)[:6]).broken
+        # Every file that was used is free again, about a second later.
+        wait_for(
+            lambda: any(salts(service.store).get(name) != was for name, was in before.items()),
+            "a checkpoint",
+        )
+        assert not send_all(service.port, items("1", 80)[40:]).broken
+    events, ino = service.events(), service.store.stat().st_ino
+    count, bad = violations(events, ino)
+    return count, bad, lane_violations(events, ino)
+
+
+@pytest.mark.parametrize("flags", [(), ("--compress", "zstd:1")])
+def test_every_instance_went_through_all_steps_in_order(
+    tmp_path: Path, library: Path, flags: tuple[str, ...]
+) -> None:
+    count, bad, order = scenario(tmp_path, library, *flags)
+    assert bad == []
+    assert order.bad == []
+    assert count >= 40 + 6 * 8 + 6 + 40
+    # Those whose paths were free; each log file was renewed or removed once more than made.
+    assert order.laned >= 60
+    assert order.renewed >= 3
+
+
+# Mutants ------------------------------------------------------------------------------------------
+
+REDO: Final = "fastscp_ext/commit/redo.pyx"
+LOGFILE: Final = "fastscp_ext/commit/logfile.pyx"
+_NO_FLUSH: Final = (
+    LOGFILE,
+    "    while not failed and fdatasync(log.fd) < 0:\n",
+    "    while False:\n",
+    1,
+)
+_STEPS: Final = "    _name_all(r, log)\n    _journal(r, log)\n"
+MUTANTS: Final[dict[str, Changes]] = {
+    "no flush of the log": [_NO_FLUSH],
+    "log flushed after the names": [
+        _NO_FLUSH,
+        (REDO, _STEPS, _STEPS.replace("    _journal", "    fdatasync(log.fd)\n    _journal"), 1),
+    ],
+    "log flushed after the lines": [
+        _NO_FLUSH,
+        (REDO, _STEPS, f"{_STEPS}    fdatasync(log.fd)\n", 1),
+    ],
+    "answers before the lines": [
+        (REDO, "    _journal(r, log)\n", "", 1),
+    ],
+    "reuse before the files are flushed": [
+        (REDO, "    cdef int failed = _flush_files(r, log)\n", "    cdef int failed = 0\n", 1)
+    ],
+    "reuse before the folders are flushed": [
+        (REDO, "        failed = _flush_folders(r, log)\n", "", 1)
+    ],
+    "reuse before the journal is flushed": [
+        (REDO, "        while fdatasync(log.journal_fd) < 0:\n", "        while False:\n", 1)
+    ],
+    "reuse before the new salt is flushed": [
+        (LOGFILE, "    if not failed and fdatasync(log.fd) < 0:\n", "    if False:\n", 1)
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "no flush of the log" else pytest.mark.long, id=name)
+        for name in MUTANTS
+    ],
+)
+def test_a_lane_that_leaves_out_or_swaps_a_step_is_caught(
+    tmp_path: Path, library: Path, name: str
+) -> None:
+    mutant = mutate(MUTANTS[name], tmp_path / "mutant")
+    count, bad, order = scenario(tmp_path, library, env={"PYTHONPATH": str(mutant)})
+    assert count >= 134
+    assert bad or order.bad
