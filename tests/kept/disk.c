@@ -420,7 +420,8 @@ static ssize_t do_write(long number, int fd, const struct iovec *data, int piece
     if (fault == -1) return -1;
     lock();
     if (fault == -2) {
-        n = CALL(SYS_write, fd, data[0].iov_base, data[0].iov_len / 2, 0, 0);
+        n = CALL(number == SYS_pwrite64 ? SYS_pwrite64 : SYS_write, fd, data[0].iov_base,
+                 data[0].iov_len / 2, at, 0);
     } else if (number == SYS_writev) {
         n = CALL(number, fd, data, pieces, 0, 0);
     } else {

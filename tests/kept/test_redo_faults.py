@@ -1,0 +1,251 @@
+"""The redo log on disks that fail and under workers that are killed, at each of its steps: nothing
+that was acknowledged is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import tomllib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from fastscp.store.identity import Identity
+from fastscp.store.verify import verify
+from tests.kept.kit_kept import (
+    FAIL,
+    FLUSH,
+    HOLD_BEFORE,
+    KILL_AFTER,
+    KILL_ALL_AFTER,
+    KILL_ALL_BEFORE,
+    KILL_BEFORE,
+    MKDIR,
+    RENAME,
+    SEND,
+    SHORT,
+    WRITE,
+    Interposed,
+    Item,
+    Tree,
+    facts_of,
+    files_of,
+    items,
+    losses,
+    send_all,
+)
+from tests.kept.test_redo_order import FLAGS, with_logs
+from tests.kept.test_redo_recovery import recovered
+from tests.kit import DEADLINE_S, Service, store, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
+
+OK, FAILED = 0, 0xA700
+# Step -> call, part of its path, calls that pass first, what the sender is told when it fails.
+LANE: Final[dict[str, tuple[int, str, int, int]]] = {
+    "write the log": (WRITE, "-1.log", 0, OK),
+    "flush the log": (FLUSH, "-1.log", 0, OK),
+    "make a folder": (MKDIR, "/store/1.2.", 0, FAILED),
+    "give the name": (RENAME, "/store/1.2.", 0, FAILED),
+    "write the line": (WRITE, "r-1.jsonl", 0, FAILED),
+}
+CHECKPOINT: Final[dict[str, tuple[int, str, int, int]]] = {
+    "flush the file": (FLUSH, ".dcm", 0, OK),
+    "flush its folder": (FLUSH, "/store/1.2.", 1, OK),
+    "flush the journal": (FLUSH, "r-1.jsonl", 0, OK),
+    "renew the log": (WRITE, "-1.log", 1, OK),
+    "flush the renewed log": (FLUSH, "-1.log", 1, OK),
+}
+STEPS: Final = LANE | CHECKPOINT
+
+
+def put(service: Interposed, item: Item) -> int | None:
+    """Send one; None: there was no answer."""
+    try:
+        with service.peer() as peer:
+            peer.send(store(1, item.data, sop=item.sop))
+            status = peer.read_response().status
+            peer.release()
+            return status
+    except (OSError, AssertionError):
+        return None
+
+
+def wrong(store: Path, answered: Sequence[Item]) -> list[str]:
+    """What is wrong with a store whose service has ended, in words."""
+    files, facts = files_of(store), facts_of(store)
+    bad = [f"{one.path} is lost" for one in answered if files.get(one.path) != one.data]
+    lines = Counter(fact["seq"] for fact in facts)
+    bad += [f"line {seq} stands {n} times" for seq, n in lines.items() if n > 1]
+    told = {fact["path"] for fact in facts}
+    bad += [f"{one.path} has no line" for one in answered if one.path not in told]
+    findings: Sequence[Any] = verify(store, patience_s=0.0).findings
+    return bad + [f"verify: {one.path} {one.kind}" for one in findings if one.path in told]
+
+
+def rule(service: Interposed, step: str, action: int, **more: Any) -> int:
+    kind, path, skip, _status = STEPS[step]
+    return service.control.rule([kind], action, path=path, skip=skip, left=1, **more)
+
+
+def test_a_step_behind_the_log_that_fails(tmp_path: Path, library: Path) -> None:
+    """It costs that instance, and nothing else; what is refused does not come back."""
+    answered = []
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        for number, step in enumerate(LANE, 1):
+            if STEPS[step][3] == OK:
+                continue
+            failing, fine = items(f"{number}", 2, studies=2)
+            hits = rule(service, step, FAIL, error=errno.EIO)
+            assert put(service, failing) == FAILED, step
+            assert service.control.hits(hits) == 1
+            service.control.clear()
+            assert put(service, fine) == OK
+            assert put(service, failing) == OK
+            answered += [failing, fine]
+    assert wrong(service.store, answered) == []
+    assert not list((service.store / ".fastscp/redo").glob("*.log"))
+
+
+LOG_FAULTS: Final = {
+    "flush": ("flush the log", FAIL, errno.EIO),
+    "half a write": ("write the log", SHORT, 0),
+    "write": ("write the log", FAIL, errno.EIO),
+    "no space": ("write the log", FAIL, errno.ENOSPC),
+}
+
+
+def _some(names: Iterable[str], always: Collection[str]) -> list[Any]:
+    """Parameters, of which the others take long together."""
+    return [pytest.param(n, marks=() if n in always else pytest.mark.long, id=n) for n in names]
+
+
+@pytest.mark.parametrize("fault", _some(LOG_FAULTS, {"flush", "half a write"}))
+def test_a_log_that_fails_costs_only_time(tmp_path: Path, library: Path, fault: str) -> None:
+    step, action, error = LOG_FAULTS[fault]
+    what = items("1", 3)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        number = rule(service, step, action, error=error)
+        assert put(service, what[0]) == OK
+        assert service.control.hits(number) == 1
+        service.control.clear()
+        assert [put(service, one) for one in what[1:]] == [OK, OK]
+    assert wrong(service.store, what) == []
+    assert not list((service.store / ".fastscp/redo").glob("*.log"))
+
+
+@pytest.mark.parametrize("step", _some(CHECKPOINT, {"flush the file"}))
+def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str) -> None:
+    """The worker ends; what it had answered is put in place before another one begins."""
+    (one,), (two,) = items("1", 1), items("2", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        rule(service, step, FAIL, error=errno.EIO)
+        assert put(service, one) == OK
+        service.in_log("exit code 75")
+        service.control.clear()
+        answered = [one]
+        if step == "flush its folder":
+            # No flush of it tells anything until it is mounted anew: nothing is stored till then.
+            service.in_log("cannot recover the redo log of a dead worker")
+            service.process.terminate()
+            service.process.wait(DEADLINE_S)
+        else:
+            wait_for(lambda: put(service, two) == OK, "another worker")
+            answered.append(two)
+    if step == "flush its folder":
+        assert files_of(service.store)[one.path] == one.data
+        assert list((service.store / ".fastscp/redo").glob("*.log"))
+        return
+    assert wrong(service.store, answered) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("action", [KILL_BEFORE, KILL_AFTER, KILL_ALL_BEFORE, KILL_ALL_AFTER])
+@pytest.mark.parametrize("step", [*STEPS, "send"])
+def test_a_kill_at_each_step(tmp_path: Path, library: Path, step: str, action: int) -> None:
+    what = items("1", 24)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=2) as service:
+        with_logs(service, 2)
+        if step == "send":
+            service.control.rule([SEND], action, left=1, skip=3)
+        else:
+            rule(service, step, action)
+        sent = send_all(service.port, what, associations=3, window=2)
+        if action in (KILL_BEFORE, KILL_AFTER):
+            service.in_log("ended unexpectedly")
+            assert not send_all(service.port, items("3", 6)).broken
+        else:
+            service.process.wait(60)
+    answered = [one for one in what if one.sop in sent.acknowledged]
+    with Service(tmp_path / "again", *FLAGS, store=service.store) as again:
+        assert not send_all(again.port, items("4", 4)).broken
+    assert wrong(service.store, answered) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_takes_long_holds_up_nobody_else(
+    tmp_path: Path, library: Path, step: str
+) -> None:
+    what = items("1", 12)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=2) as service:
+        with_logs(service, 2)
+        number = rule(service, step, HOLD_BEFORE)
+        sent = put(service, what[0]) if step in CHECKPOINT else None
+        if step in CHECKPOINT:
+            wait_for(lambda: service.control.hits(number) == 1, "the checkpoint")
+            assert not send_all(service.port, what[1:]).broken
+            service.control.lift(number)
+            assert sent == 0
+        else:
+            with service.peer() as peer:
+                peer.send(store(1, what[0].data, sop=what[0].sop))
+                wait_for(lambda: service.control.hits(number) == 1, "the worker being held")
+                service.control.lift(number)
+                assert peer.read_response().status == 0
+                peer.release()
+    assert wrong(service.store, what if step in CHECKPOINT else what[:1]) == []
+
+
+def by_start(tmp_path: Path) -> Any:
+    """What a start makes of a disk that a cut left."""
+
+    def run(tree: Tree) -> Tree:
+        store = tree.get("store")
+        assert isinstance(store, dict)
+        home = store[".fastscp"]
+        assert isinstance(home, dict)
+        text = home["store.toml"]
+        assert isinstance(text, bytes)
+        found = Identity(tomllib.loads(text.decode())["id"], 2, "", "")
+        return {"store": recovered(store, tmp_path / "left", ("-", "1", "1"), identity=found)}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "luck"), [(8, 150, 0.5), pytest.param(40, 7, 0.0, marks=pytest.mark.long)]
+)
+def test_power_cuts(tmp_path: Path, library: Path, count: int, every: int, luck: float) -> None:
+    what = items("1", count)
+    with Interposed(tmp_path, library, *FLAGS, workers=1 + count // 40) as service:
+        root = service.root.stat().st_ino
+        with_logs(service, 1 + count // 40)
+        before = len(service.events())
+        assert not send_all(service.port, what).broken
+        assert not send_all(service.port, what[:6], associations=4, all_to_each=True).broken
+        events = service.events()
+    sent = {one.sop: {one.data} for one in what}
+    early = [e for e in events[:before] if e.kind != SEND]
+    played = [*early, *events[before:]]
+    cuts = range(len(early) + 1, len(played) + 1, every)
+    assert losses(played, root, sent, [*cuts, len(played)], luck, 1, by_start(tmp_path)) == []
+    # Not for want of looking: without a recovery there are losses.
+    last = max(number for number, event in enumerate(played, 1) if event.kind == SEND)
+    assert losses(played, root, sent, [last], 0.0, 1)
