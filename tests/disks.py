@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["KINDS", "MountError", "attached", "in_memory", "make", "mounted", "program"]
+__all__ = ["KINDS", "VARIANTS", "MountError", "attached", "in_memory", "make", "mounted", "program"]
 
 
 class MountError(Exception):
@@ -31,11 +31,15 @@ class MountError(Exception):
 
 
 class _Kind(NamedTuple):
-    """How a file system is made: program and package, and the size below which it refuses."""
+    """How a file system is made: program and package, and the size below which it refuses.
+
+    options: of its mount.
+    """
 
     make: tuple[str, ...]
     package: str
     size: int
+    options: str = ""
 
 
 _KINDS: Final = {
@@ -45,6 +49,11 @@ _KINDS: Final = {
     "btrfs": _Kind(("mkfs.btrfs", "-q", "-f", "-m", "single"), "btrfs-progs", 144 << 20),
 }
 KINDS: Final = tuple(_KINDS)
+# The first word is the kind.
+_VARIANTS: Final = {
+    "ext4 writeback": _KINDS["ext4"]._replace(options=",data=writeback"),
+}
+VARIANTS: Final = tuple(_VARIANTS)
 # How long whoever still uses a file system has to leave it.
 _PATIENCE_S = 5.0
 
@@ -59,6 +68,10 @@ def program(name: str, package: str) -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return path
+
+
+def _how(kind: str) -> _Kind:
+    return (_KINDS | _VARIANTS)[kind]
 
 
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -86,14 +99,17 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
         image.unlink(missing_ok=True)
 
 
-def make(kind: str, image: Path) -> None:
-    """Make an empty file system in a new file; skips, as `mounted`, without a program or root."""
-    how = _KINDS[kind]
+def make(kind: str, image: Path, size: int = 0) -> None:
+    """Make an empty file system in a new file; skips, as `mounted`, without a program or root.
+
+    size: in bytes; 0: as small as it may be.
+    """
+    how = _how(kind)
     command = program(how.make[0], how.package)
     if os.geteuid() != 0:
         pytest.skip(f"mounting {kind} takes root")
     with image.open("xb") as file:
-        file.truncate(how.size)
+        file.truncate(max(size, how.size))
     made = _run(command, *how.make[1:], image)
     assert made.returncode == 0, made.stderr
 
@@ -105,7 +121,8 @@ def attached(kind: str, image: Path, point: Path) -> Iterator[Path]:
     point.mkdir()
     try:
         # The loop device that `mount` takes is given back by the last unmount.
-        done = _run(mount, "-t", kind, "-o", "loop", image, point)
+        options = f"loop{_how(kind).options}"
+        done = _run(mount, "-t", kind.partition(" ")[0], "-o", options, image, point)
         if done.returncode != 0:
             raise MountError(" ".join(done.stderr.split()))
         try:

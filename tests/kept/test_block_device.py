@@ -111,6 +111,8 @@ def record(
     before: Sequence[Sending] = (),
     since: int = 0,
     beside: Callable[[Path], AbstractContextManager[object]] = contextlib.nullcontext,
+    workers: int = 2,
+    size: int = 0,
 ) -> Recorded:
     """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
 
@@ -119,9 +121,9 @@ def record(
     """
     flags = (*FLAGS, "--on-duplicate", policy, *flags)
     folder.mkdir(exist_ok=True)
-    with recorded(kind, folder, recorder, image) as disk:
+    with recorded(kind, folder, recorder, image, size) as disk:
         mounted = disk.position()
-        service = served(folder, disk, library, flags, env)
+        service = served(folder, disk, library, flags, env, workers)
         if pretend:
             assert isinstance(service, Interposed)
             service.control.rule([FLUSH], PRETEND, path=pretend)
@@ -139,11 +141,12 @@ def served(
     library: Path | None,
     flags: Sequence[str],
     env: Mapping[str, str] | None,
+    workers: int = 2,
 ) -> Service:
     place = disk.point / "store"
     (folder / "run").mkdir()
     if library is None:
-        return Service(folder / "run", *flags, env=env, store=place)
+        return Service(folder / "run", *flags, env=env, store=place, workers=workers)
     return Interposed(folder / "run", library, *flags, log=False, env=env, store=place)
 
 
@@ -199,11 +202,13 @@ def cut(
     start_every: int = 10,
     most: int = 0,
     start: int | None = None,
+    recover: bool = True,
 ) -> tuple[Tally, list[str]]:
     """Cut the power `count` times; returns what was looked at, and what was wrong.
 
     start_every: every so many cuts the service starts on what is left. most: stop after so many
     faults; 0: never. start: no cut is before this position; None: before the service was ready.
+    recover: let the service start on what is left before it is looked at, where it has to.
     """
     start = done.ready if start is None else start
     rng = random.Random(seed)
@@ -217,8 +222,9 @@ def cut(
             model = Model(done.policy, sendings=known, tally=tally)
             tally.cuts += 1
             with mounted_again(done.kind, image, folder / "after") as point:
-                if done.policy == "replace":
-                    # Only the start decides whether a replacement counts that was under way.
+                if recover and (done.policy == "replace" or "--redo" in done.flags):
+                    # Only the start decides whether a replacement counts that was under way, and
+                    # puts in place what stands in a log.
                     with Service(folder / "run", *done.flags, store=point / "store"):
                         pass
                 found = look(point / "store", model)

@@ -71,8 +71,8 @@ class Cuts:
 
     def __init__(self, kind: str, base: Path, record: Record, folder: Path) -> None:
         self._record = record
-        self._unit = _UNIT[kind]
-        self._whole = _WHOLE[kind]
+        self._unit = _UNIT[kind.partition(" ")[0]]
+        self._whole = _WHOLE[kind.partition(" ")[0]]
         folder.mkdir()
         self._kept = folder / "kept"
         self._image = folder / "image"

@@ -49,20 +49,20 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def recorded(
-    kind: str, folder: Path, recorder: Path, image: Path | None = None
+    kind: str, folder: Path, recorder: Path, image: Path | None = None, size: int = 0
 ) -> Iterator[RecordedDisk]:
     """A file system of a kind on a recorded device.
 
-    recorder: recorder.c, compiled. image: what is on the disk; None: a new file system. Skips,
-    saying so, without root, /dev/fuse or the program that makes the file system. When the block
-    ends the mounts, the loop device and the recorder go; the base image and the record stay, for
-    `Cuts`.
+    recorder: recorder.c, compiled. image: what is on the disk; None: a new file system, of `size`
+    bytes at least. Skips, saying so, without root, /dev/fuse or the program that makes the file
+    system. When the block ends the mounts, the loop device and the recorder go; the base image and
+    the record stay, for `Cuts`.
     """
     if not _FUSE.exists():
         pytest.skip("the recorded disk takes /dev/fuse (modprobe fuse)")
     base, live, log, served = (folder / name for name in ("base", "live", "record", "served"))
     if image is None:
-        make(kind, base)
+        make(kind, base, size)
     else:
         copy_image(image, base)
     copy_image(base, live)
