@@ -110,6 +110,14 @@ class Files:
                 os.fsync(fd)
         self._note(record.path, is_new=False)
 
+    def note_gone(self, record: Record) -> None:
+        """Have `flush_folders` flush the folders of a path that has no file any more.
+
+        Whoever took it away flushed nothing; a power cut would bring back the name, and perhaps not
+        the bytes, when the log is gone.
+        """
+        self._note(record.path, is_new=False)
+
     def restore(self, record: Record) -> None:
         """Write the file of a record anew and give it its path, flushed. Raises OSError.
 

@@ -232,9 +232,11 @@ class _Recovery:
                 self._flushed.add(record.seq)
                 return _Verdict.LINE
             there = There.NOTHING  # taken away meanwhile
-        if there is There.NOTHING and fact is not None and record.log in self._same:
-            # Somebody took it away, as is his right.
-            return _Verdict.LINE
+        if there is There.NOTHING and record.log in self._same:
+            self._files.note_gone(record)
+            if fact is not None:
+                # Somebody took it away, as is his right.
+                return _Verdict.LINE
         return _Verdict.RESTORE if is_told else _Verdict.PASS
 
     def _restore_all(self, records: list[Record]) -> dict[int, _Verdict]:
