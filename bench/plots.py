@@ -28,7 +28,7 @@ def draw(document: Mapping[str, Any], into: Path) -> list[Path]:
         ("associations", _of(cells, "matrix", "base", "associations"), _associations),
         ("arrival", _of(cells, "arrival", "latency"), _arrival),
         ("growth-instances", _of(cells, "growth", "instances"), _stored),
-        ("growth-associations", _of(cells, "growth", "associations"), _associations),
+        ("many-associations", _of_size(cells, "3KB"), _associations),
     ):
         if chosen:
             figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -45,6 +45,10 @@ def _of(cells: Sequence[Any], scenario: str, *tables: str) -> list[Any]:
         for cell in cells
         if cell["scenario"] == scenario and cell["table"] in tables and cell["figures"]
     ]
+
+
+def _of_size(cells: Sequence[Any], size: str) -> list[Any]:
+    return [c for c in _of(cells, "associations", "over") if c["point"]["workload"] == size]
 
 
 def _dots(axes: Sequence[Axes], cells: Sequence[Any]) -> None:

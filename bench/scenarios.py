@@ -13,7 +13,7 @@ from bench import senders
 from bench.measure import PATIENCE, RUN_TAG, Bench, Point, load_run, measured
 from bench.scenarios_beside import beside
 from bench.scenarios_crowd import crowd
-from bench.scenarios_limits import calls, fair, flush, growth, idle
+from bench.scenarios_limits import associations, calls, fair, flush, growth, idle
 from bench.scenarios_pairs import send, targets
 from bench.scenarios_rules import rules
 from bench.scenarios_soak import soak
@@ -139,6 +139,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "targets": targets,
     "send": send,
     "growth": growth,
+    "associations": associations,
     "idle": idle,
     "fair": fair,
     "beside": beside,

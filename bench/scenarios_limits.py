@@ -1,9 +1,10 @@
-"""Scenarios of how far a receiver goes: growing stores, idle associations, fairness, flushes."""
+"""Scenarios of how far a receiver goes: growing stores, many associations, fairness, flushes."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bench import senders, trace
@@ -27,18 +28,15 @@ if TYPE_CHECKING:
     from bench.senders import Sending
     from bench.workloads import Workload
 
-# Ours takes 1,000 associations at its defaults.
-UNLIMITED = {
-    "fastscp": ("--max-associations", "0"),
-    "fastscp-buffered": ("--max-associations", "0"),
-}
-
 GROWING = ("fastscp", "fastscp-buffered", "storescp-best", "floor")
 GROWTH_STEPS = 20
 GROWING_OVER = 2
-GROWTH_ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
-# So many for each number of associations that opening a thousand of them is a small part.
-GROWTH_TOTAL = 200_000
+# Few, many; the most of them cost what the many do, or the receiver has something that grows.
+ASSOCIATIONS = (1, 2, 8, 64, 256, 1000)
+QUICK_ASSOCIATIONS = (1, 8, 64)
+MANY, MOST = -3, -1
+# At most, for each number of associations.
+OVER_ALL = 200_000
 FAIR_ASSOCIATIONS = (8, 64)
 # Of tiny requests, over so many associations; `nothing` is what the others are compared with.
 FLOODS = ("nothing", "echo", "unknown", "refused", "mixture")
@@ -49,35 +47,19 @@ FLUSH_POINTS = (Point(associations=1), Point(associations=8), Point(associations
                 Point(associations=1, window=16))  # fmt: skip
 
 
+def unlimited(receiver: Receiver) -> tuple[str, ...]:
+    """Flags to take any number of associations: ours takes 1,000 at its defaults."""
+    flag = "--max-associations"
+    ours = receiver.has_workers and flag not in receiver.command_line()
+    return (flag, "0") if ours else ()
+
+
 # --- growth ---
 
 
 def growth(bench: Bench) -> None:
-    """Rate and cost from the first to the last instance of one store, and by associations."""
+    """Rate and cost from the first to the last instance of one store."""
     _grow(bench)
-    workload = bench.material.workload("3KB")
-    total = 2000 if bench.quick else min(GROWTH_TOTAL, bench.instances)
-    for associations in GROWTH_ASSOCIATIONS[: 3 if bench.quick else None]:
-        cells = []
-        for receiver in bench.chosen(*GROWING):
-            point = {"workload": "3KB", "associations": associations}
-            cell = bench.results.cell("growth", "associations", receiver.name, point)
-            cells.append((cell, _over_run(bench, receiver, workload, associations, total)))
-        bench.alternate(cells)
-
-
-def _over_run(
-    bench: Bench, receiver: Receiver, workload: Workload, associations: int, total: int
-) -> Callable[[], dict[str, float]]:
-    return lambda: measured(
-        bench,
-        receiver,
-        workload,
-        lambda port, _: senders.load(
-            port, workload, RUN_TAG, associations=associations, count=total // associations
-        ),
-        flags=UNLIMITED.get(receiver.name, ()),
-    )
 
 
 def _grow(bench: Bench) -> None:
@@ -139,6 +121,67 @@ def _fill(bench: Bench, receiver: Receiver, count: int, cells: Sequence[Cell]) -
         cells[-1].rounds[-1] |= verified(running, sendings)
 
 
+# --- associations ---
+
+
+def associations(bench: Bench) -> None:
+    """The same number of instances over one association up to a thousand.
+
+    What it costs to open and release so many is measured apart, and not in the cost of an instance.
+    """
+    numbers = QUICK_ASSOCIATIONS if bench.quick else ASSOCIATIONS
+    for receiver in bench.receivers:
+        if receiver.associations is not None or not receiver.stores:
+            continue
+        for size in [size for size in ("3KB", "34KB") if size in bench.sizes]:
+            workload = bench.material.workload(size)
+            most = min(OVER_ALL, bench.instances, bench.budget // workload.size)
+            total = 2000 if bench.quick else most
+            made = []
+            for number in numbers:
+                point = {"workload": size, "associations": number}
+                cell = bench.results.cell("associations", "over", receiver.name, point)
+                made.append((cell, _over_run(bench, receiver, workload, number, total)))
+            bench.alternate(made)
+            what = f"{receiver.name}, {size}: {numbers[MOST]} associations to {numbers[MANY]}"
+            for figure in ("cpu_us_per_instance", "rate"):
+                bench.results.ratio(what, figure, made[MOST][0], made[MANY][0])
+    bench.results.save()
+
+
+def _over_run(
+    bench: Bench, receiver: Receiver, workload: Workload, associations: int, total: int
+) -> Callable[[], dict[str, float]]:
+    count = max(1, total // associations)
+
+    def run() -> dict[str, float]:
+        flags = unlimited(receiver)
+        with bench.new_folder() as folder:
+            with receiver.run(folder, *flags) as running:
+                books = running.accounting
+                warm = warm_up(bench, running, workload)
+                marks = [books.cpu_us()]
+                with senders.idle_associations(running.port, associations):
+                    pass
+                time.sleep(SETTLE_S)
+                marks.append(books.cpu_us())
+                sending = senders.load(
+                    running.port, workload, RUN_TAG, associations=associations, count=count
+                )
+                time.sleep(SETTLE_S)
+                marks.append(books.cpu_us())
+            opening, all_of_it = (after - before for before, after in pairwise(marks))
+            return {
+                "rate": sending.instances / sending.seconds,
+                "cpu_us_per_instance": (all_of_it - opening) / sending.instances,
+                "cpu_us_per_association": opening / associations,
+                **sending.figures,
+                **verified(running, [warm, sending]),
+            }
+
+    return run
+
+
 # --- idle ---
 
 
@@ -158,7 +201,7 @@ def idle_run(bench: Bench, receiver: Receiver, count: int) -> Callable[[], dict[
     """
 
     def run() -> dict[str, float]:
-        flags = UNLIMITED.get(receiver.name, ())
+        flags = unlimited(receiver)
         with bench.new_folder() as folder, receiver.run(folder, *flags) as running:
             books = running.accounting
             rest = books.memory()

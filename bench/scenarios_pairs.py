@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench import senders
 from bench.measure import RUN_TAG, SETTLE_S, Bench, measured
-from bench.scenarios_limits import UNLIMITED, idle_run
+from bench.scenarios_limits import idle_run, unlimited
 from bench.senders import FASTSCP, STORESCU, UNTUNED, FileSender
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _echo_run(bench: Bench, receiver: Receiver) -> Callable[[], dict[str, float]
     count = ECHOES // (20 if bench.quick else 1)
 
     def run() -> dict[str, float]:
-        flags = UNLIMITED.get(receiver.name, ())
+        flags = unlimited(receiver)
         with bench.new_folder() as folder, receiver.run(folder, *flags) as running:
             senders.echoes(running.port, 50)
             before = running.accounting.cpu_us()

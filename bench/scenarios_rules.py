@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from bench import senders
 from bench.measure import SETTLE_S, Bench
-from bench.scenarios_limits import UNLIMITED
+from bench.scenarios_limits import unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.receiver import Receiver
+    from bench.receiver import Receiver, Word
 
 OURS = ("fastscp-buffered",)
 # Of each kind.
@@ -46,7 +46,7 @@ def _run(bench: Bench, receiver: Receiver, tables: int) -> Callable[[], dict[str
     titles = [title(number * max(tables, TITLES) // TITLES) for number in range(TITLES)]
 
     def run() -> dict[str, float]:
-        flags = ("--config", file, *UNLIMITED[receiver.name])
+        flags: tuple[Word, ...] = ("--config", file, *unlimited(receiver))
         with (
             bench.new_folder() as folder,
             receiver.run(folder, *flags, workers=WORKERS) as running,

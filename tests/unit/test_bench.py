@@ -23,6 +23,7 @@ from bench.measure import Point
 from bench.model import LINKS, Host, Need
 from bench.receiver import Setup
 from bench.receivers import receiver, receivers
+from bench.scenarios_limits import unlimited
 from bench.scenarios_rules import title, write_tables
 from bench.scenarios_soak import Pruner, counted, is_scraped
 from bench.variants import variant
@@ -255,6 +256,13 @@ def test_a_variant_has_its_own_flags_and_the_usual_ones_it_does_not_name(tmp_pat
     setup = Setup(tmp_path, tmp_path / "store", 0, 1, {})
     assert found.command(setup)[0] == f"{other}/.venv/bin/python"
     assert [str(word) for word in found.command(setup)][-4:] == ["--redo", "off", "--workers", "1"]
+
+
+def test_a_variant_takes_any_number_of_associations_unless_it_says_how_many() -> None:
+    assert unlimited(variant("now=")) == ("--max-associations", "0")
+    assert unlimited(receiver("fastscp-buffered")) == ("--max-associations", "0")
+    assert unlimited(variant("few=--max-associations 10")) == ()
+    assert unlimited(receiver("floor")) == ()
 
 
 def test_a_checkout_that_is_not_built_is_named_at_the_start(tmp_path: Path) -> None:
