@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastscp_ext import Shared
 
-__all__ = ["HEADER", "begin_batch", "end_flush", "put_in_flight", "regions"]
+__all__ = ["HEADER", "begin_batch", "end_flush", "put_in_flight", "put_large", "regions"]
 
 # Magic, version, number of regions, size of the whole; then offset and size of each region.
 HEADER: Final = struct.Struct("=8sIIQ10Q")
@@ -21,6 +21,7 @@ _WORDS: Final = 8
 _FRONT: Final = 16
 _BATCH: Final = 8
 _IN_FLIGHT: Final = 2
+_LARGE: Final = 3
 # In the region rows: what is before the first worker's, and in these before the flushes: a line of
 # words, and a histogram for each stretch of time.
 _WORKERS: Final = 256
@@ -57,3 +58,9 @@ def put_in_flight(shared: Shared, worker: int, nbytes: int) -> None:
     """Have a worker's commits hold so many bytes."""
     at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _IN_FLIGHT) * 8
     os.pwrite(shared.fd, struct.pack("=Q", nbytes), at)
+
+
+def put_large(shared: Shared, worker: int, when_ms: int) -> None:
+    """Have a worker have read of a large data set then."""
+    at = regions(shared.fd)["liveness"][0] + (worker * _WORDS + _LARGE) * 8
+    os.pwrite(shared.fd, struct.pack("=Q", when_ms), at)

@@ -53,6 +53,10 @@ _CLAIM_S: Final = 2.0
 # Bytes a second that weigh as much as one association more, when choosing a worker.
 _BYTES_PER_LOAD: Final = 8 << 20
 _LOAD_EVERY_S: Final = 0.5
+# So many associations more weighs a large data set, of which the worker has read within that time:
+# whoever is beside it waits for its reads and writes, as for so many others' small ones.
+_LARGE_LOAD: Final = 8
+_LARGE_S: Final = 1.0
 # A file call of a worker's loop that takes longer than this: the disk is blocked.
 _BLOCKED_MS: Final = 250
 # And than this: the log is told.
@@ -613,7 +617,14 @@ class Dispatch:
     def _load(self, target: _Target) -> tuple[bool, float]:
         """For sorting: whether its loop stands still, then what it has to do."""
         load = self._admission.load(target.worker.number) + target.rate / _BYTES_PER_LOAD
+        if self._has_large(target):
+            load += _LARGE_LOAD
         return self._is_silent(target), load
+
+    def _has_large(self, target: _Target) -> bool:
+        """Whether the worker has a large data set in hand, which its rate may not tell yet."""
+        read_at = self._shared.liveness.large_ms(target.worker.number) / 1000
+        return time.monotonic() - read_at < _LARGE_S
 
     def _is_silent(self, target: _Target) -> bool:
         """Whether the worker's loop stands still."""

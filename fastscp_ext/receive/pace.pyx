@@ -93,7 +93,8 @@ cdef class Pace:
         cdef int due = 1
         if self.fd < 0:
             return 0
-        if self.prompt:
+        # Whoever has filled a read has more on its way, and waits for nothing.
+        if self.prompt and not self.holds & HOLD_TURN:
             self._acknowledge(stored + refused)
         # Where a data set is due, its PDU's header often comes alone, a moment before the rest:
         # then it would wake us twice. But not from a peer that waits for us to acknowledge it, nor

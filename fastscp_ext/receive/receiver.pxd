@@ -42,6 +42,7 @@ cdef class Receiver:
     cdef bint _midway(self) noexcept
     cdef bint _header_due(self) noexcept
     cdef Py_ssize_t _room(self) noexcept
+    cdef bint _is_large(self) noexcept
     cdef int _take_in(self, Py_ssize_t nbytes) except -1
     cdef int _go_on(self) except -1
     cdef int _keep(self, Cursor left) except -1

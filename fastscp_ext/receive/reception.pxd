@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastscp_ext.commit.commit cimport Committed
 from fastscp_ext.commit.committer cimport Committer
 from fastscp_ext.commit.redo cimport Redo
+from fastscp_ext.receive.company cimport Company
 from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.receive.outbox cimport Outbox
 from fastscp_ext.receive.pace cimport Pace
@@ -36,6 +37,7 @@ cdef class Reception:
     cdef uint8_t* buffer
     cdef Py_ssize_t buffer_size
     cdef Pool pool
+    cdef Company company
     cdef Instance* waiting[DURABILITIES]         # for `commit`
     cdef Instance* waiting_last[DURABILITIES]
     cdef int uncommitted_of[DURABILITIES]

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 13
+    BLOCK_VERSION = 14
     COMMON_VERSION = 1
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
@@ -101,7 +101,8 @@ ctypedef struct Live:
     uint64_t heartbeat       # ms of CLOCK_MONOTONIC
     uint64_t disk            # since when the loop is inside a file call, ms; 0: it is not
     uint64_t in_flight       # bytes of complete instances that its commits have
-    uint64_t padding[5]
+    uint64_t large           # when it last read of a large data set, ms; 0: never
+    uint64_t padding[4]
 
 # Monotonic, as all that follows. Each instance is counted in one of `instances`, `refused` and
 # `unfinished`.

@@ -23,6 +23,9 @@ class Liveness:
     def bytes_in_flight(self, worker: int) -> int:
         """Bytes of complete instances that the worker's commits have."""
 
+    def large_ms(self, worker: int) -> int:
+        """When the worker last read of a data set that takes many reads, ms; 0: never."""
+
     def batches(self) -> list[tuple[int, int, int]]:
         """The batches under way, whoever the main of their workers is; `under_way` tells more.
 

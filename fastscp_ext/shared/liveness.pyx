@@ -44,6 +44,10 @@ cdef class Liveness:
         """See liveness.pyi."""
         return word_get(&self.of(worker).in_flight)
 
+    def large_ms(self, Py_ssize_t worker):
+        """See liveness.pyi."""
+        return word_get(&self.of(worker).large)
+
     def batches(self):
         """See liveness.pyi."""
         cdef Py_ssize_t worker
@@ -82,6 +86,7 @@ cdef class Liveness:
         word_set(&live.heartbeat, 0)
         word_set(&live.disk, 0)
         word_set(&live.in_flight, 0)
+        word_set(&live.large, 0)
         cdef Batches* batches
         cdef int durability
         for durability in range(DURABILITIES):

@@ -43,7 +43,7 @@ from fastscp.messages.worker import (
     Verdict,
 )
 from fastscp_ext import Shared
-from tests.block import end_flush, put_in_flight, regions
+from tests.block import end_flush, put_in_flight, put_large, regions
 from tests.books import limit
 from tests.kit import associate_rq, reject
 from tests.streams.proxied import SOUND
@@ -167,6 +167,28 @@ def test_the_least_busy_worker_gets_it(played: Played) -> None:
     for _ in range(4):
         played.connect()
     assert (numbers(one), numbers(other)) == ([1, 3], [2, 4])
+
+
+def test_newcomers_stay_away_from_a_large_data_set(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _first, one = played.worker(0)
+    _second, other = played.worker(1)
+    now = time.monotonic()
+    put_large(played.shared, 0, int(now * 1000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 0.9))
+    for _ in range(module._LARGE_LOAD):
+        played.connect()
+    assert (numbers(one), numbers(other)) == ([], [1, 2, 3, 4, 5, 6, 7, 8])
+    # They prefer, and do not crowd.
+    for _ in range(4):
+        played.connect()
+    assert (numbers(one), numbers(other)) == ([9, 11], [10, 12])
+    # It was through a second ago.
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 1.1))
+    for _ in range(4):
+        played.connect()
+    assert numbers(one) == [13, 14, 15, 16]
 
 
 def test_main_keeps_its_copy_until_it_is_taken(played: Played) -> None:

@@ -274,6 +274,7 @@ BOUNDS = (
     ("{} GiB is read and dropped", "fastscp_ext/receive/receiver.pyx", "DRAIN_MOST", 1024 * MIB),
     ("{}, then the association is aborted", "fastscp/worker/association.py", "_STRAY_RESPONSES", 1),
     ("{} MiB in a read", "fastscp_ext/receive/reception.pyx", "RECEIVE_BYTES", MIB),
+    ("a data set {} KiB in a read", "fastscp_ext/receive/receiver.pyx", "BESIDE_READ", 1024),
     ("{} characters of", "fastscp/uids.py", "LONGEST_UID", 1),
     ("a path at {}", "fastscp_ext/receive/instance.pxd", "PATH_ROOM", 1),
     ("inflated {} bytes of the stream", "fastscp_ext/dataset/inflate.pxd", "INFLATE_SLICE", 1),

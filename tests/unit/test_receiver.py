@@ -1091,6 +1091,20 @@ def test_acknowledges_at_once_where_the_peer_waits_for_it(site: Site) -> None:
         assert [found(n) for n in range(21, 60)] == [(1, 1)] * 39
 
 
+def test_whoever_has_more_on_its_way_waits_for_no_acknowledgement(site: Site) -> None:
+    with wire(site) as on:
+        data = message(store_rq(1), data_set(pixels=4 << 20), fragment=131_060)
+        for is_filled in (True, False):
+            on.ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            size = len(memoryview(on.one.get_buffer(-1)))
+            site.read(on.one, data[: size if is_filled else 1000])
+            data = data[size if is_filled else 1000 :]
+            quick = on.ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+            assert bool(quick) is not is_filled
+            site.take_turns()
+        on.one.abandon()
+
+
 @still
 def test_a_peer_that_waits_for_nothing_is_not_acknowledged_at_once(site: Site) -> None:
     clock = Clock()

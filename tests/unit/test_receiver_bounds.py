@@ -48,6 +48,8 @@ TURN_MOST: Final = 68
 SHORT_READ: Final = 65536
 UNSENT_MOST: Final = 65536
 RESTS_MOST: Final = 32 << 20
+BESIDE_READ: Final = 196608
+LARGE_BYTES: Final = 1 << 20
 
 ECHO: Final = message(ECHO_RQ, context=11)
 
@@ -550,6 +552,127 @@ def test_all_reads_are_short_while_much_is_kept(site: Site) -> None:
     for one in ones:
         one.stop()
     assert site.reception.rests == 0
+
+
+# Large beside small ------------------------------------------------------------------------------
+
+
+def large(number: int = 1, size: int = 4 * LARGE_BYTES) -> bytes:
+    """A message with a large data set, in PDUs of the usual size."""
+    sop = f"1.3.{number}"
+    return message(store_rq(number, sop=sop), data_set(sop=sop, pixels=size), fragment=131_060)
+
+
+def begin_large(site: Site, one: Association) -> bytes:
+    """Give an association so much of a message that it counts as large; the rest of it."""
+    data = large()
+    at = 0
+    while at < LARGE_BYTES + 65536:
+        at += site.read(one, data[at : LARGE_BYTES + 65536])
+        site.take_turns()
+    return data[at:]
+
+
+def taken_until_answered(site: Site, one: Association, left: bytes, other: Association) -> int:
+    """What is read of `one`, which fills every read, until a request of the other is answered.
+
+    The request comes while `one` has its turn: the loop reads of the other in the next one.
+    """
+    answered = len(other.statuses())
+    taken = site.read(one, left)
+    assert one.turns == 1
+    site.read(other, store(7, sop=f"1.2.7{answered}"))
+    assert len(other.statuses()) == answered + 1
+    assert one.turns == 1
+    site.take_turns()
+    return taken
+
+
+def test_a_small_request_waits_for_little_of_a_large_one(site: Site) -> None:
+    one, other = site.associate(), site.associate()
+    left = begin_large(site, one)
+    whole = room(one)
+    assert whole >= LARGE_BYTES
+    # Nobody else has shown itself: the first of them waits for a whole read.
+    taken = taken_until_answered(site, one, left, other)
+    assert taken == whole
+    # From now on one that asks again and again does not.
+    for _ in range(3):
+        left = left[taken:]
+        taken = taken_until_answered(site, one, left, other)
+        assert taken == BESIDE_READ
+        # The one that asks may read as much as ever.
+        assert room(other) == whole
+    one.abandon()
+
+
+@pytest.mark.parametrize("what", ["stored", "echo"])
+def test_others_are_active_for_a_while(site: Site, what: str) -> None:
+    one, other = site.associate(), site.associate()
+    left = begin_large(site, one)
+    whole = room(one)
+    site.read(other, store(7) if what == "stored" else ECHO)
+    assert room(one) == BESIDE_READ
+    # It reads on, and nobody else asks anything any more.
+    at = 0
+
+    def is_alone() -> bool:
+        nonlocal at
+        at += site.read(one, left[at : at + 1])
+        return room(one) == whole
+
+    wait_for(is_alone, "long reads")
+    one.abandon()
+
+
+def test_own_small_messages_make_no_read_short(site: Site) -> None:
+    one, other = site.associate(), site.associate()
+    whole = room(one)
+    site.feed(one, ECHO * 3)
+    begin_large(site, one)
+    assert room(one) == whole
+    site.feed(other, ECHO)
+    assert room(one) == BESIDE_READ
+    one.abandon()
+
+
+def test_large_ones_of_others_make_no_read_short(site: Site) -> None:
+    """Two leave each other turns, and both have long reads; also when one ends."""
+    one, other = site.associate(), site.associate()
+    whole = room(one)
+    begin_large(site, one)
+    site.feed(other, large(2, 2 * LARGE_BYTES))
+    assert other.statuses() == [0]
+    begin_large(site, other)
+    assert room(one) == room(other) == whole
+    for each in (one, other):
+        each.abandon()
+
+
+def test_a_refused_large_one_leaves_room_too(site: Site) -> None:
+    one, other = site.associate(), site.associate()
+    data = message(store_rq(1, sop=".."), bytes(4 * LARGE_BYTES), fragment=131_060)
+    site.feed(one, data[: 2 * LARGE_BYTES])
+    whole = room(one)
+    site.feed(other, ECHO)
+    assert (whole >= LARGE_BYTES, room(one)) == (True, BESIDE_READ)
+    site.feed(one, data[2 * LARGE_BYTES :])
+    assert one.statuses() == [0x0117]
+    assert room(one) == whole
+
+
+def test_main_sees_who_has_a_large_one(site: Site) -> None:
+    one = site.associate()
+    liveness = site.shared.liveness
+    site.feed(one, stores(3))
+    site.feed(one, large(2, LARGE_BYTES // 2))
+    assert liveness.large_ms(3) == 0
+    before = time.monotonic()
+    begin_large(site, one)
+    assert before - 0.001 <= liveness.large_ms(3) / 1000 <= time.monotonic()
+    one.abandon()
+    liveness.clear(3)
+    assert liveness.large_ms(3) == 0
 
 
 def test_what_comes_though_reading_is_held_waits_behind(site: Site) -> None:
