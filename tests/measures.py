@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastscp.messages.control import RulesStatus, Status, StoreStatus
 from fastscp.messages.metrics import Snapshot
+from fastscp.messages.page import Disk, View
 from fastscp.messages.totals import Aborted, Counted, Distribution
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 
     from tests.kit import Service
 
-__all__ = ["STATUS", "Samples", "address_of", "ask", "parsed", "samples", "snapshot"]
+__all__ = [
+    "STATUS",
+    "Samples",
+    "address_of",
+    "ask",
+    "parsed",
+    "samples",
+    "snapshot",
+    "view",
+]
 
 STATUS = Status(
     version="1", pid=7, run="run", addresses=("127.0.0.1:104",), uptime_s=1.5, state="accepting",
@@ -61,6 +71,21 @@ def snapshot(**changed: Any) -> Snapshot:
         "handshakes_failed": {"certificate expired": 1},
     }
     return Snapshot(**(values | changed))
+
+
+def view(**changed: Any) -> View:
+    """What a page is told where there is nothing to tell."""
+    values: dict[str, Any] = {
+        "whole": True, "actions": False, "now": 1.0, "status": STATUS, "more": 0,
+        "disk": Disk(
+            journal_bytes=None, disk_blocked_s=0.0, workers_waiting=0,
+            worker_restarts={"no": 0, "yes": 0}, log_lines_lost=0,
+        ),
+        **dict.fromkeys(
+            ("connections", "workers", "refused", "latest", "hour", "refusals", "stored", "log"), ()
+        ),
+    }  # fmt: skip
+    return View(**(values | changed))
 
 
 def parsed(text: str) -> Samples:

@@ -300,7 +300,7 @@ class ControlServer(Accepting):
             return _error("a bug in the service, which its log tells of; it goes on")
 
     async def _done(self, request: Request, sock: socket.socket, uid: int) -> msgspec.Raw:
-        by = f"uid {uid}"
+        by = f"fastscp {request.__struct_config__.tag}, uid {uid}"
         control = self._control
         result: object
         began = time.monotonic()

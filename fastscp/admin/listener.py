@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["HTTP_CONNECTIONS_MOST", "Bounded", "Listener", "Standing"]
+__all__ = ["HTTP_CONNECTIONS_MOST", "PAGES_MOST", "Bounded", "Listener", "Standing"]
 
 log = logging.getLogger("fastscp.admin")
 
-# At a time. A further one gets the place of whoever has the least right to its own: see `Standing`.
+# At a time, except those that stay. A further one gets the place of whoever has the least right to
+# its own: see `Standing`.
 HTTP_CONNECTIONS_MOST: Final = 64
+# And of those that stay, at a time; a further one is refused.
+PAGES_MOST: Final = 128
 # Accepted in a second, after a burst of as many.
 _RATE: Final = 100
 # Of what a client does not read the kernel keeps so much, bytes, and as much again for itself.
@@ -72,6 +75,8 @@ class Listener(Accepting):
         self._make = make
         # The oldest first.
         self._connections: dict[Bounded, None] = {}
+        # Those that stay have no part in who goes first.
+        self._staying: dict[Bounded, None] = {}
         # Those that are about to be, by what makes them so.
         self._beginning: dict[asyncio.Task[object], socket.socket] = {}
         # How many of these are not among the connections yet.
@@ -85,14 +90,14 @@ class Listener(Accepting):
         """Leave the port to whoever else has it; those that are there are answered once more."""
         self._stop_accepting()
         self._is_leaving = True
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._staying]:
             connection.finish()
 
     def close(self) -> None:
         """Hang up on everybody, and stop; those that are about to be follow."""
         self._stop_accepting()
         self._is_leaving = False
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._staying]:
             connection.abort()
 
     def joined(self, connection: Bounded) -> None:
@@ -101,13 +106,25 @@ class Listener(Accepting):
         if self._sock.fileno() < 0:
             self._loop.call_soon(connection.finish if self._is_leaving else connection.abort)
 
+    def stays(self, connection: Bounded) -> None:
+        """It is answered for as long as it likes: whoever says so counts it, and bounds them."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._staying[connection] = None
+            self.start()
+
     def left(self, connection: Bounded) -> None:
         self._connections.pop(connection, None)
+        self._staying.pop(connection, None)
         self.start()
 
     @property
     def connections(self) -> int:
-        """How many there are, with those that are about to be."""
+        """How many there are, with those that are about to be and those that stay."""
+        return self._passing + len(self._staying)
+
+    @property
+    def _passing(self) -> int:
         return len(self._connections) + self._to_join
 
     def _accept(self) -> None:
@@ -115,7 +132,7 @@ class Listener(Accepting):
         if self._used_up > now:
             self._pause_for(self._used_up - now)
             return
-        if self.connections >= HTTP_CONNECTIONS_MOST and not self._make_room():
+        if self._passing >= HTTP_CONNECTIONS_MOST and not self._make_room():
             # Until one leaves, or loses its right; the others wait in the backlog.
             self._pause_for(_FULL_S)
             return

@@ -1,7 +1,7 @@
-"""`/metrics`, `/healthz` and `/readyz`, on main's loop: Starlette answers, uvicorn speaks HTTP.
+"""Metrics, health and the page, on main's loop: Starlette answers, uvicorn speaks HTTP.
 
-Whoever reads this port from a browser is not meant: without a token, a name in the header `Host`
-that anybody may have given to this address (DNS rebinding) is refused. What all of them cost
+No other site's page reads this port in somebody's browser: without a token, a name in the header
+`Host` that anybody may have given to this address (DNS rebinding) is refused. What all of them cost
 together, reading and sending too, is a tenth of the loop's time, except the first request of a
 connection: those are bounded by how many connections are accepted, and so a probe is answered
 soon whatever others do.
@@ -32,6 +32,8 @@ from fastscp.admin.exposition import content_type, exposition
 from fastscp.admin.health import alive, readiness
 from fastscp.admin.listener import Listener, Standing
 from fastscp.admin.pace import SHARE, TURN_MOST_S, Pace
+from fastscp.admin.page import actions, files
+from fastscp.admin.page.events import Events
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from fastscp.admin.door import Measuring
+    from fastscp.admin.door import Doors, Measuring
 
 __all__ = ["WebServer"]
 
@@ -58,8 +60,10 @@ _SILENT_S: Final = 0.5
 # Between two reads of one connection: a request comes in one.
 _READS_S: Final = 0.02
 _METHODS: Final = ("GET", "HEAD")
-# Those who ask how the service is may be programs that cannot show a token; they learn a word.
-_OPEN_PATHS: Final = ("/healthz", "/readyz")
+_EVENTS: Final = "/events"
+# Those who ask how the service is may be programs that cannot show a token; they learn a word. And
+# the page has to be there before somebody can write a token into it; it says nothing by itself.
+_OPEN_PATHS: Final = ("/healthz", "/readyz", *files.PATHS)
 
 
 class _Expositions:
@@ -107,11 +111,13 @@ class _Expositions:
 class _Answers:
     """What each path is answered with. token: whoever shows it is told all; empty: everybody is."""
 
-    def __init__(self, measuring: Measuring, token: bytes) -> None:
-        self._measuring = measuring
+    def __init__(self, doors: Doors, token: bytes) -> None:
+        self._measuring = doors.measuring
+        self._control = doors.control
         self._token = token
-        self.expositions = _Expositions(measuring)
+        self.expositions = _Expositions(doors.measuring)
         self.pace = Pace()
+        self.events = Events(doors.showing, self.pace, actions=bool(token))
 
     def knows(self, headers: Headers) -> bool:
         """Whether who asks may be told all. The comparison takes as long whatever it is."""
@@ -138,6 +144,9 @@ class _Answers:
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
+            Route(_EVENTS, self.events.answer),
+            *files.routes(wants_token=bool(self._token)),
+            *actions.routes(self._control),
         ]
         inner = Starlette(routes=routes)
         # A redirect would repeat what the client says is our name.
@@ -160,14 +169,24 @@ class _Answers:
     def _refusal(self, scope: Scope) -> Response | None:
         """Why a request is not answered, or None."""
         headers = Headers(scope=scope)
-        if scope["method"] not in _METHODS:
+        is_action = scope["path"] in actions.PATHS
+        methods = ("POST",) if is_action else _METHODS
+        if scope["method"] not in methods:
             return PlainTextResponse(
-                "only GET and HEAD are answered here\n", 405, {"allow": ", ".join(_METHODS)}
-            )
+                f"only {' and '.join(methods)} are answered here\n", 405,
+                {"allow": ", ".join(methods)},
+            )  # fmt: skip
         if not self._token and not _is_own_address(headers.get("host", "")):
             return PlainTextResponse(
                 "the header Host has a name in it: ask by an address, as 127.0.0.1, or have the "
                 "service ask for a token (--admin-token-file)\n", 403,
+            )  # fmt: skip
+        if (is_action or scope["path"] == _EVENTS) and actions.is_cross_site(headers):
+            return PlainTextResponse("this is for the page of the service alone\n", 403)
+        if is_action and not self._token:
+            return PlainTextResponse(
+                "nothing is done from here unless the service has a token to ask for "
+                "(--admin-token-file)\n", 403,
             )  # fmt: skip
         if scope["path"] not in _OPEN_PATHS and not self.knows(headers):
             return PlainTextResponse(
@@ -268,6 +287,14 @@ class _Connection(H11Protocol):
             return False
         return waiting[0] > 0
 
+    def stays(self) -> None:
+        """Its answer goes on: see `fastscp.admin.page.events.Lasting`."""
+        self._listener.stays(self)
+
+    def goes_on(self) -> None:
+        """It is told more, and has the time of an answer to read that."""
+        self._give(_EXCHANGE_S)
+
     def is_last(self) -> bool:
         """Whether the request that is answered now is the last one of this connection."""
         return self._requests >= _REQUESTS_MOST or time.monotonic() - self._began > _AGE_S
@@ -343,10 +370,10 @@ class _Connection(H11Protocol):
 class WebServer:
     """Answers HTTP on a listening socket, which it owns. All methods run on its loop."""
 
-    def __init__(self, sock: socket.socket, measuring: Measuring, token: bytes) -> None:
+    def __init__(self, sock: socket.socket, doors: Doors, token: bytes) -> None:
         # Lines that a client can cause without an end are nobody's business; a bug is.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        self._answers = _Answers(measuring, token)
+        self._answers = _Answers(doors, token)
         pace = self._answers.pace
         config = Config(
             self._answers.application(),
@@ -373,6 +400,7 @@ class WebServer:
     def leave(self) -> None:
         """Leave the port to whoever else has it; those that are there are answered once more."""
         self._listener.leave()
+        self._answers.events.close()
 
     @property
     def connections(self) -> int:
@@ -381,5 +409,6 @@ class WebServer:
     def close(self) -> None:
         """Hang up on everybody, and stop."""
         self._listener.close()
+        self._answers.events.close()
         self._answers.expositions.close()
         self._answers.pace.close()

@@ -15,11 +15,9 @@ from fastscp.errors import ConfigError
 from fastscp.log import address, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from fastscp.messages.control import AssociationStatus
 
-__all__ = ["HEAD", "NUMBERS", "abort", "associations", "rates", "row"]
+__all__ = ["HEAD", "NUMBERS", "abort", "associations", "row"]
 
 # Between the two looks that a rate takes.
 _BETWEEN_S: Final = 0.5
@@ -61,6 +59,7 @@ def associations(
     import msgspec
 
     from fastscp.messages.control import Associations, AssociationStatus
+    from fastscp.messages.rates import each_a_second
 
     before: dict[str, int] = {}
     seconds = 0.0
@@ -72,7 +71,7 @@ def associations(
             time.sleep(_BETWEEN_S)
             found = service.ask(Associations(), list[AssociationStatus])
             seconds = time.monotonic() - began
-    each = rates(found, before, seconds)
+    each = each_a_second(found, before, seconds)
     if json:
         print_json([msgspec.to_builtins(one) | {"rate": each.get(one.id)} for one in found])
     elif found:
@@ -80,17 +79,6 @@ def associations(
     else:
         print("no connections")
     return 0
-
-
-def rates(
-    found: Iterable[AssociationStatus], before: Mapping[str, int], seconds: float
-) -> dict[str, int]:
-    """Bytes a second of those that were there at both looks. before: bytes received, by id."""
-    return {
-        one.id: round((one.received_bytes - before[one.id]) / seconds)
-        for one in found
-        if one.id in before
-    }
 
 
 def row(one: AssociationStatus, rate: int | None) -> tuple[str, ...]:

@@ -93,6 +93,8 @@ def rows(now: Status) -> Iterator[tuple[str, str]]:
     for warning in now.warnings:
         yield "warning", warning
     yield "metrics", f"http://{now.admin}/metrics" if now.admin else "off"
+    if now.admin:
+        yield "page", f"http://{now.admin}/"
     yield "store", f"{now.store.path}, id {now.store.id}"
     free, least = now.store.free_bytes, now.store.min_free_bytes
     known = "not known" if free is None else in_bytes(free)

@@ -6,7 +6,6 @@ line of ours is a line of the screen.
 
 from __future__ import annotations
 
-import heapq
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from fastscp.cli.associations import HEAD, NUMBERS, rates, row
+from fastscp.cli.associations import HEAD, NUMBERS, row
 from fastscp.cli.status import rows
 from fastscp.log import counted, escape
+from fastscp.messages.rates import a_second, busiest, each_a_second
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from fastscp.messages.control import AssociationStatus, Overview, Status
+    from fastscp.messages.control import Overview, Status
 
 __all__ = ["Screen"]
 
@@ -119,11 +119,10 @@ class Screen:
         return max(0.0, self.seen.status.uptime_s - self.before.status.uptime_s)
 
     def _a_second(self, name: str) -> float | None:
-        seconds = self._seconds()
-        if self.before is None or not seconds:
+        if self.before is None:
             return None
         now, then = getattr(self.seen.status, name), getattr(self.before.status, name)
-        return float(now - then) / seconds
+        return a_second(now, then, self._seconds())
 
     def _rate(self, name: str) -> str:
         from fastscp.association.account import in_bytes
@@ -145,19 +144,14 @@ class Screen:
     def _busiest(self, most: int) -> list[tuple[str, ...]]:
         """The rows of those that send the most, and of those alike the oldest."""
         found = self.seen.associations
-        seconds = self._seconds()
         each: dict[str, int] = {}
-        if self.before is not None and seconds:
+        if self.before is not None:
             before = {one.id: one.received_bytes for one in self.before.associations}
-            each = rates(found, before, seconds)
-
-        def rate(one: AssociationStatus) -> int:
-            return each.get(one.id, -1)
-
+            each = each_a_second(found, before, self._seconds())
         return [
             # The number alone is short, and does for `fastscp abort`.
             (one.id.rpartition(".")[2], *row(one, each.get(one.id))[1:])
-            for one in heapq.nlargest(most, found, key=rate)
+            for one in busiest(found, each, most)
         ]
 
 

@@ -588,14 +588,15 @@ class ServeConfig(WorkerConfig):
     admin: AdminAddress = _setting(  # noqa: RUF009 - immutable
         Parsed(read_admin, "HOST:PORT", "HOST:PORT, an IPv6 address in brackets, or off"),
         Group.ADMIN,
-        "Where to answer HTTP for /metrics, /healthz and /readyz; port 0 lets the system pick one; "
-        "off = nowhere. Beyond this machine only with --admin-token-file.",
+        "Where to answer HTTP for the page (/), /metrics, /healthz and /readyz; port 0 lets the "
+        "system pick one; off = nowhere. Beyond this machine only with --admin-token-file.",
         default=AdminAddress("127.0.0.1", ADMIN_PORT, is_given=False),
     )
     admin_token_file: AdminToken = _setting(  # noqa: RUF009 - immutable
         Parsed(read_admin_token, "FILE", "a file with a token"),
         Group.ADMIN,
-        "File with the token that whoever asks there shows (Authorization: Bearer).",
+        "File with the token that whoever asks there shows (Authorization: Bearer); with it the "
+        "page can stop and start accepting, and abort associations.",
         default=AdminToken(),
         default_text="none",
     )

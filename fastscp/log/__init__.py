@@ -7,6 +7,7 @@ reads stops nothing. What a peer causes is logged with `extra=caused(...)`, and 
 What a line tells of somebody it has as `extra=fields(...)`, too, for the log in JSON.
 """
 
+from fastscp.log.copies import Copies, Line
 from fastscp.log.fields import FIELDS, Fields, fields, fields_table
 from fastscp.log.form import TRACE
 from fastscp.log.handlers import (
@@ -14,6 +15,7 @@ from fastscp.log.handlers import (
     announce,
     beside,
     configure,
+    copy_to,
     flush,
     hold,
     lines_lost,
@@ -28,7 +30,9 @@ __all__ = [
     "FIELDS",
     "LEVELS",
     "TRACE",
+    "Copies",
     "Fields",
+    "Line",
     "LogFileError",
     "address",
     "announce",
@@ -36,6 +40,7 @@ __all__ = [
     "caused",
     "concluding",
     "configure",
+    "copy_to",
     "counted",
     "escape",
     "fields",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -31,6 +32,7 @@ __all__ = [
     "announce",
     "beside",
     "configure",
+    "copy_to",
     "flush",
     "hold",
     "lines_lost",
@@ -91,6 +93,8 @@ class Queued(logging.Handler):
         # The writer's thread looks for it.
         self.lock = None
         self.target = Target(self._tell_target)
+        # Who wants to see each line that is shown; must not raise.
+        self.copy: Callable[[logging.LogRecord], object] | None = None
         # What it is to be: another one than the target's where that cannot be opened.
         self.file = file
         # When it was said last that the file cannot be written.
@@ -144,6 +148,10 @@ class Queued(logging.Handler):
 
     def _put(self, record: logging.LogRecord, told: Callable[[], object] | None = None) -> None:
         self.writer.put(record.levelno, record.created, lambda: self._form(record), told)
+        if self.copy is not None:
+            # A bug of whoever logs: the line itself says so. Or there is no loop any more to wake.
+            with contextlib.suppress(Exception):
+                self.copy(record)
 
     def _form(self, record: logging.LogRecord) -> bytes:
         try:
@@ -377,6 +385,16 @@ def flush() -> None:
     handler = _queued()
     if handler is not None:
         handler.flush()
+
+
+def copy_to(copy: Callable[[logging.LogRecord], object] | None) -> None:
+    """Show each line of this process's log that is written to somebody else, too; None: to nobody.
+
+    copy: called from any thread, with locks of the log held: it must not wait.
+    """
+    handler = _queued()
+    if handler is not None:
+        handler.copy = copy
 
 
 def lines_lost() -> int:

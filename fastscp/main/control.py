@@ -241,8 +241,8 @@ class MainControl:
         whole = f"{self._facts.run}.{number}"
         if booked is None or (dot and run != self._facts.run):
             return Aborted(id_, "unknown")
-        log.warning("%s: the operator (%s) ends it (fastscp abort)", whole, by)
-        self._dispatch.end(number, f"by the operator (fastscp abort, {by})")
+        log.warning("%s: the operator (%s) ends it", whole, by)
+        self._dispatch.end(number, f"by the operator ({by})")
         end = time.monotonic() + _ABORT_S
         # Over is what has no place any more, or never had one and is gone. The books tell nobody of
         # it, for nobody else asks; a look now and then is simpler.
@@ -260,7 +260,7 @@ class MainControl:
         self._pause = Paused(True, why, round(time.time(), 3))
         admission.paused = "paused by the operator" + (f": {why}" if why else "")
         log.warning(
-            "paused by the operator (fastscp pause, %s)%s: new associations are rejected until "
+            "paused by the operator (%s)%s: new associations are rejected until "
             "`fastscp resume` or a restart; those that exist go on",
             by, f": {why}" if why else "", extra=fields(reason=admission.paused),
         )  # fmt: skip
@@ -272,7 +272,7 @@ class MainControl:
         self._admission.paused = ""
         # At the level at which it was told.
         log.warning(
-            "resumed by the operator (fastscp resume, %s) after %.0f s: associations are admitted",
+            "resumed by the operator (%s) after %.0f s: associations are admitted",
             by, time.time() - self._pause.since,
         )  # fmt: skip
         return Paused(True, self._pause.why, self._pause.since)
@@ -283,7 +283,7 @@ class MainControl:
             why = "this service cannot take a configuration anew: restart it instead"
             rules = self._facts.rules
             return Reloaded(mistakes=(why,), generation=rules.generation, file=rules.file)
-        log.info("the operator (%s) wants the configuration taken anew (fastscp reload)", by)
+        log.info("the operator (%s) wants the configuration taken anew", by)
         return msgspec.structs.replace(await reload(), file=self._facts.rules.file)
 
 

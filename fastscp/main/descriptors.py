@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fastscp.admin.control import CONNECTIONS_MOST
-from fastscp.admin.listener import HTTP_CONNECTIONS_MOST
+from fastscp.admin.listener import HTTP_CONNECTIONS_MOST, PAGES_MOST
 from fastscp.config.tables import AeTable, Tables
 from fastscp.errors import ConfigError
 from fastscp.main.acceptor import AT_ONCE
@@ -77,7 +77,7 @@ def main_needs(config: ServeConfig) -> int:
         + WAITING_MOST
         + TURNED_AWAY_MOST
         + CONNECTIONS_MOST
-        + (HTTP_CONNECTIONS_MOST + 1 if config.admin else 0)
+        + (HTTP_CONNECTIONS_MOST + PAGES_MOST + 1 if config.admin else 0)
         + SETTLED_AT_ONCE
     )
 

@@ -7,13 +7,14 @@ import contextlib
 import logging
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastscp.association.account import ENDS_SHOWN, Account, Ending, Who
 from fastscp.log import address, caused, fields
 from fastscp.main.places import Places
+from fastscp.messages.page import WorkerStatus
 from fastscp.messages.worker import (
     Abandon,
     Ask,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from fastscp.main.admission import Admission, Lost
     from fastscp.main.members import Worker
+    from fastscp.messages.page import Standing
     from fastscp_ext import Shared
 
 __all__ = ["OFFERED_MOST", "TURNED_AWAY_MOST", "WAITING_MOST", "Dispatch", "Takers"]
@@ -215,11 +217,28 @@ class Dispatch:
     @property
     def takers(self) -> Takers:
         """How many workers take connections, and how soon."""
-        ready = self._ready()
-        blocked = [target for target in ready if self._is_blocked(target)]
-        silent = [one for one in ready if one not in blocked and self._is_silent(one)]
-        answering = len(ready) - len(silent)
-        return Takers(len(ready), answering, answering - len(blocked))
+        count = Counter(map(self._standing, self._targets.values()))
+        answering = count["up"] + count["waits for the disk"]
+        return Takers(answering + count["does not answer"], answering, count["up"])
+
+    def workers(self) -> list[WorkerStatus]:
+        """How each worker stands, and what it has."""
+        return [
+            WorkerStatus(
+                number=number, state=self._standing(target),
+                connections=self._admission.load(number), rate=round(target.rate),
+            )
+            for number, target in sorted(self._targets.items())
+        ]  # fmt: skip
+
+    def _standing(self, target: _Target) -> Standing:
+        if not target.worker.is_ready:
+            return "starting"
+        if target.is_leaving:
+            return "leaving"
+        if self._is_blocked(target):
+            return "waits for the disk"
+        return "does not answer" if self._is_silent(target) else "up"
 
     def end(self, number: int, why: str) -> None:
         """End an association, or a connection; its worker tells of the end as of any other."""

@@ -14,7 +14,7 @@ from fastscp.association.account import KINDS, Ending
 from fastscp.messages.totals import OTHER, Aborted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["LOST", "Endings"]
 
@@ -36,7 +36,7 @@ class Endings:
     """Counts of rejections, of ends, and of presentation contexts that were refused.
 
     Each has as many keys as there are words and numbers in the standard and here, whatever peers
-    send. known: the UIDs that may have a count of their own.
+    send. known: the UIDs that may have a count of their own, with their names.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Endings:
         self.ended: Counter[str] = Counter(dict.fromkeys((*KINDS, LOST), 0))
         self.aborted: Counter[Aborted] = Counter()
         self.contexts_refused: Counter[str] = Counter()
-        self.known: Collection[str] = ()
+        self.known: Mapping[str, str] = {}
 
     def adopt(self, abstract_syntaxes: Iterable[str]) -> None:
         """Give these, which were counted before, a count of their own; as many as there may be."""

@@ -97,6 +97,10 @@ class Measured:
             handshakes_failed=dict(self._dispatch.handshakes_failed),
         )
 
+    def response_times(self) -> Distribution:
+        """From the last byte of an instance to its response, of all so far."""
+        return _distribution(self._rows.times()["response"])
+
     async def measure_journal(self, store: Store) -> None:
         """See how large the journal is, and wait until that is due again."""
         try:
@@ -132,4 +136,8 @@ def _status_key(status: int | None, reason: str | None) -> tuple[str, str]:
 
 
 def _distributions(found: Mapping[str, Times]) -> dict[str, Distribution]:
-    return {name: Distribution(times.buckets, times.total_us) for name, times in found.items()}
+    return {name: _distribution(times) for name, times in found.items()}
+
+
+def _distribution(times: Times) -> Distribution:
+    return Distribution(times.buckets, times.total_us)

@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 
 from fastscp import log as logs
 from fastscp import uids
+from fastscp.admin.door import Doors
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.log import counted, fields
 from fastscp.main.acceptor import Acceptor
@@ -36,6 +37,7 @@ from fastscp.main.leaving import DRAIN_AND_S, FLUSH_S, LEAVE_S, leave
 from fastscp.main.listening import ADMIN, TLS, listening_for
 from fastscp.main.measured import Measured
 from fastscp.main.origin import Origin
+from fastscp.main.page import Page
 from fastscp.main.prepared import Prepared, prepare
 from fastscp.main.redo import Redo, decide, say
 from fastscp.main.reload import FIRST, Reloader, Reloads
@@ -129,6 +131,7 @@ class Service:
         self._measured = Measured(
             control.status, self._shared.rows, self._admission, self._dispatch, self._inherited
         )
+        self._page = Page(control, self._measured, self._admission, self._dispatch, self._seen)
         self._load = load or (lambda: config)
         self._reloads = Reloads(self._background, self._reopen_logs, self._notify)
         self._facts.reload = self._reloads.reload
@@ -183,6 +186,9 @@ class Service:
             undo.callback(self._web.close)
             self._web.bind(next((s for name, s in self._origin.sockets if name == ADMIN), None))
             self._facts.admin = self._web.address
+            if self._web.address:
+                self._page.open()
+                undo.callback(self._page.close)
             waiting = undo.enter_context(self._waiting.told())
             prepared = await in_thread(prepare, config, FIRST)
             store = await self._take_store(prepared)
@@ -203,7 +209,10 @@ class Service:
             starting.callback(self._control_socket.abandon)
             # A successor imports now what it answers with, and answers in its turn.
             may_answer = self._loop.create_future()
-            self._background(self._web.open(self._measured, may_answer))
+            doors = Doors(self._measured, self._page, self._control)
+            self._background(self._web.open(doors, may_answer))
+            if self._web.address:
+                self._background(self._for_ever(self._page.keep))
             if self._takeover is None:
                 await self._control_socket.open(store)
                 may_answer.set_result(None)
@@ -351,6 +360,7 @@ class Service:
         self._background(self._for_ever(lambda: self._watching.go_on(store), looks=True))
         self._background(self._for_ever(self._sum_up))
         if self._web.address:
+            self._page.stores_in(store)
             self._background(self._for_ever(lambda: self._measured.measure_journal(store)))
         self._background(self._for_ever(self._control_socket.keep))
         if self._facts.tls is not None:
@@ -409,6 +419,7 @@ class Service:
             redo=redo,
             background=self._background,
             reserved=self._takeover.workers if self._takeover is not None else (),
+            said=self._page.said if self._web.address else None,
             over=self._over,
         )
         return self._measured.workers

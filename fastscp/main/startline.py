@@ -60,7 +60,10 @@ def say_start(config: ServeConfig, facts: Facts, store: Store, swept: SweepRepor
     """
     log.info("%s", start_line(config, facts.rules.file, store))
     if facts.admin:
-        log.info("metrics and health: http://%s/metrics, /healthz, /readyz", facts.admin)
+        log.info(
+            "metrics and health: http://%s/metrics, /healthz, /readyz; a page to look at: http://%s/",
+            facts.admin, facts.admin,
+        )  # fmt: skip
     warnings = [
         *told_of_aids(config), exposed(config, facts.addresses, facts.tls_addresses),
         overheard(config, facts.addresses), *told_of_files(config),

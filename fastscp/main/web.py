@@ -15,7 +15,7 @@ from fastscp.main.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from fastscp.admin.door import Measuring
+    from fastscp.admin.door import Doors
     from fastscp.admin.web import WebServer
     from fastscp.config.admin import AdminAddress
 
@@ -28,7 +28,7 @@ _LOOK_S: Final = 0.02
 
 
 class Web:
-    """The port for metrics and health, where there is to be one. Nothing depends on it.
+    """The port for metrics, health and the page, where there is to be one. Nothing depends on it.
 
     token: that whoever asks has to show; empty: none.
     """
@@ -73,7 +73,7 @@ class Web:
         """Of the listening socket, borrowed; None: there is none."""
         return None if self._sock is None else self._sock.fileno()
 
-    async def open(self, measuring: Measuring, turn: Awaitable[object] | None = None) -> None:
+    async def open(self, doors: Doors, turn: Awaitable[object] | None = None) -> None:
         """Begin to answer. What that takes is imported first, in a thread: it takes a moment.
 
         turn: to be waited for, then.
@@ -84,7 +84,7 @@ class Web:
         if turn is not None:
             await turn
         if self._sock is not None:
-            self._server = made(self._sock, measuring, self._token)
+            self._server = made(self._sock, doors, self._token)
             if not self._is_held:
                 self._server.start()
 

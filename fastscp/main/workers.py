@@ -29,13 +29,15 @@ from fastscp.messages.worker import (
     Ready,
     Reopen,
     Retire,
+    Said,
     Setup,
     Stop,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
+    from fastscp.log import Line
     from fastscp.main.loopwatch import Still
     from fastscp.main.members import Listener
     from fastscp.messages.configuration import Configuration
@@ -75,6 +77,7 @@ class Workers:
     run's segments, and the ids of its associations, begin with; a new one by default. names: of
     UIDs, for the log. ports: without TLS and with it; 0: nobody listens there. redo: of the log
     that they keep. reserved: numbers that workers of a predecessor have, until `release`.
+    said(lines): told of lines of their logs; None: nobody is.
 
     Only `start` gives up. Later a place whose worker is gone gets another, with longer and longer
     waits in between while that fails. `resize` makes places, and gives them up.
@@ -93,6 +96,7 @@ class Workers:
         ports: tuple[int, int] = (0, 0),
         redo: Redo = NO_REDO,
         reserved: Iterable[int] = (),
+        said: Callable[[Sequence[Line]], None] | None = None,
         background: Callable[[Coroutine[object, object, None]], None],
         over: Callable[[int], None],
     ) -> None:
@@ -102,6 +106,7 @@ class Workers:
         self._index = index
         self._background = background
         self._over = over
+        self._said = said
         self._loop = asyncio.get_running_loop()
         self.run_id = run_id or new_run_id()
         self._names = dict(names or {})
@@ -387,6 +392,7 @@ class Workers:
                 boot=self.redo.mounted.boot,
                 mount=self.redo.mounted.mount,
                 system=self.redo.mounted.system,
+                shows_log=self._said is not None,
             )
         )
         self.following.tell(worker)
@@ -407,6 +413,9 @@ class Workers:
                 case Leaving():
                     worker.is_leaving = True
                     self._listener.heard(worker, message)
+                case Said(lines):
+                    if self._said is not None:
+                        self._said(lines)
                 case _:
                     self._listener.heard(worker, message)
         if worker.channel.closed:

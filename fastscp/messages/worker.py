@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from fastscp.association.account import Terms
+from fastscp.log import Line  # noqa: TC001 - msgspec reads it
 
 __all__ = [
     "CHECKPOINT_FAILED",
@@ -35,6 +36,7 @@ __all__ = [
     "Relayed",
     "Reopen",
     "Retire",
+    "Said",
     "SeekIdle",
     "Setup",
     "Stop",
@@ -68,7 +70,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     redo_bytes: the largest part that goes to the redo log; 0: none does. redo_files: how many parts
     may be kept open for it. store_id, boot, mount, system: what the log's files say of the store,
     as `fastscp.store.mounts.Mounted` has it.
-    port, tls_port: that main listens on, without TLS and with it; 0: on none.
+    port, tls_port: that main listens on, without TLS and with it; 0: on none. shows_log: whether
+    main shows the last lines of the log to somebody: then the worker says `Said`.
     """
 
     worker: int
@@ -85,6 +88,7 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     boot: str = ""
     mount: str = ""
     system: str = ""
+    shows_log: bool = False
 
 
 class Configured(msgspec.Struct, tag=True, frozen=True):
@@ -297,6 +301,12 @@ class Unshaken(msgspec.Struct, tag=True, frozen=True):
     reason: str
 
 
+class Said(msgspec.Struct, tag=True, frozen=True):
+    """Copies of lines of the worker's log, a few: whatever main is too busy to hear goes unsaid."""
+
+    lines: list[Line]
+
+
 ToWorker: TypeAlias = (
     Setup
     | Configured
@@ -324,4 +334,5 @@ FromWorker: TypeAlias = (
     | Displaced
     | Over
     | Gone
+    | Said
 )

@@ -48,6 +48,7 @@ from fastscp.messages.worker import (
     Relayed,
     Reopen,
     Retire,
+    Said,
     SeekIdle,
     Setup,
     Stop,
@@ -122,6 +123,7 @@ class Worker:
         self._store_fd = store_fd
         # Of its log, as far as they are counted where main reads it.
         self._lines_lost = 0
+        self._copies = self._make_copies() if setup.shows_log else None
         self.going = Going(configuration)
         self.run = setup.run
         self.names: Mapping[str, str] = setup.names
@@ -164,6 +166,10 @@ class Worker:
             setup.run, self._reception, self._shaken, self._closed, self._unshaken, self.rounds,
             plain_port=setup.port,
         )  # fmt: skip
+
+    def _make_copies(self) -> logs.Copies:
+        wake = partial(asyncio.get_running_loop().call_soon_threadsafe, self._say)
+        return logs.Copies(f"worker-{self._setup.worker}", wake)
 
     def _make_journal(self, writer: str) -> JournalAhead:
         journal = JournalAhead(
@@ -217,6 +223,8 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_OFF)
         # Main asks nobody anything who has shown no sign of life for a while; a start may be long.
         self._shared.liveness.heartbeat(self._setup.worker, int(time.monotonic() * 1000))
+        if self._copies is not None:
+            logs.copy_to(self._copies)
         self._channel.send(Holds(self.going.book.generation))
         self._channel.send(Ready())
         self._next_tick = time.monotonic() + self.going.tick_s
@@ -227,6 +235,8 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_OFF)
 
     async def _close(self) -> None:
+        # The loop that hears of them ends.
+        logs.copy_to(None)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(self._end_by) as self._deadline:
@@ -329,6 +339,11 @@ class Worker:
         if lost != self._lines_lost:
             self._shared.rows.lose_lines(self._setup.worker, lost - self._lines_lost)
             self._lines_lost = lost
+
+    def _say(self) -> None:
+        """Let main have a copy of what was logged; where it does not listen, it has none."""
+        if self._copies is not None and (lines := self._copies.take()):
+            self._channel.offer(Said(lines), -1)
 
     def _refill(self) -> None:
         """Let those read on who may; while space is short, often."""

@@ -300,7 +300,7 @@ def test_a_folder_that_takes_none(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_request_has_its_answer(served: Served) -> None:
     served.call(lambda: served.control.over.set())
-    by = f"uid {os.geteuid()}"
+    uid = f"uid {os.geteuid()}"
     with ControlClient(served.folder) as client:
         assert client.ask(GetStatus(), Status) == STATUS
         assert client.ask(Associations(), list[AssociationStatus]) == [ONE]
@@ -310,7 +310,10 @@ def test_every_request_has_its_answer(served: Served) -> None:
         assert client.ask(Abort(id="run.1"), Aborted) == Aborted("run.1", "over")
         taken = Reloaded(changed=("layout",), waits=("port",), generation=2)
         assert client.ask(Reload(), Reloaded) == taken
-    assert served.control.asked == [("pause", "a\nb", by), ("abort", "run.1", by)]
+    assert served.control.asked == [
+        ("pause", "a\nb", f"fastscp pause, {uid}"),
+        ("abort", "run.1", f"fastscp abort, {uid}"),
+    ]
 
 
 def test_the_lines_are_what_the_protocol_says(served: Served) -> None:
@@ -441,7 +444,7 @@ def test_what_somebody_wants_who_is_gone_is_not_done(served: Served) -> None:
     late.set()
     # Who says no more than this, and reads on, is there.
     assert len(served.said(b'{"do":"pause","why":"there","version":1}\n')) == 1
-    assert served.control.asked == [("pause", "there", f"uid {os.geteuid()}")]
+    assert served.control.asked == [("pause", "there", f"fastscp pause, uid {os.geteuid()}")]
 
 
 def test_they_have_a_part_of_the_loops_time(served: Served) -> None:

@@ -200,7 +200,7 @@ def test_the_redo_log_gets_what_the_associations_leave(limit: dict[str, int]) ->
         associations_allowed(more, 64)
 
 
-@pytest.mark.parametrize("hard", [1600, 2048, 4096, 1 << 20])
+@pytest.mark.parametrize("hard", [1700, 2048, 4096, 1 << 20])
 def test_the_redo_log_and_as_many_associations_as_there_may_be(
     limit: dict[str, int], hard: int
 ) -> None:

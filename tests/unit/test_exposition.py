@@ -134,7 +134,7 @@ def test_no_title_breaks_a_line(title: str) -> None:
 def test_how_many_there_can_be() -> None:
     """As many rows as there are places for, of each family, and as many ends as there are."""
     endings = Endings()
-    endings.known = {f"1.2.{n}" for n in range(1000)}
+    endings.known = {f"1.2.{n}": f"name {n}" for n in range(1000)}
     for source in range(256):
         for reason in range(256):
             endings.end(2 | (1 | source << 1 | reason << 9) << 8)

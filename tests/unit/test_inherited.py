@@ -110,7 +110,7 @@ def test_places_are_not_taken_twice() -> None:
     assert shared.rows.ae_row(b"T99") > 0
     assert len(before.totals.contexts_refused) == 101
     assert before.totals.contexts_refused[OTHER] == 55
-    books.endings.known = {"1.3", "1.2.7"}
+    books.endings.known = {"1.3": "one", "1.2.7": "other"}
     books.endings.refuse_contexts({"1.3": 1, "1.2.7": 1})
     dispatch: Any = SimpleNamespace(takers=Takers(1, 1, 1), blocked_s=0.0, handshakes_failed={})
     now = Measured(lambda: STATUS, shared.rows, books, dispatch, before).snapshot()

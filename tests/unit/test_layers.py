@@ -19,7 +19,15 @@ CYTHON = sorted((*EXT.rglob("*.pyx"), *EXT.rglob("*.pxd")))
 
 # Hosts that may stand in a URL: nobody's own.
 PUBLIC = frozenset(
-    {"dicom.nema.org", "docs.python.org", "github.com", "127.0.0.1", "localhost", "example.com"}
+    {
+        "dicom.nema.org",
+        "docs.python.org",
+        "github.com",
+        "www.w3.org",
+        "127.0.0.1",
+        "localhost",
+        "example.com",
+    }
 )
 # Where one machine keeps things, in two halves: this file is looked at as well.
 PRIVATE = ("/" + "work/", "/" + "tmp/", "/" + "root/", "/" + "home/", "index" + "-url")

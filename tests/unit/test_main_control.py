@@ -241,7 +241,7 @@ def abort(played: Played, id_: str, meanwhile: Any = None) -> Aborted:
 def test_an_association_is_over_once_it_has_no_place(played: Played, id_: str) -> None:
     played.associate(1)
     assert abort(played, id_, lambda: played.admission.over(1)) == Aborted("run.1", "over")
-    assert played.dispatch.told == [(1, "by the operator (fastscp abort, uid 0)")]
+    assert played.dispatch.told == [(1, "by the operator (uid 0)")]
 
 
 def test_a_connection_is_over_once_it_is_gone(
@@ -276,8 +276,8 @@ def test_a_pause_rejects_and_says_why(played: Played, caplog: pytest.LogCaptureF
     assert control.resume("uid 0") == Paused(False)
     played.associate(2)
     assert [record.getMessage()[:38] for record in caplog.records] == [
-        "paused by the operator (fastscp pause,",
-        "resumed by the operator (fastscp resum",
+        "paused by the operator (uid 0): a\\nb: ",
+        "resumed by the operator (uid 0) after ",
     ]
 
 

@@ -311,6 +311,12 @@ BOUNDS = (
     ("a request has {} KiB, and 10", "fastscp/admin/web.py", "_HEAD_BYTES", 1024),
     ("and {} s with its answer", "fastscp/admin/web.py", "_EXCHANGE_S", 1),
     ("a connection rests for {} s", "fastscp/admin/web.py", "_IDLE_S", 1),
+    ("{} pages at a time", "fastscp/admin/listener.py", "PAGES_MOST", 1),
+    ("who reads nothing for {} s", "fastscp/admin/web.py", "_EXCHANGE_S", 1),
+    ("{} lines and 100", "fastscp/main/refusals.py", "LINES_MOST", 1),
+    ("and {} refusals are kept", "fastscp/main/refusals.py", "REFUSALS_MOST", 1),
+    ("of each process {} lines a second", "fastscp/log/copies.py", "A_SECOND", 1),
+    ("{} bytes of a request", "fastscp/admin/page/actions.py", "BODY_MOST", 1),
 )
 DEFAULTS = ("artim_timeout", "message_timeout", "min_rate", "idle_timeout", "min_free_space",
             "max_associations")  # fmt: skip

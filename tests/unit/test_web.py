@@ -16,23 +16,84 @@ import pytest
 import uvloop
 
 from fastscp.admin import listener, web
+from fastscp.admin.door import Doors
 from fastscp.admin.listener import HTTP_CONNECTIONS_MOST
 from fastscp.admin.pace import Pace
 from fastscp.admin.web import WebServer
 from fastscp.config.admin import AdminAddress
 from fastscp.main.web import Web
+from fastscp.messages.control import Aborted, Paused
+from fastscp.messages.page import LogLine
 from tests.kit import DEADLINE_S
-from tests.measures import STATUS, parsed, snapshot
+from tests.measures import STATUS, parsed, snapshot, view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from fastscp.messages.control import Status
+    from fastscp.messages.control import AssociationStatus, Reloaded, Status
     from fastscp.messages.metrics import Snapshot
+    from fastscp.messages.page import Marks, View
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 TOKEN = b"0123456789abcdef"
+
+
+class PlayedPage:
+    """What the page is told, a look when the test says so, and what it has asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.looks = 0
+        self.views = 0
+        self.lines = 0
+        self._looked: asyncio.Future[None] | None = None
+
+    def next_look(self) -> None:
+        self.lines += 1
+        if self._looked is not None:
+            looked, self._looked = self._looked, None
+            looked.set_result(None)
+
+    async def looked(self) -> None:
+        if self._looked is None:
+            self._looked = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._looked)
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def view(self, since: Marks | None, *, actions: bool) -> View:
+        self.views += 1
+        first = 0 if since is None else since.log
+        return view(
+            whole=since is None, actions=actions,
+            log=[
+                LogLine(n=n, at=1.0, level="info", role="main", text=f"line {n}")
+                for n in range(first + 1, self.lines + 1)
+            ],
+        )  # fmt: skip
+
+    def status(self) -> Status:
+        return STATUS
+
+    def associations(self) -> list[AssociationStatus]:
+        return []
+
+    async def abort(self, id_: str, by: str) -> Aborted:
+        self.asked.append(("abort", id_, by))
+        return Aborted(id_, "over")
+
+    def pause(self, why: str, by: str) -> Paused:
+        self.asked.append(("pause", why, by))
+        return Paused(True, why, 1.0)
+
+    def resume(self, by: str) -> Paused:
+        self.asked.append(("resume", by))
+        return Paused(True)
+
+    async def reload(self, by: str) -> Reloaded:
+        raise AssertionError(by)
 
 
 class Played:
@@ -43,6 +104,7 @@ class Played:
         self.slow_s = 0.0
         self.snapshots = 0
         self.port = 0
+        self.page = PlayedPage()
 
     def status(self) -> Status:
         return self.now
@@ -52,11 +114,14 @@ class Played:
         time.sleep(self.slow_s)
         return snapshot(status=self.now)
 
+    def doors(self) -> Doors:
+        return Doors(self, self.page, self.page)
+
     @contextlib.asynccontextmanager
     async def listening(self, token: bytes = b"") -> AsyncIterator[WebServer]:
         sock = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = sock.getsockname()[1]
-        server = WebServer(sock, self, token)
+        server = WebServer(sock, self.doors(), token)
         server.start()
         try:
             yield server
@@ -125,7 +190,7 @@ def test_what_is_answered() -> None:
             assert (status, json.loads(body)["reasons"]) == (503, ["shutting down"])
             # It is about the loop alone.
             assert (await played.ask("/healthz"))[0] == 200
-            for path in ("/", "/metrics/", "/nothing", "/healthz/../metrics"):
+            for path in ("/metrics/", "/nothing", "/healthz/../metrics"):
                 assert (await played.ask(path))[0] == 404
             # Nothing says what it is made with, or what it was asked by.
             assert "server" not in headers
@@ -621,7 +686,7 @@ def test_a_port_that_is_held_before_anybody_answers_there() -> None:
         try:
             played.port = int(web.address.rpartition(":")[2])
             web.rest()
-            await web.open(played)
+            await web.open(played.doors())
             asked = asyncio.create_task(played.ask("/healthz"))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
