@@ -18,8 +18,9 @@ from tests.unit.test_receiver import Site
 
 ROOT = Path(__file__).parents[2]
 INSTANCES = 200
-# What is received and committed, by the functions that the loop and the threads enter it by.
-ENTRIES = ("Receiver_11buffer_updated", "Reception_5release", "flusher_thread")
+# What is received and committed, by the functions that the loop and the threads enter it by. Cython
+# gives methods numbers in their order.
+ENTRIES = (r"Receiver_\d+buffer_updated$", r"Reception_\d+release$", "flusher_thread")
 COUNTING = ("rows_count_ended", "rows_count_in")
 # All clocks are read for the four stamps and for what is counted.
 CLOCK = "clock_gettime"
@@ -30,10 +31,10 @@ PIXELS: Final = {"3 KB": 2600, "34 KB": 33_600}
 # Instructions of the worker's own code for an instance, its socket and its files the kernel's: some
 # 3 % above what was measured. Most of what 34 KB cost more is the digest.
 MOST: Final = {
-    ("buffered", "3 KB"): 26_700,
-    ("buffered", "34 KB"): 44_700,
-    ("stable", "3 KB"): 30_400,
-    ("stable", "34 KB"): 48_400,
+    ("buffered", "3 KB"): 27_000,
+    ("buffered", "34 KB"): 45_000,
+    ("stable", "3 KB"): 30_900,
+    ("stable", "34 KB"): 48_800,
 }
 
 PROGRAM = """
@@ -105,10 +106,13 @@ def test_the_whole_way_and_counting_of_it(tmp_path: Path, durability: str, size:
     def cost(*wanted: str, outside: bool = False) -> int:
         return sum(
             cost for (caller, callee), cost in found.items()
-            if any(one in callee for one in wanted)
+            if any(re.search(one, callee) for one in wanted)
             and ("fastscp" in caller or "flush" in caller or outside)
         )  # fmt: skip
 
+    # Buffered instances are through when their read is; the flush of stable ones has its threads.
+    for entry in ENTRIES[: 1 if durability == "buffered" else None]:
+        assert cost(entry, outside=True)
     whole = cost(*ENTRIES, outside=True)
     counting = cost(*COUNTING) + cost(CLOCK)
     # Each was called, and costs something.
