@@ -9,6 +9,8 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from fastscp.errors import StartError
 from fastscp.main import remains as remaining
 from fastscp.main.backoff import BackOff
@@ -26,8 +28,6 @@ from tests.unit.test_survival import a_store
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
-
-    import pytest
 
 P = "st/se/p.dcm"
 
