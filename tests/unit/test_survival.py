@@ -333,6 +333,7 @@ def run_with(use: Callable[[Service], Any], **settings: Any) -> Any:
 def a_store(**more: Any) -> Any:
     return SimpleNamespace(
         path=Path("/s"),
+        id="an id",
         dir_fd=-1,
         **{
             "stopped_cleanly": lambda: None,
