@@ -129,7 +129,11 @@ class Control:
 
 
 class Interposed(Service):
-    """A service over the interposed disk. Its store is `disk/store` below tmp_path."""
+    """A service over the interposed disk. Its store is `disk/store` below tmp_path.
+
+    It has no redo log where the flags do not ask for one: who follows each step of the disk follows
+    one of the two ways.
+    """
 
     def __init__(
         self,
@@ -153,6 +157,8 @@ class Interposed(Service):
         }
         if log:
             more["KEPT_LOG"] = str(self.log_path)
+        if "--redo" not in flags:
+            flags = (*flags, "--redo", "off")
         super().__init__(
             tmp_path,
             *flags,

@@ -117,8 +117,10 @@ def record(
     """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
 
     image, before: of a disk that has a store already, and what was sent to it until `since`.
-    beside: what goes on meanwhile with the store.
+    beside: what goes on meanwhile with the store. Without --redo among the flags there is no log.
     """
+    if "--redo" not in flags:
+        flags = ("--redo", "off", *flags)
     flags = (*FLAGS, "--on-duplicate", policy, *flags)
     folder.mkdir(exist_ok=True)
     with recorded(kind, folder, recorder, image, size) as disk:
@@ -222,7 +224,7 @@ def cut(
             model = Model(done.policy, sendings=known, tally=tally)
             tally.cuts += 1
             with mounted_again(done.kind, image, folder / "after") as point:
-                if recover and (done.policy == "replace" or "--redo" in done.flags):
+                if recover and (done.policy == "replace" or "on" in done.flags):
                     # Only the start decides whether a replacement counts that was under way, and
                     # puts in place what stands in a log.
                     with Service(folder / "run", *done.flags, store=point / "store"):

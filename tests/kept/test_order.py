@@ -219,6 +219,14 @@ _JOURNAL_FLUSH: Final = """    if durable and fdatasync(journal.fd) < 0:
 """
 _DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"
 
+_OF: Final = "parent_of(i.path, i.path_size)"
+
+
+def _above(call: str) -> str:
+    """The same call for the directory above the one that an instance is in."""
+    return f"{call}i.path, parent_of(i.path, {_OF}))"
+
+
 # File, text to replace, its replacement, and how often it must be there.
 Changes = list[tuple[str, str, str, int]]
 MUTANTS: Final[dict[str, Changes]] = {
@@ -266,12 +274,8 @@ MUTANTS: Final[dict[str, Changes]] = {
     ],
     "no directory flush": [(DIRECTORIES, "    flusher_run(threads, c.jobs, count)\n", "", 1)],
     "no flush of the named directory": [
-        (
-            DIRECTORIES,
-            "    cdef uint32_t size = parent_of(i.path, i.path_size)\n",
-            "    cdef uint32_t size = parent_of(i.path, parent_of(i.path, i.path_size))\n",
-            2,
-        )
+        (DIRECTORIES, f"_list_due(worker, c, i.path, {_OF})", _above("_list_due(worker, c, "), 1),
+        (DIRECTORIES, f"_directory_error(c, i.path, {_OF})", _above("_directory_error(c, "), 1),
     ],
     "no flush of new parents": [
         (DIRECTORIES, "        if _is_durable(c, ", "        if True or _is_durable(c, ", 2)
