@@ -139,7 +139,8 @@ cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
 
 
 cdef LogFile* log_make(
-    int folder_fd, int number, const LogOrigin* origin, int* failed) noexcept nogil:
+    int folder_fd, int number, const LogOrigin* origin, int* failed
+) noexcept nogil:
     # A new file of the life, LOG_FREE, flushed as its name is; or NULL, and the errno.
     cdef char name[LOG_NAME_ROOM]
     cdef LogFile* log = <LogFile*>calloc(1, sizeof(LogFile))

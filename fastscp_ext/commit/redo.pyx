@@ -19,9 +19,10 @@ from fastscp_ext.commit.directories cimport (
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher_begin, flusher_end, flusher_run
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
 from fastscp_ext.commit.logfile cimport (
-    BATCH_HEADER, LOG_BLOCK, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT, LOG_WRITING,
-    RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end, batch_put,
-    batch_put_checksum, batch_void, log_end, log_forget, log_keep, log_make, log_remove, log_renew, log_write,
+    BATCH_HEADER, LOG_BLOCK, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT,
+    LOG_WRITING, RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end,
+    batch_put, batch_put_checksum, batch_void, log_end, log_forget, log_keep, log_make,
+    log_remove, log_renew, log_write,
 )
 from fastscp_ext.receive.instance cimport (
     STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
@@ -63,7 +64,7 @@ cdef enum:
     FOLDERS_AT_ONCE = 64     # that a checkpoint has open
 
 cdef uint64_t _OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
-cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory is tried again
+cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory, anew
 cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
 
 
