@@ -75,19 +75,29 @@ class RedoLog:
         fd, size = self._segments.next()
         return fd, size, self._segments.path(fd)
 
-    def _failed(self, step: str, error_no: int, fatal: bool) -> None:
-        """On a thread of the log."""
-        if not fatal:
+    def _failed(self, step: str, error_no: int, what: str) -> None:
+        """On a thread of the log; what: as `Reception.open_log` has it."""
+        why = os.strerror(error_no or errno.EIO)
+        if what == "waits":
+            log.error(
+                "cannot %s in %s (%s): small instances are flushed one by one meanwhile, which is "
+                "slower and as safe; it is tried again every 10 s; put that right, or start with "
+                "--redo off",
+                step, REDO, why,
+            )  # fmt: skip
+            return
+        if what == "off":
             log.error(
                 "cannot %s (%s): small instances are flushed one by one from now on, which is "
-                "slower and as safe; check the disk; a new worker tries the log again",
-                step, os.strerror(error_no),
+                "slower and as safe; check the disk, and that nobody removes files in %s; a new "
+                "worker tries the log again",
+                step, why, REDO,
             )  # fmt: skip
             return
         log.error(
             "cannot %s (%s), and the system may have lost what it was to write: this worker ends, "
             "and what it has acknowledged is restored from %s; check the disk",
-            step, os.strerror(error_no or errno.EIO), REDO,
+            step, why, REDO,
         )  # fmt: skip
         flush()
         # Nothing that a connection or a thread still does here may be trusted; the log is whole.

@@ -11,6 +11,7 @@ from fastscp_ext.shared.unflushed cimport Added
 cdef enum:
     DURABLE_PLACES = 512     # directories remembered as flushed into their parents
     OPEN_MOST = 64           # directories kept open where none is flushed
+    FOLDER_ELSEWHERE = -2    # no errno: what was flushed may not be the directory that was meant
 
 # What tells a directory from another one at its path: inodes are given again.
 ctypedef struct Identity:
@@ -68,6 +69,11 @@ cdef bint refuse_directory_of(
     const Worker* worker, Instance* i, uint32_t size) noexcept nogil
 cdef void flush_directories(
     Worker* worker, Directories* c, flusher* threads, Instance* batch) noexcept nogil
-cdef int flush_folders(
-    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size
+cdef void directories_close(Directories* c) noexcept nogil
+cdef int directory_identity(
+    Directories* c, const Worker* worker, const char* path, uint32_t size, Identity* identity
 ) noexcept nogil
+cdef bint is_refused(const Worker* worker, const char* path, uint32_t size) noexcept nogil
+cdef int flush_folders(
+    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size,
+    const Identity* identities) noexcept nogil

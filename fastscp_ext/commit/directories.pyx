@@ -1,6 +1,6 @@
 """The directories of a batch: made, and flushed. See directories.pyi."""
 
-from libc.errno cimport EDQUOT, EIO, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR
+from libc.errno cimport EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -195,6 +195,33 @@ cdef void directories_refresh(Directories* c, uint64_t now_ns) noexcept nogil:
     # Close what was opened too long ago to be taken for what is at its path now. Between batches.
     if c.used and now_ns - c.opened_ns > OPEN_NS:
         _close_all(c)
+
+
+cdef void directories_close(Directories* c) noexcept nogil:
+    # As directories_refresh, however short ago they were opened.
+    _close_all(c)
+
+
+cdef int directory_identity(
+    Directories* c, const Worker* worker, const char* path, uint32_t size, Identity* identity
+) noexcept nogil:
+    # What tells the directory from another one that is at its path later. 0; or the errno for
+    # which it cannot be opened.
+    cdef int dir_fd = directory_of(c, worker, path, size)
+    if dir_fd < 0:
+        return -dir_fd
+    identify(dir_fd, &identity.inode, &identity.born)
+    return 0
+
+
+cdef bint is_refused(const Worker* worker, const char* path, uint32_t size) noexcept nogil:
+    # Whether instances in the directory made of the first `size` bytes of a path cannot be made
+    # sure of: a flush of it, or of one above it, has failed.
+    while not unflushed_has(worker.unflushed, DOUBT_REFUSED, path, size):
+        if size == 0:
+            return False
+        size = parent_of(path, size)
+    return True
 
 
 cdef int _opened(
@@ -396,30 +423,49 @@ cdef void flush_directories(
 
 
 cdef int flush_folders(
-    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size
+    Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size,
+    const Identity* identities,
 ) noexcept nogil:
     # As flush_directories, of directories by their names, each with its NUL, `size` bytes in all.
-    # One that is not there any more was taken away with what was in it, and needs no flush. 0; or
-    # the errno of the first failure, EIO where a flush of one has failed before.
+    # identities: what each of them was. 0; FOLDER_ELSEWHERE where one is not at its path any more,
+    # or cannot be reached there: what got a name in it needs another kind of flush. Or the errno of
+    # the first failure, EIO where a flush of one has failed before.
     cdef uint32_t at = 0
     cdef int failed = 0
     cdef int got
+    cdef int k = 0
     while at < size:
         _list_due(worker, c, names + at, <uint32_t>strlen(names + at))
         at += <uint32_t>strlen(names + at) + 1
     _flush_due(c, threads)
     at = 0
-    while at < size:
-        got = _directory_error(c, names + at, <uint32_t>strlen(names + at))
-        if got == REFUSED:
-            got = EIO
-        if got and got not in (ENOENT, ENOTDIR) and not failed:
+    while at < size and (failed == 0 or failed == FOLDER_ELSEWHERE):
+        got = _folder_error(c, names + at, <uint32_t>strlen(names + at), &identities[k])
+        if got:
             failed = got
         at += <uint32_t>strlen(names + at) + 1
+        k += 1
     at = 0
     while at < size and not failed:
-        if _directory_error(c, names + at, <uint32_t>strlen(names + at)) == 0:
-            _all_durable(c, names + at, <uint32_t>strlen(names + at))
+        _all_durable(c, names + at, <uint32_t>strlen(names + at))
         at += <uint32_t>strlen(names + at) + 1
     _close_all(c)
+    return failed
+
+
+cdef int _folder_error(
+    Directories* c, const char* path, uint32_t size, const Identity* identity
+) noexcept nogil:
+    cdef int failed = _directory_error(c, path, size)
+    cdef int k = _listed(c, path, size)
+    cdef const Identity* now
+    if failed == REFUSED:
+        return EIO
+    if failed in (EMFILE, ENFILE, ENOMEM) or k < 0:
+        return failed or ENOMEM
+    if c.listed[k].fd < 0:
+        return FOLDER_ELSEWHERE
+    now = &c.listed[k].identity
+    if now.inode != identity.inode or now.born != identity.born:
+        return FOLDER_ELSEWHERE
     return failed

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from fastscp_ext.commit.directories cimport Identity
+
 
 cdef enum:
     LOG_BLOCK = 4096         # batches begin at multiples of it: no durable block is written again
@@ -28,12 +30,14 @@ ctypedef struct LogOrigin:
     char mount[48]
     char system[24]
 
-# Names of folders, each with its NUL, behind each other.
+# Names of folders, each with its NUL, behind each other; and which folders these were.
 ctypedef struct Names:
     char* bytes              # owned
     uint32_t size
     uint32_t room
     uint32_t last            # where the last one begins
+    Identity* identities     # owned, LOG_RECORDS of them once there is one
+    int count
 
 ctypedef struct LogFile:
     int fd
@@ -41,7 +45,7 @@ ctypedef struct LogFile:
     LogState state
     bint in_use              # the lane is writing to it, whatever its state
     bint broken              # a write to it failed: it is used no more
-    bint names_lost          # a folder is missing in `folders`, for want of memory
+    bint elsewhere           # a folder is missing in `folders`: nobody knows it, or for want of memory
     uint64_t salt
     uint64_t at              # where the next batch begins
     uint64_t oldest_ns       # when its first batch was written
@@ -67,7 +71,8 @@ cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexce
 cdef void log_forget(LogFile* log) noexcept nogil
 cdef int log_renew(LogFile* log, const LogOrigin* origin) noexcept nogil
 cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogil
-cdef bint log_keep(LogFile* log, int fd, const char* folder, uint32_t size) noexcept nogil
+cdef void log_keep(
+    LogFile* log, int fd, const char* folder, uint32_t size, const Identity* identity) noexcept nogil
 cdef void batch_begin(LogBatch* batch) noexcept nogil
 cdef void batch_end(LogBatch* batch) noexcept nogil
 cdef void batch_drop_last(LogBatch* batch) noexcept nogil

@@ -1,6 +1,6 @@
 """The files of a redo log, and the batch that is about to be written to one. See logfile.pyi."""
 
-from libc.errno cimport EINTR, EIO, ENOSPC, errno
+from libc.errno cimport EINTR, EIO, ENOENT, ENOSPC, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -8,7 +8,9 @@ from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
 from posix.types cimport off_t
 from posix.unistd cimport close, fsync
 
+from fastscp_ext.commit.directories cimport Identity
 from fastscp_ext.dataset.digest cimport crc32c
+from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.text cimport put_decimal
 
 __all__ = []
@@ -175,6 +177,7 @@ cdef void log_end(LogFile* log) noexcept nogil:
     log_forget(log)
     close(log.fd)
     free(log.folders.bytes)
+    free(log.folders.identities)
     free(log)
 
 
@@ -182,7 +185,9 @@ cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexce
     # Its name; the flush of the folder is the caller's. 0, or the errno.
     cdef char name[LOG_NAME_ROOM]
     _name(name, origin, log.number)
-    return errno if unlinkat(folder_fd, name, 0) < 0 else 0
+    if unlinkat(folder_fd, name, 0) < 0 and errno != ENOENT:
+        return errno
+    return 0
 
 
 cdef void log_forget(LogFile* log) noexcept nogil:
@@ -192,6 +197,8 @@ cdef void log_forget(LogFile* log) noexcept nogil:
         close(log.files[k])
     log.kept = log.records = 0
     log.folders.size = 0
+    log.folders.count = 0
+    log.elsewhere = False
     if log.journal_fd >= 0:
         close(log.journal_fd)
     log.journal_fd = -1
@@ -219,9 +226,13 @@ cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogi
     cdef uint8_t* head = batch.bytes
     cdef uint64_t payload = batch.size - BATCH_HEADER
     cdef uint64_t whole = _blocks(batch.size)
+    cdef stat_t about
     cdef int failed
     if whole > LOG_BYTES - log.at or whole > batch.room:
         return ENOSPC
+    if fstat(log.fd, &about) < 0 or about.st_nlink == 0:
+        # Whoever removed it takes all with it that is written to it, however well that is flushed.
+        return ENOENT
     memset(batch.bytes + batch.size, 0, <size_t>(whole - batch.size))
     memset(head, 0, BATCH_HEADER)
     memcpy(head, b"FSCPBTCH", 8)
@@ -242,30 +253,45 @@ cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogi
     return failed
 
 
-cdef bint log_keep(LogFile* log, int fd, const char* folder, uint32_t size) noexcept nogil:
+cdef void log_keep(
+    LogFile* log, int fd, const char* folder, uint32_t size, const Identity* identity
+) noexcept nogil:
     # Take a descriptor that wrote a file, and the folder that got its name, for the checkpoint.
-    # Whether there was memory; the descriptor is the file's either way.
+    # identity: of the folder; NULL: nobody knows which one it is.
     cdef Names* names = &log.folders
-    cdef char* got
-    cdef uint32_t room
     log.files[log.kept] = fd
     log.kept += 1
+    if identity == NULL or not _has_room(names, size + 1):
+        log.elsewhere = True
+        return
     # Most files come to the folder of the one before.
-    if names.size and strlen(names.bytes + names.last) == size and memcmp(
+    if names.count and strlen(names.bytes + names.last) == size and memcmp(
         names.bytes + names.last, folder, size
-    ) == 0:
-        return True
-    if size + 1 > names.room - names.size:
-        room = names.room * 2 + size + 1024
-        got = <char*>realloc(names.bytes, room)
-        if got == NULL:
-            return False
-        names.bytes = got
-        names.room = room
+    ) == 0 and names.identities[names.count - 1].inode == identity.inode:
+        return
+    names.identities[names.count] = identity[0]
+    names.count += 1
     names.last = names.size
     memcpy(names.bytes + names.size, folder, size)
     names.bytes[names.size + size] = 0
     names.size += size + 1
+
+
+cdef bint _has_room(Names* names, uint32_t more) noexcept nogil:
+    cdef char* got
+    cdef uint32_t room
+    if names.identities == NULL:
+        names.identities = <Identity*>calloc(LOG_RECORDS, sizeof(Identity))
+        if names.identities == NULL:
+            return False
+    if more <= names.room - names.size:
+        return True
+    room = names.room * 2 + more + 1024
+    got = <char*>realloc(names.bytes, room)
+    if got == NULL:
+        return False
+    names.bytes = got
+    names.room = room
     return True
 
 

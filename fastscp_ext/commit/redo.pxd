@@ -26,8 +26,15 @@ ctypedef struct Laned:
     int failed               # errno for which it has no name, or 0
     const char* step
 
-# Told of a checkpoint that failed (step, errno), or that the lane is off from now on (fatal: 0).
-ctypedef void (*TellRedo)(void* of, const char* step, int error, bint fatal) noexcept nogil
+# What follows from a step that failed.
+cdef enum RedoFailure:
+    REDO_WAITS = 0           # it is tried again; meanwhile there is no log, or a smaller one
+    REDO_OFF = 1             # there is no log from now on
+    REDO_FATAL = 2           # nothing may touch the log any more
+
+# Told of a step that failed, and its errno.
+ctypedef void (*TellRedo)(
+    void* of, const char* step, int error, RedoFailure what) noexcept nogil
 
 ctypedef struct Redo:
     redo_lock threads        # the lock of all below, and the two threads
@@ -45,6 +52,7 @@ ctypedef struct Redo:
     bint failed              # a checkpoint has: nothing of the log is touched any more
     bint wanted              # one more log file
     uint64_t not_before_ns   # when a log file may be made, after one could not be
+    int not_made             # why not, as it was told; 0: the last one could
     int kept                 # descriptors
     int sealed               # files that wait for their checkpoint
     Instance* first          # that wait for the lane

@@ -14,7 +14,8 @@ from fastscp_ext.commit.commit cimport (
 )
 from fastscp_ext.commit.committer cimport committer_settled, committer_take
 from fastscp_ext.commit.directories cimport (
-    directories_begin, directories_end, directories_refresh, flush_folders, parent_of,
+    FOLDER_ELSEWHERE, Identity, directories_begin, directories_close, directories_end,
+    directory_identity, flush_folders, is_refused, parent_of,
 )
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher_begin, flusher_end, flusher_run
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
@@ -29,7 +30,7 @@ from fastscp_ext.receive.instance cimport (
 )
 from fastscp_ext.shared.atomic cimport word_add
 from fastscp_ext.shared.block cimport (
-    BATCHES_LOG, DOUBT_LEFT, DOUBT_REFUSED, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE,
+    BATCHES_LOG, DOUBT_LEFT, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE,
 )
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.rows cimport count_in
@@ -46,6 +47,7 @@ cdef extern from "fcntl.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     ssize_t pread(int fd, void* data, size_t n, off_t at)
+    int syncfs(int fd)
 
 cdef extern from "redo_threads.h" nogil:
     int REDO_LANE
@@ -114,6 +116,8 @@ cdef void _stop(Redo* r) noexcept nogil:
     # Both threads are gone afterwards, each with what it had in hand done.
     redo_hold(&r.threads)
     r.stop = True
+    # Nobody takes the lane any more: no thread of it may be started behind this.
+    r.on = False
     redo_wake(&r.threads, REDO_LANE)
     redo_let_go(&r.threads)
     redo_join(&r.threads, REDO_LANE)
@@ -227,7 +231,8 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     cdef LogFile* log
     cdef int failed
     r.used = 0
-    directories_refresh(&r.named.directories, monotonic_ns())
+    # What was opened for the batch before may have been moved away since.
+    directories_close(&r.named.directories)
     lines_begin(&r.named.lines)
     batch_begin(&r.batch)
     if not _is_ready(r):
@@ -296,9 +301,9 @@ cdef bint _record(Redo* r, Instance* i) noexcept nogil:
     cdef Worker* worker = r.worker
     cdef stat_t about
     cdef Laned* laned = &r.laned[r.used]
-    if unflushed_has(
-        worker.unflushed, DOUBT_REFUSED, i.path, parent_of(i.path, i.path_size)
-    ) or unflushed_has(worker.unflushed, DOUBT_LEFT, i.path, i.path_size):
+    if is_refused(worker, i.path, parent_of(i.path, i.path_size)) or unflushed_has(
+        worker.unflushed, DOUBT_LEFT, i.path, i.path_size
+    ):
         return False
     if fstat(i.fd, &about) < 0 or about.st_size <= 0 or about.st_size > <off_t>r.most:
         return False
@@ -445,13 +450,16 @@ cdef void _give_up(Redo* r, LogFile* log, int given_back, int failed) noexcept n
     if r.active == log:
         _seal(r)
     redo_let_go(&r.threads)
-    r.tell(r.of, b"write the redo log", failed, False)
+    r.tell(r.of, b"write the redo log", failed, REDO_OFF)
 
 
 cdef void _name_all(Redo* r, LogFile* log) noexcept nogil:
     # The final names: what they name can be had again from the log from now on.
     cdef Laned* laned
     cdef Instance* i
+    cdef Identity identity
+    cdef uint32_t above
+    cdef bint is_known
     cdef int k
     cdef int lost = 0
     batch_begin(&r.batch)
@@ -460,9 +468,10 @@ cdef void _name_all(Redo* r, LogFile* log) noexcept nogil:
         i = laned.instance
         laned.failed = give_final_name(r.worker, &r.named, i, &laned.step)
         if laned.failed == 0:
-            if not log_keep(log, i.fd, i.path, parent_of(i.path, i.path_size)):
-                # Its folder is not on the list: no checkpoint may say that all is flushed.
-                log.names_lost = True
+            above = parent_of(i.path, i.path_size)
+            is_known = directory_identity(
+                &r.named.directories, r.worker, i.path, above, &identity) == 0
+            log_keep(log, i.fd, i.path, above, &identity if is_known else NULL)
             i.fd = -1
         else:
             lost += 1
@@ -632,7 +641,13 @@ cdef void _make(Redo* r) noexcept nogil:
     if log == NULL:
         # Everything goes the other way meanwhile.
         r.not_before_ns = monotonic_ns() + _MAKE_AGAIN_NS
+        if failed != r.not_made:
+            r.not_made = failed
+            redo_let_go(&r.threads)
+            r.tell(r.of, b"make a file of the redo log", failed, REDO_WAITS)
+            redo_hold(&r.threads)
         return
+    r.not_made = 0
     r.files[r.count] = log
     r.count += 1
 
@@ -660,7 +675,7 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
         r.failed = True
         r.on = False
         redo_let_go(&r.threads)
-        r.tell(r.of, step, failed, True)
+        r.tell(r.of, step, failed, REDO_FATAL)
         redo_hold(&r.threads)
         return
     r.kept -= kept
@@ -728,18 +743,27 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
     cdef uint32_t size
     cdef int count
     cdef int failed
-    if log.names_lost:
-        return ENOMEM
+    cdef int done = 0
+    cdef bint elsewhere = log.elsewhere
     while at < log.folders.size:
         size = 0
         count = 0
         while at + size < log.folders.size and count < FOLDERS_AT_ONCE:
             size += <uint32_t>strlen(names + at + size) + 1
             count += 1
-        failed = flush_folders(r.worker, &r.directories, &r.flushers, names + at, size)
+        failed = flush_folders(
+            r.worker, &r.directories, &r.flushers, names + at, size,
+            log.folders.identities + done)
         if failed in (EMFILE, ENFILE, ENOMEM):
             return EAGAIN
-        if failed:
+        if failed == FOLDER_ELSEWHERE:
+            elsewhere = True
+        elif failed:
             return failed
         at += size
+        done += count
+    # Somebody moved a folder away, or made it unreachable: wherever it is now, the names in it are
+    # to last as well.
+    if elsewhere and syncfs(r.worker.store_fd) < 0:
+        return errno
     return 0

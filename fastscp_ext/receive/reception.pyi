@@ -191,7 +191,7 @@ class Reception:
         mount: str,
         system: str,
         new_journal: Callable[[], tuple[int, int, str]],
-        on_failed: Callable[[str, int, bool], object],
+        on_failed: Callable[[str, int, Literal["waits", "off", "fatal"]], object],
     ) -> None:
         """Have small stable instances take a redo log; before the first instance.
 
@@ -200,9 +200,10 @@ class Reception:
         system: what the log files say of whoever made them, ASCII. new_journal(): the next segment
         for the lines of such instances, borrowed: descriptor, bytes in it, its place in the store;
         called on a thread of the log. Raises OSError there.
-        on_failed(step, errno, fatal): called on a thread of the log where a step failed. Not fatal:
-        from now on there is no log. Fatal: what was to be flushed cannot be, and the log files are
-        all there is of some instances; whoever owns this has to end, and leave them as they are.
+        on_failed(step, errno, what): called on a thread of the log where a step failed. waits: it
+        is tried again, and told again only with another errno. off: from now on there is no log.
+        fatal: what was to be flushed cannot be, and the log files are all there is of some
+        instances; whoever owns this has to end, and leave them as they are.
         Raises ValueError for a text that is too long.
         """
 

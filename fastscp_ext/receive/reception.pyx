@@ -20,7 +20,9 @@ from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
 from fastscp_ext.commit.logfile cimport LogOrigin
-from fastscp_ext.commit.redo cimport redo_begin, redo_close, redo_end, redo_open, redo_take
+from fastscp_ext.commit.redo cimport (
+    RedoFailure, redo_begin, redo_close, redo_end, redo_open, redo_take,
+)
 from fastscp_ext.commit.remover cimport (
     REMOVALS_MOST, remover, remover_ask, remover_begin, remover_end, remover_waiting,
 )
@@ -85,6 +87,10 @@ _DUPLICATES = {
 }
 
 
+# By RedoFailure.
+_LOG_FAILURES = ("waits", "off", "fatal")
+
+
 def _no_journal(bint durable):
     # Of a reception that is closed.
     raise OSError(EBADF, os.strerror(EBADF))
@@ -101,12 +107,12 @@ cdef void _open_log_journal(void* reception) noexcept with gil:
 
 
 cdef void _tell_log_failed(
-    void* reception, const char* step, int error, bint fatal
+    void* reception, const char* step, int error, RedoFailure what
 ) noexcept with gil:
     # On a thread of the redo log.
     cdef object told = (<Reception>reception).on_log_failed
     if told is not None:
-        told(step.decode(), error, bool(fatal))
+        told(step.decode(), error, _LOG_FAILURES[<int>what])
 
 
 cdef int _note(char* at, size_t room, str text) except -1:

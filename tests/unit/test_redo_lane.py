@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ class Logged:
 
     def __init__(self, site: Site, *, most: int = MOST, kept: int = 4096) -> None:
         self.site = site
-        self.failed: list[tuple[str, int, bool]] = []
+        self.failed: list[tuple[str, int, str]] = []
         self.folder = site.store / FOLDER
         self.folder.mkdir()
         self.folder_fd = os.open(self.folder, os.O_RDONLY)
@@ -392,16 +393,81 @@ def test_a_compressed_instance_counts_by_its_compressed_size(tmp_path: Path) -> 
         assert log.logs() == []
 
 
-def test_what_is_in_the_log_stays_where_its_end_cannot_be_flushed(tmp_path: Path) -> None:
+def test_a_log_file_that_was_removed_is_used_no_more(tmp_path: Path) -> None:
     with Site(tmp_path / "store", durable=True) as site:
         log = Logged(site)
         log.make_first()
-        log.taken("1.8")
-        # Its name goes to another file: what cannot be removed is told.
-        (path, *_more) = log.logs()
-        path.rename(tmp_path / "elsewhere")
-        with pytest.raises(FileNotFoundError):
-            log.close()
+        taken = log.taken("1.8")
+        for path in log.logs():
+            path.unlink()
+        assert log.taken("1.8.1") == taken + 1  # tried, and not believed
+        assert [(step, what) for step, _error, what in log.failed] == [
+            ("write the redo log", "off")
+        ]
+        assert log.taken("1.8.2") == taken + 1
+        log.close()
+
+
+def test_a_log_file_that_cannot_be_made_is_told_once(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        log = Logged(site)
+        (log.folder / f"{ORIGIN['life']}-1.log").mkdir()
+        one = site.associate()
+        for n in range(3):
+            site.feed(one, store(n, sop=f"1.2.0.{n}"))
+            site.settle(one)
+        assert one.statuses() == [0] * 3
+        wait_for(lambda: log.failed, "a word")
+        assert log.failed == [("make a file of the redo log", errno.EEXIST, "waits")]
+        (log.folder / f"{ORIGIN['life']}-1.log").rmdir()
+        log.close()
+
+
+def test_the_lane_names_nothing_in_a_folder_that_was_moved_away(tmp_path: Path) -> None:
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        one = log.site.associate()
+        log.site.feed(one, store(1, data_set(study="1.9.1", sop="1.9.1.1"), sop="1.9.1.1"))
+        log.site.settle(one)
+        (log.site.store / "1.9.1").rename(tmp_path / "taken")
+        log.site.feed(one, store(2, data_set(study="1.9.1", sop="1.9.1.2"), sop="1.9.1.2"))
+        log.site.settle(one)
+        assert one.statuses() == [0, 0]
+        assert path_of("1.9.1.2", study="1.9.1") in log.site.files()
+
+
+@pytest.mark.parametrize("kind", ["moved", "made anew", "a link"])
+def test_a_folder_that_is_elsewhere_at_its_checkpoint_is_no_failure(
+    tmp_path: Path, kind: str
+) -> None:
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        study = log.site.store / "1.9.2"
+        one = log.site.associate()
+        log.site.feed(one, store(1, data_set(study="1.9.2", sop="1.9.2.1"), sop="1.9.2.1"))
+        log.site.settle(one)
+        before = log.checkpoints()
+        study.rename(tmp_path / "taken")
+        if kind == "made anew":
+            (study / "1").mkdir(parents=True)
+        elif kind == "a link":
+            study.symlink_to(tmp_path / "taken")
+        wait_for(lambda: log.checkpoints() > before, "a checkpoint")
+        assert log.failed == []
+        if kind == "a link":
+            study.unlink()
+
+
+def test_nothing_takes_the_log_below_a_folder_that_is_refused(tmp_path: Path) -> None:
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        log.site.shared.doubts.refuse("1.9.3")
+        before = log.count()
+        one = log.site.associate()
+        log.site.feed(one, store(1, data_set(study="1.9.3", sop="1.9.3.1"), sop="1.9.3.1"))
+        log.site.settle(one)
+        assert one.statuses() == [0xA700]
+        assert log.count() == before
 
 
 def test_texts_that_do_not_fit_a_log_file(tmp_path: Path) -> None:
