@@ -45,7 +45,7 @@ ctypedef struct LogFile:
     LogState state
     bint in_use              # the lane is writing to it, whatever its state
     bint broken              # a write to it failed: it is used no more
-    bint elsewhere           # a folder is missing in `folders`: nobody knows it, or for want of memory
+    bint elsewhere           # a folder is missing in `folders`, so only flushing all will do
     uint64_t salt
     uint64_t at              # where the next batch begins
     uint64_t oldest_ns       # when its first batch was written
@@ -72,7 +72,8 @@ cdef void log_forget(LogFile* log) noexcept nogil
 cdef int log_renew(LogFile* log, const LogOrigin* origin) noexcept nogil
 cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogil
 cdef void log_keep(
-    LogFile* log, int fd, const char* folder, uint32_t size, const Identity* identity) noexcept nogil
+    LogFile* log, int fd, const char* folder, uint32_t size, const Identity* identity
+) noexcept nogil
 cdef void batch_begin(LogBatch* batch) noexcept nogil
 cdef void batch_end(LogBatch* batch) noexcept nogil
 cdef void batch_drop_last(LogBatch* batch) noexcept nogil
