@@ -3,9 +3,10 @@
 Compiled code alone uses it. A log file is `.fastscp/redo/<life>-<number>.log`, 8 MiB, zeroed and
 flushed before it is used. All numbers are little-endian, all checksums CRC-32C.
 
-Block 0, of 4096 bytes: magic "FSCPREDO"; version, number (4 bytes each); salt, 0, bytes of the file
-(8 each); id of the store (40), boot (48), life (64), mount (48) and file system (24) as text;
-checksum of all that. The salt is another one for each use of the file.
+Block 0, of 4096 bytes: magic "FSCPREDO"; version, number (4 bytes each); salt, inode of the file,
+bytes of the file (8 each); id of the store (40), boot (48), life (64), mount (48) and file system
+(24) as text; checksum of all that. The salt is another one for each use of the file, and the inode
+that of no copy of it.
 
 A batch begins at a multiple of 4096 and is padded to one: magic "FSCPBTCH"; salt, number of the
 batch, bytes of its payload (8 each); records, checksum of the payload (4 each); 20 zeros; checksum

@@ -106,15 +106,18 @@ cdef int _write_all(int fd, const uint8_t* data, size_t n, uint64_t at) noexcept
 
 
 cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
-    # Block 0, with the file's salt; not flushed.
+    # Block 0, with the file's salt; not flushed. The inode tells this file from a copy of it.
     cdef uint8_t block[LOG_BLOCK]
     cdef uint8_t* at = block
+    cdef stat_t about
+    if fstat(log.fd, &about) < 0:
+        return errno
     memset(block, 0, LOG_BLOCK)
     memcpy(at, b"FSCPREDO", 8)
     at = _put4(at + 8, 1)
     at = _put4(at, <uint32_t>log.number)
     at = _put8(at, log.salt)
-    at = _put8(at, 0)
+    at = _put8(at, about.st_ino)
     at = _put8(at, LOG_BYTES)
     memcpy(at, origin.store, 40)
     memcpy(at + 40, origin.boot, 48)

@@ -453,7 +453,8 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "serve send", "top", "--interval", "--log-format --log-file --log-level", "stable buffered",
+        "serve send", "top", "--interval",
+        "--log-instance-size --log-format --log-file --log-level", "stable buffered",
         "zsh-completion", "",
     ]  # fmt: skip
 

@@ -57,8 +57,8 @@ def read_log(path: Path) -> Log:
     """By the format alone; whatever does not fit in what must fit fails the test."""
     data = path.read_bytes()
     assert len(data) == LOG_BYTES
-    magic, version, number, salt, zero, size = struct.unpack_from("<8sIIQQQ", data)
-    assert (magic, version, zero, size) == (b"FSCPREDO", 1, 0, LOG_BYTES)
+    magic, version, number, salt, inode, size = struct.unpack_from("<8sIIQQQ", data)
+    assert (magic, version, inode, size) == (b"FSCPREDO", 1, path.stat().st_ino, LOG_BYTES)
     assert salt != 0
     assert struct.unpack_from("<I", data, 264)[0] == crc32c(data[:264])
     assert not any(data[268:BLOCK])
