@@ -75,6 +75,7 @@ def _find(directory: Path, path: str) -> tuple[Path, int, str]:
     """
     from fastscp.store.access import open_store
     from fastscp.store.names import status_at
+    from fastscp.store.unrecovered import refuse_unrecovered
 
     below = os.path.normpath(path)
     # What leads out of the store is named by itself.
@@ -83,6 +84,7 @@ def _find(directory: Path, path: str) -> tuple[Path, int, str]:
             store_fd = open_store(directory)
             try:
                 status_at(below, store_fd)
+                refuse_unrecovered(directory, store_fd, use="reading them")
             except BaseException:
                 os.close(store_fd)
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -37,7 +38,8 @@ def pause(
     from fastscp.messages.control import Pause, Paused
 
     with running_service(store, config) as service:
-        done = service.ask(Pause(why=reason), Paused)
+        # Bytes that are no text came as something that cannot be sent.
+        done = service.ask(Pause(why=os.fsencode(reason).decode(errors="replace")), Paused)
     if json:
         print_json(done)
     else:

@@ -21,7 +21,7 @@ from fastscp import log as logs
 from fastscp import uids
 from fastscp.admin.door import Doors
 from fastscp.errors import StartError, StoreBusyError
-from fastscp.log import counted, fields
+from fastscp.log import counted, fields, printable
 from fastscp.main.acceptor import Acceptor
 from fastscp.main.admission import Admission, Limits
 from fastscp.main.aids import aids
@@ -205,7 +205,7 @@ class Service:
                 self._shared.store.mixed = store.mixed
                 tell_unflushed(store.unflushed, self._shared.doubts)
                 tell_left(store.left, self._shared.doubts)
-            self._facts.path, self._facts.store_id = str(store.path.absolute()), store.id
+            self._facts.path, self._facts.store_id = printable(str(store.path.absolute())), store.id
             starting.callback(self._control_socket.abandon)
             # A successor imports now what it answers with, and answers in its turn.
             may_answer = self._loop.create_future()

@@ -34,6 +34,7 @@ from fastscp.store.renew import finish, made_anew, renew
 from fastscp.store.repair import repair
 from fastscp.store.selection import Selection
 from fastscp.store.studies import Studies
+from fastscp.store.unrecovered import refuse_unrecovered
 from fastscp_ext import Layout
 
 if TYPE_CHECKING:
@@ -124,16 +125,8 @@ def _logged(store: _Store) -> Iterator[Finding]:
     if not is_anything_logged(store.dir_fd):
         return
     if not store.alone:
-        try:
-            with held(store.path, store.dir_fd):
-                raise StartError(
-                    f"{store.path} has a redo log in {REDO} that was not recovered: instances that "
-                    f"were acknowledged may not be under their names yet, so there is no use in "
-                    f"comparing them; run `fastscp recover`, or start the service, and verify then"
-                )
-        except StoreBusyError:
-            # A service recovers what its dead workers left.
-            return
+        refuse_unrecovered(store.path, store.dir_fd, use="comparing them")
+        return
     if store.identity is None:
         raise StartError(
             f"{store.path} has a redo log in {REDO} and has lost {IDENTITY}, so whether that log "

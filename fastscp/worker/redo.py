@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastscp.log import flush
 from fastscp.messages.worker import CHECKPOINT_FAILED
 from fastscp.store.journal import Segments
-from fastscp.store.names import REDO, open_folder, shut
+from fastscp.store.names import REDO, own_folder, shut
 
 if TYPE_CHECKING:
     from fastscp.messages.worker import Setup
@@ -34,7 +34,9 @@ class RedoLog:
         self._folder_fd = -1
         if not setup.redo_bytes:
             return
-        self._folder_fd = open_folder(REDO, store_fd)
+        # Somebody may have removed it since the service began.
+        with own_folder(REDO, store_fd, make=True) as folder_fd:
+            self._folder_fd = os.dup(folder_fd)
         reception.open_log(
             self._folder_fd,
             most=setup.redo_bytes,

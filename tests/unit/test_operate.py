@@ -269,6 +269,12 @@ def test_pause_and_resume_for_programs(
     assert json.loads(capsys.readouterr().out)["changed"] is False
 
 
+def test_a_reason_that_is_no_text(answering: Callable[..., Answers]) -> None:
+    made = answering(Paused(True, "be\ufffdcause", 5.0))
+    assert cli.main(["pause", "--reason", os.fsdecode(b"be\xffcause")]) == 0
+    assert made.asked[0].why == "be\ufffdcause"
+
+
 def test_reload_tells_what_was_taken_and_what_waits(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
 ) -> None:

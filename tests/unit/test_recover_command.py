@@ -98,6 +98,15 @@ def test_verify_refuses_what_was_not_recovered(
     assert (said.out, (path / P).exists()) == ("", False)
 
 
+def test_cat_refuses_what_was_not_recovered(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path / P).parent.mkdir(parents=True)
+    (path / P).touch()
+    assert main(["cat", P, "--store", str(path)]) == 3
+    said = capsys.readouterr()
+    assert "so there is no use in reading them; run `fastscp recover`" in said.err
+    assert said.out == ""
+
+
 def test_verify_beside_a_service_leaves_it_to_that(path: Path) -> None:
     (path / FOLDER / f"{LIFE}-1.log").rename(path / "log")
     with opened(path):
