@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["KINDS", "VARIANTS", "MountError", "attached", "in_memory", "make", "mounted", "program"]
+__all__ = [
+    "KINDS",
+    "VARIANTS",
+    "MountError",
+    "attached",
+    "checked",
+    "in_memory",
+    "make",
+    "mounted",
+    "program",
+]
 
 
 class MountError(Exception):
@@ -33,13 +43,15 @@ class MountError(Exception):
 class _Kind(NamedTuple):
     """How a file system is made: program and package, and the size below which it refuses.
 
-    options: of its mount.
+    options: of its mount. check: what a start of the machine runs before it mounts one that was not
+    unmounted.
     """
 
     make: tuple[str, ...]
     package: str
     size: int
     options: str = ""
+    check: tuple[str, ...] = ()
 
 
 _KINDS: Final = {
@@ -52,6 +64,9 @@ KINDS: Final = tuple(_KINDS)
 # The first word is the kind.
 _VARIANTS: Final = {
     "ext4 writeback": _KINDS["ext4"]._replace(options=",data=writeback"),
+    "ext4 without journal": _KINDS["ext4"]._replace(
+        make=("mkfs.ext4", "-q", "-F", "-O", "^has_journal"), check=("e2fsck", "-f", "-y")
+    ),
 }
 VARIANTS: Final = tuple(_VARIANTS)
 # How long whoever still uses a file system has to leave it.
@@ -112,6 +127,19 @@ def make(kind: str, image: Path, size: int = 0) -> None:
         file.truncate(max(size, how.size))
     made = _run(command, *how.make[1:], image)
     assert made.returncode == 0, made.stderr
+
+
+def checked(kind: str, image: Path) -> None:
+    """Have a file system put in order that was not unmounted, where its kind needs that.
+
+    MountError: it cannot be put in order.
+    """
+    how = _how(kind)
+    if how.check:
+        done = _run(program(how.check[0], how.package), *how.check[1:], image)
+        # 1 and 2: there was something, and it is in order now.
+        if done.returncode > 3:
+            raise MountError(" ".join((done.stdout + done.stderr).split()))
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ from tests.kept.kit_kept import (
 from tests.kept.model import Model, Tally, known_at
 from tests.kept.test_order import MUTANTS, mutate
 from tests.kit import Service
+from tests.stores import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,13 +112,15 @@ def record(
     before: Sequence[Sending] = (),
     since: int = 0,
     beside: Callable[[Path], AbstractContextManager[object]] = contextlib.nullcontext,
+    first: Callable[[Service, Callable[[], int]], list[Sending]] | None = None,
     workers: int = 2,
     size: int = 0,
 ) -> Recorded:
     """Let a service run on a recorded disk. pretend: flushes of these paths are not done.
 
     image, before: of a disk that has a store already, and what was sent to it until `since`.
-    beside: what goes on meanwhile with the store. Without --redo among the flags there is no log.
+    beside: what goes on meanwhile with the store. first: sends something before the service counts
+    as ready, and returns it. Without --redo among the flags there is no log.
     """
     if "--redo" not in flags:
         flags = ("--redo", "off", *flags)
@@ -129,10 +132,15 @@ def record(
         if pretend:
             assert isinstance(service, Interposed)
             service.control.rule([FLUSH], PRETEND, path=pretend)
+
+        def clock() -> int:
+            return since + disk.position()
+
         with service:
+            sendings = first(service, clock) if first is not None else []
             ready = disk.position()
             with beside(service.store):
-                sendings = workload(service, lambda: since + disk.position(), scale, seed)
+                sendings += workload(service, clock, scale, seed)
     everything = [*before, *sendings]
     return Recorded(kind, policy, flags, disk.base, disk.log, mounted, ready, since, everything)
 
@@ -155,9 +163,14 @@ def served(
 # After a cut --------------------------------------------------------------------------------------
 
 
-def look(store: Path, model: Model) -> list[str]:
-    """What is wrong with a store right after a cut, in words."""
+def look(store: Path, model: Model, *, recovered: bool) -> list[str]:
+    """What is wrong with a store right after a cut, in words.
+
+    recovered: nothing has to be brought back yet. Before that `verify` has nothing to say.
+    """
     bad = model.faults(files_of(store), facts_of(store))
+    if not recovered:
+        return bad
     # A file without a line was never acknowledged: its resend is. Nor was anything of a line whose
     # write the disk did a part of; `verify` cannot tell it from a line that a disk has lost. What
     # is lost of an acknowledged line the model has named.
@@ -210,7 +223,7 @@ def cut(
 
     start_every: every so many cuts the service starts on what is left. most: stop after so many
     faults; 0: never. start: no cut is before this position; None: before the service was ready.
-    recover: let the service start on what is left before it is looked at, where it has to.
+    recover: let a start take the store before it is looked at, where that has something to do.
     """
     start = done.ready if start is None else start
     rng = random.Random(seed)
@@ -227,9 +240,9 @@ def cut(
                 if recover and (done.policy == "replace" or "on" in done.flags):
                     # Only the start decides whether a replacement counts that was under way, and
                     # puts in place what stands in a log.
-                    with Service(folder / "run", *done.flags, store=point / "store"):
+                    with opened(point / "store"):
                         pass
-                found = look(point / "store", model)
+                found = look(point / "store", model, recovered=recover)
                 if number % start_every == 0 and not found:
                     found = go_on(folder / "run", point / "store", model, done)
             bad += [f"{where}: {one}" for one in found]

@@ -4,17 +4,18 @@ order is noticed.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.kept.kit_kept import Interposed, items, send_all, violations
+from tests.kept.kit_kept import Interposed, Sending, items, send_all, violations
 from tests.kept.redo_order import Order, lane_violations
 from tests.kept.test_order import Changes, mutate
-from tests.kit import wait_for
+from tests.kit import Service, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 FLAGS: Final = ("--redo", "on", "--min-free-space", "0")
@@ -34,15 +35,21 @@ def is_ready(store: Path, count: int) -> bool:
     return sum(any(salt) for salt in salts(store).values()) >= count
 
 
-def with_logs(service: Interposed, count: int) -> None:
-    """Send until every worker has a log file: the first instance of each asks for one."""
+def with_logs(
+    service: Service, count: int, clock: Callable[[], int] = time.monotonic_ns
+) -> list[Sending]:
+    """Send until every worker has a log file, and return it: the first one of each asks for one."""
+    sendings = []
 
     def sent() -> bool:
         number = next(_NUMBERS)
-        assert not send_all(service.port, items(f"9.{number}", 4), window=1).broken
+        done = send_all(service.port, items(f"9.{number}", 4), window=1, clock=clock)
+        assert not done.broken
+        sendings.extend(done.sendings)
         return is_ready(service.store, count)
 
     wait_for(sent, "log files")
+    return sendings
 
 
 _NUMBERS: Final = iter(range(1, 1 << 30))

@@ -27,8 +27,9 @@ WAYS: Final = ("nothing", "prefix", "subset", "sectors", "everything")
 _WEIGHTS: Final = (2, 2, 4, 4, 1)
 # What a disk writes as a whole or not at all, in bytes: disks have sectors of 512 bytes or 4 KiB.
 # xfs relies on the latter. A block that is torn in its place has a wrong checksum, and the log is
-# not replayed over what says that it is newer. ext4 replays whole blocks; btrfs overwrites none.
-_UNIT: Final = {"ext4": 512, "xfs": 4096, "btrfs": 512}
+# not replayed over what says that it is newer. ext4 replays whole blocks, unless it has no journal;
+# btrfs overwrites none.
+_UNIT: Final = {"ext4": 512, "ext4 without journal": 4096, "xfs": 4096, "btrfs": 512}
 # That is, except their superblock, which must be whole, too: where it is on the disk.
 _BLOCK: Final = 4096
 _WHOLE: Final = {"ext4": (0,), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
@@ -71,8 +72,9 @@ class Cuts:
 
     def __init__(self, kind: str, base: Path, record: Record, folder: Path) -> None:
         self._record = record
-        self._unit = _UNIT[kind.partition(" ")[0]]
-        self._whole = _WHOLE[kind.partition(" ")[0]]
+        first = kind.partition(" ")[0]
+        self._unit = _UNIT.get(kind, _UNIT[first])
+        self._whole = _WHOLE[first]
         folder.mkdir()
         self._kept = folder / "kept"
         self._image = folder / "image"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.disks import MountError, attached, make, program
+from tests.disks import MountError, attached, checked, make, program
 from tests.kit import DEADLINE_S, wait_for
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def _served(recorder: Path, live: Path, log: Path, point: Path) -> Iterator[None
 def mounted_again(kind: str, image: Path, point: Path) -> Iterator[Path]:
     """Mount what a cut left, on a new folder: the kernel replays the file system's own log.
 
+    One that has none is checked before, as at a start of the machine.
+
     Raises MountError: no cut may leave what cannot be mounted.
     """
     if kind == "btrfs":
@@ -120,6 +122,7 @@ def mounted_again(kind: str, image: Path, point: Path) -> Iterator[Path]:
         # and would take this one for a stale copy.
         forget = [program("btrfs", "btrfs-progs"), "device", "scan", "--forget"]
         subprocess.run(forget, check=True)
+    checked(kind, image)
     with attached(kind, image, point) as mounted:
         yield mounted
 
