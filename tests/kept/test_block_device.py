@@ -217,12 +217,14 @@ def cut(
     start_every: int = 10,
     most: int = 0,
     start: int | None = None,
+    end: int | None = None,
     recover: bool = True,
 ) -> tuple[Tally, list[str]]:
     """Cut the power `count` times; returns what was looked at, and what was wrong.
 
     start_every: every so many cuts the service starts on what is left. most: stop after so many
     faults; 0: never. start: no cut is before this position; None: before the service was ready.
+    end: none is after this one; None: after the end of all.
     recover: let a start take the store before it is looked at, where that has something to do.
     """
     start = done.ready if start is None else start
@@ -231,7 +233,7 @@ def cut(
     bad: list[str] = []
     with Record(done.log) as entries:
         cuts = Cuts(done.kind, done.base, entries, folder / "cuts")
-        for number, k in enumerate(chosen(entries, start, count, rng), 1):
+        for number, k in enumerate(chosen(entries, start, count, rng, end), 1):
             where, image = cuts.make(k, rng)
             known = known_at(done.sendings, done.since + where.position)
             model = Model(done.policy, sendings=known, tally=tally)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +14,9 @@ import pytest
 
 from fastscp.store.verify import verify
 from tests.disks import KINDS, VARIANTS, attached, make, program
+from tests.kept.device.cuts import Cuts, chosen
 from tests.kept.device.disk import scratch
+from tests.kept.device.record import Record
 from tests.kept.kit_kept import facts_of, files_of, items, send_all
 from tests.kept.model import Model, Tally, known_at
 from tests.kept.test_block_device import Recorded, cut, record, workload
@@ -79,6 +83,33 @@ def test_without_a_recovery_there_are_losses(tmp_path: Path, recorder: Path, kin
         done = logged(kind, folder, recorder)
         _tally, bad = cut(done, folder, 100, seed=1, most=1, recover=False)
     assert any("answered 0000 and in no version" in one for one in bad)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("policy", ["version", "replace"])
+@pytest.mark.parametrize("kind", [*KINDS, *VARIANTS])
+def test_a_cut_while_a_start_recovers(
+    tmp_path: Path, recorder: Path, kind: str, policy: str, figures: Figures
+) -> None:
+    rng = random.Random(5)
+    with scratch(tmp_path) as folder:
+        first = logged(kind, folder / "first", recorder, policy)
+        with Record(first.log) as entries:
+            cuts = Cuts(kind, first.base, entries, folder / "first/cuts")
+            for number, k in enumerate(chosen(entries, first.ready, 4, rng)):
+                where, image = cuts.make(k, rng)
+                again = folder / f"{number}"
+                second = record(
+                    kind, again, recorder, *REDO, policy=policy, scale=0, image=image,
+                    before=known_at(first.sendings, where.position), since=where.position + 1,
+                )  # fmt: skip
+                tally, bad = cut(
+                    second, again, 12, seed=number, start=second.mounted, end=second.ready
+                )
+                figures.add(f"power cuts while a start recovers, {policy}", kind, tally)
+                assert bad == [], where
+                shutil.rmtree(again)
 
 
 @pytest.mark.long
