@@ -88,7 +88,8 @@ def wrong(store: Path, answered: Sequence[Item]) -> list[str]:
 
 def rule(service: Interposed, step: str, action: int, **more: Any) -> int:
     kind, path, skip, _status = STEPS[step]
-    return service.control.rule([kind], action, path=path, skip=skip, left=1, **more)
+    how: dict[str, Any] = {"path": path, "skip": skip, "left": 1} | more
+    return service.control.rule([kind], action, **how)
 
 
 def test_a_step_behind_the_log_that_fails(tmp_path: Path, library: Path) -> None:
@@ -139,30 +140,60 @@ def test_a_log_that_fails_costs_only_time(tmp_path: Path, library: Path, fault: 
     assert not list((service.store / ".fastscp/redo").glob("*.log"))
 
 
-@pytest.mark.parametrize("step", _some(CHECKPOINT, {"flush the file"}))
+# Step -> more of the rule. The file is in a folder that is in another one, and both are new.
+CHECKPOINT_FAULTS: Final[dict[str, dict[str, Any]]] = {
+    "flush the file": {},
+    "flush its folder": {"path": "/1.2.1.0.0"},
+    "flush the journal": {},
+}
+
+
+@pytest.mark.parametrize("step", _some(CHECKPOINT_FAULTS, {"flush the file"}))
 def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str) -> None:
     """The worker ends; what it had answered is put in place before another one begins."""
     (one,), (two,) = items("1", 1), items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
         with_logs(service, 1)
-        rule(service, step, FAIL, error=errno.EIO)
+        rule(service, step, FAIL, error=errno.EIO, **CHECKPOINT_FAULTS[step])
         assert put(service, one) == OK
         service.in_log("exit code 75")
         service.control.clear()
-        answered = [one]
-        if step == "flush its folder":
-            # No flush of it tells anything until it is mounted anew: nothing is stored till then.
-            service.in_log("cannot recover the redo log of a dead worker")
-            service.process.terminate()
-            service.process.wait(DEADLINE_S)
-        else:
-            wait_for(lambda: put(service, two) == OK, "another worker")
-            answered.append(two)
-    if step == "flush its folder":
-        assert files_of(service.store)[one.path] == one.data
-        assert list((service.store / ".fastscp/redo").glob("*.log"))
-        return
-    assert wrong(service.store, answered) == []
+        wait_for(lambda: put(service, two) == OK, "another worker")
+    assert wrong(service.store, [one, two]) == []
+
+
+@pytest.mark.long
+def test_a_checkpoint_whose_folders_fail(tmp_path: Path, library: Path) -> None:
+    """No flush of the upper one tells anything until it is mounted anew: nothing is stored."""
+    (one,) = items("1", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        rule(service, "flush its folder", FAIL, error=errno.EIO, left=2)
+        assert put(service, one) == OK
+        service.in_log("exit code 75")
+        service.control.clear()
+        service.in_log("cannot recover the redo log of a dead worker")
+        service.process.terminate()
+        service.process.wait(DEADLINE_S)
+    assert files_of(service.store)[one.path] == one.data
+    assert list((service.store / ".fastscp/redo").glob("*.log"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["renew the log", "flush the renewed log"])
+def test_a_log_that_cannot_be_used_again_goes(tmp_path: Path, library: Path, step: str) -> None:
+    """Nothing in it counts any more: the worker removes it, and goes on with another one."""
+    (one,) = items("1", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        (log,) = (service.store / ".fastscp/redo").glob("*-1.log")
+        number = rule(service, step, FAIL, error=errno.EIO)
+        assert put(service, one) == OK
+        wait_for(lambda: not log.exists(), "the log file being removed")
+        assert service.control.hits(number) == 1
+        more = [sending.item for sending in with_logs(service, 1)]
+        assert "exit code" not in service.log()
+    assert wrong(service.store, [one, *more]) == []
 
 
 @pytest.mark.long
