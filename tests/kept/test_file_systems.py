@@ -179,7 +179,8 @@ def test_a_service_that_is_killed_and_started_again(disk: Path, tmp_path: Path) 
         service.process.wait(DEADLINE_S)
         service.kill()
         assert len(service.parts()) == 1
-    with Service(tmp_path, *flags, store=disk / "store") as service:
+    # With a log the lines would go to a new segment at once.
+    with Service(tmp_path, *flags, "--redo", "off", store=disk / "store") as service:
         service.in_log("1 unfinished instance,")
         wait_for(lambda: not service.parts(), "no part left")
         expected = [path_of(f"{SOP}.{number + 1}") for number in range(12)]
