@@ -145,6 +145,10 @@ def test_the_tenth_version_is_refused(tmp_path: Path, library: Path) -> None:
         assert service.instances() == [item.path, *(f"{item.path}~{n}" for n in range(2, 10))]
 
 
+def parts_of(service: Interposed) -> list[Path]:
+    return list((service.store / ".fastscp/incoming").rglob("*.part"))
+
+
 def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
     tmp_path: Path, library: Path
 ) -> None:
@@ -159,9 +163,11 @@ def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
         one.send(store(1, old.data, sop=item.sop))
         wait_for(lambda: service.control.hits(rule) == 1, "one worker being held after its naming")
         two.send(store(1, new.data, sop=item.sop))
-        assert two.read_response().status == 0
+        # Its path is claimed up to its line: the newer one waits, in a part of its own.
+        wait_for(lambda: len(parts_of(service)) == 1, "the part of the newer one")
         service.control.lift(rule)
         assert one.read_response().status == 0
+        assert two.read_response().status == 0
         assert service.data_of(item.path) == new.data
         assert journal_of(service, item)[-1][2] == digest_of(service, item.path)
         two.release()

@@ -74,6 +74,7 @@ CASES: Final = [
     ("write the journal", FLUSH, ".jsonl", True, errno.ENOLCK),
 ]
 ADVICE: Final = {
+    errno.ENOLCK: "see /proc/locks",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "raise the quota",
     errno.EIO: "check it and the kernel's log",
