@@ -166,15 +166,24 @@ def test_folders_made_by_a_life_that_was_killed(tmp_path: Path, library: Path) -
 
 
 def _held(service: Interposed, kind: int, path: str, held: Item, free: Item) -> None:
-    """Hold one worker after a step, and have another acknowledge something meanwhile."""
+    """Hold one worker after a step, and have another acknowledge something meanwhile.
+
+    Something of the same path waits for the one that is held.
+    """
     with service.peer() as one, service.peer() as two:
         rule = service.control.rule([kind], HOLD_AFTER, path=path, left=1)
         one.send(store(1, held.data, sop=held.sop))
         wait_for(lambda: service.control.hits(rule) == 1, "the worker being held")
         two.send(store(1, free.data, sop=free.sop))
-        assert two.read_response().status == 0
+        if free.path == held.path:
+            incoming = service.store / ".fastscp/incoming"
+            wait_for(lambda: len(list(incoming.rglob("*.part"))) == 1, "the part that waits")
+        else:
+            assert two.read_response().status == 0
         service.control.lift(rule)
         assert one.read_response().status == 0
+        if free.path == held.path:
+            assert two.read_response().status == 0
         two.release()
         one.release()
 
