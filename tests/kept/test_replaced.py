@@ -340,7 +340,7 @@ def test_a_withdrawal_beside_the_other_form_that_fails_is_done_later(
         service.control.rule([kind], FAIL, error=errno.EIO, path=".jsonl", left=1)
         # What says again that the older one counts, and what removes the newer one.
         for number in (1, 2):
-            service.control.rule([OPEN], FAIL, error=errno.EROFS, path=f"r-{number}.jsonl")
+            service.control.rule([OPEN], FAIL, error=errno.EROFS, path=f"s-{number}.jsonl")
         service.control.rule([UNLINK], FAIL, error=errno.EROFS, path=".dcm.zst")
         assert put(peer, 1, one.new) == 0xA700
         said = service.in_log("cannot take back the refused instance")

@@ -117,7 +117,7 @@ def strace() -> None:
 
 
 # What may stand on a worker's loop, each with its stamp: a part is made and written; and in
-# buffered mode it is closed and named, and its line is written.
+# buffered mode it is closed and named, under a claim of its path, and its line is written.
 _PART = r"/\.fastscp/incoming/[^/ ]+"
 _FOLDER = r"/[0-9.]*(/[0-9.]+)?"
 RECEIVING = (
@@ -130,6 +130,10 @@ COMMITTING = (
     rf"openat2? {_FOLDER} [0-9.]+(/[0-9.]+)?",
     rf"mkdirat {_FOLDER} [0-9.]+",
     rf"close {_FOLDER}",
+    # The claim of the path.
+    r"(newfstatat|fstatat64) / \.fastscp/locks",
+    r"openat2? / \.fastscp/locks",
+    r"(fstat|fcntl|close) /\.fastscp/locks",
     rf"(faccessat|faccessat2) {_FOLDER} [^ ]*\.dcm(\.zst)?",
     r"write /\.fastscp/journal/[^ ]*\.jsonl .*",
 )
