@@ -107,7 +107,8 @@ class Store:
     suspect: a buffered life ended without a clean stop, so a file may be less than it seems.
     unflushed: what an earlier run could not flush. sequence: the journal's has to go on above it.
     left: where what a replacement kept stays, as in `Cleared`.
-    warnings: for the log. made: what `unmake` takes away.
+    warnings: for the log. made: what `unmake` takes away. is_inherited: taken over from a service
+    that goes on with what it has in hand there.
 
     unrecovered: set by whoever calls `recover_beside`: why it failed, "" since it did not.
 
@@ -130,6 +131,7 @@ class Store:
     left: tuple[str, ...] | None
     warnings: tuple[str, ...]
     made: Made
+    is_inherited: bool = False
     # Why what dead workers logged cannot be recovered, "": it is.
     unrecovered: str = field(default="", init=False)
     # store.toml as it was when it was last found to be this store's.
@@ -258,7 +260,7 @@ class Store:
             path=path, id=known.id, filings=known.filings, dir_fd=dir_fd, lock_fd=lock_fd,
             created=False, facts=facts, mixed=len(known.suffixes) > 1, buffered=buffered,
             suspect=suspect, unflushed=unflushed, sequence=0, left=(), warnings=facts.warnings,
-            made=Made(),
+            made=Made(), is_inherited=True,
         )  # fmt: skip
         for filing, key in earlier.items():
             store._lived.setdefault(filing, key)
@@ -456,8 +458,10 @@ class Store:
                 if not names_in(fd) or time.monotonic() > deadline:
                     break
                 time.sleep(0.01)
-        with contextlib.suppress(OSError, StartError):
-            self.end_log()
+        if not self.is_inherited:
+            # Else others may keep a log, or make one: whoever ends last says that there is none.
+            with contextlib.suppress(OSError, StartError):
+                self.end_log()
         self.made.take_away()
 
     def close(self) -> None:

@@ -432,6 +432,23 @@ def test_a_store_is_taken_over_as_it_is(path: Path) -> None:
         pass
 
 
+def test_who_fails_to_take_a_store_over_says_nothing_of_the_log_of_others(path: Path) -> None:
+    """The service that goes on keeps one, or makes one at any time."""
+    identity = path / ".fastscp/store.toml"
+    with opened(path) as old:
+        old.begin_log()
+        new = Store.inherit(path, os.dup(old.lock_fd), {})
+        new.begin_log()
+        new.unmake()
+        new.close()
+        assert "format = 2" in identity.read_text()
+        # Who has taken it over is the last one.
+        new = Store.inherit(path, os.dup(old.lock_fd), {})
+        new.stopped_cleanly()
+        new.close()
+        assert "format = 1" in identity.read_text()
+
+
 def test_another_store_is_not_taken_over(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     with (
