@@ -15,7 +15,7 @@ from fastscp.main.backoff import BackOff
 from fastscp.main.threads import in_thread
 from fastscp.store.leftovers import settle_beside
 from fastscp.store.lives import sweep_incoming
-from fastscp.store.names import INCOMING
+from fastscp.store.names import INCOMING, REDO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,17 +83,21 @@ class Remains:
         is_under_way = self._recovering is not None and not self._recovering.done()
         if self._is_due and not is_under_way:
             self._is_due = False
-            distrust = frozenset(self._distrusted)
-            self._recovering = in_thread(self._store.recover_beside, distrust, self._shared.doubts)
-            self._recovering.add_done_callback(partial(self._recovered, distrust))
+            # Of processes that are over, so their logs are among those that it reads. It asks the
+            # set itself: of others whose logs it reads, the exit code may come meanwhile.
+            known = frozenset(self._distrusted)
+            self._recovering = in_thread(
+                self._store.recover_beside, self._distrusted, self._shared.doubts
+            )
+            self._recovering.add_done_callback(partial(self._recovered, known))
 
-    def _recovered(self, distrust: frozenset[str], recovery: asyncio.Future[Recovered]) -> None:
+    def _recovered(self, known: frozenset[str], recovery: asyncio.Future[Recovered]) -> None:
         """Say what a recovery did; where it failed, try it again."""
         if recovery.cancelled():
             return
         error = recovery.exception()
         if error is None:
-            self._distrusted -= distrust
+            self._distrusted -= known
             self._store.unrecovered = ""
             self._back_off.reset()
             for one in recovery.result().told:
@@ -113,10 +117,28 @@ class Remains:
         self._is_due = True
         asyncio.get_running_loop().call_later(self._back_off.failed(), self._begin_recovery)
 
-    async def settled(self, seconds: float) -> None:
-        """Wait for a recovery that is under way, at the end; the next start does what is left."""
-        if self._recovering is not None and not self._recovering.done():
-            await asyncio.wait([self._recovering], timeout=seconds)
+    async def settled(self, seconds: float) -> bool:
+        """Wait for a recovery that is under way, at the end.
+
+        Returns whether all is recovered, and says so if it is not; the next start does the rest.
+        """
+        why = ""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        # One may follow upon another.
+        while self._recovering is not None and not self._recovering.done():
+            if loop.time() >= end:
+                why = f"recovering it takes longer than {seconds:g} s"
+                break
+            await asyncio.wait([self._recovering], timeout=end - loop.time())
+        why = self._store.unrecovered or why
+        if why:
+            log.error(
+                "the redo log of a dead worker stays in %s (%s): put the cause right; the next "
+                "start, or `fastscp recover`, puts in place what it has",
+                self._store.path / REDO, why,
+            )  # fmt: skip
+        return not why
 
     async def settle_replaced(self) -> None:
         """End the replacements that a dead worker had in hand, before anybody meets its files."""

@@ -262,7 +262,8 @@ class Service:
         self._dispatch.close()
         if self._takeover is not None and not await self._takeover.end():
             in_order = False
-        await workers.remains.settled(LEAVE_S)
+        if not await workers.remains.settled(LEAVE_S):
+            in_order = False
         clean = in_order and not workers.lost
         if workers.tell_missing():
             in_order = False

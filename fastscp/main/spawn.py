@@ -134,7 +134,7 @@ def how(code: int | None) -> str:
     if code is None:
         return "no exit code"
     if code == CHECKPOINT_FAILED:
-        return f"exit code {code}: the disk refused a flush"
+        return f"exit code {code}: it gave its redo log up, as it has said"
     if code < 0:
         with contextlib.suppress(ValueError):  # real-time signals have no names
             return f"killed by {signal.Signals(-code).name}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 from fastscp.log import flush
 from fastscp.messages.worker import CHECKPOINT_FAILED
 from fastscp.store.journal import Segments
 from fastscp.store.names import REDO, own_folder, shut
+from fastscp.store.redo.logs import leave_distrust
 
 if TYPE_CHECKING:
     from fastscp.messages.worker import Setup
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["RedoLog"]
 
 log = logging.getLogger("fastscp.worker")
+
+# How long the mark of a life that cannot go on may wait for the disk that refused a flush.
+_MARK_S: Final = 10.0
 
 
 class RedoLog:
@@ -30,6 +35,7 @@ class RedoLog:
 
     def __init__(self, setup: Setup, store_fd: int, writer: str, reception: Reception) -> None:
         self._reception = reception
+        self._life = setup.life
         self._segments = Segments(store_fd, setup.run, f"{writer}r", durable=True)
         self._folder_fd = -1
         if not setup.redo_bytes:
@@ -96,6 +102,7 @@ class RedoLog:
                 step, why, REDO,
             )  # fmt: skip
             return
+        self._mark()
         log.error(
             "cannot %s (%s), and the system may have lost what it was to write: this worker ends, "
             "and what it has acknowledged is restored from %s; check the disk",
@@ -104,3 +111,25 @@ class RedoLog:
         flush()
         # Nothing that a connection or a thread still does here may be trusted; the log is whole.
         os._exit(CHECKPOINT_FAILED)
+
+    def _mark(self) -> None:
+        """Have whoever recovers this life distrust it, as far as the disk lets that be noted.
+
+        First of all: main may be killed meanwhile, or read the log before it has the exit code.
+        """
+
+        def leave() -> None:
+            try:
+                leave_distrust(self._folder_fd, self._life)
+            except OSError as error:
+                log.error(
+                    "cannot note in %s that a flush failed (%s)", REDO, error.strerror or error
+                )
+
+        thread = threading.Thread(target=leave, name="mark", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            leave()
+        else:
+            thread.join(_MARK_S)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import Service, data_set, path_of, store, wait_for
+from tests.redo_files import write_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,3 +119,16 @@ def test_all_killed_under_load(tmp_path: Path, by: str) -> None:
     done = command("verify", "--store", str(service.store))
     assert done.returncode == 0, done.stdout
     assert "format = 1" in (service.store / ".fastscp/store.toml").read_text()
+
+
+@pytest.mark.long
+def test_a_service_that_could_not_recover_says_so_at_its_end(tmp_path: Path) -> None:
+    with Service(tmp_path, "--redo", "on", workers=1) as service:
+        foreign = write_log(service.store, "5-w0-1", [], store_id="other")
+        os.kill(service.worker_pids()[0], signal.SIGKILL)
+        service.in_log("nothing is stored until that is done")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 1
+        assert "the redo log of a dead worker stays in" in service.log()
+        assert "format = 2" in (service.store / ".fastscp/store.toml").read_text()
+        assert foreign.exists()

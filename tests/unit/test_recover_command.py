@@ -46,7 +46,7 @@ def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = json.loads(capsys.readouterr().out)
     assert said == {
         "logs": 1, "records": 1, "flushed": 0, "restored": 1, "lines": 1, "passed": 0, "aside": 0,
-        "damage": [], "sequence": 5,
+        "unreachable": [], "damage": [], "sequence": 5,
     }  # fmt: skip
 
 

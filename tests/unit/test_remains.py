@@ -110,7 +110,24 @@ def test_who_dies_while_another_one_is_recovered_is_recovered_as_well() -> None:
         await until(2, played)
 
     asyncio.run(use())
-    assert played.asked == [[], ["run-w1-1"]]
+    # The first one asks late enough to hear of the second.
+    assert played.asked == [["run-w1-1"], ["run-w1-1"]]
+
+
+def test_what_the_service_cannot_recover_is_said_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(BackOff, "failed", lambda _self: 60.0)
+    played = Played(StartError("the redo log is damaged"))
+
+    async def use() -> tuple[bool, bool]:
+        before = await played.remains.settled(60)
+        await played.remains.recover("run-w0-1")
+        return before, await played.remains.settled(60)
+
+    assert asyncio.run(use()) == (True, False)
+    assert "stays in /" in caplog.text
+    assert ".fastscp/redo (the redo log is damaged): put the cause right; the next" in caplog.text
 
 
 def test_a_recovery_that_hangs_keeps_nobody_from_going_on(
@@ -124,9 +141,10 @@ def test_a_recovery_that_hangs_keeps_nobody_from_going_on(
     async def use() -> None:
         await played.remains.recover()
         assert "takes longer than 0.01 s" in caplog.text
-        await played.remains.settled(0.01)
+        assert not await played.remains.settled(0.01)
+        assert ".fastscp/redo (recovering it takes longer than 0.01 s)" in caplog.text
         goes_on.set()
-        await played.remains.settled(60)
+        assert await played.remains.settled(60)
 
     asyncio.run(use())
 
@@ -155,7 +173,8 @@ def test_what_cannot_be_recovered_counts_as_lost() -> None:
 
 
 def test_an_exit_code_has_its_words() -> None:
-    assert how(CHECKPOINT_FAILED) == "exit code 75: the disk refused a flush"
+    # Not each of them was the disk's.
+    assert how(CHECKPOINT_FAILED) == "exit code 75: it gave its redo log up, as it has said"
 
 
 def test_a_dead_worker_s_log_beside_a_service(tmp_path: Path) -> None:

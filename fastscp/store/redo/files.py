@@ -14,6 +14,7 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from fastscp.log import printable
 from fastscp.store.names import (
     ASIDE,
     HOME,
@@ -28,7 +29,7 @@ from fastscp.store.unflushed import Marks
 from fastscp_ext import crc32c, exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from fastscp.store.redo.logs import Folder
     from fastscp.store.redo.records import Record
@@ -44,6 +45,14 @@ _PAGE: Final = 4096
 _NO_LINK: Final = frozenset(
     {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EISDIR}
 )
+# What the system says of a path that somebody else changed, or may forbid: links or files in the
+# place of folders, other permissions, another file system. The disk says none of it.
+_BARRED: Final = frozenset(
+    {
+        errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY,
+        errno.EISDIR, errno.ENXIO,
+    }
+)  # fmt: skip
 # The system lacked something: that says nothing of what the disk has.
 _LACK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -59,6 +68,7 @@ class There(Enum):
     """What a path has: nothing; the bytes of the record; a beginning of them; or something else.
 
     A beginning is what a power cut leaves of a file that was not flushed: a part of it, or zeros.
+    What cannot be reached or read, for somebody changed it, is something else.
     """
 
     NOTHING = 0
@@ -71,6 +81,9 @@ class Files:
     """The files of one recovery, and the folders that it has to flush. For several threads.
 
     doubts: what the workers know; None: there are none. aside: how many things were laid aside.
+    unreachable: of the records whose files are in `ASIDE`, for nobody reaches their paths, in
+    words. has_gone: a folder was not where it was to be flushed, or not to be opened, so that only
+    a flush of the whole file system is sure to have it.
     """
 
     def __init__(self, store_fd: int, parts: Folder, doubts: Doubts | None) -> None:
@@ -84,11 +97,13 @@ class Files:
         # Folders to be flushed: whether a name in them was written, so that the flush is a new one.
         self._folders: dict[str, bool] = {}
         self.aside = 0
+        self.unreachable: list[str] = []
+        self.has_gone = False
 
     def look(self, record: Record) -> There:
         """What is at the path of a record. Raises OSError where no answer can be had."""
         try:
-            with holder(record.path, self._store_fd) as (folder_fd, name):
+            with _at(record.path, self._store_fd) as (folder_fd, name):
                 about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
                 if not stat.S_ISREG(about.st_mode) or about.st_size > record.size:
                     return There.OTHER
@@ -97,18 +112,33 @@ class Files:
                     found = os.pread(fd, record.size + 1, 0)
         except FileNotFoundError:
             return There.NOTHING
+        except OSError as error:
+            if error.errno in _BARRED:
+                return There.OTHER
+            raise
         if len(found) == record.size and crc32c(found) == record.crc:
             return There.SAME
         _line, wanted = self._parts.read(record)
         return There.UNFINISHED if _is_beginning(found, wanted) else There.OTHER
 
-    def flush(self, record: Record) -> None:
-        """Flush the file at the path of a record. Raises OSError."""
-        with holder(record.path, self._store_fd) as (folder_fd, name):
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            with descriptor(os.open(name, flags, dir_fd=folder_fd)) as fd:
-                os.fsync(fd)
+    def flush(self, record: Record) -> There:
+        """Flush the file at the path of a record, which had its bytes.
+
+        Returns what else is there by now, if anything is. Raises OSError.
+        """
+        try:
+            with _at(record.path, self._store_fd) as (folder_fd, name):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with descriptor(os.open(name, flags, dir_fd=folder_fd)) as fd:
+                    os.fsync(fd)
+        except FileNotFoundError:
+            return There.NOTHING
+        except OSError as error:
+            if error.errno in _BARRED:
+                return There.OTHER
+            raise
         self._note(record.path, is_new=False)
+        return There.SAME
 
     def note_gone(self, record: Record) -> None:
         """Have `flush_folders` flush the folders of a path that has no file any more.
@@ -118,21 +148,29 @@ class Files:
         """
         self._note(record.path, is_new=False)
 
-    def restore(self, record: Record) -> None:
+    def restore(self, record: Record) -> bool:
         """Write the file of a record anew and give it its path, flushed. Raises OSError.
 
-        What else is there is laid aside. The folders are flushed by `flush_folders`.
+        What else is there is laid aside. The folders are flushed by `flush_folders`. Returns
+        whether the path could be reached; if not, the file is in `ASIDE`.
         """
         _line, data = self._parts.read(record)
         part = self._parts.make_part(record, data)
-        new = self._make_way(record.path)
-        if self.look(record) is not There.OTHER or not self._lay_aside(record, part):
-            with holder(record.path, self._store_fd) as (folder_fd, name):
-                os.rename(part, name, src_dir_fd=self._parts.fd, dst_dir_fd=folder_fd)
+        try:
+            new = self._make_way(record.path)
+            if self.look(record) is not There.OTHER or not self._lay_aside(record, part):
+                with _at(record.path, self._store_fd) as (folder_fd, name):
+                    os.rename(part, name, src_dir_fd=self._parts.fd, dst_dir_fd=folder_fd)
+        except OSError as error:
+            if error.errno not in _BARRED:
+                raise
+            self._put_aside(record, data, error.strerror or str(error))
+            return False
         self._note(record.path, is_new=True)
         with self._lock:
             for folder in new:
                 self._folders[folder] = True
+        return True
 
     def refuses(self, path: str) -> bool:
         """Whether a flush of the folder of a path failed before: another one says nothing."""
@@ -204,6 +242,27 @@ class Files:
             self.aside += 1
         return not part
 
+    def _put_aside(self, record: Record, data: bytes, why: str) -> None:
+        """Have the file of a record in `ASIDE`, flushed, where its path cannot be reached."""
+        # It may be anywhere by now.
+        self._parts.remove_part(record)
+        with own_folder(ASIDE, self._store_fd, make=True) as aside_fd:
+            for to in _names_aside(record.seq):
+                found = _content(to, aside_fd, record.size)
+                if found is None:
+                    part = self._parts.make_part(record, data)
+                    os.rename(part, to, src_dir_fd=self._parts.fd, dst_dir_fd=aside_fd)
+                elif found != data:
+                    continue
+                # It may be there since a recovery that did not end.
+                with descriptor(os.open(to, os.O_RDONLY | os.O_CLOEXEC, dir_fd=aside_fd)) as fd:
+                    os.fsync(fd)
+                break
+            flush_folder(aside_fd)
+        flush_folder_at(self._store_fd, HOME)
+        with self._lock:
+            self.unreachable.append(f"{printable(record.path)} ({why}); it is in {ASIDE}/{to}")
+
     def _is_refused(self, folder: str) -> bool:
         if self._is_all_refused or folder in self._refused:
             return True
@@ -219,9 +278,12 @@ class Files:
             )
         try:
             flush_folder_at(self._store_fd, folder)
-        except FileNotFoundError:
-            pass  # whoever took the files away took it, too
         except OSError as error:
+            if error.errno == errno.ENOENT or error.errno in _BARRED:
+                # Whoever took or changed it flushed nothing.
+                self.has_gone = True
+                return
+            error.filename = folder or "."
             if error.errno not in _LACK:
                 self._folder_failed(folder, error.errno or errno.EIO)
             raise
@@ -233,9 +295,40 @@ class Files:
             Marks(self._store_fd).leave("folder", folder, error_no)
 
 
+@contextlib.contextmanager
+def _at(path: str, store_fd: int) -> Iterator[tuple[int, str]]:
+    """As `holder`; the errors of the block name the path."""
+    try:
+        with holder(path, store_fd) as found:
+            yield found
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _names_aside(seq: int) -> Iterator[str]:
+    return itertools.chain([str(seq)], (f"{seq}.{n}" for n in itertools.count(2)))
+
+
+def _content(name: str, folder_fd: int, size: int) -> bytes | None:
+    """What a file has, up to a byte more than a size, b"" for what is none; None: nothing has it.
+
+    Raises OSError.
+    """
+    try:
+        about = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        if not stat.S_ISREG(about.st_mode) or about.st_size != size:
+            return b""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with descriptor(os.open(name, flags, dir_fd=folder_fd)) as fd:
+            return os.pread(fd, size + 1, 0)
+    except FileNotFoundError:
+        return None
+
+
 def _name_aside(aside_fd: int, seq: int, there: os.stat_result) -> tuple[str, bool]:
     """A name for what is laid aside, and whether that has it since a recovery that did not end."""
-    for name in itertools.chain([str(seq)], (f"{seq}.{n}" for n in itertools.count(2))):
+    for name in _names_aside(seq):
         try:
             found = os.stat(name, dir_fd=aside_fd, follow_symlinks=False)
         except FileNotFoundError:

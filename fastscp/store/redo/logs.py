@@ -2,7 +2,7 @@
 
     STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
     STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
-    STORE/.fastscp/redo/distrust          a flush failed that these logs were to outlive
+    STORE/.fastscp/redo/<life>.distrust   a flush failed that the logs of the life were to outlive
 
 Whoever reads them here has the folder's lock: during an upgrade there are two that may.
 """
@@ -33,14 +33,16 @@ from fastscp.store.names import (
 from fastscp.store.redo.records import LOG_MOST, life_of, read_log
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from fastscp.store.redo.records import Log, Record
 
-__all__ = ["DamagedError", "Folder", "folder", "is_anything_in", "is_anything_logged"]
+__all__ = [
+    "DamagedError", "Folder", "folder", "is_anything_in", "is_anything_logged", "leave_distrust",
+]  # fmt: skip
 
 _PART: Final = ".part"
-_DISTRUST: Final = "distrust"
+_DISTRUST: Final = ".distrust"
 _STEP: Final = 1 << 20
 _DAMAGE_TOLD: Final = 5
 # Files that are read at a time.
@@ -83,6 +85,18 @@ def is_anything_logged(store_fd: int) -> bool:
     return any(is_over(store_fd, life) for life in lives if life is not None)
 
 
+def leave_distrust(folder_fd: int, life: str) -> None:
+    """Have recoveries of a life believe nothing that was written and not read from the disk again.
+
+    folder_fd: of `REDO`. The life need not be over. Blocks on the disk. Raises OSError; the mark
+    may be there then, and last as long as the system runs, which is as long as it is needed.
+    """
+    name = f"{life}{_DISTRUST}"
+    with contextlib.suppress(FileExistsError), descriptor(make_file(name, folder_fd)) as fd:
+        os.fsync(fd)
+    flush_folder(folder_fd)
+
+
 @contextlib.contextmanager
 def folder(store_fd: int, store_id: str) -> Iterator[Folder | None]:
     """The folder with its lock, as long as the block lasts; None where there is none.
@@ -112,25 +126,27 @@ class Folder:
         self._store_id = store_id
         self._lock = threading.Lock()
         self._open: dict[str, int] = {}
+        self._distrusted: set[str] = set()
 
     def logs(self) -> list[Log]:
-        """The logs of lives that are over, by their names.
+        """The logs of lives that are over, by their names; `is_distrusted` tells of the same lives.
 
         Cost: reads them whole. Raises OSError, also for what is no regular file under the name of a
         log, and ForeignLogError.
         """
+        lives = {_life_of_any(name) for name in names_in(self.fd)} - {None}
+        over = {life for life in lives if life is not None and is_over(self._store_fd, life)}
+        # Once more: who was alive at the first look may have left a mark before the end.
+        names = sorted(name for name in names_in(self.fd) if _life_of_any(name) in over)
         found = []
-        lives: dict[str, bool] = {}
-        for name in sorted(names_in(self.fd)):
-            life = life_of(name)
-            if life is None:
-                continue
-            if life not in lives:
-                lives[life] = is_over(self._store_fd, life)
-            if lives[life]:
+        for name in names:
+            if life_of(name) is not None:
                 # By the whole path, so that an error names it.
                 with descriptor(open_file(f"{REDO}/{name}", self._store_fd)) as fd:
                     found.append(read_log(name, _content(fd, name), self._store_id))
+        self._distrusted = {
+            name.removesuffix(_DISTRUST) for name in names if name.endswith(_DISTRUST)
+        }
         _compare_numbers(found)
         return found
 
@@ -173,8 +189,8 @@ class Folder:
             flush_folder(self.fd)
         for log in voids:
             self._remove_log(log)
-        self._remove(_DISTRUST)
         flush_folder(self.fd)
+        self.trust()
 
     def _remove_log(self, log: Log) -> None:
         if not log.damage:
@@ -193,6 +209,10 @@ class Folder:
             os.fdatasync(file.fileno())
         return name
 
+    def remove_part(self, record: Record) -> None:
+        """Remove what `make_part` made, if it is still here. Raises OSError."""
+        self._remove(f"{record.seq}{_PART}")
+
     def remove_parts(self) -> None:
         """Remove the parts of a recovery that did not end. Raises OSError."""
         with read_folder(self.fd) as entries:
@@ -208,21 +228,27 @@ class Folder:
 
     @property
     def is_distrusted(self) -> bool:
-        """Whether a flush failed that these logs were to outlive."""
-        return _DISTRUST in names_in(self.fd)
+        """Whether a flush failed that one of the logs was to outlive."""
+        return bool(self._distrusted)
 
     def trust(self) -> None:
-        """No log is left for which `distrust` was called. Raises OSError."""
-        self._remove(_DISTRUST)
+        """None of the logs is left. Marks of other lives stay. Raises OSError."""
+        for life in self._distrusted:
+            self._remove(f"{life}{_DISTRUST}")
+        if self._distrusted:
+            flush_folder(self.fd)
 
-    def distrust(self) -> None:
-        """Have later recoveries believe nothing that was written and not read again from the disk.
+    def distrust(self, lives: Iterable[str]) -> None:
+        """As `leave_distrust` for each of some lives, whose logs were read. Raises OSError."""
+        for life in lives:
+            self._distrusted.add(life)
+            leave_distrust(self.fd, life)
 
-        Raises OSError.
-        """
-        with contextlib.suppress(FileExistsError):
-            os.close(make_file(_DISTRUST, self.fd))
-        flush_folder(self.fd)
+
+def _life_of_any(name: str) -> str | None:
+    """Whose log or mark has this name."""
+    stem = name.removesuffix(_DISTRUST)
+    return life_of(name if stem == name else f"{stem}-1.log")
 
 
 def _content(fd: int, name: str) -> bytes:

@@ -28,6 +28,7 @@ from fastscp.store.redo.files import Files, There, side_by_side
 from fastscp.store.redo.lines import Journal, key_of
 from fastscp.store.redo.logs import DamagedError, folder
 from fastscp.store.waits import NotYetError, lock_of, take_lock
+from fastscp_ext import flush_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -45,6 +46,8 @@ _AGAIN_S: Final = 0.01
 _LOCK_S: Final = 60.0
 # Records that are written anew under their locks together.
 _GROUP: Final = 64
+# Of instances whose paths could not be reached, so many lines are told.
+_TOLD: Final = 20
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ class Recovered:
     logs: files that were read, and are gone. records: instances in them. flushed: files that were
     there. restored: files that were written anew. lines: journal lines written. passed: records of
     which nothing was to be done, for something newer is there, somebody took the file away, or
-    nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. damage: of the
-    logs, accepted. sequence: the highest number in a record or a line beside it, 0 for none.
+    nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. unreachable:
+    of instances whose path could not be reached and whose file is in `ASIDE` instead, in words.
+    damage: of the logs, accepted. sequence: the highest number in a record or a line beside it, 0
+    for none.
     """
 
     logs: int = 0
@@ -65,6 +70,7 @@ class Recovered:
     lines: int = 0
     passed: int = 0
     aside: int = 0
+    unreachable: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
     sequence: int = 0
 
@@ -88,6 +94,13 @@ class Recovered:
                 f"told of, {'is' if self.aside == 1 else 'are'} in {ASIDE} now, each under the "
                 f" `seq` of the instance: look at them, and move them out of the store"
             )
+        for one in self.unreachable[:_TOLD]:
+            yield (
+                f"cannot bring a recovered instance to its path: {one}; see who changed the "
+                f"folders there, and move the file to where it belongs"
+            )
+        if more := len(self.unreachable[_TOLD:]):
+            yield f"so it is with {counted(more, 'more instance')}, which are in {ASIDE}, too"
         for one in self.damage:
             yield f"{one}; the file is in {ASIDE} now"
 
@@ -116,7 +129,8 @@ def recover(
     identity: of the store. alone: the store's lock is held and nobody stores anything; else the
     lives are of this run of the service, or of the one that it took over from, and others store
     meanwhile. distrust: lives one of whose flushes failed, so that what the system keeps in memory
-    is not believed. accept_damage: bring back what can be read. doubts: what the workers know.
+    is not believed, beside those that marked it themselves; it is asked once the logs are read, and
+    may grow until then. accept_damage: bring back what can be read. doubts: what the workers know.
     Blocks on the disk. It may be called again whatever it raised: ForeignLogError, DamagedError,
     TimeoutError where a path's lock is not to be had, OSError.
     """
@@ -127,8 +141,8 @@ def recover(
         if not logs:
             logged.trust()
             return Recovered()
-        if any(log.life in distrust for log in logs):
-            logged.distrust()
+        lives = {log.life for log in logs}
+        logged.distrust(life for life in lives if life in distrust)
         damage = tuple(f"{REDO}/{log.name} {one}" for log in logs for one in log.damage)
         if damage and not accept_damage:
             raise DamagedError(damage)
@@ -139,7 +153,7 @@ def recover(
         except OSError:
             # Perhaps a flush: the next one may succeed, and mean nothing.
             with contextlib.suppress(OSError):
-                logged.distrust()
+                logged.distrust(lives)
             raise
         logged.remove(logs)
         return recovery.report(damage)
@@ -178,6 +192,8 @@ class _Recovery:
         self._flushed: set[int] = set()
         self._restored: set[int] = set()
         self._written = self._passed = 0
+        # Whether somebody took or changed what was never flushed, so that nobody knows its place.
+        self._has_gone = False
 
     def run(self) -> None:
         """Do all but remove the logs. Raises OSError."""
@@ -199,6 +215,8 @@ class _Recovery:
         self._written = self._journal.write(lines, self._start)
         self._journal.flush(distrust=self._is_distrusted)
         self._files.flush_folders()
+        if self._has_gone or self._files.has_gone:
+            flush_file_system(self._store_fd)
 
     def report(self, damage: tuple[str, ...]) -> Recovered:
         return Recovered(
@@ -209,6 +227,7 @@ class _Recovery:
             lines=self._written,
             passed=self._passed,
             aside=self._files.aside,
+            unreachable=tuple(sorted(self._files.unreachable)),
             damage=damage,
             sequence=max((self._journal.highest, *self._numbers)),
         )
@@ -221,21 +240,24 @@ class _Recovery:
             return _Verdict.PASS
         # Then whatever has no line was told to nobody.
         is_told = fact is not None or self._is_distrusted or record.log not in self._same
+        is_same = record.log in self._same
         if self._journal.truth[key_of(record.path)] > record.seq:
+            # Perhaps it was moved away before, as below.
+            self._has_gone |= is_same and fact is not None
             return _Verdict.LINE if is_told else _Verdict.PASS
         there = self._files.look(record)
         if there is There.SAME and not self._is_distrusted:
             if self._files.refuses(record.path):
                 return _Verdict.RESTORE
-            with contextlib.suppress(FileNotFoundError):
-                self._files.flush(record)
+            there = self._files.flush(record)
+            if there is There.SAME:
                 self._flushed.add(record.seq)
                 return _Verdict.LINE
-            there = There.NOTHING  # taken away meanwhile
-        if there is There.NOTHING and record.log in self._same:
+        if there is There.NOTHING and is_same:
             self._files.note_gone(record)
-            if fact is not None:
-                # Somebody took it away, as is his right.
+            if fact is not None and not self._is_distrusted:
+                # Somebody took it away, as is his right, perhaps to another place here.
+                self._has_gone = True
                 return _Verdict.LINE
         return _Verdict.RESTORE if is_told else _Verdict.PASS
 
@@ -244,8 +266,8 @@ class _Recovery:
         verdicts: dict[int, _Verdict] = {}
 
         def restore(record: Record) -> None:
-            self._files.restore(record)
-            self._restored.add(record.seq)
+            if self._files.restore(record):
+                self._restored.add(record.seq)
             verdicts[record.seq] = _Verdict.LINE
 
         def judge_and_restore(record: Record) -> None:
@@ -278,7 +300,9 @@ def _is_same(log: Log, now: Mounted) -> bool:
 
     Where the file system cannot be told from one that was mounted anew, it counts as that.
     """
-    return log.when is not None and bool(log.when.system) and not log.when.is_over(now)
+    if log.when is None or not log.when.system or not now.system:
+        return False
+    return not log.when.is_over(now)
 
 
 @contextlib.contextmanager
