@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -60,11 +61,13 @@ __all__ = [
     "TLSKey",
     "TLSNoVerify",
     "TLSProfile",
+    "Umask",
     "Verbose",
     "as_written",
     "load_settings",
     "named_file",
     "store_directory",
+    "take_umask",
     "takes_settings",
 ]
 
@@ -316,6 +319,25 @@ StoreConfigFile = Annotated[
         help="TOML file with the settings of serve, for its store; FASTSCP_CONFIG names one too.",
     ),
 ]
+
+
+Umask = Annotated[
+    str,
+    Parameter(
+        name="--umask",
+        metavar="OCTAL",
+        converter=as_written,
+        show_default=False,
+        help="Bits that files and folders are not to have, as in serve; else what FASTSCP_UMASK or "
+        "the file with settings says. Default: the umask of the process",
+    ),
+]
+
+
+def take_umask(umask: str | None, config: str | None) -> None:
+    """Give what this process makes in a store the modes that serve would. Raises ConfigError."""
+    if taken := load_one("umask", umask, named_file("--config", config)):
+        os.umask(int(taken, 8))
 
 
 def store_directory(store: str | None, config: str | None) -> Path:

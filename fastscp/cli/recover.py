@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import JSON, Store, StoreConfigFile, store_directory
+from fastscp.cli.options import JSON, Store, StoreConfigFile, Umask, store_directory, take_umask
 from fastscp.cli.output import os_errors, print_json
 from fastscp.errors import StartError, StoreBusyError
 from fastscp.log import escape
@@ -27,6 +27,7 @@ def recover(
             "rest.",
         ),
     ] = False,
+    umask: Umask | None = None,
     json: JSON = False,
 ) -> int:
     """Bring the instances that are in the redo log to their files, as a start of the service does.
@@ -40,6 +41,7 @@ def recover(
     from fastscp.store.recovering import recover_store
 
     path = store_directory(store, config)
+    take_umask(umask, config)
     with os_errors():
         try:
             recovered = recover_store(path, accept_damage=accept_damage)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from fastscp.cli.options import Store, StoreConfigFile, store_directory
+from fastscp.cli.options import Store, StoreConfigFile, store_directory, take_umask
 from fastscp.cli.output import os_errors
 from fastscp.cli.verify_output import JSONOutput, Table
 from fastscp.config.quantities import Duration, Size
@@ -99,6 +99,7 @@ def verify(
     from fastscp.store.verify import NothingSelectedError, Verification
 
     path = store_directory(store, config)
+    take_umask(None, config)
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

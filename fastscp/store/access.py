@@ -114,10 +114,12 @@ def _whole(path: Path, where: str) -> Path:
         return named
     if named.parts[0] == HOME:
         return path / named
-    for folder in (JOURNAL, INCOMING, REDO, REPLACED, UNFLUSHED, ANEW):
+    for folder in (JOURNAL, INCOMING, REDO, REPLACED, UNFLUSHED, ANEW, HOME):
         if os.path.lexists(path / folder / named):
             return path / folder / named
-    return path / HOME / named
+    # One of an instance has the whole path below the store.
+    is_of_instance = len(named.parts) > 1 or os.path.lexists(path / named)
+    return path / named if is_of_instance else path / HOME / named
 
 
 def denied(path: Path, where: str) -> str:
@@ -153,10 +155,15 @@ def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
         advice = "free some space, or inodes (df -i)"
     elif error.errno == errno.ENOTDIR and path / HOME in (named, *named.parents):
         advice = f"{named} has the name of a folder and is none: move it away"
+    elif error.errno == errno.ENOTDIR and path in named.parents:
+        advice = f"a part of {named} is a file where a folder belongs: move it away"
     elif error.errno == errno.ENOTDIR:
         advice = "a part of the path is a file; name a directory with --store"
     elif error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
         advice = "move it away, or put the file or folder itself in its place"
+    elif is_store(path):
+        # It could be used before.
+        advice = "check the disk (its errors are in the system's log, dmesg), then try again"
     else:
         advice = "name another directory with --store"
     raise StartError(f"{what}; {advice}") from error

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fastscp.cli.app import main
 from fastscp.store.lives import create_life
-from fastscp.store.names import shut
+from fastscp.store.names import holder, shut
+from fastscp.store.redo import files
 from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, write_log
 from tests.stores import opened
 
@@ -39,6 +42,54 @@ def test_recover(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list((path / FOLDER).iterdir()) == []
     assert main(["recover", "--store", str(path)]) == 0
     assert capsys.readouterr().out == "nothing to recover\n"
+
+
+@pytest.mark.parametrize("by", ["option", "file", "environment"])
+def test_what_is_recovered_has_the_modes_that_the_service_gives(
+    path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = path.parent / "fastscp.toml"
+    settings.write_text(f'store = "{path}"\numask = "0077"\n' if by == "file" else "")
+    words = ["--umask", "0077"] if by == "option" else []
+    if by == "environment":
+        monkeypatch.setenv("FASTSCP_UMASK", "0077")
+    before = os.umask(0)
+    try:
+        assert main(["recover", "--store", str(path), "--config", str(settings), *words]) == 0
+        assert os.umask(0) == 0o077
+    finally:
+        os.umask(before)
+    assert (path / P).stat().st_mode & 0o777 == 0o600
+    assert (path / "st").stat().st_mode & 0o777 == 0o700
+    (segment,) = (path / ".fastscp/journal").glob("*.jsonl")
+    assert segment.stat().st_mode & 0o777 == 0o600
+
+
+def test_verify_that_recovers_gives_them_too(path: Path) -> None:
+    settings = path.parent / "fastscp.toml"
+    settings.write_text(f'store = "{path}"\numask = "0077"\n')
+    before = os.umask(0)
+    try:
+        main(["verify", "--config", str(settings), "--adopt"])
+    finally:
+        os.umask(before)
+    assert (path / P).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_disk_refuses_is_named_where_it_is(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = holder
+
+    def fail(name: str, fd: int) -> Any:
+        if name == P:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        return real(name, fd)
+
+    monkeypatch.setattr(files, "holder", fail)
+    assert main(["recover", "--store", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert f"cannot use {path} as a store: {path / P}: Input/output error; check the disk" in said
 
 
 def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
