@@ -220,7 +220,7 @@ def _put(
     elif not distrust and node is not None and bytes(node.data) == one.data:
         medium.flush(node)
         noted[one.path] = None
-    elif one.same and node is None and one.seq in lines:
+    elif one.same and not distrust and node is None and one.seq in lines:
         # Somebody took it away; the disk may not know that yet, and not have its bytes either.
         if mutant != "a removal not flushed":
             noted[one.path] = None
