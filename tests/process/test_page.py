@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -279,6 +281,89 @@ def test_values_move_under_load(browser: Browser, guarded: Service) -> None:
         assert "60 minutes" in (page.page.locator("#chart-rate-text").text_content() or "")
 
 
+# What a chart shows of one point, whose bucket has another value than the last look.
+DRAWN = """async ([now, seconds, width, isOld]) => {
+  const { Chart } = await import("/charts.js");
+  const room = document.createElement("div");
+  room.style.width = `${width}px`;
+  document.body.append(room);
+  const chart = new Chart(room, {
+    id: "tried", title: "Tried", told: (value) => `${value}/s`,
+    series: [{ name: "stored", of: (one) => one.value }],
+  });
+  chart.draw([{ at: now - 9, value: 858 }], now, seconds, { at: now, value: 0 }, isOld);
+  const found = {
+    times: [...room.querySelectorAll("text.time")].map((one) => one.textContent),
+    ages: [...room.querySelectorAll("text.time")].map(
+      (one) => seconds * (1 - (one.getAttribute("x") - 52) / (chart.plot.clientWidth - 60))),
+    said: room.querySelector(".readout").textContent,
+    texts: [...room.querySelectorAll("svg text")].map((one) => one.textContent),
+    boxes: [...room.querySelectorAll("text.time, text:last-of-type")].map((one) => {
+      const { left, right } = one.getBoundingClientRect();
+      return [left, right];
+    }),
+  };
+  room.remove();
+  return found;
+}"""
+
+
+def test_the_times_of_a_chart_stand_where_they_are(browser: Browser, guarded: Service) -> None:
+    # 2026-11-26 18:07:46 UTC.
+    now = 1795716466
+    with shown(browser, guarded) as page:
+        for seconds, width, step in ((300, 380, 60), (300, 250, 120), (3600, 380, 600)):
+            drawn = page.page.evaluate(DRAWN, [now, seconds, width, False])
+            assert len(drawn["times"]) >= 2
+            for text, age in zip(drawn["times"], drawn["ages"], strict=True):
+                at = now - age
+                # Within what a pixel is of the real time, and that is a whole one.
+                assert abs(at - step * round(at / step)) < 0.5, (text, age)
+                assert text == time.strftime("%H:%M", time.gmtime(step * round(at / step)))
+            for (_left, right), (left, _right) in itertools.pairwise(drawn["boxes"]):
+                assert right + 2 < left, drawn
+            # The last look, not the mean of the bucket before it.
+            assert drawn["said"] == "now: 0/s"
+        drawn = page.page.evaluate(DRAWN, [now, 3600, 380, True])
+        assert drawn["said"] == "no answer since 18:07:46; then: 0/s"
+        assert "now" not in drawn["texts"]
+        assert "18:07:46" in drawn["texts"]
+
+
+def test_a_time_is_utc_wherever_it_is_read(browser: Browser, guarded: Service) -> None:
+    context = browser.new_context(timezone_id="Asia/Tokyo")
+    try:
+        page = context.new_page()
+        page.goto(f"http://{address_of(guarded)}/")
+        text = "(await import('/charts.js')).clock(1795716466)"
+        assert page.evaluate(f"(async () => {text})()") == "18:07:46"
+        assert page.get_by_text("All times are UTC.").is_visible()
+    finally:
+        context.close()
+
+
+def test_nothing_is_cut(browser: Browser, guarded: Service) -> None:
+    """Neither in a tile, nor, on a phone, in a box that scrolls inside the page."""
+    for number in range(12):
+        send(guarded, number, "CUT")
+    broken = """() => [...document.querySelectorAll("#tiles dd:first-of-type")].filter((one) => {
+      one.textContent = "131.1\\u00a0MB/s";
+      return one.scrollWidth > one.clientWidth;
+    }).length"""
+    with shown(browser, guarded, width=390, height=844) as page, guarded.peer(calling="LAST"):
+        page.log_in()
+        page.says(page.row("stored", "CUT"), "0000")
+        page.says(page.row("connections", "LAST"), "idle")
+        for box in ("connections", "stored"):
+            scrolls = f"(() => {{ const one = document.querySelector('#{box} .scroll');"
+            scrolls += " return one.scrollHeight > one.clientHeight + 1; })()"
+            assert page.page.evaluate(scrolls) is False
+        assert page.page.locator("#stored tbody tr:visible").count() == 10
+        for width in (390, 1121, 1217, 1280):
+            page.page.set_viewport_size({"width": width, "height": 844})
+            assert page.page.evaluate(broken) == 0, width
+
+
 def test_abort(browser: Browser, guarded: Service) -> None:
     with shown(browser, guarded) as page, guarded.peer(calling="STUCK_ONE") as peer:
         page.log_in()
@@ -336,6 +421,9 @@ def test_without_a_token_nothing_can_be_done(browser: Browser, tmp_path: Path) -
             page.allowed = "ERR_|Failed to load|network error"
             page.says(page.page.get_by_role("status"), "no answer")
             page.says(page.page.get_by_role("alert").first, "The page asks again.")
+            page.says(page.page.locator("#chart-rate .readout"), "no answer since")
+            page.page.get_by_role("button", name="1 hour").click()
+            page.says(page.page.locator("#chart-rate .readout"), "no answer since")
 
 
 def test_hostile_text_is_only_text(browser: Browser, guarded: Service) -> None:

@@ -5,6 +5,11 @@ const LEFT = 52, RIGHT = 8, TOP = 10, BOTTOM = 22;
 const CLASSES = ["one", "two", "three"];
 // Rows of a table at most; of more points every so many are shown.
 const ROWS_MOST = 60;
+// Seconds between two times below a chart, and how far apart they are at least, in pixels.
+const STEPS = [60, 120, 300, 600, 900, 1800, 3600];
+const APART = 46;
+// Half of the width of a time such as 14:05, and the widths of "now" and of one with seconds.
+const HALF = 15, NOW = 25, WIDE = 50;
 
 function node(name, attributes = {}, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -20,10 +25,9 @@ function element(name, text = "", className = "") {
   return made;
 }
 
+// UTC, as all times of the page: those of the log, of the journal and of `status` are, too.
 export function clock(seconds, withSeconds = true) {
-  const options = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  if (withSeconds) options.second = "2-digit";
-  return new Date(seconds * 1000).toLocaleTimeString([], options);
+  return new Date(seconds * 1000).toISOString().slice(11, withSeconds ? 19 : 16);
 }
 
 // The smallest of 1, 2, 5 times a power of ten that is not below a number.
@@ -71,7 +75,11 @@ export class Chart {
   }
 
   // points: the oldest first, each with `at`. seconds: the time that the chart shows, up to `now`.
-  draw(points, now, seconds) {
+  // last: the point whose values are those of now, whatever the points are means of; undefined:
+  // there is none. isOld: whether the service is silent since `now`.
+  draw(points, now, seconds, last, isOld) {
+    this.last = last;
+    this.isOld = isOld;
     this.points = points.filter((one) => one.at > now - seconds);
     this.now = now;
     this.seconds = seconds;
@@ -96,7 +104,7 @@ export class Chart {
     values.forEach((row, at) => this.curve(row, at, x, y));
     this.cursor = node("path", { class: "cursor", d: "" });
     this.svg.append(this.cursor);
-    if (!this.isPointed) this.readout.textContent = this.latest(values);
+    if (!this.isPointed) this.readout.textContent = this.latest();
   }
 
   *grid(width, y, top) {
@@ -109,13 +117,18 @@ export class Chart {
   }
 
   *times(width, height, x) {
-    const parts = width < 330 ? 2 : 4;
-    for (let part = 0; part <= parts; part += 1) {
-      const at = this.now - this.seconds * (1 - part / parts);
-      const anchor = part === 0 ? "start" : part === parts ? "end" : "middle";
-      const text = part === parts ? "now" : clock(at, false);
-      yield node("text", { x: x(at), y: height - 6, "text-anchor": anchor }, text);
+    const second = (width - LEFT - RIGHT) / this.seconds;
+    const step = STEPS.find((one) => one * second >= APART) ?? STEPS.at(-1);
+    const end = width - RIGHT - (this.isOld ? WIDE : NOW) - HALF - 4;
+    const ground = height - BOTTOM;
+    const first = Math.ceil((this.now - this.seconds) / step) * step;
+    for (let at = first; at <= this.now; at += step) {
+      yield node("path", { class: "grid", d: `M${x(at).toFixed(1)} ${ground}v4` });
+      if (x(at) > end) continue;
+      yield node("text", { class: "time", x: x(at), y: height - 6, "text-anchor": "middle" }, clock(at, false));
     }
+    const text = this.isOld ? clock(this.now) : "now";
+    yield node("text", { x: x(this.now), y: height - 6, "text-anchor": "end" }, text);
   }
 
   curve(row, series, x, y) {
@@ -140,10 +153,14 @@ export class Chart {
     this.svg.append(node("path", { class: `line ${CLASSES[series]}`, d: line }));
   }
 
-  latest(values) {
-    const last = values.map((row) => row.at(-1));
-    if (last.every((one) => one === undefined || one === null)) return "nothing of late";
-    return `now: ${this.line(last)}`;
+  // In words: what is now, or was when the service was heard last.
+  when() {
+    return this.isOld ? `no answer since ${clock(this.now)}; then` : "now";
+  }
+
+  latest() {
+    const last = this.last ? this.line(this.series.map((one) => one.of(this.last))) : "";
+    return `${this.when()}: ${last || "nothing"}`;
   }
 
   line(values) {
@@ -160,7 +177,9 @@ export class Chart {
       const row = known(values[at]);
       if (!row.length) return `${one.name}: nothing.`;
       const told = (value) => this.told(value);
-      return `${one.name}: now ${told(row.at(-1))}, least ${told(Math.min(...row))}, most ${told(Math.max(...row))}.`;
+      const last = this.last ? one.of(this.last) : null;
+      const now = last === null ? "nothing" : told(last);
+      return `${one.name}: ${this.when()} ${now}, least ${told(Math.min(...row))}, most ${told(Math.max(...row))}.`;
     });
     return `The last ${Math.round(this.seconds / 60)} minutes. ${texts.join(" ")}`;
   }

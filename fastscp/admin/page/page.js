@@ -13,7 +13,7 @@ const KEPT_AS = "fastscp-token";
 const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
 
 const at = (id) => document.getElementById(id);
-const known = { latest: [], hour: [], refusals: [], log: [], view: null, seconds: FIVE_MINUTES };
+const known = { latest: [], hour: [], refusals: [], log: [], view: null, seconds: FIVE_MINUTES, isOld: false };
 
 // Words ---------------------------------------------------------------------------------------
 
@@ -49,7 +49,9 @@ function inMs(ms) {
   return `${ms >= 10 ? ms.toFixed(0) : ms.toFixed(1)} ms`;
 }
 
-const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ") + " UTC";
+const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ");
+// A number stays in one line with its unit.
+const joined = (text) => text.replaceAll(" ", "\u00a0");
 const endpoint = (host, port) => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`);
 
 // The document --------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ const refused = new Table(at("refused"), {
   ],
 });
 const refusals = new Table(at("refusals"), {
-  caption: "The last refusals", empty: "None that the log has a line of.",
+  caption: "The last refusals", empty: "The log has told of none yet.",
   columns: [
     text("Time", (one) => clock(one.at), "whole"), text("What", (one) => one.what),
     text("Who", (one) => one.who), text("Why", (one) => one.why, "wide"),
@@ -252,12 +254,12 @@ function showTiles({ status }) {
   const times = last && last.p50 !== null ? inMs(last.p50) : "-";
   pairs(at("tiles"), [
     ["Instances", last ? `${decimals(last.instances)}/s` : "-", `${count(status.stored)} stored`],
-    ["Volume", last ? `${inBytes(last.bytes)}/s` : "-", `${inBytes(status.bytes)} stored`],
-    ["Response, p50", times, last && last.p99 !== null ? `p90 ${inMs(last.p90)}, p99 ${inMs(last.p99)}` : "nothing answered"],
+    ["Volume", last ? `${inBytes(last.bytes)}/s` : "-", `${joined(inBytes(status.bytes))} stored`],
+    ["Response, p50", times, last && last.p99 !== null ? `${joined(`p90 ${inMs(last.p90)}`)}, ${joined(`p99 ${inMs(last.p99)}`)}` : "nothing answered"],
     ["Associations", count(status.associations), status.limit ? `of at most ${count(status.limit)}` : `${count(status.connections)} connections`],
     ["Refused", count(status.refused), `${count(sum("refused"))} in the last minute`],
     ["Rejected", count(status.rejected), `${count(sum("rejected"))} in the last minute`],
-    ["Free space", free === null ? "not known" : inBytes(free), least ? `stops below ${inBytes(least)}` : "no limit", free !== null && free < least ? "bad" : ""],
+    ["Free space", free === null ? "not known" : inBytes(free), least ? `stops below ${joined(inBytes(least))}` : "no limit", free !== null && free < least ? "bad" : ""],
     ["Workers", `${status.workers_up} of ${status.workers}`, "up", status.workers_up < status.workers ? "bad" : ""],
   ]);
 }
@@ -291,15 +293,16 @@ function showFacts({ status, disk }) {
   pairs(at("facts"), [
     ["Version", `${status.version}, process ${status.pid}, up ${inTime(status.uptime_s)}`],
     ["Store", `${status.store.path}, id ${status.store.id}`],
-    ["Journal", disk.journal_bytes === null ? "not looked at yet" : inBytes(disk.journal_bytes)],
+    ["Journal", disk.journal_bytes === null ? "not measured yet" : `${inBytes(disk.journal_bytes)} (measured once a minute)`],
     ["In flight", `${inBytes(status.in_flight_bytes)} of complete instances, not committed yet`],
     ["Disk", `${disk.workers_waiting} workers wait for it now, ${inTime(disk.disk_blocked_s)} in all`],
-    ["Workers", `${status.workers_up} of ${status.workers} up; missed: ${count(disk.worker_restarts.no ?? 0)}, told to end: ${count(disk.worker_restarts.yes ?? 0)}`],
+    ["Workers", `${status.workers_up} of ${status.workers} up; replaced after a failure: ${count(disk.worker_restarts.no ?? 0)}, on purpose: ${count(disk.worker_restarts.yes ?? 0)}`],
     ["Certificate", status.certificate_expires ? `${status.certificate}, expires ${until(status.certificate_expires)}` : "none"],
     ...(status.crl_expires ? [["Revocations", `good until ${until(status.crl_expires)}`]] : []),
     ...(status.tls_addresses.length ? [["Handshakes", `${count(status.handshakes_failed)} of TLS failed`]] : []),
     ["Rules", rules + (status.rules.file ? `, from ${status.rules.file}` : "")],
-    ["Unfinished", `${count(status.unfinished)} instances broke off; not stored (keep): ${count(status.kept)}`],
+    ["Unfinished", `${count(status.unfinished)} instances were broken off by their sender`],
+    ["Duplicates", `${count(status.kept)} instances were not stored, because another one has their path`],
     ["Log", disk.log_lines_lost ? `${count(disk.log_lines_lost)} lines were lost` : "no line was lost"],
   ]);
 }
@@ -355,7 +358,7 @@ function show() {
 function drawCharts() {
   if (known.view === null) return;
   const points = known.seconds === ONE_HOUR ? known.hour : known.latest;
-  for (const chart of charts) chart.draw(points, known.view.now, known.seconds);
+  for (const chart of charts) chart.draw(points, known.view.now, known.seconds, known.latest.at(-1), known.isOld);
 }
 
 // What the service tells ----------------------------------------------------------------------
@@ -370,6 +373,7 @@ function take(view) {
   if (view.whole) Object.assign(known, { latest: [], hour: [], refusals: [], log: [] });
   if (view.whole && known.view && known.view.status.run !== view.status.run) at("log").replaceChildren();
   known.view = view;
+  known.isOld = false;
   known.latest = added(known.latest, view.latest, "at", LATEST_MOST);
   known.hour = added(known.hour, view.hour, "at", HOUR_MOST);
   known.refusals = added(known.refusals, view.refusals, "n", REFUSALS_MOST);
@@ -387,7 +391,10 @@ function trouble(why) {
   if (!why) return;
   at("state").className = "state old";
   say(at("state").children[0], "no answer");
-  say(at("state").children[1], "the figures are older");
+  say(at("state").children[1], known.view ? `since ${clock(known.view.now)}: the figures are of then` : "");
+  if (known.isOld) return;
+  known.isOld = true;
+  drawCharts();
 }
 
 let heard = 0;
