@@ -187,6 +187,8 @@ cdef void* _lane(void* of) noexcept nogil:
             batch = _taken(r)
             redo_let_go(&r.threads)
             log = _commit(r, batch)
+            # What is open may be moved away before the next batch, or keep somebody from unmounting.
+            directories_close(&r.named.directories)
             redo_hold(&r.threads)
             if log != NULL:
                 log.in_use = False
@@ -231,8 +233,6 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     cdef LogFile* log
     cdef int failed
     r.used = 0
-    # What was opened for the batch before may have been moved away since.
-    directories_close(&r.named.directories)
     lines_begin(&r.named.lines)
     batch_begin(&r.batch)
     if not _is_ready(r):
