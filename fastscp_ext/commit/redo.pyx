@@ -63,7 +63,7 @@ cdef extern from "redo_threads.h" nogil:
 
 cdef enum:
     BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
-    FOLDERS_AT_ONCE = 64     # that a checkpoint has open
+    FOLDERS_AT_ONCE = 32     # that a checkpoint has open, beside those above them
 
 cdef uint64_t _OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
 cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory, anew
@@ -187,7 +187,7 @@ cdef void* _lane(void* of) noexcept nogil:
             batch = _taken(r)
             redo_let_go(&r.threads)
             log = _commit(r, batch)
-            # What is open may be moved away before the next batch, or keep somebody from unmounting.
+            # What is open may be moved away before the next batch, or be in the way of an unmount.
             directories_close(&r.named.directories)
             redo_hold(&r.threads)
             if log != NULL:
