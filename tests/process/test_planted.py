@@ -163,7 +163,9 @@ def _open_folders(pid: int, below: Path) -> int:
             path = os.readlink(f"/proc/{pid}/fd/{fd}")
         except OSError:
             continue
-        found += path.startswith(f"{below}/") and "/.fastscp" not in path
+        # Instances that took the redo log are open until its checkpoint.
+        is_ours = path.startswith(f"{below}/") and "/.fastscp" not in path
+        found += is_ours and not path.endswith(".dcm")
     return found
 
 
