@@ -6,6 +6,8 @@ for the checksum.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -85,11 +87,12 @@ def header(
     when: tuple[str, str, str] = ELSEWHEN,
     version: int = 1,
     size: int = LOG_BYTES,
+    inode: int = 0,
 ) -> bytes:
-    """Block 0. when: boot, mount and system, as in `Mounted`."""
+    """Block 0. when: boot, mount and system, as in `Mounted`. inode: as `mark_of` has it."""
     boot, mount, system = (one.encode("ascii") for one in when)
     head = struct.pack(
-        "<8sIIQQQ40s48s64s48s24s", b"FSCPREDO", version, n, salt, 0, size,
+        "<8sIIQQQ40s48s64s48s24s", b"FSCPREDO", version, n, salt, inode, size,
         store_id.encode("ascii"), boot, life.encode("ascii"), mount, system,
     )  # fmt: skip
     assert len(head) == 264
@@ -119,9 +122,10 @@ def log_bytes(
     salt: int = SALT,
     when: tuple[str, str, str] = ELSEWHEN,
     size: int = LOG_BYTES,
+    inode: int = 0,
 ) -> bytearray:
     """A whole log file; what is behind the batches is zeros."""
-    head = header(life, n, store_id=store_id, salt=salt, when=when, size=size)
+    head = header(life, n, store_id=store_id, salt=salt, when=when, size=size, inode=inode)
     found = bytearray(head + b"".join(batches))
     assert len(found) <= size
     found.extend(bytes(size - len(found)))
@@ -142,14 +146,31 @@ def write_log(
     salt: int = SALT,
     when: tuple[str, str, str] = ELSEWHEN,
     size: int = LOG_BYTES,
+    inode: int | None = None,
 ) -> Path:
-    """Put a log file into a store, as a life left it that is over."""
+    """Put a log file into a store, as a life left it that is over.
+
+    inode: None: what the file has.
+    """
     path = log_path(store, life, n)
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    path.write_bytes(
-        log_bytes(life, batches, n, store_id=store_id, salt=salt, when=when, size=size)
-    )
+    with path.open("wb") as file:
+        own = mark_of(file.fileno()) if inode is None else inode
+        file.write(
+            log_bytes(
+                life, batches, n, store_id=store_id, salt=salt, when=when, size=size, inode=own
+            )
+        )
     return path
+
+
+def mark_of(fd: int) -> int:
+    """The inode of a file, as the header of a log has it: its number and its generation."""
+    try:
+        generation = fcntl.ioctl(fd, 0x80087601, bytes(8))
+    except OSError:
+        generation = bytes(8)
+    return os.fstat(fd).st_ino ^ (int.from_bytes(generation[:4], "little") << 32)
 
 
 def flip(path: Path, offset: int, bit: int = 1) -> None:

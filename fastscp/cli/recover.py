@@ -35,7 +35,8 @@ def recover(
     After a power cut the newest files of a store may be empty until that is done. Run it before
     whatever reads the store and may start before the service does.
 
-    Exit code: 0 done, or nothing was to be done, 1 the disk refuses, 3 a service uses the store, no
+    Exit code: 0 done, or nothing was to be done, 1 the disk refuses, or an instance is known to be
+    lost to damage that was accepted, 3 a service uses the store, no
     store is there, or its redo log is damaged or is not its own.
     """
     from fastscp.store.recovering import recover_store
@@ -57,4 +58,4 @@ def recover(
         print("nothing to recover")
     for one in () if json else recovered.told:
         print(escape(one))
-    return 0
+    return 1 if recovered.lost else 0

@@ -3,10 +3,12 @@
 Compiled code alone uses it. A log file is `.fastscp/redo/<life>-<number>.log`, 8 MiB, zeroed and
 flushed before it is used. All numbers are little-endian, all checksums CRC-32C.
 
-Block 0, of 4096 bytes: magic "FSCPREDO"; version, number (4 bytes each); salt, inode of the file,
+Block 0, of 4096 bytes: magic "FSCPREDO"; version, number (4 bytes each); salt, mark of the inode,
 bytes of the file (8 each); id of the store (40), boot (48), life (64), mount (48) and file system
-(24) as text; checksum of all that. The salt is another one for each use of the file, and the inode
-that of no copy of it.
+(24) as text; checksum of all that. The salt is another one for each use of the file. The mark is
+the inode number, with its generation (FS_IOC_GETVERSION, 0 where there is none) put to its upper 32
+bits by exclusive or: it tells the file from a copy of it, beside which may be other things than
+beside the file.
 
 A batch begins at a multiple of 4096 and is padded to one: magic "FSCPBTCH"; salt, number of the
 batch, bytes of its payload (8 each); records, checksum of the payload (4 each); 20 zeros; checksum

@@ -52,8 +52,15 @@ cdef extern from *:
         flags |= FS_NOCOW_FL;
         if (ioctl(fd, FS_IOC_SETFLAGS, &flags) < 0) return;
     }
+    /* Another one each time that an inode number is given to a new file; 0 where there is none. */
+    static uint64_t generation_of(int fd) {
+        long generation = 0;
+        if (ioctl(fd, FS_IOC_GETVERSION, &generation) < 0) return 0;
+        return (uint32_t)generation;
+    }
     """
     uint64_t new_salt() nogil
+    uint64_t generation_of(int fd) nogil
     void overwrite_in_place(int fd) nogil
 
 cdef enum:
@@ -106,10 +113,11 @@ cdef int _write_all(int fd, const uint8_t* data, size_t n, uint64_t at) noexcept
 
 
 cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
-    # Block 0, with the file's salt; not flushed. The inode tells this file from a copy of it.
+    # Block 0, with the file's salt; not flushed.
     cdef uint8_t block[LOG_BLOCK]
     cdef uint8_t* at = block
     cdef stat_t about
+    # All that is used of it is in one sector, which no power cut tears.
     if fstat(log.fd, &about) < 0:
         return errno
     memset(block, 0, LOG_BLOCK)
@@ -117,7 +125,8 @@ cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
     at = _put4(at + 8, 1)
     at = _put4(at, <uint32_t>log.number)
     at = _put8(at, log.salt)
-    at = _put8(at, about.st_ino)
+    # A copy of the file has another one, also where it got the inode of one that was removed.
+    at = _put8(at, <uint64_t>about.st_ino ^ (generation_of(log.fd) << 32))
     at = _put8(at, LOG_BYTES)
     memcpy(at, origin.store, 40)
     memcpy(at + 40, origin.boot, 48)
@@ -130,7 +139,7 @@ cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
 
 cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
     # Every block is written once before the file is used: an overwrite needs one flush, an
-    # allocation two.
+    # allocation two. A file that has a header has its length: so one that is shorter lost something.
     cdef uint8_t* zeros = <uint8_t*>calloc(1, ZEROS)
     cdef uint64_t at = 0
     cdef int failed = 0
@@ -140,6 +149,8 @@ cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
         failed = _write_all(log.fd, zeros, ZEROS, at)
         at += ZEROS
     free(zeros)
+    if not failed and fsync(log.fd) < 0:
+        failed = errno
     return failed or _write_header(log, origin)
 
 

@@ -82,7 +82,9 @@ class LogFile:
         self.path = f"{REDO}/{worker.life}-{number}.log"
         self.node = world.medium.make(self.path)
         self.salt = world.salt()
-        world.medium.write(self.node, 0, self.header() + bytes((LOG_BLOCKS - 1) * BLOCK))
+        world.medium.write(self.node, 0, bytes(LOG_BLOCKS * BLOCK))
+        world.medium.flush(self.node)
+        world.medium.write(self.node, 0, self.header())
         world.medium.flush(self.node)
         self.begin()
 

@@ -97,7 +97,7 @@ def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = json.loads(capsys.readouterr().out)
     assert said == {
         "logs": 1, "records": 1, "flushed": 0, "restored": 1, "lines": 1, "passed": 0, "aside": 0,
-        "unreachable": [], "damage": [], "sequence": 5,
+        "unreachable": [], "damage": [], "lost": [], "sequence": 5,
     }  # fmt: skip
 
 
@@ -132,8 +132,9 @@ def test_damage_has_to_be_accepted(path: Path, capsys: pytest.CaptureFixture[str
     assert main(["recover", "--store", str(path)]) == 3
     assert "run `fastscp recover --accept-damage`" in capsys.readouterr().err
     assert "format = 2" in (path / ".fastscp/store.toml").read_text()
-    assert main(["recover", "--store", str(path), "--accept-damage"]) == 0
+    assert main(["recover", "--store", str(path), "--accept-damage"]) == 1
     said = capsys.readouterr().out
+    assert "1 instance of it may have been acknowledged and is lost, with a `seq` below 6" in said
     assert f"{FOLDER}/{log.name} has a whole batch at byte 8192, behind what is none" in said
     assert (path / f"{P}2").read_bytes() == b"y"
     assert (path / ".fastscp/aside" / log.name).exists()

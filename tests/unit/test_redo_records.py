@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.store.redo.records import ForeignLogError, Log, life_of, read_log
+from fastscp.store.redo.records import ForeignLogError, Log, Lost, life_of, read_log
 from fastscp_ext import crc32c
 from tests.redo_files import (
     BLOCK,
@@ -116,28 +116,72 @@ def test_a_number_that_does_not_rise_is_damage() -> None:
     assert log.damage
 
 
-def test_a_torn_header_of_a_file_that_is_used_again() -> None:
-    old = of(batch(1, [A]))
-    new = header(LIFE, store_id=ID, salt=SALT + 1, size=SIZE)
-    # The new salt is there, the checksum is not.
-    data = bytearray(new[:200] + old[200:])
+@pytest.mark.parametrize("at", [0, 7, 8, 12, 16, 23, 24, 32, 40, 80, 130, 192, 240, 263, 264, 267])
+def test_a_header_that_lost_a_bit_with_its_batches_behind_it(at: int) -> None:
+    data = of(batch(1, [A]), batch(2, [B]))
+    data[at] ^= 1
     log = read(data)
-    assert (log.records, log.damage) == ([], [])
+    assert (seqs(log), log.lost, log.when) == ([5, 6], [], None)
+    assert len(log.damage) == 1
 
 
-def test_a_header_that_lost_a_bit_with_its_batches_behind_it() -> None:
-    data = of(batch(1, [A]))
-    data[130] ^= 1
-    log = read(data)
-    assert seqs(log) == [5]
-    assert log.damage
+def test_what_used_header_bytes_there_are_fits_one_sector() -> None:
+    """So a power cut leaves the old header or the new one, and neither is damage."""
+    old, new = (header(LIFE, store_id=ID, salt=salt, size=SIZE) for salt in (SALT, SALT + 1))
+    assert old[512:] == new[512:] == bytes(BLOCK - 512)
 
 
 def test_batches_without_a_header_are_damage() -> None:
     data = of(batch(1, [A]))
     data[:BLOCK] = bytes(BLOCK)
-    assert read(data).damage == ["has batches, and no header"]
-    assert read(b"x" * SIZE).damage == ["does not begin like a log"]
+    log = read(data)
+    assert (log.damage, seqs(log)) == (["has batches, and no header"], [5])
+    log = read(b"x" * SIZE)
+    assert log.damage == ["does not begin like a log"]
+    assert log.lost == [Lost(NAME, BLOCK, 0, 0, 0)]
+
+
+def test_without_a_header_the_last_use_of_the_file_counts() -> None:
+    old = [batch(1, [A], salt=SALT - 1), batch(2, [B, B, B], salt=SALT - 1)]
+    data = of(*old)
+    new = batch(3, [C])
+    data[BLOCK : BLOCK + len(new)] = new
+    assert seqs(read(data)) == [7]
+    data[20] ^= 1
+    log = read(data)
+    assert (seqs(log), len(log.damage)) == ([7], 1)
+
+
+def test_a_file_that_became_shorter_is_damage() -> None:
+    whole = of(batch(1, [A]), batch(2, [B]))
+    second = BLOCK + len(batch(1, [A]))
+    for size, lost in (
+        (BLOCK, Lost(NAME, BLOCK, 0, 0, 0)),
+        (second, Lost(NAME, second, 0, 5, 0)),
+        (second + 4200, Lost(NAME, second, 1, 5, 0)),
+    ):
+        log = read(whole[:size])
+        assert log.damage == [f"has {size:,} bytes, and was made with {SIZE:,}"]
+        assert log.lost == [lost]
+    # Nothing was behind what is there.
+    log = read(whole[: SIZE - BLOCK])
+    assert (seqs(log), len(log.damage), log.lost) == ([5, 6], 1, [])
+    assert len(read(whole + b"x").damage) == 1
+    # Short of a header.
+    assert len(read(whole[:100]).damage) == 1
+
+
+def test_what_is_lost_is_told() -> None:
+    data = of(batch(1, [A]), batch(2, [B, B]), batch(3, [C]))
+    second = BLOCK + len(batch(1, [A]))
+    data[second + 100] ^= 1
+    assert read(data).lost == [Lost(NAME, second, 2, 5, 7)]
+    # Also how many there were, then.
+    data[second + 20] ^= 1
+    assert read(data).lost == [Lost(NAME, second, 0, 5, 7)]
+    odd = record(PUT, 9, "p", line_of(9, "p", b"x"), b"x", crc=1)
+    log = read(of(batch(1, [A, odd, B])))
+    assert [(one.records, one.after, one.before) for one in log.lost] == [(2, 5, 0)]
 
 
 def test_whose_log_it_is() -> None:

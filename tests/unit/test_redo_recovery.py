@@ -176,6 +176,36 @@ def test_of_the_same_mount_what_was_never_named_goes(site: Site) -> None:
     assert (site.files(), site.seqs()) == ({}, [])
 
 
+@pytest.mark.parametrize("has_line", [False, True])
+def test_in_a_copy_of_the_store_what_is_missing_comes_back(site: Site, has_line: bool) -> None:
+    """Of the same mount: a copy has what was copied, and no more."""
+    put = Put(5, P, b"x")
+    path = site.log(batch(1, [put]))
+    copy = path.with_suffix(".copy")
+    shutil.copy2(path, copy)
+    copy.rename(path)
+    if has_line:
+        site.segment(LANE, line_of(5, P, put.data))
+    done = site.recover()
+    assert (done.restored, done.passed) == (1, 0)
+    assert (site.files(), site.seqs()) == ({P: b"x"}, [5])
+
+
+def test_a_log_that_does_not_say_which_file_it_is_vouches_for_nothing(site: Site) -> None:
+    write_log(
+        site.path, LIFE, [batch(1, [Put(5, P, b"x")])], store_id=site.identity.id, when=NOW, inode=0
+    )
+    assert site.recover().restored == 1
+
+
+def test_what_nobody_was_told_of_does_not_count_as_recovered(site: Site) -> None:
+    site.log(batch(1, [Put(5, P, b"x"), Put(6, Q, b"y")]))
+    site.named(Put(6, Q, b"y"))
+    told = site.recover().told
+    assert told[0].startswith("recovered 1 instance from")
+    assert told[1].startswith("of 1 more instance in that log nothing was to be done")
+
+
 def test_of_the_same_mount_what_was_taken_away_stays_away(site: Site) -> None:
     put = Put(5, P, b"x")
     site.log(batch(1, [put]))
@@ -338,6 +368,40 @@ def test_a_torn_batch_that_was_not_the_last_of_its_life(site: Site) -> None:
     site.log(batch(2, [Put(6, Q, b"y")]), n=2, when=ELSEWHEN)
     with pytest.raises(DamagedError, match="number 1, though a later one was written"):
         site.recover()
+    assert [one.records for one in site.recover(accept_damage=True).lost] == [1]
+
+
+@pytest.mark.parametrize("how", ["salt", "magic", "zeros", "version", "checksum", "boot"])
+@pytest.mark.parametrize("when", [NOW, ELSEWHEN])
+def test_behind_a_damaged_header_all_batches_come_back(
+    site: Site, how: str, when: tuple[str, str, str]
+) -> None:
+    path = site.log(batch(1, [Put(5, P, b"x")]), batch(2, [Put(6, Q, b"y")]), when=when)
+    if how == "zeros":
+        with path.open("r+b") as file:
+            file.write(bytes(BLOCK))
+    else:
+        at = {"magic": 0, "version": 8, "salt": 20, "boot": 84, "checksum": 266}[how]
+        flip(path, at)
+    with pytest.raises(DamagedError):
+        site.recover()
+    assert site.logged() == [path.name]
+    done = site.recover(accept_damage=True)
+    assert (done.restored, done.lost) == (2, ())
+    assert (site.files(), site.seqs()) == ({P: b"x", Q: b"y"}, [5, 6])
+    assert list(site.aside()) == [path.name]
+    assert site.recover() == Recovered()
+
+
+def test_a_log_that_became_shorter_is_not_passed_over(site: Site) -> None:
+    path = site.log(batch(1, [Put(5, P, b"x")]), batch(2, [Put(6, Q, b"y")]), when=ELSEWHEN)
+    os.truncate(path, BLOCK + len(batch(1, [Put(5, P, b"x")])))
+    with pytest.raises(DamagedError, match="was made with"):
+        site.recover()
+    done = site.recover(accept_damage=True)
+    assert [(one.records, one.after) for one in done.lost] == [(0, 5)]
+    assert any("with a `seq` above 5" in one for one in done.told)
+    assert site.files() == {P: b"x"}
 
 
 def test_logs_of_others_are_left_alone(site: Site) -> None:

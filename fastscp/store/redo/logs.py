@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,7 @@ from fastscp.store.names import (
     own_folder,
     read_folder,
 )
-from fastscp.store.redo.records import LOG_MOST, life_of, read_log
+from fastscp.store.redo.records import LOG_MOST, Lost, life_of, read_log
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
     from fastscp.store.redo.records import Log, Record
 
 __all__ = [
-    "DamagedError", "Folder", "folder", "is_anything_in", "is_anything_logged", "leave_distrust",
+    "DamagedError", "Folder", "folder", "inode_of", "is_anything_in", "is_anything_logged",
+    "leave_distrust",
 ]  # fmt: skip
 
 _PART: Final = ".part"
 _DISTRUST: Final = ".distrust"
+# ioctl: FS_IOC_GETVERSION, the generation of an inode.
+_GET_VERSION: Final = 0x80087601
 _STEP: Final = 1 << 20
 _DAMAGE_TOLD: Final = 5
 # Files that are read at a time.
@@ -143,7 +147,9 @@ class Folder:
             if life_of(name) is not None:
                 # By the whole path, so that an error names it.
                 with descriptor(open_file(f"{REDO}/{name}", self._store_fd)) as fd:
-                    found.append(read_log(name, _content(fd, name), self._store_id))
+                    log = read_log(name, _content(fd, name), self._store_id)
+                    log.is_original = log.inode == inode_of(fd)
+                    found.append(log)
         self._distrusted = {
             name.removesuffix(_DISTRUST) for name in names if name.endswith(_DISTRUST)
         }
@@ -251,6 +257,14 @@ def _life_of_any(name: str) -> str | None:
     return life_of(name if stem == name else f"{stem}-1.log")
 
 
+def inode_of(fd: int) -> int:
+    """What tells the file of a log from a copy of it, as its header has it. Raises OSError."""
+    generation = bytes(8)
+    with contextlib.suppress(OSError):
+        generation = fcntl.ioctl(fd, _GET_VERSION, generation)
+    return os.fstat(fd).st_ino ^ (int.from_bytes(generation[:4], sys.byteorder) << 32)
+
+
 def _content(fd: int, name: str) -> bytes:
     if os.fstat(fd).st_size > LOG_MOST:
         raise OSError(errno.EFBIG, "is longer than any log", f"{REDO}/{name}")
@@ -269,6 +283,7 @@ def _compare_numbers(logs: list[Log]) -> None:
         last[log.life] = max(last.get(log.life, 0), log.last)
     for log in logs:
         if 0 < log.torn < last[log.life] and not log.damage:
+            log.lost.append(Lost(log.name, 0, log.torn_records, log.last_seq, 0))
             log.damage.append(
                 f"has a batch that is not whole, number {log.torn}, though a later one was written"
             )

@@ -26,7 +26,7 @@ from fastscp_ext import crc32c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOG_MOST", "ForeignLogError", "Log", "Record", "life_of", "read_log"]
+__all__ = ["LOG_MOST", "ForeignLogError", "Log", "Lost", "Record", "life_of", "read_log"]
 
 # Bytes: no file of a log is longer.
 LOG_MOST: Final = 64 << 20
@@ -35,14 +35,15 @@ _BLOCK: Final = 4096
 _VERSION: Final = 1
 _MAGIC: Final = b"FSCPREDO"
 _BATCH_MAGIC: Final = b"FSCPBTCH"
-# Bytes 0 to 263 of block 0: magic, version, n, salt, zeros, bytes of the file, store id, boot,
-# life, mount, system; their checksum follows.
+# Bytes 0 to 263 of block 0: magic, version, n, salt, mark of the inode, bytes of the file, id of
+# the store, boot, life, mount, system; their checksum follows.
 _HEAD: Final = struct.Struct("<8sIIQQQ40s48s64s48s24s")
 # Bytes 0 to 59: magic, salt, number, bytes of the payload, records, checksum of the payload, zeros.
 _BATCH: Final = struct.Struct("<8sQQQII20x")
 # Kind, zero, bytes of the path, of the line, number, bytes of the file, their checksum.
 _RECORD: Final = struct.Struct("<BBHIQII")
 _CRC: Final = struct.Struct("<I")
+_BATCH_BYTES: Final = 64
 _PUT: Final = 1
 _VOID: Final = 2
 _PATH_MOST: Final = 4095
@@ -71,23 +72,52 @@ class Record:
     crc: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A place of a log that cannot be read any more, and where instances were, or may have been.
+
+    log: the name of its file. at: the byte. records: how many were there, 0: nobody knows. after,
+    before: the `seq` of what can be read in front of it and behind it, 0: of nothing. The numbers
+    between them need not be all of instances that were here.
+    """
+
+    log: str
+    at: int
+    records: int
+    after: int
+    before: int
+
+
 @dataclass
 class Log:
     """A file of the redo log.
 
-    when: what was mounted when its life began; None: it was never used, or its header is torn, and
-    then nothing in it is needed any more. records: in the order of the file, those behind damage
-    among them. damage: what is not as a worker left it, in words. last: the highest number of a
-    whole batch. torn: the number of a batch whose payload is not whole, 0 for none.
+    when: what was mounted when its life began; None: it was never used, or its header is damaged.
+    inode: of the file that was written, as its header says. is_original: it is in that file, not
+    in a copy. is_cut: the file became shorter.
+    records: in the order of the file, those behind damage among them. damage: what is not as a
+    worker left it, in words; lost: what is not known for that. last: the highest number of a whole
+    batch. torn: the number of a batch whose payload is not whole, 0 for none, and torn_records: how
+    many it says it has.
     """
 
     name: str
     life: str
     when: Mounted | None = None
+    inode: int = 0
+    is_original: bool = False
+    is_cut: bool = False
     records: list[Record] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     last: int = 0
     torn: int = 0
+    torn_records: int = 0
+
+    @property
+    def last_seq(self) -> int:
+        """Of the last record that can be read, 0 for none."""
+        return self.records[-1].seq if self.records else 0
 
 
 def life_of(name: str) -> str | None:
@@ -111,26 +141,45 @@ def read_log(name: str, data: bytes, store_id: str) -> Log:
         # Made, and never offered. Its header stands, flushed, before its first batch does.
         if any(data[at : at + 8] == _BATCH_MAGIC for at in range(_BLOCK, len(data), _BLOCK)):
             log.damage.append("has batches, and no header")
+            _read_batches(log, data, _newest_salt(data))
         return log
     if head[:8] != _MAGIC:
         log.damage.append("does not begin like a log")
+        _read_batches(log, data, _newest_salt(data))
         return log
-    salt = _read_header(log, head, int(found[2]), store_id)
+    salt = _read_header(log, head, len(data), int(found[2]), store_id)
     if log.when is None:
-        # A new header is written over the old one, once nothing in the file is needed any more.
-        if salt and _batch_at(data, _BLOCK, salt) is not None:
-            log.damage.append("has a header whose checksum does not fit, and batches of its own")
-            _read_batches(log, data, salt)
-        return log
-    _read_batches(log, data, salt)
+        log.damage.append("has a header whose checksum does not fit")
+    _read_batches(log, data, salt or _newest_salt(data))
     return log
 
 
-def _read_header(log: Log, head: bytes, n: int, store_id: str) -> int:
-    """Take in block 0; returns the salt, for what it is worth. Raises ForeignLogError."""
+def _newest_salt(data: bytes) -> int:
+    """The salt of the last use of a file whose header is lost, as far as whole batches tell; or 0.
+
+    Numbers of batches rise over all uses of a file.
+    """
+    newest = salt = 0
+    for at in range(_BLOCK, len(data) - _BATCH_BYTES + 1, _BLOCK):
+        its_salt = int.from_bytes(data[at + 8 : at + 16], "little")
+        batch = _batch_at(data, at, its_salt)
+        if batch is not None and batch.is_whole and batch.number > newest:
+            newest, salt = batch.number, its_salt
+    return salt
+
+
+def _read_header(log: Log, head: bytes, length: int, n: int, store_id: str) -> int:
+    """Take in block 0; returns the salt, 0 where the header is damaged.
+
+    All that is used of it is in one sector, and a disk writes a sector whole or not at all: so a
+    header that does not fit is no sign of a power cut while the file was about to be used again,
+    and what is behind it may be needed. length: of the file. Raises ForeignLogError.
+    """
     if len(head) < _HEAD.size + _CRC.size:
         return 0
-    _magic, version, its_n, salt, _zero, _size, *texts = _HEAD.unpack_from(head)
+    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
+        return 0
+    _magic, version, its_n, salt, inode, size, *texts = _HEAD.unpack_from(head)
     its_id, boot, life, mount, system = (
         one.rstrip(b"\0").decode("ascii", "replace") for one in texts
     )
@@ -140,8 +189,6 @@ def _read_header(log: Log, head: bytes, n: int, store_id: str) -> int:
             f"{_VERSION}: instances may be in it that were acknowledged, so start the version of "
             f"fastscp that wrote it, which brings them to their files, and stop that cleanly"
         )
-    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
-        return int(salt)
     if its_id != store_id:
         raise ForeignLogError(
             f"{REDO}/{log.name} is of the store with the id {its_id}, and this one has {store_id}: "
@@ -149,6 +196,10 @@ def _read_header(log: Log, head: bytes, n: int, store_id: str) -> int:
             f"{REDO} of that store, or out of this one if you know that it is not needed"
         )
     log.when = Mounted(boot, mount, system)
+    log.inode = inode
+    log.is_cut = length < size
+    if length != size:
+        log.damage.append(f"has {length:,} bytes, and was made with {size:,}")
     if (life, its_n) != (log.life, n):
         log.damage.append(f"has the name of another one, {life}-{its_n}.log")
     return int(salt)
@@ -181,35 +232,51 @@ def _batch_at(data: bytes, at: int, salt: int) -> _Batch | None:
 
 
 def _read_batches(log: Log, data: bytes, salt: int) -> None:
-    at, is_behind = _BLOCK, False
+    """Take in the batches of a use. What cannot be read in front of one that can is lost."""
+    at, bad = _BLOCK, 0
+    # Where what cannot be read begins, and how many records are known to be in it.
+    bad_records = 0
     while at < len(data):
         batch = _batch_at(data, at, salt)
         if batch is None or not batch.is_whole or batch.number <= log.last:
-            if batch is not None and not log.torn and not is_behind:
-                log.torn = batch.number
+            if batch is not None and not batch.is_whole and batch.number > log.last:
+                bad_records += batch.count
+                if not log.torn and not bad:
+                    log.torn, log.torn_records = batch.number, batch.count
             if batch is not None and batch.is_whole:
                 log.damage.append(f"has a batch at byte {at} that belongs further to the front")
-            is_behind = True
+            bad = bad or at
             at += _BLOCK
             continue
-        if is_behind:
-            log.damage.append(f"has a whole batch at byte {at}, behind what is none")
-            is_behind = False
+        after = log.last_seq
         log.last = batch.number
-        log.records += _records(log, data, batch)
+        records = list(_records(log, data, batch))
+        if bad:
+            log.damage.append(f"has a whole batch at byte {at}, behind what is none")
+            before = records[0].seq if records else 0
+            log.lost.append(Lost(log.name, bad, bad_records, after, before))
+            bad = bad_records = 0
+        log.records += records
         at = -(-batch.end // _BLOCK) * _BLOCK
+    if log.is_cut and (bad_records or not bad):
+        # No power cut tore what was behind the last one that can be read.
+        log.lost.append(Lost(log.name, bad or len(data), bad_records, log.last_seq, 0))
+    elif log.when is None and not log.last and any(data[_BLOCK:]):
+        log.lost.append(Lost(log.name, _BLOCK, bad_records, 0, 0))
 
 
 def _records(log: Log, data: bytes, batch: _Batch) -> Iterator[Record]:
     """The records of a whole batch."""
     at = batch.start
-    count = 0
+    count = seq = 0
     while at < batch.end:
         record = _record_at(log.name, data, at, batch.end)
         if isinstance(record, str):
             log.damage.append(f"has a record at byte {at} that {record}")
+            log.lost.append(Lost(log.name, at, max(batch.count - count, 1), seq or log.last_seq, 0))
             return
         yield record
+        seq = record.seq
         at = record.at + record.line + record.size
         count += 1
     if count != batch.count:

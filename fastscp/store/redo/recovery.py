@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fastscp.store.mounts import Mounted
     from fastscp.store.redo.files import Doubts
     from fastscp.store.redo.logs import Folder
-    from fastscp.store.redo.records import Log, Record
+    from fastscp.store.redo.records import Log, Lost, Record
 
 __all__ = ["Recovered", "highest_logged", "recover"]
 
@@ -59,8 +59,8 @@ class Recovered:
     which nothing was to be done, for something newer is there, somebody took the file away, or
     nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. unreachable:
     of instances whose path could not be reached and whose file is in `ASIDE` instead, in words.
-    damage: of the logs, accepted. sequence: the highest number in a record or a line beside it, 0
-    for none.
+    damage: of the logs, accepted. lost: what that took away, as far as it is known. sequence: the
+    highest number in a record or a line beside it, 0 for none.
     """
 
     logs: int = 0
@@ -72,6 +72,7 @@ class Recovered:
     aside: int = 0
     unreachable: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
     sequence: int = 0
 
     @property
@@ -80,13 +81,20 @@ class Recovered:
         if not self.logs:
             return ()
         said = (
-            f"recovered {counted(self.records, 'instance')} from the redo log of workers that did "
-            f"not end in order: {counted(self.restored, 'file')} written anew, "
+            f"recovered {counted(self.records - self.passed, 'instance')} from the redo log of "
+            f"workers that did not end in order: {counted(self.restored, 'file')} written anew, "
             f"{self.flushed:,} flushed, {counted(self.lines, 'journal line')} written"
         )
         return (said, *self._also())
 
     def _also(self) -> Iterator[str]:
+        if self.passed:
+            yield (
+                f"of {counted(self.passed, 'more instance')} in that log nothing was to be done: "
+                f"nobody was told that they are stored, or a newer one is at the path"
+            )
+        for one in self.lost:
+            yield _told_of(one)
         if self.aside:
             things = counted(self.aside, "thing")
             yield (
@@ -94,15 +102,27 @@ class Recovered:
                 f"told of, {'is' if self.aside == 1 else 'are'} in {ASIDE} now, each under the "
                 f" `seq` of the instance: look at them, and move them out of the store"
             )
-        for one in self.unreachable[:_TOLD]:
+        for path in self.unreachable[:_TOLD]:
             yield (
-                f"cannot bring a recovered instance to its path: {one}; see who changed the "
+                f"cannot bring a recovered instance to its path: {path}; see who changed the "
                 f"folders there, and move the file to where it belongs"
             )
         if more := len(self.unreachable[_TOLD:]):
             yield f"so it is with {counted(more, 'more instance')}, which are in {ASIDE}, too"
-        for one in self.damage:
-            yield f"{one}; the file is in {ASIDE} now"
+        for what in self.damage:
+            yield f"{what}; the file is in {ASIDE} now"
+
+
+def _told_of(lost: Lost) -> str:
+    count = f"{counted(lost.records, 'instance')} of it" if lost.records else "what was there"
+    after = f"above {lost.after}" if lost.after else ""
+    before = f"below {lost.before}" if lost.before else ""
+    numbers = " and ".join(filter(None, (after, before)))
+    return (
+        f"{REDO}/{lost.log} cannot be read at byte {lost.at:,}: {count} may have been acknowledged "
+        f"and is lost{f', with a `seq` {numbers}' if numbers else ''}; `fastscp verify` names "
+        f"those that have a journal line, with their senders: have them send again"
+    )
 
 
 def highest_logged(store_fd: int, identity: Identity) -> int:
@@ -229,6 +249,7 @@ class _Recovery:
             aside=self._files.aside,
             unreachable=tuple(sorted(self._files.unreachable)),
             damage=damage,
+            lost=tuple(one for log in self._logs for one in log.lost),
             sequence=max((self._journal.highest, *self._numbers)),
         )
 
@@ -298,9 +319,10 @@ class _Verdict(Enum):
 def _is_same(log: Log, now: Mounted) -> bool:
     """Whether all that the life of a log wrote is still there, flushed or not.
 
-    Where the file system cannot be told from one that was mounted anew, it counts as that.
+    Where the file system cannot be told from one that was mounted anew, it counts as that. In a
+    copy of the store is what was copied, whatever the log vouches for.
     """
-    if log.when is None or not log.when.system or not now.system:
+    if log.when is None or not log.is_original or not log.when.system or not now.system:
         return False
     return not log.when.is_over(now)
 
