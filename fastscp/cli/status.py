@@ -100,6 +100,8 @@ def rows(now: Status) -> Iterator[tuple[str, str]]:
     known = "not known" if free is None else in_bytes(free)
     mark = f"; nothing is stored below {in_bytes(least)}" if least else ""
     yield "free space", f"{known}{mark}"
+    if now.redo:
+        yield "redo log", now.redo
     yield "workers", f"{now.workers_up} of {now.workers} up"
     most = f" of at most {now.limit:,}" if now.limit else ""
     in_all = counted(now.connections, "connection")

@@ -29,8 +29,8 @@ __all__ = ["Screen"]
 
 # Of the rows of `fastscp status`, in this order; and those of a screen with few lines.
 _ROWS: Final = (
-    "state", "test aids", "changed", "version", "predecessor", "free space", "workers",
-    "associations", "received", "stored", "in flight", "refused", "rejected",
+    "state", "test aids", "changed", "version", "predecessor", "free space", "redo log",
+    "workers", "associations", "received", "stored", "in flight", "refused", "rejected",
 )  # fmt: skip
 _FEW_ROWS: Final = ("state", "free space", "associations", "received", "stored", "refused")
 _FEW_LINES: Final = 20

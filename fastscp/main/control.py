@@ -76,7 +76,8 @@ class Facts:
     expiry: tells what of it runs out. refusing: whether all instances are refused. reload: takes
     the configuration anew; None: there is no way to. draining: why it ends, though nobody is
     rejected for that. upgrading: why no configuration can be taken; empty: it can. predecessor: the
-    process that it took over from and that still has associations; 0: none.
+    process that it took over from and that still has associations; 0: none. redo: whether there is
+    a redo log, in words; empty: that is not decided yet.
     """
 
     run: str
@@ -96,6 +97,7 @@ class Facts:
     draining: str = ""
     upgrading: str = ""
     predecessor: int = 0
+    redo: str = ""
     reload: Callable[[], Awaitable[Reloaded]] | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -172,6 +174,7 @@ class MainControl:
             handshakes_failed=seen.handshakes_failed,
             admin=facts.admin,
             predecessor=facts.predecessor,
+            redo=facts.redo,
             warnings=() if facts.tls is None else _warnings(facts.tls),
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )

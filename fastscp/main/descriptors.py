@@ -23,7 +23,10 @@ from fastscp.store.leftovers import AT_ONCE as SETTLED_AT_ONCE
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
 
-__all__ = ["associations_allowed", "main_needs", "redo_files_allowed", "worker_needs"]
+__all__ = [
+    "REDO_MOST", "associations_allowed", "main_needs", "redo_files_allowed", "redo_files_wanted",
+    "worker_needs",
+]  # fmt: skip
 
 # Standard streams, the event loop's own, channel, shared block, store, locks, journal files, and
 # what is open for a moment: well above what either process was seen to have.
@@ -52,7 +55,7 @@ _PER_HELPER: Final = 6
 # Directories that are kept open to name files in them, where none is flushed (OPEN_MOST).
 _PARENTS: Final = 64
 # The redo log keeps a part open until its checkpoint; with fewer than the least it is not worth it.
-_REDO_MOST: Final = 4096
+REDO_MOST: Final = 4096
 _REDO_LEAST: Final = 64
 # Of all open files, where associations may have the rest.
 _REDO_SHARE: Final = 1 / 8
@@ -118,19 +121,25 @@ def _kinds(config: ServeConfig) -> set[tuple[str, str]]:
     }
 
 
+def redo_files_wanted(config: ServeConfig) -> int:
+    """How many parts a worker keeps open for its redo log where the system grants enough."""
+    is_off = config.redo == "off" or not config.log_instance_size or config.discard
+    return 0 if is_off or "stable" not in {one for _layout, one in _kinds(config)} else REDO_MOST
+
+
 def redo_files_allowed(config: ServeConfig) -> int:
     """How many parts a worker may keep open for its redo log; 0: it has none.
 
     The log gets what the associations leave, for it is a matter of speed alone.
     """
-    if config.redo == "off" or not config.log_instance_size:
+    if not redo_files_wanted(config):
         return 0
     _hard, files = _limit()
     if config.max_associations:
         left = files - worker_needs(config, config.max_associations)
     else:
         left = min(int(files * _REDO_SHARE), files - worker_needs(config, 1))
-    allowed = min(_REDO_MOST, left - _REDO_BESIDE)
+    allowed = min(REDO_MOST, left - _REDO_BESIDE)
     return allowed if allowed >= _REDO_LEAST else 0
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fastscp.config.quantities import Size
+from fastscp.main.descriptors import REDO_MOST
 from fastscp.store.mounts import Mounted, mounted
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def decide(prepared: Prepared, store: Store, files: int, *, beside_older: bool) 
         why = "workers of an older version, which do not lock paths, live on beside it"
     if "stable" not in prepared.durabilities:
         why = "nothing is stored with --durability stable"
+    if config.discard:
+        why = "nothing is stored with --discard"
     if not config.log_instance_size:
         why = "--log-instance-size is 0"
     if config.redo == "off":
@@ -77,6 +80,11 @@ def decide(prepared: Prepared, store: Store, files: int, *, beside_older: bool) 
         return Redo(0, 0, f"off: {why}", now)
     size = Size().show(config.log_instance_size)
     why = f"on, for stable instances whose file has at most {size}"
+    if files < REDO_MOST:
+        why += (
+            f"; a worker may keep {files:,} of {REDO_MOST:,} files open for it, and stores more "
+            f"at a time without it: raise the limit (ulimit -Hn, LimitNOFILE=)"
+        )
     return Redo(config.log_instance_size, files, why, now)
 
 

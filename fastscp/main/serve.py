@@ -221,6 +221,7 @@ class Service:
             older = self._takeover is not None and not self._takeover.has_claims
             files = redo_files_allowed(config)
             redo = await in_thread(partial(decide, prepared, store, files, beside_older=older))
+            self._facts.redo = redo.why
             if redo.is_on:
                 await in_thread(store.begin_log)
             self._workers = workers = await self._make_workers(prepared, store, index, ports, redo)

@@ -114,7 +114,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     aids in use, as the flags that ask for them. admin: where it answers HTTP, HOST:PORT; empty:
     nowhere. predecessor: the process that this one took over from, as long as that still has
     associations, which are not counted here; else 0. warnings: what is out of date of certificates
-    and revocation lists, or soon will be.
+    and revocation lists, or soon will be. redo: whether there is a redo log, and why, in words;
+    empty: that is not decided yet.
     """
 
     version: str
@@ -149,6 +150,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = ""
     predecessor: int = 0
     warnings: tuple[str, ...] = ()
+    redo: str = ""
 
     @property
     def is_ready(self) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from fastscp.config.admin import AdminToken
 from fastscp.config.tomlfile import written_path
 from fastscp.config.values import Many, Parsed, Switch, Whole, read_file_name
-from fastscp.main.descriptors import main_needs, worker_needs
+from fastscp.main.descriptors import main_needs, redo_files_wanted, worker_needs
 from fastscp.users.identities import UserIdentities
 
 if TYPE_CHECKING:
@@ -194,9 +194,10 @@ def _as_flags(setting: Setting, value: Any) -> list[list[str]]:
 
 
 def open_files(config: ServeConfig) -> int:
-    """Open files for the associations that are allowed, in thousands."""
+    """Open files for the associations that are allowed and for the redo log, in thousands."""
     most = config.max_associations
-    needed = max(main_needs(config), worker_needs(config, most)) if most else _MANY_FILES
+    worker = worker_needs(config, most, redo_files_wanted(config))
+    needed = max(main_needs(config), worker) if most else _MANY_FILES
     return math.ceil(needed / 1024) * 1024
 
 

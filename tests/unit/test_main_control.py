@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from fastscp.admin.client import ControlClient
+from fastscp.cli.status import rows
 from fastscp.config.settings import ServeConfig
 from fastscp.config.tables import AeTable, FromTable, Tables
 from fastscp.main import control as module
@@ -161,6 +162,13 @@ def test_figures(played: Played) -> None:
     assert played.control.status().in_flight_bytes == 321
     played.shared.liveness.end_batches(255)
     assert played.control.status().in_flight_bytes == 21
+
+
+def test_the_redo_log_is_told_of(played: Played) -> None:
+    assert "redo log" not in dict(rows(played.control.status()))
+    played.facts.redo = "off: --redo off"
+    status = played.control.status()
+    assert (status.redo, dict(rows(status))["redo log"]) == ("off: --redo off", "off: --redo off")
 
 
 def test_what_is_told_of_a_configuration() -> None:

@@ -8,6 +8,7 @@ import resource
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from fastscp.cli.print import RENDERED
 from fastscp.config.layers import load
 from fastscp.config.names import BY_VARIABLE
 from fastscp.config.settings import SETTINGS, ServeConfig
-from fastscp.main.descriptors import associations_allowed
+from fastscp.main.descriptors import REDO_MOST, associations_allowed, redo_files_allowed
 from fastscp.main.leaving import DRAIN_AND_S
 from fastscp.main.listening import DICOM, TLS
 from fastscp.readymade import (
@@ -266,6 +267,9 @@ def test_open_files_are_those_that_a_start_asks_for(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(resource, "getrlimit", lambda _what: limits)  # noqa: B023
         monkeypatch.setattr(resource, "setrlimit", lambda *_limits: None)
         assert associations_allowed(config) == int(most)
+        # And the log is not to be starved by the unit that the service itself wrote.
+        assert redo_files_allowed(config) == REDO_MOST
+        assert redo_files_allowed(replace(config, redo="off")) == 0
 
 
 # Containers --------------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ def test_the_image_runs_what_was_asked_for(
     assert instructions["EXPOSE"] == "104"
     assert instructions["USER"] == f"{container.USER_ID}:{container.GROUP_ID}"
     assert f"-v {filed}:{filed}:ro" in text
-    assert "--stop-timeout 121 --ulimit nofile=4096 " in text
+    assert "--stop-timeout 121 --ulimit nofile=9216 " in text
     assert "ip_unprivileged_port_start" in text
     assert "ip_unprivileged_port_start" not in container.render(source())
 

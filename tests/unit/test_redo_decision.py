@@ -32,7 +32,7 @@ def decided(
     file_system: str = "ext4",
     durabilities: tuple[str, ...] = ("stable", "buffered"),
     *,
-    files: int = 1000,
+    files: int = 4096,
     noreplace: bool = True,
     beside_older: bool = False,
 ) -> Redo:
@@ -46,7 +46,9 @@ def decided(
 def test_auto_is_on_where_it_is_known_to_hold(file_system: str) -> None:
     found = decided(file_system=file_system)
     why = "on, for stable instances whose file has at most 64 KiB"
-    assert found == Redo(64 << 10, 1000, why, NOW)
+    assert found == Redo(64 << 10, 4096, why, NOW)
+    few = decided(file_system=file_system, files=4095).why
+    assert few.startswith(f"{why}; a worker may keep 4,095 of 4,096 files open for it")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_auto_is_on_where_it_is_known_to_hold(file_system: str) -> None:
     [
         ({"redo": "off"}, {}, "--redo off"),
         ({"log_instance_size": 0}, {}, "--log-instance-size is 0"),
+        ({"redo": "on", "discard": True}, {}, "nothing is stored with --discard"),
         ({}, {"durabilities": ("buffered",)}, "nothing is stored with --durability stable"),
         ({}, {"file_system": "nfs4"}, "the store is on nfs4, not on ext4, xfs or btrfs"),
         ({"redo": "on"}, {"files": 0}, "too few open files are left for it: raise the limit"),
