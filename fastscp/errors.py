@@ -46,17 +46,20 @@ class StartError(FastscpError):
 
 
 class StoreBusyError(StartError):
-    """Another service holds the store's lock.
+    """Another process holds the store's lock.
 
     pid: what it wrote there, None if unreadable. is_gone: that process is over, so its workers hold
-    the lock.
+    the lock. is_command: it is no service, and ends by itself.
     """
 
-    def __init__(self, path: str, pid: int | None, is_gone: bool = False) -> None:
-        super().__init__(path, pid, is_gone)
+    def __init__(
+        self, path: str, pid: int | None, is_gone: bool = False, is_command: bool = False
+    ) -> None:
+        super().__init__(path, pid, is_gone, is_command)
         self.path = path
         self.pid = pid
         self.is_gone = is_gone
+        self.is_command = is_command
 
     def __str__(self) -> str:
         if self.is_gone:
@@ -66,6 +69,11 @@ class StoreBusyError(StartError):
                 f"for `fastscp: worker` processes and check the disk"
             )
         holder = f"process {self.pid}" if self.pid is not None else "another process"
+        if self.is_command:
+            return (
+                f"the store {self.path} is in use by {holder}, a command such as `fastscp verify` "
+                f"or `fastscp recover`: wait until that has ended, and try again"
+            )
         return (
             f"the store {self.path} is in use by {holder}; "
             f"stop that service, or give this one its own --store"

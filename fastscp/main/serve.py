@@ -85,6 +85,8 @@ _NONE: Final = Counts(0, 0, 0, 0)
 _SILENT_S: Final = 5.0
 # How long the workers of a killed main may hold the store: they finish the message in hand.
 _ORPHANS_S: Final = 8.0
+# And a command, as `fastscp recover`, which may have a full log of each worker before it.
+_COMMAND_S: Final = 60.0
 
 
 class Service:
@@ -587,9 +589,10 @@ def _port_of(acceptors: list[Acceptor], *, tls: bool) -> int:
 
 
 async def _open_store(prepared: Prepared) -> Store:
-    """Take the store; where its last main was killed, its workers may need a moment yet."""
+    """Take the store; workers of a main that was killed, or a command, may need a moment yet."""
     config = prepared.config
-    deadline = time.monotonic() + _ORPHANS_S
+    began = time.monotonic()
+    is_told = False
     while True:
         try:
             return await in_thread(
@@ -604,8 +607,12 @@ async def _open_store(prepared: Prepared) -> Store:
                 )
             )
         except StoreBusyError as error:
-            if not error.is_gone or time.monotonic() > deadline:
+            most = _ORPHANS_S if error.is_gone else _COMMAND_S if error.is_command else 0.0
+            if time.monotonic() - began > most or not most:
                 raise
+            if error.is_command and not is_told:
+                is_told = True
+                log.info("%s; waits for it, at most %g s", error, _COMMAND_S)
         await asyncio.sleep(0.1)
 
 

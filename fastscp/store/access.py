@@ -47,6 +47,8 @@ __all__ = [
 
 # Above any process id: what is written there may be anybody's.
 _PID_MOST: Final = 1 << 22
+# What a command writes behind its process id.
+_COMMAND: Final = b"command\n"
 # How often a start goes on after one that failed took away what this one was about to lock.
 _RACES_MOST: Final = 50
 
@@ -84,13 +86,15 @@ def existing(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def held(path: Path, dir_fd: int) -> Iterator[None]:
-    """The lock of a store, so that no service uses it meanwhile.
+    """The lock of a store, so that no service uses it meanwhile; for a command, which ends soon.
 
     Raises StoreBusyError if one does, StartError if it cannot be taken.
     """
     with explained(path):
         lock_fd = take_lock(path, dir_fd, Made())
     with descriptor(lock_fd):
+        with explained(path):
+            os.pwrite(lock_fd, _COMMAND, os.fstat(lock_fd).st_size)
         yield
 
 
@@ -208,8 +212,9 @@ def take_lock(path: Path, dir_fd: int, made: Made) -> int:
                 os.close(lock_fd)
                 continue
             if not is_held:
-                pid = _written_in(lock_fd)
-                raise StoreBusyError(str(path), pid, pid is not None and not _is_alive(pid))
+                pid, is_command = _written_in(lock_fd)
+                is_gone = pid is not None and not _is_alive(pid)
+                raise StoreBusyError(str(path), pid, is_gone, is_command and not is_gone)
             # Each holder writes its process id: nobody has held an empty one.
             made.hold(LOCK, dir_fd, lock_fd, is_new=os.fstat(lock_fd).st_size == 0)
             write_holder(lock_fd)
@@ -261,7 +266,7 @@ def lock_holder(path: Path) -> int | None:
     try:
         dir_fd = open_store(path)
         with descriptor(dir_fd), descriptor(open_file(LOCK, dir_fd)) as lock_fd:
-            pid, about = _written_in(lock_fd), os.fstat(lock_fd)
+            (pid, _is_command), about = _written_in(lock_fd), os.fstat(lock_fd)
         held = Path("/proc/locks").read_text("ascii", "replace").splitlines()
     except (OSError, StartError):
         return None
@@ -287,11 +292,14 @@ def _has_open(pid: int, about: os.stat_result) -> bool:
     return False
 
 
-def _written_in(lock_fd: int) -> int | None:
-    """The process that wrote its id into a lock, None where that says nothing."""
-    written = os.pread(lock_fd, 32, 0).strip()
-    pid = int(written) if written.isdigit() else 0
-    return pid if 0 < pid <= _PID_MOST else None
+def _written_in(lock_fd: int) -> tuple[int | None, bool]:
+    """The process that wrote its id into a lock, None where that says nothing; if it is a command.
+
+    A command wrote so behind its id, where versions before find no id then.
+    """
+    written, _newline, more = os.pread(lock_fd, 32, 0).partition(b"\n")
+    pid = int(written) if written.strip().isdigit() else 0
+    return (pid if 0 < pid <= _PID_MOST else None), more == _COMMAND
 
 
 def _is_alive(pid: int) -> bool:

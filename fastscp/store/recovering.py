@@ -9,6 +9,7 @@ from fastscp.store.access import existing, explained, held
 from fastscp.store.identity import FORMAT, read_identity, write_format
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.names import IDENTITY, flush_folder
+from fastscp.store.redo.logs import is_anything_logged
 from fastscp.store.redo.recovery import highest_logged, recover
 from fastscp.store.renew import finish
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
     from fastscp.store.redo.recovery import Recovered
 
-__all__ = ["recover_store"]
+__all__ = ["is_recovered", "recover_store"]
+
+
+def is_recovered(path: Path) -> bool:
+    """Whether a store has no log of a life that is over, whoever has it. Raises StartError."""
+    with existing(path) as dir_fd, explained(path):
+        return not is_anything_logged(dir_fd)
 
 
 def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fastscp.cli.app import main
+from fastscp.config.settings import ServeConfig
+from fastscp.errors import StoreBusyError
+from fastscp.main import serve
+from fastscp.main.prepared import prepare
+from fastscp.store.access import held
 from fastscp.store.lives import create_life
 from fastscp.store.names import holder, shut
 from fastscp.store.redo import files
@@ -101,14 +108,82 @@ def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     }  # fmt: skip
 
 
-def test_recover_beside_a_service(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recover_beside_a_service_that_does_not(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastscp.cli.recover._WAIT_S", 0.15)
     with opened(path) as store:
         write_log(path, LIFE, [batch(1, [Put(5, P, b"x")])], store_id=store.id)
         assert main(["recover", "--store", str(path)]) == 3
     said = capsys.readouterr().err
-    assert "is in use by process" in said
-    assert "nothing is to be done" in said
+    assert f"is in use by process {os.getpid()}, which has not recovered it for 0.15 s" in said
     assert len(list((path / FOLDER).iterdir())) == 1
+
+
+def test_recover_beside_a_service_that_has(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(path) as store:
+        folder_fd, lock_fd = create_life(store.dir_fd, "6a-w9-1")
+        try:
+            write_log(path, "6a-w9-1", [], store_id=store.id)
+            assert main(["recover", "--store", str(path)]) == 0
+        finally:
+            shut(folder_fd)
+            shut(lock_fd)
+    said = capsys.readouterr().out
+    assert said == (
+        f"nothing to recover: process {os.getpid()} has the store, and no log is left\n"
+    )
+
+
+def test_recover_waits_for_who_is_at_it(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that starts, or another recovery."""
+    log = path / FOLDER / f"{LIFE}-1.log"
+    dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    looks = []
+
+    def look(_s: float) -> None:
+        looks.append(log.exists())
+        log.unlink()
+
+    monkeypatch.setattr("fastscp.cli.recover.time.sleep", look)
+    try:
+        with held(path, dir_fd):
+            assert main(["recover", "--store", str(path)]) == 0
+    finally:
+        os.close(dir_fd)
+    assert looks == [True]
+
+
+def test_a_start_waits_for_a_command(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = prepare(ServeConfig(store=path), 1)
+    dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    async def start(most: float) -> None:
+        monkeypatch.setattr(serve, "_COMMAND_S", most)
+        (await serve._open_store(prepared)).close()
+
+    try:
+        with contextlib.ExitStack() as until:
+            until.enter_context(held(path, dir_fd))
+            with pytest.raises(StoreBusyError, match="wait until that has ended"):
+                asyncio.run(start(0.05))
+            sleep = asyncio.sleep
+
+            async def over(seconds: float) -> None:
+                until.close()
+                await sleep(seconds)
+
+            monkeypatch.setattr("fastscp.main.serve.asyncio.sleep", over)
+            with caplog.at_level("INFO"):
+                asyncio.run(start(60.0))
+    finally:
+        os.close(dir_fd)
+    assert "waits for it, at most 60 s" in caplog.text
+    assert (path / P).read_bytes() == b"x"
 
 
 def test_recover_where_no_store_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
