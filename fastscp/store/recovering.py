@@ -36,7 +36,11 @@ def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
     with existing(path) as dir_fd, held(path, dir_fd), explained(path):
         identity = read_identity(path, dir_fd)
         if identity is None:
-            raise StartError(f"{path} has lost its {IDENTITY}; restore it, and recover it then")
+            raise StartError(
+                f"{path} has lost its {IDENTITY}: restore it, and recover it then; or start the "
+                f"service once with --store-new-life, which takes the id from the redo log and "
+                f"recovers that"
+            )
         # Paths have to be where they belong, with what they held before a replacement that was not
         # through.
         finish(dir_fd)

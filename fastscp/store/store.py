@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fastscp.errors import ConfigError, FastscpError, StartError
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock, open_store, write_holder
@@ -60,7 +62,7 @@ from fastscp.store.probe import (
     probe,
     refuse_another_file_system,
 )
-from fastscp.store.redo.logs import is_anything_in
+from fastscp.store.redo.logs import is_anything_in, logged_id
 from fastscp.store.redo.recovery import highest_logged, recover
 from fastscp.store.refile import (
     AT_START,
@@ -194,6 +196,9 @@ class Store:
                 refuse(changes(path, known, filings, AT_START, Unused(dir_fd)))
             warnings = (*warnings, *_filed_otherwise(dir_fd, known, filings))
             identity = next_identity(known, filings)
+            if known is None and (logged := logged_id(dir_fd)):
+                # Else nobody would know whose instances these are.
+                identity = msgspec.structs.replace(identity, id=logged, format=FORMAT_LOGGED)
             encoded(identity)
             buffered = "buffered" in durabilities
             if identity != known:

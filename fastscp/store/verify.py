@@ -130,7 +130,8 @@ def _logged(store: _Store) -> Iterator[Finding]:
     if store.identity is None:
         raise StartError(
             f"{store.path} has a redo log in {REDO} and has lost {IDENTITY}, so whether that log "
-            f"is its own is not known: restore {IDENTITY}"
+            f"is its own is not known: restore {IDENTITY}, or start the service once with "
+            f"--store-new-life, which takes the id from the log and recovers it"
         )
     recovered = recover(store.dir_fd, store.identity, alone=True)
     if recovered.logs:

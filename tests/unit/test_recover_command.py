@@ -13,7 +13,7 @@ import pytest
 
 from fastscp.cli.app import main
 from fastscp.config.settings import ServeConfig
-from fastscp.errors import StoreBusyError
+from fastscp.errors import StartError, StoreBusyError
 from fastscp.main import serve
 from fastscp.main.prepared import prepare
 from fastscp.store.access import held
@@ -213,6 +213,30 @@ def test_damage_has_to_be_accepted(path: Path, capsys: pytest.CaptureFixture[str
     assert f"{FOLDER}/{log.name} has a whole batch at byte 8192, behind what is none" in said
     assert (path / f"{P}2").read_bytes() == b"y"
     assert (path / ".fastscp/aside" / log.name).exists()
+
+
+def test_a_store_that_lost_its_id_has_it_from_the_log(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = path / ".fastscp/store.toml"
+    lost = toml.read_bytes()
+    toml.unlink()
+    (path / "an.dcm").write_bytes(bytes(128) + b"DICM")
+    assert main(["recover", "--store", str(path)]) == 3
+    assert "start the service once with --store-new-life" in capsys.readouterr().err
+    with opened(path, new_life=True) as store:
+        assert store.id.encode() in lost
+    assert (path / P).read_bytes() == b"x"
+    assert list((path / FOLDER).iterdir()) == []
+    assert "format = 1" in toml.read_text()
+
+
+def test_logs_that_do_not_agree_give_no_id(path: Path) -> None:
+    write_log(path, "6a-w1-1", [batch(1, [Put(6, f"{P}2", b"y")])], store_id="other")
+    (path / ".fastscp/store.toml").unlink()
+    with pytest.raises(StartError, match="is of the store with the id"), opened(path):
+        pass
+    assert len(list((path / FOLDER).iterdir())) == 2
 
 
 def test_verify_refuses_what_was_not_recovered(

@@ -31,7 +31,7 @@ from fastscp.store.names import (
     own_folder,
     read_folder,
 )
-from fastscp.store.redo.records import LOG_MOST, Lost, life_of, read_log
+from fastscp.store.redo.records import LOG_MOST, Lost, life_of, read_log, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DamagedError", "Folder", "folder", "inode_of", "is_anything_in", "is_anything_logged",
-    "leave_distrust",
+    "leave_distrust", "logged_id",
 ]  # fmt: skip
 
 _PART: Final = ".part"
 _DISTRUST: Final = ".distrust"
 # ioctl: FS_IOC_GETVERSION, the generation of an inode.
 _GET_VERSION: Final = 0x80087601
+_HEAD_BYTES: Final = 4096
 _STEP: Final = 1 << 20
 _DAMAGE_TOLD: Final = 5
 # Files that are read at a time.
@@ -77,6 +78,24 @@ def is_anything_in(store_fd: int) -> bool:
             return any(life_of(name) is not None for name in names_in(folder_fd))
     except FileNotFoundError:
         return False
+
+
+def logged_id(store_fd: int) -> str:
+    """The id of the store that all logs agree on, "" where there is none or they differ.
+
+    For a store that lost its own. Raises OSError.
+    """
+    found = set()
+    try:
+        with descriptor(open_folder(REDO, store_fd)) as folder_fd:
+            names = [name for name in names_in(folder_fd) if life_of(name) is not None]
+    except FileNotFoundError:
+        return ""
+    for name in names:
+        with descriptor(open_file(f"{REDO}/{name}", store_fd)) as fd:
+            found.add(store_of(os.pread(fd, _HEAD_BYTES, 0)))
+    found.discard("")
+    return found.pop() if len(found) == 1 else ""
 
 
 def is_anything_logged(store_fd: int) -> bool:

@@ -26,7 +26,16 @@ from fastscp_ext import crc32c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LOG_MOST", "ForeignLogError", "Log", "Lost", "Record", "life_of", "read_log"]
+__all__ = [
+    "LOG_MOST",
+    "ForeignLogError",
+    "Log",
+    "Lost",
+    "Record",
+    "life_of",
+    "read_log",
+    "store_of",
+]
 
 # Bytes: no file of a log is longer.
 LOG_MOST: Final = 64 << 20
@@ -118,6 +127,16 @@ class Log:
     def last_seq(self) -> int:
         """Of the last record that can be read, 0 for none."""
         return self.records[-1].seq if self.records else 0
+
+
+def store_of(head: bytes) -> str:
+    """The id of the store that a log is of, by its block 0; "" where that tells none."""
+    if len(head) < _HEAD.size + _CRC.size or head[:8] != _MAGIC:
+        return ""
+    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
+        return ""
+    _magic, version, _n, _salt, _inode, _size, its_id, *_texts = _HEAD.unpack_from(head)
+    return its_id.rstrip(b"\0").decode("ascii", "replace") if version == _VERSION else ""
 
 
 def life_of(name: str) -> str | None:
