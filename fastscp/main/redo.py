@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fastscp.config.quantities import Size
-from fastscp.main.descriptors import REDO_MOST
 from fastscp.store.mounts import Mounted, mounted
 
 if TYPE_CHECKING:
@@ -43,11 +42,14 @@ class Redo:
 NO_REDO: Final = Redo(0, 0, "off", Mounted("", ""))
 
 
-def decide(prepared: Prepared, store: Store, files: int, *, beside_older: bool) -> Redo:
+def decide(
+    prepared: Prepared, store: Store, files: int, wanted: int, *, beside_older: bool
+) -> Redo:
     """Decide it. Blocks on the disk for a moment.
 
-    files: how many parts a worker may keep open for it, 0: too few are left. beside_older: workers
-    of a version that claims no path before it names something there live on.
+    files: how many parts a worker may keep open for it, 0: too few are left; wanted: how many it
+    could use. beside_older: workers of a version that claims no path before it names something
+    there live on.
     """
     config = prepared.config
     try:
@@ -80,9 +82,9 @@ def decide(prepared: Prepared, store: Store, files: int, *, beside_older: bool) 
         return Redo(0, 0, f"off: {why}", now)
     size = Size().show(config.log_instance_size)
     why = f"on, for stable instances whose file has at most {size}"
-    if files < REDO_MOST:
+    if files < wanted:
         why += (
-            f"; a worker may keep {files:,} of {REDO_MOST:,} files open for it, and stores more "
+            f"; a worker may keep {files:,} of {wanted:,} files open for it, and stores more "
             f"at a time without it: raise the limit (ulimit -Hn, LimitNOFILE=)"
         )
     return Redo(config.log_instance_size, files, why, now)

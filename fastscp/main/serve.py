@@ -27,7 +27,7 @@ from fastscp.main.admission import Admission, Limits
 from fastscp.main.aids import aids
 from fastscp.main.backoff import BackOff
 from fastscp.main.control import ControlSocket, Facts, MainControl, taken
-from fastscp.main.descriptors import associations_allowed, redo_files_allowed
+from fastscp.main.descriptors import associations_allowed, redo_files_allowed, redo_files_wanted
 from fastscp.main.dispatch import Dispatch
 from fastscp.main.expiry import LOOK_EVERY_S
 from fastscp.main.explained import explained, start_explained
@@ -222,7 +222,10 @@ class Service:
             ports = _port_of(acceptors, tls=False), _port_of(acceptors, tls=True)
             older = self._takeover is not None and not self._takeover.has_claims
             files = redo_files_allowed(config)
-            redo = await in_thread(partial(decide, prepared, store, files, beside_older=older))
+            wanted = redo_files_wanted(config)
+            redo = await in_thread(
+                partial(decide, prepared, store, files, wanted, beside_older=older)
+            )
             self._facts.redo = redo.why
             if redo.is_on:
                 await in_thread(store.begin_log)

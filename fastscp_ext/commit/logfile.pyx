@@ -139,7 +139,7 @@ cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
 
 cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
     # Every block is written once before the file is used: an overwrite needs one flush, an
-    # allocation two. A file that has a header has its length: so one that is shorter lost something.
+    # allocation two. A file that has a header has its length: one that is shorter lost something.
     cdef uint8_t* zeros = <uint8_t*>calloc(1, ZEROS)
     cdef uint64_t at = 0
     cdef int failed = 0

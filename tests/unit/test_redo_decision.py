@@ -39,7 +39,7 @@ def decided(
     prepared: Any = SimpleNamespace(config=config, durabilities=frozenset(durabilities))
     facts = SimpleNamespace(file_system=file_system, noreplace=noreplace)
     store: Any = SimpleNamespace(dir_fd=-1, facts=facts)
-    return decide(prepared, store, files, beside_older=beside_older)
+    return decide(prepared, store, files, 4096, beside_older=beside_older)
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])

@@ -158,6 +158,7 @@ def test_a_file_that_became_shorter_is_damage() -> None:
     for size, lost in (
         (BLOCK, Lost(NAME, BLOCK, 0, 0, 0)),
         (second, Lost(NAME, second, 0, 5, 0)),
+        (second + 17, Lost(NAME, second, 0, 5, 0)),
         (second + 4200, Lost(NAME, second, 1, 5, 0)),
     ):
         log = read(whole[:size])

@@ -277,7 +277,7 @@ def _read_batches(log: Log, data: bytes, salt: int) -> None:
             bad = bad_records = 0
         log.records += records
         at = -(-batch.end // _BLOCK) * _BLOCK
-    if log.is_cut and (bad_records or not bad):
+    if log.is_cut and (bad_records or not bad or len(data) - bad < _BATCH_BYTES):
         # No power cut tore what was behind the last one that can be read.
         log.lost.append(Lost(log.name, bad or len(data), bad_records, log.last_seq, 0))
     elif log.when is None and not log.last and any(data[_BLOCK:]):
