@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from fastscp.config.admin import AdminAddress
 
 __all__ = ["EXPRESSIONS", "grafana_dashboard", "prometheus_rules"]
 
@@ -431,16 +435,36 @@ _HEAD: Final = """\
 #
 #   scrape_configs:
 #     - job_name: fastscp
-#       static_configs: [{targets: ["127.0.0.1:8112"]}]
+{asked}
 groups:
   - name: fastscp
     rules:
 """
+_ASKED: Final = "#       static_configs: [{{targets: [{target}]}}]"
+_SHOWS: Final = """\
+#       authorization: {{credentials_file: {file}}}
+"""
+_NOBODY: Final = """\
+#       static_configs: []
+#
+# There is nobody to ask: --admin {admin} leaves no port that a target could name."""
 
 
-def prometheus_rules() -> str:
-    """Rules for Prometheus, as YAML."""
-    return _HEAD + "".join(map(_rule, _ALERTS))
+def prometheus_rules(admin: AdminAddress, token_file: str) -> str:
+    """Rules for Prometheus, as YAML, and how it asks the service.
+
+    token_file: an absolute path; empty: the service wants no token.
+    """
+    asked = f"{_SHOWS.format(file=_text(token_file))}" if token_file else ""
+    if not admin or not admin.port:
+        asked += _NOBODY.format(admin=admin)
+    else:
+        asked += _ASKED.format(target=_text(str(admin.from_here)))
+    if token_file:
+        asked += "\n#\n# Prometheus reads that file: give it a copy that its user can read."
+    if admin and ip_address(admin.host).is_unspecified:
+        asked += "\n# On another machine than the service the target is an address of the service."
+    return _HEAD.format(asked=asked) + "".join(map(_rule, _ALERTS))
 
 
 def _rule(alert: _Alert) -> str:

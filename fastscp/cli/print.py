@@ -47,12 +47,6 @@ def _grafana_dashboard() -> str:
     return grafana_dashboard()
 
 
-def _prometheus_rules() -> str:
-    from fastscp.cli.monitoring import prometheus_rules
-
-    return prometheus_rules()
-
-
 # By the word that names it: what it is, for the help, and what makes its text. What a text needs is
 # imported when it is made.
 READY_MADE: Final[dict[str, tuple[str, Callable[[], str]]]] = {
@@ -61,7 +55,6 @@ READY_MADE: Final[dict[str, tuple[str, Callable[[], str]]]] = {
         for shell in ("bash", "zsh", "fish")
     },
     "grafana-dashboard": ("a dashboard for Grafana to import", _grafana_dashboard),
-    "prometheus-rules": ("alerts for Prometheus", _prometheus_rules),
 }
 
 
@@ -101,6 +94,13 @@ def _conformance(source: Source) -> str:
     return conformance.render(source)
 
 
+def _prometheus_rules(source: Source) -> str:
+    from fastscp.cli.monitoring import prometheus_rules
+
+    (token_file,) = source.files.get("admin_token_file", ("",))
+    return prometheus_rules(source.config.admin, token_file)
+
+
 # The same of those that are rendered from the effective configuration.
 RENDERED: Final[dict[str, tuple[str, Callable[[Source], str]]]] = {
     "systemd-unit": ("a unit file for systemd", _systemd_unit),
@@ -108,6 +108,7 @@ RENDERED: Final[dict[str, tuple[str, Callable[[Source], str]]]] = {
     "kubernetes": ("manifests for Kubernetes", _kubernetes),
     "haproxy": ("a balancer in front of receivers", _haproxy),
     "config": ("a TOML file with all settings", _settings_file),
+    "prometheus-rules": ("alerts for Prometheus", _prometheus_rules),
     "conformance": ("the DICOM conformance statement", _conformance),
 }
 _WORDS: Final = (*READY_MADE, *RENDERED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fastscp.config.values import ExplainedError, quoted, read_path, read_text
@@ -46,6 +46,13 @@ class AdminAddress:
     def is_local(self) -> bool:
         """Whether nobody on another machine reaches it."""
         return not self.host or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def from_here(self) -> AdminAddress:
+        """The address by which it is asked on the machine, or in the container, of the service."""
+        if not self.host or not ipaddress.ip_address(self.host).is_unspecified:
+            return self
+        return replace(self, host="::1" if ":" in self.host else "127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,11 +68,7 @@ def is_healthy(path: str, admin: AdminAddress) -> list[str]:
     From within: on the loopback of the container, if the port is there. Nobody needs a token for
     what these paths tell by their status.
     """
-    host = admin.host
-    if ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"
-    place = replace(admin, host=host)
-    fetch = f"import urllib.request as r; r.urlopen('http://{place}{path}', timeout=5)"
+    fetch = f"import urllib.request as r; r.urlopen('http://{admin.from_here}{path}', timeout=5)"
     return ["python3", "-c", fetch]
 
 
@@ -98,6 +92,12 @@ def _mounts(source: Source) -> str:
     return "".join(words)
 
 
+def _ports(source: Source) -> list[int]:
+    """What others reach: on the loopback of the container nobody reaches the admin port."""
+    admin = source.config.admin
+    return [*source.ports.values(), *([admin.port] if admin.port and not admin.is_local else [])]
+
+
 def render(source: Source) -> str:
     """The Dockerfile. The flags are those that were given; a file is to be mounted."""
     config = source.config
@@ -105,7 +105,7 @@ def render(source: Source) -> str:
     head = _HEAD.format(
         mount=_mounts(source),
         make=shlex.join(source.making(("fastscp",), STORE)),
-        published="".join(f"-p {port}:{port} " for port in source.ports.values()),
+        published="".join(f"-p {port}:{port} " for port in _ports(source)),
         files=open_files(config),
         stop_s=math.ceil(config.drain_timeout) + AFTER_DRAIN_S,
     )
@@ -119,7 +119,7 @@ def render(source: Source) -> str:
     image = _IMAGE.format(
         user=USER_ID,
         group=GROUP_ID,
-        ports=" ".join(map(str, source.ports.values())),
+        ports=" ".join(map(str, _ports(source))),
         healthcheck=_healthcheck(source),
         command=json.dumps([word for one in flags for word in one]),
     )

@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from fastscp.admin.exposition import FAMILIES, exposition
 from fastscp.association.account import KINDS
@@ -32,8 +33,8 @@ def promtool() -> str:
     return found
 
 
-def printed(what: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert cli.main(["print", what]) == 0
+def printed(what: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(["print", what, *words]) == 0
     return capsys.readouterr().out
 
 
@@ -174,6 +175,39 @@ _FIRING = (
     "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpiresSoon",
     "FastscpRevocationsExpired", "FastscpHandshakesFail",
 )  # fmt: skip
+
+
+def _scraped(text: str) -> dict[str, Any]:
+    """The job of the comment."""
+    lines = text[text.index("#   scrape_configs") : text.index("groups:")].split("\n#\n")[0]
+    found = yaml.safe_load(re.sub("^#", "", lines, flags=re.MULTILINE))
+    (job,) = found["scrape_configs"]
+    made: dict[str, Any] = job
+    return made
+
+
+def test_the_rules_say_where_the_service_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert _scraped(printed("prometheus-rules", capsys)) == {
+        "job_name": "fastscp", "static_configs": [{"targets": ["127.0.0.1:8112"]}],
+    }  # fmt: skip
+    token, file = tmp_path / "to ken", tmp_path / "fastscp.toml"
+    token.write_text("s3cr3t-s3cr3t-s3cr3t", "ascii")
+    token.chmod(0o600)
+    file.write_text(f"admin = '[::]:9000'\nadmin-token-file = '{token}'\n", "utf-8")
+    text = printed("prometheus-rules", capsys, "--config", str(file))
+    assert _scraped(text) == {
+        "job_name": "fastscp", "authorization": {"credentials_file": str(token)},
+        "static_configs": [{"targets": ["[::1]:9000"]}],
+    }  # fmt: skip
+    assert "s3cr3t" not in text
+    assert "a copy that its user can read" in text
+    assert "On another machine" in text
+    for none in ("off", "127.0.0.1:0"):
+        text = printed("prometheus-rules", capsys, "--admin", none)
+        assert _scraped(text)["static_configs"] == []
+        assert f"--admin {none} leaves no port" in text
 
 
 def test_the_alerts_come_when_they_should(

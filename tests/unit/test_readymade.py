@@ -465,6 +465,17 @@ def test_the_image_is_asked_where_it_answers(tmp_path: Path) -> None:
         assert f"# No HEALTHCHECK: --admin {none} leaves no port" in asked(none)
 
 
+def test_the_image_shows_the_admin_port_that_others_reach(tmp_path: Path) -> None:
+    token = of_files(tmp_path)["admin_token_file"]
+    text = container.render(source({"admin": "0.0.0.0:9000", "admin_token_file": token}))
+    assert "\nEXPOSE 11112 9000\n" in text
+    assert "-p 11112:11112 -p 9000:9000 " in text
+    for inside in ("off", "127.0.0.1:9000", "[::1]:9000"):
+        text = container.render(source({"admin": inside}))
+        assert "\nEXPOSE 11112\n" in text
+        assert "-p 9000" not in text
+
+
 def test_paths_are_found_from_anywhere(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,7 +519,7 @@ def test_a_file_of_tls_may_be_on_another_machine(
     words = ["--tls-cert", "/srv/none/server.pem", "--tls-ca", "/srv/none/ca.pem"]
     for what in RENDERED:
         assert main(["print", what, *words]) == 0, what
-        assert what in ("haproxy", "conformance") or "/srv/none/server.pem" in (
+        assert what in ("haproxy", "conformance", "prometheus-rules") or "/srv/none/server.pem" in (
             capsys.readouterr().out
         )
     # The service needs them.
@@ -729,7 +740,7 @@ def test_each_is_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for word in RENDERED:
-        assert main(["print", word, "--port", "4242"]) == 0
+        assert main(["print", word, "--port", "4242", "--admin", "127.0.0.1:4242"]) == 0
         assert "4242" in capsys.readouterr().out
     assert main(["print", "systemd-unit", "--port", "no"]) == 2
     assert "--port" in capsys.readouterr().err
