@@ -29,7 +29,8 @@ def demo(
     """Show a receiver at work: start one, send it something, look at what it kept.
 
     Takes the options of serve, and reads the same environment and file. Without --store it keeps
-    everything in a temporary directory, without --host it listens on 127.0.0.1 only.
+    everything in a temporary directory, without --host it listens on 127.0.0.1 only, and without
+    --admin it shows its page on a free port of 127.0.0.1. Ctrl-C ends it.
     """
     loaded = load_settings(given, config, verbose, quiet)
     settings = loaded.config
@@ -39,7 +40,8 @@ def demo(
         # Nobody else is to reach what only shows itself.
         settings = replace(settings, host=("127.0.0.1",))
     if loaded.sources["admin"] == "default":
-        settings = replace(settings, admin=AdminAddress("", 0))
+        # Not the port of a service that may run here, nor the name of one that nobody gave.
+        settings = replace(settings, admin=AdminAddress("127.0.0.1", 0))
     begin_log(settings)
     from fastscp.cli import demonstration
 

@@ -112,12 +112,28 @@ class _Demonstration:
         if self._once:
             return f"\n{kept}\nThat is all; --once stops here."
         program = program_name()
+        place = shlex.quote(str(self._config.store.absolute()))
         return (
             f"\n{kept} Now your own:\n"
             f"  {program} echo {address}\n"
             f"  {program} send {address} PATH...\n"
+            f"Look at it, in a browser and in another terminal:\n{self._page()}"
+            f"  {program} status --store {escape(place)}\n"
+            f"  {program} top --store {escape(place)}\n"
             "Listening until Ctrl-C."
         )
+
+    def _page(self) -> str:
+        """The line that names the page; empty: there is none, or who knows it cannot be asked."""
+        from fastscp.cli.operate import service_of
+        from fastscp.messages.control import GetStatus, Status
+
+        try:
+            with service_of(self._config.store.absolute()) as service:
+                admin = service.ask(GetStatus(), Status).admin
+        except FastscpError:
+            return ""
+        return f"  http://{admin}/\n" if admin else ""
 
     async def _send(self, host: str, port: int) -> None:
         from fastscp.scu import associate

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +62,12 @@ def test_serves_on_until_told_to_stop(tmp_path: Path, name: signal.Signals, code
         assert found is not None
         assert f"fastscp send {found.group(1)}" in out.read_text()
         assert f"Kept in {store}." in out.read_text()
+        page = re.search(r"^  http://(127\.0\.0\.1:\d+)/$", out.read_text(), re.MULTILINE)
+        assert page is not None
+        with urllib.request.urlopen(f"http://{page.group(1)}/readyz", timeout=DEADLINE_S) as ready:
+            assert ready.status == 200
+        for command in ("status", "top"):
+            assert f"fastscp {command} --store {store}\n" in out.read_text()
         assert cli.main(["echo", found.group(1)]) == 0
         process.send_signal(name)
         assert process.wait(DEADLINE_S) == code
