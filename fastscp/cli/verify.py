@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 _DRAW_S: Final = 0.1
+# Between two lines that say how far it is, where there is no terminal.
+_SAY_S: Final = 10.0
 # Nobody reads a store so slowly, in bytes a second.
 _PLAIN_LEAST: Final = 64 << 10
 
@@ -194,10 +196,10 @@ def _selection(study: str | None, since: str | None) -> Selection:
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[tuple[Callable[[str], None], Watcher | None]]:
-    """How a line of the result is printed, and a bar on a terminal, None elsewhere."""
+def _screen() -> Iterator[tuple[Callable[[str], None], Watcher]]:
+    """How a line of the result is printed; a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _print, None
+        yield _print, _teller()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -227,6 +229,26 @@ def _screen() -> Iterator[tuple[Callable[[str], None], Watcher | None]]:
 def _print(line: str) -> None:
     # At once: whoever reads it is to see it when it is found.
     print(line, flush=True)
+
+
+def _teller() -> Watcher:
+    from fastscp.association.account import in_bytes
+
+    said = time.monotonic()
+
+    def watch(*, files: int, size: int, total: int) -> None:
+        nonlocal said
+        if (now := time.monotonic()) - said < _SAY_S:
+            return
+        said = now
+        # What is found matters more than that this cannot be said.
+        with contextlib.suppress(OSError):
+            print(
+                f"verify: {files:,} files so far, {in_bytes(size)} of about {in_bytes(total)}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+
+    return watch
 
 
 def _watcher(bar: Progress) -> Watcher:

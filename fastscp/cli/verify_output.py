@@ -118,11 +118,13 @@ def _why(finding: Finding) -> str:
 
 
 def _summary(path: Path, report: Report) -> Iterator[str]:
+    from fastscp.association.account import in_bytes
+
     said = ", ".join(f"{number} {kind}" for kind, number in sorted(report.left.items()))
     if report.settled:
         said = f"{said or 'nothing left'}, {report.settled} put right"
     yield (
-        f"{escape(str(path))}: {report.files} files, {report.bytes / 2**20:.1f} MiB of journaled "
+        f"{escape(str(path))}: {report.files} files, {in_bytes(report.bytes)} of journaled "
         f"data sets, {report.lines} journal lines: {said or 'nothing found'}"
     )
     if report.unchecked:

@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from fastscp import uids
+from fastscp.association.account import in_bytes
 from fastscp.cli import app as cli
 from fastscp.cli.verify_output import Table
 from fastscp.errors import FastscpError, StartError, StoreBusyError
@@ -1076,7 +1077,7 @@ def test_verify_exit_codes(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> 
     shelf.put("1.dcm", data)
     assert cli.main(arguments) == 0
     captured = capsys.readouterr()
-    size = f"{len(data) / 2**20:.1f} MiB"
+    size = f"{len(data)} bytes"
     assert captured.out == (
         f"{shelf.path}: 1 files, {size} of journaled data sets, 1 journal lines: nothing found\n"
     )
@@ -1165,6 +1166,26 @@ def test_verify_takes_the_store_from_the_environment(shelf: Shelf) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["store"] == str(shelf.path)
     assert done.stderr == b""
+
+
+def test_verify_says_how_far_it_is_without_a_terminal(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put("1.dcm", data_set())
+    assert cli.main(["verify", "--store", str(shelf.path), "--json"]) == 0
+    # Whoever waits a moment is told nothing.
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("fastscp.cli.verify._SAY_S", 0.0)
+    assert cli.main(["verify", "--store", str(shelf.path), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["clean"] is True
+    size = in_bytes(json.loads(told.out)["bytes"])
+    assert told.err.splitlines()[-1] == f"verify: 1 files so far, {size} of about {size}"
+    # The unit of `status`.
+    assert cli.main(["verify", "--store", str(shelf.path)]) == 0
+    assert f": 1 files, {size} of journaled data sets, 1 journal lines: nothing found\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_verify_shows_its_progress_on_a_terminal(shelf: Shelf) -> None:
