@@ -30,6 +30,7 @@ log = logging.getLogger("fastscp.association")
 # So many lines of a kind the log shows from one address in an interval, where the few of the rest
 # are too few: refused instances, and those that are not stored because another one stays.
 _SHOWN: Final = 20
+_NONE_OF_TWO: Final = "no Study or Series Instance UID found"
 _KEPT: Final = "instance not stored (keep)"
 _FEW: Final = 5
 # How whoever only asks whether we are there may leave.
@@ -156,7 +157,13 @@ class Telling:
         why = comment
         if blamed is not None:
             name, value = blamed
-            why += f": {name} '{shown(value)}'" if value else f": no usable {name}"
+            if value:
+                why += f": {name} '{shown(value)}'"
+            elif comment.startswith(_NONE_OF_TWO) and " and " in name:
+                # Which of the two it is, is what the comment leaves open.
+                why += ": neither of them"
+            else:
+                why += f": no usable {name}"
         kind = "instance refused" if status != codes.ELEMENTS_DISCARDED else _KEPT
         log.warning(
             "%s: instance %s answered %s (%s)", self.name, uid, code, why,

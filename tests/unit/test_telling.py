@@ -234,6 +234,18 @@ def test_an_instance_is_told_of(telling: Telling, caplog: pytest.LogCaptureFixtu
     assert vars(stored)["fields"]["bytes"] == 7
 
 
+def test_two_uids_that_are_missing_are_not_named_twice(
+    telling: Telling, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = ("Study and Series Instance UID", b"")
+    for comment, told in {
+        "no Study or Series Instance UID found": ": neither of them",
+        "cannot be read past (0009,1001)": ": no usable Study and Series Instance UID",
+    }.items():
+        telling.instance_answered("1.2", 0xC000, 7, comment, both)
+        assert caplog.records[-1].getMessage().endswith(f"({comment}{told})")
+
+
 @pytest.mark.parametrize(
     ("blamed", "told"),
     [
