@@ -51,11 +51,18 @@ app = App(
 )
 
 
+# Of commands whose arguments repeat: the library would write [ARGS...] for each of them.
+_USAGES = {
+    "send": "Usage: fastscp send [OPTIONS] HOST:PORT PATH...",
+    "abort": "Usage: fastscp abort [OPTIONS] ID...",
+}
+
+
 def _add(name: str, command: Callable[..., int]) -> None:
     # The lines of a docstring end where the source's do; those of a help where the terminal's do.
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(command, name=name, help=text)
+    app.command(command, name=name, help=text, usage=_USAGES.get(name))
 
 
 _add("serve", serve)

@@ -25,7 +25,7 @@ from fastscp.cli.options import (
     TLSKey,
     TLSNoVerify,
     TLSProfile,
-    Verbose,
+    VerboseRequestor,
     as_written,
 )
 from fastscp.cli.output import print_json
@@ -74,7 +74,7 @@ def echo(
         ),
     ] = None,
     json: JSON = False,
-    verbose: Verbose = 0,
+    verbose: VerboseRequestor = 0,
 ) -> int:
     """Ask a peer whether it is there (C-ECHO).
 

@@ -63,6 +63,7 @@ __all__ = [
     "TLSProfile",
     "Umask",
     "Verbose",
+    "VerboseRequestor",
     "as_written",
     "load_settings",
     "named_file",
@@ -89,6 +90,15 @@ Verbose = Annotated[
         show_default=False,
         group=_HELP_GROUPS[Group.LOGGING],
         help="Log more: -v is --log-level debug, -vv is trace.",
+    ),
+]
+VerboseRequestor = Annotated[
+    int,
+    Parameter(
+        name="-v",
+        count=True,
+        show_default=False,
+        help="Say more on stderr: -vv also has a line per PDU.",
     ),
 ]
 Quiet = Annotated[

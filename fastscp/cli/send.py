@@ -25,7 +25,7 @@ from fastscp.cli.options import (
     TLSKey,
     TLSNoVerify,
     TLSProfile,
-    Verbose,
+    VerboseRequestor,
 )
 from fastscp.cli.output import INTERRUPTED_CODE, print_json
 from fastscp.config.settings import read_value
@@ -144,7 +144,7 @@ def send(
             help="Say nothing unless something did not arrive.",
         ),
     ] = False,
-    verbose: Verbose = 0,
+    verbose: VerboseRequestor = 0,
 ) -> int:
     """Send DICOM files (C-STORE), their data sets byte for byte as they are.
 

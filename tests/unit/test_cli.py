@@ -286,6 +286,19 @@ def test_help_breaks_lines_where_the_terminal_does(
     assert paragraph.rstrip().endswith("Lists repeat the option or use commas.")
 
 
+def test_the_help_has_no_options_of_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    usages = {
+        "send": "fastscp send [OPTIONS] HOST:PORT PATH...",
+        "abort": "fastscp abort [OPTIONS] ID...",
+        "echo": "fastscp echo [OPTIONS] HOST:PORT",
+    }
+    for command, usage in usages.items():
+        assert cli.main([command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"Usage: {usage}\n")
+        assert "--log-level" not in said
+
+
 SEE = "See `fastscp serve --help`."
 
 
