@@ -654,7 +654,7 @@ def _research(service: Service) -> None:
         assert stored(many[0], data, "1.6.9", number + 1) == (KEPT if seed else 0)
     for peer in many:
         peer.close()
-    path = "_research/KIT-1/1.2.3.1/1.6.9.dcm"
+    path = "+research/KIT-1/1.2.3.1/1.6.9.dcm"
     assert service.data_of(path) == data_set(sop="1.6.9")
     facts = [one for one in service.journal() if one["sop_instance_uid"] == "1.6.9"]
     assert [(one["path"], one.get("duplicate"), one["durability"]) for one in facts] == [

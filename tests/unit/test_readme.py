@@ -196,6 +196,8 @@ def test_commands_can_be_given_as_they_stand(
     files = {"server.pem": c.server.cert, "key.pem": c.server.key, "ca.pem": c.ca.cert}
     for name, path in (files | {"ca.crl": c.crl}).items():
         (tmp_path / name).symlink_to(path)
+    (tmp_path / "token").write_text("s3cr3t-s3cr3t-s3cr3t", "ascii")
+    (tmp_path / "token").chmod(0o600)
     monkeypatch.chdir(tmp_path)
     for line in lines:
         # It shows what `serve` would run with.
