@@ -115,9 +115,11 @@ class StoreWatch:
         """
         self.seen = seen
         state = self._next(seen)
-        if state is SpaceState.LOST:
-            is_log = seen.lost is None
-            self._back = "the redo log is recovered" if is_log else "the store is there again"
+        if seen.lost is not None:
+            self._back = "the store is there again"
+        elif state is SpaceState.LOST and self.state is not state:
+            # Where the store was gone as well, that is what comes back.
+            self._back = "the redo log is recovered"
         if state is self.state:
             if state < SpaceState.FULL or now - self._told_at < REMIND_S:
                 return state, ""
