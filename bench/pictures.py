@@ -1,6 +1,6 @@
 """The pictures of the README: the page in both themes, and top, of a service under a made-up load.
 
-    python -m bench.pictures --into DIR [--seconds S]
+    python -m bench.pictures --into DIR [--seconds S] [--store DIR]
 
 Needs Chromium, and playwright of the dependency group `test`.
 """
@@ -14,6 +14,7 @@ import io
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,12 +122,12 @@ async def strangers(port: int) -> None:
 
 
 @contextlib.contextmanager
-def service(folder: Path) -> Iterator[tuple[int, str, Path]]:
-    """A service: its port, the address of its page, and its store."""
+def service(folder: Path, store: Path) -> Iterator[tuple[int, str]]:
+    """A service that has its files in a folder: its port, and the address of its page."""
     (folder / "token").write_text(TOKEN, "ascii")
     (folder / "token").chmod(0o600)
     (folder / "site.toml").write_text(SETTINGS, "utf-8")
-    store, log = folder / "archive", folder / "log"
+    log = folder / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [
@@ -147,7 +148,7 @@ def service(folder: Path) -> Iterator[tuple[int, str, Path]]:
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"the service does not come up:\n{log.read_text('utf-8')}")
             time.sleep(0.05)
-        yield int(found[1]), f"http://{found[2]}/", store
+        yield int(found[1]), f"http://{found[2]}/"
     finally:
         process.terminate()
         process.wait(60)
@@ -228,17 +229,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=300.0, metavar="S", help="of load, before that (300)"
     )
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR",
+        help="that the page names; it must not be there, and goes again (a temporary one)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     from playwright.sync_api import sync_playwright
 
     options.into.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pictures-") as folder, sync_playwright() as player:
         browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        with service(Path(folder)) as (port, address, store), load(port):
-            time.sleep(options.seconds)
-            for theme in ("light", "dark"):
-                page(browser, address, options.into, theme)
-            top(browser, store, options.into)
+        store = options.store or Path(folder) / "archive"
+        store.mkdir()
+        try:
+            with service(Path(folder), store) as (port, address), load(port):
+                time.sleep(options.seconds)
+                for theme in ("light", "dark"):
+                    page(browser, address, options.into, theme)
+                top(browser, store, options.into)
+        finally:
+            shutil.rmtree(store)
         browser.close()
     return 0
 
