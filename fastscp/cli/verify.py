@@ -101,7 +101,9 @@ def verify(
     from fastscp.store.verify import NothingSelectedError, Verification
 
     path = store_directory(store, config)
-    take_umask(None, config)
+    if adopt or repair_journal:
+        # Instances of a redo log may be written anew.
+        take_umask(None, config)
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

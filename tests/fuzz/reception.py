@@ -165,7 +165,7 @@ class Peer(Receiver):
 def contents(store: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(store)): path.read_bytes()
-        for path in store.rglob("*") if path.is_file()
+        for path in store.rglob("*") if path.is_file() and path != store / ".fastscp/locks"
     }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ COMMITTING = (
     # The claim of the path.
     r"(newfstatat|fstatat64) / \.fastscp/locks",
     r"openat2? / \.fastscp/locks",
-    r"(fstat|fcntl|close) /\.fastscp/locks",
+    r"(newfstatat|fstat|fcntl|close) /\.fastscp/locks *",
     rf"(faccessat|faccessat2) {_FOLDER} [^ ]*\.dcm(\.zst)?",
     r"write /\.fastscp/journal/[^ ]*\.jsonl .*",
 )

@@ -162,7 +162,7 @@ def test_the_file_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found = shown["settings"]
     assert [one["value"] for one in found["max-associations"]] == [20, 1000]
     assert [one["value"] for one in found["max-associations-per-host"]] == [0]
-    assert found["layout"][0]["value"].startswith("_research/{PatientID}/")
+    assert found["layout"][0]["value"].startswith("+research/{PatientID}/")
     assert (found["durability"][0]["value"], found["durability"][0]["table"]) == (
         "buffered",
         "ae.RESEARCH",
