@@ -490,6 +490,8 @@ def converse(seed: int, most_bytes: int, folder: Path, most: Most | None = None)
 def run(seeds: range, most_bytes: int) -> Most:
     """Play those of many seeds, each in a store of its own."""
     most = Most()
+    # What others have left to be collected is not ours.
+    gc.collect()
     before = sorted(os.listdir("/proc/self/fd"))
     root = Path(tempfile.mkdtemp(prefix="conversations-", dir=memory()))
     try:
