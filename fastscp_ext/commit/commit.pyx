@@ -13,7 +13,7 @@ from fastscp_ext.commit.directories cimport (
     directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
     make_directory_of, parent_of, refuse_directory_of,
 )
-from fastscp_ext.commit.flush_pool cimport flusher
+from fastscp_ext.commit.flush_pool cimport flush_file, flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
 from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.receive.instance cimport (
@@ -41,7 +41,6 @@ cdef extern from *:
 
 cdef extern from "unistd.h" nogil:
     int syncfs(int fd)
-    int fdatasync(int fd)
     int linkat(int olddirfd, const char* oldpath, int newdirfd, const char* newpath, int flags)
     int unlinkat(int dirfd, const char* path, int flags)
 
@@ -268,6 +267,7 @@ cdef int journal_append(
     # Whole lines. After a short write the rest is tried: that says why. errno or 0.
     cdef ssize_t got
     cdef size_t done = 0
+    cdef int failed
     while done < n:
         got = write(journal.fd, text + done, n - done)
         if got >= 0:
@@ -275,11 +275,12 @@ cdef int journal_append(
         elif errno != EINTR:
             return errno
     journal.bytes += n
-    if durable and fdatasync(journal.fd) < 0:
-        return errno
-    if durable and journal_is_gone(store_fd, journal):
-        return ENOENT
-    return 0
+    if not durable:
+        return 0
+    failed = flush_file(journal.fd, 0)
+    if not failed and journal_is_gone(store_fd, journal):
+        failed = ENOENT
+    return failed
 
 
 cdef void _journal(Worker* worker, Committed* c, Instance* batch) noexcept nogil:

@@ -70,10 +70,15 @@ cdef Instance* committer_done(Committer* c) noexcept nogil:
 
 cdef void committer_settled(Committer* c, Instance* batch) noexcept nogil:
     # Instances that were committed elsewhere: with what is done next.
-    cdef uint64_t one = 1
     pthread_mutex_lock(&c.lock)
-    _append(&c.done, batch)
+    _give_back(c, batch)
     pthread_mutex_unlock(&c.lock)
+
+
+cdef inline void _give_back(Committer* c, Instance* batch) noexcept nogil:
+    # What is settled is the caller's again, who is told. The lock is held.
+    cdef uint64_t one = 1
+    _append(&c.done, batch)
     write(c.done_fd, &one, 8)
 
 
@@ -124,7 +129,6 @@ cdef void _lead(Committer* c) noexcept nogil:
     # is too much for one: each association may complete what it had begun before it was held.
     cdef Instance* batch = c.ready
     cdef Instance* last = batch
-    cdef uint64_t one = 1
     cdef int count = 1
     while last.next != NULL and last.next.ticket <= c.closed_at and count < BATCH_MOST:
         last = last.next
@@ -137,8 +141,7 @@ cdef void _lead(Committer* c) noexcept nogil:
         c.open_journal(c.of)
     commit_batch(c.worker, c.committed, &c.threads, batch)
     pthread_mutex_lock(&c.lock)
-    _append(&c.done, batch)
-    write(c.done_fd, &one, 8)
+    _give_back(c, batch)
     c.state = COMMIT_IDLE
     if c.ready != NULL:
         _close_gathering(c)

@@ -31,7 +31,7 @@ ctypedef struct Directory:
     bint lasting             # with an error that may have cost what was to be written
     Added news               # whether this worker was the first to find that
     Unflushed* unflushed     # in the shared block, borrowed
-    Identity identity        # set where `due`
+    Identity identity        # set where `due`, or asked for
 
 # A directory whose entry this process has flushed into its parent.
 ctypedef struct Durable:

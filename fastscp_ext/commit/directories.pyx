@@ -54,7 +54,7 @@ cdef void directories_begin(Directories* c, bint flushed) noexcept nogil:
 
 cdef void directories_end(Directories* c) noexcept nogil:
     cdef int i
-    _close_all(c)
+    directories_close(c)
     free(c.jobs)
     free(c.listed)
     c.jobs = NULL
@@ -184,7 +184,8 @@ cdef void _close(Directories* c, int k) noexcept nogil:
         close(c.listed[k].fd)
 
 
-cdef void _close_all(Directories* c) noexcept nogil:
+cdef void directories_close(Directories* c) noexcept nogil:
+    # All that is open. Between batches, or where none of it is used any more.
     cdef int k
     for k in range(c.used):
         _close(c, k)
@@ -194,23 +195,25 @@ cdef void _close_all(Directories* c) noexcept nogil:
 cdef void directories_refresh(Directories* c, uint64_t now_ns) noexcept nogil:
     # Close what was opened too long ago to be taken for what is at its path now. Between batches.
     if c.used and now_ns - c.opened_ns > OPEN_NS:
-        _close_all(c)
-
-
-cdef void directories_close(Directories* c) noexcept nogil:
-    # As directories_refresh, however short ago they were opened.
-    _close_all(c)
+        directories_close(c)
 
 
 cdef int directory_identity(
     Directories* c, const Worker* worker, const char* path, uint32_t size, Identity* identity
 ) noexcept nogil:
-    # What tells the directory from another one that is at its path later. 0; or the errno for
-    # which it cannot be opened.
+    # What tells the directory from another one that is at its path later; it is asked for once as
+    # long as the directory is open. 0; or the errno for which it cannot be opened.
     cdef int dir_fd = directory_of(c, worker, path, size)
+    cdef int k = _listed(c, path, size)
     if dir_fd < 0:
         return -dir_fd
-    identify(dir_fd, &identity.inode, &identity.born)
+    if k < 0:
+        # The store itself.
+        identify(dir_fd, &identity.inode, &identity.born)
+        return 0
+    if c.listed[k].identity.inode == 0:
+        identify(dir_fd, &c.listed[k].identity.inode, &c.listed[k].identity.born)
+    identity[0] = c.listed[k].identity
     return 0
 
 
@@ -230,7 +233,7 @@ cdef int _opened(
     cdef int k
     cdef int fd
     if c.used >= OPEN_MOST and not c.flushed:
-        _close_all(c)
+        directories_close(c)
     k = _list(c, worker, path, size, make)
     if k < 0:
         return -ENOMEM
@@ -419,7 +422,7 @@ cdef void flush_directories(
         if i.stage == STAGE_NAMED:
             _all_durable(c, i.path, parent_of(i.path, i.path_size))
         i = i.next
-    _close_all(c)
+    directories_close(c)
 
 
 cdef int flush_folders(
@@ -449,7 +452,7 @@ cdef int flush_folders(
     while at < size and not failed:
         _all_durable(c, names + at, <uint32_t>strlen(names + at))
         at += <uint32_t>strlen(names + at) + 1
-    _close_all(c)
+    directories_close(c)
     return failed
 
 

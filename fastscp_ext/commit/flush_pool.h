@@ -62,16 +62,21 @@ static inline uint64_t flusher_now(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static inline void flusher_one(flush_job *job) {
-    uint64_t began;
+/* 0 or an errno. whole: as fsync does. */
+static inline int flush_file(int fd, int whole) {
     int got;
-    if (job->fd < 0) return;
-    began = flusher_now();
     /* EINTR is the only error after which another try means anything. */
     do {
-        got = job->whole ? fsync(job->fd) : fdatasync(job->fd);
+        got = whole ? fsync(fd) : fdatasync(fd);
     } while (got < 0 && errno == EINTR);
-    job->error = got < 0 ? errno : 0;
+    return got < 0 ? errno : 0;
+}
+
+static inline void flusher_one(flush_job *job) {
+    uint64_t began;
+    if (job->fd < 0) return;
+    began = flusher_now();
+    job->error = flush_file(job->fd, job->whole);
     job->took_ns = flusher_now() - began;
     if (job->error && job->whole && job->failed) job->failed(job);
 }

@@ -16,6 +16,8 @@ cdef extern from "flush_pool.h" nogil:
     ctypedef struct flusher:
         pass
 
+    # 0, or the errno; EINTR is none. whole: as fsync does, else as fdatasync.
+    int flush_file(int fd, int whole)
     void flusher_begin(
         flusher* f, void (*flushed)(void* owner, flush_job* job) noexcept nogil, void* owner)
     void flusher_post(flusher* f, flush_job* job)

@@ -64,6 +64,11 @@ ctypedef struct LogBatch:
     uint32_t records
 
 
+cdef inline uint64_t whole_blocks(uint64_t n) noexcept nogil:
+    # So many bytes, as bytes of whole blocks.
+    return (n + LOG_BLOCK - 1) & ~<uint64_t>(LOG_BLOCK - 1)
+
+
 cdef LogFile* log_make(
     int folder_fd, int number, const LogOrigin* origin, int* failed) noexcept nogil
 cdef void log_end(LogFile* log) noexcept nogil

@@ -6,9 +6,10 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
 from posix.types cimport off_t
-from posix.unistd cimport close, fsync
+from posix.unistd cimport close
 
 from fastscp_ext.commit.directories cimport Identity
+from fastscp_ext.commit.flush_pool cimport flush_file
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.text cimport put_decimal
@@ -21,7 +22,6 @@ cdef extern from "fcntl.h" nogil:
     int openat(int dirfd, const char* path, int flags, ...)
 
 cdef extern from "unistd.h" nogil:
-    int fdatasync(int fd)
     ssize_t pwrite(int fd, const void* data, size_t n, off_t at)
     int unlinkat(int dirfd, const char* path, int flags)
 
@@ -79,11 +79,6 @@ cdef inline uint8_t* _put4(uint8_t* at, uint32_t value) noexcept nogil:
 
 cdef inline uint8_t* _put8(uint8_t* at, uint64_t value) noexcept nogil:
     return _put4(_put4(at, <uint32_t>value), <uint32_t>(value >> 32))
-
-
-cdef inline uint64_t _blocks(uint64_t n) noexcept nogil:
-    # As bytes of whole blocks.
-    return (n + LOG_BLOCK - 1) & ~<uint64_t>(LOG_BLOCK - 1)
 
 
 # ---- a file ----------------------------------------------------------------------------------
@@ -149,9 +144,7 @@ cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
         failed = _write_all(log.fd, zeros, ZEROS, at)
         at += ZEROS
     free(zeros)
-    if not failed and fsync(log.fd) < 0:
-        failed = errno
-    return failed or _write_header(log, origin)
+    return failed or flush_file(log.fd, 1) or _write_header(log, origin)
 
 
 cdef LogFile* log_make(
@@ -175,9 +168,8 @@ cdef LogFile* log_make(
         free(log)
         return NULL
     overwrite_in_place(log.fd)
-    failed[0] = EIO if log.salt == 0 else _fill(log, origin)
-    if not failed[0] and (fsync(log.fd) < 0 or fsync(folder_fd) < 0):
-        failed[0] = errno
+    failed[0] = EIO if log.salt == 0 else (
+        _fill(log, origin) or flush_file(log.fd, 1) or flush_file(folder_fd, 1))
     if not failed[0]:
         return log
     # What is in it counts for nothing, and the next one has another number.
@@ -226,9 +218,7 @@ cdef int log_renew(LogFile* log, const LogOrigin* origin) noexcept nogil:
     log.salt = new_salt()
     if log.salt == 0:
         return EIO
-    failed = _write_header(log, origin)
-    if not failed and fdatasync(log.fd) < 0:
-        failed = errno
+    failed = _write_header(log, origin) or flush_file(log.fd, 0)
     if not failed:
         log.at = LOG_BLOCK
     return failed
@@ -239,7 +229,7 @@ cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogi
     # life. 0, or the errno; then nobody knows what the file holds behind the batch before.
     cdef uint8_t* head = batch.bytes
     cdef uint64_t payload = batch.size - BATCH_HEADER
-    cdef uint64_t whole = _blocks(batch.size)
+    cdef uint64_t whole = whole_blocks(batch.size)
     cdef stat_t about
     cdef int failed
     if whole > LOG_BYTES - log.at or whole > batch.room:
@@ -256,11 +246,7 @@ cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogi
     _put4(head + 32, batch.records)
     _put4(head + 36, crc32c(0, batch.bytes + BATCH_HEADER, <size_t>payload))
     _put4(head + 60, crc32c(0, head, 60))
-    failed = _write_all(log.fd, batch.bytes, <size_t>whole, log.at)
-    while not failed and fdatasync(log.fd) < 0:
-        # EINTR is the only error after which another try means anything.
-        if errno != EINTR:
-            failed = errno
+    failed = _write_all(log.fd, batch.bytes, <size_t>whole, log.at) or flush_file(log.fd, 0)
     if not failed:
         log.at += whole
         log.records += <int>batch.records
@@ -313,7 +299,7 @@ cdef bint _has_room(Names* names, uint32_t more) noexcept nogil:
 
 cdef bint _reserve(LogBatch* batch, size_t more) noexcept nogil:
     # Room for so many bytes more, and for the padding behind them.
-    cdef size_t need = <size_t>_blocks(batch.size + more)
+    cdef size_t need = <size_t>whole_blocks(batch.size + more)
     cdef size_t room
     cdef uint8_t* got
     if need <= batch.room:
@@ -349,7 +335,7 @@ cdef void batch_drop_last(LogBatch* batch) noexcept nogil:
 
 cdef uint64_t batch_bytes(const LogBatch* batch) noexcept nogil:
     # That it takes in a file.
-    return _blocks(batch.size)
+    return whole_blocks(batch.size)
 
 
 cdef uint8_t* _head(

@@ -54,7 +54,6 @@ ctypedef struct Redo:
     uint64_t not_before_ns   # when a log file may be made, after one could not be
     int not_made             # why not, as it was told; 0: the last one could
     int kept                 # descriptors
-    int sealed               # files that wait for their checkpoint
     Instance* first          # that wait for the lane
     Instance* last
     LogFile* files[LOG_FILES]

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset, strlen
 from posix.types cimport off_t
-from posix.unistd cimport close, fdatasync, fsync
+from posix.unistd cimport close
 
 from fastscp_ext.commit.claims cimport claim, give_back, give_back_last
 from fastscp_ext.commit.commit cimport (
@@ -17,13 +17,15 @@ from fastscp_ext.commit.directories cimport (
     FOLDER_ELSEWHERE, Identity, directories_begin, directories_close, directories_end,
     directory_identity, flush_folders, is_refused, parent_of,
 )
-from fastscp_ext.commit.flush_pool cimport flush_job, flusher_begin, flusher_end, flusher_run
+from fastscp_ext.commit.flush_pool cimport (
+    flush_file, flush_job, flusher_begin, flusher_end, flusher_run,
+)
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
 from fastscp_ext.commit.logfile cimport (
-    BATCH_HEADER, LOG_BLOCK, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT,
+    BATCH_HEADER, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT,
     LOG_WRITING, RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end,
     batch_put, batch_put_checksum, batch_void, log_end, log_forget, log_keep, log_make,
-    log_remove, log_renew, log_write,
+    log_remove, log_renew, log_write, whole_blocks,
 )
 from fastscp_ext.receive.instance cimport (
     STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
@@ -145,11 +147,9 @@ cdef int redo_close(Redo* r) noexcept nogil:
         if got and not failed:
             failed = got
         log_end(r.files[k])
-    if r.count and not failed and fsync(r.folder_fd) < 0:
-        failed = errno
+    if r.count and not failed:
+        failed = flush_file(r.folder_fd, 1)
     r.count = 0
-    r.active = NULL
-    r.on = False
     return failed
 
 
@@ -233,11 +233,11 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     cdef LogFile* log
     cdef int failed
     r.used = 0
-    lines_begin(&r.named.lines)
-    batch_begin(&r.batch)
     if not _is_ready(r):
         _all_classic(r, batch)
         return NULL
+    lines_begin(&r.named.lines)
+    batch_begin(&r.batch)
     while batch != NULL:
         after = batch.next
         batch.next = NULL
@@ -265,7 +265,7 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
 
 
 cdef bint _is_ready(Redo* r) noexcept nogil:
-    # Whether there is, or soon will be, a file with room, and a segment for the lines.
+    # Whether there is a file to write to, and a segment for the lines.
     cdef bint ready
     redo_hold(&r.threads)
     if journal_is_due(&r.named.journal):
@@ -361,7 +361,7 @@ cdef uint64_t _voids_most(Redo* r) noexcept nogil:
     cdef int k
     for k in range(r.used):
         n += RECORD_HEADER + r.laned[k].instance.path_size
-    return (n + LOG_BLOCK - 1) & ~<uint64_t>(LOG_BLOCK - 1)
+    return whole_blocks(n)
 
 
 cdef LogFile* _log_for(Redo* r) noexcept nogil:
@@ -401,10 +401,20 @@ cdef LogFile* _free(Redo* r) noexcept nogil:
     return NULL
 
 
+cdef int _keep_segment(Redo* r, LogFile* log) noexcept nogil:
+    # Have the file's checkpoint flush the segment that lines go to now. 0, or the errno.
+    cdef int fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
+    if fd < 0:
+        return errno
+    if log.journal_fd >= 0:
+        close(log.journal_fd)
+    log.journal_fd = fd
+    return 0
+
+
 cdef bint _begin(Redo* r, LogFile* log) noexcept nogil:
     # Have a free file written to. The lock is held. False: for want of a descriptor.
-    log.journal_fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
-    if log.journal_fd < 0:
+    if _keep_segment(r, log):
         return False
     log.state = LOG_WRITING
     log.oldest_ns = monotonic_ns()
@@ -418,7 +428,6 @@ cdef void _seal(Redo* r) noexcept nogil:
     if r.active != NULL:
         r.active.state = LOG_SEALED
         r.active = NULL
-        r.sealed += 1
         redo_wake(&r.threads, REDO_CHECKPOINT)
 
 
@@ -460,6 +469,8 @@ cdef void _name_all(Redo* r, LogFile* log) noexcept nogil:
     cdef Identity identity
     cdef uint32_t above
     cdef bint is_known
+    cdef bint is_whole = True    # all that have no name are voided
+    cdef int failed
     cdef int k
     cdef int lost = 0
     batch_begin(&r.batch)
@@ -475,17 +486,16 @@ cdef void _name_all(Redo* r, LogFile* log) noexcept nogil:
             i.fd = -1
         else:
             lost += 1
-            if not batch_void(&r.batch, i.sequence, i.path, i.path_size):
-                r.batch.records = LOG_RECORDS
+            is_whole = batch_void(&r.batch, i.sequence, i.path, i.path_size) and is_whole
     if not lost:
         return
     redo_hold(&r.threads)
     r.kept -= lost
     redo_let_go(&r.threads)
     # Before anybody hears of it: what is refused must not come back.
-    k = ENOMEM if r.batch.records > <uint32_t>lost else _write(r, log)
-    if k:
-        _give_up(r, log, 0, k)
+    failed = _write(r, log) if is_whole else ENOMEM
+    if failed:
+        _give_up(r, log, 0, failed)
 
 
 cdef inline bint _has_name(const Laned* laned) noexcept nogil:
@@ -532,15 +542,12 @@ cdef void _journal(Redo* r, LogFile* log) noexcept nogil:
 cdef int _journal_anew(Redo* r, LogFile* log, size_t n) noexcept nogil:
     # The lines into a new segment, which the file's checkpoint flushes instead. 0, or the errno.
     cdef int failed
-    cdef int fd
     r.open_journal(r.of)
     if r.named.journal.fd < 0:
         return r.named.journal.error_no or EIO
-    fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
-    if fd < 0:
-        return errno
-    close(log.journal_fd)
-    log.journal_fd = fd
+    failed = _keep_segment(r, log)
+    if failed:
+        return failed
     failed = journal_append(r.worker.store_fd, &r.named.journal, False, r.named.lines.bytes, n)
     if failed:
         r.named.journal.fd = -1
@@ -600,7 +607,7 @@ cdef void* _checkpoints(void* of) noexcept nogil:
             _checkpoint(r, log)
         elif r.wanted and not r.stop and now >= r.not_before_ns:
             _make(r)
-        elif r.stop and not r.sealed:
+        elif r.stop and log == NULL:
             break
         else:
             redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
@@ -679,7 +686,6 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
         redo_hold(&r.threads)
         return
     r.kept -= kept
-    r.sealed -= 1
     log.state = LOG_SPENT if log.broken else LOG_FREE
 
 
@@ -692,9 +698,7 @@ cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
             return 0
         log.broken = True
     # What cannot be written to can still be removed.
-    failed = log_remove(r.folder_fd, log, &r.origin)
-    if not failed and fsync(r.folder_fd) < 0:
-        failed = errno
+    failed = log_remove(r.folder_fd, log, &r.origin) or flush_file(r.folder_fd, 1)
     log_forget(log)
     return failed
 
@@ -708,10 +712,8 @@ cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
         failed = _flush_folders(r, log)
         step[0] = b"flush folders"
     if not failed:
+        failed = flush_file(log.journal_fd, 0)
         step[0] = b"flush the journal"
-        while fdatasync(log.journal_fd) < 0:
-            if errno != EINTR:
-                return errno
     return failed
 
 

@@ -214,9 +214,7 @@ _JOURNALING: Final = "    _journal(worker, c, batch)\n"
 _APPENDING: Final = """    while done < n:
         got = write(journal.fd, text + done, n - done)
 """
-_JOURNAL_FLUSH: Final = """    if durable and fdatasync(journal.fd) < 0:
-        return errno
-"""
+_JOURNAL_FLUSH: Final = "    failed = flush_file(journal.fd, 0)\n"
 _DATA_FLUSH: Final = "    i.flush.fd = i.fd if i.stage == STAGE_COMPLETE else -1\n"
 
 _OF: Final = "parent_of(i.path, i.path_size)"
@@ -265,7 +263,7 @@ MUTANTS: Final[dict[str, Changes]] = {
             _NAMING.replace(
                 "            _name(worker, c, i)\n",
                 "            _name(worker, c, i)\n"
-                "            fdatasync(i.fd)\n"
+                "            flush_file(i.fd, 0)\n"
                 "            close(i.fd)\n"
                 "            i.fd = -1\n",
             ),
@@ -320,10 +318,10 @@ MUTANTS: Final[dict[str, Changes]] = {
         ),
     ],
     "no journal line": [(COMMIT, _APPENDING, _APPENDING.replace("done < n", "False"), 1)],
-    "no journal flush": [(COMMIT, _JOURNAL_FLUSH, "", 1)],
+    "no journal flush": [(COMMIT, _JOURNAL_FLUSH, "    failed = 0\n", 1)],
     "journal flush before its line": [
-        (COMMIT, _JOURNAL_FLUSH, "", 1),
-        (COMMIT, _APPENDING, _JOURNAL_FLUSH + _APPENDING, 1),
+        (COMMIT, _JOURNAL_FLUSH, "    failed = 0\n", 1),
+        (COMMIT, _APPENDING, "    if durable:\n    " + _JOURNAL_FLUSH + _APPENDING, 1),
     ],
     "no flush of a new journal file's name": [
         (

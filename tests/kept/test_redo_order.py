@@ -94,22 +94,25 @@ def test_every_instance_went_through_all_steps_in_order(
 
 REDO: Final = "fastscp_ext/commit/redo.pyx"
 LOGFILE: Final = "fastscp_ext/commit/logfile.pyx"
-_NO_FLUSH: Final = (
-    LOGFILE,
-    "    while not failed and fdatasync(log.fd) < 0:\n",
-    "    while False:\n",
-    1,
-)
+_WRITE: Final = "    failed = _write_all(log.fd, batch.bytes, <size_t>whole, log.at)"
+_HEADER: Final = "    failed = _write_header(log, origin)"
+_FLUSH: Final = " or flush_file(log.fd, 0)\n"
+_NO_FLUSH: Final = (LOGFILE, _WRITE + _FLUSH, f"{_WRITE}\n", 1)
 _STEPS: Final = "    _name_all(r, log)\n    _journal(r, log)\n"
 MUTANTS: Final[dict[str, Changes]] = {
     "no flush of the log": [_NO_FLUSH],
     "log flushed after the names": [
         _NO_FLUSH,
-        (REDO, _STEPS, _STEPS.replace("    _journal", "    fdatasync(log.fd)\n    _journal"), 1),
+        (
+            REDO,
+            _STEPS,
+            _STEPS.replace("    _journal", "    flush_file(log.fd, 0)\n    _journal"),
+            1,
+        ),
     ],
     "log flushed after the lines": [
         _NO_FLUSH,
-        (REDO, _STEPS, f"{_STEPS}    fdatasync(log.fd)\n", 1),
+        (REDO, _STEPS, f"{_STEPS}    flush_file(log.fd, 0)\n", 1),
     ],
     "answers before the lines": [
         (REDO, "    _journal(r, log)\n", "", 1),
@@ -121,11 +124,9 @@ MUTANTS: Final[dict[str, Changes]] = {
         (REDO, "        failed = _flush_folders(r, log)\n", "", 1)
     ],
     "reuse before the journal is flushed": [
-        (REDO, "        while fdatasync(log.journal_fd) < 0:\n", "        while False:\n", 1)
+        (REDO, "        failed = flush_file(log.journal_fd, 0)\n", "", 1)
     ],
-    "reuse before the new salt is flushed": [
-        (LOGFILE, "    if not failed and fdatasync(log.fd) < 0:\n", "    if False:\n", 1)
-    ],
+    "reuse before the new salt is flushed": [(LOGFILE, _HEADER + _FLUSH, f"{_HEADER}\n", 1)],
 }
 
 
