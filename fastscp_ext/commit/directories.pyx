@@ -401,38 +401,14 @@ cdef void _all_durable(Directories* c, const char* path, uint32_t size) noexcept
         k = _listed(c, path, size)
 
 
-cdef void flush_directories(
-    Worker* worker, Directories* c, flusher* threads, Instance* batch
-) noexcept nogil:
-    # Each touched directory once. A failure refuses all instances that depend on it.
-    cdef Instance* i = batch
-    while i != NULL:
-        if i.stage == STAGE_NAMED:
-            _list_due(worker, c, i.path, parent_of(i.path, i.path_size))
-        i = i.next
-    _flush_due(c, threads)
-    i = batch
-    while i != NULL:
-        if i.stage == STAGE_NAMED:
-            _judge(worker, c, i)
-        i = i.next
-    i = batch
-    while i != NULL:
-        # Only now: what one instance made durable must not vouch for a sibling's failure.
-        if i.stage == STAGE_NAMED:
-            _all_durable(c, i.path, parent_of(i.path, i.path_size))
-        i = i.next
-    directories_close(c)
-
-
 cdef int flush_folders(
     Worker* worker, Directories* c, flusher* threads, const char* names, uint32_t size,
     const Identity* identities,
 ) noexcept nogil:
-    # As flush_directories, of directories by their names, each with its NUL, `size` bytes in all.
-    # identities: what each of them was. 0; FOLDER_ELSEWHERE where one is not at its path any more,
-    # or cannot be reached there: what got a name in it needs another kind of flush. Or the errno of
-    # the first failure, EIO where a flush of one has failed before.
+    # As flush_directories does, of directories by their names, each with its NUL, `size` bytes in
+    # all. identities: what each of them was. 0; FOLDER_ELSEWHERE where one is not at its path any
+    # more, or cannot be reached there: what got a name in it needs another kind of flush. Or the
+    # errno of the first failure, EIO where a flush of one has failed before.
     cdef uint32_t at = 0
     cdef int failed = 0
     cdef int got
@@ -472,3 +448,27 @@ cdef int _folder_error(
     if now.inode != identity.inode or now.born != identity.born:
         return FOLDER_ELSEWHERE
     return failed
+
+
+cdef void flush_directories(
+    Worker* worker, Directories* c, flusher* threads, Instance* batch
+) noexcept nogil:
+    # Each touched directory once. A failure refuses all instances that depend on it.
+    cdef Instance* i = batch
+    while i != NULL:
+        if i.stage == STAGE_NAMED:
+            _list_due(worker, c, i.path, parent_of(i.path, i.path_size))
+        i = i.next
+    _flush_due(c, threads)
+    i = batch
+    while i != NULL:
+        if i.stage == STAGE_NAMED:
+            _judge(worker, c, i)
+        i = i.next
+    i = batch
+    while i != NULL:
+        # Only now: what one instance made durable must not vouch for a sibling's failure.
+        if i.stage == STAGE_NAMED:
+            _all_durable(c, i.path, parent_of(i.path, i.path_size))
+        i = i.next
+    directories_close(c)
