@@ -338,6 +338,37 @@ def test_more_files_than_may_be_kept_go_the_other_way(tmp_path: Path) -> None:
         assert log.count() - before < 12
 
 
+@pytest.mark.parametrize(("count", "pixels"), [(1200, 64), (400, 60_000)])
+def test_the_log_has_a_bounded_number_of_files_and_records(
+    tmp_path: Path, count: int, pixels: int
+) -> None:
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        one = log.site.associate()
+        numbers, most, seen = log.site.numbers - 1, 0, 0
+        for first in range(0, count, 50):
+            log.site.feed(
+                one,
+                b"".join(
+                    store(n, data_set(sop=f"1.3.{n}", pixels=pixels), sop=f"1.3.{n}")
+                    for n in range(first, first + 50)
+                ),
+            )
+            log.site.settle(one)
+            for path in log.logs():
+                assert path.stat().st_size <= LOG_BYTES
+                # One that is being made has no header. A checkpoint writes nothing else.
+                with path.open("rb") as file:
+                    is_made = any(file.read(8))
+                if is_made:
+                    most = max(most, len(read_log(path).records))
+            seen = max(seen, len(log.logs()))
+        assert one.statuses() == [0] * count
+        assert len(log.site.files()) == count + numbers
+        assert 1 < seen <= 8
+        assert 0 < most <= 1024
+
+
 def test_a_folder_that_was_taken_away_is_no_failure(tmp_path: Path) -> None:
     with logged(tmp_path / "store") as log:
         log.make_first()
