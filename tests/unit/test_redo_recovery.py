@@ -264,6 +264,7 @@ def test_a_stranger_at_the_path_is_laid_aside(site: Site, what: str) -> None:
     assert not (site.path / P).is_symlink()
     assert os.path.lexists(site.path / ".fastscp/aside/5")
     assert "1 thing that lay where" in " ".join(done.told)
+    assert "each under the `seq` of the instance" in " ".join(done.told)
 
 
 def test_two_strangers_lie_beside_each_other(site: Site) -> None:
@@ -564,6 +565,26 @@ def test_what_was_taken_away_before_another_one_came_is_flushed_too(
     site.segment(LANE, line_of(5, P, b"x"), line_of(9, P, b"newer"))
     site.recover()
     assert len(flushed) == 1
+
+
+def test_that_something_was_taken_away_is_never_unsaid(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one thread, which found nothing, would write over what another one has found."""
+    written: list[object] = []
+
+    class Watched(recovery._Recovery):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_has_gone":
+                written.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(recovery, "_Recovery", Watched)
+    site.log(batch(1, [Put(5, P, b"x")]))
+    site.put(P, b"newer")
+    site.segment("6a-w1-1-1.jsonl", line_of(9, P, b"newer"))
+    site.recover()
+    assert written == [False]
 
 
 def test_a_folder_that_goes_before_its_flush_is_flushed_wherever_it_is(

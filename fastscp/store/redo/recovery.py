@@ -100,7 +100,7 @@ class Recovered:
             yield (
                 f"{things} that lay where recovered instances belong, and that no journal line "
                 f"told of, {'is' if self.aside == 1 else 'are'} in {ASIDE} now, each under the "
-                f" `seq` of the instance: look at them, and move them out of the store"
+                f"`seq` of the instance: look at them, and move them out of the store"
             )
         for path in self.unreachable[:_TOLD]:
             yield (
@@ -263,8 +263,9 @@ class _Recovery:
         is_told = fact is not None or self._is_distrusted or record.log not in self._same
         is_same = record.log in self._same
         if self._journal.truth[key_of(record.path)] > record.seq:
-            # Perhaps it was moved away before, as below.
-            self._has_gone |= is_same and fact is not None
+            if is_same and fact is not None:
+                # Perhaps it was moved away before, as below.
+                self._has_gone = True
             return _Verdict.LINE if is_told else _Verdict.PASS
         there = self._files.look(record)
         if there is There.SAME and not self._is_distrusted:
