@@ -73,11 +73,7 @@ class DamagedError(StartError):
 
 def is_anything_in(store_fd: int) -> bool:
     """Whether there is a log, of whatever life. Raises OSError."""
-    try:
-        with descriptor(open_folder(REDO, store_fd)) as folder_fd:
-            return any(life_of(name) is not None for name in names_in(folder_fd))
-    except FileNotFoundError:
-        return False
+    return bool(_logs_in(store_fd))
 
 
 def logged_id(store_fd: int) -> str:
@@ -86,12 +82,7 @@ def logged_id(store_fd: int) -> str:
     For a store that lost its own. Raises OSError.
     """
     found = set()
-    try:
-        with descriptor(open_folder(REDO, store_fd)) as folder_fd:
-            names = [name for name in names_in(folder_fd) if life_of(name) is not None]
-    except FileNotFoundError:
-        return ""
-    for name in names:
+    for name in _logs_in(store_fd):
         with descriptor(open_file(f"{REDO}/{name}", store_fd)) as fd:
             found.add(store_of(os.pread(fd, _HEAD_BYTES, 0)))
     found.discard("")
@@ -100,12 +91,17 @@ def logged_id(store_fd: int) -> str:
 
 def is_anything_logged(store_fd: int) -> bool:
     """Whether there is a log of a life that is over. Raises OSError."""
+    return any(is_over(store_fd, life) for life in set(_logs_in(store_fd).values()))
+
+
+def _logs_in(store_fd: int) -> dict[str, str]:
+    """The names of all logs, each with the life that it is of. Raises OSError."""
     try:
         with descriptor(open_folder(REDO, store_fd)) as folder_fd:
-            lives = {life_of(name) for name in names_in(folder_fd)} - {None}
+            names = names_in(folder_fd)
     except FileNotFoundError:
-        return False
-    return any(is_over(store_fd, life) for life in lives if life is not None)
+        return {}
+    return {name: life for name in names if (life := life_of(name)) is not None}
 
 
 def leave_distrust(folder_fd: int, life: str) -> None:
