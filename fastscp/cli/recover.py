@@ -48,9 +48,9 @@ def recover(
     Where a service has the store, or another such command, this waits until that has recovered it,
     at most 60 s.
 
-    Exit code: 0 done, or nothing was to be done, 1 the disk refuses, or an instance is known to be
-    lost to damage that was accepted, 3 a service that has the store does not recover it, no store
-    is there, or its redo log is damaged or is not its own.
+    Exit code: 0 done, or nothing was to be done, 1 an instance is known to be lost to damage that
+    was accepted, 3 a service that has the store does not recover it, the disk refuses, no store is
+    there, or its redo log is damaged or is not its own.
     """
     path = store_directory(store, config)
     take_umask(umask, config)
