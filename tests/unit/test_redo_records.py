@@ -152,6 +152,20 @@ def test_without_a_header_the_last_use_of_the_file_counts() -> None:
     assert (seqs(log), len(log.damage)) == ([7], 1)
 
 
+def test_without_a_header_what_an_instance_holds_is_no_batch() -> None:
+    """A sender may know the format, and hope for a header that is lost."""
+    false = batch(1 << 40, [Put(99, "s/e/z.dcm", b"z")], salt=1)
+    for pad in range(BLOCK):
+        put = Put(5, "s/e/a.dcm", bytes(BLOCK + pad) + false)
+        # Both headers are in front of it.
+        if (64 + len(put.encoded()) - len(false)) % BLOCK == 0:
+            break
+    data = of(batch(1, [put]), batch(2, [B]))
+    assert data.find(false) % BLOCK == 0
+    data[:BLOCK] = bytes(BLOCK)
+    assert seqs(read(data)) == [5, 6]
+
+
 def test_a_file_that_became_shorter_is_damage() -> None:
     whole = of(batch(1, [A]), batch(2, [B]))
     second = BLOCK + len(batch(1, [A]))

@@ -131,12 +131,16 @@ class Log:
 
 def store_of(head: bytes) -> str:
     """The id of the store that a log is of, by its block 0; "" where that tells none."""
-    if len(head) < _HEAD.size + _CRC.size or head[:8] != _MAGIC:
-        return ""
-    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
+    if head[:8] != _MAGIC or not _is_head(head):
         return ""
     _magic, version, _n, _salt, _inode, _size, its_id, *_texts = _HEAD.unpack_from(head)
     return its_id.rstrip(b"\0").decode("ascii", "replace") if version == _VERSION else ""
+
+
+def _is_head(head: bytes) -> bool:
+    """Whether block 0 fits its checksum."""
+    end = _HEAD.size
+    return len(head) >= end + _CRC.size and _CRC.unpack_from(head, end)[0] == crc32c(head[:end])
 
 
 def life_of(name: str) -> str | None:
@@ -179,11 +183,17 @@ def _newest_salt(data: bytes) -> int:
     Numbers of batches rise over all uses of a file.
     """
     newest = salt = 0
-    for at in range(_BLOCK, len(data) - _BATCH_BYTES + 1, _BLOCK):
+    at = _BLOCK
+    while at < len(data):
         its_salt = int.from_bytes(data[at + 8 : at + 16], "little")
         batch = _batch_at(data, at, its_salt)
-        if batch is not None and batch.is_whole and batch.number > newest:
+        if batch is None or not batch.is_whole:
+            at += _BLOCK
+            continue
+        if batch.number > newest:
             newest, salt = batch.number, its_salt
+        # An instance in it may hold what looks like a batch.
+        at = batch.behind
     return salt
 
 
@@ -194,9 +204,7 @@ def _read_header(log: Log, head: bytes, length: int, n: int, store_id: str) -> i
     header that does not fit is no sign of a power cut while the file was about to be used again,
     and what is behind it may be needed. length: of the file. Raises ForeignLogError.
     """
-    if len(head) < _HEAD.size + _CRC.size:
-        return 0
-    if _CRC.unpack_from(head, _HEAD.size)[0] != crc32c(head[: _HEAD.size]):
+    if not _is_head(head):
         return 0
     _magic, version, its_n, salt, inode, size, *texts = _HEAD.unpack_from(head)
     its_id, boot, life, mount, system = (
@@ -237,15 +245,21 @@ class _Batch:
     end: int
     is_whole: bool
 
+    @property
+    def behind(self) -> int:
+        """Where the next batch begins."""
+        return -(-self.end // _BLOCK) * _BLOCK
+
 
 def _batch_at(data: bytes, at: int, salt: int) -> _Batch | None:
     """The batch that begins at a place of a file; None: none of this use does."""
-    if data[at : at + 8] != _BATCH_MAGIC or at + 64 > len(data):
+    start = at + _BATCH_BYTES
+    crc_at = at + _BATCH.size
+    if data[at : at + 8] != _BATCH_MAGIC or start > len(data):
         return None
     _magic, its_salt, number, size, count, crc = _BATCH.unpack_from(data, at)
-    if its_salt != salt or _CRC.unpack_from(data, at + 60)[0] != crc32c(data[at : at + 60]):
+    if its_salt != salt or _CRC.unpack_from(data, crc_at)[0] != crc32c(data[at:crc_at]):
         return None
-    start = at + 64
     is_whole = size <= len(data) - start and crc == crc32c(memoryview(data)[start : start + size])
     return _Batch(number, count, start, start + size, is_whole)
 
@@ -276,7 +290,7 @@ def _read_batches(log: Log, data: bytes, salt: int) -> None:
             log.lost.append(Lost(log.name, bad, bad_records, after, before))
             bad = bad_records = 0
         log.records += records
-        at = -(-batch.end // _BLOCK) * _BLOCK
+        at = batch.behind
     if log.is_cut and (bad_records or not bad or len(data) - bad < _BATCH_BYTES):
         # No power cut tore what was behind the last one that can be read.
         log.lost.append(Lost(log.name, bad or len(data), bad_records, log.last_seq, 0))
