@@ -70,12 +70,13 @@ def is_anything_left(store_fd: int) -> bool:
     return bool(found.records or found.torn or found.over or found.strange)
 
 
-def settle_alone(store_fd: int, worker: str, after: int = 0) -> Cleared:
+def settle_alone(store_fd: int, worker: str, after: Callable[[], int] = lambda: 0) -> Cleared:
     """Settle everything that is left. The store's lock is held, and nobody stores anything.
 
-    worker: who it is, in journal lines. after: numbers up to this one are taken, also where no line
-    has them yet. One reading of a folder where nothing is left. Never raises
-    OSError: what cannot be settled stays, and the report says why.
+    worker: who it is, in journal lines. after: gives the number up to which all are taken, also
+    where no line has them yet; asked where anything is left. One reading of a folder where
+    nothing is left. Raises what `after` does, and no OSError otherwise: what cannot be settled
+    stays, and the report says why.
     """
     try:
         found = replaced.left(store_fd)
@@ -83,12 +84,12 @@ def settle_alone(store_fd: int, worker: str, after: int = 0) -> Cleared:
             replaced.remove_over(store_fd, stem)
         if not (found.records or found.torn or found.strange):
             return Cleared()
-        last = max([after, _last(store_fd), *(record.sequence for record in found.records)])
+        last = max([_last(store_fd), *(record.sequence for record in found.records)])
     except OSError as error:
         # Where something else has the folder's name, nothing is kept.
         is_none = error.errno in (errno.ENOTDIR, errno.ELOOP)
         return Cleared(left=() if is_none else None).and_(_unreadable(error))
-    numbers = itertools.count(last + 1)
+    numbers = itertools.count(max(last, after()) + 1)
     start = f"{time.time_ns() // 1000:x}"
     lines = Lines(store_fd, start, f"{worker}-{os.getpid()}r", lambda: next(numbers), worker)
     try:

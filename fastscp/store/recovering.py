@@ -44,7 +44,7 @@ def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
         # Paths have to be where they belong, with what they held before a replacement that was not
         # through.
         finish(dir_fd)
-        settle_alone(dir_fd, "recover", highest_logged(dir_fd, identity))
+        settle_alone(dir_fd, "recover", lambda: highest_logged(dir_fd, identity))
         recovered = recover(dir_fd, identity, alone=True, accept_damage=accept_damage)
         write_format(path, dir_fd, FORMAT, flush_directory=flush_folder(dir_fd))
     return recovered

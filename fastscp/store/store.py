@@ -31,7 +31,7 @@ from fastscp.store.identity import (
     write_format,
     write_identity,
 )
-from fastscp.store.leftovers import is_anything_left, settle_alone
+from fastscp.store.leftovers import settle_alone
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.made import Made
 from fastscp.store.marks import begin_buffered, begin_life, end_life, take_back_buffered
@@ -571,8 +571,7 @@ def _settle_past(
     if buffered:
         # Only now: one that was there is an earlier life's, and has another name by now.
         made.note(BUFFERED, dir_fd)
-    logged = highest_logged(dir_fd, identity) if is_anything_left(dir_fd) else 0
-    cleared = settle_alone(dir_fd, "main", logged)
+    cleared = settle_alone(dir_fd, "main", lambda: highest_logged(dir_fd, identity))
     # Only now: what a replacement held may be back at its path, with a line of its own.
     recovered = recover(dir_fd, identity, alone=True)
     marks.restate()

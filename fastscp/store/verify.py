@@ -110,7 +110,8 @@ def _replaced(store: _Store) -> Iterator[Finding]:
                 # Paths are not all where they seem to be. The next step tries it, too, and tells.
                 return
             yield from map(made_anew, lifted)
-            yield from settle_alone(store.dir_fd, "verify", _highest_logged(store)).findings
+            cleared = settle_alone(store.dir_fd, "verify", lambda: _highest_logged(store))
+            yield from cleared.findings
     except (StoreBusyError, StartError):
         # It has them in hand, and settles what a dead worker left.
         yield from look_beside(store.dir_fd)

@@ -20,6 +20,7 @@ from fastscp.store.access import held
 from fastscp.store.lives import create_life
 from fastscp.store.names import holder, shut
 from fastscp.store.redo import files
+from fastscp.store.redo.records import read_log
 from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, write_log
 from tests.stores import opened
 
@@ -49,6 +50,21 @@ def test_recover(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list((path / FOLDER).iterdir()) == []
     assert main(["recover", "--store", str(path)]) == 0
     assert capsys.readouterr().out == "nothing to recover\n"
+
+
+def test_a_log_is_read_once_where_nothing_else_is_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = read_log
+
+    def watched(name: str, data: bytes, store_id: str) -> Any:
+        read.append(name)
+        return real(name, data, store_id)
+
+    monkeypatch.setattr("fastscp.store.redo.logs.read_log", watched)
+    assert main(["recover", "--store", str(path)]) == 0
+    assert read == [f"{LIFE}-1.log"]
 
 
 @pytest.mark.parametrize("by", ["option", "file", "environment"])

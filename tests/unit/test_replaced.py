@@ -354,6 +354,12 @@ def test_a_start_undoes_what_has_no_line(site: Site) -> None:
     assert settle_alone(site.fd, "main") == type(cleared)()
 
 
+def test_the_line_of_what_is_undone_comes_behind_numbers_that_no_line_has_yet(site: Site) -> None:
+    left(site)
+    settle_alone(site.fd, "main", lambda: 5000)
+    assert site.latest()["seq"] == 5001
+
+
 def test_the_mark_of_what_comes_back_stays(tmp_path: Path) -> None:
     """A file whose flush failed is in doubt again, once the start has put it back."""
     path = tmp_path / "store"
