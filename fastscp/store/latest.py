@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from fastscp.store.journal import SUFFIX, parse_line, segment_names
-from fastscp.store.names import JOURNAL, descriptor, open_file, open_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from fastscp.store.journal import SUFFIX, parse_line
+from fastscp.store.names import JOURNAL, descriptor, open_file, open_folder, read_folder
 
 __all__ = ["Latest"]
 
 # Of the end of a segment, bytes: some forty lines.
 _END_BYTES: Final = 1 << 15
-# Segments that are looked at: those of the writers that began last.
-_SEGMENTS_MOST: Final = 32
 
 
 class Latest:
@@ -33,10 +29,10 @@ class Latest:
 
     def read(self) -> list[dict[str, Any]]:
         """The facts with the highest numbers, the newest first. Raises OSError."""
-        names = _newest(segment_names(self._store_fd))
         known, self._known = self._known, {}
         with descriptor(open_folder(JOURNAL, self._store_fd)) as folder_fd:
-            for name in names:
+            # So many lines are in no more segments, those that were written to last.
+            for name in _written_last(folder_fd)[: self._most]:
                 try:
                     fd = open_file(name, folder_fd)
                 except FileNotFoundError:  # withdrawn meanwhile
@@ -65,12 +61,14 @@ def _number(fact: dict[str, Any]) -> int:
     return number
 
 
-def _newest(names: Iterable[str]) -> list[str]:
-    """The last two segments of each writer, of those that began last: one may be new and empty."""
-    by_writer: dict[str, list[tuple[int, str]]] = {}
-    for name in names:
-        stem, _dash, number = name.removesuffix(SUFFIX).rpartition("-")
-        if number.isdecimal():
-            by_writer.setdefault(stem, []).append((int(number), name))
-    last = [sorted(by_writer[stem])[-2:] for stem in sorted(by_writer, reverse=True)]
-    return [name for pair in last for _number, name in pair][:_SEGMENTS_MOST]
+def _written_last(folder_fd: int) -> list[str]:
+    """The segments that hold anything, the one that was written to last in front."""
+    times: list[tuple[int, str]] = []
+    with read_folder(folder_fd) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX):
+                with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
+                    about = entry.stat(follow_symlinks=False)
+                    if about.st_size:
+                        times.append((about.st_mtime_ns, entry.name))
+    return [name for _time, name in sorted(times, reverse=True)]

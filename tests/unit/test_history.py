@@ -265,6 +265,25 @@ def test_the_last_lines_of_all_writers(tmp_path: Path) -> None:
         os.close(store_fd)
 
 
+def test_no_writer_is_passed_over(tmp_path: Path) -> None:
+    """Each worker has several; that of the newest line may have any name."""
+    folder = tmp_path / JOURNAL
+    folder.mkdir(parents=True)
+    for worker in range(100):
+        path = folder / f"a-w{worker}-1-1.jsonl"
+        with path.open("ab") as file:
+            append_fact(file.fileno(), fact(worker * 7 % 100))
+        os.utime(path, (worker * 7 % 100, worker * 7 % 100))
+        # Made ahead of its need.
+        (folder / f"a-w{worker}-1b-1.jsonl").touch()
+    store_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        latest = Latest(store_fd, 50)
+        assert [one["seq"] for one in latest.read()] == list(range(99, 49, -1))
+    finally:
+        os.close(store_fd)
+
+
 def test_what_has_not_grown_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
