@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import zstandard
 
-from fastscp.store.names import FILE_MODE, open_file
+from fastscp.store.names import FILE_MODE, open_file, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,10 +88,10 @@ class PartCompression:
             if self._left and not data:
                 raise OSError(errno.EIO, "a part became shorter while it was compressed")
             self._left -= len(data)
-            _write_all(self._sink, self._stream.compress(data))
+            write_all(self._sink, self._stream.compress(data))
             if self._left > 0:
                 return None
-            _write_all(self._sink, self._stream.flush())
+            write_all(self._sink, self._stream.flush())
         except BaseException:
             os.close(self._source)
             os.close(self._sink)
@@ -99,12 +99,6 @@ class PartCompression:
             raise
         os.close(self._source)
         return self._name, self._sink
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ from fastscp.store.unflushed import Marks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Flushes"]
+__all__ = ["LACK", "Flushes"]
 
 # The system lacked something: that says nothing of what the disk has.
-_LACK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+LACK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # No folder of a store has this path: it is refused where all are.
 _NONE: Final = "/"
 
@@ -85,7 +85,7 @@ class Flushes:
         )
 
     def _folder_failed(self, folder: str, error_no: int) -> None:
-        if error_no in _LACK:
+        if error_no in LACK:
             return
         self._failed.add(folder)
         is_new = self._doubts.refuse(folder) if self._doubts is not None else True
@@ -118,7 +118,7 @@ class Flushes:
         Marks(self.store_fd).leave("file", path, errno.EIO)
 
     def _file_failed(self, path: str, error_no: int, *, is_instance: bool) -> None:
-        if error_no in _LACK:
+        if error_no in LACK:
             return
         self._failed.add(path)
         if is_instance:

@@ -72,6 +72,7 @@ __all__ = [
     "read_folder",
     "shut",
     "status_at",
+    "write_all",
 ]
 
 # The one folder of a store that holds no instances, whatever lies in it.
@@ -261,6 +262,13 @@ def open_file(path: str, dir_fd: int, flags: int = os.O_RDONLY) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def write_all(fd: int, data: bytes | bytearray) -> None:
+    """Write everything, in as many calls as it takes. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _refuse_irregular(path: str, about: os.stat_result) -> None:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from fastscp.log import printable
+from fastscp.store.flushes import LACK
 from fastscp.store.names import (
     ASIDE,
     HOME,
@@ -53,8 +54,6 @@ _BARRED: Final = frozenset(
         errno.EISDIR, errno.ENXIO,
     }
 )  # fmt: skip
-# The system lacked something: that says nothing of what the disk has.
-_LACK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Doubts(Protocol):
@@ -284,7 +283,7 @@ class Files:
                 self.has_gone = True
                 return
             error.filename = folder or "."
-            if error.errno not in _LACK:
+            if error.errno not in LACK:
                 self._folder_failed(folder, error.errno or errno.EIO)
             raise
 

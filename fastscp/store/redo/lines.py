@@ -23,6 +23,7 @@ from fastscp.store.names import (
     make_file,
     open_file,
     open_folder,
+    write_all,
 )
 
 if TYPE_CHECKING:
@@ -194,17 +195,17 @@ class Journal:
             for line in lines:
                 if fd < 0 or size >= _SEGMENT_BYTES:
                     if fd >= 0:
-                        _append(fd, pending)
+                        write_all(fd, pending)
                         os.fdatasync(fd)
                     (fd, size), pending = segments.next(), bytearray()
                 pending += line
                 size += len(line)
                 count += 1
                 if len(pending) >= _WRITE_BYTES:
-                    _append(fd, pending)
+                    write_all(fd, pending)
                     pending = bytearray()
             if fd >= 0:
-                _append(fd, pending)
+                write_all(fd, pending)
                 os.fdatasync(fd)
         finally:
             segments.close()
@@ -240,16 +241,10 @@ class Journal:
             end = self._torn.get(name, os.fstat(old_fd).st_size)
             at = 0
             while at < end and (data := os.pread(old_fd, min(_WRITE_BYTES, end - at), at)):
-                _append(fd, data)
+                write_all(fd, data)
                 at += len(data)
             os.fsync(fd)
         os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-
-
-def _append(fd: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _lines_from_end(fd: int, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
