@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fastscp.store.compare import Comparison
 from fastscp.store.compress import PartCompression
 from fastscp.store.filing import Filing, Filings
+from fastscp.store.lives import create_life
+from fastscp.store.names import shut
 from fastscp.store.reading import Pace
 from fastscp.store.records import records
 from fastscp.store.restore import Lines, Replaced, Settlement
@@ -45,6 +47,15 @@ def opened(
         yield store
     finally:
         store.close()
+
+
+@contextlib.contextmanager
+def living(store_fd: int, life: str) -> Iterator[None]:
+    """A worker life that goes on, as long as the block lasts."""
+    with contextlib.ExitStack() as until:
+        for fd in create_life(store_fd, life):
+            until.callback(shut, fd)
+        yield
 
 
 def resolved(resolution: Resolution) -> Outcome:

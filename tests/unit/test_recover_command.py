@@ -17,12 +17,11 @@ from fastscp.errors import StartError, StoreBusyError
 from fastscp.main import serve
 from fastscp.main.prepared import prepare
 from fastscp.store.access import held
-from fastscp.store.lives import create_life
-from fastscp.store.names import holder, shut
+from fastscp.store.names import holder
 from fastscp.store.redo import files
 from fastscp.store.redo.records import read_log
 from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, write_log
-from tests.stores import opened
+from tests.stores import living, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,14 +136,9 @@ def test_recover_beside_a_service_that_does_not(
 
 
 def test_recover_beside_a_service_that_has(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with opened(path) as store:
-        folder_fd, lock_fd = create_life(store.dir_fd, "6a-w9-1")
-        try:
-            write_log(path, "6a-w9-1", [], store_id=store.id)
-            assert main(["recover", "--store", str(path)]) == 0
-        finally:
-            shut(folder_fd)
-            shut(lock_fd)
+    with opened(path) as store, living(store.dir_fd, "6a-w9-1"):
+        write_log(path, "6a-w9-1", [], store_id=store.id)
+        assert main(["recover", "--store", str(path)]) == 0
     said = capsys.readouterr().out
     assert said == (
         f"nothing to recover: process {os.getpid()} has the store, and no log is left\n"
@@ -284,14 +278,9 @@ def test_verify_beside_a_service_leaves_it_to_that(path: Path) -> None:
 
 def test_verify_leaves_the_log_of_a_life_alone(path: Path) -> None:
     (path / FOLDER / f"{LIFE}-1.log").unlink()
-    with opened(path) as store:
-        folder_fd, lock_fd = create_life(store.dir_fd, "6a-w9-1")
-        try:
-            write_log(path, "6a-w9-1", [], store_id=store.id)
-            assert main(["verify", "--store", str(path)]) == 0
-        finally:
-            shut(folder_fd)
-            shut(lock_fd)
+    with opened(path) as store, living(store.dir_fd, "6a-w9-1"):
+        write_log(path, "6a-w9-1", [], store_id=store.id)
+        assert main(["verify", "--store", str(path)]) == 0
 
 
 @pytest.mark.parametrize("option", ["--adopt", "--repair-journal"])
