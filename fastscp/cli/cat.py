@@ -74,12 +74,13 @@ def _find(directory: Path, path: str) -> tuple[Path, int, str]:
     Raises OSError, FastscpError.
     """
     from fastscp.store.access import open_store
-    from fastscp.store.names import status_at
+    from fastscp.store.names import descriptor, status_at
     from fastscp.store.unrecovered import refuse_unrecovered
 
     below = os.path.normpath(path)
     # What leads out of the store is named by itself.
-    if not below.startswith(("/", "..")):
+    may_be_below = not below.startswith(("/", ".."))
+    if may_be_below:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             store_fd = open_store(directory)
             try:
@@ -95,6 +96,13 @@ def _find(directory: Path, path: str) -> tuple[Path, int, str]:
             f"cannot write out {printable(path)}: it is a folder; name one file in it"
         )
     if not found.exists():
+        if may_be_below:
+            # Then it may be in the log alone.
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                descriptor(open_store(directory)) as store_fd,
+            ):
+                refuse_unrecovered(directory, store_fd, use="looking for one")
         raise FastscpError(
             f"cannot write out {printable(path)}: No such file or directory, neither below the "
             f"store {directory} nor by itself; name it as the journal's `path` does, and the "

@@ -259,13 +259,24 @@ def test_verify_refuses_what_was_not_recovered(
     assert (said.out, (path / P).exists()) == ("", False)
 
 
-def test_cat_refuses_what_was_not_recovered(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (path / P).parent.mkdir(parents=True)
-    (path / P).touch()
+@pytest.mark.parametrize(("is_there", "use"), [(True, "reading them"), (False, "looking for one")])
+def test_cat_refuses_what_was_not_recovered(
+    path: Path, capsys: pytest.CaptureFixture[str], is_there: bool, use: str
+) -> None:
+    if is_there:
+        (path / P).parent.mkdir(parents=True)
+        (path / P).touch()
     assert main(["cat", P, "--store", str(path)]) == 3
     said = capsys.readouterr()
-    assert "so there is no use in reading them; run `fastscp recover`" in said.err
+    assert f"so there is no use in {use}; run `fastscp recover`" in said.err
     assert said.out == ""
+
+
+def test_cat_of_what_is_nowhere_says_so(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recover", "--store", str(path)]) == 0
+    for store in (path, path / P, path / "none"):
+        assert main(["cat", "st/none.dcm", "--store", str(store)]) == 1
+        assert "No such file or directory, neither below the store" in capsys.readouterr().err
 
 
 def test_verify_beside_a_service_leaves_it_to_that(path: Path) -> None:
