@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastscp.store.leftovers import is_anything_left
 from fastscp.store.names import ANEW, exists
+from fastscp.store.redo.logs import is_anything_logged
 from fastscp.store.survey import look
 from fastscp_ext import Layout
 
@@ -57,7 +58,10 @@ def holds_none(dir_fd: int, folder: str = "") -> bool:
     False where that is not known: not all could be looked at, or something is not in its place.
     """
     try:
-        is_settled = not is_anything_left(dir_fd) and not exists(ANEW, dir_fd)
+        # What may come back to its path first.
+        is_settled = not (
+            is_anything_left(dir_fd) or exists(ANEW, dir_fd) or is_anything_logged(dir_fd)
+        )
     except OSError:
         return False
     found, is_whole = look(dir_fd, folder) if is_settled else (None, False)

@@ -19,6 +19,7 @@ from fastscp.store.filing import Filing, Filings
 from fastscp.store.identity import read_identity
 from fastscp.store.names import read_folder
 from fastscp.store.store import Store
+from tests.redo_files import write_log
 from tests.stores import FILED, LAYOUT, filed, opened
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def test_the_folder_is_looked_for_as_the_codec_names_it(
         Store.open(path, FILED)
 
 
-@pytest.mark.parametrize("how", ["link", "file", "many", "renewal", "replacement", "closed"])
+@pytest.mark.parametrize("how", ["link", "file", "many", "renewal", "replacement", "log", "closed"])
 def test_where_that_is_not_sure_consent_is_needed(
     path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -236,6 +237,8 @@ def test_where_that_is_not_sure_consent_is_needed(
         (path / ".fastscp/anew").mkdir()
     elif how == "replacement":
         monkeypatch.setattr(unused, "is_anything_left", lambda _fd: True)
+    elif how == "log":
+        write_log(path, "6a-w0-1", [], store_id="any")
     else:
         real = read_folder
 
