@@ -181,16 +181,18 @@ def _torn(path: str, data: bytes) -> str:
 
     What reads the blocks passes over one without an end.
     """
-    begun, line = b"", 0
+    begun, start = b"", 0
     for word, label, end, at in _boundaries(data):
         if not end or (word == b"BEGIN") is bool(begun) or (begun and label != begun):
             break
-        line = data.count(b"\n", 0, at) + 1
-        begun = label if word == b"BEGIN" else b""
+        begun, start = (label, at) if word == b"BEGIN" else (b"", 0)
     else:
         if not begun and not _CUT_WORD.search(data):
             return ""
-    where = f"the block that begins in line {line} has no end" if begun else "a block of it is cut"
+    where = "a block of it is cut"
+    if begun:
+        line = data.count(b"\n", 0, start) + 1
+        where = f"the block that begins in line {line} has no end"
     return f"{path} is not whole: {where}; write it anew, to another name, and rename that"
 
 

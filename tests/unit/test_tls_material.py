@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -117,6 +118,13 @@ def test_a_file_that_is_cut_is_not_taken(
         odd = before + block.replace(b" CERT", b" TRUSTED CERT")
         ((_, why),) = refused(**given(changed(tmp_path, "odd.pem", odd)))
         assert "of them can be read" in why
+    # It says where, and reads a file of blocks alone once, not once for each of them.
+    blocks = b"-----BEGIN A-----\n-----END A-----\n" * 30_000
+    began = time.thread_time()
+    ((_, why),) = refused(**given(changed(tmp_path, "many.pem", blocks + before + block[:-1])))
+    assert time.thread_time() - began < 2
+    begins = 60_001 + before.count(b"\n")
+    assert f"the block that begins in line {begins} has no end" in why
     # The ends of lines are no matter.
     material(**given(changed(tmp_path, "crlf.pem", before.replace(b"\n", b"\r\n"))))
 
