@@ -49,6 +49,8 @@ class Remains:
         self._recovering: asyncio.Future[Recovered] | None = None
         # Whether somebody died since that one began.
         self._is_due = False
+        # The store is given back: the next start recovers what is left.
+        self._is_over = False
         # Lives one of whose flushes failed.
         self._distrusted: set[str] = set()
         self._back_off = BackOff()
@@ -81,7 +83,7 @@ class Remains:
 
     def _begin_recovery(self) -> None:
         is_under_way = self._recovering is not None and not self._recovering.done()
-        if self._is_due and not is_under_way:
+        if self._is_due and not is_under_way and not self._is_over:
             self._is_due = False
             # Of processes that are over, so their logs are among those that it reads. It asks the
             # set itself: of others whose logs it reads, the exit code may come meanwhile.
@@ -118,7 +120,7 @@ class Remains:
         asyncio.get_running_loop().call_later(self._back_off.failed(), self._begin_recovery)
 
     async def settled(self, seconds: float) -> bool:
-        """Wait for a recovery that is under way, at the end.
+        """Wait for a recovery that is under way, at the end; none begins after that.
 
         Returns whether all is recovered, and says so if it is not; the next start does the rest.
         """
@@ -131,6 +133,7 @@ class Remains:
                 why = f"recovering it takes longer than {seconds:g} s"
                 break
             await asyncio.wait([self._recovering], timeout=end - loop.time())
+        self._is_over = True
         why = self._store.unrecovered or why
         if why:
             log.error(

@@ -117,13 +117,18 @@ def test_who_dies_while_another_one_is_recovered_is_recovered_as_well() -> None:
 def test_what_the_service_cannot_recover_is_said_at_its_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(BackOff, "failed", lambda _self: 60.0)
-    played = Played(StartError("the redo log is damaged"))
+    monkeypatch.setattr(BackOff, "failed", lambda _self: 0.02)
+    played = Played(*[StartError("the redo log is damaged")] * 1000)
 
     async def use() -> tuple[bool, bool]:
-        before = await played.remains.settled(60)
+        before = await Played().remains.settled(60)
         await played.remains.recover("run-w0-1")
-        return before, await played.remains.settled(60)
+        after = await played.remains.settled(60)
+        tried = len(played.asked)
+        # The store is given back meanwhile: nobody is at it any more.
+        await asyncio.sleep(0.1)
+        assert len(played.asked) == tried
+        return before, after
 
     assert asyncio.run(use()) == (True, False)
     assert "stays in /" in caplog.text
