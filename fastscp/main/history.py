@@ -48,21 +48,21 @@ class History:
         if self._before is None or self._hour_before is None:
             self._before = self._hour_before = now
             return
-        self.latest.append(_point(self._before, now))
-        self._before = now
         self._looks += 1
+        self.latest.append(_point(self._looks, self._before, now))
+        self._before = now
         if self._looks % _LOOKS == 0:
-            self.hour.append(_point(self._hour_before, now))
+            self.hour.append(_point(self._looks, self._hour_before, now))
             self._hour_before = now
 
 
-def _point(before: _Reading, now: _Reading) -> Point:
+def _point(number: int, before: _Reading, now: _Reading) -> Point:
     then, seen = before.seen, now.seen
     seconds = seen.at - then.at
     # A worker may count in the moment in which its counters are read, one after the other.
     taken = [max(0, count - was) for count, was in zip(now.buckets, before.buckets, strict=True)]
     return Point(
-        at=round(now.at, 3),
+        n=number, at=round(now.at, 3),
         instances=_rate(seen.stored, then.stored, seconds),
         bytes=_rate(seen.bytes, then.bytes, seconds),
         received=_rate(seen.received, then.received, seconds),

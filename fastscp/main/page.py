@@ -139,8 +139,8 @@ class Page:
             refused=refused_so_far(
                 now.by_status, now.rejected, now.contexts_refused, self._admission.endings.known
             ),
-            latest=[one for one in self._history.latest if one.at > since.latest],
-            hour=[one for one in self._history.hour if one.at > since.hour],
+            latest=[one for one in self._history.latest if one.n > since.latest],
+            hour=[one for one in self._history.hour if one.n > since.hour],
             refusals=[one for one in self._told.refusals if one.n > since.refusals],
             stored=self._stored,
             log=[one for one in self._told.lines if one.n > since.log],

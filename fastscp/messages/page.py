@@ -29,12 +29,14 @@ __all__ = [
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """What was done in an interval.
 
-    at: its end, seconds of the epoch. instances, bytes: stored in a second, bytes of their data
-    sets; received: bytes read from connections, in a second. refused, rejected: instances and
-    associations, in all of it. p50, p90, p99: milliseconds from the last byte of an instance to its
-    response; None: there was none. Right to a factor of two.
+    n: rises. at: its end, seconds of the epoch, which a clock that is set may take back. instances,
+    bytes: stored in a second, bytes of their data sets; received: bytes read from connections, in a
+    second. refused, rejected: instances and associations, in all of it. p50, p90, p99: milliseconds
+    from the last byte of an instance to its response; None: there was none. Right to a factor of
+    two.
     """
 
+    n: int
     at: float
     instances: float
     bytes: float
@@ -129,12 +131,12 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Marks(NamedTuple):
-    """Up to where somebody has been told: numbers of lines, times of points."""
+    """Up to where somebody has been told: numbers of lines, and of points."""
 
     log: int = 0
     refusals: int = 0
-    latest: float = 0.0
-    hour: float = 0.0
+    latest: int = 0
+    hour: int = 0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
 import os
 import random
 import re
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fastscp.admin.page.events import _marked
 from fastscp.log import Copies, Line
 from fastscp.main.history import HOUR_MOST, LATEST_MOST, History
+from fastscp.main.page import Page
 from fastscp.main.refusals import LINES_MOST, REFUSALS_MOST, Told, refused_so_far
 from fastscp.main.summary import Seen
 from fastscp.messages.advice import CONTEXTS, REJECTIONS, STATUSES, plain
+from fastscp.messages.page import Marks
 from fastscp.messages.rates import a_second, percentile
 from fastscp.messages.totals import Counted
 from fastscp.store.journal import append_fact
@@ -90,6 +95,30 @@ def test_what_was_refused_counts_in_its_point_alone() -> None:
         history.look(2.0 * number, now, none)
     assert [(one.refused, one.rejected) for one in history.latest] == [(3, 1), (0, 0), (0, 1)]
     assert {one.p99 for one in history.latest} == {None}
+
+
+def test_a_clock_that_is_set_back_hides_no_point() -> None:
+    snapshot = SimpleNamespace(
+        status=None, by_status={}, rejected={}, contexts_refused={}, journal_bytes=0,
+        disk_blocked_s=0.0, workers_waiting=0, worker_restarts={}, log_lines_lost=0,
+    )  # fmt: skip
+    played: Any = SimpleNamespace(
+        snapshot=lambda: snapshot, workers=list, endings=SimpleNamespace(known={})
+    )
+
+    async def test() -> None:
+        page = Page(played, played, played, played, lambda: seen(0.0, 0))
+        marks = Marks()
+        for number in range(11):
+            # It is an hour earlier from the third look on.
+            at = 1e9 + 2 * number - (3600 if number > 1 else 0)
+            page._history.look(at, seen(2.0 * number, 0), [0] * 31)
+            view = page.view(marks, actions=False)
+            assert [one.at for one in view.latest] == [at] * bool(number)
+            assert len(view.hour) == (number in (5, 10))
+            marks = _marked(view, marks)
+
+    asyncio.run(test())
 
 
 # Refusals in words --------------------------------------------------------------------------------

@@ -185,8 +185,8 @@ def _marked(view: View, before: Marks) -> Marks:
     return Marks(
         log=view.log[-1].n if view.log else before.log,
         refusals=view.refusals[-1].n if view.refusals else before.refusals,
-        latest=view.latest[-1].at if view.latest else before.latest,
-        hour=view.hour[-1].at if view.hour else before.hour,
+        latest=view.latest[-1].n if view.latest else before.latest,
+        hour=view.hour[-1].n if view.hour else before.hour,
     )
 
 

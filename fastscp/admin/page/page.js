@@ -363,10 +363,10 @@ function drawCharts() {
 
 // What the service tells ----------------------------------------------------------------------
 
-function added(before, news, key, most) {
+function added(before, news, most) {
   // A message may tell again what the one before it told.
-  const last = before.at(-1)?.[key] ?? -Infinity;
-  return [...before, ...news.filter((one) => one[key] > last)].slice(-most);
+  const last = before.at(-1)?.n ?? -Infinity;
+  return [...before, ...news.filter((one) => one.n > last)].slice(-most);
 }
 
 function take(view) {
@@ -374,10 +374,12 @@ function take(view) {
   if (view.whole && known.view && known.view.status.run !== view.status.run) at("log").replaceChildren();
   known.view = view;
   known.isOld = false;
-  known.latest = added(known.latest, view.latest, "at", LATEST_MOST);
-  known.hour = added(known.hour, view.hour, "at", HOUR_MOST);
-  known.refusals = added(known.refusals, view.refusals, "n", REFUSALS_MOST);
-  known.log = added(known.log, view.log, "n", LINES_MOST);
+  // Where its clock was set back, those of the time that is to come again are of no use.
+  const isPast = (one) => one.at <= view.now;
+  known.latest = added(known.latest, view.latest, LATEST_MOST).filter(isPast);
+  known.hour = added(known.hour, view.hour, HOUR_MOST).filter(isPast);
+  known.refusals = added(known.refusals, view.refusals, REFUSALS_MOST);
+  known.log = added(known.log, view.log, LINES_MOST);
   show();
 }
 
