@@ -574,8 +574,7 @@ class Dispatch:
 
     def _is_blocked(self, target: _Target) -> bool:
         """Whether the worker waits for the disk: nothing is sent there, nobody kills it."""
-        is_waiting = self._is_in_call(target)
-        return is_waiting or target.is_stuck
+        return self._is_in_call(target) or target.is_stuck
 
     def _look_at_commits(self, target: _Target) -> None:
         """See whether the threads of the worker's commits get anywhere; the loop waits for none.

@@ -1,8 +1,7 @@
 """How associations begin and end, counted: what main hears of all of them. No I/O.
 
 A worker tells of a rejection as it sends it, and of an end once the connection is over; main counts
-each then. What a worker that died had no time to tell
-of is counted when main finds it dead.
+each then. What a worker that died had no time to tell of is counted when main finds it dead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the service counts, as main shows it, and hands it over to its successor.
 
-All numbers only grow while the service lives, whatever becomes of its workers, and
-whichever process is its main. A main and its successor may be of two versions of the program: so
-what is counted goes from one to the other by names, and a new count needs a default.
+All numbers only grow while the service lives, whatever becomes of its workers, and whichever
+process is its main. A main and its successor may be of two versions of the program: so what is
+counted goes from one to the other by names, and a new count needs a default.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     throttled_us: see `fastscp_ext.Rows`. accepted: associations. rejected: by the numbers of the
     A-ASSOCIATE-RJ (result,source,reason). ended: associations, by how they ended. contexts_refused:
     presentation contexts, by abstract syntax. worker_restarts: by whether a signal had asked for
-    it. disk_blocked_s: seconds that workers waited in a file call of more than a quarter of a
-    second, all workers together. log_lines_lost: of main and of all workers. handshakes_failed: of
-    TLS, by reason; there are few of these.
+    it. disk_blocked_s: seconds that workers waited for the disk, in a file call of their loop or
+    with commits that got nowhere, all workers together. log_lines_lost: of main and of all workers.
+    handshakes_failed: of TLS, by reason; there are few of these.
     """
 
     by_ae: dict[str, Counted] = {}

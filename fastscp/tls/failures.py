@@ -63,6 +63,13 @@ _ITS_ALERT: Final = frozenset(
     {Reason.NOTHING_IN_COMMON, Reason.REFUSES_OURS, Reason.ASKS_FOR_OURS, Reason.OTHER_ALERT}
 )
 
+# Of what came behind the handshake.
+_CHANGED: Final = frozenset(
+    {"BAD_DECRYPT", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"}
+)
+# What Python puts around the words of OpenSSL: its library, and a line of Python's own source.
+_AROUND: Final = re.compile(r"^\[[^\]]*\]\s*|\s*\(_?\s*\w+\.c:\d+\)")
+
 
 def failure(error: ssl.SSLError, material: Material) -> Failure:
     """What a handshake failed for. material: what it was tried with."""
@@ -106,13 +113,6 @@ def failure_within(error: ssl.SSLError) -> Failure:
     if reason_of(error) is Reason.NO_RECORD:
         return Failure("TLS broken off", "what came is not TLS, or not what belongs there")
     return Failure("TLS broken off", _said(error))
-
-
-_CHANGED: Final = frozenset(
-    {"BAD_DECRYPT", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"}
-)
-# What Python puts around the words of OpenSSL: its library, and a line of Python's own source.
-_AROUND: Final = re.compile(r"^\[[^\]]*\]\s*|\s*\(_?\s*\w+\.c:\d+\)")
 
 
 def _said(error: ssl.SSLError) -> str:

@@ -343,7 +343,7 @@ class Worker:
     def _say(self) -> None:
         """Let main have a copy of what was logged; where it does not listen, it has none."""
         if self._copies is not None and (lines := self._copies.take()):
-            self._channel.offer(Said(lines), -1)
+            self._channel.offer(Said(lines))
 
     def _refill(self) -> None:
         """Let those read on who may; while space is short, often."""
