@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel"]
 
-# A worker's first message carries the lists of SOP classes; the others are a few hundred bytes.
+# A worker's first message carries the names of UIDs, and a successor hears of all that is counted;
+# the others are a few hundred bytes, or as many lines of a log as fit.
 _LONGEST: Final = 196608
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -17,6 +17,7 @@ from fastscp.log import Line  # noqa: TC001 - msgspec reads it
 __all__ = [
     "CHECKPOINT_FAILED",
     "HELD_OFF",
+    "SAID_MOST",
     "Abandon",
     "Ask",
     "Configured",
@@ -59,6 +60,9 @@ HELD_OFF: Final = (
 # A worker ends with this exit code where the disk refused a flush that its redo log was to outlive.
 # It has to be recovered without trust in what the system keeps in memory.
 CHECKPOINT_FAILED: Final = 75
+
+# So many lines fit into a message, whatever is in them.
+SAID_MOST: Final = 8
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
@@ -302,7 +306,10 @@ class Unshaken(msgspec.Struct, tag=True, frozen=True):
 
 
 class Said(msgspec.Struct, tag=True, frozen=True):
-    """Copies of lines of the worker's log, a few: whatever main is too busy to hear goes unsaid."""
+    """Copies of lines of the worker's log: whatever main is too busy to hear goes unsaid.
+
+    lines: at most `SAID_MOST`.
+    """
 
     lines: list[Line]
 

@@ -30,6 +30,7 @@ from fastscp.messages.channel import Channel
 from fastscp.messages.configuration import unpack
 from fastscp.messages.worker import (
     HELD_OFF,
+    SAID_MOST,
     Abandon,
     Ask,
     Configured,
@@ -342,8 +343,9 @@ class Worker:
 
     def _say(self) -> None:
         """Let main have a copy of what was logged; where it does not listen, it has none."""
-        if self._copies is not None and (lines := self._copies.take()):
-            self._channel.offer(Said(lines))
+        lines = [] if self._copies is None else self._copies.take()
+        for at in range(0, len(lines), SAID_MOST):
+            self._channel.offer(Said(lines[at : at + SAID_MOST]))
 
     def _refill(self) -> None:
         """Let those read on who may; while space is short, often."""

@@ -12,18 +12,22 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from fastscp.admin.page.events import _marked
 from fastscp.log import Copies, Line
+from fastscp.log.copies import _FIELDS
 from fastscp.main.history import HOUR_MOST, LATEST_MOST, History
 from fastscp.main.page import Page
 from fastscp.main.refusals import LINES_MOST, REFUSALS_MOST, Told, refused_so_far
 from fastscp.main.summary import Seen
 from fastscp.messages.advice import CONTEXTS, REJECTIONS, STATUSES, plain
+from fastscp.messages.channel import _LONGEST
 from fastscp.messages.page import Marks
 from fastscp.messages.rates import a_second, percentile
 from fastscp.messages.totals import Counted
+from fastscp.messages.worker import SAID_MOST, Said
 from fastscp.store.journal import append_fact
 from fastscp.store.latest import Latest
 from fastscp.store.names import JOURNAL
@@ -205,6 +209,20 @@ def test_copies_are_fit_to_be_shown() -> None:
     assert len(second.text) < 450
     assert len(second.fields["reason"]) < 160
     assert copies.take() == []
+
+
+def test_whatever_is_in_them_so_many_lines_are_one_message() -> None:
+    clock = Clock()
+    copies = Copies("worker-255", lambda: None, clock)
+    # What takes the most bytes, escaped.
+    most = "\U000e0001" * 1000
+    fields: dict[str, Any] = dict.fromkeys(_FIELDS, most)
+    for _ in range(64):
+        clock.now += 1.0
+        copies(record(most, **fields))
+    lines = copies.take()
+    assert len(lines) > SAID_MOST
+    assert len(msgspec.msgpack.encode(Said(lines[:SAID_MOST]))) < _LONGEST
 
 
 def test_copies_are_few_and_warnings_come_first() -> None:
