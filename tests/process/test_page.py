@@ -239,6 +239,45 @@ def test_a_token_is_wanted(browser: Browser, guarded: Service) -> None:
         page.says(page.page.get_by_role("status"), "token wanted")
 
 
+def test_what_can_be_no_token_is_not_tried(browser: Browser, guarded: Service) -> None:
+    """Who pastes a word with it, or a character that nobody sees, is told so."""
+    with shown(browser, guarded) as page:
+        for wrong in (f"{TOKEN}\N{ZERO WIDTH SPACE}", f"token {TOKEN}"):
+            page.log_in(wrong)
+            page.says(page.page.locator("#login-why"), "no blanks")
+            assert page.page.locator("#trouble").is_hidden()
+        page.log_in()
+        page.says(page.page.get_by_role("status"), "accepting")
+        assert page.page.locator("#login").is_hidden()
+
+
+def test_whoever_presses_twice_follows_once(browser: Browser, guarded: Service) -> None:
+    asked: list[str] = []
+    with shown(browser, guarded) as page:
+        # No answer comes, so the form stays.
+        page.page.route("**/events", lambda route: asked.append(route.request.url))
+        for _ in range(3):
+            page.log_in()
+        page.until(lambda: asked, "a request")
+        page.page.evaluate("new Promise((go) => { setTimeout(go, 200); })")
+        assert len(asked) == 1
+
+
+def test_a_page_that_fails_hangs_up(browser: Browser, guarded: Service) -> None:
+    """It says what is wrong, and does not keep a connection with each new try."""
+    with shown(browser, guarded) as page:
+        page.log_in()
+        page.says(page.page.get_by_role("status"), "accepting")
+        ended: list[str] = []
+        page.page.on("requestfailed", lambda request: ended.append(request.url))
+        page.page.evaluate("document.getElementById('tiles').id = 'gone'")
+        page.until(lambda: ended, "the end of a request")
+        assert ended[0].endswith("/events")
+        trouble = page.page.locator("#trouble").text_content() or ""
+        assert "cannot be asked" in trouble
+        assert "does not answer" not in trouble
+
+
 def test_values_move_under_load(browser: Browser, guarded: Service) -> None:
     with shown(browser, guarded) as page:
         page.log_in()

@@ -18,7 +18,7 @@ function node(name, attributes = {}, text = "") {
   return made;
 }
 
-function element(name, text = "", className = "") {
+export function element(name, text = "", className = "") {
   const made = document.createElement(name);
   if (text) made.textContent = text;
   if (className) made.className = className;

@@ -1,7 +1,7 @@
 // The page of the service. What it shows was measured by the service: here it only gets its form.
 // Whatever came from a peer goes into the document as text (`textContent`), and never as HTML.
 
-import { Chart, clock } from "/charts.js";
+import { Chart, clock, element } from "/charts.js";
 
 const LINES_MOST = 200, REFUSALS_MOST = 100, LATEST_MOST = 150, HOUR_MOST = 360;
 const FIVE_MINUTES = 300, ONE_HOUR = 3600;
@@ -55,13 +55,6 @@ const joined = (text) => text.replaceAll(" ", "\u00a0");
 const endpoint = (host, port) => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`);
 
 // The document --------------------------------------------------------------------------------
-
-function element(name, text = "", className = "") {
-  const made = document.createElement(name);
-  if (text !== "") made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
 
 function say(target, text) {
   // What has not changed is not said again, to screen readers above all.
@@ -404,40 +397,53 @@ setInterval(() => {
   if (heard && Date.now() - heard > OLD_MS) trouble("The service has said nothing for some seconds: what stands below is older.");
 }, 1000);
 
+// What goes wrong with the network is that; what goes wrong here has its own words.
+const answered = (promise) => promise.catch(() => { throw new Error("it does not answer"); });
+
 // Follow what the service tells, until it ends; throws where it cannot be reached.
 async function follow() {
   const stop = new AbortController();
-  const answer = await fetch("/events", { headers: headers(), cache: "no-store", signal: stop.signal });
-  if (answer.status === 401) return askToken(token() ? "That is not the token." : "");
-  if (!answer.ok) throw new Error((await answer.text()).trim());
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return true;
-    const messages = (rest + value).split("\n\n");
-    rest = messages.pop();
-    heard = Date.now();
-    trouble("");
-    for (const message of messages) take(JSON.parse(message.slice("data: ".length)));
+  try {
+    const answer = await answered(fetch("/events", { headers: headers(), cache: "no-store", signal: stop.signal }));
+    if (answer.status === 401) return askToken(token() ? "That is not the token." : "");
+    if (!answer.ok) throw new Error((await answered(answer.text())).trim());
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await answered(reader.read());
+      if (done) return true;
+      const messages = (rest + value).split("\n\n");
+      rest = messages.pop();
+      heard = Date.now();
+      trouble("");
+      for (const message of messages) take(JSON.parse(message.slice("data: ".length)));
+    }
+  } finally {
+    // Else the service goes on telling, and nobody reads.
+    stop.abort();
   }
 }
 
+let isRunning = false;
+
 async function run() {
+  // Whoever presses the button twice does not follow twice.
+  if (isRunning) return;
+  isRunning = true;
   let wait = RETRY_LEAST;
   for (;;) {
     try {
       const isToGoOn = await follow();
-      if (!isToGoOn) return;
+      if (!isToGoOn) break;
       wait = RETRY_LEAST;
     } catch (error) {
-      const why = error instanceof TypeError ? "it does not answer" : error.message;
-      trouble(`The service cannot be asked: ${why}. The page asks again.`);
+      trouble(`The service cannot be asked: ${error.message}. The page asks again.`);
     }
     heard = 0;
     await new Promise((go) => { setTimeout(go, wait); });
     wait = Math.min(wait * 2, RETRY_MOST);
   }
+  isRunning = false;
 }
 
 function askToken(why) {
@@ -458,8 +464,14 @@ function askToken(why) {
 
 at("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEPT_AS, at("token").value.trim());
+  const given = at("token").value.trim();
   at("token").value = "";
+  // No token has others, and no header can carry all of them.
+  if (!/^[!-~]+$/.test(given)) {
+    askToken("That is not the token: it has printable ASCII characters alone, and no blanks.");
+    return;
+  }
+  sessionStorage.setItem(KEPT_AS, given);
   run();
 });
 at("forget").addEventListener("click", () => {
@@ -485,9 +497,9 @@ function ask({ title, text: said, verb, reason, act }) {
 }
 
 async function post(path, body) {
-  const answer = await fetch(path, {
+  const answer = await answered(fetch(path, {
     method: "POST", headers: headers({ "content-type": "application/json" }), body: JSON.stringify(body), cache: "no-store",
-  });
+  }));
   if (!answer.ok) throw new Error(`${answer.status}: ${(await answer.text()).trim()}`);
   return answer.json();
 }
