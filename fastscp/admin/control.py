@@ -25,6 +25,7 @@ import msgspec
 
 from fastscp import __version__
 from fastscp.admin.accepting import Accepting
+from fastscp.admin.pace import Share
 from fastscp.admin.place import SOCKET_NAME, ControlSocketError, address
 from fastscp.log import shown
 from fastscp.messages.control import (
@@ -61,11 +62,6 @@ _CHUNK_BYTES: Final = 65536
 ANSWER_S: Final = 10.0
 # Between empty lines that say that an answer is still to come.
 _STILL_S: Final = 3.0
-# All clients together have this part of the loop's time: a list of many associations takes some.
-_SHARE: Final = 10
-# But none waits longer for the one before it: a loop that was late for other reasons is soon itself
-# again, and clients lose patience.
-_TURN_S: Final = 2.0
 # How long accepting rests where the system has no means for a connection.
 _REST_S: Final = 0.5
 _BACKLOG: Final = 64
@@ -176,8 +172,8 @@ class ControlServer(Accepting):
         self._control = control
         self._decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
         self._conversations: dict[asyncio.Task[None], socket.socket] = {}
-        # When the next request may be looked at, seconds of the monotonic clock.
-        self._next_turn = 0.0
+        # Of the loop's time, for all clients together: a list of many associations takes some.
+        self._share = Share()
 
     def listen_on(self, sock: socket.socket) -> None:
         """Accept on another socket from now on, which it owns; who is connected stays so."""
@@ -242,7 +238,7 @@ class ControlServer(Accepting):
                     return
                 if line is None:
                     return
-                await self._turn()
+                await self._share.turn()
                 if _has_hung_up(sock):
                     # It was told that this is not done: main was late, and it lost its patience.
                     return
@@ -266,13 +262,6 @@ class ControlServer(Accepting):
         line = bytes(rest[:end])
         del rest[: end + 1]
         return line
-
-    async def _turn(self) -> None:
-        """Wait until a request may be looked at; in any case let others go on in between."""
-        while True:
-            await asyncio.sleep(max(0.0, self._next_turn - time.monotonic()))
-            if time.monotonic() >= self._next_turn:
-                return
 
     async def _send(self, sock: socket.socket, data: bytes) -> None:
         """Write whatever its length, as long as the client reads on. Raises OSError."""
@@ -322,8 +311,7 @@ class ControlServer(Accepting):
                 result = await self._patiently(control.reload(by), sock)
                 began = time.monotonic()
         encoded = msgspec.Raw(msgspec.json.encode(result))
-        now = time.monotonic()
-        self._next_turn = now + min(_TURN_S, (_SHARE - 1) * (now - began))
+        self._share.spend(began)
         return encoded
 
     async def _patiently(

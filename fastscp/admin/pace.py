@@ -1,6 +1,6 @@
-"""How much of main's time those who ask over HTTP may have: all of them together a small part.
+"""How much of main's time those who ask the service may have: each kind of them a small part.
 
-What they cost is measured, step by step: reading, parsing, making an answer, and sending it.
+Over HTTP what they cost is measured step by step: reading, parsing, making an answer, sending it.
 """
 
 from __future__ import annotations
@@ -14,31 +14,46 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "Share"]
 
 # One part in so many of the loop's time is theirs.
 SHARE: Final = 10
-# But nobody waits for longer because of what others have cost.
+# But nobody waits for longer because of what others have cost: a loop that was late for other
+# reasons is soon itself again, and clients lose patience.
 TURN_MOST_S: Final = 2.0
 
 _T = TypeVar("_T")
 
 
-class Pace:
-    """Lets those go on that have cost something before, one by one, as the time allows."""
+class Share:
+    """What some work has cost the loop, and when that is made up for."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        # When what was spent is made up for, seconds of the monotonic clock.
+        # Seconds of the monotonic clock.
         self._free_at = 0.0
 
     def spend(self, since: float) -> None:
-        """Count the time from `since` until now as theirs."""
+        """Count the time from `since` until now."""
         now = time.monotonic()
         due = max(self._free_at, now) + (SHARE - 1) * (now - since)
         self._free_at = min(due, now + TURN_MOST_S)
+
+    async def turn(self) -> None:
+        """Wait until it is made up for; in any case let others go on in between."""
+        while True:
+            await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
+            if time.monotonic() >= self._free_at:
+                return
+
+
+class Pace(Share):
+    """Lets those go on that have cost something before, one by one, as the time allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, go: Callable[[], None]) -> None:
         """Call `go` once it is its turn. What it costs itself is counted."""

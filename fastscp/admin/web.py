@@ -4,7 +4,7 @@ No other site's page reads this port in somebody's browser: without a token, a n
 `Host` that anybody may have given to this address (DNS rebinding) is refused. What all of them cost
 together, reading and sending too, is a tenth of the loop's time, except the first request of a
 connection: those are bounded by how many connections are accepted, and so a probe is answered
-soon whatever others do.
+soon whatever others do. Making the texts of metrics may take a tenth of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from uvicorn.server import ServerState
 from fastscp.admin.exposition import content_type, exposition
 from fastscp.admin.health import alive, readiness
 from fastscp.admin.listener import Listener, Standing
-from fastscp.admin.pace import SHARE, TURN_MOST_S, Pace
+from fastscp.admin.pace import Pace, Share
 from fastscp.admin.page import actions, files
 from fastscp.admin.page.events import Events
 
@@ -75,7 +75,7 @@ class _Expositions:
     def __init__(self, measuring: Measuring) -> None:
         self._measuring = measuring
         self._lock = asyncio.Lock()
-        self._next = 0.0
+        self._share = Share()
         # By content type, those that are not begun.
         self._due: dict[str, asyncio.Task[bytes]] = {}
         self._making: set[asyncio.Task[bytes]] = set()
@@ -98,14 +98,13 @@ class _Expositions:
 
     async def _make(self, kind: str, accept: str) -> bytes:
         async with self._lock:
-            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            await self._share.turn()
             del self._due[kind]
             began = time.monotonic()
             try:
                 return exposition(self._measuring.snapshot(), accept)[0]
             finally:
-                now = time.monotonic()
-                self._next = now + min(TURN_MOST_S, (SHARE - 1) * (now - began))
+                self._share.spend(began)
 
 
 class _Answers:
