@@ -87,7 +87,7 @@ async def measure(options: argparse.Namespace, pid: int, log: Path) -> None:
             f"{options.pages[0]} pages; {read[1]} messages, {read[0] / 1e6:.1f} MB read",
             flush=True,
         )
-        for task in (*pages,):
+        for task in pages:
             task.cancel()
         await asyncio.gather(*pages, return_exceptions=True)
     for task in asked:
