@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -455,14 +454,14 @@ def prometheus_rules(admin: AdminAddress, token_file: str) -> str:
 
     token_file: an absolute path; empty: the service wants no token.
     """
-    asked = f"{_SHOWS.format(file=_text(token_file))}" if token_file else ""
+    asked = _SHOWS.format(file=_text(token_file)) if token_file else ""
     if not admin or not admin.port:
         asked += _NOBODY.format(admin=admin)
     else:
         asked += _ASKED.format(target=_text(str(admin.from_here)))
     if token_file:
         asked += "\n#\n# Prometheus reads that file: give it a copy that its user can read."
-    if admin and ip_address(admin.host).is_unspecified:
+    if admin.from_here != admin:
         asked += "\n# On another machine than the service the target is an address of the service."
     return _HEAD.format(asked=asked) + "".join(map(_rule, _ALERTS))
 

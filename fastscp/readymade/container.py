@@ -81,8 +81,7 @@ def _healthcheck(source: Source) -> str:
 
 def _mounts(source: Source) -> str:
     """The options of docker for what the settings name: files to read, the folder of the log."""
-    files = [source.loaded.file] if source.loaded.file else []
-    files += [one for paths in source.files.values() for one in paths]
+    files = [*([source.loaded.file] if source.loaded.file else []), *source.all_files]
     words = [f"-v {shlex.quote(f'{one}:{one}:ro')} " for one in dict.fromkeys(files)]
     if source.config.log_file:
         logs = Path(source.config.log_file).parent

@@ -182,10 +182,7 @@ def render(source: Source) -> str:
     """The manifests. The settings that were given, and the tables, go into the ConfigMap."""
     config = source.config
     own = ("store", "store_must_exist", "host", "log_file", "workers", "admin", *_FILES)
-    files = {
-        field: {f"{n or ''}".join(_parts(_FILES[field])): one for n, one in _numbered(paths)}
-        for field, paths in source.files.items()
-    }
+    files = {field: _in_secret(field, paths) for field, paths in source.files.items()}
     settings = "".join(
         f"{field.replace('_', '-')} = {_setting(config, field, tuple(names))}\n"
         for field, names in files.items()
@@ -229,15 +226,10 @@ def _service_port(name: str, port: int) -> str:
     return f"    - name: {name}\n      port: {port}\n      targetPort: {name}\n"
 
 
-def _numbered(paths: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The files of a setting: 0 for the first, whose name has no number, 2 for the next, and on."""
-    return [(n and n + 1, one) for n, one in enumerate(paths)]
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """A name, and its suffix, which a number goes in between."""
-    stem, dot, suffix = name.partition(".")
-    return stem, dot + suffix
+def _in_secret(field: str, paths: tuple[str, ...]) -> dict[str, str]:
+    """The files of a setting, by what the secret calls them: ca.crt, then ca2.crt, and on."""
+    stem, dot, suffix = _FILES[field].partition(".")
+    return {f"{stem}{n if n > 1 else ''}{dot}{suffix}": one for n, one in enumerate(paths, 1)}
 
 
 def _setting(config: ServeConfig, field: str, names: tuple[str, ...]) -> str:

@@ -88,6 +88,11 @@ class Source:
         return found
 
     @property
+    def all_files(self) -> list[str]:
+        """The same, each path once."""
+        return list(dict.fromkeys(one for paths in self.files.values() for one in paths))
+
+    @property
     def folder(self) -> str:
         """The folder that relative paths in the file of --config count from; empty: it has none."""
         if not self.loaded.file:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastscp.main.listening import DICOM, TLS
-from fastscp.readymade.source import AFTER_DRAIN_S, PRIVILEGED, comment, open_files
+from fastscp.readymade.source import AFTER_DRAIN_S, comment, open_files
 
 if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
@@ -143,7 +143,7 @@ def render(source: Source) -> str:
     own = [["--store", store], ["--store-must-exist"]]
     flags = own + source.flags("store", "store_must_exist")
     ports = _ports(config)
-    low = [port for port in ports.values() if 0 < port < PRIVILEGED]
+    low = source.privileged
     making = source.making(source.program, store)
     # The start below has this log, too, and systemd makes no folder for it.
     install = "  test -d {0} || install -d -o fastscp -g fastscp -m 0750 {0}\n"
@@ -155,7 +155,7 @@ def render(source: Source) -> str:
         make=shlex.join(making),
     )
     if source.files:
-        head += _READS.format("\n".join(f"  {one}" for one in _all(source.files)))
+        head += _READS.format("\n".join(f"  {one}" for one in source.all_files))
     unit = _UNIT.format(
         store=_of_unit(store),
         start=_command(source, flags),
@@ -179,10 +179,6 @@ def render(source: Source) -> str:
     return comment(head) + "\n" + unit + "\n" + comment(sockets)
 
 
-def _all(files: dict[str, tuple[str, ...]]) -> list[str]:
-    return list(dict.fromkeys(one for paths in files.values() for one in paths))
-
-
 def _ports(config: ServeConfig) -> dict[str, int]:
     """Those that peers come to, by what the sockets are called."""
     ports = {} if config.no_plain else {DICOM: config.port}
@@ -195,7 +191,7 @@ def _store(source: Source) -> str:
     return str(source.config.store.absolute())
 
 
-def _capabilities(low: list[int]) -> str:
+def _capabilities(low: tuple[int, ...]) -> str:
     return (
         f"# For port {' and '.join(map(str, low))}, and nothing else.\n"
         "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n"
@@ -203,7 +199,7 @@ def _capabilities(low: list[int]) -> str:
 
 
 def _is_at_home(source: Source, writable: list[str]) -> bool:
-    paths = [*source.program[:1], *writable, source.loaded.file, *_all(source.files), source.folder]
+    paths = [*source.program[:1], *writable, source.loaded.file, *source.all_files, source.folder]
     return any(one == home or one.startswith(home + "/") for one in paths for home in _HOMES)
 
 
