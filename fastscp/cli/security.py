@@ -95,13 +95,18 @@ def _pem(option: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        why = f"cannot use {path} ({reason}); give a readable PEM file"
-        raise ConfigError(option, why) from None
+        raise ConfigError(option, _unusable(path, error)) from None
 
 
-def _unusable(path: str, error: OSError) -> str:
-    return f"cannot use {path} ({error.strerror or error}); give a readable PEM file"
+def _unusable(path: str, error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+            return f"{path} has no certificate in it; give its file"
+        # Of damaged lines it has no word.
+        why = f" ({error.reason.replace('_', ' ')})" if error.reason else ""
+        return f"OpenSSL does not take what is in {path}{why}: give another, or get it anew"
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return f"cannot use {path} ({reason}); give a readable PEM file"
 
 
 def user_identity(

@@ -569,6 +569,19 @@ def test_certificates_of_a_sender_that_cannot_be_used(
         ]
         assert cli.main(["echo", "h:104", *words]) == 2
         assert why in error()
+    damaged = tmp_path / "damaged"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+    for option, path, more, why in (
+        ("--tls-ca", client.key, [], "has no certificate in it; give its file"),
+        ("--tls-cert", damaged, ["--tls-key", str(client.key)], "give another, or get it anew"),
+    ):
+        assert cli.main(["echo", "h:104", option, str(path), *more]) == 2
+        told = error()
+        assert told.startswith(f"{option}: ")
+        assert str(path) in told
+        assert why in told
+        # Nothing of how a library was built.
+        assert "_ssl.c" not in told
 
 
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
