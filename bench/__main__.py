@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import machine, programs, render, results, tools
-from bench.accounting import Accounting
 from bench.arguments import (
+    accounting,
+    add_variant,
+    check_out,
     counts,
-    default_folder,
     described,
     existing_folder,
     listed,
     look_for,
-    our_variant,
     positive,
+    set_up,
     span_s,
 )
 from bench.measure import Bench
@@ -30,7 +29,7 @@ from bench.receivers import receiver, receivers
 from bench.scenarios import SCENARIOS
 from bench.senders import FILE_SENDERS
 from bench.warmth import spare_bytes, warm
-from bench.workloads import IMAGES, MIX, SIZES, Material
+from bench.workloads import IMAGES, MIX, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,14 +59,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="those of `python -m bench tools` (all that are here)",
     )
-    run.add_argument(
-        "--variant",
-        type=our_variant,
-        action="append",
-        default=[],
-        metavar="NAME=[@CHECKOUT] [FLAGS]",
-        help="fastscp with these flags, out of this checkout; repeatable, before --receivers",
-    )
+    add_variant(run, ", before --receivers")
     run.add_argument(
         "--sizes",
         type=listed(SIZES.__contains__, "size"),
@@ -135,18 +127,12 @@ def _wanted(options: argparse.Namespace) -> list[Receiver]:
 @contextlib.contextmanager
 def _bench(options: argparse.Namespace) -> Iterator[Bench]:
     """All set up, below folders that are removed at the end."""
-    place, quick = options.folder or default_folder(), options.quick
+    quick = options.quick
     here, absent = look_for(_wanted(options))
     if not here:
         raise Absent("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
     with contextlib.ExitStack() as undo:
-        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place)))
-        disk = Path(
-            undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk))
-        )
-        material = undo.enter_context(Material(folder / "material"))
-        with Accounting() as books:
-            kind = books.kind
+        folder, disk, material = undo.enter_context(set_up(options))
         kept = undo.enter_context(warm(0 if quick else spare_bytes()))
         made = Bench(
             folder=folder,
@@ -166,7 +152,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Bench]:
         )
         made.results.about = {
             "machine": machine.about(folder, disk) | {"kept_warm_bytes": kept},
-            "accounting": kind,
+            "accounting": accounting(),
             "options": _options(made),
             "receivers": {one.name: described(one, version) for one, version in here},
             "absent": absent,
@@ -200,9 +186,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit code 1 if a cell has no figures, or not those of all rounds."""
     names = list(SCENARIOS) if "all" in options.scenario else options.scenario
     try:
-        # Not after an hour.
-        if not os.access(options.out.parent, os.W_OK):
-            raise OSError(f"cannot write to {options.out.parent}")
+        check_out(options.out)
         # Senders and peers of the scenarios need it, too, whatever the receivers are.
         programs.fastscp_version()
         with _bench(options) as bench:

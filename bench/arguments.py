@@ -1,18 +1,20 @@
-"""What the command lines share: how their words are read, and which receivers they name."""
+"""What the command lines share: how their words are read, what they name, and what is set up."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.accounting import Accounting
 from bench.variants import variant
-from bench.workloads import SIZES
+from bench.workloads import SIZES, Material
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from bench.receiver import Receiver
 
@@ -38,6 +40,18 @@ def our_variant(text: str) -> Receiver:
         return variant(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_variant(made: argparse.ArgumentParser, more: str) -> None:
+    """The option for `our_variant`. more: for its help."""
+    made.add_argument(
+        "--variant",
+        type=our_variant,
+        action="append",
+        default=[],
+        metavar="NAME=[@CHECKOUT] [FLAGS]",
+        help=f"fastscp with these flags, out of this checkout; repeatable{more}",
+    )
 
 
 def positive(text: str) -> int:
@@ -81,6 +95,30 @@ def default_folder() -> Path:
     """Memory, where there is some: what is compared is receivers, not disks."""
     memory = Path("/dev/shm")
     return memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def check_out(out: Path) -> None:
+    """Raises OSError where the results could not be written: not after an hour."""
+    if not os.access(out.parent, os.W_OK):
+        raise OSError(f"cannot write to {out.parent}: name another file (--out)")
+
+
+@contextlib.contextmanager
+def set_up(options: argparse.Namespace) -> Iterator[tuple[Path, Path, Material]]:
+    """Folders below --folder and --disk, removed at the end, and what is to be sent."""
+    place = options.folder or default_folder()
+    with contextlib.ExitStack() as undo:
+        folder, disk = (
+            Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=where)))
+            for where in (place, options.disk)
+        )
+        yield folder, disk, undo.enter_context(Material(folder / "material"))
+
+
+def accounting() -> str:
+    """How CPU time is counted here."""
+    with Accounting() as books:
+        return books.kind
 
 
 def look_for(wanted: Iterable[Receiver]) -> tuple[list[tuple[Receiver, str]], dict[str, str]]:

@@ -10,20 +10,21 @@ import argparse
 import contextlib
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import machine, programs, results
-from bench.accounting import Accounting
 from bench.arguments import (
-    default_folder,
+    accounting,
+    add_variant,
+    check_out,
     described,
     existing_folder,
     listed,
     look_for,
     our_variant,
     positive,
+    set_up,
     span_s,
 )
 from bench.flush.commits import DISKS, SIZES, Places, commits
@@ -31,7 +32,6 @@ from bench.flush.table import markdown
 from bench.measure import Bench
 from bench.programs import Absent
 from bench.receivers import receiver, receivers
-from bench.workloads import Material
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,15 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--associations", type=_numbers, default=[1, 8, 64], metavar="N,...")
     made.add_argument("--workers", type=_numbers, default=[1], metavar="N,...")
-    made.add_argument(
-        "--variant",
-        type=our_variant,
-        action="append",
-        default=[],
-        metavar="NAME=[@CHECKOUT] [FLAGS]",
-        help="fastscp with these flags, out of this checkout; repeatable; the first is what the"
-        " others are ratios to (`fastscp=`)",
-    )
+    add_variant(made, "; the first is what the others are ratios to (`fastscp=`)")
     made.add_argument(
         "--receivers",
         type=listed(names.__contains__, "receiver"),
@@ -100,19 +92,12 @@ def _bench(options: argparse.Namespace) -> Iterator[tuple[Bench, Places]]:
     here, absent = look_for(wanted)
     if absent:
         raise Absent("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
-    place = options.folder or default_folder()
     with contextlib.ExitStack() as undo:
-        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place)))
-        disk = Path(
-            undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=options.disk))
-        )
-        material = undo.enter_context(Material(folder / "material"))
+        folder, disk, material = undo.enter_context(set_up(options))
         places = undo.enter_context(Places(folder, disk, options.delay_us))
-        with Accounting() as books:
-            kind = books.kind
         about = {
             "machine": machine.about(folder, disk),
-            "accounting": kind,
+            "accounting": accounting(),
             "options": {"delay_us": options.delay_us, "seconds": options.seconds},
             "receivers": {one.name: described(one, version) for one, version in here},
             "sizes": {name: material.workload(name).size for name in options.sizes},
@@ -139,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Receivers and mounts end only if this does so in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        if options.out is not None:
+            check_out(options.out)
         programs.fastscp_version()
         with _bench(options) as (bench, places):
             commits(bench, places, options.disks, options.associations, options.workers)
