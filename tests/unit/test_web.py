@@ -462,18 +462,18 @@ def test_answers_have_a_part_of_the_loops_time(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(listener, "_RATE", 10_000)
 
     async def test(played: Played) -> None:
-        played.slow_s = 0.02
+        played.slow_s = 0.1
         async with played.listening():
             assert (await played.ask("/metrics"))[0] == 200
             began = time.monotonic()
             asked = [asyncio.ensure_future(played.ask("/metrics")) for _ in range(8)]
             for _ in range(5):
                 assert (await played.ask("/readyz"))[0] == 200
-            in_between = time.monotonic() - began
+            # In between, not behind them.
+            assert not any(one.done() for one in asked)
             await asyncio.wait(asked)
             # It waits nine times as long as the one before it took, and is for all that wait.
             assert time.monotonic() - began > 0.9 * 9 * played.slow_s
-            assert in_between < time.monotonic() - began
             assert played.snapshots == 2
 
     run(test)
@@ -558,12 +558,15 @@ def test_a_connection_ends_behind_so_many_requests(
         async with played.listening():
             reader, writer = await played.connect()
             writer.write(5 * b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            told = b""
+            # What it was not answered may end it by a reset.
             with contextlib.suppress(ConnectionError):
-                told = await reader.read()
-                assert told.count(b"HTTP/1.1 200") == answers
-                # The last one says so.
-                assert told.count(b"connection: close") == 1
-                assert b"connection: close" in told.rpartition(b"HTTP/1.1 200")[2]
+                while piece := await reader.read(65536):
+                    told += piece
+            assert told.count(b"HTTP/1.1 200") == answers
+            # The last one says so.
+            assert told.count(b"connection: close") == 1
+            assert b"connection: close" in told.rpartition(b"HTTP/1.1 200")[2]
             writer.close()
 
     run(test)
