@@ -151,8 +151,9 @@ def test_a_worker_that_cannot_open_it_says_so_on_stderr_and_serves(tmp_path: Pat
             lambda: "goes to stderr until a reload finds it" in service.stderr(),
             "the error of the new worker",
         )
-        # Main says it beside its log, which goes on in a file that has been moved away.
         why = f"--log-file: cannot write {service.file}: it is no regular file"
+        assert f" worker-0: {why}" in service.stderr()
+        # Main says it beside its log, which goes on in a file that has been moved away.
         service.process.send_signal(signal.SIGHUP)
         wait_for(lambda: f"\nfastscp: {why}" in service.stderr(), "what main says of it")
         service.told(f"reload refused: {why}", moved)
