@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kept.test_redo_order import is_ready
 from tests.kit import Service, data_set, path_of, store, wait_for
 from tests.redo_files import write_log
 
@@ -60,7 +61,7 @@ class Load:
 
 
 def check(service: Service, stored: dict[str, bytes]) -> None:
-    """Each has its file, whole, and one line; nothing else is wrong either."""
+    """Each has its file, whole, and one line; and no number stands twice."""
     facts = service.journal()
     numbers = [fact["seq"] for fact in facts]
     assert len(set(numbers)) == len(numbers)
@@ -101,6 +102,8 @@ def test_workers_killed_under_load(tmp_path: Path) -> None:
 def test_all_killed_under_load(tmp_path: Path, by: str) -> None:
     service = Service(tmp_path, "--redo", "on", workers=2)
     with service, Load(service) as load:
+        # Until it is made, instances go the other way.
+        wait_for(lambda: is_ready(service.store, 1), "a log file")
         load.more(80)
         service.kill()
     assert "format = 2" in (service.store / ".fastscp/store.toml").read_text()
