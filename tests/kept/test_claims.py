@@ -38,19 +38,27 @@ def put(peer: Peer, item: Item) -> None:
 
 
 def meet(
-    service: Interposed, rule: int, sent: tuple[Item, Item], there: Callable[[], bool]
+    service: Interposed,
+    rule: int,
+    sent: tuple[Item, Item],
+    there: Callable[[], bool],
+    *,
+    waits: bool,
 ) -> None:
     """Send one instance, held by the rule, then the other to the other worker; let the first go on.
 
-    there: whether the second one has got its name, which it should not before.
+    there: whether the second one has got its name, which it should not before. waits: it is seen
+    to claim its path; else it is let go on until it is there.
     """
     with service.peer() as one, service.peer() as other:
         put(one, sent[0])
         wait_for(lambda: service.control.hits(rule) == 1, "the first being held")
         free = [pid for pid in service.worker_pids() if not locked(pid)]
         put(other, sent[1])
-        # Where nothing is claimed, the second is named.
-        wait_for(lambda: any(map(locked, free)) or there(), "the second being there")
+        wait_for(
+            lambda: there() or (waits and any(map(locked, free))),
+            "the second being there or waiting",
+        )
         service.control.lift(rule)
         assert one.read_statuses(1) == [(1, 0)]
         assert other.read_statuses(1) == [(1, 0)]
@@ -65,7 +73,7 @@ def order_of_two(tmp_path: Path, library: Path, env: dict[str, str] | None = Non
         folder = item.path.rpartition("/")[0]
         rule = service.control.rule([FLUSH], HOLD_BEFORE, path=f"/{folder}", left=1)
         version = service.store / f"{item.path}~2"
-        meet(service, rule, (item, other), version.exists)
+        meet(service, rule, (item, other), version.exists, waits=env is None)
         found = []
         for event in service.events():
             if event.kind == RENAME and event.result == 0 and event.name2.startswith(item.sop):
