@@ -14,11 +14,14 @@ from fastscp.store.journal import Segments, parse_line
 from fastscp_ext import crc32c
 from tests.kit import data_set, message, path_of, store, store_rq, wait_for
 from tests.redo_files import BLOCK, FOLDER, LOG_BYTES, PUT, mark_of
-from tests.unit.test_receiver import Site, meta
+from tests.stores import LAYOUT, compressed
+from tests.unit.test_receiver import Site, meta, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fastscp_ext import Compression
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
@@ -27,13 +30,6 @@ MOST: Final = 65536
 ORIGIN: Final = {
     "store": "7f1c", "boot": "b-1", "life": "1-w3", "mount": "unique 5", "system": "77",
 }  # fmt: skip
-
-
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 class Record(NamedTuple):
@@ -273,8 +269,6 @@ def test_only_small_ones_take_the_log(tmp_path: Path, pixels: int, more: int) ->
 
 
 def test_buffered_instances_do_not(tmp_path: Path) -> None:
-    from tests.unit.test_receiver import rules
-
     with logged(tmp_path / "store") as log:
         log.make_first()
         before = log.count()
@@ -397,20 +391,12 @@ def test_lines_go_to_a_new_segment_where_theirs_was_removed(tmp_path: Path) -> N
 
 
 def test_a_compressed_instance_counts_by_its_compressed_size(tmp_path: Path) -> None:
-    from fastscp.store.compress import PartCompression
+    def compress(compression: Compression) -> None:
+        compression.done(*compressed(site.incoming_fd, compression.part, 1))
 
-    def compress(compression: Any) -> None:
-        work = PartCompression(site_of[0].incoming_fd, compression.part, 1)
-        while (made := work.take_slice()) is None:
-            pass
-        compression.done(*made)
-
-    site_of: list[Site] = []
     with Site(
-        tmp_path / "store", durable=True, compress_level=1, on_complete=compress,
-        layout="{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm",
-    ) as site:  # fmt: skip
-        site_of.append(site)
+        tmp_path / "store", durable=True, compress_level=1, on_complete=compress, layout=LAYOUT
+    ) as site:
         log = Logged(site)
         log.make_first()
         before = log.count()
