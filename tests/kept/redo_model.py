@@ -7,7 +7,7 @@ generator that stops between two calls of the disk; a test decides who goes on, 
 when the power goes. Log files, journal lines and files have the bytes that the service writes, so
 that another recovery than `redo_recovery` can be tried on the same disk.
 
-`Mutant` names one step that is left out, or done at the wrong time.
+A mutant is the name of a step that is left out, or done at the wrong time.
 """
 
 from __future__ import annotations
@@ -172,7 +172,6 @@ class World:
         self.distrusted: set[str] = set()
         # How many segments there were of no worker.
         self.names = 0
-        self.tried: Counter[str] = Counter()
         self.fill()
 
     # What the service has in memory ---------------------------------------------------------------
@@ -212,7 +211,6 @@ class World:
         """Whether the call is to fail; a fault is for one call."""
         if what in self.faults:
             self.faults.remove(what)
-            self.tried[f"fault: {what}"] += 1
             return True
         return False
 
@@ -383,9 +381,6 @@ class World:
         yield
         if self.mutant != "rename before flush":
             yield from self._name(w, log, taken, me)
-        if self.mutant == "claim given back before the line":
-            self.give_back(me)
-            yield
         done = [k for k, d in enumerate(taken) if not d.over]
         if self.mutant != "line before flush":
             self.medium.write(w.lines, len(w.lines.data), b"".join(text[k] for k in done))
@@ -424,7 +419,6 @@ class World:
     def _answer(self, d: Delivery, status: int) -> None:
         if d.status is None:
             d.status = status
-            self.tried[f"answer: {status:04X}{' ' + d.kind if d.kind else ''}"] += 1
         d.over = True
 
     def _refuse(self, d: Delivery) -> None:
@@ -462,7 +456,6 @@ class World:
         self.medium.flush(log.node)
         log.begin()
         w.sealed.popleft()
-        self.tried["checkpoints"] += 1
         if w.active is None:
             w.active = log
         else:
@@ -640,7 +633,6 @@ class World:
             del self.claims[path]
         if distrust:
             self.distrusted.add(worker.life)
-        self.tried["kills"] += 1
 
     def kill_all(self) -> None:
         for worker in list(self.workers):
@@ -657,7 +649,6 @@ class World:
         self.medium.cut(luck, random.Random(seed))
         self.boot += 1
         self.faults.clear()
-        self.tried["cuts"] += 1
 
     def lives(self) -> list[str]:
         """Whose logs or folders there are, and who is not alive."""
@@ -693,9 +684,9 @@ class World:
             base = path.partition("~")[0]
             if data not in known.get(base, set()) | self.strangers:
                 bad.append(f"{path} has {len(data)} bytes that nobody sent")
-        return bad + self._missing(files, counts)
+        return bad + self._missing(files)
 
-    def _missing(self, files: dict[str, bytes], counts: Counter[int]) -> list[str]:
+    def _missing(self, files: dict[str, bytes]) -> list[str]:
         bad = []
         for path in {d.final for d in self.deliveries if d.final}:
             here = [d for d in self.deliveries if d.final == path]
@@ -715,5 +706,4 @@ class World:
         if left := [n for n in self.medium.folder(REDO).entries if n.rpartition("-")[0] in
                     self.lives()]:  # fmt: skip
             bad.append(f"logs are left: {left}")
-        del counts
         return bad

@@ -151,7 +151,7 @@ class _Events:
 def lane_violations(events: Sequence[Event], store_ino: int) -> Order:
     """Check every instance that was answered 0000 by the lane, and every renewal of a log file."""
     seen = _Events(events, store_ino)
-    order = Order(renewed=sum(1 for _ in seen.renewals))
+    order = Order(renewed=len(seen.renewals))
     puts = {one.record.seq: one for one in seen.all if one.record.kind == PUT}
     lines = {seq: line for seq, line in seen.lines.items() if seq in puts}
     for seq, line in sorted(seen.lines.items()):
@@ -196,7 +196,7 @@ def _commit(seen: _Events, one: _Logged, written: int, fact: dict[str, Any]) -> 
 
 
 def _answers(seen: _Events, lines: dict[int, tuple[int, int, dict[str, Any]]]) -> list[str]:
-    """Every answer has a name, and a line before it that nobody else's answer needs."""
+    """No instance is answered before its journal line."""
     bad = []
     for written, _segment, fact in lines.values():
         uid = fact["sop_instance_uid"]

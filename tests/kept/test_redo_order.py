@@ -38,7 +38,7 @@ def is_ready(store: Path, count: int) -> bool:
 def with_logs(
     service: Service, count: int, clock: Callable[[], int] = time.monotonic_ns
 ) -> list[Sending]:
-    """Send until every worker has a log file, and return it: the first one of each asks for one."""
+    """Send until there are so many log files; returns what was sent. A worker asks for its own."""
     sendings = []
 
     def sent() -> bool:
