@@ -116,7 +116,8 @@ def test_prometheus_takes_the_alerts(
     assert "SUCCESS: 19 rules found" in done.stdout
 
 
-# What the alerts say of a service that is well, and of one in trouble.
+# What the alerts say of services that are well, of one in trouble, and of one whose certificate has
+# expired.
 _TESTS = """\
 rule_files: [{rules}]
 evaluation_interval: 1m
@@ -155,6 +156,8 @@ tests:
         values: '{later}x30'
       - series: 'fastscp_tls_crl_expiry_timestamp_seconds{{job="fastscp",instance="c"}}'
         values: '{later}x30'
+      - series: 'fastscp_tls_certificate_expiry_timestamp_seconds{{job="fastscp",instance="d"}}'
+        values: '1000x30'
       - series: 'fastscp_tls_handshakes_failed_total{{job="fastscp",instance="b",reason="x"}}'
         values: '0+2x30'
       - series: 'fastscp_associations_accepted_total{{job="fastscp",instance="b"}}'
@@ -169,12 +172,15 @@ tests:
         exp_samples:
 {samples}
 """
-_FIRING = (
-    "FastscpDown", "FastscpNotReady", "FastscpInstancesRefused", "FastscpSpaceShort",
-    "FastscpSpaceOut", "FastscpDiskBlocked", "FastscpWorkersRestart", "FastscpWorkersMissing",
-    "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpiresSoon",
-    "FastscpRevocationsExpired", "FastscpHandshakesFail",
-)  # fmt: skip
+_FIRING = {
+    "b": (
+        "FastscpDown", "FastscpNotReady", "FastscpInstancesRefused", "FastscpSpaceShort",
+        "FastscpSpaceOut", "FastscpDiskBlocked", "FastscpWorkersRestart", "FastscpWorkersMissing",
+        "FastscpLogLinesLost", "FastscpTestAids", "FastscpCertificateExpiresSoon",
+        "FastscpRevocationsExpired", "FastscpHandshakesFail",
+    ),
+    "d": ("FastscpCertificateExpiresSoon", "FastscpCertificateExpired"),
+}  # fmt: skip
 
 
 def _scraped(text: str) -> dict[str, Any]:
@@ -216,8 +222,9 @@ def test_the_alerts_come_when_they_should(
     rules, file = tmp_path / "rules.yml", tmp_path / "test.yml"
     rules.write_text(printed("prometheus-rules", capsys), encoding="utf-8")
     samples = "\n".join(
-        f'          - {{labels: \'{{instance="b", alertname="{one}"}}\', value: 1}}'
-        for one in _FIRING
+        f'          - {{labels: \'{{instance="{instance}", alertname="{one}"}}\', value: 1}}'
+        for instance, alerts in _FIRING.items()
+        for one in alerts
     )
     file.write_text(
         _TESTS.format(rules=rules.name, samples=samples, later=30 * 86400), encoding="utf-8"
