@@ -186,13 +186,10 @@ def in_memory(folder: Path, options: str) -> Iterator[Path]:
         pytest.skip("mounting takes root")
     point = folder / "small"
     point.mkdir()
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", options, "tmpfs", point],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = _run(mount, "-t", "tmpfs", "-o", options, "tmpfs", point)
     if done.returncode != 0:
         pytest.skip(f"tmpfs cannot be mounted here: {done.stderr}")
     try:
         yield point
     finally:
-        subprocess.run([umount, point], check=True)
+        _unmount(umount, point)
