@@ -296,9 +296,11 @@ cdef bint _is_lack(int error) noexcept nogil:
     return error in (ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM)
 
 
-cdef void _flush_failed(flush_job* job) noexcept nogil:
+cdef void _flush_done(flush_job* job) noexcept nogil:
     # On the thread that made the flush: another worker may be about to trust the next one.
     cdef Directory* d = <Directory*>job.of
+    if not job.error:
+        return
     d.lasting = not _is_lack(job.error)
     if not d.lasting:
         unflushed_add(d.unflushed, DOUBT_ANEW, d.path, d.size)
@@ -320,7 +322,7 @@ cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
             c.jobs[count].whole = 1
             c.jobs[count].error = d.error
             c.jobs[count].of = d
-            c.jobs[count].failed = _flush_failed
+            c.jobs[count].done = _flush_done
             count += 1
     flusher_run(threads, c.jobs, count)
     for k in range(count):

@@ -29,8 +29,8 @@ typedef struct flush_job {
     uint64_t took_ns; /* out: how long the flush took; kept as it is where fd < 0 */
     void *of;  /* the caller's */
     struct flush_job *next;
-    /* Of a directory, or NULL: told at once of a flush that failed, on the thread that made it. */
-    void (*failed)(struct flush_job *job);
+    /* Of flusher_run, or NULL: told at once of what became of a flush, on the thread that made it. */
+    void (*done)(struct flush_job *job);
 } flush_job;
 
 typedef struct {
@@ -78,7 +78,12 @@ static inline void flusher_one(flush_job *job) {
     began = flusher_now();
     job->error = flush_file(job->fd, job->whole);
     job->took_ns = flusher_now() - began;
-    if (job->error && job->whole && job->failed) job->failed(job);
+}
+
+static inline void flusher_one_of_run(flush_job *job) {
+    int is_tried = job->fd >= 0;
+    flusher_one(job);
+    if (is_tried && job->done) job->done(job);
 }
 
 /* Do jobs of flusher_run until none is left. The lock is held on entry and on return. */
@@ -86,7 +91,7 @@ static inline void flusher_help(flusher *f) {
     while (f->next < f->count) {
         flush_job *job = &f->jobs[f->next++];
         pthread_mutex_unlock(&f->lock);
-        flusher_one(job);
+        flusher_one_of_run(job);
         pthread_mutex_lock(&f->lock);
         if (++f->finished == f->count) pthread_cond_signal(&f->done);
     }
@@ -177,7 +182,7 @@ static inline void flusher_post(flusher *f, flush_job *job) {
 }
 
 static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
-    if (count == 1) flusher_one(jobs);
+    if (count == 1) flusher_one_of_run(jobs);
     if (count <= 1) return;
     pthread_mutex_lock(&f->lock);
     f->jobs = jobs;

@@ -11,7 +11,7 @@ cdef extern from "flush_pool.h" nogil:
         int error            # out: errno, or 0
         uint64_t took_ns     # out: how long the flush took
         void* of             # the caller's
-        void (*failed)(flush_job* job) noexcept nogil    # of a directory, or NULL
+        void (*done)(flush_job* job) noexcept nogil      # of flusher_run: told of each, or NULL
 
     ctypedef struct flusher:
         pass

@@ -35,8 +35,8 @@ ctypedef struct Names:
     char* bytes              # owned
     uint32_t size
     uint32_t room
-    uint32_t last            # where the last one begins
     Identity* identities     # owned, LOG_RECORDS of them once there is one
+    uint32_t* starts         # where each begins; likewise
     int count
 
 ctypedef struct LogFile:
@@ -52,7 +52,7 @@ ctypedef struct LogFile:
     int journal_fd           # of the segment that has the lines of all its records; owned, -1: none
     int records
     int kept                 # descriptors of files that it vouches for
-    int files[LOG_RECORDS]   # these, owned
+    int files[LOG_RECORDS]   # these, owned; -1: flushed and closed
     Names folders            # that got these files
 
 # A batch under way, as it will be in the file.

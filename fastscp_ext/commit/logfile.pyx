@@ -184,6 +184,7 @@ cdef void log_end(LogFile* log) noexcept nogil:
     close(log.fd)
     free(log.folders.bytes)
     free(log.folders.identities)
+    free(log.folders.starts)
     free(log)
 
 
@@ -200,7 +201,8 @@ cdef void log_forget(LogFile* log) noexcept nogil:
     # Close what it keeps: a checkpoint is through, and it vouches for nothing.
     cdef int k
     for k in range(log.kept):
-        close(log.files[k])
+        if log.files[k] >= 0:
+            close(log.files[k])
     log.kept = log.records = 0
     log.folders.size = 0
     log.folders.count = 0
@@ -264,17 +266,33 @@ cdef void log_keep(
     if identity == NULL or not _has_room(names, size + 1):
         log.elsewhere = True
         return
-    # Most files come to the folder of the one before.
-    if names.count and strlen(names.bytes + names.last) == size and memcmp(
-        names.bytes + names.last, folder, size
-    ) == 0 and names.identities[names.count - 1].inode == identity.inode:
+    if _is_listed(names, folder, size, identity):
         return
     names.identities[names.count] = identity[0]
+    names.starts[names.count] = names.size
     names.count += 1
-    names.last = names.size
     memcpy(names.bytes + names.size, folder, size)
     names.bytes[names.size + size] = 0
     names.size += size + 1
+
+
+cdef bint _is_listed(
+    const Names* names, const char* folder, uint32_t size, const Identity* identity
+) noexcept nogil:
+    # Whether the same folder is there by the same name: each is flushed once. The last one first,
+    # for most files come to the folder of one that came just before.
+    cdef int k = names.count
+    cdef const char* name
+    while k > 0:
+        k -= 1
+        if (
+            names.identities[k].inode == identity.inode
+            and names.identities[k].born == identity.born
+        ):
+            name = names.bytes + names.starts[k]
+            if strlen(name) == size and memcmp(name, folder, size) == 0:
+                return True
+    return False
 
 
 cdef bint _has_room(Names* names, uint32_t more) noexcept nogil:
@@ -282,8 +300,10 @@ cdef bint _has_room(Names* names, uint32_t more) noexcept nogil:
     cdef uint32_t room
     if names.identities == NULL:
         names.identities = <Identity*>calloc(LOG_RECORDS, sizeof(Identity))
-        if names.identities == NULL:
-            return False
+    if names.starts == NULL:
+        names.starts = <uint32_t*>calloc(LOG_RECORDS, sizeof(uint32_t))
+    if names.identities == NULL or names.starts == NULL:
+        return False
     if more <= names.room - names.size:
         return True
     room = names.room * 2 + more + 1024

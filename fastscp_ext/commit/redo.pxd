@@ -54,6 +54,8 @@ ctypedef struct Redo:
     uint64_t not_before_ns   # when a log file may be made, after one could not be
     int not_made             # why not, as it was told; 0: the last one could
     int kept                 # descriptors
+    int wanted_room          # for so many descriptors the lane waits; 0: it does not
+    bint too_late            # it waited in vain, and does not again before there is any
     Instance* first          # that wait for the lane
     Instance* last
     LogFile* files[LOG_FILES]
@@ -70,6 +72,7 @@ ctypedef struct Redo:
     flusher flushers
     Directories directories
     flush_job* jobs          # owned, LOG_RECORDS of them once there is one
+    LogFile* vouched         # whose files these are
 
 
 cdef void redo_begin(

@@ -65,9 +65,12 @@ cdef extern from "redo_threads.h" nogil:
 
 cdef enum:
     BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
+    ROOM_MOST = 32           # instances: the lane waits for room for no more at a time
+    UNDER_WAY = 128         # files whose bytes a checkpoint writes at a time
     FOLDERS_AT_ONCE = 32     # that a checkpoint has open, beside those above them
 
 cdef uint64_t _OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
+cdef uint64_t _ROOM_NS = 250000000      # the lane waits for room, as long as none comes
 cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory, anew
 cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
 
@@ -184,6 +187,7 @@ cdef void* _lane(void* of) noexcept nogil:
     redo_hold(&r.threads)
     while True:
         if r.first != NULL:
+            _wait_for_room(r)
             batch = _taken(r)
             redo_let_go(&r.threads)
             log = _commit(r, batch)
@@ -211,13 +215,64 @@ cdef void _rest(Redo* r) noexcept nogil:
         batch_end(&r.batch)
 
 
+cdef bint _has_room(Redo* r, int wanted) noexcept nogil:
+    # Whether so many more may be kept, in a file that is there. The lock is held.
+    return r.kept_most - r.kept >= wanted and (r.active != NULL or _free(r) != NULL)
+
+
+cdef void _wait_for_room(Redo* r) noexcept nogil:
+    # Where a checkpoint is about to give some, it is the shorter way: what goes the other way
+    # flushes as much as the checkpoint does for it, and beside it. The lock is held.
+    cdef Instance* i = r.first
+    cdef int wanted = 0
+    while i != NULL and wanted < ROOM_MOST:
+        wanted += 1
+        i = i.next
+    _wait_for(r, min(wanted, r.kept_most))
+
+
+cdef bint _wait_for(Redo* r, int wanted) noexcept nogil:
+    # Whether there is so much room, or has come to be. The lock is held.
+    cdef uint64_t until = monotonic_ns() + _ROOM_NS
+    cdef int before = r.kept
+    while r.on and not r.stop and not _has_room(r, wanted):
+        if r.active == NULL and _free(r) == NULL:
+            # More files let more come while a checkpoint works.
+            _want(r)
+        if r.count == 0 or r.too_late:
+            return False
+        if r.active != NULL and _next_sealed(r) == NULL:
+            _seal(r)
+        if r.kept < before:
+            until = monotonic_ns() + _ROOM_NS
+            before = r.kept
+        if monotonic_ns() >= until:
+            r.too_late = True
+            break
+        r.wanted_room = wanted
+        redo_wait(&r.threads, REDO_LANE, until)
+    r.wanted_room = 0
+    return r.on and _has_room(r, wanted)
+
+
+cdef void _give_room(Redo* r, int count) noexcept nogil:
+    # So many descriptors are closed. The lock is held.
+    r.kept -= count
+    r.too_late = False
+    if r.wanted_room and _has_room(r, r.wanted_room):
+        redo_wake(&r.threads, REDO_LANE)
+
+
 cdef Instance* _taken(Redo* r) noexcept nogil:
     # As much of what waits as one batch takes. The lock is held.
     cdef Instance* batch = r.first
     cdef Instance* last = batch
     cdef uint64_t nbytes = last.data_bytes
+    cdef int most = r.kept_most - r.kept
     cdef int count = 1
-    while last.next != NULL and count < LANE_MOST and nbytes < BATCH_BYTES:
+    if most <= 0 or most > LANE_MOST:
+        most = LANE_MOST
+    while last.next != NULL and count < most and nbytes < BATCH_BYTES:
         last = last.next
         nbytes += last.data_bytes
         count += 1
@@ -271,9 +326,7 @@ cdef bint _is_ready(Redo* r) noexcept nogil:
     if journal_is_due(&r.named.journal):
         # The lines of a log file are all in one segment.
         _seal(r)
-    ready = r.on and (r.active != NULL or _free(r) != NULL)
-    if not ready and r.on:
-        _want(r)
+    ready = r.on and _has_room(r, 1)
     redo_let_go(&r.threads)
     if ready and journal_is_due(&r.named.journal):
         r.open_journal(r.of)
@@ -367,25 +420,15 @@ cdef uint64_t _voids_most(Redo* r) noexcept nogil:
 cdef LogFile* _log_for(Redo* r) noexcept nogil:
     # The file that takes the batch, in use from now on, with room for the records that void it. Or
     # NULL: none has room.
-    cdef LogFile* log
+    cdef LogFile* log = NULL
     cdef uint64_t need = batch_bytes(&r.batch) + _voids_most(r)
     redo_hold(&r.threads)
-    log = r.active
-    if log != NULL and (
-        need > LOG_BYTES - log.at or log.records + 2 * r.used > LOG_RECORDS
+    if r.active != NULL and (
+        need > LOG_BYTES - r.active.at or r.active.records + 2 * r.used > LOG_RECORDS
     ):
         _seal(r)
-        log = NULL
-    if log == NULL:
-        log = _free(r)
-        if log != NULL and not _begin(r, log):
-            log = NULL
-    if log == NULL or r.kept + r.used > r.kept_most or not r.on:
-        # The checkpoint is behind. More files let more come while it works.
-        if r.on and log == NULL:
-            _want(r)
-        log = NULL
-    else:
+    if _wait_for(r, r.used) and (r.active != NULL or _begin(r, _free(r))):
+        log = r.active
         log.in_use = True
         r.kept += r.used
     redo_let_go(&r.threads)
@@ -603,10 +646,11 @@ cdef void* _checkpoints(void* of) noexcept nogil:
         if r.active != NULL and (r.stop or now - r.active.oldest_ns >= _OLD_NS):
             _seal(r)
         log = _next_sealed(r)
-        if log != NULL and not log.in_use:
-            _checkpoint(r, log)
-        elif r.wanted and not r.stop and now >= r.not_before_ns:
+        if r.wanted and not r.stop and now >= r.not_before_ns:
+            # First: the lane waits for it, and a checkpoint takes longer.
             _make(r)
+        elif log != NULL and not log.in_use:
+            _checkpoint(r, log)
         elif r.stop and log == NULL:
             break
         else:
@@ -657,6 +701,7 @@ cdef void _make(Redo* r) noexcept nogil:
     r.not_made = 0
     r.files[r.count] = log
     r.count += 1
+    _give_room(r, 0)
 
 
 cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
@@ -664,7 +709,6 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
     # on entry and on return.
     cdef const char* step = NULL
     cdef uint64_t began = monotonic_ns()
-    cdef int kept = log.kept
     cdef int failed
     redo_let_go(&r.threads)
     failed = _flush_all(r, log, &step)
@@ -681,12 +725,13 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
         # What the file has is all there is of some instances, for all that is known. It stays.
         r.failed = True
         r.on = False
+        redo_wake(&r.threads, REDO_LANE)
         redo_let_go(&r.threads)
         r.tell(r.of, step, failed, REDO_FATAL)
         redo_hold(&r.threads)
         return
-    r.kept -= kept
     log.state = LOG_SPENT if log.broken else LOG_FREE
+    _give_room(r, 0)
 
 
 cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
@@ -718,25 +763,46 @@ cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
 
 
 cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
+    # Each is closed once it is flushed. Where this is done again, those are past.
     cdef flush_job* job
+    cdef int begin = 0
+    cdef int end
     cdef int k
     if r.jobs == NULL:
         r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
         if r.jobs == NULL:
             return EAGAIN
-    for k in range(log.kept):
-        # All are under way before the first is waited for.
-        sync_file_range(log.files[k], 0, 0, SYNC_FILE_RANGE_WRITE)
-        job = &r.jobs[k]
-        job.fd = log.files[k]
-        job.whole = 0
-        job.error = 0
-        job.failed = NULL
-    flusher_run(&r.flushers, r.jobs, log.kept)
-    for k in range(log.kept):
-        if r.jobs[k].error:
-            return r.jobs[k].error
+    r.vouched = log
+    while begin < log.kept:
+        end = min(log.kept, begin + UNDER_WAY)
+        for k in range(begin, end):
+            job = &r.jobs[k]
+            job.fd = log.files[k]
+            job.whole = 0
+            job.error = 0
+            job.of = r
+            job.done = _file_flushed
+            if job.fd >= 0:
+                # All are under way before the first is waited for.
+                sync_file_range(job.fd, 0, 0, SYNC_FILE_RANGE_WRITE)
+        flusher_run(&r.flushers, r.jobs + begin, end - begin)
+        for k in range(begin, end):
+            if r.jobs[k].error:
+                return r.jobs[k].error
+        begin = end
     return 0
+
+
+cdef void _file_flushed(flush_job* job) noexcept nogil:
+    # On the thread that flushed it: the lane may wait for this one.
+    cdef Redo* r = <Redo*>job.of
+    if job.error:
+        return
+    close(job.fd)
+    r.vouched.files[job - r.jobs] = -1
+    redo_hold(&r.threads)
+    _give_room(r, 1)
+    redo_let_go(&r.threads)
 
 
 cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:

@@ -35,7 +35,7 @@ from tests.kept.kit_kept import (
     losses,
     send_all,
 )
-from tests.kept.test_redo_order import FLAGS, with_logs
+from tests.kept.test_redo_order import FLAGS, salts, with_logs
 from tests.kept.test_redo_recovery import recovered
 from tests.kit import DEADLINE_S, Service, store, wait_for
 
@@ -247,6 +247,23 @@ def test_a_step_that_takes_long_holds_up_nobody_else(
                 peer.release()
                 other.release()
     assert wrong(service.store, what) == []
+
+
+@pytest.mark.long
+def test_a_log_that_stays_full_is_waited_for_a_moment(tmp_path: Path, library: Path) -> None:
+    """Then instances go the other way; and through the log again once there is room."""
+    # More than descriptors may be kept.
+    what, more = items("1", 4600, pixels=100), items("2", 8)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        held = rule(service, "flush the file", HOLD_BEFORE, left=-1)
+        assert not send_all(service.port, what, associations=32, window=4).broken
+        assert service.control.hits(held) > 0
+        last = salts(service.store)
+        service.control.lift(held)
+        wait_for(lambda: salts(service.store) != last, "a checkpoint")
+        assert not send_all(service.port, more).broken
+    assert wrong(service.store, [*what, *more]) == []
 
 
 def by_start(tmp_path: Path) -> Any:

@@ -5,11 +5,21 @@ order is noticed.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.kept.kit_kept import Interposed, Sending, items, send_all, violations
+from tests.kept.kit_kept import (
+    FLUSH,
+    MKDIR,
+    WRITE,
+    Interposed,
+    Sending,
+    items,
+    send_all,
+    violations,
+)
 from tests.kept.redo_order import Order, lane_violations
 from tests.kept.test_order import Changes, mutate
 from tests.kit import Service, wait_for
@@ -88,6 +98,26 @@ def test_every_instance_went_through_all_steps_in_order(
     # Those whose paths were free; each log file was renewed or removed once more than made.
     assert order.laned >= 60
     assert order.renewed >= 3
+
+
+def test_a_checkpoint_flushes_a_folder_once(tmp_path: Path, library: Path) -> None:
+    """Also where files come to several folders by turns."""
+    what = items("1", 60, series=1)
+    with Interposed(tmp_path, library, *FLAGS, workers=1) as service:
+        with_logs(service, 1)
+        before = len(service.events())
+        assert not send_all(service.port, what, associations=1).broken
+        last = salts(service.store)
+        wait_for(lambda: salts(service.store) != last, "a checkpoint")
+        events = service.events()[before:]
+    folders = {e.ino for e in events if e.kind == MKDIR and e.result == 0}
+    assert len(folders) == 6
+    flushes = Counter(e.ino for e in events if e.kind == FLUSH and e.ino in folders)
+    renewals = sum(e.kind == WRITE and e.data[:8] == b"FSCPREDO" for e in events)
+    # Twenty files of each study come to its one series.
+    assert renewals < 10
+    assert max(flushes.values()) <= renewals
+    assert flushes.keys() == folders
 
 
 # Mutants ------------------------------------------------------------------------------------------

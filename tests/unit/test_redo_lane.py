@@ -319,7 +319,8 @@ def test_two_with_one_path_at_once(tmp_path: Path) -> None:
         assert [path for _seq, path in facts] == [path_of(), f"{path_of()}~2"]
 
 
-def test_more_files_than_may_be_kept_go_the_other_way(tmp_path: Path) -> None:
+def test_room_for_files_is_waited_for(tmp_path: Path) -> None:
+    """A checkpoint begins when it is needed, and gives room with each file that it flushes."""
     with logged(tmp_path / "store", kept=4) as log:
         log.make_first()
         one = log.site.associate()
@@ -329,7 +330,20 @@ def test_more_files_than_may_be_kept_go_the_other_way(tmp_path: Path) -> None:
             log.site.feed(one, store(n, sop=f"1.2.7.{n}"))
             log.site.settle(one)
         assert one.statuses() == [0] * 12
-        assert log.count() - before < 12
+        assert log.count() - before == 12
+
+
+def test_a_batch_has_no_more_files_than_there_is_room_for(tmp_path: Path) -> None:
+    with logged(tmp_path / "store", kept=4) as log:
+        log.make_first()
+        one = log.site.associate()
+        before, numbers = log.count(), log.site.numbers - 1
+        log.site.feed(one, b"".join(store(n, sop=f"1.2.6.{n}") for n in range(30)))
+        log.site.settle(one)
+        assert one.statuses() == [0] * 30
+        assert log.count() - before >= 8
+        assert len(log.site.files()) == numbers + 30
+        wait_for(lambda: log.checkpoints() >= 8, "the checkpoints")
 
 
 @pytest.mark.parametrize(("count", "pixels"), [(1200, 64), (400, 60_000)])
