@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.flush.mounts import keep_to_ourselves
 from tests.disks import KINDS, mounted
 from tests.kit import TLS, children_of
 
@@ -37,8 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand out files in their own order where tests run in parallel (`--dist loadfile`).
 
     Else those with the fewest tests come last, and these are the ones that take the longest: one
-    process would work on such a file at the end while the others have nothing to do.
+    process would work on such a file at the end while the others have nothing to do. And keep what
+    tests mount from all others: a run that is killed leaves none.
     """
+    keep_to_ourselves()
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

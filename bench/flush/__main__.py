@@ -28,6 +28,7 @@ from bench.arguments import (
     span_s,
 )
 from bench.flush.commits import DISKS, SIZES, Places, commits
+from bench.flush.mounts import keep_to_ourselves
 from bench.flush.table import markdown
 from bench.measure import Bench
 from bench.programs import Absent
@@ -121,7 +122,8 @@ def _bench(options: argparse.Namespace) -> Iterator[tuple[Bench, Places]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 if a cell has no figures, 2 if nothing could begin."""
     options = parser().parse_args(arguments)
-    # Receivers and mounts end only if this does so in order.
+    keep_to_ourselves()
+    # Receivers end only if this does so in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.out is not None:

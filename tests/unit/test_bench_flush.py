@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +20,11 @@ from bench.flush import disks
 from bench.flush.commits import SCENARIO, SETTLE_S, Point
 from bench.flush.table import markdown
 from bench.programs import Absent
+from tests.disks import program
+from tests.kit import children_of, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 DELAY_US = 40_000
@@ -29,6 +38,70 @@ def needs_mounts() -> None:
 
 def mounts() -> str:
     return Path("/proc/mounts").read_text()
+
+
+# Prints a line once it has mounted, and waits.
+_ALONE = """
+import subprocess, sys
+from bench.flush.mounts import keep_to_ourselves
+assert keep_to_ourselves()
+for command in {commands!r}:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def alone(*commands: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
+    """A process with mounts of its own, in which these commands were run; killed at the end."""
+    words = [sys.executable, "-c", _ALONE.format(commands=commands)]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_mounts_of_a_program_that_is_killed_are_gone(tmp_path: Path) -> None:
+    needs_mounts()
+    (tmp_path / "a b").mkdir()
+    with alone(("mount", "-t", "tmpfs", "none", f"{tmp_path}/a b")) as process:
+        assert str(tmp_path) in Path(f"/proc/{process.pid}/mounts").read_text()
+        assert str(tmp_path) not in mounts()
+    assert str(tmp_path) not in mounts()
+
+
+def test_a_disk_that_nobody_serves_any_more_is_in_nobodys_way(tmp_path: Path) -> None:
+    needs_mounts()
+    other = tmp_path / "image"
+    with other.open("xb") as file:
+        file.truncate(144 << 20)
+    with disks.slow("ext4", tmp_path, 0, SIZE) as disk:
+        server = next(
+            child for child in children_of(os.getpid())
+            if b"slowdisk" in Path(f"/proc/{child}/cmdline").read_bytes()
+        )  # fmt: skip
+        os.kill(server, signal.SIGKILL)
+        wait_for(lambda: is_dead(disk.point.parent / "served"), "the end of it")
+        make = (program("mkfs.btrfs", "btrfs-progs"), "-q", "-f", str(other))
+        assert subprocess.run(make, capture_output=True, check=False).returncode != 0
+        with alone(make) as process:
+            assert str(disk.point) not in Path(f"/proc/{process.pid}/mounts").read_text()
+        assert str(disk.point) in mounts()
+    assert str(disk.point) not in mounts()
+
+
+def is_dead(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 def flushed_s(fd: int) -> float:
