@@ -47,17 +47,7 @@ cdef extern from "unistd.h" nogil:
 cdef extern from *:
     """
     #include <fcntl.h>
-    #include <stdio.h>
     #include <sys/stat.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    #ifndef RENAME_NOREPLACE
-    #define RENAME_NOREPLACE 1
-    #endif
-    /* The system call itself: some C libraries lack the wrapper. */
-    static int rename_noreplace(int from_dir, const char *from, int to_dir, const char *to) {
-        return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, RENAME_NOREPLACE);
-    }
     /* Whether anything has the name, were it a link that leads nowhere. */
     static int is_there(int dir, const char *name) {
         struct stat about;
@@ -65,8 +55,10 @@ cdef extern from *:
     }
     """
     bint is_there(int dir, const char* name) nogil
+
+cdef extern from "no_replace.h" nogil:
     int _rename_noreplace "rename_noreplace"(
-        int from_dir, const char* old, int to_dir, const char* new) nogil
+        int from_dir, const char* old, int to_dir, const char* new)
 
 
 def flush_file_system(int fd):

@@ -1,7 +1,9 @@
 """The files of a redo log, and the batch that is about to be written to one.
 
-Compiled code alone uses it. A log file is `.fastscp/redo/<life>-<number>.log`, 8 MiB, zeroed and
-flushed before it is used. All numbers are little-endian, all checksums CRC-32C.
+Compiled code alone uses it. A log file is `.fastscp/redo/<life>-<number>.log`, 8 MiB. While it is
+made its name ends with `.new`; it is zeroed, has its header, and is flushed before it gets the
+other name, and that is flushed before it is used. All numbers are little-endian, all checksums
+CRC-32C.
 
 Block 0, of 4096 bytes: magic "FSCPREDO"; version, number (4 bytes each); salt, mark of the inode,
 bytes of the file (8 each); id of the store (40), boot (48), life (64), mount (48) and file system

@@ -25,6 +25,9 @@ cdef extern from "unistd.h" nogil:
     ssize_t pwrite(int fd, const void* data, size_t n, off_t at)
     int unlinkat(int dirfd, const char* path, int flags)
 
+cdef extern from "no_replace.h" nogil:
+    int rename_noreplace(int from_dir, const char* old, int to_dir, const char* new)
+
 cdef extern from *:
     """
     #include <errno.h>
@@ -83,12 +86,14 @@ cdef inline uint8_t* _put8(uint8_t* at, uint64_t value) noexcept nogil:
 
 # ---- a file ----------------------------------------------------------------------------------
 
-cdef void _name(char* name, const LogOrigin* origin, int number) noexcept nogil:
-    # `<life>-<number>.log`
+cdef void _name(
+    char* name, const LogOrigin* origin, int number, const char* suffix
+) noexcept nogil:
+    # `<life>-<number>` and a suffix of four bytes.
     cdef size_t n = strlen(origin.life)
     memcpy(name, origin.life, n)
     name[n] = c"-"
-    memcpy(put_decimal(name + n + 1, <uint64_t>number), b".log\0", 5)
+    memcpy(put_decimal(name + n + 1, <uint64_t>number), suffix, 5)
 
 
 cdef int _write_all(int fd, const uint8_t* data, size_t n, uint64_t at) noexcept nogil:
@@ -134,7 +139,7 @@ cdef int _write_header(LogFile* log, const LogOrigin* origin) noexcept nogil:
 
 cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
     # Every block is written once before the file is used: an overwrite needs one flush, an
-    # allocation two. A file that has a header has its length: one that is shorter lost something.
+    # allocation two.
     cdef uint8_t* zeros = <uint8_t*>calloc(1, ZEROS)
     cdef uint64_t at = 0
     cdef int failed = 0
@@ -144,13 +149,33 @@ cdef int _fill(LogFile* log, const LogOrigin* origin) noexcept nogil:
         failed = _write_all(log.fd, zeros, ZEROS, at)
         at += ZEROS
     free(zeros)
-    return failed or flush_file(log.fd, 1) or _write_header(log, origin)
+    return failed or _write_header(log, origin)
+
+
+cdef int _offer(
+    int folder_fd, const LogFile* log, const char* made, const char* name
+) noexcept nogil:
+    # Give a file its name, once it is whole on the medium: one of that name which has no header, or
+    # is too short, has lost something. 0, or the errno; then nothing is left.
+    cdef int failed = flush_file(log.fd, 1)
+    if not failed and rename_noreplace(folder_fd, made, folder_fd, name) < 0:
+        failed = errno
+    if failed:
+        unlinkat(folder_fd, made, 0)
+        return failed
+    failed = flush_file(folder_fd, 1)
+    if failed:
+        # What is in it counts for nothing, wherever the disk has it.
+        unlinkat(folder_fd, name, 0)
+    return failed
 
 
 cdef LogFile* log_make(
     int folder_fd, int number, const LogOrigin* origin, int* failed
 ) noexcept nogil:
-    # A new file of the life, LOG_FREE, flushed as its name is; or NULL, and the errno.
+    # A new file of the life, LOG_FREE, flushed as its name is; or NULL, and the errno: there is
+    # none then, and the next one has another number.
+    cdef char made[LOG_NAME_ROOM]
     cdef char name[LOG_NAME_ROOM]
     cdef LogFile* log = <LogFile*>calloc(1, sizeof(LogFile))
     if log == NULL:
@@ -160,20 +185,22 @@ cdef LogFile* log_make(
     log.journal_fd = -1
     log.salt = new_salt()
     log.at = LOG_BLOCK
-    _name(name, origin, number)
+    _name(made, origin, number, b".new")
+    _name(name, origin, number, b".log")
     log.fd = openat(
-        folder_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640)
+        folder_fd, made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640)
     if log.fd < 0:
         failed[0] = errno
         free(log)
         return NULL
     overwrite_in_place(log.fd)
-    failed[0] = EIO if log.salt == 0 else (
-        _fill(log, origin) or flush_file(log.fd, 1) or flush_file(folder_fd, 1))
+    failed[0] = EIO if log.salt == 0 else _fill(log, origin)
+    if failed[0]:
+        unlinkat(folder_fd, made, 0)
+    else:
+        failed[0] = _offer(folder_fd, log, made, name)
     if not failed[0]:
         return log
-    # What is in it counts for nothing, and the next one has another number.
-    unlinkat(folder_fd, name, 0)
     log_end(log)
     return NULL
 
@@ -191,7 +218,7 @@ cdef void log_end(LogFile* log) noexcept nogil:
 cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexcept nogil:
     # Its name; the flush of the folder is the caller's. 0, or the errno.
     cdef char name[LOG_NAME_ROOM]
-    _name(name, origin, log.number)
+    _name(name, origin, log.number, b".log")
     if unlinkat(folder_fd, name, 0) < 0 and errno != ENOENT:
         return errno
     return 0

@@ -73,20 +73,32 @@ def line_of(seq: int, path: str, data: bytes, kind: str) -> bytes:
 
 
 class LogFile:
-    """A file of the log, as the worker knows it that writes it."""
+    """A file of the log, as the worker knows it that writes it; `made` makes it."""
 
     def __init__(self, world: World, worker: Worker, number: int) -> None:
         self._world = world
         self.life = worker.life
         self.number = number
-        self.path = f"{REDO}/{worker.life}-{number}.log"
-        self.node = world.medium.make(self.path)
+        self._path = f"{REDO}/{worker.life}-{number}"
+        self.node = world.medium.make(f"{self._path}.new")
         self.salt = world.salt()
-        world.medium.write(self.node, 0, bytes(LOG_BLOCKS * BLOCK))
-        world.medium.flush(self.node)
-        world.medium.write(self.node, 0, self.header())
-        world.medium.flush(self.node)
         self.begin()
+
+    def made(self) -> Generator[None, None, None]:
+        """Under another name until it is whole: whatever has that name counts for nothing."""
+        medium, mutant = self._world.medium, self._world.mutant
+        yield
+        medium.write(self.node, 0, bytes(LOG_BLOCKS * BLOCK))
+        medium.write(self.node, 0, self.header())
+        yield
+        if mutant != "log file named before it is flushed":
+            medium.flush(self.node)
+        yield
+        medium.place(self.node, f"{self._path}.log")
+        medium.remove(f"{self._path}.new")
+        yield
+        if mutant != "log file used before its name is flushed":
+            medium.flush(medium.folder(REDO))
 
     def header(self) -> bytes:
         return redo_files.header(
@@ -135,10 +147,9 @@ class Worker:
         self.classic = medium.make(f"{JOURNAL}/{life}-1.jsonl")
         self.lines = medium.make(f"{JOURNAL}/{life}r-1.jsonl")
         medium.flush(medium.folder(JOURNAL))
-        self.free = [LogFile(world, self, number + 1) for number in range(FILES)]
-        medium.flush(medium.folder(REDO))
+        self.free: list[LogFile] = []
         self.sealed: deque[LogFile] = deque()
-        self.active: LogFile | None = self.free.pop(0)
+        self.active: LogFile | None = None
         self.batch = 0
         self.lane_on = True
         self.waiting: deque[Delivery] = deque()
@@ -192,7 +203,20 @@ class World:
         """Start workers in places that are free."""
         while len(self.workers) < self.count:
             self._lives += 1
-            self.workers.append(Worker(self, f"20261126T0000{self._lives:02d}000000Z-0"))
+            worker = Worker(self, f"20261126T0000{self._lives:02d}000000Z-0")
+            self.workers.append(worker)
+            for _step in self._make(worker, 1):
+                pass
+            for number in range(2, FILES + 1):
+                self.spawn("make", self._make(worker, number), worker)
+
+    def _make(self, w: Worker, number: int) -> Generator[None, None, None]:
+        log = LogFile(self, w, number)
+        yield from log.made()
+        if w.active is None and w.lane_on:
+            w.active = log
+        else:
+            w.free.append(log)
 
     def claim(self, path: str, who: Owner) -> bool:
         """Whether `who` has a path's claim now."""

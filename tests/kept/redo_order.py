@@ -1,5 +1,6 @@
 """The order of the commit through the redo log, proved by what reached the disk.
 
+log file filled .. flushed < its name .. flushed < its first batch
 record written .. flushed < name < journal line < response
 files, folders and journal flushed < the log file renewed, or removed < its next batch
 """
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Order", "lane_violations"]
 
 _HEADER_SALT: Final = slice(16, 24)
+# What a log file is called while it is made, and then.
+_LOG_NAMES: Final = (".new", ".log")
 
 
 class _Flush(NamedTuple):
@@ -78,6 +81,8 @@ class _Events:
         self.logs: dict[int, list[_Logged]] = {}
         self.all: list[_Logged] = []
         self.renewals: list[tuple[int, int]] = []
+        # Log file -> when it got its name, and the folder.
+        self.offered: dict[int, tuple[int, int]] = {}
         self.lines: dict[int, tuple[int, int, dict[str, Any]]] = {}
         self.answers: dict[str, list[tuple[int, int]]] = {}
         self._lanes: set[int] = set()
@@ -105,7 +110,9 @@ class _Events:
                 case k if k in (RENAME, LINK):
                     given = self.named.setdefault((self.of(event.parent2), event.name2), [])
                     given.append((when, self.of(event.ino)))
-                case k if k == UNLINK and event.name.endswith(".log"):
+                    if event.name2.endswith(".log"):
+                        self.offered[self.of(event.ino)] = (when, self.of(event.parent2))
+                case k if k == UNLINK and event.name.endswith(_LOG_NAMES):
                     self._renewed(when, self.of(event.ino))
                 case k if k == SEND:
                     for uid, status in acknowledged(event.data):
@@ -122,7 +129,7 @@ class _Events:
             for line in event.data.split(b"\n"):
                 if (fact := parse_line(line)) is not None:
                     self.lines[fact["seq"]] = (when, it, fact)
-        if not self._names.get(it, "").endswith(".log"):
+        if not self._names.get(it, "").endswith(_LOG_NAMES):
             return
         if event.offset == 0:
             if event.data[:8] == b"FSCPREDO":
@@ -163,7 +170,7 @@ def lane_violations(events: Sequence[Event], store_ino: int) -> Order:
         bad = _commit(seen, puts[seq], written, fact)
         bad += _checkpoint(seen, puts[seq], written, segment, fact)
         order.bad += [f"{uid}: {one}" for one in bad]
-    order.bad += _batches(seen) + _answers(seen, lines)
+    order.bad += _made(seen) + _batches(seen) + _answers(seen, lines)
     return order
 
 
@@ -228,6 +235,23 @@ def _checkpoint(
             bad.append("log file renewed before a new folder's name is flushed")
     if not seen.flushed(segment, written, one.over, one.pid):
         bad.append("log file renewed before the journal is flushed")
+    return bad
+
+
+def _made(seen: _Events) -> list[str]:
+    """A log file is flushed before it has its name, and that before its first batch is written."""
+    bad = []
+    for log in {one.log for one in seen.all}:
+        first = min(one.written for one in seen.all if one.log == log)
+        given, folder = seen.offered.get(log, (-1, 0))
+        if not 0 <= given < first:
+            bad.append(f"batch at {first} written to a file that is no log")
+            continue
+        filled, pid, _fd = [write for write in seen.writes[log] if write[0] < given][-1]
+        if not seen.flushed(log, filled, given, pid):
+            bad.append(f"log file named at {given} before it is flushed")
+        if not seen.flushed(folder, given, first, pid):
+            bad.append(f"batch at {first} written before the name of its file is flushed")
     return bad
 
 

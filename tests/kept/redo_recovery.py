@@ -24,7 +24,7 @@ __all__ = ["DamageError", "recover", "settle", "start"]
 
 
 class DamageError(Exception):
-    """A log has a valid batch behind one that is not."""
+    """A log has no header, or a valid batch behind one that is not."""
 
 
 class _Put(NamedTuple):
@@ -59,13 +59,14 @@ def recover(world: World, lives: Sequence[str], *, alone: bool) -> Generator[Non
     medium, mutant = world.medium, world.mutant
     distrust = world.distrusted & set(lives)
     puts: list[_Put] = []
-    logs = [
+    every = [
         name for name in sorted(medium.folder(REDO).entries) if name.rpartition("-")[0] in lives
     ]
+    logs = [name for name in every if name.endswith(".log")]
     yield
     for name in logs:
         log = redo_log.read(bytes(medium.folder(REDO).entries[name].data))
-        if log.damaged:
+        if log.damaged or not log.boot:
             raise DamageError(name)
         life = name.rpartition("-")[0]
         same = log.boot == world.when()[0]
@@ -94,7 +95,7 @@ def recover(world: World, lives: Sequence[str], *, alone: bool) -> Generator[Non
     if mutant != "logs removed before folders' flush":
         yield from _flush_ways(world, noted, distrust)
     yield
-    for name in logs:
+    for name in every:
         medium.remove(f"{REDO}/{name}")
         yield
     if mutant == "logs removed before folders' flush":

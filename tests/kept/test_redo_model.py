@@ -179,6 +179,8 @@ MUTANTS: Final = {
     "no claim": ONE_PATH,
     "void ignored": VOID,
     "sealed in the middle of a batch": CHECKPOINT,
+    "log file named before it is flushed": PLAIN,
+    "log file used before its name is flushed": REUSE,
     "reuse before C2": CHECKPOINT,
     "reuse before C3": CHECKPOINT,
     "reuse before C4": CHECKPOINT,

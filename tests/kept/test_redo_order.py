@@ -95,7 +95,7 @@ def test_every_instance_went_through_all_steps_in_order(
     assert bad == []
     assert order.bad == []
     assert count >= 40 + 6 * 8 + 6 + 40
-    # Those whose paths were free; each log file was renewed or removed once more than made.
+    # Those whose paths were free; each log file was renewed or removed once more than filled.
     assert order.laned >= 60
     assert order.renewed >= 3
 
@@ -155,6 +155,12 @@ MUTANTS: Final[dict[str, Changes]] = {
     ],
     "reuse before the journal is flushed": [
         (REDO, "        failed = flush_file(log.journal_fd, 0)\n", "", 1)
+    ],
+    "log file named before it is flushed": [
+        (LOGFILE, "    cdef int failed = flush_file(log.fd, 1)\n", "    cdef int failed = 0\n", 1)
+    ],
+    "log file used before its name is flushed": [
+        (LOGFILE, "    failed = flush_file(folder_fd, 1)\n", "", 1)
     ],
     "reuse before the new salt is flushed": [(LOGFILE, _HEADER + _FLUSH, f"{_HEADER}\n", 1)],
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.store.redo.records import ForeignLogError, Log, Lost, life_of, read_log
+from fastscp.store.redo.records import ForeignLogError, Log, Lost, life_of, life_of_new, read_log
 from fastscp_ext import crc32c
 from tests.redo_files import (
     BLOCK,
@@ -64,10 +64,27 @@ def test_a_log_is_read_as_it_was_written() -> None:
         assert one.crc == crc32c(put.data)
 
 
-def test_what_was_never_offered_is_empty() -> None:
-    for data in (b"", bytes(100), bytes(SIZE)):
-        log = read(data)
-        assert (log.records, log.damage, log.when) == ([], [], None)
+def test_a_log_that_was_not_used_yet_is_empty() -> None:
+    log = read(of())
+    assert (log.records, log.damage, log.lost) == ([], [], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, BLOCK, BLOCK + 100, SIZE])
+def test_a_log_that_lost_its_header_and_all_else_is_damage(size: int) -> None:
+    """It had its header before it had its name."""
+    log = read(bytes(size))
+    assert (log.records, log.when) == ([], None)
+    assert log.damage == ["does not begin like a log" if size else "is empty"]
+    assert log.lost == [Lost(NAME, min(BLOCK, size), 0, 0, 0)]
+
+
+def test_a_lost_header_in_front_of_nothing_that_can_be_read_is_damage() -> None:
+    data = of(batch(1, [A]))
+    data[:BLOCK] = bytes(BLOCK)
+    data[BLOCK + 100] ^= 1
+    log = read(data)
+    assert (log.records, len(log.damage)) == ([], 1)
+    assert log.lost == [Lost(NAME, BLOCK, 0, 0, 0)]
 
 
 def test_the_last_batch_may_be_torn() -> None:
@@ -135,7 +152,7 @@ def test_batches_without_a_header_are_damage() -> None:
     data = of(batch(1, [A]))
     data[:BLOCK] = bytes(BLOCK)
     log = read(data)
-    assert (log.damage, seqs(log)) == (["has batches, and no header"], [5])
+    assert (log.damage, seqs(log)) == (["does not begin like a log"], [5])
     log = read(b"x" * SIZE)
     assert log.damage == ["does not begin like a log"]
     assert log.lost == [Lost(NAME, BLOCK, 0, 0, 0)]
@@ -218,8 +235,12 @@ def test_names_of_logs() -> None:
         "a-0.log",
         "../a-1.log",
         "a/b-1.log",
+        "6a-w0-1-12.new",
     ):
         assert life_of(name) is None, name
+    assert life_of_new("6a-w0-1-12.new") == "6a-w0-1"
+    for name in ("6a-w0-1-12.log", "a-0.new", "../a-1.new", "-1.new", ".new"):
+        assert life_of_new(name) is None, name
     with pytest.raises(ValueError, match="not the name"):
         read(b"", "a.log")
 

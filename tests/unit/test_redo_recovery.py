@@ -433,11 +433,39 @@ def test_what_is_no_file_and_has_the_name_of_a_log(site: Site, what: str) -> Non
     assert failed.value.filename == f"{FOLDER}/{path.name}"
 
 
-def test_a_zero_length_log_goes(site: Site) -> None:
-    path = site.log()
-    path.write_bytes(b"")
-    assert site.recover().logs == 1
-    assert site.logged() == []
+@pytest.mark.parametrize("left", ["nothing", "a byte", "zeros", "zeros of its length"])
+def test_a_log_that_lost_all_is_not_passed_over(site: Site, left: str) -> None:
+    path = site.log(batch(1, [Put(5, P, b"x")]), when=ELSEWHEN)
+    size = {"nothing": 0, "a byte": 1, "zeros": 5000}.get(left, path.stat().st_size)
+    path.write_bytes(bytes(size))
+    for _ in range(2):
+        with pytest.raises(DamagedError, match=r"is empty|does not begin like a log") as failed:
+            site.recover()
+        assert path.name in str(failed.value)
+        assert "fastscp recover --accept-damage" in str(failed.value)
+    assert site.logged() == [path.name]
+    done = site.recover(accept_damage=True)
+    assert len(done.lost) == 1
+    assert any("what was there may have been acknowledged" in one for one in done.told)
+    assert (list(site.aside()), site.logged()) == ([path.name], [])
+
+
+def test_a_log_that_was_being_made_counts_for_nothing(site: Site) -> None:
+    """Whatever is in it: no batch is written before it has its name."""
+    folder = site.log().parent
+    (folder / f"{LIFE}-2.new").write_bytes(b"")
+    site.log(batch(1, [Put(5, P, b"x")]), n=3).rename(folder / f"{LIFE}-3.new")
+    with living(site.fd, "6a-w7-1"):
+        (folder / "6a-w7-1-1.new").write_bytes(bytes(BLOCK))
+        assert is_anything_logged(site.fd)
+        assert site.recover().logs == 1
+        assert site.logged() == ["6a-w7-1-1.new"]
+        assert site.recover() == Recovered()
+    # Nor has anybody to recover because of it.
+    assert not is_anything_in(site.fd)
+    assert not is_anything_logged(site.fd)
+    assert site.recover() == Recovered()
+    assert (site.logged(), site.files(), site.seqs()) == ([], {}, [])
 
 
 def test_a_log_that_is_too_long_is_not_read(site: Site) -> None:

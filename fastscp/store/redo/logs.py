@@ -1,6 +1,7 @@
 """The folder of the redo log: the files there of lives that are over.
 
     STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
+    STORE/.fastscp/redo/<life>-<n>.new    one that was being made, and was never used
     STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
     STORE/.fastscp/redo/<life>.distrust   a flush failed that the logs of the life were to outlive
 
@@ -31,7 +32,14 @@ from fastscp.store.names import (
     own_folder,
     read_folder,
 )
-from fastscp.store.redo.records import LOG_MOST, Lost, life_of, read_log, store_of
+from fastscp.store.redo.records import (
+    LOG_MOST,
+    Lost,
+    life_of,
+    life_of_new,
+    read_log,
+    store_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -240,6 +248,13 @@ class Folder:
             parts = [entry.name for entry in entries if entry.name.endswith(_PART)]
         for name in parts:
             self._remove(name)
+
+    def remove_unmade(self) -> None:
+        """Remove what lives that are over were making. Raises OSError."""
+        for name in names_in(self.fd):
+            life = life_of_new(name)
+            if life is not None and is_over(self._store_fd, life):
+                self._remove(name)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

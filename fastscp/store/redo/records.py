@@ -2,7 +2,8 @@
 
     STORE/.fastscp/redo/<life>-<n>.log
 
-Block 0 says whose it is, and has the salt of this use of the file. Batches follow, each at a
+A file has this name once it is whole: before that it is `<life>-<n>.new`. Block 0 says whose it is,
+and has the salt of this use of the file. Batches follow, each at a
 multiple of a block, with that salt and with checksums, so that what an earlier use left behind
 them, or a power cut tore, is told apart. A worker writes a batch only after the flush of the one
 before it has returned. So the first place without a valid batch is the end; a valid one behind it
@@ -33,6 +34,7 @@ __all__ = [
     "Lost",
     "Record",
     "life_of",
+    "life_of_new",
     "read_log",
     "store_of",
 ]
@@ -57,6 +59,8 @@ _PUT: Final = 1
 _VOID: Final = 2
 _PATH_MOST: Final = 4095
 _NAME: Final = re.compile(r"([0-9A-Za-z][0-9A-Za-z_-]{0,62})-([1-9][0-9]{0,8})\.log\Z")
+_LOG: Final = ".log"
+_NEW: Final = ".new"
 
 
 class ForeignLogError(StartError):
@@ -101,7 +105,7 @@ class Lost:
 class Log:
     """A file of the redo log.
 
-    when: what was mounted when its life began; None: it was never used, or its header is damaged.
+    when: what was mounted when its life began; None: its header is lost or damaged.
     inode: of the file that was written, as its header says. is_original: it is in that file, not
     in a copy. is_cut: the file became shorter.
     records: in the order of the file, those behind damage among them. damage: what is not as a
@@ -149,6 +153,11 @@ def life_of(name: str) -> str | None:
     return None if found is None else found[1]
 
 
+def life_of_new(name: str) -> str | None:
+    """Who was making a log under this name, which counts for nothing; None: nobody."""
+    return life_of(name.removesuffix(_NEW) + _LOG) if name.endswith(_NEW) else None
+
+
 def read_log(name: str, data: bytes, store_id: str) -> Log:
     """What a file of the log holds.
 
@@ -160,14 +169,9 @@ def read_log(name: str, data: bytes, store_id: str) -> Log:
         raise ValueError(f"{name!r} is not the name of a log")
     log = Log(name, found[1])
     head = data[:_BLOCK]
-    if not any(head):
-        # Made, and never offered. Its header stands, flushed, before its first batch does.
-        if any(data[at : at + 8] == _BATCH_MAGIC for at in range(_BLOCK, len(data), _BLOCK)):
-            log.damage.append("has batches, and no header")
-            _read_batches(log, data, _newest_salt(data))
-        return log
     if head[:8] != _MAGIC:
-        log.damage.append("does not begin like a log")
+        # It has had a header for as long as it has had this name.
+        log.damage.append("does not begin like a log" if data else "is empty")
         _read_batches(log, data, _newest_salt(data))
         return log
     salt = _read_header(log, head, len(data), int(found[2]), store_id)
@@ -294,8 +298,8 @@ def _read_batches(log: Log, data: bytes, salt: int) -> None:
     if log.is_cut and (bad_records or not bad or len(data) - bad < _BATCH_BYTES):
         # No power cut tore what was behind the last one that can be read.
         log.lost.append(Lost(log.name, bad or len(data), bad_records, log.last_seq, 0))
-    elif log.when is None and not log.last and any(data[_BLOCK:]):
-        log.lost.append(Lost(log.name, _BLOCK, bad_records, 0, 0))
+    elif log.when is None and not log.last:
+        log.lost.append(Lost(log.name, min(_BLOCK, len(data)), bad_records, 0, 0))
 
 
 def _records(log: Log, data: bytes, batch: _Batch) -> Iterator[Record]:

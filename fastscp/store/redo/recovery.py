@@ -158,6 +158,7 @@ def recover(
         if logged is None:
             return Recovered()
         logs = logged.logs()
+        logged.remove_unmade()
         if not logs:
             logged.trust()
             return Recovered()
