@@ -57,6 +57,7 @@ def snapshot(**changed: Any) -> Snapshot:
         "times": dict.fromkeys(("receive", "commit", "answer", "whole", "response"), of_five),
         "flushes": {"data": of_five, "batch": of_five},
         "batches": {"stable": of_five, "buffered": of_five},
+        "redo_ways": {"log": 9, "full": 0},
         "throttled_us": {"space": 1_500_000, "commit": 0},
         "accepted": 12,
         "rejected": {"2,3,1": 1},

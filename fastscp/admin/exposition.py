@@ -253,6 +253,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
         ("durability",), lambda now: _each(now.batches),
     ),
     Family(
+        "fastscp_redo_instances_total", "counter",
+        "Stable instances where there is a redo log: log = they took it; the others did not, for "
+        "larger = their file is too large, full = the log has no room, or is not made yet, "
+        "taken = something is at the path, other = the log failed, or the folder did.",
+        ("way",), lambda now: _each(now.redo_ways),
+    ),
+    Family(
         "fastscp_in_flight_bytes", "gauge", "Of complete instances that are not committed yet.", (),
         _one(lambda now: now.status.in_flight_bytes),
     ),

@@ -153,6 +153,10 @@ _PANELS: Final[tuple[tuple[str, tuple[_Panel, ...]], ...]] = (
             _Panel(
                 "Instances of a batch", "none", _quantiles("fastscp_batch_instances", "durability")
             ),
+            _Panel(
+                "Stable instances by their way", "ops",
+                (_rate("fastscp_redo_instances_total", "way"),),
+            ),
             _Panel("In flight", "bytes", (("fastscp_in_flight_bytes{$}", "{{instance}}"),)),
         ),
     ),

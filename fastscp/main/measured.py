@@ -85,6 +85,7 @@ class Measured:
             times=_distributions(rows.times()),
             flushes=_distributions(rows.flushes()),
             batches=_distributions(rows.batches()),
+            redo_ways=rows.redo_ways(),
             throttled_us=rows.throttled_us(),
             accepted=admission.begun,
             rejected=dict(endings.rejected),

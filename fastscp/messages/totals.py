@@ -67,12 +67,12 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
     by_ae: calling AE titles in written form. by_status: by status, four hexadecimal digits, or
     `none`, and the reason for it. received_bytes: read from connections. times, flushes, batches,
-    throttled_us: see `fastscp_ext.Rows`. accepted: associations. rejected: by the numbers of the
-    A-ASSOCIATE-RJ (result,source,reason). ended: associations, by how they ended. contexts_refused:
-    presentation contexts, by abstract syntax. worker_restarts: by whether a signal had asked for
-    it. disk_blocked_s: seconds that workers waited for the disk, in a file call of their loop or
-    with commits that got nowhere, all workers together. log_lines_lost: of main and of all workers.
-    handshakes_failed: of TLS, by reason; there are few of these.
+    redo_ways, throttled_us: see `fastscp_ext.Rows`. accepted: associations. rejected: by the
+    numbers of the A-ASSOCIATE-RJ (result,source,reason). ended: associations, by how they ended.
+    contexts_refused: presentation contexts, by abstract syntax. worker_restarts: by whether a
+    signal had asked for it. disk_blocked_s: seconds that workers waited for the disk, in a file
+    call of their loop or with commits that got nowhere, all workers together. log_lines_lost: of
+    main and of all workers. handshakes_failed: of TLS, by reason; there are few of these.
     """
 
     by_ae: dict[str, Counted] = {}
@@ -82,6 +82,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     times: dict[str, Distribution] = {}
     flushes: dict[str, Distribution] = {}
     batches: dict[str, Distribution] = {}
+    redo_ways: dict[str, int] = {}
     throttled_us: dict[str, int] = {}
     accepted: int = 0
     rejected: dict[str, int] = {}
@@ -105,6 +106,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
             times=_both(self.times, other.times, Distribution.plus),
             flushes=_both(self.flushes, other.flushes, Distribution.plus),
             batches=_both(self.batches, other.batches, Distribution.plus),
+            redo_ways=_both(self.redo_ways, other.redo_ways, int.__add__),
             throttled_us=_both(self.throttled_us, other.throttled_us, int.__add__),
             accepted=self.accepted + other.accepted,
             rejected=_both(self.rejected, other.rejected, int.__add__),

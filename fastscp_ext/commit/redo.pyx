@@ -1,6 +1,6 @@
 """The redo log of a worker: small instances in one flush. See redo.pyi."""
 
-from libc.errno cimport EAGAIN, EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOMEM, errno
+from libc.errno cimport EAGAIN, EBUSY, EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset, strlen
@@ -30,9 +30,10 @@ from fastscp_ext.commit.logfile cimport (
 from fastscp_ext.receive.instance cimport (
     STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
 )
-from fastscp_ext.shared.atomic cimport word_add
+from fastscp_ext.shared.atomic cimport word_add, word_count
 from fastscp_ext.shared.block cimport (
-    BATCHES_LOG, DOUBT_LEFT, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE,
+    BATCHES_LOG, DOUBT_LEFT, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE, WAY_FULL, WAY_LARGER,
+    WAY_LOG, WAY_OTHER, WAY_TAKEN, Way,
 )
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.rows cimport count_in
@@ -161,10 +162,11 @@ cdef int redo_close(Redo* r) noexcept nogil:
 cdef bint redo_take(Redo* r, Instance* i) noexcept nogil:
     # Whether the lane commits this one; it is not the caller's until it is done. On the loop.
     cdef bint taken
-    if not r.on or i.stage != STAGE_COMPLETE or i.fd < 0:
+    if not r.most or i.stage != STAGE_COMPLETE or i.fd < 0:
         return False
     # How long a compressed one is, its file tells.
     if not i.treatment.compress_level and i.meta_size + i.data_bytes > r.most:
+        _count_way(r, WAY_LARGER)
         return False
     redo_hold(&r.threads)
     taken = r.on and redo_start(&r.threads, REDO_LANE, _lane, r)
@@ -177,7 +179,20 @@ cdef bint redo_take(Redo* r, Instance* i) noexcept nogil:
             r.last.next = i
         r.last = i
     redo_let_go(&r.threads)
+    if not taken:
+        _count_way(r, WAY_OTHER)
     return taken
+
+
+cdef inline void _count_way(Redo* r, Way way) noexcept nogil:
+    # One that does not take the log; the loop counts these, and the lane.
+    word_add(&r.worker.rows.ways[<int>way], 1)
+
+
+cdef inline void _go_classic(Redo* r, Instance* i, Way way) noexcept nogil:
+    # Have one committed without the log.
+    _count_way(r, way)
+    committer_take(r.committer, i)
 
 
 cdef void* _lane(void* of) noexcept nogil:
@@ -286,31 +301,33 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     # Returns the log file that was written to, still in use, or NULL.
     cdef Instance* after
     cdef LogFile* log
+    cdef Way way
     cdef int failed
     r.used = 0
     if not _is_ready(r):
-        _all_classic(r, batch)
+        _all_classic(r, batch, WAY_FULL if r.on else WAY_OTHER)
         return NULL
     lines_begin(&r.named.lines)
     batch_begin(&r.batch)
     while batch != NULL:
         after = batch.next
         batch.next = NULL
-        if not _record(r, batch):
-            committer_take(r.committer, batch)
+        way = _record(r, batch)
+        if way != WAY_LOG:
+            _go_classic(r, batch, way)
         batch = after
     if r.used == 0:
         return NULL
     log = _log_for(r)
     if log == NULL:
         give_back(&r.named.claims)
-        _laned_classic(r)
+        _laned_classic(r, WAY_FULL)
         return NULL
     failed = _write(r, log)
     if failed:
         _give_up(r, log, r.used, failed)
         give_back(&r.named.claims)
-        _laned_classic(r)
+        _laned_classic(r, WAY_OTHER)
         return log
     _name_all(r, log)
     _journal(r, log)
@@ -334,42 +351,47 @@ cdef bint _is_ready(Redo* r) noexcept nogil:
     return ready
 
 
-cdef void _all_classic(Redo* r, Instance* batch) noexcept nogil:
+cdef void _all_classic(Redo* r, Instance* batch, Way way) noexcept nogil:
     cdef Instance* after
     while batch != NULL:
         after = batch.next
-        committer_take(r.committer, batch)
+        _go_classic(r, batch, way)
         batch = after
 
 
-cdef void _laned_classic(Redo* r) noexcept nogil:
+cdef void _laned_classic(Redo* r, Way way) noexcept nogil:
     cdef int k
     for k in range(r.used):
-        committer_take(r.committer, r.laned[k].instance)
+        _go_classic(r, r.laned[k].instance, way)
     r.used = 0
 
 
-cdef bint _record(Redo* r, Instance* i) noexcept nogil:
-    # Whether the instance is in the batch from now on, and its path is claimed.
+cdef Way _record(Redo* r, Instance* i) noexcept nogil:
+    # WAY_LOG: the instance is in the batch from now on, and its path is claimed.
     cdef Worker* worker = r.worker
     cdef stat_t about
     cdef Laned* laned = &r.laned[r.used]
+    cdef int failed
     if is_refused(worker, i.path, parent_of(i.path, i.path_size)) or unflushed_has(
         worker.unflushed, DOUBT_LEFT, i.path, i.path_size
     ):
-        return False
-    if fstat(i.fd, &about) < 0 or about.st_size <= 0 or about.st_size > <off_t>r.most:
-        return False
-    if claim(&r.named.claims, worker, i.path, i.path_size):
-        return False
+        return WAY_OTHER
+    if fstat(i.fd, &about) < 0 or about.st_size <= 0:
+        return WAY_OTHER
+    if about.st_size > <off_t>r.most:
+        return WAY_LARGER
+    failed = claim(&r.named.claims, worker, i.path, i.path_size)
+    if failed:
+        return WAY_TAKEN if failed == EBUSY else WAY_OTHER
     # Only now: whoever had the claim may have given the name.
-    if name_is_taken(worker, &r.named, i) or not _put(r, i, laned, <uint32_t>about.st_size):
+    failed = name_is_taken(worker, &r.named, i)
+    if failed or not _put(r, i, laned, <uint32_t>about.st_size):
         give_back_last(&r.named.claims)
-        return False
+        return WAY_TAKEN if failed == EEXIST else WAY_OTHER
     laned.instance = i
     laned.failed = 0
     r.used += 1
-    return True
+    return WAY_LOG
 
 
 cdef bint _put(Redo* r, Instance* i, Laned* laned, uint32_t nbytes) noexcept nogil:
@@ -612,7 +634,7 @@ cdef void _settle(Redo* r) noexcept nogil:
         i.next = NULL
         if laned.failed == EEXIST:
             # Somebody else gave the name, who has no claims: a comparison is to decide.
-            committer_take(r.committer, i)
+            _go_classic(r, i, WAY_TAKEN)
             continue
         if laned.failed:
             instance_fail(i, laned.failed, laned.step)
@@ -628,6 +650,7 @@ cdef void _settle(Redo* r) noexcept nogil:
             last.next = i
         last = i
     count_in(&r.worker.rows.batches[<int>BATCHES_LOG], count)
+    word_count(&r.worker.rows.ways[<int>WAY_LOG], count)
     r.used = 0
     if settled != NULL:
         committer_settled(r.committer, settled)

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 14
+    BLOCK_VERSION = 15
     COMMON_VERSION = 1
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once
@@ -64,6 +64,16 @@ cdef enum Flush:
 cdef enum:
     BATCHES_LOG = 2
     BATCHES = 3
+
+# Which way an instance of stable durability took where there is a redo log: that of the log, or,
+# for one of these reasons, the one without.
+cdef enum Way:
+    WAY_LOG = 0
+    WAY_LARGER = 1           # its file is larger than what the log takes
+    WAY_FULL = 2             # no file of the log has room, or is made yet
+    WAY_TAKEN = 3            # its path has a file, or somebody else is at it
+    WAY_OTHER = 4            # the log or the instance's folder failed before, or something lacks
+    WAYS = 5
 
 # What keeps reading from an association back.
 cdef enum Throttle:
@@ -125,6 +135,8 @@ ctypedef struct WorkerRows:
     uint64_t throttled[THROTTLES]   # us that associations were not read from, together
     uint64_t log_lost        # lines of its log
     uint64_t padding[4]
+    uint64_t ways[WAYS]      # instances; the first one by the redo log's lane, the others by anyone
+    uint64_t more_padding[3]
     Histogram times[STRETCHES]
     Histogram flushes[FLUSHES]      # each by the one thread that makes it, or under a lock
     Histogram batches[BATCHES]      # instances of a batch; by whoever commits it

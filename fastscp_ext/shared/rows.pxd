@@ -30,3 +30,4 @@ cdef class Rows:
     cdef WorkerRows* of(self, Py_ssize_t worker) except NULL
     cdef object _sum(self, const Row* first)
     cdef object _summed(self, const Histogram* first)
+    cdef uint64_t _total(self, const uint64_t* first)

@@ -53,6 +53,7 @@ class Rows:
         """How long flushes took, with stable durability.
 
         data: of the file of one instance. batch: of the folders of a batch, and of the journal.
+        log: of a batch in the redo log. checkpoint: of all that a file of that log vouches for.
         """
 
     def batches(self) -> dict[str, Times]:
@@ -60,6 +61,14 @@ class Rows:
 
     def commit_steps(self, worker: int) -> int:
         """How many flushes and batches a worker's commits are through with. Raises IndexError."""
+
+    def redo_ways(self) -> dict[str, int]:
+        """Instances of stable durability of workers that have a redo log, by how they were kept.
+
+        log: by that. The others without it: larger, for the size of their file. full: no log file
+        had room, or was made yet. taken: for what is at the path, or is about to be. other: the
+        log failed, or the folder, or something was lacking.
+        """
 
     def throttled_us(self) -> dict[str, int]:
         """How long associations were not read from, all together, in microseconds.

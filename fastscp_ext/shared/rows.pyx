@@ -29,10 +29,11 @@ cdef extern from *:
 cdef enum:
     OTHERS_MOST = 100        # AE titles that no configuration names and that have a row
 
-# In the order of Stretch, of Flush, of the durabilities and of Throttle.
+# In the order of Stretch, of Flush, of the durabilities, of Way and of Throttle.
 _STRETCHES = ("receive", "commit", "answer", "whole", "response")
 _FLUSHES = ("data", "batch", "log", "checkpoint")
 _BATCHES = ("buffered", "stable", "log")
+_WAYS = ("log", "larger", "full", "taken", "other")
 _THROTTLES = ("space", "commit")
 
 
@@ -128,14 +129,11 @@ cdef class Rows:
         """See rows.pyi."""
         cdef RowsRegion* rows = &self.block.at.rows
         cdef Py_ssize_t number
-        cdef uint64_t total = 0
         if worker is not None:
             number = worker
             worker_in_range(number)
             return word_get(&rows.worker[number].received)
-        for number in range(<Py_ssize_t>word_get(&rows.workers)):
-            total += word_get(&rows.worker[number].received)
-        return total
+        return self._total(&rows.worker[0].received)
 
     cdef object _sum(self, const Row* first):
         # The counts of one row of all workers, given that of the first; None where nothing was
@@ -261,18 +259,25 @@ cdef class Rows:
                 steps += word_get(&rows.batches[k].buckets[bucket])
         return steps
 
+    cdef uint64_t _total(self, const uint64_t* first):
+        # One number of all workers, given that of the first.
+        cdef RowsRegion* rows = &self.block.at.rows
+        cdef Py_ssize_t offset = <const char*>first - <const char*>&rows.worker[0]
+        cdef Py_ssize_t number
+        cdef uint64_t total = 0
+        for number in range(<Py_ssize_t>word_get(&rows.workers)):
+            total += word_get(<uint64_t*>(<char*>&rows.worker[number] + offset))
+        return total
+
+    def redo_ways(self):
+        """See rows.pyi."""
+        cdef WorkerRows* first = &self.block.at.rows.worker[0]
+        return {name: self._total(&first.ways[k]) for k, name in enumerate(_WAYS)}
+
     def throttled_us(self):
         """See rows.pyi."""
-        cdef RowsRegion* rows = &self.block.at.rows
-        cdef Py_ssize_t number
-        cdef uint64_t total
-        found = {}
-        for k, name in enumerate(_THROTTLES):
-            total = 0
-            for number in range(<Py_ssize_t>word_get(&rows.workers)):
-                total += word_get(&rows.worker[number].throttled[k])
-            found[name] = total
-        return found
+        cdef WorkerRows* first = &self.block.at.rows.worker[0]
+        return {name: self._total(&first.throttled[k]) for k, name in enumerate(_THROTTLES)}
 
     def lose_lines(self, Py_ssize_t worker, uint64_t lines):
         """See rows.pyi."""
@@ -280,9 +285,4 @@ cdef class Rows:
 
     def lines_lost(self):
         """See rows.pyi."""
-        cdef RowsRegion* rows = &self.block.at.rows
-        cdef Py_ssize_t number
-        cdef uint64_t total = 0
-        for number in range(<Py_ssize_t>word_get(&rows.workers)):
-            total += word_get(&rows.worker[number].log_lost)
-        return total
+        return self._total(&self.block.at.rows.worker[0].log_lost)

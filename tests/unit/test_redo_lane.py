@@ -159,6 +159,10 @@ class Logged:
     def checkpoints(self) -> int:
         return sum(self.site.shared.rows.flushes()["checkpoint"].buckets)
 
+    def ways(self) -> dict[str, int]:
+        """How many took which way, without those that none took."""
+        return {way: n for way, n in self.site.shared.rows.redo_ways().items() if n}
+
     def lines(self) -> list[dict[str, Any]]:
         """What stands in the lane's own segments."""
         found = []
@@ -259,6 +263,45 @@ def test_nothing_is_kept_open_behind_a_checkpoint(tmp_path: Path) -> None:
         log.site.settle(one)
         assert len(os.listdir("/proc/self/fd")) >= before + 20
         wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, "closed files")
+
+
+def test_how_many_took_which_way_is_counted(tmp_path: Path) -> None:
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        first = log.ways()
+        # Before there was a file.
+        assert (sorted(first), sum(first.values())) == (["full", "log"], log.site.numbers)
+        one = log.site.associate()
+        log.site.shared.doubts.refuse("1.9.4")
+        for n, (way, sent) in enumerate(
+            {
+                "log": store(1),
+                "taken": store(2),
+                "larger": store(3, data_set(sop="1.2.6", pixels=MOST), sop="1.2.6"),
+                "other": store(4, data_set(study="1.9.4", sop="1.9.4.1"), sop="1.9.4.1"),
+            }.items(),
+            1,
+        ):
+            before = log.ways()
+            log.site.feed(one, sent)
+            log.site.settle(one)
+            assert log.ways() == before | {way: before.get(way, 0) + 1}
+            assert sum(log.ways().values()) == sum(first.values()) + n
+        assert one.statuses() == [0, 0, 0, 0xA700]
+        buffered = log.site.associate(rules=rules(durable=False))
+        before = log.ways()
+        log.site.feed(buffered, store(5, sop="1.2.6.5"))
+        log.site.settle(buffered)
+        assert log.ways() == before
+
+
+def test_without_a_log_no_way_is_counted(tmp_path: Path) -> None:
+    with Site(tmp_path / "store", durable=True) as site:
+        one = site.associate()
+        site.feed(one, store())
+        site.settle(one)
+        assert one.statuses() == [0]
+        assert set(site.shared.rows.redo_ways().values()) == {0}
 
 
 @pytest.mark.parametrize(("pixels", "more"), [(MOST, 0), (MOST - 2000, 1)])
@@ -435,6 +478,7 @@ def test_a_log_file_that_was_removed_is_used_no_more(tmp_path: Path) -> None:
             ("write the redo log", "off")
         ]
         assert log.taken("1.8.2") == taken + 1
+        assert log.ways()["other"] == 2
         log.close()
 
 
