@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from fastscp.errors import StartError
@@ -11,7 +12,7 @@ from fastscp.store.leftovers import settle_alone
 from fastscp.store.names import IDENTITY, flush_folder
 from fastscp.store.redo.logs import is_anything_logged
 from fastscp.store.redo.recovery import highest_logged, recover
-from fastscp.store.renew import finish
+from fastscp.store.renew import finish, renew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,10 @@ def is_recovered(path: Path) -> bool:
 def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
     """Do with a store what a start does before anybody may read it, and tell what that was.
 
-    accept_damage: as in `recover`. Raises StoreBusyError where a service uses it, StartError where
-    there is none, or what is there cannot be recovered.
+    A start leaves folders as they are whose flush failed; here they are made anew where there is a
+    log, which may not go before they are on the disk. accept_damage: as in `recover`. Raises
+    StoreBusyError where a service uses it, StartError where there is none, or what is there cannot
+    be recovered.
     """
     with existing(path) as dir_fd, held(path, dir_fd), explained(path):
         identity = read_identity(path, dir_fd)
@@ -45,6 +48,8 @@ def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
         # through.
         finish(dir_fd)
         settle_alone(dir_fd, "recover", lambda: highest_logged(dir_fd, identity))
+        found = renew(path, dir_fd, alone=True) if is_anything_logged(dir_fd) else []
         recovered = recover(dir_fd, identity, alone=True, accept_damage=accept_damage)
+        renewed = tuple(one.path for one in found if one.settled)
         write_format(path, dir_fd, FORMAT, flush_directory=flush_folder(dir_fd))
-    return recovered
+    return dataclasses.replace(recovered, renewed=renewed)

@@ -134,6 +134,8 @@ def _logged(store: _Store) -> Iterator[Finding]:
             f"is its own is not known: restore {IDENTITY}, or start the service once with "
             f"--store-new-life, which takes the id from the log and recovers it"
         )
+    # It may not go before these are on the disk.
+    yield from _unflushed(store)
     recovered = recover(store.dir_fd, store.identity, alone=True)
     if recovered.logs:
         why = "was in the redo log of workers that did not end in order"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from fastscp.store.identity import Identity
+from fastscp.store.recovering import recover_store
 from fastscp.store.verify import verify
 from tests.kept.kit_kept import (
     FAIL,
@@ -164,7 +165,7 @@ def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str) -> No
 
 @pytest.mark.long
 def test_a_checkpoint_whose_folders_fail(tmp_path: Path, library: Path) -> None:
-    """No flush of the upper one tells anything until it is mounted anew: nothing is stored."""
+    """No flush of the upper one tells anything: nothing is stored until it is made anew."""
     (one,) = items("1", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
         with_logs(service, 1)
@@ -177,6 +178,9 @@ def test_a_checkpoint_whose_folders_fail(tmp_path: Path, library: Path) -> None:
         service.process.wait(DEADLINE_S)
     assert files_of(service.store)[one.path] == one.data
     assert list((service.store / ".fastscp/redo").glob("*.log"))
+    assert recover_store(service.store).renewed
+    assert not list((service.store / ".fastscp/redo").iterdir())
+    assert wrong(service.store, [one]) == []
 
 
 @pytest.mark.long

@@ -19,8 +19,10 @@ from fastscp.main.prepared import prepare
 from fastscp.store.access import held
 from fastscp.store.names import holder
 from fastscp.store.redo import files
+from fastscp.store.redo.logs import leave_distrust
 from fastscp.store.redo.records import read_log
-from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, write_log
+from fastscp.store.unflushed import Marks
+from tests.redo_files import BLOCK, FOLDER, Put, batch, flip, line_of, write_log
 from tests.stores import living, opened
 
 if TYPE_CHECKING:
@@ -49,6 +51,44 @@ def test_recover(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list((path / FOLDER).iterdir()) == []
     assert main(["recover", "--store", str(path)]) == 0
     assert capsys.readouterr().out == "nothing to recover\n"
+
+
+@pytest.mark.parametrize("command", ["recover", "verify"])
+def test_a_folder_whose_flush_failed_is_made_anew_first(
+    path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the log could not go before the machine is restarted."""
+    put = path / P
+    put.parent.mkdir(parents=True)
+    other = "st/se/other.dcm"
+    (path / other).write_bytes(b"y")
+    segment = path / f".fastscp/journal/{LIFE}r-1.jsonl"
+    segment.write_bytes(line_of(4, other, b"y") + line_of(5, P, b"x"))
+    fd = os.open(path, os.O_DIRECTORY)
+    try:
+        Marks(fd).leave("folder", "st", errno.EIO)
+        leave_distrust_of(path)
+        inode = (path / "st").stat().st_ino
+        with pytest.raises(StartError, match="a flush of the folder failed before"), opened(path):
+            pass
+        words = ["verify", "--adopt"] if command == "verify" else ["recover"]
+        code = main([*words, "--store", str(path)])
+        said = capsys.readouterr().out
+        assert (code, "made anew" in said) == (1 if command == "verify" else 0, True)
+        assert Marks(fd).left() == ()
+    finally:
+        os.close(fd)
+    assert (path / "st").stat().st_ino != inode
+    assert (put.read_bytes(), (path / other).read_bytes()) == (b"x", b"y")
+    assert list((path / FOLDER).iterdir()) == []
+
+
+def leave_distrust_of(path: Path) -> None:
+    fd = os.open(path / FOLDER, os.O_DIRECTORY)
+    try:
+        leave_distrust(fd, LIFE)
+    finally:
+        os.close(fd)
 
 
 def test_a_log_is_read_once_where_nothing_else_is_left(
@@ -119,7 +159,7 @@ def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = json.loads(capsys.readouterr().out)
     assert said == {
         "logs": 1, "records": 1, "flushed": 0, "restored": 1, "lines": 1, "passed": 0, "aside": 0,
-        "unreachable": [], "damage": [], "lost": [], "sequence": 5,
+        "unreachable": [], "renewed": [], "damage": [], "lost": [], "sequence": 5,
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from fastscp.store.names import (
     make_folder,
     own_folder,
 )
-from fastscp.store.unflushed import Marks
+from fastscp.store.unflushed import LIFTED_BY, Marks
 from fastscp_ext import crc32c, exchange
 
 if TYPE_CHECKING:
@@ -271,8 +271,8 @@ class Files:
         if not self._folders[folder] and self._is_refused(folder):
             raise OSError(
                 errno.EIO,
-                "a flush of the folder failed before; restart the machine, or unmount the file "
-                "system and mount it again",
+                "a flush of the folder failed before: check the disk; then stop the service and "
+                f"run `fastscp recover`, which makes the folder anew, or {LIFTED_BY}",
                 folder or ".",
             )
         try:

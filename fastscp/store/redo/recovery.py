@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from fastscp.log import counted
+from fastscp.log import counted, printable
 from fastscp.store.mounts import mounted
 from fastscp.store.names import ASIDE, REDO
 from fastscp.store.redo.files import Files, There, side_by_side
@@ -57,10 +57,11 @@ class Recovered:
     logs: files that were read, and are gone. records: instances in them. flushed: files that were
     there. restored: files that were written anew. lines: journal lines written. passed: records of
     which nothing was to be done, for something newer is there, somebody took the file away, or
-    nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. unreachable:
-    of instances whose path could not be reached and whose file is in `ASIDE` instead, in words.
-    damage: of the logs, accepted. lost: what that took away, as far as it is known. sequence: the
-    highest number in a record or a line beside it, 0 for none.
+    nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. unreachable: of
+    instances whose path could not be reached and whose file is in `ASIDE` instead, in words.
+    renewed: folders that were made anew before, for a flush of them had failed. damage: of the
+    logs, accepted. lost: what that took away, as far as it is known. sequence: the highest number
+    in a record or a line beside it, 0 for none.
     """
 
     logs: int = 0
@@ -71,6 +72,7 @@ class Recovered:
     passed: int = 0
     aside: int = 0
     unreachable: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
     sequence: int = 0
@@ -88,6 +90,8 @@ class Recovered:
         return (said, *self._also())
 
     def _also(self) -> Iterator[str]:
+        for path in self.renewed:
+            yield f"{printable(path)} was made anew, for a flush of it had failed"
         if self.passed:
             yield (
                 f"of {counted(self.passed, 'more instance')} in that log nothing was to be done: "
