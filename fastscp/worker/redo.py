@@ -115,7 +115,8 @@ class RedoLog:
     def _mark(self) -> None:
         """Have whoever recovers this life distrust it, as far as the disk lets that be noted.
 
-        First of all: main may be killed meanwhile, or read the log before it has the exit code.
+        First of all: main may be killed meanwhile, or read the log before it has the exit code. The
+        thread that saw the flush fail has made the mark as a rule; who cannot make it hears of it.
         """
 
         def leave() -> None:

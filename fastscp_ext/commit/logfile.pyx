@@ -1,11 +1,12 @@
 """The files of a redo log, and the batch that is about to be written to one. See logfile.pyi."""
 
-from libc.errno cimport EINTR, EIO, ENOENT, ENOSPC, errno
+from libc.errno cimport EEXIST, EINTR, EIO, ENOENT, ENOSPC, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
-from posix.types cimport off_t
+from posix.stat cimport S_IFREG
+from posix.types cimport dev_t, mode_t, off_t
 from posix.unistd cimport close
 
 from fastscp_ext.commit.directories cimport Identity
@@ -20,6 +21,9 @@ cdef extern from "fcntl.h" nogil:
     int O_CLOEXEC
     int O_NOFOLLOW
     int openat(int dirfd, const char* path, int flags, ...)
+
+cdef extern from "sys/stat.h" nogil:
+    int mknodat(int dirfd, const char* path, mode_t mode, dev_t dev)
 
 cdef extern from "unistd.h" nogil:
     ssize_t pwrite(int fd, const void* data, size_t n, off_t at)
@@ -220,6 +224,19 @@ cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexce
     cdef char name[LOG_NAME_ROOM]
     _name(name, origin, log.number, b".log")
     if unlinkat(folder_fd, name, 0) < 0 and errno != ENOENT:
+        return errno
+    return 0
+
+
+cdef int log_distrust(int folder_fd, const LogOrigin* origin) noexcept nogil:
+    # Have whoever recovers the life believe nothing that was written and not read from the disk
+    # again. Without a flush, and so at once: where the power fails, nothing is left that was only
+    # written. Without a descriptor, of which there may be none. 0, or the errno.
+    cdef char name[LOG_NAME_ROOM]
+    cdef size_t n = strlen(origin.life)
+    memcpy(name, origin.life, n)
+    memcpy(name + n, b".distrust\0", 10)
+    if mknodat(folder_fd, name, S_IFREG | <mode_t>0o640, 0) < 0 and errno != EEXIST:
         return errno
     return 0
 

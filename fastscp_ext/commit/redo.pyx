@@ -24,8 +24,8 @@ from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
 from fastscp_ext.commit.logfile cimport (
     BATCH_HEADER, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT,
     LOG_WRITING, RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end,
-    batch_put, batch_put_checksum, batch_void, log_end, log_forget, log_keep, log_make,
-    log_remove, log_renew, log_write, whole_blocks,
+    batch_put, batch_put_checksum, batch_void, log_distrust, log_end, log_forget, log_keep,
+    log_make, log_remove, log_renew, log_write, whole_blocks,
 )
 from fastscp_ext.receive.instance cimport (
     STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
@@ -742,6 +742,9 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
     if not failed:
         failed = _let_go(r, log)
         step = b"renew a file of the redo log"
+    if failed:
+        # What is told of it may take long: all may be killed meanwhile.
+        log_distrust(r.folder_fd, &r.origin)
     count_in(&r.worker.rows.flushes[<int>FLUSH_CHECKPOINT], (monotonic_ns() - began) // 1000)
     redo_hold(&r.threads)
     if failed:
@@ -820,6 +823,8 @@ cdef void _file_flushed(flush_job* job) noexcept nogil:
     # On the thread that flushed it: the lane may wait for this one.
     cdef Redo* r = <Redo*>job.of
     if job.error:
+        # Others may be under way for long, and whoever comes next believes the next flush of it.
+        log_distrust(r.folder_fd, &r.origin)
         return
     close(job.fd)
     r.vouched.files[job - r.jobs] = -1

@@ -164,6 +164,29 @@ def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str) -> No
 
 
 @pytest.mark.long
+def test_all_killed_while_flushes_beside_the_one_that_failed_hang(
+    tmp_path: Path, library: Path
+) -> None:
+    """The failed one is noted at once, for the next flush of the file would succeed."""
+    fine, bad, hangs = items("1", 3)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        rule(service, "flush the file", HOLD_BEFORE, path=f"{hangs.sop}.dcm")
+        rule(service, "flush the file", FAIL, error=errno.EIO, path=f"{bad.sop}.dcm")
+        with service.peer() as peer:
+            for number, one in enumerate((fine, bad, hangs), 1):
+                peer.send(store(number, one.data, sop=one.sop))
+            assert [peer.read_response().status for _ in range(3)] == [OK] * 3
+            wait_for(
+                lambda: list((service.store / ".fastscp/redo").glob("*.distrust")), "the mark"
+            )
+        service.kill()
+        service.control.clear()
+    assert recover_store(service.store).restored >= 3
+    assert wrong(service.store, [fine, bad, hangs]) == []
+
+
+@pytest.mark.long
 def test_a_checkpoint_whose_folders_fail(tmp_path: Path, library: Path) -> None:
     """No flush of the upper one tells anything: nothing is stored until it is made anew."""
     (one,) = items("1", 1)
