@@ -177,9 +177,7 @@ def test_all_killed_while_flushes_beside_the_one_that_failed_hang(
             for number, one in enumerate((fine, bad, hangs), 1):
                 peer.send(store(number, one.data, sop=one.sop))
             assert [peer.read_response().status for _ in range(3)] == [OK] * 3
-            wait_for(
-                lambda: list((service.store / ".fastscp/redo").glob("*.distrust")), "the mark"
-            )
+            wait_for(lambda: list((service.store / ".fastscp/redo").glob("*.distrust")), "the mark")
         service.kill()
         service.control.clear()
     assert recover_store(service.store).restored >= 3

@@ -898,6 +898,35 @@ def test_after_a_flush_that_fails_here_the_next_one_is_not_believed(
     assert site.logged() == []
 
 
+def test_a_flush_that_fails_here_is_noted_before_the_others_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All may be killed while these hang."""
+    puts = [Put(5, P, b"x"), Put(6, Q, b"y")]
+    site.log(batch(1, puts))
+    site.named(*puts)
+    bad, hangs = ((site.path / one).stat().st_ino for one in (P, Q))
+    begun = threading.Event()
+    seen: list[bool] = []
+    real = os.fsync
+
+    def flush(fd: int) -> None:
+        inode = os.fstat(fd).st_ino
+        if inode == bad:
+            assert begun.wait(60)
+            raise OSError(errno.EIO, "Input/output error")
+        if inode == hangs:
+            begun.set()
+            mark = site.path / FOLDER / f"{LIFE}.distrust"
+            seen.append(wait_for(mark.exists, "the mark"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with pytest.raises(OSError, match="Input"):
+        site.recover()
+    assert seen == [True]
+
+
 def test_a_folder_whose_flush_failed_before_gets_its_names_anew(site: Site) -> None:
     put = Put(5, P, b"x")
     site.log(batch(1, [put]))

@@ -129,7 +129,7 @@ class Files:
             with _at(record.path, self._store_fd) as (folder_fd, name):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 with descriptor(os.open(name, flags, dir_fd=folder_fd)) as fd:
-                    os.fsync(fd)
+                    self._fsync(fd)
         except FileNotFoundError:
             return There.NOTHING
         except OSError as error:
@@ -187,6 +187,14 @@ class Files:
             side_by_side(self._flush_folder, by_depth[depth])
 
     # Inside ---------------------------------------------------------------------------------------
+
+    def _fsync(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+        except OSError:
+            # Others may be under way for long, and whoever tries again would believe the next one.
+            self._parts.distrust_at_once()
+            raise
 
     def _note(self, path: str, *, is_new: bool) -> None:
         with self._lock:

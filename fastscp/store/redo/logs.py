@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from fastscp.errors import StartError
 from fastscp.store.lives import is_over
 from fastscp.store.names import (
     ASIDE,
+    FILE_MODE,
     REDO,
     descriptor,
     flush_folder,
@@ -154,6 +156,7 @@ class Folder:
         self._lock = threading.Lock()
         self._open: dict[str, int] = {}
         self._distrusted: set[str] = set()
+        self._lives: set[str] = set()
 
     def logs(self) -> list[Log]:
         """The logs of lives that are over, by their names; `is_distrusted` tells of the same lives.
@@ -177,6 +180,7 @@ class Folder:
             name.removesuffix(_DISTRUST) for name in names if name.endswith(_DISTRUST)
         }
         _compare_numbers(found)
+        self._lives = {log.life for log in found}
         return found
 
     def read(self, record: Record) -> tuple[bytes, bytes]:
@@ -273,6 +277,15 @@ class Folder:
             self._remove(f"{life}{_DISTRUST}")
         if self._distrusted:
             flush_folder(self.fd)
+
+    def distrust_at_once(self) -> None:
+        """Mark all lives whose logs were read, as far as that works, and flush nothing.
+
+        After a power cut the marks are not needed.
+        """
+        for life in self._lives:
+            with contextlib.suppress(OSError):
+                os.mknod(f"{life}{_DISTRUST}", FILE_MODE | stat.S_IFREG, dir_fd=self.fd)
 
     def distrust(self, lives: Iterable[str]) -> None:
         """As `leave_distrust` for each of some lives, whose logs were read. Raises OSError."""
