@@ -7,16 +7,14 @@ from fastscp_ext.commit.committer cimport Committer, OpenJournal
 from fastscp_ext.commit.directories cimport Directories
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher
 from fastscp_ext.commit.logfile cimport LogBatch, LogFile, LogOrigin
+from fastscp_ext.commit.redo_threads cimport redo_lock
 from fastscp_ext.receive.instance cimport Instance, Worker
 
-
-cdef extern from "redo_threads.h" nogil:
-    ctypedef struct redo_lock:
-        pass
 
 cdef enum:
     LOG_FILES = 8            # of a worker
     LANE_MOST = 256          # instances of a batch
+    OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
 
 # An instance of the lane's batch, and its line.
 ctypedef struct Laned:
@@ -38,6 +36,7 @@ ctypedef void (*TellRedo)(
 
 ctypedef struct Redo:
     redo_lock threads        # the lock of all below, and the two threads
+    void* (*checkpoints)(void* of) noexcept nogil    # what one of these does
     Committer* committer     # borrowed: takes what the lane does not, and all that is settled
     Worker* worker           # borrowed
     OpenJournal open_journal

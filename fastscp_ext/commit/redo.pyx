@@ -1,12 +1,12 @@
 """The redo log of a worker: small instances in one flush. See redo.pyi."""
 
-from libc.errno cimport EAGAIN, EBUSY, EEXIST, EINTR, EIO, EMFILE, ENFILE, ENOMEM, errno
+from libc.errno cimport EBUSY, EEXIST, EINTR, EIO, ENOMEM, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memmove, memset, strlen
+from libc.stdlib cimport free
+from libc.string cimport memmove, memset
 from posix.types cimport off_t
-from posix.unistd cimport close
 
+from fastscp_ext.commit.checkpoint cimport checkpoints
 from fastscp_ext.commit.claims cimport claim, give_back, give_back_last
 from fastscp_ext.commit.commit cimport (
     committed_begin, committed_end, give_final_name, journal_append, journal_is_due,
@@ -14,26 +14,30 @@ from fastscp_ext.commit.commit cimport (
 )
 from fastscp_ext.commit.committer cimport committer_settled, committer_take
 from fastscp_ext.commit.directories cimport (
-    FOLDER_ELSEWHERE, Identity, directories_begin, directories_close, directories_end,
-    directory_identity, flush_folders, is_refused, parent_of,
+    Identity, directories_begin, directories_close, directories_end, directory_identity, is_refused,
+    parent_of,
 )
-from fastscp_ext.commit.flush_pool cimport (
-    flush_file, flush_job, flusher_begin, flusher_end, flusher_run,
-)
+from fastscp_ext.commit.flush_pool cimport flush_file, flusher_begin, flusher_end
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
+from fastscp_ext.commit.log_room cimport (
+    begin_log, free_log, has_room, keep_segment, seal_log, wait_for_room,
+)
 from fastscp_ext.commit.logfile cimport (
-    BATCH_HEADER, LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT,
-    LOG_WRITING, RECORD_HEADER, LogFile, batch_begin, batch_bytes, batch_drop_last, batch_end,
-    batch_put, batch_put_checksum, batch_void, log_distrust, log_end, log_forget, log_keep,
-    log_make, log_remove, log_renew, log_write, whole_blocks,
+    BATCH_HEADER, LOG_BYTES, LOG_RECORDS, LOG_SPENT, RECORD_HEADER, LogFile, batch_begin,
+    batch_bytes, batch_drop_last, batch_end, batch_put, batch_put_checksum, batch_void, log_end,
+    log_keep, log_remove, log_write, whole_blocks,
+)
+from fastscp_ext.commit.redo_threads cimport (
+    REDO_CHECKPOINT, REDO_LANE, redo_hold, redo_join, redo_let_go, redo_lock_begin, redo_lock_end,
+    redo_start, redo_wait, redo_wake,
 )
 from fastscp_ext.receive.instance cimport (
     STAGE_COMPLETE, STAGE_SETTLED, Instance, instance_drop_part, instance_fail, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_count
 from fastscp_ext.shared.block cimport (
-    BATCHES_LOG, DOUBT_LEFT, FLUSH_CHECKPOINT, FLUSH_LOG, STAMP_DURABLE, WAY_FULL, WAY_LARGER,
-    WAY_LOG, WAY_OTHER, WAY_TAKEN, Way,
+    BATCHES_LOG, DOUBT_LEFT, FLUSH_LOG, STAMP_DURABLE, WAY_FULL, WAY_LARGER, WAY_LOG, WAY_OTHER,
+    WAY_TAKEN, Way,
 )
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.rows cimport count_in
@@ -42,38 +46,12 @@ from fastscp_ext.stat cimport fstat, stat_t
 
 __all__ = []
 
-cdef extern from "fcntl.h" nogil:
-    int F_DUPFD_CLOEXEC
-    int SYNC_FILE_RANGE_WRITE
-    int fcntl(int fd, int command, ...)
-    int sync_file_range(int fd, off_t offset, off_t nbytes, unsigned int flags)
-
 cdef extern from "unistd.h" nogil:
     ssize_t pread(int fd, void* data, size_t n, off_t at)
-    int syncfs(int fd)
-
-cdef extern from "redo_threads.h" nogil:
-    int REDO_LANE
-    int REDO_CHECKPOINT
-    void redo_lock_begin(redo_lock* l)
-    void redo_lock_end(redo_lock* l)
-    void redo_hold(redo_lock* l)
-    void redo_let_go(redo_lock* l)
-    void redo_wake(redo_lock* l, int which)
-    void redo_wait(redo_lock* l, int which, uint64_t until)
-    bint redo_start(redo_lock* l, int which, void* (*run)(void* of) noexcept nogil, void* of)
-    void redo_join(redo_lock* l, int which)
 
 cdef enum:
     BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
-    ROOM_MOST = 32           # instances: the lane waits for room for no more at a time
-    UNDER_WAY = 128         # files whose bytes a checkpoint writes at a time
-    FOLDERS_AT_ONCE = 32     # that a checkpoint has open, beside those above them
-
-cdef uint64_t _OLD_NS = 1000000000      # the age at which a log file gets its checkpoint
-cdef uint64_t _ROOM_NS = 250000000      # the lane waits for room, as long as none comes
-cdef uint64_t _AGAIN_NS = 100000000     # a checkpoint that lacked descriptors or memory, anew
-cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
+    ROOM_MOST = 32           # instances: the lane waits for room for no more before it begins
 
 
 cdef void redo_begin(
@@ -87,6 +65,7 @@ cdef void redo_begin(
     r.tell = tell
     r.of = of
     r.folder_fd = -1
+    r.checkpoints = checkpoints
     committed_begin(&r.named, False)
     flusher_begin(&r.flushers, NULL, NULL)
     directories_begin(&r.directories, True)
@@ -202,7 +181,7 @@ cdef void* _lane(void* of) noexcept nogil:
     redo_hold(&r.threads)
     while True:
         if r.first != NULL:
-            _wait_for_room(r)
+            _wait(r)
             batch = _taken(r)
             redo_let_go(&r.threads)
             log = _commit(r, batch)
@@ -224,58 +203,21 @@ cdef void* _lane(void* of) noexcept nogil:
 
 cdef void _rest(Redo* r) noexcept nogil:
     # Nothing waits. The memory of large batches is given back where that lasts. The lock is held.
-    cdef uint64_t until = monotonic_ns() + _OLD_NS
+    cdef uint64_t until = monotonic_ns() + OLD_NS
     redo_wait(&r.threads, REDO_LANE, until)
     if r.first == NULL and monotonic_ns() >= until:
         batch_end(&r.batch)
 
 
-cdef bint _has_room(Redo* r, int wanted) noexcept nogil:
-    # Whether so many more may be kept, in a file that is there. The lock is held.
-    return r.kept_most - r.kept >= wanted and (r.active != NULL or _free(r) != NULL)
-
-
-cdef void _wait_for_room(Redo* r) noexcept nogil:
-    # Where a checkpoint is about to give some, it is the shorter way: what goes the other way
-    # flushes as much as the checkpoint does for it, and beside it. The lock is held.
+cdef void _wait(Redo* r) noexcept nogil:
+    # For room for some of what waits. Where a checkpoint is about to give it, this is the shorter
+    # way: what goes the other way flushes as much, beside the checkpoint. The lock is held.
     cdef Instance* i = r.first
     cdef int wanted = 0
     while i != NULL and wanted < ROOM_MOST:
         wanted += 1
         i = i.next
-    _wait_for(r, min(wanted, r.kept_most))
-
-
-cdef bint _wait_for(Redo* r, int wanted) noexcept nogil:
-    # Whether there is so much room, or has come to be. The lock is held.
-    cdef uint64_t until = monotonic_ns() + _ROOM_NS
-    cdef int before = r.kept
-    while r.on and not r.stop and not _has_room(r, wanted):
-        if r.active == NULL and _free(r) == NULL:
-            # More files let more come while a checkpoint works.
-            _want(r)
-        if r.count == 0 or r.too_late:
-            return False
-        if r.active != NULL and _next_sealed(r) == NULL:
-            _seal(r)
-        if r.kept < before:
-            until = monotonic_ns() + _ROOM_NS
-            before = r.kept
-        if monotonic_ns() >= until:
-            r.too_late = True
-            break
-        r.wanted_room = wanted
-        redo_wait(&r.threads, REDO_LANE, until)
-    r.wanted_room = 0
-    return r.on and _has_room(r, wanted)
-
-
-cdef void _give_room(Redo* r, int count) noexcept nogil:
-    # So many descriptors are closed. The lock is held.
-    r.kept -= count
-    r.too_late = False
-    if r.wanted_room and _has_room(r, r.wanted_room):
-        redo_wake(&r.threads, REDO_LANE)
+    wait_for_room(r, min(wanted, r.kept_most))
 
 
 cdef Instance* _taken(Redo* r) noexcept nogil:
@@ -342,8 +284,8 @@ cdef bint _is_ready(Redo* r) noexcept nogil:
     redo_hold(&r.threads)
     if journal_is_due(&r.named.journal):
         # The lines of a log file are all in one segment.
-        _seal(r)
-    ready = r.on and _has_room(r, 1)
+        seal_log(r)
+    ready = r.on and has_room(r, 1)
     redo_let_go(&r.threads)
     if ready and journal_is_due(&r.named.journal):
         r.open_journal(r.of)
@@ -448,59 +390,13 @@ cdef LogFile* _log_for(Redo* r) noexcept nogil:
     if r.active != NULL and (
         need > LOG_BYTES - r.active.at or r.active.records + 2 * r.used > LOG_RECORDS
     ):
-        _seal(r)
-    if _wait_for(r, r.used) and (r.active != NULL or _begin(r, _free(r))):
+        seal_log(r)
+    if wait_for_room(r, r.used) and (r.active != NULL or begin_log(r, free_log(r))):
         log = r.active
         log.in_use = True
         r.kept += r.used
     redo_let_go(&r.threads)
     return log
-
-
-cdef LogFile* _free(Redo* r) noexcept nogil:
-    # A file in which nothing counts, or NULL. The lock is held.
-    cdef int k
-    for k in range(r.count):
-        if r.files[k].state == LOG_FREE:
-            return r.files[k]
-    return NULL
-
-
-cdef int _keep_segment(Redo* r, LogFile* log) noexcept nogil:
-    # Have the file's checkpoint flush the segment that lines go to now. 0, or the errno.
-    cdef int fd = fcntl(r.named.journal.fd, F_DUPFD_CLOEXEC, 3)
-    if fd < 0:
-        return errno
-    if log.journal_fd >= 0:
-        close(log.journal_fd)
-    log.journal_fd = fd
-    return 0
-
-
-cdef bint _begin(Redo* r, LogFile* log) noexcept nogil:
-    # Have a free file written to. The lock is held. False: for want of a descriptor.
-    if _keep_segment(r, log):
-        return False
-    log.state = LOG_WRITING
-    log.oldest_ns = monotonic_ns()
-    r.active = log
-    redo_wake(&r.threads, REDO_CHECKPOINT)
-    return True
-
-
-cdef void _seal(Redo* r) noexcept nogil:
-    # Nothing more goes into the file that is written to. The lock is held.
-    if r.active != NULL:
-        r.active.state = LOG_SEALED
-        r.active = NULL
-        redo_wake(&r.threads, REDO_CHECKPOINT)
-
-
-cdef void _want(Redo* r) noexcept nogil:
-    # One more log file, where there may be one. The lock is held.
-    if r.count < LOG_FILES and redo_start(&r.threads, REDO_CHECKPOINT, _checkpoints, r):
-        r.wanted = True
-        redo_wake(&r.threads, REDO_CHECKPOINT)
 
 
 cdef int _write(Redo* r, LogFile* log) noexcept nogil:
@@ -522,7 +418,7 @@ cdef void _give_up(Redo* r, LogFile* log, int given_back, int failed) noexcept n
     r.kept -= given_back
     log.broken = True
     if r.active == log:
-        _seal(r)
+        seal_log(r)
     redo_let_go(&r.threads)
     r.tell(r.of, b"write the redo log", failed, REDO_OFF)
 
@@ -610,7 +506,7 @@ cdef int _journal_anew(Redo* r, LogFile* log, size_t n) noexcept nogil:
     r.open_journal(r.of)
     if r.named.journal.fd < 0:
         return r.named.journal.error_no or EIO
-    failed = _keep_segment(r, log)
+    failed = keep_segment(r, log)
     if failed:
         return failed
     failed = journal_append(r.worker.store_fd, &r.named.journal, False, r.named.lines.bytes, n)
@@ -654,212 +550,3 @@ cdef void _settle(Redo* r) noexcept nogil:
     r.used = 0
     if settled != NULL:
         committer_settled(r.committer, settled)
-
-
-# ---- the checkpoint --------------------------------------------------------------------------
-
-cdef void* _checkpoints(void* of) noexcept nogil:
-    # The thread: makes log files, and frees them again.
-    cdef Redo* r = <Redo*>of
-    cdef LogFile* log
-    cdef uint64_t now
-    redo_hold(&r.threads)
-    while not r.failed:
-        now = monotonic_ns()
-        if r.active != NULL and (r.stop or now - r.active.oldest_ns >= _OLD_NS):
-            _seal(r)
-        log = _next_sealed(r)
-        if r.wanted and not r.stop and now >= r.not_before_ns:
-            # First: the lane waits for it, and a checkpoint takes longer.
-            _make(r)
-        elif log != NULL and not log.in_use:
-            _checkpoint(r, log)
-        elif r.stop and log == NULL:
-            break
-        else:
-            redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
-    redo_let_go(&r.threads)
-    return NULL
-
-
-cdef LogFile* _next_sealed(Redo* r) noexcept nogil:
-    # The one that was begun first, or NULL. The lock is held.
-    cdef LogFile* found = NULL
-    cdef int k
-    for k in range(r.count):
-        if r.files[k].state == LOG_SEALED and (
-            found == NULL or r.files[k].oldest_ns < found.oldest_ns
-        ):
-            found = r.files[k]
-    return found
-
-
-cdef uint64_t _wake_at(Redo* r) noexcept nogil:
-    # When the thread has something to do that nobody tells it of; 0: never. The lock is held.
-    if r.active != NULL:
-        return r.active.oldest_ns + _OLD_NS
-    return r.not_before_ns if r.wanted else 0
-
-
-cdef void _make(Redo* r) noexcept nogil:
-    # One more log file. The lock is held on entry and on return.
-    cdef LogFile* log
-    cdef int failed = 0
-    r.wanted = False
-    if r.count == LOG_FILES:
-        return
-    r.made += 1
-    redo_let_go(&r.threads)
-    log = log_make(r.folder_fd, r.made, &r.origin, &failed)
-    redo_hold(&r.threads)
-    if log == NULL:
-        # Everything goes the other way meanwhile.
-        r.not_before_ns = monotonic_ns() + _MAKE_AGAIN_NS
-        if failed != r.not_made:
-            r.not_made = failed
-            redo_let_go(&r.threads)
-            r.tell(r.of, b"make a file of the redo log", failed, REDO_WAITS)
-            redo_hold(&r.threads)
-        return
-    r.not_made = 0
-    r.files[r.count] = log
-    r.count += 1
-    _give_room(r, 0)
-
-
-cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
-    # Put what a file vouches for where it belongs, and have the file free again. The lock is held
-    # on entry and on return.
-    cdef const char* step = NULL
-    cdef uint64_t began = monotonic_ns()
-    cdef int failed
-    redo_let_go(&r.threads)
-    failed = _flush_all(r, log, &step)
-    if failed == EAGAIN:
-        redo_hold(&r.threads)
-        redo_wait(&r.threads, REDO_CHECKPOINT, monotonic_ns() + _AGAIN_NS)
-        return
-    if not failed:
-        failed = _let_go(r, log)
-        step = b"renew a file of the redo log"
-    if failed:
-        # What is told of it may take long: all may be killed meanwhile.
-        log_distrust(r.folder_fd, &r.origin)
-    count_in(&r.worker.rows.flushes[<int>FLUSH_CHECKPOINT], (monotonic_ns() - began) // 1000)
-    redo_hold(&r.threads)
-    if failed:
-        # What the file has is all there is of some instances, for all that is known. It stays.
-        r.failed = True
-        r.on = False
-        redo_wake(&r.threads, REDO_LANE)
-        redo_let_go(&r.threads)
-        r.tell(r.of, step, failed, REDO_FATAL)
-        redo_hold(&r.threads)
-        return
-    log.state = LOG_SPENT if log.broken else LOG_FREE
-    _give_room(r, 0)
-
-
-cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
-    # Have nothing in the file count any more, durably. 0, or the errno.
-    cdef int failed = 0
-    if not log.broken:
-        failed = log_renew(log, &r.origin)
-        if not failed:
-            return 0
-        log.broken = True
-    # What cannot be written to can still be removed.
-    failed = log_remove(r.folder_fd, log, &r.origin) or flush_file(r.folder_fd, 1)
-    log_forget(log)
-    return failed
-
-
-cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
-    # The files, on the descriptors that wrote them; their folders; and the segment with their
-    # lines. 0; EAGAIN: later, for want of descriptors or memory; or the errno, and the step.
-    cdef int failed = _flush_files(r, log)
-    step[0] = b"flush stored instances"
-    if not failed:
-        failed = _flush_folders(r, log)
-        step[0] = b"flush folders"
-    if not failed:
-        failed = flush_file(log.journal_fd, 0)
-        step[0] = b"flush the journal"
-    return failed
-
-
-cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
-    # Each is closed once it is flushed. Where this is done again, those are past.
-    cdef flush_job* job
-    cdef int begin = 0
-    cdef int end
-    cdef int k
-    if r.jobs == NULL:
-        r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
-        if r.jobs == NULL:
-            return EAGAIN
-    r.vouched = log
-    while begin < log.kept:
-        end = min(log.kept, begin + UNDER_WAY)
-        for k in range(begin, end):
-            job = &r.jobs[k]
-            job.fd = log.files[k]
-            job.whole = 0
-            job.error = 0
-            job.of = r
-            job.done = _file_flushed
-            if job.fd >= 0:
-                # All are under way before the first is waited for.
-                sync_file_range(job.fd, 0, 0, SYNC_FILE_RANGE_WRITE)
-        flusher_run(&r.flushers, r.jobs + begin, end - begin)
-        for k in range(begin, end):
-            if r.jobs[k].error:
-                return r.jobs[k].error
-        begin = end
-    return 0
-
-
-cdef void _file_flushed(flush_job* job) noexcept nogil:
-    # On the thread that flushed it: the lane may wait for this one.
-    cdef Redo* r = <Redo*>job.of
-    if job.error:
-        # Others may be under way for long, and whoever comes next believes the next flush of it.
-        log_distrust(r.folder_fd, &r.origin)
-        return
-    close(job.fd)
-    r.vouched.files[job - r.jobs] = -1
-    redo_hold(&r.threads)
-    _give_room(r, 1)
-    redo_let_go(&r.threads)
-
-
-cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
-    cdef const char* names = log.folders.bytes
-    cdef uint32_t at = 0
-    cdef uint32_t size
-    cdef int count
-    cdef int failed
-    cdef int done = 0
-    cdef bint elsewhere = log.elsewhere
-    while at < log.folders.size:
-        size = 0
-        count = 0
-        while at + size < log.folders.size and count < FOLDERS_AT_ONCE:
-            size += <uint32_t>strlen(names + at + size) + 1
-            count += 1
-        failed = flush_folders(
-            r.worker, &r.directories, &r.flushers, names + at, size,
-            log.folders.identities + done)
-        if failed in (EMFILE, ENFILE, ENOMEM):
-            return EAGAIN
-        if failed == FOLDER_ELSEWHERE:
-            elsewhere = True
-        elif failed:
-            return failed
-        at += size
-        done += count
-    # Somebody moved a folder away, or made it unreachable: wherever it is now, the names in it are
-    # to last as well.
-    if elsewhere and syncfs(r.worker.store_fd) < 0:
-        return errno
-    return 0

@@ -123,6 +123,7 @@ def test_a_checkpoint_flushes_a_folder_once(tmp_path: Path, library: Path) -> No
 # Mutants ------------------------------------------------------------------------------------------
 
 REDO: Final = "fastscp_ext/commit/redo.pyx"
+CHECKPOINT: Final = "fastscp_ext/commit/checkpoint.pyx"
 LOGFILE: Final = "fastscp_ext/commit/logfile.pyx"
 _WRITE: Final = "    failed = _write_all(log.fd, batch.bytes, <size_t>whole, log.at)"
 _HEADER: Final = "    failed = _write_header(log, origin)"
@@ -148,13 +149,13 @@ MUTANTS: Final[dict[str, Changes]] = {
         (REDO, "    _journal(r, log)\n", "", 1),
     ],
     "reuse before the files are flushed": [
-        (REDO, "    cdef int failed = _flush_files(r, log)\n", "    cdef int failed = 0\n", 1)
+        (CHECKPOINT, "    cdef int failed = _flush_files(r, log)\n", "    cdef int failed = 0\n", 1)
     ],
     "reuse before the folders are flushed": [
-        (REDO, "        failed = _flush_folders(r, log)\n", "", 1)
+        (CHECKPOINT, "        failed = _flush_folders(r, log)\n", "", 1)
     ],
     "reuse before the journal is flushed": [
-        (REDO, "        failed = flush_file(log.journal_fd, 0)\n", "", 1)
+        (CHECKPOINT, "        failed = flush_file(log.journal_fd, 0)\n", "", 1)
     ],
     "log file named before it is flushed": [
         (LOGFILE, "    cdef int failed = flush_file(log.fd, 1)\n", "    cdef int failed = 0\n", 1)

@@ -1,0 +1,234 @@
+"""The checkpoint thread of a worker's redo log. See checkpoint.pyi."""
+
+from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOMEM, errno
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc
+from libc.string cimport strlen
+from posix.types cimport off_t
+from posix.unistd cimport close
+
+from fastscp_ext.commit.directories cimport FOLDER_ELSEWHERE, flush_folders
+from fastscp_ext.commit.flush_pool cimport flush_file, flush_job, flusher_run
+from fastscp_ext.commit.log_room cimport give_room, next_sealed, seal_log
+from fastscp_ext.commit.logfile cimport (
+    LOG_FREE, LOG_RECORDS, LOG_SPENT, LogFile, log_distrust, log_forget, log_make, log_remove,
+    log_renew,
+)
+from fastscp_ext.commit.redo cimport LOG_FILES, OLD_NS, REDO_FATAL, REDO_WAITS, Redo
+from fastscp_ext.commit.redo_threads cimport (
+    REDO_CHECKPOINT, REDO_LANE, redo_hold, redo_let_go, redo_wait, redo_wake,
+)
+from fastscp_ext.shared.block cimport FLUSH_CHECKPOINT
+from fastscp_ext.shared.clock cimport monotonic_ns
+from fastscp_ext.shared.rows cimport count_in
+
+__all__ = []
+
+cdef extern from "fcntl.h" nogil:
+    int SYNC_FILE_RANGE_WRITE
+    int sync_file_range(int fd, off_t offset, off_t nbytes, unsigned int flags)
+
+cdef extern from "unistd.h" nogil:
+    int syncfs(int fd)
+
+cdef enum:
+    UNDER_WAY = 128          # files whose bytes it writes at a time: more hold up the lane's writes
+    FOLDERS_AT_ONCE = 32     # that it has open, beside those above them
+
+cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
+cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
+
+
+cdef void* checkpoints(void* of) noexcept nogil:
+    # The thread: makes log files, and frees them again.
+    cdef Redo* r = <Redo*>of
+    cdef LogFile* log
+    cdef uint64_t now
+    redo_hold(&r.threads)
+    while not r.failed:
+        now = monotonic_ns()
+        if r.active != NULL and (r.stop or now - r.active.oldest_ns >= OLD_NS):
+            seal_log(r)
+        log = next_sealed(r)
+        if r.wanted and not r.stop and now >= r.not_before_ns:
+            # First: the lane waits for it, and a checkpoint takes longer.
+            _make(r)
+        elif log != NULL and not log.in_use:
+            _checkpoint(r, log)
+        elif r.stop and log == NULL:
+            break
+        else:
+            redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
+    redo_let_go(&r.threads)
+    return NULL
+
+
+cdef uint64_t _wake_at(Redo* r) noexcept nogil:
+    # When the thread has something to do that nobody tells it of; 0: never. The lock is held.
+    if r.active != NULL:
+        return r.active.oldest_ns + OLD_NS
+    return r.not_before_ns if r.wanted else 0
+
+
+cdef void _make(Redo* r) noexcept nogil:
+    # One more log file. The lock is held on entry and on return.
+    cdef LogFile* log
+    cdef int failed = 0
+    r.wanted = False
+    if r.count == LOG_FILES:
+        return
+    r.made += 1
+    redo_let_go(&r.threads)
+    log = log_make(r.folder_fd, r.made, &r.origin, &failed)
+    redo_hold(&r.threads)
+    if log == NULL:
+        # Everything goes the other way meanwhile.
+        r.not_before_ns = monotonic_ns() + _MAKE_AGAIN_NS
+        if failed != r.not_made:
+            r.not_made = failed
+            redo_let_go(&r.threads)
+            r.tell(r.of, b"make a file of the redo log", failed, REDO_WAITS)
+            redo_hold(&r.threads)
+        return
+    r.not_made = 0
+    r.files[r.count] = log
+    r.count += 1
+    give_room(r, 0)
+
+
+cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
+    # Put what a file vouches for where it belongs, and have the file free again. The lock is held
+    # on entry and on return.
+    cdef const char* step = NULL
+    cdef uint64_t began = monotonic_ns()
+    cdef int failed
+    redo_let_go(&r.threads)
+    failed = _flush_all(r, log, &step)
+    if failed == EAGAIN:
+        redo_hold(&r.threads)
+        redo_wait(&r.threads, REDO_CHECKPOINT, monotonic_ns() + _AGAIN_NS)
+        return
+    if not failed:
+        failed = _let_go(r, log)
+        step = b"renew a file of the redo log"
+    if failed:
+        # What is told of it may take long: all may be killed meanwhile.
+        log_distrust(r.folder_fd, &r.origin)
+    count_in(&r.worker.rows.flushes[<int>FLUSH_CHECKPOINT], (monotonic_ns() - began) // 1000)
+    redo_hold(&r.threads)
+    if failed:
+        # What the file has is all there is of some instances, for all that is known. It stays.
+        r.failed = True
+        r.on = False
+        redo_wake(&r.threads, REDO_LANE)
+        redo_let_go(&r.threads)
+        r.tell(r.of, step, failed, REDO_FATAL)
+        redo_hold(&r.threads)
+        return
+    log.state = LOG_SPENT if log.broken else LOG_FREE
+    give_room(r, 0)
+
+
+cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
+    # Have nothing in the file count any more, durably. 0, or the errno.
+    cdef int failed = 0
+    if not log.broken:
+        failed = log_renew(log, &r.origin)
+        if not failed:
+            return 0
+        log.broken = True
+    # What cannot be written to can still be removed.
+    failed = log_remove(r.folder_fd, log, &r.origin) or flush_file(r.folder_fd, 1)
+    log_forget(log)
+    return failed
+
+
+cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
+    # The files, on the descriptors that wrote them; their folders; and the segment with their
+    # lines. 0; EAGAIN: later, for want of descriptors or memory; or the errno, and the step.
+    cdef int failed = _flush_files(r, log)
+    step[0] = b"flush stored instances"
+    if not failed:
+        failed = _flush_folders(r, log)
+        step[0] = b"flush folders"
+    if not failed:
+        failed = flush_file(log.journal_fd, 0)
+        step[0] = b"flush the journal"
+    return failed
+
+
+cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
+    # Each is closed once it is flushed. Where this is done again, those are past.
+    cdef flush_job* job
+    cdef int begin = 0
+    cdef int end
+    cdef int k
+    if r.jobs == NULL:
+        r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
+        if r.jobs == NULL:
+            return EAGAIN
+    r.vouched = log
+    while begin < log.kept:
+        end = min(log.kept, begin + UNDER_WAY)
+        for k in range(begin, end):
+            job = &r.jobs[k]
+            job.fd = log.files[k]
+            job.whole = 0
+            job.error = 0
+            job.of = r
+            job.done = _file_flushed
+            if job.fd >= 0:
+                # All are under way before the first is waited for.
+                sync_file_range(job.fd, 0, 0, SYNC_FILE_RANGE_WRITE)
+        flusher_run(&r.flushers, r.jobs + begin, end - begin)
+        for k in range(begin, end):
+            if r.jobs[k].error:
+                return r.jobs[k].error
+        begin = end
+    return 0
+
+
+cdef void _file_flushed(flush_job* job) noexcept nogil:
+    # On the thread that flushed it: the lane may wait for this one.
+    cdef Redo* r = <Redo*>job.of
+    if job.error:
+        # Others may be under way for long, and whoever comes next believes the next flush of it.
+        log_distrust(r.folder_fd, &r.origin)
+        return
+    close(job.fd)
+    r.vouched.files[job - r.jobs] = -1
+    redo_hold(&r.threads)
+    give_room(r, 1)
+    redo_let_go(&r.threads)
+
+
+cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
+    cdef const char* names = log.folders.bytes
+    cdef uint32_t at = 0
+    cdef uint32_t size
+    cdef int count
+    cdef int failed
+    cdef int done = 0
+    cdef bint elsewhere = log.elsewhere
+    while at < log.folders.size:
+        size = 0
+        count = 0
+        while at + size < log.folders.size and count < FOLDERS_AT_ONCE:
+            size += <uint32_t>strlen(names + at + size) + 1
+            count += 1
+        failed = flush_folders(
+            r.worker, &r.directories, &r.flushers, names + at, size,
+            log.folders.identities + done)
+        if failed in (EMFILE, ENFILE, ENOMEM):
+            return EAGAIN
+        if failed == FOLDER_ELSEWHERE:
+            elsewhere = True
+        elif failed:
+            return failed
+        at += size
+        done += count
+    # Somebody moved a folder away, or made it unreachable: wherever it is now, the names in it are
+    # to last as well.
+    if elsewhere and syncfs(r.worker.store_fd) < 0:
+        return errno
+    return 0

@@ -1,0 +1,8 @@
+"""Room in the files of a worker's redo log.
+
+A log file is free, then written to, then sealed; a checkpoint has it free again. There is room for
+an instance where one may be written to and no more descriptors are kept than there may be. The lane
+waits for room that a checkpoint is about to give; not for long where none comes.
+"""
+
+__all__: list[str] = []
