@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from fastscp.config.settings import ServeConfig
 
 __all__ = [
-    "REDO_MOST", "associations_allowed", "main_needs", "redo_files_allowed", "redo_files_wanted",
-    "worker_needs",
+    "REDO_MOST", "associations_allowed", "log_needs", "main_needs", "redo_files_allowed",
+    "redo_files_wanted", "worker_needs",
 ]  # fmt: skip
 
 # Standard streams, the event loop's own, channel, shared block, store, locks, journal files, and
@@ -108,8 +108,13 @@ def worker_needs(config: ServeConfig, associations: int, redo_files: int = 0) ->
         + _HELPERS * _PER_HELPER
         + directories
         + _PARENTS
-        + (redo_files + _REDO_BESIDE if redo_files else 0)
+        + log_needs(redo_files)
     )
+
+
+def log_needs(redo_files: int) -> int:
+    """Open files of a worker's redo log that keeps so many parts open; 0: it has no such log."""
+    return redo_files + _REDO_BESIDE if redo_files else 0
 
 
 def _kinds(config: ServeConfig) -> set[tuple[str, str]]:

@@ -21,7 +21,7 @@ from tests.fuzz.build import memory
 from tests.fuzz.conversations import due, make
 from tests.fuzz.fronts import PASSCODE, PROXY, USER, open_front
 from tests.kit import RELEASE_RP, TLS, Service, split_pdus, wait_for
-from tests.process.beside import beside
+from tests.process.beside import COMMIT_DESCRIPTORS, beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MIB: Final = 1 << 20
 # As many peers at once, and what the commit may have open.
 AT_ONCE: Final = 24
-DESCRIPTORS: Final = AT_ONCE + 4 * 256 + 64
+DESCRIPTORS: Final = AT_ONCE + COMMIT_DESCRIPTORS
 
 
 def _resident() -> int:

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastscp.config.settings import ServeConfig
-from fastscp.main.descriptors import worker_needs
+from fastscp.main.descriptors import REDO_MOST, log_needs, worker_needs
 from tests.kit import Peer, Service, data_set, echo, message, pdu, store, store_rq, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
+    "COMMIT_DESCRIPTORS",
     "Honest",
     "Talk",
     "Worker",
@@ -41,6 +42,13 @@ __all__ = [
 ]
 
 MIB: Final = 1 << 20
+# So many parts may be open for the commit (UNCOMMITTED_MOST), with a lock or a second file each,
+# and the directories of a batch.
+COMMIT_DESCRIPTORS: Final = 4 * 256 + 64
+# The redo log keeps those parts besides that it named, until a checkpoint; and it has a few open
+# for itself.
+LOG_DESCRIPTORS: Final = log_needs(REDO_MOST)
+LOG_BESIDE: Final = LOG_DESCRIPTORS - REDO_MOST
 # Bounds of the judgement.
 GROWTH: Final = 48 * MIB
 WAIT_S: Final = 10.0
@@ -53,11 +61,13 @@ REST_S: Final = 0.005
 
 
 class Worker:
-    """The only worker of a service, seen from outside."""
+    """The only worker of a service, seen from outside. has_log: it has a redo log."""
 
     def __init__(self, service: Service) -> None:
         (self.pid,) = service.worker_pids()
         self._proc = Path("/proc", str(self.pid))
+        self._store = f"{service.store.resolve()}/"
+        self.has_log = "main: redo log: on" in service.log()
 
     def _status(self, name: str) -> int:
         for line in (self._proc / "status").read_text().splitlines():
@@ -85,8 +95,30 @@ class Worker:
         finally:
             os.kill(self.pid, signal.SIGCONT)
 
+    def open_files(self) -> tuple[int, int]:
+        """How many descriptors it has, and how many of these its redo log may keep.
+
+        That is: of files that have their final names. Without a log all count as the worker's.
+        """
+        names = os.listdir(self._proc / "fd")
+        return len(names), sum(map(self._is_named, names)) if self.has_log else 0
+
+    def _is_named(self, name: str) -> bool:
+        try:
+            path = os.readlink(self._proc / "fd" / name).removesuffix(" (deleted)")
+        except FileNotFoundError:
+            return False  # closed since
+        inside = path.removeprefix(self._store)
+        return (
+            path != inside
+            and not inside.startswith(".fastscp/")
+            and inside.endswith((".dcm", ".dcm.zst"))
+        )
+
     def descriptors(self) -> int:
-        return len(os.listdir(self._proc / "fd"))
+        """Without those that its redo log keeps."""
+        count, kept = self.open_files()
+        return count - kept
 
     def loop_s(self) -> float:
         """CPU seconds of the thread that runs the loop."""
@@ -128,7 +160,7 @@ class Honest(threading.Thread):
         self.refused: list[int] = []
         self.stores, self.echoes = Waits(), Waits()
         self.error: BaseException | None = None
-        self.most_descriptors = 0
+        self.most_descriptors = self.most_open = 0
         self._watch = threading.Thread(target=self._count, daemon=True)
 
     def run(self) -> None:
@@ -158,7 +190,9 @@ class Honest(threading.Thread):
     def _count(self) -> None:
         while not self._over.wait(0.01):
             with contextlib.suppress(OSError):
-                self.most_descriptors = max(self.most_descriptors, self._worker.descriptors())
+                count, kept = self._worker.open_files()
+                self.most_open = max(self.most_open, count)
+                self.most_descriptors = max(self.most_descriptors, count - kept)
 
     def begin(self) -> None:
         self.start()
@@ -176,7 +210,7 @@ class Honest(threading.Thread):
     def forget(self) -> None:
         """What was so far only warmed up."""
         self.stores, self.echoes = Waits(), Waits()
-        self.most_descriptors = 0
+        self.most_descriptors = self.most_open = 0
 
     def finish(self) -> None:
         self._over.set()
@@ -198,7 +232,8 @@ def beside(
 
     growth: bytes that the worker may take more. loop_s, p99_loop_s: CPU of the loop in the worst
     of its waits, and in all of them except one in a hundred. more_descriptors: how many the worker
-    may have beside those it begins with; it may never have more than the start counted with.
+    may have beside those it begins with, and beside those of its redo log if it has one; it may
+    never have more than the start counted with.
     """
     worker = Worker(service)
     honest = Honest(service, worker)
@@ -215,14 +250,17 @@ def beside(
     grown = worker.peak() - memory
     opened = honest.most_descriptors - descriptors
     print(f"stores: {honest.stores}\nechoes: {honest.echoes}")
-    print(f"memory: {grown / MIB:+.1f} MiB, descriptors: {opened:+d}")
+    kept = honest.most_open - honest.most_descriptors
+    print(f"memory: {grown / MIB:+.1f} MiB, descriptors: {opened:+d}, of the log: {kept:+d}")
     assert honest.error is None, f"the honest peer: {honest.error!r}"
     assert honest.refused == [], "the honest peer was refused"
     assert grown <= growth, f"{grown / MIB:.0f} MiB more than before"
+    log, log_beside = (LOG_DESCRIPTORS, LOG_BESIDE) if worker.has_log else (0, 0)
     counted = worker_needs(ServeConfig(), ServeConfig().max_associations)
-    assert honest.most_descriptors <= counted, f"{honest.most_descriptors} descriptors"
+    assert honest.most_open <= counted + log, f"{honest.most_open} descriptors"
+    assert honest.most_descriptors <= counted + log_beside, f"{honest.most_descriptors} descriptors"
     if more_descriptors is not None:
-        assert opened <= more_descriptors, f"{opened} descriptors more than before"
+        assert opened <= more_descriptors + log_beside, f"{opened} descriptors more than before"
     for what, waits in (("store", honest.stores), ("echo", honest.echoes)):
         assert max(waits.loop) < loop_s, f"{what}: the loop did others' work meanwhile"
         assert max(waits.wall) < WAIT_S, f"{what}: waited too long"

@@ -35,17 +35,22 @@ from tests.kit import (
     store_rq,
     wait_for,
 )
-from tests.process.beside import Talk, answers, at_once, beside, converse, deaf_peer, widen
+from tests.process.beside import (
+    COMMIT_DESCRIPTORS,
+    Talk,
+    answers,
+    at_once,
+    beside,
+    converse,
+    deaf_peer,
+    widen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MIB: Final = 1 << 20
-# So many parts may be open for the commit (UNCOMMITTED_MOST), with a lock or a second file each,
-# and the directories of a batch.
-UNSETTLED: Final = 256
-COMMIT_DESCRIPTORS: Final = 4 * UNSETTLED + 64
 LONG = pytest.mark.long
 
 
@@ -62,22 +67,32 @@ def _sized(small: int, large: int) -> list[object]:
 
 # Bursts: as many messages as one read holds ------------------------------------------------------
 
-# Durability, compression.
-FORMS: Final = (("stable", "none"), ("buffered", "none"), ("stable", "zstd"), ("buffered", "zstd"))
+# Durability, compression, redo log. What is buffered has no such log.
+FORMS: Final = (
+    ("stable", "none", "on"),
+    ("buffered", "none", "on"),
+    ("stable", "zstd", "off"),
+    ("buffered", "zstd", "on"),
+    pytest.param("stable", "none", "off", marks=LONG),
+    pytest.param("stable", "zstd", "on", marks=LONG),
+)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("durability", "compress"), FORMS)
+@pytest.mark.parametrize(("durability", "compress", "redo"), FORMS)
 @pytest.mark.parametrize("count", _sized(3000, 12724))
-def test_a_burst_of_instances(tmp_path: Path, durability: str, compress: str, count: int) -> None:
+def test_a_burst_of_instances(
+    tmp_path: Path, durability: str, compress: str, redo: str, count: int
+) -> None:
     """82 bytes each: thousands of complete instances in one read of 1 MiB."""
-    flags = ("--durability", durability, "--compress", compress)
+    flags = ("--durability", durability, "--compress", compress, "--redo", redo)
     sops = [f"{n:06}" for n in range(1, count + 1)]
     out = burst(sops, [instance()] * count)
     assert len(out) == 82 * count
     with Service(tmp_path, *flags, workers=1) as service, service.peer() as sender:
         widen(sender)
         with beside(service, more_descriptors=COMMIT_DESCRIPTORS) as (_honest, worker):
+            assert worker.has_log == (durability == "stable" and redo == "on")
             talk = Talk(sender, out, due=count, step=2 * MIB)
             at_once(worker, [talk])
             converse([talk])

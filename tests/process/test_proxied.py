@@ -27,7 +27,7 @@ from tests.kit import (
     store,
     wait_for,
 )
-from tests.process.beside import beside
+from tests.process.beside import COMMIT_DESCRIPTORS, beside
 from tests.streams.proxied import LOCAL, SOUND, line, v2
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def test_headers_that_trickle_beside_a_good_sender(tmp_path: Path, count: int) -
     header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x0f\xff" + bytes(4000)
     with (
         Service(tmp_path, *flags, workers=1) as service,
-        beside(service, more_descriptors=count + 1088) as (honest, worker),
+        beside(service, more_descriptors=count + COMMIT_DESCRIPTORS) as (honest, worker),
         contextlib.ExitStack() as open_,
     ):
         descriptors = worker.descriptors()

@@ -22,7 +22,7 @@ from fastscp.config.contradictions import COMBINATIONS_MOST
 from fastscp.config.file_tables import MATCHERS
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table, where_table
 from fastscp.main.admission import PENDING_MOST
-from fastscp.main.descriptors import worker_needs
+from fastscp.main.descriptors import REDO_MOST, log_needs, worker_needs
 from tests.unit.test_linters import ROOT
 from tests.unit.test_status import sent
 
@@ -155,6 +155,9 @@ def test_numbers() -> None:
     default = ServeConfig()
     needed = worker_needs(default, default.max_associations)
     assert f"{default.max_associations:,} associations these are {needed:,}" in text
+    log_takes = f"{log_needs(REDO_MOST):,}"
+    assert f"A redo log (`--redo`) takes up to {log_takes} more of a worker" in text
+    assert f"and {log_takes} open files of a worker" in text
     assert f"### {__version__}" in README
 
 
