@@ -60,6 +60,9 @@ ACTIONS: Final = {
     "all after": KILL_ALL_AFTER,
 }
 
+# So often a round sends until its step is reached.
+TURNS_MOST: Final = 20
+
 
 @dataclass
 class History:
@@ -130,8 +133,7 @@ def one_round(
     moment: float = 0.0,
 ) -> None:
     """Kill at a step, or without one at a moment (seconds after the sending began)."""
-    what = items(f"{number}", 48, studies=4, pixels=20000)
-    history.sent |= {item.path: item for item in what}
+    what: list[Item] = []
     everything = action.startswith("all")
     with Interposed(tmp_path, library, log=False, store=history.store) as service:
         history.goes_on(service)
@@ -149,12 +151,20 @@ def one_round(
         killer = threading.Thread(target=kill)
         if not step:
             killer.start()
-        sent = send_all(service.port, what, associations=8)
+        # How many batches they make is not for the test to say: a step that comes once for each
+        # may need more instances.
+        for turn in range(TURNS_MOST):
+            more = items(f"{number}.{turn}", 48, studies=4, pixels=20000)
+            what += more
+            history.sent |= {item.path: item for item in more}
+            sent = send_all(service.port, more, associations=8)
+            history.acknowledged |= {item.path for item in more if item.sop in sent.acknowledged}
+            if not step or service.control.hits(rule):
+                break
         if step:
             assert service.control.hits(rule) == 1, f"{step} was not reached"
         else:
             killer.join()
-        history.acknowledged |= {item.path for item in what if item.sop in sent.acknowledged}
         if not everything:
             service.in_log("ended unexpectedly")
             wait_for(lambda: not service.parts(), "the sweep of the dead worker's parts")
