@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--idle", type=positive, metavar="N", help="(2000; 50 with --quick)")
     run.add_argument(
-        "--minutes", type=positive, metavar="N", help="soak (30; with --quick 2 short ones)"
+        "--minutes", type=positive, metavar="N", help="soak (30; with --quick seconds)"
     )
     run.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     show = commands.add_parser("render", help="write Markdown, and SVG with matplotlib")

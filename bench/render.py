@@ -41,14 +41,11 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "async_max_us": ("max µs, window 16", 1),
     "scrape_p50_us": ("scrape p50 µs", 1),
     "scrape_max_us": ("scrape max µs", 1),
-    "main_bytes": ("main MiB", MIB),
-    "workers_bytes": ("workers MiB", MIB),
-    "main_rest_bytes": ("main at rest MiB", MIB),
-    "main_early_bytes": ("main, second tenth MiB", MIB),
-    "main_late_bytes": ("main, last tenth MiB", MIB),
-    "workers_rest_bytes": ("workers at rest MiB", MIB),
-    "workers_early_bytes": ("workers, second tenth MiB", MIB),
-    "workers_late_bytes": ("workers, last tenth MiB", MIB),
+    "early_bytes": ("second tenth MiB", MIB),
+    "late_bytes": ("last tenth MiB", MIB),
+    "slope_bytes": ("MiB an hour", MIB),
+    "rss_slope_bytes": ("RSS MiB an hour", MIB),
+    "logged": ("by the redo log", 1),
     "slowest_over_fastest": ("slowest / fastest", 1),
     "big_mb_per_s": ("large one MB/s", 1),
     "flushes_per_instance": ("flushes each", 1),
@@ -84,15 +81,13 @@ TABLES: dict[str, tuple[str, ...]] = {
     "tls instances": ("cpu_us_per_instance", "cpu_s_per_gb", "peak_bytes"),
     "tls handshakes": ("rate", "cpu_us_per_handshake"),
     "tls idle": ("idle_bytes_each",),
-    "soak minutes": (
+    "soak spans": (
         *("sync_p50_us", "sync_p99_us", "sync_max_us"),
         *("async_p50_us", "async_p99_us", "async_max_us"),
-        *("scrape_p50_us", "scrape_max_us", "main_bytes", "workers_bytes"),
+        *("scrape_p50_us", "scrape_max_us"),
     ),
-    "soak": (
-        *("instances", "main_rest_bytes", "main_early_bytes", "main_late_bytes"),
-        *("workers_rest_bytes", "workers_early_bytes", "workers_late_bytes"),
-    ),
+    "soak memory": ("rest_bytes", "early_bytes", "late_bytes", "slope_bytes", "rss_slope_bytes"),
+    "soak": ("instances", "logged"),
     "rules": (
         "cpu_us_per_association",
         "rate",
@@ -116,7 +111,7 @@ HEADINGS = {
     "crowd": "A good sender in a crowd",
     "tls": "TLS: instances, handshakes and associations that wait; one worker",
     "rules": "Rules: associate, C-ECHO, release with tables of each kind",
-    "soak": "Even work for long, with the metrics asked for each second in every second minute",
+    "soak": "Even work for long, with the metrics asked for each second in every second span",
     "flush": "Flushes per instance",
     "calls": "System calls per instance (strace -c)",
 }
@@ -192,11 +187,21 @@ def _about(document: Mapping[str, Any]) -> list[str]:
 
 
 def _ratios(ratios: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = (
-        (one["what"], COLUMNS[one["figure"]][0], shown(one), str(len(one["rounds"])))
+    rows = [
+        [one["what"], COLUMNS[one["figure"]][0], shown(one), str(len(one["rounds"]))]
         for one in ratios
-    )
-    return table(("ratio", "of", "median of rounds", "rounds"), rows)
+    ]
+    head = ["ratio", "of", "median of rounds", "rounds"]
+    if any("verdict" in one for one in ratios):
+        head += ["95 % interval of the median", "verdict"]
+        rows = [[*row, *_judged(one)] for row, one in zip(rows, ratios, strict=True)]
+    return table(head, rows)
+
+
+def _judged(ratio: Mapping[str, Any]) -> tuple[str, str]:
+    if ratio.get("low") is None:
+        return NOTHING, ratio.get("verdict", NOTHING)
+    return f"{ratio['low']:.3f}..{ratio['high']:.3f}", ratio["verdict"]
 
 
 def _cells(scenario: str, name: str, cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -71,17 +71,18 @@ class Results:
 
     def ratio(
         self, what: str, name: str, of: Cell | Sequence[Cell], to: Cell | Sequence[Cell]
-    ) -> None:
+    ) -> dict[str, Any] | None:
         """One cell's figure through another's, round by round; nothing if either is incomplete.
 
-        Of several cells it is their mean.
+        Of several cells it is their mean. Gives what it put into the document, to add to it.
         """
         try:
             made = figure(ratios(_means(name, of), _means(name, to)))
         except (KeyError, ValueError, ZeroDivisionError):
-            return
+            return None
         first = of if isinstance(of, Cell) else of[0]
         self.ratios.append({"scenario": first.scenario, "what": what, "figure": name, **made})
+        return self.ratios[-1]
 
     def save(self) -> None:
         document = {

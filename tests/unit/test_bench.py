@@ -25,7 +25,7 @@ from bench.receiver import Setup
 from bench.receivers import receiver, receivers
 from bench.scenarios_limits import unlimited
 from bench.scenarios_rules import title, write_tables
-from bench.scenarios_soak import Pruner, counted, is_scraped
+from bench.scenarios_soak import Pruner, counted, logged
 from bench.variants import variant
 from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
 from fastscp.admin.exposition import exposition
@@ -519,14 +519,6 @@ def test_quick_run_from_end_to_end(tmp_path: Path) -> None:
 # --- the soak ---
 
 
-def test_minutes_are_scraped_in_turns() -> None:
-    scraped = [is_scraped(minute) for minute in range(8)]
-    for pair in zip(scraped[::2], scraped[1::2], strict=True):
-        assert sorted(pair) == [False, True]
-    # Neither is always the later one of its pair.
-    assert set(scraped[::2]) == {False, True}
-
-
 def test_what_the_metrics_have_counted() -> None:
     """Also what was not stored, which is told apart from what was."""
     stored = dict.fromkeys((("0000", "stored"), ("B006", "kept")), Counted(3, 40, 0, 0))
@@ -543,6 +535,8 @@ def test_what_the_metrics_have_counted() -> None:
         "by status": 3, "by AE title": 6, "by transfer syntax": 6, "answered": 8, "bytes": 80,
         "AE title bytes": 80, "transfer syntax bytes": 80,
     }  # fmt: skip
+    batches = {"log": Distribution((0, 2, *[0] * 29), 7), "stable": Distribution((1, *[0] * 30), 1)}
+    assert logged(exposition(measures.snapshot(batches=batches), "")[0].decode()) == 7
 
 
 def test_what_is_stored_is_deleted_and_counted(tmp_path: Path) -> None:
@@ -576,13 +570,23 @@ def test_a_soak_of_seconds(tmp_path: Path) -> None:
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     document = results.read(out)
-    *minutes, whole = document["cells"]
-    assert [cell["point"] for cell in minutes] == [{"scraped": False}, {"scraped": True}]
-    assert ["scrape_p50_us" in cell["figures"] for cell in minutes] == [False, True]
+    *both, whole, main, _worker, _other = document["cells"]
+    assert [cell["point"] for cell in both] == [{"scraped": False}, {"scraped": True}]
+    assert ["scrape_p50_us" in cell["figures"] for cell in both] == [False, True]
     assert whole["figures"]["instances"]["median"] > 10
-    assert {one["figure"] for one in document["ratios"]} == {"sync_p99_us", "async_p99_us"}
+    # One of five is too large for it.
+    assert 0 < whole["figures"]["logged"]["median"] < whole["figures"]["instances"]["median"]
+    assert whole["note"].startswith("the store is on ")
+    assert (main["table"], main["point"]) == ("memory", {"process": "main"})
+    assert len(document["ratios"]) == 4
+    for one in document["ratios"]:
+        # Short spans, few responses: nothing is shown, whatever the machine does.
+        assert (len(one["rounds"]), one["verdict"].partition(" (")[0]) == (
+            6, "at most 5 % more: not shown",
+        )  # fmt: skip
     page = render.markdown(document)
     assert "| scraped | receiver | window 1: response p50 µs |" in page
+    assert "| process | receiver | at rest MiB | second tenth MiB |" in page
 
 
 def test_duplicates_on_a_suspect_store(tmp_path: Path) -> None:
