@@ -72,6 +72,7 @@ __all__ = [
     "path_of",
     "pdu",
     "reject",
+    "send_signal",
     "split_pdus",
     "store",
     "store_rq",
@@ -141,6 +142,16 @@ def _lives(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2][0] != "Z"
     except OSError:
         return False
+
+
+def send_signal(pid: int, name: signal.Signals) -> None:
+    """Signal a process that may have ended by itself, as a worker without associations does.
+
+    Workers leave in a drain, when they are replaced, and once main is gone. A test that needs the
+    signal to arrive sends it to one that has something left to do.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, name)
 
 
 class TLS(NamedTuple):
@@ -377,8 +388,7 @@ class Service:
             self.process.kill()
             self.process.wait(DEADLINE_S)
         for pid in filter(_lives, self._workers):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         wait_for(lambda: not any(map(_lives, self._workers)), "the end of all workers")
 
     def connect(self, *, secured: bool | None = None, **more: Any) -> Peer:

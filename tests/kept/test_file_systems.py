@@ -22,7 +22,18 @@ from fastscp.store.verify import verify
 from fastscp_ext import crc32c
 from tests import disks
 from tests.disks import mounted, program
-from tests.kit import CT, DEADLINE_S, ELE, SOP, Service, data_set, path_of, store, wait_for
+from tests.kit import (
+    CT,
+    DEADLINE_S,
+    ELE,
+    SOP,
+    Service,
+    data_set,
+    path_of,
+    send_signal,
+    store,
+    wait_for,
+)
 from tests.scripted import part10, write_files
 from tests.stores import FILED
 
@@ -175,7 +186,7 @@ def test_a_service_that_is_killed_and_started_again(disk: Path, tmp_path: Path) 
             peer.send(message[:-5000])
             wait_for(service.parts, "the part of an unfinished instance")
             for pid in (service.pid, *service.worker_pids()):
-                os.kill(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         service.process.wait(DEADLINE_S)
         service.kill()
         assert len(service.parts()) == 1

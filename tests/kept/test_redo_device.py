@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -21,7 +20,7 @@ from tests.kept.kit_kept import facts_of, files_of, items, send_all
 from tests.kept.model import Model, Tally, known_at
 from tests.kept.test_block_device import Recorded, cut, record, workload
 from tests.kept.test_redo_order import with_logs
-from tests.kit import DEADLINE_S, Service
+from tests.kit import DEADLINE_S, Service, send_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +130,7 @@ def test_a_file_system_that_shuts_down(tmp_path: Path, policy: str, figures: Fig
                 subprocess.run([xfs_io, "-x", "-c", "shutdown", store.parent], check=True)
                 late = send_all(service.port, items("8", 12))
                 for pid in (service.pid, *service.worker_pids()):
-                    os.kill(pid, signal.SIGKILL)
+                    send_signal(pid, signal.SIGKILL)
                 service.process.wait(DEADLINE_S)
                 service.kill()
         assert OK not in [one.status for one in late.sendings]

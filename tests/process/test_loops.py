@@ -5,7 +5,6 @@ The real service runs under strace; the thread whose number is its process's run
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -33,6 +32,7 @@ from tests.kit import (
     children_of,
     data_set,
     message,
+    send_signal,
     split_pdus,
     store,
     store_rq,
@@ -81,8 +81,7 @@ class Traced(Service):
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            send_signal(self.pid, signal.SIGKILL)
         super().kill()
 
     def calls(self, since: int) -> Iterator[Call]:

@@ -32,6 +32,7 @@ from tests.kit import (
     echo,
     path_of,
     reject,
+    send_signal,
     store,
     wait_for,
 )
@@ -486,7 +487,7 @@ def test_connections_go_round_a_worker_that_is_silent(tmp_path: Path, then: sign
     with Service(tmp_path) as service, contextlib.ExitStack() as closed:
         stopped = service.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)
-        closed.callback(_signal, stopped, signal.SIGCONT)
+        closed.callback(send_signal, stopped, signal.SIGCONT)
         peers = [closed.enter_context(Peer(service.host, service.port)) for _ in range(8)]
         for peer in peers:
             peer.send(associate_rq())
@@ -499,7 +500,7 @@ def test_connections_go_round_a_worker_that_is_silent(tmp_path: Path, then: sign
             assert answer[0] == 2
             peer.send(store(n, sop=f"{SOP}.{n}"))
             assert peer.read_statuses(1) == [(n, 0)]
-        _signal(stopped, signal.SIGCONT)
+        send_signal(stopped, signal.SIGCONT)
         for peer in peers:
             peer.release()
         wait_for(lambda: len(service.worker_pids()) == 2, "two workers")
@@ -519,7 +520,7 @@ def test_what_came_while_a_worker_was_stalled_is_not_late(tmp_path: Path) -> Non
         peer.send(whole[:-50])
         wait_for(service.parts, "the part")
         os.kill(worker, signal.SIGSTOP)
-        closed.callback(_signal, worker, signal.SIGCONT)
+        closed.callback(send_signal, worker, signal.SIGCONT)
         stalled = time.monotonic()
         peer.send(whole[-50:])
         # Time is what has to pass here.
@@ -527,11 +528,6 @@ def test_what_came_while_a_worker_was_stalled_is_not_late(tmp_path: Path) -> Non
         os.kill(worker, signal.SIGCONT)
         assert peer.read_statuses(1) == [(1, 0)]
         peer.release()
-
-
-def _signal(pid: int, name: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, name)
 
 
 def test_everything_killed_leaves_nothing_half(tmp_path: Path) -> None:

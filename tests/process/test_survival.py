@@ -33,6 +33,7 @@ from tests.kit import (
     echo,
     path_of,
     reject,
+    send_signal,
     store,
     wait_for,
 )
@@ -559,9 +560,9 @@ def test_a_worker_told_or_stopped_in_a_drain(tmp_path: Path, name: signal.Signal
         service.process.send_signal(signal.SIGTERM)
         service.in_log("SIGTERM: 1 association may")
         for pid in workers:
-            with contextlib.suppress(ProcessLookupError):  # the idle one may be through
-                os.kill(pid, name)
-                os.kill(pid, signal.SIGCONT)
+            # The idle one may be through.
+            send_signal(pid, name)
+            send_signal(pid, signal.SIGCONT)
         peer.send(store()[-50:])
         assert peer.read_statuses(1) == [(1, 0)]
         peer.release()
@@ -583,10 +584,10 @@ def test_a_worker_killed_in_a_drain_is_told_of(tmp_path: Path) -> None:
     with Service(tmp_path) as service, service.peer() as peer:
         peer.send(store()[:-50])
         wait_for(service.parts, "the message")
+        busy = worker_pid(service, service.worker_of(peer))
         service.process.send_signal(signal.SIGTERM)
         service.in_log("SIGTERM: 1 association may")
-        for pid in service.worker_pids():
-            os.kill(pid, signal.SIGKILL)
+        os.kill(busy, signal.SIGKILL)
         service.ends(1)
         assert "killed by SIGKILL): 1 association lost" in service.log()
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.kit import DEADLINE_S, Service, children_of, wait_for
+from tests.kit import DEADLINE_S, Service, children_of, send_signal, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,11 @@ class Upgrading(Service):
         new.rename(self._script)
 
     def main(self) -> int:
-        """The process that is the service."""
+        """The process that is the service; never 0, for a signal to that is one to the tests."""
+        return wait_for(self._holder, "the lock")
+
+    def _holder(self) -> int:
+        """0 while nobody has written into the lock."""
         text = (self.store / ".fastscp/lock").read_text()
         return int(text) if text.strip() else 0
 
@@ -73,7 +77,7 @@ class Upgrading(Service):
 
     def worker_pids(self) -> list[int]:
         """Those of the newest main; all that ever were are remembered."""
-        for main in {self.pid, *([self.main()] if self.store.exists() else [])} - {0}:
+        for main in {self.pid, *([self._holder()] if self.store.exists() else [])} - {0}:
             if main not in self.mains:
                 self.mains.append(main)
         for main in self.mains:
@@ -130,6 +134,5 @@ class Upgrading(Service):
             for child in children_of(pid):
                 self._workers.add(child)
             if lives(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         super().kill()
