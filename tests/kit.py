@@ -68,6 +68,7 @@ __all__ = [
     "data_set",
     "echo",
     "element",
+    "errors_in",
     "message",
     "path_of",
     "pdu",
@@ -152,6 +153,20 @@ def send_signal(pid: int, name: signal.Signals) -> None:
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, name)
+
+
+_SLOW: Final = re.compile(
+    r" main: worker \d+ (\(process \d+\) does not answer for \d+ s, |goes on after \d+ s)"
+)
+
+
+def errors_in(log: str) -> list[str]:
+    """The lines of a service's log that tell of an error in it.
+
+    That a worker was slow for a while is one of the machine, if it went on. One that did not go on
+    is killed, and the line that says so is among these.
+    """
+    return [line for line in log.splitlines() if " ERROR " in line and not _SLOW.search(line)]
 
 
 class TLS(NamedTuple):

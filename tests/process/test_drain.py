@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import Peer, Service, associate_rq, data_set, reject, store, wait_for
+from tests.process.test_reload import LONG, REDO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,16 +56,17 @@ class Sender(threading.Thread):
         peer.release()
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=LONG)])
 def test_drains_under_load(tmp_path: Path, rounds: int) -> None:
     for n in range(rounds):
-        with Service(tmp_path / f"{n}") as service:
+        with Service(tmp_path / f"{n}", *REDO) as service:
             senders = [Sender(service, number) for number in range(1, 5)]
             for one in senders:
                 one.start()
             wait_for(lambda senders=senders: all(one.stored for one in senders), "traffic")  # type: ignore[misc]
             service.process.send_signal(signal.SIGTERM)
             service.ends(0)
+            assert "redo log: on" in service.log()
             for one in senders:
                 one.join(60)
                 assert (one.wrong, one.turned_away != "") == ([], True)

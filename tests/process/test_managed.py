@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fastscp
-from tests.kit import DEADLINE_S, TLS, Peer, Service, abort, associate_rq, wait_for
+from tests.kit import DEADLINE_S, TLS, Peer, Service, abort, associate_rq, errors_in, wait_for
 from tests.process.test_control import status_now
-from tests.process.test_reload import more_traffic, under_load
+from tests.process.test_reload import LONG, REDO, more_traffic, under_load
 from tests.process.test_upgrade import accepted, all_kept
 from tests.process.upgrading import Upgrading
 
@@ -84,12 +84,12 @@ def environment_of(pid: int) -> set[str]:
     return {word.partition(b"=")[0].decode() for word in words}
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=LONG)])
 def test_restarts_behind_a_socket_under_load(
     tmp_path: Path, listening: socket.socket, rounds: int
 ) -> None:
     """Who comes meanwhile waits for the next start; who is there already goes on."""
-    with Activated(tmp_path, listening) as service:
+    with Activated(tmp_path, listening, *REDO) as service:
         assert service.port == listening.getsockname()[1]
         assert not {"LISTEN_FDS", "NOTIFY_SOCKET"} & environment_of(service.worker_pids()[0])
         logs = []
@@ -102,7 +102,8 @@ def test_restarts_behind_a_socket_under_load(
                 more_traffic(senders)
         service.stop()
         for log in (*logs, service.log()):
-            assert "ERROR" not in log
+            assert errors_in(log) == []
+            assert "redo log: on" in log
             assert "rejected (" not in log
         assert "new ones wait for the next start" in logs[0]
         all_kept(service, senders)

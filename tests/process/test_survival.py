@@ -37,6 +37,7 @@ from tests.kit import (
     store,
     wait_for,
 )
+from tests.process.test_reload import LONG, REDO
 from tests.stores import opened
 
 if TYPE_CHECKING:
@@ -431,7 +432,7 @@ def test_a_worker_is_recycled(tmp_path: Path, durability: str) -> None:
 
 @pytest.mark.parametrize("durability", ["stable", "buffered"])
 @pytest.mark.parametrize(
-    "turns", [(0, 1), pytest.param((0, 1) * 10, marks=pytest.mark.long)], ids=["once", "often"]
+    "turns", [(0, 1), pytest.param((0, 1) * 10, marks=LONG)], ids=["once", "often"]
 )
 def test_workers_are_recycled_under_traffic(
     tmp_path: Path, durability: str, turns: tuple[int, ...]
@@ -452,7 +453,8 @@ def test_workers_are_recycled_under_traffic(
             except (OSError, AssertionError) as error:
                 answers.append((sop, repr(error)))
 
-    with Service(tmp_path, "--drain-timeout", "0", "--durability", durability) as service:
+    flags = ("--drain-timeout", "0", "--durability", durability, *REDO)
+    with Service(tmp_path, *flags) as service:
 
         def recycle(number: int) -> None:
             told = worker_pid(service, number)
@@ -474,6 +476,7 @@ def test_workers_are_recycled_under_traffic(
         assert [one for one in answers if one[1] != 0] == []
         journaled = {fact["sop_instance_uid"] for fact in service.journal()}
         assert {sop for sop, _status in answers} <= journaled
+        assert ("redo log: on" in service.log()) == (durability == "stable")
         service.stop()
 
 

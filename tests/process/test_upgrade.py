@@ -25,11 +25,12 @@ from tests.kit import (
     Service,
     abort,
     associate_rq,
+    errors_in,
     store,
     wait_for,
 )  # fmt: skip
 from tests.measures import Samples, address_of, ask, samples
-from tests.process.test_reload import Sender, more_traffic, under_load
+from tests.process.test_reload import LONG, REDO, Sender, more_traffic, under_load
 from tests.process.upgrading import Upgrading, lives
 
 if TYPE_CHECKING:
@@ -82,13 +83,13 @@ def all_kept(service: Upgrading, senders: list[Sender]) -> None:
     ("rounds", "durability"),
     [
         (1, "buffered"),
-        pytest.param(50, "stable", marks=pytest.mark.long),
-        pytest.param(50, "buffered", marks=pytest.mark.long),
+        pytest.param(50, "stable", marks=LONG),
+        pytest.param(50, "buffered", marks=LONG),
     ],
 )
 def test_upgrades_under_load(tmp_path: Path, rounds: int, durability: str) -> None:
     """Nobody is rejected, reset or refused; what was acknowledged is there."""
-    flags = ("--durability", durability, "--reload-linger", "20s")
+    flags = ("--durability", durability, "--reload-linger", "20s", *REDO)
     with Upgrading(tmp_path, *flags) as service:
         with under_load(service) as senders:
             for _ in range(rounds):
@@ -101,7 +102,8 @@ def test_upgrades_under_load(tmp_path: Path, rounds: int, durability: str) -> No
         all_kept(service, senders)
         assert not (service.store / ".fastscp/buffered").exists()
         log = service.log()
-        assert "ERROR" not in log
+        assert errors_in(log) == []
+        assert log.count("redo log: on") == (rounds + 1 if durability == "stable" else 0)
         assert "rejected (" not in log
         assert log.count("all is here now") == rounds
 
@@ -423,7 +425,7 @@ def test_the_end_of_the_new_one_is_that_of_both(tmp_path: Path) -> None:
             os.kill(service.main(), signal.SIGTERM)
             assert idle.read_until_close() == abort(0, 0)
         service.all_end()
-        assert "ERROR" not in service.log()
+        assert errors_in(service.log()) == []
 
 
 def test_the_end_of_the_old_one_is_its_own(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""What the tests' own conftest.py says at the end of a run."""
+"""What the tests' own conftest.py says at the end of a run, and what kit.py takes for an error."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.kit import errors_in, send_signal
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """
@@ -42,3 +45,24 @@ def test_a_run_says_how_many_it_skipped_and_why(tmp_path: Path) -> None:
     assert " 5 skipped =" in said
     assert "\n    3  there is no such thing\n    2  another machine\n" in said
     assert "skipped =" not in run("test_these.py::test_fine")
+
+
+def test_a_slow_machine_is_no_error_of_a_service_and_a_worker_that_hangs_is_one() -> None:
+    """The words are those of main/workers.py."""
+    slow = (
+        "2026-11-26T17:06:16.161Z ERROR main: worker 3 (process 130) does not answer for 30 s, and",
+        "2026-11-26T17:06:17.165Z ERROR main: worker 3 goes on after 30 s",
+        "2026-11-26T17:06:17.165Z INFO main: stopped",
+    )
+    wrong = (
+        "2026-11-26T17:06:16.161Z ERROR main: worker 3 (process 13022) hangs for 180 s: killed",
+        "2026-11-26T17:06:16.161Z ERROR worker-3: worker 3 goes on after 30 s",
+    )
+    assert errors_in("\n".join((*slow, *wrong))) == list(wrong)
+
+
+def test_a_signal_to_a_process_that_is_gone_is_in_order_and_another_arrives() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        send_signal(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    send_signal(process.pid, signal.SIGCONT)
