@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 OF_ANOTHER_FORMAT = f"""\
 #!{sys.executable}
-import fastscp.store.identity
-fastscp.store.identity.FORMAT = 2
+import fastscp.store.identity as identity
+# It knows none of those that a store of today may have.
+identity.FORMAT = identity.FORMAT_LOGGED = 99
 from fastscp.__main__ import main
 raise SystemExit(main())
 """
@@ -362,6 +363,7 @@ def test_a_program_that_cannot_start_leaves_the_old_one(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_programs_that_cannot_start_under_load(tmp_path: Path) -> None:
     """Again and again, each in another way; nobody notices, and a good one takes over at last."""
     programs = ("#!/bin/sh\nexit 1\n", "#!/bin/sh\nkill -9 $$\n", OF_ANOTHER_FORMAT)
@@ -379,7 +381,9 @@ def test_programs_that_cannot_start_under_load(tmp_path: Path) -> None:
             more_traffic(senders)
         service.stop()
         all_kept(service, senders)
-        assert "rejected (" not in service.log()
+        log = service.log()
+        assert log.count("has format ") >= 50 // len(programs)
+        assert "rejected (" not in log
 
 
 def test_one_that_fails_at_the_last_moment_leaves_the_old_one(tmp_path: Path) -> None:
