@@ -32,7 +32,7 @@ cdef extern from "unistd.h" nogil:
     int syncfs(int fd)
 
 cdef enum:
-    UNDER_WAY = 128          # files whose bytes it writes at a time: more hold up the lane's writes
+    UNDER_WAY = 256          # files whose bytes it writes at a time: more hold up the lane's writes
     FOLDERS_AT_ONCE = 32     # that it has open, beside those above them
 
 cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
