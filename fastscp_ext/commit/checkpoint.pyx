@@ -1,6 +1,6 @@
 """The checkpoint thread of a worker's redo log. See checkpoint.pyi."""
 
-from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOMEM, errno
+from libc.errno cimport EMFILE, ENFILE, ENOMEM, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport strlen
@@ -34,6 +34,7 @@ cdef extern from "unistd.h" nogil:
 cdef enum:
     UNDER_WAY = 256          # files whose bytes it writes at a time: more hold up the lane's writes
     FOLDERS_AT_ONCE = 32     # that it has open, beside those above them
+    LATER = -3               # no errno: the system lacked something before anything was flushed
 
 cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
 cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
@@ -47,7 +48,9 @@ cdef void* checkpoints(void* of) noexcept nogil:
     redo_hold(&r.threads)
     while not r.failed:
         now = monotonic_ns()
-        if r.active != NULL and (r.stop or now - r.active.oldest_ns >= OLD_NS):
+        if r.active != NULL and not r.active.in_use and (
+            r.stop or now - r.active.oldest_ns >= OLD_NS
+        ):
             seal_log(r)
         log = next_sealed(r)
         if r.wanted and not r.stop and now >= r.not_before_ns:
@@ -55,7 +58,7 @@ cdef void* checkpoints(void* of) noexcept nogil:
             _make(r)
         elif log != NULL and not log.in_use:
             _checkpoint(r, log)
-        elif r.stop and log == NULL:
+        elif r.stop and log == NULL and r.active == NULL:
             break
         else:
             redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
@@ -65,9 +68,9 @@ cdef void* checkpoints(void* of) noexcept nogil:
 
 cdef uint64_t _wake_at(Redo* r) noexcept nogil:
     # When the thread has something to do that nobody tells it of; 0: never. The lock is held.
-    if r.active != NULL:
+    if r.active != NULL and not r.active.in_use:
         return r.active.oldest_ns + OLD_NS
-    return r.not_before_ns if r.wanted else 0
+    return r.not_before_ns if r.wanted and not r.stop else 0
 
 
 cdef void _make(Redo* r) noexcept nogil:
@@ -104,7 +107,7 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
     cdef int failed
     redo_let_go(&r.threads)
     failed = _flush_all(r, log, &step)
-    if failed == EAGAIN:
+    if failed == LATER:
         redo_hold(&r.threads)
         redo_wait(&r.threads, REDO_CHECKPOINT, monotonic_ns() + _AGAIN_NS)
         return
@@ -145,7 +148,7 @@ cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
 
 cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
     # The files, on the descriptors that wrote them; their folders; and the segment with their
-    # lines. 0; EAGAIN: later, for want of descriptors or memory; or the errno, and the step.
+    # lines. 0; LATER, for want of descriptors or memory; or the errno, and the step.
     cdef int failed = _flush_files(r, log)
     step[0] = b"flush stored instances"
     if not failed:
@@ -166,7 +169,7 @@ cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
     if r.jobs == NULL:
         r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
         if r.jobs == NULL:
-            return EAGAIN
+            return LATER
     r.vouched = log
     while begin < log.kept:
         end = min(log.kept, begin + UNDER_WAY)
@@ -220,7 +223,7 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
             r.worker, &r.directories, &r.flushers, names + at, size,
             log.folders.identities + done)
         if failed in (EMFILE, ENFILE, ENOMEM):
-            return EAGAIN
+            return LATER
         if failed == FOLDER_ELSEWHERE:
             elsewhere = True
         elif failed:

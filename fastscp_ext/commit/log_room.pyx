@@ -4,7 +4,9 @@ from libc.errno cimport errno
 from libc.stdint cimport uint64_t
 from posix.unistd cimport close
 
-from fastscp_ext.commit.logfile cimport LOG_FREE, LOG_SEALED, LOG_WRITING, LogFile
+from fastscp_ext.commit.logfile cimport (
+    LOG_BYTES, LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_WRITING, LogFile,
+)
 from fastscp_ext.commit.redo cimport LOG_FILES, Redo
 from fastscp_ext.commit.redo_threads cimport (
     REDO_CHECKPOINT, REDO_LANE, redo_start, redo_wait, redo_wake,
@@ -17,7 +19,7 @@ cdef extern from "fcntl.h" nogil:
     int F_DUPFD_CLOEXEC
     int fcntl(int fd, int command, ...)
 
-cdef uint64_t _ROOM_NS = 250000000      # the lane waits for room, as long as none comes
+cdef uint64_t _ROOM_NS = 250000000      # the lane waits for room, at most
 
 
 cdef LogFile* free_log(Redo* r) noexcept nogil:
@@ -29,40 +31,43 @@ cdef LogFile* free_log(Redo* r) noexcept nogil:
     return NULL
 
 
-cdef bint has_room(Redo* r, int wanted) noexcept nogil:
-    # Whether so many more may be kept, in a file that is there. The lock is held.
-    return r.kept_most - r.kept >= wanted and (r.active != NULL or free_log(r) != NULL)
+cdef bint _fits(const LogFile* log, int count, uint64_t nbytes) noexcept nogil:
+    # Whether a file takes so many instances more, and the records that would void them.
+    return log.records + 2 * count <= LOG_RECORDS and nbytes <= LOG_BYTES - log.at
 
 
-cdef bint wait_for_room(Redo* r, int wanted) noexcept nogil:
-    # Whether there is so much room, or has come to be. The lock is held.
+cdef bint has_room(Redo* r, int count, uint64_t nbytes) noexcept nogil:
+    # Whether so many instances may be kept, with so many bytes in a file that is there.
+    return r.kept_most - r.kept >= count and (
+        _fits(r.active, count, nbytes) if r.active != NULL else free_log(r) != NULL)
+
+
+cdef bint wait_for_room(Redo* r, int count, uint64_t nbytes) noexcept nogil:
+    # Whether there is room, or a checkpoint gives it in time. The lane waits here with nothing in
+    # hand; behind a wait that was in vain it does not wait again before there is room.
     cdef uint64_t until = monotonic_ns() + _ROOM_NS
-    cdef int before = r.kept
-    while r.on and not r.stop and not has_room(r, wanted):
+    if r.active != NULL and not _fits(r.active, count, nbytes):
+        seal_log(r)
+    while r.on and not r.stop and not has_room(r, count, nbytes):
         if r.active == NULL and free_log(r) == NULL:
             # More files let more come while a checkpoint works.
             _want(r)
-        if r.count == 0 or r.too_late:
-            return False
         if r.active != NULL and next_sealed(r) == NULL:
             seal_log(r)
-        if r.kept < before:
-            until = monotonic_ns() + _ROOM_NS
-            before = r.kept
-        if monotonic_ns() >= until:
-            r.too_late = True
-            break
-        r.wanted_room = wanted
+        r.too_late = r.too_late or r.count == 0 or monotonic_ns() >= until
+        if r.too_late:
+            return False
+        r.wanted_room = count
         redo_wait(&r.threads, REDO_LANE, until)
     r.wanted_room = 0
-    return r.on and has_room(r, wanted)
+    r.too_late = False
+    return r.on and has_room(r, count, nbytes)
 
 
 cdef void give_room(Redo* r, int count) noexcept nogil:
-    # So many descriptors are closed. The lock is held.
+    # So many descriptors are closed, or a file can be written to. The lock is held.
     r.kept -= count
-    r.too_late = False
-    if r.wanted_room and has_room(r, r.wanted_room):
+    if r.wanted_room and has_room(r, r.wanted_room, 0):
         redo_wake(&r.threads, REDO_LANE)
 
 

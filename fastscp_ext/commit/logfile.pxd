@@ -73,7 +73,7 @@ cdef LogFile* log_make(
     int folder_fd, int number, const LogOrigin* origin, int* failed) noexcept nogil
 cdef void log_end(LogFile* log) noexcept nogil
 cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexcept nogil
-cdef int log_distrust(int folder_fd, const LogOrigin* origin) noexcept nogil
+cdef void log_distrust(int folder_fd, const LogOrigin* origin) noexcept nogil
 cdef void log_forget(LogFile* log) noexcept nogil
 cdef int log_renew(LogFile* log, const LogOrigin* origin) noexcept nogil
 cdef int log_write(LogFile* log, LogBatch* batch, uint64_t number) noexcept nogil

@@ -1,12 +1,11 @@
 """The files of a redo log, and the batch that is about to be written to one. See logfile.pyi."""
 
-from libc.errno cimport EEXIST, EINTR, EIO, ENOENT, ENOSPC, errno
+from libc.errno cimport EINTR, EIO, ENOENT, ENOSPC, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from posix.fcntl cimport O_CREAT, O_EXCL, O_RDWR
-from posix.stat cimport S_IFREG
-from posix.types cimport dev_t, mode_t, off_t
+from posix.types cimport off_t
 from posix.unistd cimport close
 
 from fastscp_ext.commit.directories cimport Identity
@@ -22,9 +21,6 @@ cdef extern from "fcntl.h" nogil:
     int O_NOFOLLOW
     int openat(int dirfd, const char* path, int flags, ...)
 
-cdef extern from "sys/stat.h" nogil:
-    int mknodat(int dirfd, const char* path, mode_t mode, dev_t dev)
-
 cdef extern from "unistd.h" nogil:
     ssize_t pwrite(int fd, const void* data, size_t n, off_t at)
     int unlinkat(int dirfd, const char* path, int flags)
@@ -35,9 +31,13 @@ cdef extern from "no_replace.h" nogil:
 cdef extern from *:
     """
     #include <errno.h>
+    #include <pthread.h>
     #include <stdint.h>
+    #include <stdlib.h>
+    #include <string.h>
     #include <sys/ioctl.h>
     #include <sys/random.h>
+    #include <sys/stat.h>
     #include <sys/vfs.h>
     #include <linux/fs.h>
     #ifndef FS_NOCOW_FL
@@ -65,7 +65,35 @@ cdef extern from *:
         if (ioctl(fd, FS_IOC_GETVERSION, &generation) < 0) return 0;
         return (uint32_t)generation;
     }
+    typedef struct {
+        int folder_fd;
+        char name[];
+    } aside;
+    static void *aside_run(void *of) {
+        aside *one = of;
+        /* Where it is there, all is well; where not, nobody is left to hear of it. */
+        if (mknodat(one->folder_fd, one->name, S_IFREG | 0640, 0)) { }
+        free(one);
+        return NULL;
+    }
+    /* An empty file, by a thread that nobody waits for. n: bytes of the name, with its NUL. */
+    static void make_aside(int folder_fd, const char *name, size_t n) {
+        pthread_attr_t alone;
+        pthread_t thread;
+        aside *one = malloc(sizeof *one + n);
+        if (!one) return;
+        one->folder_fd = folder_fd;
+        memcpy(one->name, name, n);
+        if (pthread_attr_init(&alone)) {
+            free(one);
+            return;
+        }
+        pthread_attr_setdetachstate(&alone, PTHREAD_CREATE_DETACHED);
+        if (pthread_create(&thread, &alone, aside_run, one)) free(one);
+        pthread_attr_destroy(&alone);
+    }
     """
+    void make_aside(int folder_fd, const char* name, size_t n) nogil
     uint64_t new_salt() nogil
     uint64_t generation_of(int fd) nogil
     void overwrite_in_place(int fd) nogil
@@ -228,17 +256,17 @@ cdef int log_remove(int folder_fd, LogFile* log, const LogOrigin* origin) noexce
     return 0
 
 
-cdef int log_distrust(int folder_fd, const LogOrigin* origin) noexcept nogil:
+cdef void log_distrust(int folder_fd, const LogOrigin* origin) noexcept nogil:
     # Have whoever recovers the life believe nothing that was written and not read from the disk
     # again. Without a flush, and so at once: where the power fails, nothing is left that was only
-    # written. Without a descriptor, of which there may be none. 0, or the errno.
+    # written. Without a descriptor, of which there may be none. On a thread of its own: a disk that
+    # fails may hang as well, and the worker has to end then. Where it cannot be done, whoever tells
+    # of the failure does it.
     cdef char name[LOG_NAME_ROOM]
     cdef size_t n = strlen(origin.life)
     memcpy(name, origin.life, n)
     memcpy(name + n, b".distrust\0", 10)
-    if mknodat(folder_fd, name, S_IFREG | <mode_t>0o640, 0) < 0 and errno != EEXIST:
-        return errno
-    return 0
+    make_aside(folder_fd, name, n + 10)
 
 
 cdef void log_forget(LogFile* log) noexcept nogil:

@@ -20,7 +20,7 @@ from fastscp_ext.commit.directories cimport (
 from fastscp_ext.commit.flush_pool cimport flush_file, flusher_begin, flusher_end
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
 from fastscp_ext.commit.log_room cimport (
-    begin_log, free_log, has_room, keep_segment, seal_log, wait_for_room,
+    begin_log, free_log, keep_segment, seal_log, wait_for_room,
 )
 from fastscp_ext.commit.logfile cimport (
     BATCH_HEADER, LOG_BYTES, LOG_RECORDS, LOG_SPENT, RECORD_HEADER, LogFile, batch_begin,
@@ -52,6 +52,8 @@ cdef extern from "unistd.h" nogil:
 cdef enum:
     BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
     ROOM_MOST = 32           # instances: the lane waits for room for no more before it begins
+    LINE_BYTES = 1024        # of a line beside its path, as a rule at most
+    BATCH_BLOCKS = 16384     # of a batch and of the one that would void it, beside their records
 
 
 cdef void redo_begin(
@@ -177,20 +179,21 @@ cdef inline void _go_classic(Redo* r, Instance* i, Way way) noexcept nogil:
 cdef void* _lane(void* of) noexcept nogil:
     cdef Redo* r = <Redo*>of
     cdef Instance* batch
-    cdef LogFile* log
+    cdef Way way
     redo_hold(&r.threads)
     while True:
         if r.first != NULL:
-            _wait(r)
-            batch = _taken(r)
-            redo_let_go(&r.threads)
-            log = _commit(r, batch)
-            # What is open may be moved away before the next batch, or be in the way of an unmount.
-            directories_close(&r.named.directories)
-            redo_hold(&r.threads)
-            if log != NULL:
-                log.in_use = False
-                redo_wake(&r.threads, REDO_CHECKPOINT)
+            if journal_is_due(&r.named.journal):
+                # The lines of a log file are all in one segment.
+                seal_log(r)
+            if _wait(r):
+                _take_and_commit(r)
+            else:
+                way = WAY_FULL if r.on else WAY_OTHER
+                batch = _taken(r, LANE_MOST, BATCH_BYTES)
+                redo_let_go(&r.threads)
+                _all_classic(r, batch, way)
+                redo_hold(&r.threads)
         elif r.stop:
             break
         elif r.batch.room:
@@ -209,33 +212,69 @@ cdef void _rest(Redo* r) noexcept nogil:
         batch_end(&r.batch)
 
 
-cdef void _wait(Redo* r) noexcept nogil:
+cdef uint64_t _bytes_most(const Redo* r, const Instance* i) noexcept nogil:
+    # That it may take in a log file, with the record that would void it. How long a compressed one
+    # is, its file tells later; and the line is short as a rule.
+    cdef uint64_t n = r.most if i.treatment.compress_level else i.meta_size + i.data_bytes
+    return n + 2 * RECORD_HEADER + 3 * i.path_size + LINE_BYTES
+
+
+cdef bint _wait(Redo* r) noexcept nogil:
     # For room for some of what waits. Where a checkpoint is about to give it, this is the shorter
-    # way: what goes the other way flushes as much, beside the checkpoint. The lock is held.
+    # way: what goes the other way flushes as much, beside the checkpoint. Whether there is room.
+    # The lock is held.
     cdef Instance* i = r.first
-    cdef int wanted = 0
-    while i != NULL and wanted < ROOM_MOST:
-        wanted += 1
+    cdef uint64_t nbytes = BATCH_BLOCKS
+    cdef int count = 0
+    while i != NULL and count < min(<int>ROOM_MOST, r.kept_most):
+        nbytes += _bytes_most(r, i)
+        count += 1
         i = i.next
-    wait_for_room(r, min(wanted, r.kept_most))
+    return wait_for_room(r, count, nbytes)
 
 
-cdef Instance* _taken(Redo* r) noexcept nogil:
-    # As much of what waits as one batch takes. The lock is held.
+cdef Instance* _taken(Redo* r, int most, uint64_t room) noexcept nogil:
+    # As much of what waits as one batch takes, of `most` instances and of `room` bytes; at least
+    # one. The lock is held.
     cdef Instance* batch = r.first
     cdef Instance* last = batch
-    cdef uint64_t nbytes = last.data_bytes
-    cdef int most = r.kept_most - r.kept
+    cdef uint64_t nbytes = BATCH_BLOCKS + _bytes_most(r, last)
     cdef int count = 1
-    if most <= 0 or most > LANE_MOST:
-        most = LANE_MOST
-    while last.next != NULL and count < most and nbytes < BATCH_BYTES:
+    while last.next != NULL and count < most:
+        nbytes += _bytes_most(r, last.next)
+        if nbytes > room:
+            break
         last = last.next
-        nbytes += last.data_bytes
         count += 1
     r.first = last.next
     last.next = NULL
     return batch
+
+
+cdef void _take_and_commit(Redo* r) noexcept nogil:
+    # A batch for which there is room. The lock is held on entry and on return.
+    cdef LogFile* active = r.active
+    cdef int most = min(<int>LANE_MOST, r.kept_most - r.kept)
+    cdef uint64_t room = BATCH_BYTES
+    cdef Instance* batch
+    cdef LogFile* log
+    if active != NULL:
+        most = min(most, (<int>LOG_RECORDS - active.records) // 2)
+        room = min(room, LOG_BYTES - active.at)
+        # Nobody seals it meanwhile.
+        active.in_use = True
+    batch = _taken(r, most, room)
+    redo_let_go(&r.threads)
+    log = _commit(r, batch)
+    # What is open may be moved away before the next batch, or be in the way of an unmount.
+    directories_close(&r.named.directories)
+    redo_hold(&r.threads)
+    if active != NULL:
+        active.in_use = False
+    if log != NULL:
+        log.in_use = False
+    if active != NULL or log != NULL:
+        redo_wake(&r.threads, REDO_CHECKPOINT)
 
 
 cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
@@ -243,11 +282,11 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     # Returns the log file that was written to, still in use, or NULL.
     cdef Instance* after
     cdef LogFile* log
-    cdef Way way
+    cdef Way way = WAY_LOG
     cdef int failed
     r.used = 0
-    if not _is_ready(r):
-        _all_classic(r, batch, WAY_FULL if r.on else WAY_OTHER)
+    if not _has_segment(r):
+        _all_classic(r, batch, WAY_OTHER)
         return NULL
     lines_begin(&r.named.lines)
     batch_begin(&r.batch)
@@ -260,10 +299,10 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
         batch = after
     if r.used == 0:
         return NULL
-    log = _log_for(r)
+    log = _log_for(r, &way)
     if log == NULL:
         give_back(&r.named.claims)
-        _laned_classic(r, WAY_FULL)
+        _laned_classic(r, way)
         return NULL
     failed = _write(r, log)
     if failed:
@@ -278,19 +317,11 @@ cdef LogFile* _commit(Redo* r, Instance* batch) noexcept nogil:
     return log
 
 
-cdef bint _is_ready(Redo* r) noexcept nogil:
-    # Whether there is a file to write to, and a segment for the lines.
-    cdef bint ready
-    redo_hold(&r.threads)
+cdef bint _has_segment(Redo* r) noexcept nogil:
+    # Whether there is one for the lines.
     if journal_is_due(&r.named.journal):
-        # The lines of a log file are all in one segment.
-        seal_log(r)
-    ready = r.on and has_room(r, 1)
-    redo_let_go(&r.threads)
-    if ready and journal_is_due(&r.named.journal):
         r.open_journal(r.of)
-        ready = r.named.journal.fd >= 0
-    return ready
+    return r.named.journal.fd >= 0
 
 
 cdef void _all_classic(Redo* r, Instance* batch, Way way) noexcept nogil:
@@ -381,9 +412,9 @@ cdef uint64_t _voids_most(Redo* r) noexcept nogil:
     return whole_blocks(n)
 
 
-cdef LogFile* _log_for(Redo* r) noexcept nogil:
+cdef LogFile* _log_for(Redo* r, Way* way) noexcept nogil:
     # The file that takes the batch, in use from now on, with room for the records that void it. Or
-    # NULL: none has room.
+    # NULL, and why: all paths are claimed, so nothing is waited for.
     cdef LogFile* log = NULL
     cdef uint64_t need = batch_bytes(&r.batch) + _voids_most(r)
     redo_hold(&r.threads)
@@ -391,8 +422,15 @@ cdef LogFile* _log_for(Redo* r) noexcept nogil:
         need > LOG_BYTES - r.active.at or r.active.records + 2 * r.used > LOG_RECORDS
     ):
         seal_log(r)
-    if wait_for_room(r, r.used) and (r.active != NULL or begin_log(r, free_log(r))):
-        log = r.active
+    way[0] = WAY_OTHER
+    if r.on and r.active == NULL:
+        log = free_log(r)
+        way[0] = WAY_FULL if log == NULL else WAY_OTHER
+        if log != NULL:
+            # It may lack a descriptor.
+            begin_log(r, log)
+    log = r.active if r.on else NULL
+    if log != NULL:
         log.in_use = True
         r.kept += r.used
     redo_let_go(&r.threads)

@@ -150,12 +150,21 @@ CHECKPOINT_FAULTS: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("step", _some(CHECKPOINT_FAULTS, {"flush the file"}))
-def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        errno.EIO,
+        # What the program itself lacks it waits for; the disk's word is no such thing.
+        pytest.param(errno.EAGAIN, marks=pytest.mark.long),
+        pytest.param(errno.ENOSPC, marks=pytest.mark.long),
+    ],
+)
+def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str, error: int) -> None:
     """The worker ends; what it had answered is put in place before another one begins."""
     (one,), (two,) = items("1", 1), items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
         with_logs(service, 1)
-        rule(service, step, FAIL, error=errno.EIO, **CHECKPOINT_FAULTS[step])
+        rule(service, step, FAIL, error=error, **CHECKPOINT_FAULTS[step])
         assert put(service, one) == OK
         service.in_log("exit code 75")
         service.control.clear()
