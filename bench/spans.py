@@ -7,7 +7,6 @@ the machine's moods, with no shape of their distribution taken for granted.
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 from dataclasses import dataclass
@@ -38,13 +37,15 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     distribution says how many of the least and of the greatest may be left out. None: there are
     too few of them (below 6) for any such interval. They have to be independent of each other.
     """
-    n, tail = len(values), 0.0
+    # In whole numbers, divided at the end: of 1,024 values on 2**n is more than any float.
+    n, tail, ways = len(values), 0, 1
     left_out = 0
     for k in range(n // 2):
-        tail += math.comb(n, k) / 2.0**n
-        if tail > (1 - CONFIDENCE) / 2:
+        tail += ways
+        if tail / 2**n > (1 - CONFIDENCE) / 2:
             break
         left_out = k + 1
+        ways = ways * (n - k) // (k + 1)
     if not left_out:
         return None
     ordered = sorted(values)

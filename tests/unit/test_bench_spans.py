@@ -66,6 +66,14 @@ def test_the_interval_of_a_median_by_order_statistics(count: int, ranks: tuple[i
     assert spans.interval(values) == ranks
 
 
+@pytest.mark.parametrize(
+    ("count", "ranks"), [(1023, (480, 544)), (1026, (482, 545)), (5000, (2431, 2570))]
+)
+def test_no_sample_is_too_large(count: int, ranks: tuple[int, int]) -> None:
+    """From 1,024 on no float has 2 ** count."""
+    assert spans.interval([float(value) for value in range(1, count + 1)]) == ranks
+
+
 @pytest.mark.parametrize("count", range(6))
 def test_few_values_have_no_interval(count: int) -> None:
     assert spans.interval([1.0] * count) is None
