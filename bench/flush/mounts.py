@@ -13,7 +13,7 @@ __all__ = ["keep_to_ourselves"]
 
 # Source: unshare(2), mount(2).
 _CLONE_NEWNS: Final = 0x20000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_REC, _MS_SLAVE = 0x4000, 0x80000
 
 
 def keep_to_ourselves() -> bool:
@@ -22,14 +22,16 @@ def keep_to_ourselves() -> bool:
     The system takes away what they mount when the last of them is gone: else a program that is
     killed leaves a file system on a disk that nobody serves any more, and other programs stumble
     over that (mkfs.btrfs looks at every mounted loop device). Those that others have left are not
-    seen any more either. False: this user may not; all is as it was.
+    seen any more either. Where the others' mounts are shared (systemd has them so), what these
+    unmount is gone here, too: else its device would be busy as long as we run. False: this user may
+    not; all is as it was.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS):
         return False
-    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None):
+    if libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None):
         error = ctypes.get_errno()
-        raise OSError(error, f"cannot make mounts private: {os.strerror(error)}")
+        raise OSError(error, f"cannot keep mounts from others: {os.strerror(error)}")
     for device, point in _mounts():
         if _is_dead(device):
             subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)

@@ -76,6 +76,36 @@ def test_mounts_of_a_program_that_is_killed_are_gone(tmp_path: Path) -> None:
     assert str(tmp_path) not in mounts()
 
 
+# Its mounts are shared, as systemd has them. It unmounts one that the other has taken over, and
+# prints whether that one has it before and after.
+_OTHERS = """
+import subprocess, sys
+from pathlib import Path
+point, alone = sys.argv[1:]
+subprocess.run(("mount", "-t", "tmpfs", "none", point), check=True)
+words = [sys.executable, "-c", alone]
+with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    assert process.stdout.readline()
+    there = Path(f"/proc/{process.pid}/mounts")
+    before = point in there.read_text()
+    subprocess.run(("umount", point), check=True)
+    print(before, point in there.read_text())
+    process.stdin.close()
+"""
+
+
+def test_what_others_unmount_is_gone_here_too(tmp_path: Path) -> None:
+    """Else its device would be busy as long as the program runs."""
+    needs_mounts()
+    point = tmp_path / "others"
+    point.mkdir()
+    words = ["unshare", "--mount", "--propagation", "shared", sys.executable, "-c", _OTHERS]
+    words += [str(point), _ALONE.format(commands=())]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True False\n"
+    assert str(point) not in mounts()
+
+
 def test_a_disk_that_nobody_serves_any_more_is_in_nobodys_way(tmp_path: Path) -> None:
     needs_mounts()
     other = tmp_path / "image"
