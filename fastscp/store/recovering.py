@@ -11,8 +11,8 @@ from fastscp.store.identity import FORMAT, read_identity, write_format
 from fastscp.store.leftovers import settle_alone
 from fastscp.store.names import IDENTITY, flush_folder
 from fastscp.store.redo.logs import is_anything_logged
-from fastscp.store.redo.recovery import highest_logged, recover
-from fastscp.store.renew import finish, renew
+from fastscp.store.redo.recovery import highest_logged, recover, refuse_damaged
+from fastscp.store.renew import finish, is_anything_unflushed, renew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,12 @@ def recover_store(path: Path, *, accept_damage: bool = False) -> Recovered:
         # through.
         finish(dir_fd)
         settle_alone(dir_fd, "recover", lambda: highest_logged(dir_fd, identity))
-        found = renew(path, dir_fd, alone=True) if is_anything_logged(dir_fd) else []
+        found = []
+        if is_anything_logged(dir_fd) and is_anything_unflushed(dir_fd):
+            if not accept_damage:
+                # What is refused changes no folder: nobody would be told of it.
+                refuse_damaged(dir_fd, identity)
+            found = renew(path, dir_fd, alone=True)
         recovered = recover(dir_fd, identity, alone=True, accept_damage=accept_damage)
         renewed = tuple(one.path for one in found if one.settled)
         write_format(path, dir_fd, FORMAT, flush_directory=flush_folder(dir_fd))

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from fastscp.store.mounts import Mounted
 
-__all__ = ["finish", "made_anew", "renew"]
+__all__ = ["finish", "is_anything_unflushed", "made_anew", "renew"]
 
 _CHECK: Final = f"check the disk; {LIFTED_BY}"
 _AGAIN: Final = f"check the disk, then run verify once more, or {LIFTED_BY}"
@@ -79,7 +79,7 @@ def renew(path: Path, dir_fd: int, *, alone: bool, now: Mounted | None = None) -
     mounted, None: what the system says. Raises OSError where the marks cannot be read or removed.
     """
     marks = Marks(dir_fd, now)
-    if not marks.left() and not marks.begun():
+    if not _is_anything(marks):
         return []
     try:
         with contextlib.nullcontext() if alone else held(path, dir_fd):
@@ -89,6 +89,15 @@ def renew(path: Path, dir_fd: int, *, alone: bool, now: Mounted | None = None) -
     except StartError as error:
         why = str(error)
     return [_found(mark, why) for mark in marks.standing()]
+
+
+def is_anything_unflushed(dir_fd: int) -> bool:
+    """Whether there is anything for `renew` to look at. Raises OSError."""
+    return _is_anything(Marks(dir_fd))
+
+
+def _is_anything(marks: Marks) -> bool:
+    return bool(marks.left() or marks.begun())
 
 
 def finish(dir_fd: int) -> list[Mark]:

@@ -29,8 +29,8 @@ from fastscp.store.names import (
 from fastscp.store.reading import Pace
 from fastscp.store.records import CHECKSUM, Records, records
 from fastscp.store.redo.logs import is_anything_logged
-from fastscp.store.redo.recovery import highest_logged, recover
-from fastscp.store.renew import finish, made_anew, renew
+from fastscp.store.redo.recovery import highest_logged, recover, refuse_damaged
+from fastscp.store.renew import finish, is_anything_unflushed, made_anew, renew
 from fastscp.store.repair import repair
 from fastscp.store.selection import Selection
 from fastscp.store.studies import Studies
@@ -135,8 +135,16 @@ def _logged(store: _Store) -> Iterator[Finding]:
             f"--store-new-life, which takes the id from the log and recovers it"
         )
     # It may not go before these are on the disk.
-    yield from _unflushed(store)
-    recovered = recover(store.dir_fd, store.identity, alone=True)
+    if is_anything_unflushed(store.dir_fd):
+        refuse_damaged(store.dir_fd, store.identity)
+    found = renew(store.path, store.dir_fd, alone=True)
+    yield from (one for one in found if one.settled)
+    try:
+        recovered = recover(store.dir_fd, store.identity, alone=True)
+    except (OSError, StartError):
+        # Else the last step tells what still stands.
+        yield from (one for one in found if not one.settled)
+        raise
     if recovered.logs:
         why = "was in the redo log of workers that did not end in order"
         yield Finding(Kind.LOGGED, REDO, why, settled="; ".join(recovered.told))

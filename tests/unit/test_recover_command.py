@@ -83,6 +83,70 @@ def test_a_folder_whose_flush_failed_is_made_anew_first(
     assert list((path / FOLDER).iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [["recover"], ["verify", "--adopt"]])
+def test_what_is_refused_for_its_damage_leaves_the_folders_alone(
+    path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path / P).parent.mkdir(parents=True)
+    fd = os.open(path, os.O_DIRECTORY)
+    try:
+        Marks(fd).leave("folder", "st", errno.EIO)
+        inode = (path / "st").stat().st_ino
+        log = path / FOLDER / f"{LIFE}-1.log"
+        whole = log.read_bytes()
+        with log.open("r+b") as file:
+            file.truncate(BLOCK)
+        assert main([*command, "--store", str(path)]) == 3
+        said = capsys.readouterr()
+        assert "run `fastscp recover --accept-damage`" in said.err
+        assert "made anew" not in said.out
+        assert ((path / "st").stat().st_ino, len(Marks(fd).left())) == (inode, 1)
+        log.write_bytes(whole)
+        main([*command, "--store", str(path)])
+        assert "made anew" in capsys.readouterr().out
+        assert ((path / "st").stat().st_ino != inode, Marks(fd).left()) == (True, ())
+    finally:
+        os.close(fd)
+
+
+def test_what_stands_is_told_once_beside_a_log(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path / "st/se").mkdir(parents=True)
+    (path / "st/se/other.dcm").write_bytes(b"y")
+    fd = os.open(path, os.O_DIRECTORY)
+    try:
+        Marks(fd).leave("file", "st/se/other.dcm", errno.EIO)
+        Marks(fd).leave("folder", "st", errno.EIO)
+    finally:
+        os.close(fd)
+    assert main(["verify", "--adopt", "--store", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    told = [(one["path"], one["settled"]) for one in found if one.get("kind") == "unflushed"]
+    assert told == [("st", "made anew"), ("st/se/other.dcm", "")]
+
+
+def test_what_stands_is_told_where_the_log_cannot_be_recovered(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path / "st/se").mkdir(parents=True)
+    (path / "st/se/other.dcm").write_bytes(b"y")
+    fd = os.open(path, os.O_DIRECTORY)
+    try:
+        Marks(fd).leave("file", "st/se/other.dcm", errno.EIO)
+    finally:
+        os.close(fd)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), P)
+
+    monkeypatch.setattr("fastscp.store.verify.recover", refuse)
+    assert main(["verify", "--adopt", "--store", str(path)]) == 1
+    said = capsys.readouterr()
+    assert f"{P}: Input/output error" in said.err
+    assert ": 1 unflushed\n" in said.out
+
+
 def leave_distrust_of(path: Path) -> None:
     fd = os.open(path / FOLDER, os.O_DIRECTORY)
     try:

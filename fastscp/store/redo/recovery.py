@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fastscp.store.redo.logs import Folder
     from fastscp.store.redo.records import Log, Lost, Record
 
-__all__ = ["Recovered", "highest_logged", "recover"]
+__all__ = ["Recovered", "highest_logged", "recover", "refuse_damaged"]
 
 _AGAIN_S: Final = 0.01
 # How long whoever has a path's lock may keep it: a worker has it as long as its flushes take.
@@ -139,6 +139,21 @@ def highest_logged(store_fd: int, identity: Identity) -> int:
     return max((record.seq for log in logs for record in log.records), default=0)
 
 
+def refuse_damaged(store_fd: int, identity: Identity) -> None:
+    """Raise what `recover` would of logs that are damaged or not the store's: nothing is changed.
+
+    Cost: reads them whole. Raises DamagedError, ForeignLogError, OSError.
+    """
+    with folder(store_fd, identity.id) as logged:
+        damage = _damage_of(logged.logs()) if logged is not None else ()
+    if damage:
+        raise DamagedError(damage)
+
+
+def _damage_of(logs: list[Log]) -> tuple[str, ...]:
+    return tuple(f"{REDO}/{log.name} {one}" for log in logs for one in log.damage)
+
+
 def recover(
     store_fd: int,
     identity: Identity,
@@ -168,7 +183,7 @@ def recover(
             return Recovered()
         lives = {log.life for log in logs}
         logged.distrust(life for life in lives if life in distrust)
-        damage = tuple(f"{REDO}/{log.name} {one}" for log in logs for one in log.damage)
+        damage = _damage_of(logs)
         if damage and not accept_damage:
             raise DamagedError(damage)
         logged.remove_parts()
