@@ -59,9 +59,13 @@ REDO_MOST: Final = 4096
 _REDO_LEAST: Final = 64
 # Of all open files, where associations may have the rest.
 _REDO_SHARE: Final = 1 / 8
-# And what it has open besides: its files, a journal file and the one before, the directories that
-# it names files in, and those that a checkpoint flushes side by side.
-_REDO_BESIDE: Final = 8 + 2 + _PARENTS + 32
+# Its files (LOG_FILES): each keeps open the journal file that its lines are in. And two more: one
+# that lines go to, and what is open for a moment.
+_REDO_FILES: Final = 8
+_REDO_MORE: Final = 2
+# Directories of instances that a checkpoint flushes side by side (FOLDERS_AT_ONCE), beside those
+# above them.
+_REDO_FOLDERS: Final = 32
 # Where the system has no limit: far more associations than one process can serve.
 _NO_LIMIT: Final = 1 << 20
 
@@ -90,11 +94,7 @@ def worker_needs(config: ServeConfig, associations: int, redo_files: int = 0) ->
 
     redo_files: parts that it may keep open for its redo log; 0: it has none.
     """
-    # A batch flushes the directories of its instances, and those above them, side by side.
-    kinds = _kinds(config)
-    durabilities = {durability for _layout, durability in kinds}
-    levels = [layout.count("/") for layout, durability in kinds if durability == "stable"]
-    directories = _BATCH * max(levels) + 1 if levels else 0
+    durabilities = {durability for _layout, durability in _kinds(config)}
     unlocking = _LEFTOVERS if "buffered" in durabilities else 0
     return (
         _FIXED
@@ -106,15 +106,26 @@ def worker_needs(config: ServeConfig, associations: int, redo_files: int = 0) ->
         + _LEFTOVERS
         + unlocking
         + _HELPERS * _PER_HELPER
-        + directories
+        + _directories(config, _BATCH)
         + _PARENTS
-        + log_needs(redo_files)
+        + log_needs(config, redo_files)
     )
 
 
-def log_needs(redo_files: int) -> int:
+def log_needs(config: ServeConfig, redo_files: int) -> int:
     """Open files of a worker's redo log that keeps so many parts open; 0: it has no such log."""
-    return redo_files + _REDO_BESIDE if redo_files else 0
+    return redo_files + _redo_beside(config) if redo_files else 0
+
+
+def _redo_beside(config: ServeConfig) -> int:
+    """What the log has open beside the parts: also the directories that it names files in."""
+    return 2 * _REDO_FILES + _REDO_MORE + _PARENTS + _directories(config, _REDO_FOLDERS)
+
+
+def _directories(config: ServeConfig, most: int) -> int:
+    """Those of so many instances, and all above them: they are flushed side by side."""
+    levels = [layout.count("/") for layout, durability in _kinds(config) if durability == "stable"]
+    return most * max(levels) + 1 if levels else 0
 
 
 def _kinds(config: ServeConfig) -> set[tuple[str, str]]:
@@ -144,7 +155,7 @@ def redo_files_allowed(config: ServeConfig) -> int:
         left = files - worker_needs(config, config.max_associations)
     else:
         left = min(int(files * _REDO_SHARE), files - worker_needs(config, 1))
-    allowed = min(REDO_MOST, left - _REDO_BESIDE)
+    allowed = min(REDO_MOST, left - _redo_beside(config))
     return allowed if allowed >= _REDO_LEAST else 0
 
 

@@ -47,7 +47,7 @@ MIB: Final = 1 << 20
 COMMIT_DESCRIPTORS: Final = 4 * 256 + 64
 # The redo log keeps those parts besides that it named, until a checkpoint; and it has a few open
 # for itself.
-LOG_DESCRIPTORS: Final = log_needs(REDO_MOST)
+LOG_DESCRIPTORS: Final = log_needs(ServeConfig(), REDO_MOST)
 LOG_BESIDE: Final = LOG_DESCRIPTORS - REDO_MOST
 # Bounds of the judgement.
 GROWTH: Final = 48 * MIB

@@ -22,6 +22,7 @@ from fastscp.main import descriptors
 from fastscp.main.acceptor import AT_ONCE
 from fastscp.main.descriptors import (
     associations_allowed,
+    log_needs,
     main_needs,
     redo_files_allowed,
     worker_needs,
@@ -57,11 +58,13 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         (r"#define REMOVALS_MOST (\d+)", descriptors._LEFTOVERS),
         (r"\bBATCH_MOST = (\d+)", descriptors._BATCH),
         (r"\bOPEN_MOST = (\d+)", descriptors._PARENTS),
+        (r"\bLOG_FILES = (\d+)", descriptors._REDO_FILES),
+        (r"\bFOLDERS_AT_ONCE = (\d+)", descriptors._REDO_FOLDERS),
     ],
 )
 def test_the_codec_keeps_to_the_numbers(number: str, counted: int) -> None:
     sources = Path(fastscp_ext.__file__).parent
-    texts = [path.read_text() for kind in ("*.pxd", "*.h") for path in sources.rglob(kind)]
+    texts = [path.read_text() for kind in ("*.pxd", "*.pyx", "*.h") for path in sources.rglob(kind)]
     assert [int(found) for text in texts for found in re.findall(number, text)] == [counted]
 
 
@@ -181,10 +184,21 @@ def test_without_a_limit_the_open_files_are_one(limit: dict[str, int]) -> None:
     assert associations_allowed(config) > 100_000
 
 
+def test_all_that_a_redo_log_keeps_open_counts() -> None:
+    """Of each file itself and the lines' journal file; of a checkpoint the folders to their top."""
+    folder, rest = "{StudyInstanceUID}/", "{SOPInstanceUID}.dcm"
+    flat, deep = (ServeConfig(layout=folder * levels + rest) for levels in (0, 3))
+    files, parents = descriptors._REDO_FILES, descriptors._PARENTS
+    # The store, and beside its files those that the lane writes lines to.
+    assert log_needs(flat, 100) - 100 >= 2 * files + 1 + parents + 1
+    assert log_needs(deep, 100) - log_needs(flat, 100) == 3 * descriptors._REDO_FOLDERS
+    assert log_needs(deep, 0) == 0
+
+
 def test_the_redo_log_gets_what_the_associations_leave(limit: dict[str, int]) -> None:
     config = ServeConfig(max_associations=100, redo="auto")
     needed = worker_needs(config, 100)
-    beside = descriptors._REDO_BESIDE
+    beside = log_needs(config, 1) - 1
     for left, allowed in ((0, 0), (beside + 63, 0), (beside + 64, 64), (beside + 5000, 4096)):
         limit["hard"] = needed + left
         assert redo_files_allowed(config) == allowed
@@ -211,7 +225,7 @@ def test_the_redo_log_and_as_many_associations_as_there_may_be(
     assert files <= hard // 8
     assert worker_needs(config, allowed, files) <= hard < worker_needs(config, allowed + 1, files)
     if hard >= 4096:
-        assert files == min(4096, hard // 8 - descriptors._REDO_BESIDE)
+        assert files == min(4096, hard // 8 - log_needs(config, 1) + 1)
 
 
 def test_where_not_even_one_fits(limit: dict[str, int]) -> None:

@@ -21,6 +21,7 @@ from fastscp.cli.send import send
 from fastscp.config.contradictions import COMBINATIONS_MOST
 from fastscp.config.file_tables import MATCHERS
 from fastscp.config.settings import SETTINGS, ServeConfig, options_table, where_table
+from fastscp.main import descriptors
 from fastscp.main.admission import PENDING_MOST
 from fastscp.main.descriptors import REDO_MOST, log_needs, worker_needs
 from tests.unit.test_linters import ROOT
@@ -156,9 +157,11 @@ def test_numbers() -> None:
     default = ServeConfig()
     needed = worker_needs(default, default.max_associations)
     assert f"{default.max_associations:,} associations these are {needed:,}" in text
-    log_takes = f"{log_needs(REDO_MOST):,}"
+    log_takes = f"{log_needs(default, REDO_MOST):,}"
     assert f"A redo log (`--redo`) takes up to {log_takes} more of a worker" in text
     assert f"and {log_takes} open files of a worker" in text
+    assert f"With fewer than {log_needs(default, descriptors._REDO_LEAST)} there is no" in text
+    assert f"(each folder more in `--layout` adds {descriptors._REDO_FOLDERS})" in text
     assert f"### {__version__}" in README
 
 
