@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["LIFTED_BY", "MOVED", "Mark", "Marks", "mark_name", "path_name", "tell", "warnings"]
+__all__ = [
+    "LIFTED_BY", "MOVED", "RENEWED_BY", "Mark", "Marks", "mark_name", "path_name", "tell",
+    "warnings",
+]  # fmt: skip
 
 What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 
@@ -48,6 +51,10 @@ _INSTEAD: Final[dict[str, What]] = {"file": "file system", "folder": "all folder
 _MOST: Final = 1 << 14
 # What lifts any mark, for an operator.
 LIFTED_BY: Final = "restart the machine, or unmount the file system and mount it again"
+# What makes folders anew: `verify` refuses a store with a redo log that was not recovered.
+RENEWED_BY: Final = (
+    "run `fastscp verify` without the service (`fastscp recover` where a redo log was left)"
+)
 # What else lifts the mark of the store's own folder, which nobody can exchange for another one.
 MOVED: Final = (
     f"stop the service, make a new directory beside the store, move all that is in the store there "
@@ -83,8 +90,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         said = (
             "cannot be read, so nobody knows what an earlier run could not flush: all instances "
-            "are answered A700. Check the disk; then run `fastscp verify` without the service, "
-            "which finds out what it was left for where its name tells"
+            f"are answered A700. Check the disk; then {RENEWED_BY}, which finds out what it was "
+            "left for where its name tells"
         )
         # As long as it does not tell of when it is, nothing else helps.
         return f"{said}, or {LIFTED_BY}" if self.boot else said
@@ -139,8 +146,7 @@ def warnings(marks: Iterable[Mark]) -> Iterator[str]:
                 yield (
                     f"an earlier run could not flush the folder {mark.shown or mark.name} {why}, "
                     f"so its names may not be on the disk: its instances are answered A700. Check "
-                    f"the disk; then run `fastscp verify` without the service, which makes the "
-                    f"folder anew, or {LIFTED_BY}"
+                    f"the disk; then {RENEWED_BY}, which makes the folder anew, or {LIFTED_BY}"
                 )
             case "folder":
                 yield (

@@ -27,7 +27,7 @@ from fastscp.store.leftovers import tell_left
 from fastscp.store.names import HOME, PATH_LOCKS, REPLACED
 from fastscp.store.replaced import is_in, read_record
 from fastscp.store.restore import Lines, Reading, Replaced, Secured, Settled, Settlement
-from fastscp.store.unflushed import Marks
+from fastscp.store.unflushed import LIFTED_BY, RENEWED_BY, Marks
 from fastscp.store.waits import TURNS, turn_of
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
@@ -91,10 +91,7 @@ _ADVICE: Final = {
 _IN_THE_WAY: Final = frozenset(
     {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 )
-_LIFTED: Final = (
-    "then run `fastscp verify` without the service, or restart the machine, or unmount the file "
-    "system and mount it again"
-)
+_LIFTED: Final = f"then {RENEWED_BY}, or {LIFTED_BY}"
 
 
 @dataclass(eq=False)

@@ -240,6 +240,7 @@ def test_a_start_says_when_a_mark_is_that_cannot_be_read(tmp_path: Path, name: s
         assert (mark.what, mark.unread) == ("all folders", True)
         (said,) = [one for one in store.warnings if "cannot be read" in one]
         assert "run `fastscp verify` without the service" in said
+        assert "(`fastscp recover` where a redo log was left)" in said
         assert "restart the machine" in said
     with opened(path) as store:
         assert store.unflushed == (mark,)
