@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from fastscp.errors import StartError
 from fastscp.main.remains import tell_failed
 from fastscp.main.threads import in_thread
 from fastscp.store.lives import sweep_incoming
 from fastscp.store.names import INCOMING
 
 if TYPE_CHECKING:
-    import contextlib
-
     from fastscp.main.control import ControlSocket
     from fastscp.main.reload import Reloads
     from fastscp.store.store import Store
@@ -40,12 +40,14 @@ async def leave(
     control_socket: ControlSocket,
     *,
     clean: bool,
+    is_recovered: bool = False,
     is_handed_over: bool = False,
 ) -> bool:
     """Leave the store in order; returns whether it is, and says so if not.
 
     held: gives the store back when it is closed. All is done side by side, so that calls that hang
-    do so at the same time. is_handed_over: a successor has it, and sees to its marks.
+    do so at the same time. is_recovered: what workers that died had logged is where it belongs.
+    is_handed_over: a successor has it, and sees to its marks.
     """
     began = time.monotonic()
     swept = in_thread(sweep_incoming, store.dir_fd)
@@ -58,6 +60,8 @@ async def leave(
     flushed = in_thread(store.stopped_cleanly) if is_to_flush else None
     if flushed is not None:
         calls.append(flushed)
+    elif is_recovered and is_settled and not is_handed_over:
+        calls.append(in_thread(_end_log, store))
     await asyncio.wait(calls, timeout=max(0.0, began + seconds - time.monotonic()))
     has_failed, left = not is_settled, 0
     if not is_settled:
@@ -103,6 +107,12 @@ async def leave(
         # A thread may still be at it; the end of the process gives the store back.
         held.pop_all()
     return is_there and not (has_failed or left or is_marked)
+
+
+def _end_log(store: Store) -> None:
+    # It may stay as well: the next start, and `fastscp recover`, do the same.
+    with contextlib.suppress(OSError, StartError):
+        store.end_log()
 
 
 def _tell_lost(lost: asyncio.Future[str | None], seconds: float) -> bool:

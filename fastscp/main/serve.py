@@ -270,10 +270,10 @@ class Service:
             in_order = False
         if not await workers.remains.settled(LEAVE_S):
             in_order = False
-        clean = in_order and not workers.lost
+        is_recovered, clean = in_order, in_order and not workers.lost
         if workers.tell_missing():
             in_order = False
-        return await self._leave(store, held, clean=clean) and in_order
+        return await self._leave(store, held, clean=clean, is_recovered=is_recovered) and in_order
 
     # A successor --------------------------------------------------------------------------------
 
@@ -333,14 +333,16 @@ class Service:
         self._is_told = self._is_orphaned = True
         task.cancel()
 
-    async def _leave(self, store: Store, held: contextlib.ExitStack, *, clean: bool) -> bool:
+    async def _leave(
+        self, store: Store, held: contextlib.ExitStack, *, clean: bool, is_recovered: bool = False
+    ) -> bool:
         upgrade = self._upgrade
         is_handed_over = upgrade is not None and upgrade.has_handed_over
         if not is_handed_over:
             self._notify.extend(FLUSH_S + LEAVE_S)
         done = await leave(
             store, held, self._reloads, self._control_socket,
-            clean=clean, is_handed_over=is_handed_over,
+            clean=clean, is_recovered=is_recovered, is_handed_over=is_handed_over,
         )  # fmt: skip
         if upgrade is not None:
             # Last: whoever takes over looks at the store when it hears this.
