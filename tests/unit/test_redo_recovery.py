@@ -362,6 +362,20 @@ def test_an_old_batch_that_lost_a_bit_is_not_passed_over(site: Site) -> None:
     assert site.logged() == []
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_a_damaged_log_cannot_tell_of_is_flushed_with_all(
+    site: Site, flushed: list[list[str]], readable: bool
+) -> None:
+    """Its file may be there, named and answered, and not on the disk yet."""
+    more = [batch(2, [Put(6, Q, b"y")])] if readable else []
+    path = site.log(batch(1, [Put(5, P, b"x")]), *more)
+    flip(path, BLOCK + 100 if readable else 100)
+    site.put(P, b"x")
+    site.recover(accept_damage=True)
+    assert len(flushed) == 1
+    assert site.logged() == []
+
+
 def test_a_torn_batch_that_was_not_the_last_of_its_life(site: Site) -> None:
     path = site.log(batch(1, [Put(5, P, b"x")]), when=ELSEWHEN)
     flip(path, BLOCK + 100)

@@ -187,7 +187,9 @@ def recover(
         if damage and not accept_damage:
             raise DamagedError(damage)
         logged.remove_parts()
-        recovery = _Recovery(store_fd, logged, logs, alone=alone, doubts=doubts)
+        recovery = _Recovery(
+            store_fd, logged, logs, alone=alone, is_damaged=bool(damage), doubts=doubts
+        )
         try:
             recovery.run()
         except OSError:
@@ -200,7 +202,10 @@ def recover(
 
 
 class _Recovery:
-    """One run; the logs are read. alone, doubts: as in `recover`."""
+    """One run; the logs are read. alone, doubts: as in `recover`.
+
+    is_damaged: they had more than can be read.
+    """
 
     def __init__(
         self,
@@ -209,6 +214,7 @@ class _Recovery:
         logs: list[Log],
         *,
         alone: bool,
+        is_damaged: bool,
         doubts: Doubts | None,
     ) -> None:
         self._store_fd = store_fd
@@ -234,11 +240,17 @@ class _Recovery:
         self._written = self._passed = 0
         # Whether somebody took or changed what was never flushed, so that nobody knows its place.
         self._has_gone = False
+        self._is_damaged = is_damaged
 
     def run(self) -> None:
         """Do all but remove the logs. Raises OSError."""
-        if not self._puts:
-            return
+        if self._puts:
+            self._bring_back()
+        # What cannot be read any more may have told of files that are there, and were not flushed.
+        if self._has_gone or self._files.has_gone or self._is_damaged:
+            flush_file_system(self._store_fd)
+
+    def _bring_back(self) -> None:
         self._journal.read()
         verdicts: dict[int, _Verdict] = {}
 
@@ -255,8 +267,6 @@ class _Recovery:
         self._written = self._journal.write(lines, self._start)
         self._journal.flush(distrust=self._is_distrusted)
         self._files.flush_folders()
-        if self._has_gone or self._files.has_gone:
-            flush_file_system(self._store_fd)
 
     def report(self, damage: tuple[str, ...]) -> Recovered:
         return Recovered(
