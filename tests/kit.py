@@ -399,6 +399,9 @@ class Service:
             return
         with contextlib.suppress(OSError):
             self.worker_pids()
+        # Else one may see main's end, and end in order.
+        for pid in filter(_lives, self._workers):
+            send_signal(pid, signal.SIGSTOP)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(DEADLINE_S)
