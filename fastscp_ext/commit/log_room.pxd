@@ -8,6 +8,7 @@ from fastscp_ext.commit.redo cimport Redo
 
 cdef LogFile* free_log(Redo* r) noexcept nogil
 cdef LogFile* next_sealed(Redo* r) noexcept nogil
+cdef bint log_fits(const LogFile* log, int count, uint64_t nbytes) noexcept nogil
 cdef bint has_room(Redo* r, int count, uint64_t nbytes) noexcept nogil
 cdef bint wait_for_room(Redo* r, int count, uint64_t nbytes) noexcept nogil
 cdef void give_room(Redo* r, int count) noexcept nogil

@@ -31,22 +31,23 @@ cdef LogFile* free_log(Redo* r) noexcept nogil:
     return NULL
 
 
-cdef bint _fits(const LogFile* log, int count, uint64_t nbytes) noexcept nogil:
-    # Whether a file takes so many instances more, and the records that would void them.
+cdef bint log_fits(const LogFile* log, int count, uint64_t nbytes) noexcept nogil:
+    # Whether a file takes so many instances more, and as many records that void them, in so many
+    # bytes.
     return log.records + 2 * count <= LOG_RECORDS and nbytes <= LOG_BYTES - log.at
 
 
 cdef bint has_room(Redo* r, int count, uint64_t nbytes) noexcept nogil:
     # Whether so many instances may be kept, with so many bytes in a file that is there.
     return r.kept_most - r.kept >= count and (
-        _fits(r.active, count, nbytes) if r.active != NULL else free_log(r) != NULL)
+        log_fits(r.active, count, nbytes) if r.active != NULL else free_log(r) != NULL)
 
 
 cdef bint wait_for_room(Redo* r, int count, uint64_t nbytes) noexcept nogil:
     # Whether there is room, or a checkpoint gives it in time. The lane waits here with nothing in
     # hand; behind a wait that was in vain it does not wait again before there is room.
     cdef uint64_t until = monotonic_ns() + _ROOM_NS
-    if r.active != NULL and not _fits(r.active, count, nbytes):
+    if r.active != NULL and not log_fits(r.active, count, nbytes):
         seal_log(r)
     while r.on and not r.stop and not has_room(r, count, nbytes):
         if r.active == NULL and free_log(r) == NULL:
@@ -56,6 +57,7 @@ cdef bint wait_for_room(Redo* r, int count, uint64_t nbytes) noexcept nogil:
             seal_log(r)
         r.too_late = r.too_late or r.count == 0 or monotonic_ns() >= until
         if r.too_late:
+            r.wanted_room = 0
             return False
         r.wanted_room = count
         redo_wait(&r.threads, REDO_LANE, until)

@@ -20,7 +20,7 @@ from fastscp_ext.commit.directories cimport (
 from fastscp_ext.commit.flush_pool cimport flush_file, flusher_begin, flusher_end
 from fastscp_ext.commit.journal_line cimport line_stored, lines_begin
 from fastscp_ext.commit.log_room cimport (
-    begin_log, free_log, keep_segment, seal_log, wait_for_room,
+    begin_log, free_log, keep_segment, log_fits, seal_log, wait_for_room,
 )
 from fastscp_ext.commit.logfile cimport (
     BATCH_HEADER, LOG_BYTES, LOG_RECORDS, LOG_SPENT, RECORD_HEADER, LogFile, batch_begin,
@@ -418,9 +418,7 @@ cdef LogFile* _log_for(Redo* r, Way* way) noexcept nogil:
     cdef LogFile* log = NULL
     cdef uint64_t need = batch_bytes(&r.batch) + _voids_most(r)
     redo_hold(&r.threads)
-    if r.active != NULL and (
-        need > LOG_BYTES - r.active.at or r.active.records + 2 * r.used > LOG_RECORDS
-    ):
+    if r.active != NULL and not log_fits(r.active, r.used, need):
         seal_log(r)
     way[0] = WAY_OTHER
     if r.on and r.active == NULL:
