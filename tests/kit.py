@@ -366,6 +366,10 @@ class Service:
         """Files of instances that are being received."""
         return sorted(self._incoming("*/*.part"))
 
+    def ends_parts(self) -> None:
+        """Wait until there is none: of what is answered or over, a thread removes it."""
+        wait_for(lambda: self.parts() == [], "the end of all parts")
+
     def _incoming(self, pattern: str) -> list[Path]:
         while True:
             # A life's folder may go while it is read.

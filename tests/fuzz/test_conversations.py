@@ -270,5 +270,5 @@ def test_conversations_with_a_service(tmp_path: Path, secured: TLS, count: int, 
                 wait_for(
                     lambda: worker.descriptors() <= descriptors + 8, "their connections' end", 60
                 )
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         service.echoes()

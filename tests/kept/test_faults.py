@@ -174,7 +174,7 @@ def test_a_failed_flush_is_not_tried_again(tmp_path: Path, library: Path) -> Non
             most = 8 if path == "/store/1.2." else 5
             assert service.control.count(FLUSH) - flushes <= most
             # The part is gone, and what comes again is written anew; into the folder nothing is.
-            wait_for(lambda: service.parts() == [], "no part")
+            service.ends_parts()
             assert (item.path in service.instances()) == (path != ".part")
             assert put(peer, number, item) == (0xA700 if path == "/store/1.2." else 0)
             # A journal file whose flush failed gets no line any more.
@@ -484,7 +484,7 @@ def test_the_end_of_a_fault_needs_no_restart(tmp_path: Path, library: Path) -> N
         assert {tuple(got) for got in sent.statuses.values()} == {(0xA700,)}
         assert service.instances() == []
         service.control.lift(rule)
-        wait_for(lambda: service.parts() == [], "no parts")
+        service.ends_parts()
         sent = send_all(service.port, what)
         assert sent.acknowledged == {item.sop for item in what}
 

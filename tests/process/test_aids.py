@@ -37,7 +37,7 @@ def test_discard_checks_and_keeps_nothing(tmp_path: Path, more: tuple[str, ...])
             assert peer.read_response().status == 0x0117
             peer.send(store(5, data_set(study="")))
             assert peer.read_response().status == 0xC000
-            assert service.parts() == []
+            service.ends_parts()
             peer.release()
         assert service.instances() == []
         assert service.journal() == []
@@ -63,7 +63,7 @@ def test_a_fault_refuses_each_so_many(tmp_path: Path) -> None:
         assert {fact["sop_instance_uid"] for fact in service.journal()} == {
             f"1.2.3.{n}" for n in (1, 2, 4, 5)
         }
-        assert service.parts() == []
+        service.ends_parts()
         service.in_log("refused on purpose")
         assert _status(service)["aids"] == ["--fault 'every=3 status=A7AB'"]
 
@@ -118,7 +118,7 @@ def test_abort_and_close_end_the_association(tmp_path: Path) -> None:
         line = service.in_log("on purpose (--fault 'ae=C close')")
         assert "stored 0, refused 0, unfinished 1, " in line
         assert [fact["sop_instance_uid"] for fact in service.journal()] == ["1.2.3.1"]
-        assert service.parts() == []
+        service.ends_parts()
         # The worker has no more of them, and serves on.
         with service.peer() as peer:
             peer.send(store(sop="1.2.3.4"))

@@ -97,7 +97,7 @@ def test_a_burst_of_instances(
             at_once(worker, [talk])
             converse([talk])
             assert answers(talk) == [(n & 0xFFFF, 0) for n in range(count)]
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         sender.release()
 
 
@@ -133,7 +133,7 @@ def test_a_burst_of_a_peer_that_goes(tmp_path: Path, durability: str, end: str) 
             peer.close()
         wait_for(lambda: len(service.instances()) == len(sops), "every instance")
         wait_for(lambda: len(service.journal()) == len(sops), "a line for each")
-        assert service.parts() == []
+        service.ends_parts()
         service.in_log(f"stored {len(sops)}, refused 0")
         service.echoes()
 
@@ -153,7 +153,7 @@ def test_large_instances_that_take_long_to_compress(tmp_path: Path) -> None:
             for peer in (first, second):
                 assert peer.read_statuses(1) == [(1, 0)]
         assert len(service.instances()) == 3
-        assert service.parts() == []
+        service.ends_parts()
 
 
 def _compressed_parts(service: Service) -> Iterator[Path]:
@@ -190,7 +190,7 @@ def test_a_burst_of_duplicates(tmp_path: Path, durability: str, policy: str, cou
             at_once(worker, [talk])
             converse([talk])
             assert answers(talk) == list(zip((n & 0xFFFF for n in range(count)), due, strict=True))
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         sender.release()
 
 
@@ -346,7 +346,7 @@ def test_a_byte_at_a_time(tmp_path: Path, count: int) -> None:
                 assert peer.read_statuses(1) == [(1, 0)]
         for peer in peers:
             peer.release()
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
 
 
 @pytest.mark.timeout(300)
@@ -466,7 +466,7 @@ def test_peers_that_vanish(tmp_path: Path, count: int) -> None:
             wait_for(lambda: worker.descriptors() <= descriptors + 8, "their connections' end", 60)
             # The honest peer may have one open, that moment.
             wait_for(lambda: len(service.parts()) <= 1, "the end of their parts", 60)
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         service.echoes()
 
 

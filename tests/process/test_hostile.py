@@ -263,7 +263,7 @@ def test_every_association_gets_its_turn(tmp_path: Path) -> None:
         finally:
             for peer in peers:
                 peer.close()
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         assert len(service.instances()) >= sum(answered)
 
 

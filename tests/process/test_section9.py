@@ -91,7 +91,7 @@ def strict(running_strict: Service) -> Iterator[Service]:
 def _looked_after(service: Service) -> Iterator[Service]:
     workers = service.worker_pids()
     yield service
-    wait_for(lambda: service.parts() == [], "the end of all parts")
+    service.ends_parts()
     service.echoes()
     assert service.worker_pids() == workers
     service.empty()
@@ -486,7 +486,7 @@ def test_b37_a_connection_lost_inside_a_message_costs_that_message(service: Serv
         fin.half_close()
         assert fin.read_until_close() == b""
         reset.reset()
-        wait_for(lambda: service.parts() == [], "the end of the parts")
+        service.ends_parts()
     assert service.instances() == [path_of(f"{SOP}.{n}") for n in range(2)]
 
 

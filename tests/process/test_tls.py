@@ -186,7 +186,7 @@ def test_b72_a_worker_killed_in_the_middle(tmp_path: Path, secured: TLS) -> None
         service.echoes()
         assert service.instances() == [path_of()]
         assert service.data_of(path_of()) == data_set()
-        wait_for(lambda: service.parts() == [], "the end of the part")
+        service.ends_parts()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -210,7 +210,7 @@ def test_b73_a_lost_close_notify_is_a_fin(
                 assert isinstance(peer.socket, SecuredSocket)
                 assert peer.socket.told_of_its_end
         assert service.instances() == [path_of(f"{SOP}.{n}") for n in range(2)]
-        wait_for(lambda: service.parts() == [], "the end of the parts")
+        service.ends_parts()
 
 
 def test_b73_the_service_says_that_it_ends(tmp_path: Path, secured: TLS) -> None:

@@ -84,7 +84,7 @@ def test_a_burst_of_instances(tmp_path: Path, secured: TLS, durability: str) -> 
             at_once(worker, [talk])
             converse([talk])
             assert answers(talk) == [(n & 0xFFFF, 0) for n in range(count)]
-        wait_for(lambda: service.parts() == [], "the end of all parts")
+        service.ends_parts()
         sender.release()
 
 
@@ -202,7 +202,7 @@ def test_a_burst_of_a_peer_that_goes(
             elif end == "FIN":
                 peer.raw.close()
         wait_for(lambda: len(_lines(service)) == len(sops), "a line for each")
-        assert service.parts() == []
+        service.ends_parts()
         service.in_log(f"stored {len(sops)}, refused 0")
 
 
@@ -262,7 +262,7 @@ def test_b61_a_full_disk(tmp_path: Path, secured: TLS, small: Path) -> None:
                 # While the disk is full it depends on the moment whether a small one fits.
                 assert status in ((wanted,) if wanted is not None else (0, OUT_OF_RESOURCES))
             peer.release()
-        wait_for(lambda: service.parts() == [], "the end of the parts")
+        service.ends_parts()
         assert service.data_of(path_of(sops[2])) == data_set(sop=sops[2], pixels=100)
 
 
