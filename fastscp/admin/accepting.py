@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket
 
 __all__ = ["Accepting"]
+
+# The loop's timers count in milliseconds, and call at once where less than half a one is left.
+_LEAST_S: Final = 0.001
 
 
 class Accepting(ABC):
@@ -49,7 +52,7 @@ class Accepting(ABC):
 
     def _pause_for(self, seconds: float) -> None:
         self._pause()
-        self._loop.call_later(seconds, self.start)
+        self._loop.call_later(max(seconds, _LEAST_S), self.start)
 
     def _stop_accepting(self) -> None:
         """Never accept again on this socket, which is closed."""

@@ -6,6 +6,7 @@ Over HTTP what they cost is measured step by step: reading, parsing, making an a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import types
 from collections import deque
@@ -21,6 +22,10 @@ SHARE: Final = 10
 # But nobody waits for longer because of what others have cost: a loop that was late for other
 # reasons is soon itself again, and clients lose patience.
 TURN_MOST_S: Final = 2.0
+# What is due so soon is due: the loop's timers count in milliseconds, and call at once where less
+# than half a one is left, so whoever waited for that would go round and round. Nobody has more of
+# the time for it, which is counted from when it was due.
+_TICK_S: Final = 0.001
 
 _T = TypeVar("_T")
 
@@ -35,14 +40,19 @@ class Share:
     def spend(self, since: float) -> None:
         """Count the time from `since` until now."""
         now = time.monotonic()
-        due = max(self._free_at, now) + (SHARE - 1) * (now - since)
+        due = max(self._free_at, since) + SHARE * (now - since)
         self._free_at = min(due, now + TURN_MOST_S)
+
+    def left_s(self) -> float:
+        """How long to wait until it is made up for, as timers count; 0: it is."""
+        left = self._free_at - _TICK_S - time.monotonic()
+        return max(0, math.ceil(left / _TICK_S)) * _TICK_S
 
     async def turn(self) -> None:
         """Wait until it is made up for; in any case let others go on in between."""
         while True:
-            await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
-            if time.monotonic() >= self._free_at:
+            await asyncio.sleep(self.left_s())
+            if not self.left_s():
                 return
 
 
@@ -68,13 +78,12 @@ class Pace(Share):
 
     def _wait(self) -> None:
         if self._timer is None and self._waiting:
-            wait = max(0.0, self._free_at - time.monotonic())
-            self._timer = self._loop.call_later(wait, self._go)
+            self._timer = self._loop.call_later(self.left_s(), self._go)
 
     def _go(self) -> None:
         self._timer = None
         began = time.monotonic()
-        if began >= self._free_at and self._waiting:
+        if self._waiting and not self.left_s():
             # One alone: what it begins is counted before the next one goes.
             self._waiting.popleft()()
             self.spend(began)
