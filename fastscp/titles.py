@@ -17,8 +17,12 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 
 def title_text(title: bytes | str) -> str:
     """The written form. title: without its padding; characters stand for bytes (latin-1)."""
-    raw = title.encode("latin-1") if isinstance(title, str) else title
-    return "".join(chr(b) if 32 <= b <= 126 and b != 37 else f"%{b:02X}" for b in raw)
+    text = title if isinstance(title, str) else title.decode("latin-1")
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text
+    return "".join(
+        chr(b) if 32 <= b <= 126 and b != 37 else f"%{b:02X}" for b in text.encode("latin-1")
+    )
 
 
 def title_bytes(text: str) -> bytes:

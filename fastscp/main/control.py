@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fastscp.admin.door import Control
     from fastscp.config.settings import ServeConfig
     from fastscp.main.admission import Admission, Booked
-    from fastscp.main.dispatch import Dispatch
+    from fastscp.main.dispatch import Dispatch, Takers
     from fastscp.main.storewatch import StoreWatch
     from fastscp.main.summary import Seen
     from fastscp.messages.control import Phase, State
@@ -136,7 +136,8 @@ class MainControl:
 
     def status(self) -> Status:
         facts, seen, admission = self._facts, self._seen(), self._admission
-        state, why, since = self._state()
+        takers = self._dispatch.takers
+        state, why, since = self._state(takers)
         look = self._watch.seen
         return Status(
             version=__version__,
@@ -160,7 +161,7 @@ class MainControl:
             ),
             rules=facts.rules,
             workers=facts.workers,
-            workers_up=self._dispatch.takers.answering,
+            workers_up=takers.answering,
             associations=admission.admitted,
             limit=admission.places,
             connections=admission.connections,
@@ -179,10 +180,9 @@ class MainControl:
             in_flight_bytes=sum(map(self._liveness.bytes_in_flight, range(WORKERS_MOST))),
         )
 
-    def _state(self) -> tuple[State, str, float]:
+    def _state(self, takers: Takers) -> tuple[State, str, float]:
         """Whether associations are accepted, why not, and since when; in the order of refusals."""
         admission, watch = self._admission, self._watch
-        takers = self._dispatch.takers
         watched = round(time.time() - (time.monotonic() - watch.since), 3)
         if why := admission.draining or self._facts.draining:
             return "draining", why, 0.0

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -217,9 +217,10 @@ class Dispatch:
     @property
     def takers(self) -> Takers:
         """How many workers take connections, and how soon."""
-        count = Counter(map(self._standing, self._targets.values()))
-        answering = count["up"] + count["waits for the disk"]
-        return Takers(answering + count["does not answer"], answering, count["up"])
+        standings = list(map(self._standing, self._targets.values()))
+        up = standings.count("up")
+        answering = up + standings.count("waits for the disk")
+        return Takers(answering + standings.count("does not answer"), answering, up)
 
     def workers(self) -> list[WorkerStatus]:
         """How each worker stands, and what it has."""

@@ -54,6 +54,8 @@ class Measured:
         self._admission = admission
         self._dispatch = dispatch
         self._before = before
+        # Whoever watches a counter grow has to see it before it does: 0 of each that there can be.
+        self._statuses = {_status_key(*key): _NONE for key in rows.known_statuses()}
         self.workers: Workers | None = None
         self._journal_bytes: int | None = None
 
@@ -112,11 +114,8 @@ class Measured:
         await asyncio.sleep(_JOURNAL_S)
 
     def _by_status(self) -> dict[tuple[str, str], Counted]:
-        """What was counted by status and reason, and 0 of each that there can be.
-
-        Whoever watches a counter grow has to see it before it does.
-        """
-        found = {_status_key(*key): _NONE for key in self._rows.known_statuses()}
+        """What was counted by status and reason, and 0 of each that there can be."""
+        found = dict(self._statuses)
         for key, counts in self._rows.by_status().items():
             found[_status_key(*key)] = _one_counted(counts)
         return found

@@ -123,6 +123,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 def _both(
     one: dict[_Key, _Value], other: dict[_Key, _Value], add: Callable[[_Value, _Value], _Value]
 ) -> dict[_Key, _Value]:
+    if not other:
+        return one
     found = dict(one)
     for key, value in other.items():
         found[key] = add(found[key], value) if key in found else value
