@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from fastscp.admin.exposition import Texts, content_type
 from fastscp.messages.control import RulesStatus, Status, StoreStatus
 from fastscp.messages.metrics import Snapshot
 from fastscp.messages.page import Disk, View
@@ -23,6 +24,7 @@ __all__ = [
     "Samples",
     "address_of",
     "ask",
+    "exposition",
     "parsed",
     "samples",
     "snapshot",
@@ -87,6 +89,11 @@ def view(**changed: Any) -> View:
         ),
     }  # fmt: skip
     return View(**(values | changed))
+
+
+def exposition(now: Snapshot, accept: str = "") -> tuple[bytes, str]:
+    """The first text that is made for whoever asks with this header, and its content type."""
+    return Texts().text(now, accept), content_type(accept)
 
 
 def parsed(text: str) -> Samples:

@@ -9,6 +9,7 @@ Source: prometheus.io, "Metric and label naming"; OpenMetrics 1.0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prometheus_client.core import (
@@ -17,8 +18,8 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
+from fastscp.admin.templates import Labels, Row, Templates
 from fastscp.messages.control import State
 
 if TYPE_CHECKING:
@@ -29,15 +30,19 @@ if TYPE_CHECKING:
     from fastscp.messages.metrics import Snapshot
     from fastscp.messages.totals import Counted, Distribution
 
-__all__ = ["FAMILIES", "Family", "content_type", "exposition", "families_table"]
+__all__ = ["FAMILIES", "Family", "Texts", "content_type", "families_table"]
 
-Labels = tuple[str, ...]
 _NOTHING: Final[Labels] = ()
 
+_US: Final = 1e6
 # Bounds of times, as powers of two in microseconds: 128 us to 67 s. And of batches, in instances.
 _TIMES: Final = range(7, 27)
 _INSTANCES: Final = range(1, 10)
-_US: Final = 1e6
+# A bound is inclusive. Instances below 2^k are up to 2^k - 1; a time has fractions.
+_TIME_BOUNDS: Final = (*(str((1 << k) / _US) for k in _TIMES), "+Inf")
+_INSTANCE_BOUNDS: Final = (*(str((1 << k) - 1.0) for k in _INSTANCES), "+Inf")
+# Texts are made soon again in so many forms; a client may ask for others.
+_FORMS_MOST: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +58,46 @@ class Family:
     labels: Labels
     read: Callable[[Snapshot], Iterable[tuple[Labels, Any]]]
 
-    def metric(self, now: Snapshot) -> Metric:
+    @property
+    def _is_time(self) -> bool:
+        return self.name.endswith("_seconds")
+
+    def rows(self, now: Snapshot) -> list[Row]:
+        """Its numbers; of a histogram those up to each bound, and the sum."""
+        if self.kind != "histogram":
+            return [(labels, (value,)) for labels, value in self.read(now)]
+        numbers = _times if self._is_time else _instances
+        return [(labels, numbers(value)) for labels, value in self.read(now)]
+
+    def metric(self, rows: Iterable[Row]) -> Metric:
+        """It, as prometheus_client knows it."""
         if self.kind == "histogram":
             histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
-            is_time = self.name.endswith("_seconds")
-            for labels, value in self.read(now):
-                buckets, total = _buckets(value, is_time=is_time)
-                histogram.add_metric(labels, buckets, total)
+            bounds = _TIME_BOUNDS if self._is_time else _INSTANCE_BOUNDS
+            for labels, (*below, total) in rows:
+                histogram.add_metric(labels, list(zip(bounds, below, strict=True)), total)
             return histogram
         kind = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         found = kind(self.name, self.text, labels=self.labels)
-        for labels, value in self.read(now):
+        for labels, (value,) in rows:
             found.add_metric(labels, value)
         return found
 
 
-def _buckets(value: Distribution, *, is_time: bool) -> tuple[list[tuple[str, float]], float]:
-    """The buckets with their upper bounds, each with those below it, and the sum."""
-    found: list[tuple[str, float]] = []
-    for k in _TIMES if is_time else _INSTANCES:
-        # A bound is inclusive. Instances below 2^k are up to 2^k - 1; a time has fractions.
-        bound = (1 << k) / _US if is_time else (1 << k) - 1.0
-        found.append((str(bound), float(sum(value.buckets[: k + 1]))))
-    found.append(("+Inf", float(sum(value.buckets))))
-    return found, value.total / _US if is_time else float(value.total)
+def _times(value: Distribution) -> list[float]:
+    return [*_up_to(_TIMES, value.buckets), value.total / _US]
+
+
+def _instances(value: Distribution) -> list[float]:
+    return [*_up_to(_INSTANCES, value.buckets), value.total]
+
+
+def _up_to(bounds: range, buckets: tuple[int, ...]) -> list[int]:
+    """How many there are up to each bound, and all. A predecessor may have had other buckets."""
+    sums = list(accumulate(buckets, initial=0))
+    whole = sums[-1]
+    sums += [whole] * (bounds.stop + 1 - len(sums))
+    return [*sums[bounds.start + 1 : bounds.stop + 1], whole]
 
 
 def _one(read: Callable[[Snapshot], float | None]) -> Callable[[Snapshot], Iterable[Any]]:
@@ -326,27 +347,27 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )  # fmt: skip
 
 
-class _Collector(Collector):
-    """What prometheus_client asks for the families of one snapshot."""
+class Texts:
+    """Makes texts of snapshots. What a text and the one before it have in common is made once."""
 
-    def __init__(self, now: Snapshot) -> None:
-        self._now = now
+    def __init__(self) -> None:
+        # By content type, the one that was asked for last at the end.
+        self._templates: dict[str, Templates] = {}
 
-    def collect(self) -> Iterator[Metric]:
-        for family in FAMILIES:
-            yield family.metric(self._now)
+    def text(self, now: Snapshot, accept: str) -> bytes:
+        """A snapshot as text. accept: the header of whoever asks; see `content_type`."""
+        encoder, kind = choose_encoder(accept)
+        templates = self._templates.pop(kind, None) or Templates(encoder)
+        self._templates[kind] = templates
+        if len(self._templates) > _FORMS_MOST:
+            del self._templates[next(iter(self._templates))]
+        return templates.text((family, family.rows(now)) for family in FAMILIES)
 
 
 def content_type(accept: str) -> str:
-    """Of what `exposition` returns."""
+    """Of a text for whoever asks with this header."""
     found: str = choose_encoder(accept)[1]
     return found
-
-
-def exposition(now: Snapshot, accept: str) -> tuple[bytes, str]:
-    """A snapshot as text, and its content type. accept: the header of whoever asks."""
-    encoder, kind = choose_encoder(accept)
-    return encoder(_Collector(now)), kind
 
 
 def families_table() -> str:

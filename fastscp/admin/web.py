@@ -28,7 +28,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from fastscp.admin.exposition import content_type, exposition
+from fastscp.admin.exposition import Texts, content_type
 from fastscp.admin.health import alive, readiness
 from fastscp.admin.listener import Listener, Standing
 from fastscp.admin.pace import Pace, Share
@@ -76,6 +76,7 @@ class _Expositions:
         self._measuring = measuring
         self._lock = asyncio.Lock()
         self._share = Share()
+        self._texts = Texts()
         # By content type, those that are not begun.
         self._due: dict[str, asyncio.Task[bytes]] = {}
         self._making: set[asyncio.Task[bytes]] = set()
@@ -102,7 +103,7 @@ class _Expositions:
             del self._due[kind]
             began = time.monotonic()
             try:
-                return exposition(self._measuring.snapshot(), accept)[0]
+                return self._texts.text(self._measuring.snapshot(), accept)
             finally:
                 self._share.spend(began)
 

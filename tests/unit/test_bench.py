@@ -28,7 +28,6 @@ from bench.scenarios_rules import title, write_tables
 from bench.scenarios_soak import Pruner, counted, logged
 from bench.variants import variant
 from bench.workloads import MIX, SOP, STUDY, UID_LENGTH, Material, sent_by_load, uid
-from fastscp.admin.exposition import exposition
 from fastscp.config.layers import load
 from fastscp.messages.totals import Counted, Distribution
 from fastscp.rules.book import Peer, Refusal, RuleBook
@@ -531,12 +530,12 @@ def test_what_the_metrics_have_counted() -> None:
         by_ae={"A": Counted(3, 40, 2, 0), "B": Counted(3, 40, 0, 0)},
         by_transfer_syntax={"1.2": Counted(6, 80, 2, 1)},
     )  # fmt: skip
-    assert counted(exposition(now, "")[0].decode()) == {
+    assert counted(measures.exposition(now)[0].decode()) == {
         "by status": 3, "by AE title": 6, "by transfer syntax": 6, "answered": 8, "bytes": 80,
         "AE title bytes": 80, "transfer syntax bytes": 80,
     }  # fmt: skip
     batches = {"log": Distribution((0, 2, *[0] * 29), 7), "stable": Distribution((1, *[0] * 30), 1)}
-    assert logged(exposition(measures.snapshot(batches=batches), "")[0].decode()) == 7
+    assert logged(measures.exposition(measures.snapshot(batches=batches))[0].decode()) == 7
 
 
 def test_what_is_stored_is_deleted_and_counted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastscp.admin.exposition import FAMILIES, exposition
+from fastscp.admin.exposition import FAMILIES
 from fastscp.admin.health import alive, readiness
 from fastscp.association.account import Ending
 from fastscp.main.dispatch import Takers
@@ -22,7 +22,7 @@ from fastscp.messages.totals import OTHER, Aborted, Counted
 from fastscp.worker import process
 from fastscp_ext import Shared
 from tests.books import limited
-from tests.measures import STATUS, parsed, snapshot
+from tests.measures import STATUS, exposition, parsed, snapshot
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from fastscp.admin.exposition import FAMILIES, exposition
+from fastscp.admin.exposition import FAMILIES
 from fastscp.association.account import KINDS
 from fastscp.cli import app as cli
 from fastscp.cli.monitoring import EXPRESSIONS
 from fastscp.main.endings import LOST
 from fastscp_ext import Shared
-from tests.measures import parsed, snapshot
+from tests.measures import exposition, parsed, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
