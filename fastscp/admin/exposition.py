@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
 
     from fastscp.messages.metrics import Snapshot
     from fastscp.messages.totals import Counted, Distribution
@@ -356,7 +357,7 @@ class Texts:
 
     def text(self, now: Snapshot, accept: str) -> bytes:
         """A snapshot as text. accept: the header of whoever asks; see `content_type`."""
-        encoder, kind = choose_encoder(accept)
+        encoder, kind = _chosen(accept)
         templates = self._templates.pop(kind, None) or Templates(encoder)
         self._templates[kind] = templates
         if len(self._templates) > _FORMS_MOST:
@@ -366,7 +367,16 @@ class Texts:
 
 def content_type(accept: str) -> str:
     """Of a text for whoever asks with this header."""
-    found: str = choose_encoder(accept)[1]
+    return _chosen(accept)[1]
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """An encoder, and the content type of what it makes."""
+    try:
+        found: tuple[Callable[[Collector], bytes], str] = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version that is no number: whoever asks so is told as if any text would do.
+        found = choose_encoder("")
     return found
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from fastscp.admin.exposition import FAMILIES, Texts
+from fastscp.admin.exposition import FAMILIES, Texts, content_type
 from fastscp.admin.templates import Templates, number_texts
 from fastscp.messages.totals import Aborted, Counted, Distribution
 from tests.measures import STATUS, snapshot
@@ -134,6 +134,16 @@ def test_odd_labels(accept: str, odd: str) -> None:
         }
         assert found["CT1", "refused"] == 7
         assert found[odd, "stored"] == stored
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["text/plain;version=x", "application/openmetrics-text;version=1.x", "a/b;version=9", "\xff"],
+)
+def test_who_asks_for_what_is_no_form_gets_the_usual_one(accept: str) -> None:
+    now = snapshot()
+    assert Texts().text(now, accept) == Texts().text(now, "")
+    assert content_type(accept) == content_type("")
 
 
 def test_numbers() -> None:
