@@ -13,7 +13,10 @@ __all__ = ["keep_to_ourselves"]
 
 # Source: unshare(2), mount(2).
 _CLONE_NEWNS: Final = 0x20000
-_MS_REC, _MS_SLAVE = 0x4000, 0x80000
+_MS_REC, _MS_SLAVE, _MS_SHARED = 0x4000, 0x80000, 0x100000
+_OURS: Final = Path("/proc/thread-self/ns/mnt")
+# The process that has mounts of its own already, and which they are: what it starts inherits these.
+_kept: list[tuple[int, str]] = []
 
 
 def keep_to_ourselves() -> bool:
@@ -23,15 +26,21 @@ def keep_to_ourselves() -> bool:
     killed leaves a file system on a disk that nobody serves any more, and other programs stumble
     over that (mkfs.btrfs looks at every mounted loop device). Those that others have left are not
     seen any more either. Where the others' mounts are shared (systemd has them so), what these
-    unmount is gone here, too: else its device would be busy as long as we run. False: this user may
-    not; all is as it was.
+    unmount is gone here, too: else its device would be busy as long as we run; and so with those of
+    ours and what we start that calls this as well. Called again it does nothing: what was mounted,
+    or started, since the first time would be left behind. False: this user may not; all is as it
+    was.
     """
+    if (os.getpid(), os.readlink(_OURS)) in _kept:
+        return True
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS):
         return False
-    if libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None):
-        error = ctypes.get_errno()
-        raise OSError(error, f"cannot keep mounts from others: {os.strerror(error)}")
+    for how in (_MS_SLAVE, _MS_SHARED):
+        if libc.mount(b"none", b"/", None, _MS_REC | how, None):
+            error = ctypes.get_errno()
+            raise OSError(error, f"cannot keep mounts from others: {os.strerror(error)}")
+    _kept[:] = [(os.getpid(), os.readlink(_OURS))]
     for device, point in _mounts():
         if _is_dead(device):
             subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)

@@ -106,6 +106,43 @@ def test_what_others_unmount_is_gone_here_too(tmp_path: Path) -> None:
     assert str(point) not in mounts()
 
 
+def test_what_a_program_around_unmounts_is_gone_here_too(tmp_path: Path) -> None:
+    """That one keeps its mounts to itself as well, as tests do that run a bench."""
+    needs_mounts()
+    point = tmp_path / "around"
+    point.mkdir()
+    keep = "from bench.flush.mounts import keep_to_ourselves\nassert keep_to_ourselves()\n"
+    words = [sys.executable, "-c", keep + _OTHERS, str(point), _ALONE.format(commands=())]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True False\n"
+    assert str(point) not in mounts()
+
+
+# Prints what has a mount that is made after a second call: the program, and one that it started
+# before that.
+_TWICE = """
+import subprocess, sys
+from pathlib import Path
+from bench.flush.mounts import keep_to_ourselves
+point = sys.argv[1]
+assert keep_to_ourselves()
+with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+    assert keep_to_ourselves()
+    subprocess.run(("mount", "-t", "tmpfs", "none", point), check=True)
+    found = [point in Path(f"/proc/{who}/mounts").read_text() for who in ("self", process.pid)]
+    process.stdin.close()
+print(*found)
+"""
+
+
+def test_a_second_call_leaves_nothing_behind(tmp_path: Path) -> None:
+    needs_mounts()
+    words = [sys.executable, "-c", _TWICE, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True True\n"
+    assert str(tmp_path) not in mounts()
+
+
 def test_a_disk_that_nobody_serves_any_more_is_in_nobodys_way(tmp_path: Path) -> None:
     needs_mounts()
     other = tmp_path / "image"
