@@ -147,10 +147,13 @@ def home(dir_fd: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def own_folder(path: str, dir_fd: int, *, make: bool = False) -> Iterator[int]:
+def own_folder(
+    path: str, dir_fd: int, *, make: bool = False, flushed: bool = True
+) -> Iterator[int]:
     """A folder of the service's own, as a descriptor; make: where it is not there. Raises OSError.
 
-    One that is made here is flushed into the folder around it, or goes again.
+    One that is made here is flushed into the folder around it, or goes again; unless the caller
+    flushes that one (`flushed` False).
     """
     try:
         fd = open_folder(path, dir_fd)
@@ -161,7 +164,8 @@ def own_folder(path: str, dir_fd: int, *, make: bool = False) -> Iterator[int]:
             with contextlib.suppress(FileExistsError):
                 make_folder(name, above_fd)
             try:
-                flush_folder(above_fd)
+                if flushed:
+                    flush_folder(above_fd)
             except OSError:
                 # The next one finds it missing, and not with a name that may not last.
                 with contextlib.suppress(OSError):

@@ -4,6 +4,9 @@ A flush that fails may cost what was to be written, and the kernel tells of it o
 succeeds, and means nothing. So the failure itself is kept on the disk. It holds as long as the
 kernel may take for written what is not: until the machine starts again, the file system is mounted
 anew, or the folder was made anew (`renew`).
+
+A mark is written as `<name>.json.<thread>.new`, gets its name once it is flushed, and holds from
+the moment it is written: a disk that fails one flush may hang in the next one until all are killed.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from fastscp.store.names import (
     HOME,
     UNFLUSHED,
     flush_folder,
+    flush_folder_at,
     give,
     names_in,
     open_file,
@@ -32,7 +36,7 @@ from fastscp.store.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from contextlib import AbstractContextManager
 
 __all__ = [
@@ -43,12 +47,16 @@ __all__ = [
 What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 
 _SUFFIX: Final = ".json"
+# Behind that, of one that is being left: see `_name_of`.
+_NEW: Final = ".new"
 # With as many marks of files one more is one of the file system, and of folders one of all of them.
 _OF_A_KIND_MOST: Final = 64
 # Those two have a path, and go with what it leads to.
 _INSTEAD: Final[dict[str, What]] = {"file": "file system", "folder": "all folders"}
 # No mark is near this: whatever is longer is none.
 _MOST: Final = 1 << 14
+# What the system says of what is no regular file: nobody who leaves a mark makes such a thing.
+_NO_FILE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 # What lifts any mark, for an operator.
 LIFTED_BY: Final = "restart the machine, or unmount the file system and mount it again"
 # What makes folders anew: `verify` refuses a store with a redo log that was not recovered.
@@ -179,6 +187,14 @@ def path_name(path: str) -> str:
     return hashlib.blake2b(os.fsencode(path), digest_size=12).hexdigest()
 
 
+def _name_of(file: str) -> str:
+    """The name of the mark that a file is, or is to become; "": of none."""
+    name = file
+    if file.endswith(_NEW):
+        name = file.removesuffix(_NEW).rpartition(".")[0]
+    return name if name.endswith(_SUFFIX) else ""
+
+
 class Marks:
     """The marks of one store.
 
@@ -195,7 +211,8 @@ class Marks:
     def leave(self, what: What, path: str, error_no: int, shown: str = "") -> None:
         """Mark what could not be flushed, so that a later life knows. Raises OSError.
 
-        path: of a file or folder, "" for the store itself. Blocks on the disk.
+        path: of a file or folder, "" for the store itself. Blocks on the disk. The mark holds
+        before anything of it is flushed, also where that fails or never ends.
         """
         self._has_read = False
         now = self._now or mounted(self._dir_fd)
@@ -210,9 +227,9 @@ class Marks:
 
     def _write(self, name: str, mark: Mark) -> None:
         # Two threads, or workers, may meet the same failure.
-        new = f"{name}.{threading.get_native_id()}.new"
+        new = f"{name}.{threading.get_native_id()}{_NEW}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self._folder(make=True) as folder_fd:
+        with own_folder(UNFLUSHED, self._dir_fd, make=True, flushed=False) as folder_fd:
             with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file:
                 give(file.fileno(), folder_fd)
                 file.write(msgspec.json.encode(mark))
@@ -220,24 +237,29 @@ class Marks:
                 os.fsync(file.fileno())
             os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             flush_folder(folder_fd)
+        flush_folder_at(self._dir_fd, HOME)
 
     def restate(self) -> None:
         """Have marks that cannot be read say that they hold from now on, for all folders.
 
-        What they were left for came before, so whatever lifts a mark of now lifts them, too. The
-        store's lock is held. Where one cannot be written it stays as it is. Raises OSError where
-        they cannot be listed.
+        What they were left for came before, so whatever lifts a mark of now lifts them, too. Marks
+        that somebody was killed over get their names. The store's lock is held. Where one cannot be
+        written it stays as it is. Raises OSError where they cannot be listed.
         """
-        silent = [mark for mark in self.left() if not mark.boot]
-        if not silent:
+        found = self.left()
+        if not found:
             return
         now = self._now or mounted(self._dir_fd)
         stated = Mark(
             what="all folders", boot=now.boot, mount=now.mount, system=now.system, unread=True
         )
-        for mark in silent:
+        names = self._names()
+        for mark in found:
             with contextlib.suppress(OSError):
-                self._write(mark.name, stated)
+                if not mark.boot:
+                    self._write(mark.name, stated)
+                elif mark.name not in names:
+                    self._write(mark.name, msgspec.structs.replace(mark, name=""))
 
     def _are_too_many(self, mark: Mark) -> bool:
         """Whether there is no place for a mark beside those of its kind, nor one that it takes."""
@@ -256,23 +278,50 @@ class Marks:
     def left(self) -> tuple[Mark, ...]:
         """All marks, whether or not they hold. Raises OSError.
 
-        What cannot be understood counts as a mark of all folders.
+        What cannot be understood counts as a mark of all folders; unless it has no name of a mark
+        yet: then nobody had come to write it, or a power cut took it, which lifts it.
         """
-        found = []
+        found: dict[str, Mark] = {}
+        # Those that have their names first.
+        for file in sorted(self._names(), key=lambda one: (one.endswith(_NEW), one)):
+            name = _name_of(file)
+            if name and name not in found:
+                mark = self._read(file) if file == name else self._read_new(file, name)
+                if mark is not None:
+                    found[name] = msgspec.structs.replace(mark, name=name)
+        return tuple(found[name] for name in sorted(found))
+
+    def _names(self) -> set[str]:
         with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
-            for name in sorted(names_in(folder_fd)):
-                if not name.endswith(_SUFFIX):
-                    continue  # never finished, or nobody's
-                # By the whole path, so that an error names it.
-                with os.fdopen(open_file(f"{UNFLUSHED}/{name}", self._dir_fd), "rb") as file:
-                    data = file.read(_MOST)
-                try:
-                    mark = msgspec.json.decode(data, type=Mark)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    mark = _UNKNOWN
-                # One that does not say of when is no better.
-                found.append(msgspec.structs.replace(mark if mark.boot else _UNKNOWN, name=name))
-        return tuple(found)
+            return names_in(folder_fd)
+        return set()
+
+    def _read(self, name: str) -> Mark:
+        """What a file of a mark says, `_UNKNOWN` where it says nothing. Raises OSError."""
+        # By the whole path, so that an error names it.
+        with os.fdopen(open_file(f"{UNFLUSHED}/{name}", self._dir_fd), "rb") as file:
+            data = file.read(_MOST)
+        try:
+            mark = msgspec.json.decode(data, type=Mark)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _UNKNOWN
+        # One that does not say of when is no better.
+        return mark if mark.boot else _UNKNOWN
+
+    def _read_new(self, file: str, name: str) -> Mark | None:
+        """What a mark says that is being left; None: there is none yet, or no more."""
+        try:
+            mark = self._read(file)
+        except FileNotFoundError:
+            # It has its name by now, if nobody lifted it.
+            with contextlib.suppress(FileNotFoundError):
+                return self._read(name)
+            return None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        return mark if mark.boot else None
 
     def covers(self, path: str) -> bool:
         """Whether a file, or a folder on the way to it, is marked: it may not be on the disk.
@@ -296,19 +345,31 @@ class Marks:
         self._has_read = False
         standing = {mark.name for mark in self.standing()}
         with contextlib.suppress(FileNotFoundError), self._folder() as folder_fd:
-            over = names_in(folder_fd) - standing
-            for name in over:
-                # A folder is nobody's mark, and in nobody's way.
-                with contextlib.suppress(IsADirectoryError):
-                    os.unlink(name, dir_fd=folder_fd)
-            if over:
-                flush_folder(folder_fd)
+            names = names_in(folder_fd)
+            # Once a mark has its name nothing is left to be written of it.
+            self._remove(
+                folder_fd,
+                {
+                    name for name in names - standing
+                    if _name_of(name) not in standing or _name_of(name) in names
+                },
+            )  # fmt: skip
 
     def lift(self, mark: Mark) -> None:
         """Remove a mark. The store's lock is held. Raises OSError."""
         self._has_read = False
         with self._folder() as folder_fd:
-            os.unlink(mark.name, dir_fd=folder_fd)
+            names = names_in(folder_fd)
+            self._remove(folder_fd, {name for name in names if _name_of(name) == mark.name})
+
+    @staticmethod
+    def _remove(folder_fd: int, names: Collection[str]) -> None:
+        # What is still being written goes first: it would come back with the name.
+        for name in sorted(names, key=lambda one: not one.endswith(_NEW)):
+            # A folder is nobody's mark, and in nobody's way.
+            with contextlib.suppress(IsADirectoryError):
+                os.unlink(name, dir_fd=folder_fd)
+        if names:
             flush_folder(folder_fd)
 
     def is_same(self, mark: Mark) -> bool:
@@ -372,5 +433,5 @@ class Marks:
             return False
         return mark.what not in _INSTEAD or self.is_same(mark)
 
-    def _folder(self, *, make: bool = False) -> AbstractContextManager[int]:
-        return own_folder(UNFLUSHED, self._dir_fd, make=make)
+    def _folder(self) -> AbstractContextManager[int]:
+        return own_folder(UNFLUSHED, self._dir_fd)

@@ -205,6 +205,18 @@ cdef void _file_flushed(flush_job* job) noexcept nogil:
     redo_let_go(&r.threads)
 
 
+cdef bint _is_later(int failed) noexcept nogil:
+    # Whether a step is taken again, for the system lacked what it needed.
+    return failed in (EMFILE, ENFILE, ENOMEM)
+
+
+cdef void _folder_failed(void* of, int error) noexcept nogil:
+    # As above, of a folder.
+    cdef Redo* r = <Redo*>of
+    if not _is_later(error):
+        log_distrust(r.folder_fd, &r.origin)
+
+
 cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
     cdef const char* names = log.folders.bytes
     cdef uint32_t at = 0
@@ -213,6 +225,8 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
     cdef int failed
     cdef int done = 0
     cdef bint elsewhere = log.elsewhere
+    r.directories.telling.failed = _folder_failed
+    r.directories.telling.of_failed = r
     while at < log.folders.size:
         size = 0
         count = 0
@@ -222,7 +236,7 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
         failed = flush_folders(
             r.worker, &r.directories, &r.flushers, names + at, size,
             log.folders.identities + done)
-        if failed in (EMFILE, ENFILE, ENOMEM):
+        if _is_later(failed):
             return LATER
         if failed == FOLDER_ELSEWHERE:
             elsewhere = True

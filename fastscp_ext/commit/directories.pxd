@@ -5,7 +5,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastscp_ext.commit.flush_pool cimport flush_job, flusher
 from fastscp_ext.receive.instance cimport Instance, Worker
 from fastscp_ext.shared.block cimport Unflushed
-from fastscp_ext.shared.unflushed cimport Added
 
 
 cdef enum:
@@ -18,6 +17,22 @@ ctypedef struct Identity:
     uint64_t inode           # 0: not known
     uint64_t born            # ns since 1970, 0 where the file system does not keep it
 
+# Told of a directory that is refused from now on. error: of its flush. all: the table of those is
+# full, so that every directory is.
+ctypedef void (*TellRefused)(
+    void* of, const char* path, int error, bint lasting, bint all) noexcept nogil
+
+# Told of any flush that failed, and its errno.
+ctypedef void (*TellFailed)(void* of, int error) noexcept nogil
+
+# Whom a flush that failed is told at once, on the thread that made it: others of the batch may hang
+# until all are killed. failed comes first: the other one may take long.
+ctypedef struct Telling:
+    TellFailed failed        # or NULL
+    void* of_failed          # what it is called with
+    TellRefused refused      # or NULL
+    void* of_refused
+
 # A directory that instances get their names in, or that is to be flushed.
 ctypedef struct Directory:
     char* path               # owned; "": the store
@@ -28,20 +43,14 @@ ctypedef struct Directory:
     bint due                 # to be flushed in this batch
     bint above               # for the entry of a directory in it
     bint refused             # a flush of it has failed, now or before, in any worker
-    bint lasting             # with an error that may have cost what was to be written
-    Added news               # whether this worker was the first to find that
     Unflushed* unflushed     # in the shared block, borrowed
+    const Telling* telling   # borrowed
     Identity identity        # set where `due`, or asked for
 
 # A directory whose entry this process has flushed into its parent.
 ctypedef struct Durable:
     char* path               # owned, or NULL
     Identity identity
-
-# Told of a directory that is refused from now on. error: of its flush. all: the table of those is
-# full, so that every directory is.
-ctypedef void (*TellRefused)(
-    void* of, const char* path, int error, bint lasting, bint all) noexcept nogil
 
 # Of one durability, used by one thread at a time. What is open may be up to a second old between
 # batches, and is closed behind each one that is flushed.
@@ -52,8 +61,7 @@ ctypedef struct Directories:
     int room                 # places in both
     int used
     uint64_t opened_ns       # when the first of them was
-    TellRefused tell         # or NULL
-    void* of                 # what it is called with
+    Telling telling
     Durable durable[DURABLE_PLACES]
 
 

@@ -16,7 +16,7 @@ from fastscp_ext.receive.instance cimport (
 from fastscp_ext.shared.block cimport DOUBT_ANEW, DOUBT_REFUSED
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.unflushed cimport (
-    ADDED_ALL, ADDED_NOTHING, unflushed_add, unflushed_has,
+    ADDED_ALL, ADDED_NOTHING, Added, unflushed_add, unflushed_has,
 )
 from fastscp_ext.status cimport OUT_OF_RESOURCES
 
@@ -164,6 +164,7 @@ cdef int _list(
     d.size = size
     d.hash = crc32c(0, <const uint8_t*>path, size)
     d.unflushed = worker.unflushed
+    d.telling = &c.telling
     if size:
         name = d.path
     if make:
@@ -297,16 +298,23 @@ cdef bint _is_lack(int error) noexcept nogil:
 
 
 cdef void _flush_done(flush_job* job) noexcept nogil:
-    # On the thread that made the flush: another worker may be about to trust the next one.
+    # On the thread that made the flush: another worker may be about to trust the next one, and
+    # whoever comes after a kill.
     cdef Directory* d = <Directory*>job.of
+    cdef const Telling* telling = d.telling
+    cdef bint lasting = not _is_lack(job.error)
+    cdef Added added = ADDED_NOTHING
     if not job.error:
         return
-    d.lasting = not _is_lack(job.error)
-    if not d.lasting:
+    if not lasting:
         unflushed_add(d.unflushed, DOUBT_ANEW, d.path, d.size)
-    if d.lasting or d.above:
+    if lasting or d.above:
         # A directory whose entry may be lost cannot be named anew while instances go into it.
-        d.news = unflushed_add(d.unflushed, DOUBT_REFUSED, d.path, d.size)
+        added = unflushed_add(d.unflushed, DOUBT_REFUSED, d.path, d.size)
+    if telling.failed != NULL:
+        telling.failed(telling.of_failed, job.error)
+    if added != ADDED_NOTHING and telling.refused != NULL:
+        telling.refused(telling.of_refused, d.path, job.error, lasting, added == ADDED_ALL)
 
 
 cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
@@ -333,8 +341,6 @@ cdef void _flush_due(Directories* c, flusher* threads) noexcept nogil:
         # tells only one of both.
         if d.due and unflushed_has(d.unflushed, DOUBT_REFUSED, d.path, d.size):
             d.refused = True
-        if d.news != ADDED_NOTHING and c.tell != NULL:
-            c.tell(c.of, d.path, d.error, d.lasting, d.news == ADDED_ALL)
 
 
 cdef int _directory_error(Directories* c, const char* path, uint32_t size) noexcept nogil:

@@ -144,8 +144,8 @@ class Reception:
     on_refused(folder, errno, lasting, all): a flush of a folder of the store ("": the store itself)
     failed, and no worker stores anything that depends on it from now on. lasting: the error may
     have cost what was to be written; else the system lacked something. all: so many have failed
-    that no folder gets anything. Called off the loop, before any instance is answered because of
-    it, in the worker that was the first to find it.
+    that no folder gets anything. Called at once, on the thread that made the flush, in the worker
+    that was the first to find it; no instance is answered because of it before that.
     on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
     buffer_bytes: of the receive buffer, which its receivers export. max_bytes_in_flight: see there.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the

@@ -127,7 +127,7 @@ cdef int _note(char* at, size_t room, str text) except -1:
 cdef void _tell_refused(
     void* reception, const char* folder, int error, bint lasting, bint all
 ) noexcept with gil:
-    # On the thread that leads the commit.
+    # On the thread that made the flush.
     cdef object told = (<Reception>reception).on_refused
     if told is not None:
         told(os.fsdecode(<bytes>folder), error, bool(lasting), bool(all))
@@ -359,11 +359,11 @@ cdef class Reception:
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
             self.committed[durability].batches = shared.liveness.batches_of(worker, durability)
-            self.committed[durability].directories.tell = _tell_refused
-            self.committed[durability].directories.of = <void*>self
+            self.committed[durability].directories.telling.refused = _tell_refused
+            self.committed[durability].directories.telling.of_refused = <void*>self
         self.redo.named.journal.limit = journal_limit
-        self.redo.directories.tell = _tell_refused
-        self.redo.directories.of = <void*>self
+        self.redo.directories.telling.refused = _tell_refused
+        self.redo.directories.telling.of_refused = <void*>self
         self.held = ({}, {})
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}

@@ -193,6 +193,35 @@ def test_all_killed_while_flushes_beside_the_one_that_failed_hang(
     assert wrong(service.store, [fine, bad, hangs]) == []
 
 
+def test_all_killed_while_the_flush_of_another_folder_hangs(tmp_path: Path, library: Path) -> None:
+    bad, hangs = items("1", 2, studies=2)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        # The files wait until both are in one checkpoint.
+        files = rule(service, "flush the file", HOLD_BEFORE, left=-1)
+        # Its file passes.
+        held = rule(service, "flush its folder", HOLD_BEFORE, path=_folder(hangs))
+        rule(service, "flush its folder", FAIL, error=errno.EIO, path=_folder(bad))
+        with service.peer() as peer:
+            peer.send(store(1, bad.data, sop=bad.sop) + store(2, hangs.data, sop=hangs.sop))
+            assert [peer.read_response().status for _ in range(2)] == [OK] * 2
+            service.control.lift(files)
+            wait_for(lambda: service.control.hits(held) == 1, "the flush that hangs")
+            home = service.store / ".fastscp"
+            wait_for(lambda: list(home.glob("redo/*.distrust")), "the mark of the log")
+            wait_for(lambda: list(home.glob("unflushed/*.json")), "the mark of the folder")
+        service.kill()
+        service.control.clear()
+    found = recover_store(service.store)
+    assert found.renewed == (bad.path.rpartition("/")[0],)
+    assert found.restored >= 2
+    assert wrong(service.store, [bad, hangs]) == []
+
+
+def _folder(item: Item) -> str:
+    return f"/store/{item.path.rpartition('/')[0]}"
+
+
 @pytest.mark.long
 def test_a_checkpoint_whose_folders_fail(tmp_path: Path, library: Path) -> None:
     """No flush of the upper one tells anything: nothing is stored until it is made anew."""

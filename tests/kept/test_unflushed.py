@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from fastscp.store.names import descriptor
+from fastscp.store.unflushed import Marks
 from fastscp.store.verify import verify
 from fastscp_ext import status
 from tests.kept.kit_kept import (
     COUNT,
     FAIL,
     FLUSH,
+    HOLD_BEFORE,
     LOOK,
     OPEN,
     SYNC,
@@ -48,6 +52,12 @@ def folder_of(item: Item) -> str:
 
 def inode(service: Service, item: Item) -> int:
     return (service.store / item.path).stat().st_ino
+
+
+def standing(service: Service) -> list[str]:
+    """The folders that a start would not believe."""
+    with descriptor(os.open(service.store, os.O_RDONLY)) as fd:
+        return [mark.path for mark in Marks(fd).standing()]
 
 
 def mark_files(service: Service) -> list[Path]:
@@ -149,6 +159,34 @@ def test_it_lasts_until_the_machine_restarts(tmp_path: Path, library: Path) -> N
             assert (put(peer, lost), put(peer, late)) == (0, 0)
             assert "could not flush" not in service.log()
             peer.release()
+
+
+@pytest.mark.parametrize("held", ["another folder", "the mark"])
+def test_all_killed_while_the_disk_hangs(tmp_path: Path, library: Path, held: str) -> None:
+    """The failure is noted at once: the next flush of the folder would succeed."""
+    bad, hangs, late = items("1", 3, studies=2, series=1)
+    assert folder_of(bad) == folder_of(late) != folder_of(hangs)
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        control = service.control
+        parts = control.rule([FLUSH], HOLD_BEFORE, path="/incoming/", left=2)
+        peer.send(store(1, bad.data, sop=bad.sop) + store(2, hangs.data, sop=hangs.sop))
+        wait_for(lambda: control.hits(parts) == 2, "both parts")
+        fail_once(service, f"/{folder_of(bad)}", errno.EIO)
+        path = f"/{folder_of(hangs)}" if held == "another folder" else "/.fastscp/unflushed"
+        hanging = control.rule([FLUSH], HOLD_BEFORE, path=path)
+        # What is under way at the same time is flushed as one batch.
+        control.lift(parts)
+        wait_for(lambda: control.hits(hanging) == 1, "the flush that hangs")
+        wait_for(lambda: standing(service) == [folder_of(bad)], "the mark")
+        service.kill()
+        control.clear()
+    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+        service.in_log(f"could not flush the folder {folder_of(bad)} ")
+        assert (put(peer, bad), put(peer, late), put(peer, hangs)) == (A700, A700, 0)
+        peer.release()
+    (mark,) = mark_files(service)
+    assert mark.suffix == ".json"
+    assert json.loads(mark.read_bytes())["path"] == folder_of(bad)
 
 
 def test_verify_makes_the_folder_anew(tmp_path: Path, library: Path) -> None:

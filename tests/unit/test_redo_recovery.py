@@ -912,14 +912,17 @@ def test_after_a_flush_that_fails_here_the_next_one_is_not_believed(
     assert site.logged() == []
 
 
+@pytest.mark.parametrize("what", ["files", "folders"])
 def test_a_flush_that_fails_here_is_noted_before_the_others_end(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """All may be killed while these hang."""
-    puts = [Put(5, P, b"x"), Put(6, Q, b"y")]
+    puts = [Put(5, "st/s1/a.dcm", b"x"), Put(6, "st/s2/b.dcm", b"y")]
     site.log(batch(1, puts))
     site.named(*puts)
-    bad, hangs = ((site.path / one).stat().st_ino for one in (P, Q))
+    files = [site.path / one.path for one in puts]
+    flushed = files if what == "files" else [one.parent for one in files]
+    bad, hangs = (one.stat().st_ino for one in flushed)
     begun = threading.Event()
     seen: list[bool] = []
     real = os.fsync

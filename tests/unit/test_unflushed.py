@@ -349,6 +349,73 @@ def test_a_mark_that_cannot_be_read_counts_for_all(store: Store) -> None:
     assert not list((store.path / ".fastscp/unflushed").iterdir())
 
 
+def being_left(store: Store, monkeypatch: pytest.MonkeyPatch, folder: str) -> Path:
+    """A mark whose own flush fails, as that of somebody who is killed over it never ends."""
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            Marks(store.dir_fd).leave("folder", folder, errno.EIO)
+    (file,) = (store.path / ".fastscp/unflushed").glob("*.new")
+    return file
+
+
+def test_a_mark_holds_before_it_is_flushed(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = Marks(store.dir_fd)
+    file = being_left(store, monkeypatch, "1/3")
+    (mark,) = marks.standing()
+    assert (mark.what, mark.path, mark.error) == ("folder", "1/3", errno.EIO)
+    marks.clear()
+    assert marks.standing() == (mark,)
+    assert file.exists()
+    # A start gives it its name.
+    marks.restate()
+    marks.clear()
+    assert [one.name for one in file.parent.iterdir()] == [mark.name]
+    assert marks.standing() == (mark,)
+    # As much as any other one it is lifted, and does not come back.
+    being_left(store, monkeypatch, "1/3")
+    assert marks.standing() == (mark,)
+    (found,) = renew(store.path, store.dir_fd, alone=True)
+    assert (found.path, found.settled) == ("1/3", "made anew")
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_mark_that_gets_its_name_meanwhile_is_read(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = Marks(store.dir_fd)
+    file = being_left(store, monkeypatch, "1/3")
+    (mark,) = marks.left()
+    names = marks._names()
+    file.rename(file.with_name(mark.name))
+    monkeypatch.setattr(marks, "_names", lambda: names)
+    assert marks.left() == (mark,)
+    file.with_name(mark.name).unlink()
+    assert marks.left() == ()
+
+
+@pytest.mark.parametrize("text", [None, b"", b'{"what": "fol', bytes(512)])
+def test_a_mark_that_was_not_written_to_its_end_is_none(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | None
+) -> None:
+    """It was cut off with the power, which lifts it; or has nobody's name."""
+    file = being_left(store, monkeypatch, "1/3")
+    if text is None:
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes(text)
+    assert Marks(store.dir_fd).left() == ()
+    Marks(store.dir_fd).clear()
+    assert file.exists() == (text is None)
+
+
 def test_what_a_mark_covers(store: Store, folder: Path) -> None:
     marks = Marks(store.dir_fd, NOW)
     marks.leave("folder", "1/3", errno.EIO)

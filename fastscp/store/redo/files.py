@@ -290,6 +290,8 @@ class Files:
                 # Whoever took or changed it flushed nothing.
                 self.has_gone = True
                 return
+            # As in `_fsync`.
+            self._parts.distrust_at_once()
             error.filename = folder or "."
             if error.errno not in LACK:
                 self._folder_failed(folder, error.errno or errno.EIO)
