@@ -22,6 +22,12 @@ __all__ = ["RedoLog"]
 
 log = logging.getLogger("fastscp.worker")
 
+# Where nothing is wrong with the disk.
+_ADVICE: Final = {
+    errno.EMFILE: "raise the limit of open files (ulimit -Hn, LimitNOFILE=)",
+    errno.ENFILE: "the system is out of open files: raise fs.file-max",
+    errno.ENOMEM: "the system is out of memory",
+}
 # How long the mark of a life that cannot go on may wait for the disk that refused a flush.
 _MARK_S: Final = 10.0
 
@@ -68,8 +74,9 @@ class RedoLog:
         except OSError as error:
             log.error(
                 "cannot end the redo log in %s (%s): it stays, and the next start, or "
-                "`fastscp recover`, puts in place what it has; check the disk",
+                "`fastscp recover`, puts in place what it has; %s",
                 REDO, error.strerror or error,
+                _ADVICE.get(error.errno or 0, "check the disk"),
             )  # fmt: skip
 
     def close(self) -> None:

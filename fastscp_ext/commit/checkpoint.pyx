@@ -37,6 +37,7 @@ cdef enum:
     LATER = -3               # no errno: the system lacked something before anything was flushed
 
 cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
+cdef uint64_t _LACKED_NS = 5000000000           # at a stop for no longer
 cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
 
 
@@ -106,9 +107,14 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
     cdef uint64_t began = monotonic_ns()
     cdef int failed
     redo_let_go(&r.threads)
+    r.lacked = 0
     failed = _flush_all(r, log, &step)
     if failed == LATER:
         redo_hold(&r.threads)
+        if r.stop and monotonic_ns() - r.stopped_ns >= _LACKED_NS:
+            # Nothing was lost. Whoever comes next may have what is lacking.
+            r.failed = True
+            return
         redo_wait(&r.threads, REDO_CHECKPOINT, monotonic_ns() + _AGAIN_NS)
         return
     if not failed:
@@ -148,7 +154,7 @@ cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
 
 cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
     # The files, on the descriptors that wrote them; their folders; and the segment with their
-    # lines. 0; LATER, for want of descriptors or memory; or the errno, and the step.
+    # lines. 0; LATER, for want of descriptors or memory (`r.lacked`); or the errno, and the step.
     cdef int failed = _flush_files(r, log)
     step[0] = b"flush stored instances"
     if not failed:
@@ -169,6 +175,7 @@ cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
     if r.jobs == NULL:
         r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
         if r.jobs == NULL:
+            r.lacked = ENOMEM
             return LATER
     r.vouched = log
     while begin < log.kept:
@@ -237,6 +244,7 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
             r.worker, &r.directories, &r.flushers, names + at, size,
             log.folders.identities + done)
         if _is_later(failed):
+            r.lacked = failed
             return LATER
         if failed == FOLDER_ELSEWHERE:
             elsewhere = True

@@ -48,7 +48,9 @@ ctypedef struct Redo:
     LogOrigin origin
     bint on
     bint stop
+    uint64_t stopped_ns      # since when
     bint failed              # a checkpoint has: nothing of the log is touched any more
+    int lacked               # the errno for which the last one has to be tried again, or 0
     bint wanted              # one more log file
     uint64_t not_before_ns   # when a log file may be made, after one could not be
     int not_made             # why not, as it was told; 0: the last one could

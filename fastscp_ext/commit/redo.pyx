@@ -103,6 +103,7 @@ cdef void _stop(Redo* r) noexcept nogil:
     # Both threads are gone afterwards, each with what it had in hand done.
     redo_hold(&r.threads)
     r.stop = True
+    r.stopped_ns = monotonic_ns()
     # Nobody takes the lane any more: no thread of it may be started behind this.
     r.on = False
     redo_wake(&r.threads, REDO_LANE)
@@ -122,7 +123,7 @@ cdef int redo_close(Redo* r) noexcept nogil:
     cdef int got
     _stop(r)
     if r.failed:
-        return EIO
+        return r.lacked or EIO
     for k in range(r.count):
         got = 0
         if r.files[k].records:

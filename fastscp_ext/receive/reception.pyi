@@ -211,7 +211,8 @@ class Reception:
         """Have all that the redo log vouches for flushed, and remove its files.
 
         Instances that come later are committed without it. Blocks on the disk. Raises OSError where
-        something could not be flushed or removed; then the files stay.
+        something could not be flushed or removed; then the files stay. For descriptors or memory
+        that are lacking it waits 5 s.
         """
 
     def release(self) -> None:

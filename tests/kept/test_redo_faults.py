@@ -22,6 +22,7 @@ from tests.kept.kit_kept import (
     KILL_ALL_AFTER,
     KILL_ALL_BEFORE,
     KILL_BEFORE,
+    LOOK,
     MKDIR,
     RENAME,
     SEND,
@@ -216,6 +217,31 @@ def test_all_killed_while_the_flush_of_another_folder_hangs(tmp_path: Path, libr
     assert found.renewed == (bad.path.rpartition("/")[0],)
     assert found.restored >= 2
     assert wrong(service.store, [bad, hangs]) == []
+
+
+def test_a_checkpoint_without_descriptors_does_not_hold_up_a_stop(
+    tmp_path: Path, library: Path
+) -> None:
+    """It is tried again as long as the service goes on; what is left the next start has."""
+    (one,) = items("1", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm", skip=0)
+        assert put(service, one) == OK
+        wait_for(lambda: service.control.hits(held) == 1, "the checkpoint")
+        lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one))
+        service.control.lift(held)
+        wait_for(lambda: service.control.hits(lacks) > 2, "another try")
+        assert "redo log in" not in service.log()
+        service.process.terminate()
+        line = service.in_log("cannot end the redo log in .fastscp/redo (Too many open files)")
+        assert "raise the limit of open files" in line
+        service.process.wait(DEADLINE_S)
+        assert "killed" not in service.log()
+        assert salts(service.store)
+    found = recover_store(service.store)
+    assert (found.restored, found.flushed >= 1) == (0, True)
+    assert wrong(service.store, [one]) == []
 
 
 def _folder(item: Item) -> str:
