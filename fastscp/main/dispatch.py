@@ -130,8 +130,8 @@ class _Target:
 
     told_of: when the file call began of which the log was told, ms; 0: of none. steps: of its
     commits, when it was last looked at; still_s: for how long they are at the same. is_stuck: that
-    is too long. offered: those on their way to it, by number. is_leaving: it drains, and takes none
-    any more.
+    is too long; is_stuck_told: the log has it, and nothing of its end. offered: those on their way
+    to it, by number. is_leaving: it drains, and takes none any more.
     """
 
     worker: Worker
@@ -139,6 +139,7 @@ class _Target:
     steps: int = 0
     still_s: float = 0.0
     is_stuck: bool = False
+    is_stuck_told: bool = False
     is_leaving: bool = False
     last_bytes: int = 0
     rate: float = 0.0
@@ -585,22 +586,23 @@ class Dispatch:
         number = target.worker.number
         waits = self._shared.liveness.bytes_in_flight(number)
         steps = self._shared.rows.commit_steps(number)
-        # A loop that stands still does not say that they are through.
-        if not waits or steps != target.steps or self._is_silent(target):
-            target.still_s = 0.0
-        else:
-            target.still_s += _LOAD_EVERY_S
+        is_through = not waits or steps != target.steps
+        # Such a loop does not say that they are through: its process may have been killed, and be
+        # held by a flush.
+        is_silent = self._is_silent(target)
+        target.still_s = 0.0 if is_through or is_silent else target.still_s + _LOAD_EVERY_S
         target.steps = steps
-        is_stuck = target.still_s >= _STUCK_S + waits / _STUCK_RATE
-        if is_stuck and not target.is_stuck:
+        target.is_stuck = target.still_s >= _STUCK_S + waits / _STUCK_RATE
+        if target.is_stuck and not target.is_stuck_told:
+            target.is_stuck_told = True
             log.error(
                 "worker %d has not flushed anything for %.0f s, and %d bytes wait for that: it "
                 "gets no connections until it is through; check the store's disk",
                 number, target.still_s, waits, extra=fields(worker=number),
             )  # fmt: skip
-        elif target.is_stuck and not is_stuck:
+        elif target.is_stuck_told and is_through:
+            target.is_stuck_told = False
             log.error("worker %d flushes again", number, extra=fields(worker=number))
-        target.is_stuck = is_stuck
 
     def _is_in_call(self, target: _Target) -> bool:
         """Whether the worker's loop is inside a file call, and waits there for the disk."""

@@ -578,6 +578,42 @@ def test_commits_that_get_nowhere_wait_for_the_disk(
     assert played.dispatch.takers == (1, 0, 0)
 
 
+def test_who_is_killed_over_a_flush_that_hangs_does_not_flush_again(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system does not end a process inside of such a call: it is only silent until then."""
+    worker, _end = played.worker(0)
+    looks = int((module._STUCK_S + 1) / module._LOAD_EVERY_S) + 1
+
+    def look(times: int, *, is_silent: bool) -> None:
+        worker.started = 0.0 if is_silent else time.monotonic() + 1000
+        for _ in range(times):
+            played.dispatch._watch()
+            played.later.pop()
+
+    put_in_flight(played.shared, 0, 1000)
+    look(looks, is_silent=False)
+    assert played.dispatch.takers == (1, 1, 0)
+    told = "worker 0 has not flushed anything for "
+    look(5, is_silent=True)
+    assert (caplog.text.count(told), "flushes again" in caplog.text) == (1, False)
+    # One that was only stopped is told once, and goes on.
+    look(looks, is_silent=False)
+    assert played.dispatch.takers == (1, 1, 0)
+    assert (caplog.text.count(told), "flushes again" in caplog.text) == (1, False)
+    look(1, is_silent=True)
+    end_flush(played.shared, 0)
+    look(1, is_silent=False)
+    assert caplog.text.count("worker 0 flushes again") == 1
+    look(looks, is_silent=False)
+    look(5, is_silent=True)
+    played.shared.liveness.end_batches(0)
+    played.dispatch.left(worker)
+    played.worker(0)
+    look(5, is_silent=False)
+    assert (caplog.text.count(told), caplog.text.count("flushes again")) == (2, 1)
+
+
 def test_how_many_take_connections(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     assert played.dispatch.takers == (0, 0, 0)
     first, _end = played.worker(0)
