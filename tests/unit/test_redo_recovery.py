@@ -21,7 +21,7 @@ from fastscp.store.mounts import Mounted
 from fastscp.store.redo import files, logs, recovery
 from fastscp.store.redo.logs import DamagedError, is_anything_in, is_anything_logged
 from fastscp.store.redo.records import ForeignLogError
-from fastscp.store.redo.recovery import Recovered, recover
+from fastscp.store.redo.recovery import Recovered, highest_logged, recover
 from fastscp.store.unflushed import Marks
 from fastscp.store.waits import lock_of, take_lock
 from tests.kit import wait_for
@@ -29,6 +29,7 @@ from tests.redo_files import (
     BLOCK,
     ELSEWHEN,
     FOLDER,
+    SALT,
     Put,
     Void,
     batch,
@@ -465,10 +466,14 @@ def test_a_log_that_lost_all_is_not_passed_over(site: Site, left: str) -> None:
 
 
 def test_a_log_that_was_being_made_counts_for_nothing(site: Site) -> None:
-    """Whatever is in it: no batch is written before it has its name."""
+    """No batch is written before it has its name: what looks like one its blocks had before."""
     folder = site.log().parent
     (folder / f"{LIFE}-2.new").write_bytes(b"")
-    site.log(batch(1, [Put(5, P, b"x")]), n=3).rename(folder / f"{LIFE}-3.new")
+    site.log(n=3).rename(folder / f"{LIFE}-3.new")
+    old = batch(1, [Put(5, P, b"x")], salt=SALT + 1)
+    site.log(old, n=4).rename(folder / f"{LIFE}-4.new")
+    (folder / f"{LIFE}-5.new").write_bytes(bytes(BLOCK) + batch(1, [Put(5, P, b"x")]))
+    (folder / f"{LIFE}-6.new").symlink_to("/etc/hostname")
     with living(site.fd, "6a-w7-1"):
         (folder / "6a-w7-1-1.new").write_bytes(bytes(BLOCK))
         assert is_anything_logged(site.fd)
@@ -480,6 +485,32 @@ def test_a_log_that_was_being_made_counts_for_nothing(site: Site) -> None:
     assert not is_anything_logged(site.fd)
     assert site.recover() == Recovered()
     assert (site.logged(), site.files(), site.seqs()) == ([], {}, [])
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_used_log_that_somebody_gave_the_name_of_a_new_one(site: Site, lost: int) -> None:
+    """Also where its first batch cannot be read any more."""
+    log = site.log(batch(1, [Put(5, P, b"x")]), batch(2, [Put(6, Q, b"y")]), when=ELSEWHEN)
+    if lost:
+        flip(log, BLOCK + 64)
+    new = log.rename(log.with_suffix(".new"))
+    assert is_anything_in(site.fd)
+    assert is_anything_logged(site.fd)
+    assert highest_logged(site.fd, site.identity) == 6
+    for _ in range(2):
+        with pytest.raises(DamagedError) as failed:
+            site.recover()
+        assert f"{FOLDER}/{new.name} has the name of one that was never used" in str(failed.value)
+        assert f"rename it to {log.name}, or move it out" in str(failed.value)
+    assert (site.logged(), site.files()) == ([new.name], {})
+    if lost:
+        assert site.recover(accept_damage=True).restored == 1
+        assert (list(site.aside()), site.files()) == ([new.name], {Q: b"y"})
+    else:
+        new.rename(log)
+        assert site.recover().restored == 2
+        assert site.files() == {P: b"x", Q: b"y"}
+    assert site.logged() == []
 
 
 def test_a_log_that_is_too_long_is_not_read(site: Site) -> None:

@@ -1,7 +1,7 @@
 """The folder of the redo log: the files there of lives that are over.
 
     STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
-    STORE/.fastscp/redo/<life>-<n>.new    one that was being made, and was never used
+    STORE/.fastscp/redo/<life>-<n>.new    one that was being made; one that was used lost its name
     STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
     STORE/.fastscp/redo/<life>.distrust   a flush failed that the logs of the life were to outlive
 
@@ -37,6 +37,7 @@ from fastscp.store.names import (
 from fastscp.store.redo.records import (
     LOG_MOST,
     Lost,
+    is_used,
     life_of,
     life_of_new,
     read_log,
@@ -60,6 +61,8 @@ _GET_VERSION: Final = 0x80087601
 _HEAD_BYTES: Final = 4096
 _STEP: Final = 1 << 20
 _DAMAGE_TOLD: Final = 5
+# What the system says of a file that is gone, or is no regular one.
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 # Files that are read at a time.
 _OPEN_MOST: Final = 16
 
@@ -111,7 +114,23 @@ def _logs_in(store_fd: int) -> dict[str, str]:
             names = names_in(folder_fd)
     except FileNotFoundError:
         return {}
-    return {name: life for name in names if (life := life_of(name)) is not None}
+    found = {name: life for name in names if (life := life_of(name)) is not None}
+    made = {name: life for name in names if (life := life_of_new(name)) is not None}
+    return found | {name: life for name, life in made.items() if _is_used(store_fd, name)}
+
+
+def _is_used(store_fd: int, name: str) -> bool:
+    """Whether a file that has the name of one that is being made is a log. Raises OSError.
+
+    Cost: reads it whole.
+    """
+    try:
+        with descriptor(open_file(f"{REDO}/{name}", store_fd)) as fd:
+            return is_used(_content(fd, name))
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return False
+        raise
 
 
 def leave_distrust(folder_fd: int, life: str) -> None:
@@ -170,7 +189,9 @@ class Folder:
         names = sorted(name for name in names_in(self.fd) if _life_of_any(name) in over)
         found = []
         for name in names:
-            if life_of(name) is not None:
+            if life_of(name) is not None or (
+                life_of_new(name) is not None and _is_used(self._store_fd, name)
+            ):
                 # By the whole path, so that an error names it.
                 with descriptor(open_file(f"{REDO}/{name}", self._store_fd)) as fd:
                     log = read_log(name, _content(fd, name), self._store_id)
@@ -257,7 +278,11 @@ class Folder:
         """Remove what lives that are over were making. Raises OSError."""
         for name in names_in(self.fd):
             life = life_of_new(name)
-            if life is not None and is_over(self._store_fd, life):
+            if (
+                life is not None
+                and is_over(self._store_fd, life)
+                and not _is_used(self._store_fd, name)
+            ):
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -295,9 +320,9 @@ class Folder:
 
 
 def _life_of_any(name: str) -> str | None:
-    """Whose log or mark has this name."""
+    """Whose log or mark has this name, or who was making it."""
     stem = name.removesuffix(_DISTRUST)
-    return life_of(name if stem == name else f"{stem}-1.log")
+    return life_of_new(name) or life_of(name if stem == name else f"{stem}-1.log")
 
 
 def inode_of(fd: int) -> int:

@@ -2,8 +2,8 @@
 
     STORE/.fastscp/redo/<life>-<n>.log
 
-A file has this name once it is whole: before that it is `<life>-<n>.new`. Block 0 says whose it is,
-and has the salt of this use of the file. Batches follow, each at a
+A file has this name once it is whole: before that it is `<life>-<n>.new`, and has no batch. Block 0
+says whose it is, and has the salt of this use of the file. Batches follow, each at a
 multiple of a block, with that salt and with checksums, so that what an earlier use left behind
 them, or a power cut tore, is told apart. A worker writes a batch only after the flush of the one
 before it has returned. So the first place without a valid batch is the end; a valid one behind it
@@ -33,6 +33,7 @@ __all__ = [
     "Log",
     "Lost",
     "Record",
+    "is_used",
     "life_of",
     "life_of_new",
     "read_log",
@@ -58,7 +59,7 @@ _BATCH_BYTES: Final = 64
 _PUT: Final = 1
 _VOID: Final = 2
 _PATH_MOST: Final = 4095
-_NAME: Final = re.compile(r"([0-9A-Za-z][0-9A-Za-z_-]{0,62})-([1-9][0-9]{0,8})\.log\Z")
+_NAME: Final = re.compile(r"([0-9A-Za-z][0-9A-Za-z_-]{0,62})-([1-9][0-9]{0,8})(\.log|\.new)\Z")
 _LOG: Final = ".log"
 _NEW: Final = ".new"
 
@@ -149,13 +150,33 @@ def _is_head(head: bytes) -> bool:
 
 def life_of(name: str) -> str | None:
     """Whose log has this name; None: it is the name of no log."""
-    found = _NAME.match(name)
-    return None if found is None else found[1]
+    return _life_of(name, _LOG)
 
 
 def life_of_new(name: str) -> str | None:
-    """Who was making a log under this name, which counts for nothing; None: nobody."""
-    return life_of(name.removesuffix(_NEW) + _LOG) if name.endswith(_NEW) else None
+    """Who was making a log under this name, which counts for nothing; None: nobody.
+
+    Unless it `is_used`.
+    """
+    return _life_of(name, _NEW)
+
+
+def _life_of(name: str, suffix: str) -> str | None:
+    found = _NAME.match(name)
+    return found[1] if found is not None and found[3] == suffix else None
+
+
+def is_used(data: bytes) -> bool:
+    """Whether a file has a batch of its own: then somebody renamed it that was being made.
+
+    Batches of others are what the file system had in its blocks before.
+    """
+    head = data[:_BLOCK]
+    if head[:8] != _MAGIC or not _is_head(head):
+        return False
+    salt = _HEAD.unpack_from(head)[3]
+    found = (_batch_at(data, at, salt) for at in range(_BLOCK, len(data), _BLOCK))
+    return any(batch is not None and batch.is_whole for batch in found)
 
 
 def read_log(name: str, data: bytes, store_id: str) -> Log:
@@ -168,6 +189,11 @@ def read_log(name: str, data: bytes, store_id: str) -> Log:
     if found is None:
         raise ValueError(f"{name!r} is not the name of a log")
     log = Log(name, found[1])
+    if found[3] == _NEW:
+        log.damage.append(
+            f"has the name of one that was never used, and has instances: rename it to "
+            f"{found[1]}-{found[2]}{_LOG}, or move it out of the store if it is a copy of that"
+        )
     head = data[:_BLOCK]
     if head[:8] != _MAGIC:
         # It has had a header for as long as it has had this name.
