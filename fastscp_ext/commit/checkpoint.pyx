@@ -3,12 +3,12 @@
 from libc.errno cimport EMFILE, ENFILE, ENOMEM, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from libc.string cimport strlen
+from libc.string cimport memset, strlen
 from posix.types cimport off_t
 from posix.unistd cimport close
 
 from fastscp_ext.commit.directories cimport FOLDER_ELSEWHERE, flush_folders
-from fastscp_ext.commit.flush_pool cimport flush_file, flush_job, flusher_run
+from fastscp_ext.commit.flush_pool cimport flush_file, flush_job, flusher_drop, flusher_run
 from fastscp_ext.commit.log_room cimport give_room, next_sealed, seal_log
 from fastscp_ext.commit.logfile cimport (
     LOG_FREE, LOG_RECORDS, LOG_SPENT, LogFile, log_distrust, log_forget, log_make, log_remove,
@@ -32,7 +32,6 @@ cdef extern from "unistd.h" nogil:
     int syncfs(int fd)
 
 cdef enum:
-    UNDER_WAY = 256          # files whose bytes it writes at a time: more hold up the lane's writes
     FOLDERS_AT_ONCE = 32     # that it has open, beside those above them
     LATER = -3               # no errno: the system lacked something before anything was flushed
 
@@ -153,60 +152,64 @@ cdef int _let_go(Redo* r, LogFile* log) noexcept nogil:
 
 
 cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
-    # The files, on the descriptors that wrote them; their folders; and the segment with their
-    # lines. 0; LATER, for want of descriptors or memory (`r.lacked`); or the errno, and the step.
-    cdef int failed = _flush_files(r, log)
-    step[0] = b"flush stored instances"
+    # The files, on the descriptors that wrote them, and the segment with their lines; and the
+    # folders. 0; LATER, for want of descriptors or memory (`r.lacked`); or the errno, and the step.
+    cdef int failed = _flush_files(r, log, step)
     if not failed:
         failed = _flush_folders(r, log)
         step[0] = b"flush folders"
-    if not failed:
-        failed = flush_file(log.journal_fd, 0)
-        step[0] = b"flush the journal"
     return failed
 
 
-cdef int _flush_files(Redo* r, LogFile* log) noexcept nogil:
-    # Each is closed once it is flushed. Where this is done again, those are past.
+cdef int _flush_files(Redo* r, LogFile* log, const char** step) noexcept nogil:
+    # Side by side: as long as the log vouches for all of it, none needs another one first. Each
+    # file is closed once it is flushed. Where this is done again, those are past.
     cdef flush_job* job
-    cdef int begin = 0
-    cdef int end
+    cdef int count = log.kept + 1
     cdef int k
     if r.jobs == NULL:
-        r.jobs = <flush_job*>calloc(LOG_RECORDS, sizeof(flush_job))
+        r.jobs = <flush_job*>calloc(LOG_RECORDS + 1, sizeof(flush_job))
         if r.jobs == NULL:
             r.lacked = ENOMEM
             return LATER
     r.vouched = log
-    while begin < log.kept:
-        end = min(log.kept, begin + UNDER_WAY)
-        for k in range(begin, end):
-            job = &r.jobs[k]
-            job.fd = log.files[k]
-            job.whole = 0
-            job.error = 0
-            job.of = r
-            job.done = _file_flushed
-            if job.fd >= 0:
-                # All are under way before the first is waited for.
-                sync_file_range(job.fd, 0, 0, SYNC_FILE_RANGE_WRITE)
-        flusher_run(&r.flushers, r.jobs + begin, end - begin)
-        for k in range(begin, end):
-            if r.jobs[k].error:
-                return r.jobs[k].error
-        begin = end
+    memset(r.jobs, 0, <size_t>count * sizeof(flush_job))
+    r.jobs[0].fd = log.journal_fd
+    r.jobs[0].of = r
+    r.jobs[0].done = _journal_flushed
+    for k in range(1, count):
+        job = &r.jobs[k]
+        job.fd = log.files[k - 1]
+        job.of = r
+        job.done = _file_flushed
+        if job.fd >= 0:
+            # All are under way before the first is waited for.
+            sync_file_range(job.fd, 0, 0, SYNC_FILE_RANGE_WRITE)
+    flusher_run(&r.flushers, r.jobs, count)
+    for k in range(count):
+        if r.jobs[k].error:
+            step[0] = b"flush stored instances" if k else b"flush the journal"
+            return r.jobs[k].error
     return 0
+
+
+cdef void _journal_flushed(flush_job* job) noexcept nogil:
+    # On the thread that flushed it.
+    cdef Redo* r = <Redo*>job.of
+    if job.error:
+        # Others may be under way for long, and whoever comes next believes the next flush of it.
+        log_distrust(r.folder_fd, &r.origin)
+        flusher_drop(&r.flushers)
 
 
 cdef void _file_flushed(flush_job* job) noexcept nogil:
     # On the thread that flushed it: the lane may wait for this one.
     cdef Redo* r = <Redo*>job.of
     if job.error:
-        # Others may be under way for long, and whoever comes next believes the next flush of it.
-        log_distrust(r.folder_fd, &r.origin)
+        _journal_flushed(job)
         return
     close(job.fd)
-    r.vouched.files[job - r.jobs] = -1
+    r.vouched.files[job - r.jobs - 1] = -1
     redo_hold(&r.threads)
     give_room(r, 1)
     redo_let_go(&r.threads)

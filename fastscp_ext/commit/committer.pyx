@@ -20,6 +20,7 @@ cdef extern from "pthread.h" nogil:
 
 cdef enum:
     WORTH_WAITING_FOR = 8388608  # bytes; the flush of a larger one would hold up the others
+    FLUSHERS = 32                # threads
 
 
 cdef void committer_begin(
@@ -27,7 +28,7 @@ cdef void committer_begin(
 ) noexcept nogil:
     memset(c, 0, sizeof(Committer))
     pthread_mutex_init(&c.lock, NULL)
-    flusher_begin(&c.threads, _flushed, c)
+    flusher_begin(&c.threads, FLUSHERS, _flushed, c)
     c.committed = committed
     c.worker = worker
     c.open_journal = open_journal

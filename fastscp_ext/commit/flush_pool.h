@@ -1,5 +1,5 @@
-/* Threads that flush files side by side: a disk merges flushes that arrive together, so thirty at
- * once take little longer than one.
+/* Threads that flush files side by side: a disk merges flushes that arrive together, so many at once
+ * take little longer than one.
  *
  * flusher_post hands over one job and returns; when its file is flushed the thread that did it calls
  * `flushed`. Large ones get at most half of the threads, so that many of them never keep a small one
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FLUSHER_THREADS 32
+#define FLUSHER_MOST 128 /* threads */
 /* Room for `flushed`, which may go as far as opening a new journal file in Python. */
 #define FLUSHER_STACK (512 * 1024)
 
@@ -42,7 +42,8 @@ typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t work;
     pthread_cond_t done;
-    pthread_t threads[FLUSHER_THREADS];
+    pthread_t threads[FLUSHER_MOST];
+    int most; /* of these */
     int started;
     int idle;
     int stop;
@@ -108,7 +109,7 @@ static inline flush_job *flusher_pop(flush_queue *q) {
 
 static inline flush_job *flusher_next(flusher *f) {
     flush_job *job = flusher_pop(&f->small);
-    if (!job && f->large_begun < FLUSHER_THREADS / 2 && (job = flusher_pop(&f->large)))
+    if (!job && f->large_begun < f->most / 2 && (job = flusher_pop(&f->large)))
         f->large_begun++;
     return job;
 }
@@ -143,16 +144,18 @@ static inline int flusher_posted(const flusher *f) { return f->small.count + f->
 /* So many more threads, as far as there may be. The lock is held. */
 static inline void flusher_start(flusher *f, int more) {
     pthread_attr_t small;
-    if (more <= 0 || f->stop || f->started == FLUSHER_THREADS || pthread_attr_init(&small)) return;
+    if (more <= 0 || f->stop || f->started == f->most || pthread_attr_init(&small)) return;
     pthread_attr_setstacksize(&small, FLUSHER_STACK);
-    for (; more > 0 && f->started < FLUSHER_THREADS; more--, f->started++)
+    for (; more > 0 && f->started < f->most; more--, f->started++)
         if (pthread_create(&f->threads[f->started], &small, flusher_thread, f)) break;
     pthread_attr_destroy(&small);
 }
 
+/* most: threads, up to FLUSHER_MOST. */
 static inline void flusher_begin(
-    flusher *f, void (*flushed)(void *owner, flush_job *job), void *owner) {
+    flusher *f, int most, void (*flushed)(void *owner, flush_job *job), void *owner) {
     memset(f, 0, sizeof *f);
+    f->most = most;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->work, NULL);
     pthread_cond_init(&f->done, NULL);
@@ -194,6 +197,14 @@ static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
     flusher_help(f);
     while (f->finished < f->count) pthread_cond_wait(&f->done, &f->lock);
     f->count = f->next = 0;
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* Of flusher_run, begin no job any more; from a job's `done`. */
+static inline void flusher_drop(flusher *f) {
+    pthread_mutex_lock(&f->lock);
+    f->finished += f->count - f->next;
+    f->next = f->count;
     pthread_mutex_unlock(&f->lock);
 }
 

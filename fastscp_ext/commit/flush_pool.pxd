@@ -18,8 +18,12 @@ cdef extern from "flush_pool.h" nogil:
 
     # 0, or the errno; EINTR is none. whole: as fsync does, else as fdatasync.
     int flush_file(int fd, int whole)
+    # most: threads, up to FLUSHER_MOST.
     void flusher_begin(
-        flusher* f, void (*flushed)(void* owner, flush_job* job) noexcept nogil, void* owner)
+        flusher* f, int most, void (*flushed)(void* owner, flush_job* job) noexcept nogil,
+        void* owner)
     void flusher_post(flusher* f, flush_job* job)
     void flusher_run(flusher* f, flush_job* jobs, int count)
+    # Of these, begin no job any more; from a job's `done`.
+    void flusher_drop(flusher* f)
     void flusher_end(flusher* f)

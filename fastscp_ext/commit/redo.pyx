@@ -53,6 +53,7 @@ cdef enum:
     BATCH_BYTES = 4194304    # of the files of one batch: more in one write hold up those behind it
     ROOM_MOST = 32           # instances: the lane waits for room for no more before it begins
     LINE_BYTES = 1024        # of a line beside its path, as a rule at most
+    FLUSHERS = 64            # threads of a checkpoint: the more, the fewer flushes the disk makes
     BATCH_BLOCKS = 16384     # of a batch and of the one that would void it, beside their records
 
 
@@ -69,7 +70,7 @@ cdef void redo_begin(
     r.folder_fd = -1
     r.checkpoints = checkpoints
     committed_begin(&r.named, False)
-    flusher_begin(&r.flushers, NULL, NULL)
+    flusher_begin(&r.flushers, FLUSHERS, NULL, NULL)
     directories_begin(&r.directories, True)
 
 

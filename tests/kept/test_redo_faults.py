@@ -173,6 +173,31 @@ def test_a_checkpoint_that_fails(tmp_path: Path, library: Path, step: str, error
     assert wrong(service.store, [one, two]) == []
 
 
+def test_a_flush_that_fails_lets_few_others_begin(tmp_path: Path, library: Path) -> None:
+    """What a disk that fails does not answer soon would hold up the worker's end."""
+    (first,), many = items("1", 1), items("2", 300)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{first.sop}.dcm")
+        assert put(service, first) == OK
+        wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
+        # All of these are in the next one.
+        fails = rule(
+            service, "flush the file", FAIL, error=errno.EIO, left=-1, path="/store/1.2.2."
+        )
+        with service.peer() as peer:
+            for number, one in enumerate(many, 1):
+                peer.send(store(number, one.data, sop=one.sop))
+                assert peer.read_response().status == OK
+        service.control.lift(held)
+        service.in_log("exit code 75")
+        # As many as there are threads, and those that had one then.
+        assert 1 <= service.control.hits(fails) <= 2 * 64
+        service.control.clear()
+        wait_for(lambda: put(service, items("3", 1)[0]) == OK, "another worker")
+    assert wrong(service.store, [first, *many]) == []
+
+
 @pytest.mark.long
 def test_all_killed_while_flushes_beside_the_one_that_failed_hang(
     tmp_path: Path, library: Path

@@ -149,13 +149,13 @@ MUTANTS: Final[dict[str, Changes]] = {
         (REDO, "    _journal(r, log)\n", "", 1),
     ],
     "reuse before the files are flushed": [
-        (CHECKPOINT, "    cdef int failed = _flush_files(r, log)\n", "    cdef int failed = 0\n", 1)
+        (CHECKPOINT, "    cdef int count = log.kept + 1\n", "    cdef int count = 1\n", 1)
     ],
     "reuse before the folders are flushed": [
         (CHECKPOINT, "        failed = _flush_folders(r, log)\n", "", 1)
     ],
     "reuse before the journal is flushed": [
-        (CHECKPOINT, "        failed = flush_file(log.journal_fd, 0)\n", "", 1)
+        (CHECKPOINT, "    r.jobs[0].fd = log.journal_fd\n", "    r.jobs[0].fd = -1\n", 1)
     ],
     "log file named before it is flushed": [
         (LOGFILE, "    cdef int failed = flush_file(log.fd, 1)\n", "    cdef int failed = 0\n", 1)
