@@ -42,7 +42,7 @@ _INSTANCES: Final = range(1, 10)
 # A bound is inclusive. Instances below 2^k are up to 2^k - 1; a time has fractions.
 _TIME_BOUNDS: Final = (*(str((1 << k) / _US) for k in _TIMES), "+Inf")
 _INSTANCE_BOUNDS: Final = (*(str((1 << k) - 1.0) for k in _INSTANCES), "+Inf")
-# Texts are made soon again in so many forms; a client may ask for others.
+# So many forms have templates, those that were asked for last: a client may ask for any number.
 _FORMS_MOST: Final = 4
 
 

@@ -587,8 +587,8 @@ class Dispatch:
         waits = self._shared.liveness.bytes_in_flight(number)
         steps = self._shared.rows.commit_steps(number)
         is_through = not waits or steps != target.steps
-        # Such a loop does not say that they are through: its process may have been killed, and be
-        # held by a flush.
+        # That its loop is silent does not say that they are through: the process may have been
+        # killed, and a flush that hangs keeps it from ending.
         is_silent = self._is_silent(target)
         target.still_s = 0.0 if is_through or is_silent else target.still_s + _LOAD_EVERY_S
         target.steps = steps

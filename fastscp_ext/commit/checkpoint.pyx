@@ -33,7 +33,7 @@ cdef extern from "unistd.h" nogil:
 
 cdef enum:
     FOLDERS_AT_ONCE = 32     # that it has open, beside those above them
-    LATER = -3               # no errno: the system lacked something before anything was flushed
+    LATER = -3               # no errno: the system lacked something, and all of it is tried again
 
 cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
 cdef uint64_t _LACKED_NS = 5000000000           # at a stop for no longer

@@ -25,8 +25,8 @@ ctypedef void (*TellRefused)(
 # Told of any flush that failed, and its errno.
 ctypedef void (*TellFailed)(void* of, int error) noexcept nogil
 
-# Whom a flush that failed is told at once, on the thread that made it: others of the batch may hang
-# until all are killed. failed comes first: the other one may take long.
+# Who is told of a flush that failed; at once, on the thread that made it, for others of the batch
+# may hang until all are killed. failed is called first: refused may take long.
 ctypedef struct Telling:
     TellFailed failed        # or NULL
     void* of_failed          # what it is called with

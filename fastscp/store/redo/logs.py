@@ -1,7 +1,7 @@
 """The folder of the redo log: the files there of lives that are over.
 
     STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
-    STORE/.fastscp/redo/<life>-<n>.new    one that was being made; one that was used lost its name
+    STORE/.fastscp/redo/<life>-<n>.new    one that was being made; or a log, renamed
     STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
     STORE/.fastscp/redo/<life>.distrust   a flush failed that the logs of the life were to outlive
 

@@ -167,9 +167,9 @@ def _life_of(name: str, suffix: str) -> str | None:
 
 
 def is_used(data: bytes) -> bool:
-    """Whether a file has a batch of its own: then somebody renamed it that was being made.
+    """Whether a file that is called `.new` has a batch: then it was a log, and somebody renamed it.
 
-    Batches of others are what the file system had in its blocks before.
+    What has the salt of another file is not of this one: its blocks had it before.
     """
     head = data[:_BLOCK]
     if head[:8] != _MAGIC or not _is_head(head):
