@@ -500,7 +500,7 @@ def test_a_used_log_that_somebody_gave_the_name_of_a_new_one(site: Site, lost: i
     for _ in range(2):
         with pytest.raises(DamagedError) as failed:
             site.recover()
-        assert f"{FOLDER}/{new.name} has the name of one that was never used" in str(failed.value)
+        assert f"{FOLDER}/{new.name} has the name of a log that was never used" in str(failed.value)
         assert f"rename it to {log.name}, or move it out" in str(failed.value)
     assert (site.logged(), site.files()) == ([new.name], {})
     if lost:

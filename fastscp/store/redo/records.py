@@ -191,7 +191,7 @@ def read_log(name: str, data: bytes, store_id: str) -> Log:
     log = Log(name, found[1])
     if found[3] == _NEW:
         log.damage.append(
-            f"has the name of one that was never used, and has instances: rename it to "
+            f"has the name of a log that was never used, but has instances: rename it to "
             f"{found[1]}-{found[2]}{_LOG}, or move it out of the store if it is a copy of that"
         )
     head = data[:_BLOCK]
