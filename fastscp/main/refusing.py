@@ -82,10 +82,7 @@ class Refusing:
         if self._in_a_row.total() < _MOST:
             return ""
         (reason, _count), *_others = self._in_a_row.most_common()
-        return (
-            f"every instance is refused (A700, {reason}): the log says "
-            f"which call fails and what to do"
-        )
+        return f"every instance is refused (A700, {reason}): the log says why, and what to do"
 
     def _told(self, why: str, now: float) -> str:
         before, self.why = self.why, why
