@@ -488,20 +488,20 @@ def test_a_log_that_was_being_made_counts_for_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_used_log_that_somebody_gave_the_name_of_a_new_one(site: Site, lost: int) -> None:
+@pytest.mark.parametrize("name", ["{}.new", "{}.log.new", "{}.log.bak", "old"])
+def test_a_used_log_that_somebody_gave_another_name(site: Site, lost: int, name: str) -> None:
     """Also where its first batch cannot be read any more."""
     log = site.log(batch(1, [Put(5, P, b"x")]), batch(2, [Put(6, Q, b"y")]), when=ELSEWHEN)
     if lost:
         flip(log, BLOCK + 64)
-    new = log.rename(log.with_suffix(".new"))
+    new = log.rename(log.with_name(name.format(log.stem)))
     assert is_anything_in(site.fd)
     assert is_anything_logged(site.fd)
     assert highest_logged(site.fd, site.identity) == 6
     for _ in range(2):
         with pytest.raises(DamagedError) as failed:
             site.recover()
-        assert f"{FOLDER}/{new.name} has the name of a log that was never used" in str(failed.value)
-        assert f"rename it to {log.name}, or move it out" in str(failed.value)
+        assert f"{FOLDER}/{new.name} is {log.name} under another name" in str(failed.value)
     assert (site.logged(), site.files()) == ([new.name], {})
     if lost:
         assert site.recover(accept_damage=True).restored == 1
@@ -511,6 +511,17 @@ def test_a_used_log_that_somebody_gave_the_name_of_a_new_one(site: Site, lost: i
         assert site.recover().restored == 2
         assert site.files() == {P: b"x", Q: b"y"}
     assert site.logged() == []
+
+
+def test_a_copy_of_a_log_is_nobody_s(site: Site) -> None:
+    """Also behind the recovery, when the log is gone."""
+    log = site.log(batch(1, [Put(5, P, b"x")]), when=ELSEWHEN)
+    copy = log.with_suffix(".bak")
+    copy.write_bytes(log.read_bytes())
+    for restored in (1, 0):
+        assert site.recover().restored == restored
+        assert site.logged() == [copy.name]
+        assert not is_anything_in(site.fd)
 
 
 def test_a_log_that_is_too_long_is_not_read(site: Site) -> None:

@@ -1,7 +1,7 @@
 """The folder of the redo log: the files there of lives that are over.
 
     STORE/.fastscp/redo/<life>-<n>.log    of a worker's life
-    STORE/.fastscp/redo/<life>-<n>.new    one that was being made; or a log, renamed
+    STORE/.fastscp/redo/<life>-<n>.new    one that was being made
     STORE/.fastscp/redo/<seq>.part        of an instance that is on its way back to its path
     STORE/.fastscp/redo/<life>.distrust   a flush failed that the logs of the life were to outlive
 
@@ -37,11 +37,12 @@ from fastscp.store.names import (
 from fastscp.store.redo.records import (
     LOG_MOST,
     Lost,
-    is_used,
+    inode_in,
     life_of,
     life_of_new,
     read_log,
     store_of,
+    user_of,
 )
 
 if TYPE_CHECKING:
@@ -114,23 +115,34 @@ def _logs_in(store_fd: int) -> dict[str, str]:
             names = names_in(folder_fd)
     except FileNotFoundError:
         return {}
-    found = {name: life for name in names if (life := life_of(name)) is not None}
-    made = {name: life for name in names if (life := life_of_new(name)) is not None}
-    return found | {name: life for name, life in made.items() if _is_used(store_fd, name)}
+    return _lives(store_fd, names)
 
 
-def _is_used(store_fd: int, name: str) -> bool:
-    """Whether a file that has the name of one that is being made is a log. Raises OSError.
+def _lives(store_fd: int, names: Iterable[str]) -> dict[str, str]:
+    """Those of some names that are of logs, each with the life that it is of. Raises OSError."""
+    found = {name: life_of(name) or _life_within(store_fd, name) for name in names}
+    return {name: life for name, life in found.items() if life is not None}
 
-    Cost: reads it whole.
+
+def _life_within(store_fd: int, name: str) -> str | None:
+    """Whose log a file is that has another name; None: it is none. Raises OSError.
+
+    A copy of a log is none, unless it has the name of one that is being made. Cost: reads it whole
+    if it begins like a log.
     """
+    if name.endswith((_PART, _DISTRUST)):
+        return None
     try:
         with descriptor(open_file(f"{REDO}/{name}", store_fd)) as fd:
-            return is_used(_content(fd, name))
+            inode = inode_in(os.pread(fd, _HEAD_BYTES, 0))
+            if inode == 0 or (life_of_new(name) is None and inode != inode_of(fd)):
+                return None
+            user = user_of(_content(fd, name))
     except OSError as error:
         if error.errno in _NO_FILE:
-            return False
+            return None
         raise
+    return None if user is None else user[0]
 
 
 def leave_distrust(folder_fd: int, life: str) -> None:
@@ -183,26 +195,30 @@ class Folder:
         Cost: reads them whole. Raises OSError, also for what is no regular file under the name of a
         log, and ForeignLogError.
         """
-        lives = {_life_of_any(name) for name in names_in(self.fd)} - {None}
-        over = {life for life in lives if life is not None and is_over(self._store_fd, life)}
+        logs, distrusted = self._named()
+        over = {
+            life for life in {*logs.values(), *distrusted} if is_over(self._store_fd, life)
+        }  # fmt: skip
         # Once more: who was alive at the first look may have left a mark before the end.
-        names = sorted(name for name in names_in(self.fd) if _life_of_any(name) in over)
+        logs, distrusted = self._named()
         found = []
-        for name in names:
-            if life_of(name) is not None or (
-                life_of_new(name) is not None and _is_used(self._store_fd, name)
-            ):
+        for name in sorted(logs):
+            if logs[name] in over:
                 # By the whole path, so that an error names it.
                 with descriptor(open_file(f"{REDO}/{name}", self._store_fd)) as fd:
                     log = read_log(name, _content(fd, name), self._store_id)
                     log.is_original = log.inode == inode_of(fd)
                     found.append(log)
-        self._distrusted = {
-            name.removesuffix(_DISTRUST) for name in names if name.endswith(_DISTRUST)
-        }
+        self._distrusted = distrusted & over
         _compare_numbers(found)
         self._lives = {log.life for log in found}
         return found
+
+    def _named(self) -> tuple[dict[str, str], set[str]]:
+        """The logs, each with its life, and the lives that are distrusted. Raises OSError."""
+        names = names_in(self.fd)
+        marks = {name.removesuffix(_DISTRUST) for name in names if name.endswith(_DISTRUST)}
+        return _lives(self._store_fd, names), {one for one in marks if life_of(f"{one}-1.log")}
 
     def read(self, record: Record) -> tuple[bytes, bytes]:
         """The journal line of a record, and its file. Raises OSError."""
@@ -281,7 +297,7 @@ class Folder:
             if (
                 life is not None
                 and is_over(self._store_fd, life)
-                and not _is_used(self._store_fd, name)
+                and _life_within(self._store_fd, name) is None
             ):
                 self._remove(name)
 
@@ -317,12 +333,6 @@ class Folder:
         for life in lives:
             self._distrusted.add(life)
             leave_distrust(self.fd, life)
-
-
-def _life_of_any(name: str) -> str | None:
-    """Whose log or mark has this name, or who was making it."""
-    stem = name.removesuffix(_DISTRUST)
-    return life_of_new(name) or life_of(name if stem == name else f"{stem}-1.log")
 
 
 def inode_of(fd: int) -> int:

@@ -33,11 +33,12 @@ __all__ = [
     "Log",
     "Lost",
     "Record",
-    "is_used",
+    "inode_in",
     "life_of",
     "life_of_new",
     "read_log",
     "store_of",
+    "user_of",
 ]
 
 # Bytes: no file of a log is longer.
@@ -154,10 +155,7 @@ def life_of(name: str) -> str | None:
 
 
 def life_of_new(name: str) -> str | None:
-    """Who was making a log under this name, which counts for nothing; None: nobody.
-
-    Unless it `is_used`.
-    """
+    """Who was making a log under this name, which counts for nothing; None: nobody."""
     return _life_of(name, _NEW)
 
 
@@ -166,41 +164,49 @@ def _life_of(name: str, suffix: str) -> str | None:
     return found[1] if found is not None and found[3] == suffix else None
 
 
-def is_used(data: bytes) -> bool:
-    """Whether a file that is called `.new` has a batch: then it was a log, and somebody renamed it.
+def user_of(data: bytes) -> tuple[str, int] | None:
+    """Whose log a file is, and its number, by its content; None where no batch is its own.
 
     What has the salt of another file is not of this one: its blocks had it before.
     """
     head = data[:_BLOCK]
     if head[:8] != _MAGIC or not _is_head(head):
-        return False
-    salt = _HEAD.unpack_from(head)[3]
+        return None
+    _magic, _version, n, salt, _inode, _size, _id, _boot, life, *_texts = _HEAD.unpack_from(head)
     found = (_batch_at(data, at, salt) for at in range(_BLOCK, len(data), _BLOCK))
-    return any(batch is not None and batch.is_whole for batch in found)
+    if not any(batch is not None and batch.is_whole for batch in found):
+        return None
+    return life.rstrip(b"\0").decode("ascii", "replace"), n
+
+
+def inode_in(head: bytes) -> int:
+    """Of the file that was written, by its block 0; 0 where that tells none."""
+    return int(_HEAD.unpack_from(head)[4]) if head[:8] == _MAGIC and _is_head(head) else 0
 
 
 def read_log(name: str, data: bytes, store_id: str) -> Log:
     """What a file of the log holds.
 
     store_id: of the store that it is in. Raises ForeignLogError, and ValueError for a name that no
-    log has; any other content has an answer.
+    log has, unless it tells whose it is (`user_of`); any other content has an answer.
     """
     found = _NAME.match(name)
-    if found is None:
-        raise ValueError(f"{name!r} is not the name of a log")
-    log = Log(name, found[1])
-    if found[3] == _NEW:
+    if found is not None and found[3] == _LOG:
+        log, number = Log(name, found[1]), int(found[2])
+    elif (user := user_of(data)) is not None:
+        log, number = Log(name, user[0]), user[1]
         log.damage.append(
-            f"has the name of a log that was never used, but has instances: rename it to "
-            f"{found[1]}-{found[2]}{_LOG}, or move it out of the store if it is a copy of that"
+            f"is {log.life}-{number}{_LOG} under another name (rename it back, if it is no copy)"
         )
+    else:
+        raise ValueError(f"{name!r} is not the name of a log")
     head = data[:_BLOCK]
     if head[:8] != _MAGIC:
         # It has had a header for as long as it has had this name.
         log.damage.append("does not begin like a log" if data else "is empty")
         _read_batches(log, data, _newest_salt(data))
         return log
-    salt = _read_header(log, head, len(data), int(found[2]), store_id)
+    salt = _read_header(log, head, len(data), number, store_id)
     if log.when is None:
         log.damage.append("has a header whose checksum does not fit")
     _read_batches(log, data, salt or _newest_salt(data))
