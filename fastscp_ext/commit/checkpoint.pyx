@@ -193,20 +193,23 @@ cdef int _flush_files(Redo* r, LogFile* log, const char** step) noexcept nogil:
     return 0
 
 
+cdef void _flush_failed(Redo* r) noexcept nogil:
+    # On the thread that made the flush: others may be under way for long, and whoever comes next
+    # believes the next flush of the same.
+    log_distrust(r.folder_fd, &r.origin)
+    flusher_drop(&r.flushers)
+
+
 cdef void _journal_flushed(flush_job* job) noexcept nogil:
-    # On the thread that flushed it.
-    cdef Redo* r = <Redo*>job.of
     if job.error:
-        # Others may be under way for long, and whoever comes next believes the next flush of it.
-        log_distrust(r.folder_fd, &r.origin)
-        flusher_drop(&r.flushers)
+        _flush_failed(<Redo*>job.of)
 
 
 cdef void _file_flushed(flush_job* job) noexcept nogil:
     # On the thread that flushed it: the lane may wait for this one.
     cdef Redo* r = <Redo*>job.of
     if job.error:
-        _journal_flushed(job)
+        _flush_failed(r)
         return
     close(job.fd)
     r.vouched.files[job - r.jobs - 1] = -1
@@ -215,16 +218,13 @@ cdef void _file_flushed(flush_job* job) noexcept nogil:
     redo_let_go(&r.threads)
 
 
-cdef bint _is_later(int failed) noexcept nogil:
-    # Whether a step is taken again, for the system lacked what it needed.
-    return failed in (EMFILE, ENFILE, ENOMEM)
-
-
 cdef void _folder_failed(void* of, int error) noexcept nogil:
-    # As above, of a folder.
+    # Also for want of memory: what a flush that failed has dropped nobody knows.
     cdef Redo* r = <Redo*>of
-    if not _is_later(error):
-        log_distrust(r.folder_fd, &r.origin)
+    redo_hold(&r.threads)
+    r.folder_failed = True
+    redo_let_go(&r.threads)
+    log_distrust(r.folder_fd, &r.origin)
 
 
 cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
@@ -246,7 +246,8 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
         failed = flush_folders(
             r.worker, &r.directories, &r.flushers, names + at, size,
             log.folders.identities + done)
-        if _is_later(failed):
+        if failed in (EMFILE, ENFILE, ENOMEM) and not r.folder_failed:
+            # It could not be opened.
             r.lacked = failed
             return LATER
         if failed == FOLDER_ELSEWHERE:

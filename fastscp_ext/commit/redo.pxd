@@ -50,6 +50,7 @@ ctypedef struct Redo:
     bint stop
     uint64_t stopped_ns      # since when
     bint failed              # a checkpoint has: nothing of the log is touched any more
+    bint folder_failed       # a flush of one has, in a checkpoint
     int lacked               # the errno for which the last one has to be tried again, or 0
     bint wanted              # one more log file
     uint64_t not_before_ns   # when a log file may be made, after one could not be

@@ -198,6 +198,21 @@ def test_a_flush_that_fails_lets_few_others_begin(tmp_path: Path, library: Path)
     assert wrong(service.store, [first, *many]) == []
 
 
+def test_a_folder_whose_flush_lacked_memory_is_not_flushed_again(
+    tmp_path: Path, library: Path
+) -> None:
+    """What it has dropped nobody knows: a second flush tells nothing."""
+    (one,), (two,) = items("1", 1), items("2", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        rule(service, "flush its folder", FAIL, error=errno.ENOMEM, path=_folder(one))
+        assert put(service, one) == OK
+        service.in_log("exit code 75")
+        service.control.clear()
+        wait_for(lambda: put(service, two) == OK, "another worker")
+    assert wrong(service.store, [one, two]) == []
+
+
 @pytest.mark.long
 def test_all_killed_while_flushes_beside_the_one_that_failed_hang(
     tmp_path: Path, library: Path
