@@ -41,6 +41,7 @@ cdef class Parcel:
     cdef readonly bytes path
     cdef readonly bytes command
     cdef readonly bytes response
+    cdef readonly bytes before
     cdef tuple patches
     cdef object opener
     cdef Patch* patch

@@ -62,6 +62,9 @@ class Parcel(Generic[_T]):
     def response(self) -> bytes | None:
         """The command set of a response whose status is not 0."""
     @property
+    def before(self) -> bytes | None:
+        """The last such response that was forgotten."""
+    @property
     def nanoseconds(self) -> int:
         """From before its first byte was sent to its response."""
     def again(self) -> None:

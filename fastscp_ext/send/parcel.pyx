@@ -104,4 +104,6 @@ cdef class Parcel:
         self.job.status = -1
         self.job.error = 0
         self.job.message_id = 0
+        if self.response is not None:
+            self.before = self.response
         self.response = None

@@ -1909,6 +1909,36 @@ def test_interrupted_with_nothing_on_its_way(tmp_path: Path, step: str) -> None:
     assert (summary["stored"], summary["not_sent"]) == ((2, 0) if step == "release" else (0, 2))
 
 
+def test_interrupted_while_it_is_refused_again_and_again(tmp_path: Path) -> None:
+    """Whoever gives up learns why nothing arrived."""
+    write_files(tmp_path / "in", 2)
+    answer = "A700 out of resources"
+
+    def script(connection: Connection) -> None:
+        connection.accept()
+        for _ in range(2):
+            one = connection.read_message()
+            assert one is not None
+            connection.respond(one, 0xA700)
+        wait_for(lambda: answer.encode() in errors.read_bytes(), "the answer")
+        process.send_signal(signal.SIGINT)
+        connection.serve(0xA700, 0xA700)
+
+    errors = tmp_path / "errors"
+    with Scp(script) as scp, errors.open("wb") as log:
+        process = subprocess.Popen(
+            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json",
+             "--report", str(tmp_path / "report")],
+            env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["reasons"] == {f"interrupted, last answer {answer}": 2}
+    lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    assert [line["error"] for line in lines] == [f"interrupted, last answer {answer}"] * 2
+    assert errors.read_text().count("; it is tried again") == 1
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted(tmp_path: Path, times: int) -> None:
     """Once: what is on its way is finished and the association released. Twice: it is cut.

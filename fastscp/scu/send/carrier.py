@@ -23,7 +23,7 @@ from fastscp.scu.errors import (
     ProtocolViolation,
     UnusableInstance,
 )
-from fastscp.scu.send.outcomes import INTERRUPTED, file_error
+from fastscp.scu.send.outcomes import file_error
 from fastscp_ext import Sender
 from fastscp_ext import status as codes
 
@@ -144,7 +144,7 @@ class Carrier:
             if parcel.error:
                 self._outcomes.count(parcel.item, parcel, error=file_error(parcel))
             elif self._news.interrupts > 1:
-                self._outcomes.count(parcel.item, parcel, error=INTERRUPTED)
+                self._outcomes.interrupt(parcel)
             elif ours:
                 self._again(parcel, 0)
             elif failure.transient and self._may_repeat(parcel):
@@ -295,6 +295,7 @@ class Carrier:
 
     def _again(self, parcel: FileParcel, delay: float) -> None:
         self._outcomes.summary.retried += 1
+        self._outcomes.put_off(parcel)
         parcel.again()
         self._group.put_off(parcel, delay)
 

@@ -322,6 +322,22 @@ class Outcomes:
         """Count an instance. error: why it failed, where that is not the peer's response."""
         self._add(Outcome.of(*file, parcel, error))
 
+    def put_off(self, parcel: FileParcel) -> None:
+        """Say why an instance is tried again, if there was an answer: once for each answer."""
+        if parcel.response is None:
+            return
+        outcome = Outcome.of(*parcel.item, parcel, "")
+        if outcome.reason not in self._said and len(self._said) < _REASONS:
+            self._said.add(outcome.reason)
+            self._say(f"{printable(outcome.path)}: {escape(outcome.reason)}; it is tried again")
+
+    def interrupt(self, parcel: FileParcel) -> None:
+        """Count an instance that was tried, and has no outcome, for the run was interrupted."""
+        error = INTERRUPTED
+        if parcel.before is not None:
+            error = f"{INTERRUPTED}, last answer {Response.of(decode_command(parcel.before))}"
+        self.count(parcel.item, parcel, error=error)
+
     def lose(self, file: File, parcel: FileParcel | None, why: PeerError) -> None:
         """Count an instance that no association can be had for; `say_lost` says how many."""
         tried = parcel is not None and parcel.attempts

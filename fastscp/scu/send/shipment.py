@@ -23,7 +23,7 @@ from fastscp.scu.errors import AssociationRejected, ConnectionFailed, PeerError,
 from fastscp.scu.pdulog import PDULog
 from fastscp.scu.send.carrier import FIRST_BATCH, Carrier, End, back_off
 from fastscp.scu.send.news import News
-from fastscp.scu.send.outcomes import INTERRUPTED, Outcomes
+from fastscp.scu.send.outcomes import Outcomes
 from fastscp.scu.send.source import Source
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Shipment:
             if isinstance(end, Exception):
                 raise end
         for parcel in self.source.tried():
-            self._outcomes.count(parcel.item, parcel, error=INTERRUPTED)
+            self._outcomes.interrupt(parcel)
         summary = self._summary
         summary.left = self.source.instances - summary.stored - summary.warned - summary.failed
         self._outcomes.say_lost()
