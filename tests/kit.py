@@ -102,6 +102,16 @@ RELEASE_RP: Final = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 _T = TypeVar("_T")
 
 
+def open_paths(pid: int) -> set[str]:
+    """What a process has open, as the system names it."""
+    found = set[str]()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        # It may be closed while it is looked at.
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(one))
+    return found
+
+
 def wait_for(look: Callable[[], _T | None], what: str, seconds: float = DEADLINE_S) -> _T:
     """Look until what is seen is true, and return it; AssertionError naming `what` otherwise."""
     end = time.monotonic() + seconds

@@ -11,8 +11,8 @@ from fastscp_ext.commit.directories cimport FOLDER_ELSEWHERE, flush_folders
 from fastscp_ext.commit.flush_pool cimport flush_file, flush_job, flusher_drop, flusher_run
 from fastscp_ext.commit.log_room cimport give_room, next_sealed, seal_log
 from fastscp_ext.commit.logfile cimport (
-    LOG_FREE, LOG_RECORDS, LOG_SPENT, LogFile, log_distrust, log_forget, log_make, log_remove,
-    log_renew,
+    LOG_FREE, LOG_RECORDS, LOG_SEALED, LOG_SPENT, LogFile, log_distrust, log_forget, log_make,
+    log_remove, log_renew,
 )
 from fastscp_ext.commit.redo cimport LOG_FILES, OLD_NS, REDO_FATAL, REDO_WAITS, Redo
 from fastscp_ext.commit.redo_threads cimport (
@@ -109,6 +109,8 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
     r.lacked = 0
     failed = _flush_all(r, log, &step)
     if failed == LATER:
+        failed = _flush_others(r, &step)
+    if failed == LATER:
         redo_hold(&r.threads)
         if r.stop and monotonic_ns() - r.stopped_ns >= _LACKED_NS:
             # Nothing was lost. Whoever comes next may have what is lacking.
@@ -161,12 +163,32 @@ cdef int _flush_all(Redo* r, LogFile* log, const char** step) noexcept nogil:
     return failed
 
 
+cdef int _flush_others(Redo* r, const char** step) noexcept nogil:
+    # The files that wait for a later checkpoint have descriptors, of which there are too few.
+    # LATER; or the errno, and the step.
+    cdef LogFile* log
+    cdef bint is_due
+    cdef int failed
+    cdef int k
+    for k in range(r.count):
+        log = r.files[k]
+        redo_hold(&r.threads)
+        is_due = log.state == LOG_SEALED and not log.in_use
+        redo_let_go(&r.threads)
+        failed = _flush_files(r, log, step) if is_due else 0
+        if failed and failed != LATER:
+            return failed
+    return LATER
+
+
 cdef int _flush_files(Redo* r, LogFile* log, const char** step) noexcept nogil:
     # Side by side: as long as the log vouches for all of it, none needs another one first. Each
-    # file is closed once it is flushed. Where this is done again, those are past.
+    # file is closed once it is flushed. Once, however often a checkpoint is tried.
     cdef flush_job* job
     cdef int count = log.kept + 1
     cdef int k
+    if log.flushed:
+        return 0
     if r.jobs == NULL:
         r.jobs = <flush_job*>calloc(LOG_RECORDS + 1, sizeof(flush_job))
         if r.jobs == NULL:
@@ -190,6 +212,7 @@ cdef int _flush_files(Redo* r, LogFile* log, const char** step) noexcept nogil:
         if r.jobs[k].error:
             step[0] = b"flush stored instances" if k else b"flush the journal"
             return r.jobs[k].error
+    log.flushed = True
     return 0
 
 

@@ -45,6 +45,7 @@ ctypedef struct LogFile:
     LogState state
     bint in_use              # the lane is writing to it, whatever its state
     bint broken              # a write to it failed: it is used no more
+    bint flushed             # the files and the segment are; their folders not yet
     bint elsewhere           # a folder is missing in `folders`, so only flushing all will do
     uint64_t salt
     uint64_t at              # where the next batch begins

@@ -279,6 +279,7 @@ cdef void log_forget(LogFile* log) noexcept nogil:
     log.folders.size = 0
     log.folders.count = 0
     log.elsewhere = False
+    log.flushed = False
     if log.journal_fd >= 0:
         close(log.journal_fd)
     log.journal_fd = -1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +10,7 @@ import pytest
 from tests.compiled import compile_c
 from tests.kept.kit_kept import FLUSH, HOLD_BEFORE, RENAME, WRITE, Interposed, items
 from tests.kept.test_order import COMMIT, Changes, mutate
-from tests.kit import Service, store, wait_for
+from tests.kit import Service, open_paths, store, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +24,7 @@ LOCKS: Final = ".fastscp/locks"
 
 def locked(pid: int) -> bool:
     """Whether a worker has the file of locks open, as it has from its first claim on."""
-    links = []
-    for one in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            links.append(os.readlink(one))
-    return any(link.endswith(LOCKS) for link in links)
+    return any(path.endswith(LOCKS) for path in open_paths(pid))
 
 
 def put(peer: Peer, item: Item) -> None:

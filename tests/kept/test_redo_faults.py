@@ -39,7 +39,7 @@ from tests.kept.kit_kept import (
 )
 from tests.kept.test_redo_order import FLAGS, salts, with_logs
 from tests.kept.test_redo_recovery import recovered
-from tests.kit import DEADLINE_S, Service, store, wait_for
+from tests.kit import DEADLINE_S, Service, open_paths, store, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -282,6 +282,29 @@ def test_a_checkpoint_without_descriptors_does_not_hold_up_a_stop(
     found = recover_store(service.store)
     assert (found.restored, found.flushed >= 1) == (0, True)
     assert wrong(service.store, [one]) == []
+
+
+def test_a_checkpoint_that_lacks_descriptors_does_not_hold_them(
+    tmp_path: Path, library: Path
+) -> None:
+    """What waits for the next one is flushed and closed meanwhile."""
+    one, two = items("1", 1) + items("2", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm")
+        assert put(service, one) == OK
+        wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
+        lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one), left=-1)
+        service.control.lift(held)
+        wait_for(lambda: service.control.hits(lacks) > 1, "another try")
+        assert put(service, two) == OK
+        (pid,) = service.worker_pids()
+        tries = service.control.hits(lacks)
+        wait_for(lambda: not any(path.endswith(".dcm") for path in open_paths(pid)), "their end")
+        wait_for(lambda: service.control.hits(lacks) > tries, "another try")
+        service.control.clear()
+        service.stop()
+    assert wrong(service.store, [one, two]) == []
 
 
 def _folder(item: Item) -> str:
