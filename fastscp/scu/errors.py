@@ -29,11 +29,13 @@ _REJECT_SOURCES: Final = {
     2: "service provider, ACSE",
     3: "service provider, presentation",
 }
+_CALLING: Final = (1, 3)
+_CALLED: Final = (1, 7)
 _REJECT_REASONS: Final = {
     (1, 1): "no reason given",
     (1, 2): "application context name not supported",
-    (1, 3): "calling AE title not recognized",
-    (1, 7): "called AE title not recognized",
+    _CALLING: "calling AE title not recognized",
+    _CALLED: "called AE title not recognized",
     (2, 1): "no reason given",
     (2, 2): "protocol version not supported",
     (3, 1): "temporary congestion",
@@ -114,6 +116,8 @@ class ConnectionLost(PeerError):  # noqa: N818
 class AssociationRejected(PeerError):  # noqa: N818
     """The peer sent A-ASSOCIATE-RJ. result, source, reason: its numbers.
 
+    calling_ae, called_ae: what it was sent, where that is known.
+
     >>> try:
     ...     await associate("pacs", 104, calling_ae="NOBODY")
     ... except AssociationRejected as error:
@@ -123,11 +127,15 @@ class AssociationRejected(PeerError):  # noqa: N818
     Source: PS3.8 9.3.4, Table 9-21.
     """
 
-    def __init__(self, result: int, source: int, reason: int) -> None:
-        super().__init__(result, source, reason)
+    def __init__(
+        self, result: int, source: int, reason: int, calling_ae: str = "", called_ae: str = ""
+    ) -> None:
+        super().__init__(result, source, reason, calling_ae, called_ae)
         self.result = result
         self.source = source
         self.reason = reason
+        self.calling_ae = calling_ae
+        self.called_ae = called_ae
 
     @property
     def transient(self) -> bool:  # type: ignore[override]
@@ -140,9 +148,12 @@ class AssociationRejected(PeerError):  # noqa: N818
         return _REJECT_REASONS.get((self.source, self.reason), f"reserved reason {self.reason}")
 
     def __str__(self) -> str:
+        titles = {_CALLING: self.calling_ae, _CALLED: self.called_ae}
+        title = titles.get((self.source, self.reason), "")
+        about = f": {title!r}" if title else ""
         return (
             f"the association was rejected {_RESULTS.get(self.result, f'(result {self.result})')}: "
-            f"{self.reason_text} "
+            f"{self.reason_text}{about} "
             f"({_REJECT_SOURCES.get(self.source, f'unknown source {self.source}')}; "
             f"result {self.result}, source {self.source}, reason {self.reason})"
         )

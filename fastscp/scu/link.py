@@ -313,7 +313,12 @@ class Link(asyncio.Protocol):
                     self.answer.set_result(value)
             case Action.AE_4:
                 assert isinstance(value, AssociateRJ)  # noqa: S101 - EVT4
-                self._fail(AssociationRejected(value.result, value.source, value.reason))
+                rq = self._request
+                self._fail(
+                    AssociationRejected(
+                        value.result, value.source, value.reason, rq.calling_ae, rq.called_ae
+                    )
+                )
                 self._close()
             case Action.AR_1:
                 self._send(encode_release_rq(), None)

@@ -97,8 +97,8 @@ def test_nobody_there_and_a_rejection(run: Callable[..., Any]) -> None:
         connection.until_closed()
 
     async def work(scp: Scp) -> None:
-        with pytest.raises(scu.AssociationRejected, match="called AE title not recognized"):
-            await associate(scp.host, scp.port)
+        with pytest.raises(scu.AssociationRejected, match="called AE title not recognized: 'PACS'"):
+            await associate(scp.host, scp.port, called_ae="PACS")
         with pytest.raises(scu.ConnectionFailed, match="refused"):
             async with associate(scp.host, 1):
                 pass

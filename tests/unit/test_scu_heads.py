@@ -524,6 +524,16 @@ def test_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
             "(service user; result 1, source 1, reason 7)"),
         ),
         (
+            AssociationRejected(1, 1, 3, "CT 1", "PACS"),
+            ("the association was rejected permanently: calling AE title not recognized: 'CT 1' "
+            "(service user; result 1, source 1, reason 3)"),
+        ),
+        (
+            AssociationRejected(2, 2, 1, "CT 1", "PACS"),
+            ("the association was rejected transiently: no reason given "
+            "(service provider, ACSE; result 2, source 2, reason 1)"),
+        ),
+        (
             AssociationRejected(2, 3, 1),
             ("the association was rejected transiently: temporary congestion "
             "(service provider, presentation; result 2, source 3, reason 1)"),
