@@ -31,10 +31,11 @@ def start_line(config: ServeConfig, file: str, store: Store) -> str:
     names = "rename" if facts.noreplace else "link"
     number = len(config.tables.ae) + len(config.tables.senders)
     source = f", configuration {escape(file)} ({counted(number, 'table')})" if file else ""
+    kind = "new store" if store.created else "store"
     return (
         f"fastscp {__version__}: AE title '{config.ae_title}', "
-        f"{counted(config.workers, 'worker')}, store {store.path} ({facts.file_system}, {names} "
-        f"names, {durabilities(config)}), id {store.id}{source}"
+        f"{counted(config.workers, 'worker')}, {kind} {store.path} ({facts.file_system}, "
+        f"{names} names, {durabilities(config)}), id {store.id}{source}"
     )
 
 

@@ -142,6 +142,13 @@ def denied(path: Path, where: str) -> str:
         around = (path / HOME).stat()
         if around.st_uid:
             user = f"{around.st_uid}:{around.st_gid}"
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            return (
+                f"this runs as uid {os.geteuid()}{owner}, and cannot make {path} there: make it, "
+                f"and give it to the user of the service (mkdir -p {path}; chown {user} {path}), "
+                f"or name another folder"
+            )
     return (
         f"this runs as uid {os.geteuid()}{owner}; let it write there: run it as the user of the "
         f"service, and give that user what root may have left there (chown -R {user} {path})"

@@ -500,11 +500,13 @@ def _begun_anew(path: Path, dir_fd: int, known: Identity | None, new_life: bool)
     if found is None:
         return ()
     what = " and no ".join(lost)
+    logged = known is None and logged_id(dir_fd)
     if not new_life:
         raise StartError(
             f"{path} holds instances and has no {what}, so what was acknowledged and how it was "
             f"filed is not known: mount or restore what is missing; or start once with "
             f"--store-new-life, which begins it anew beside those instances"
+            + (", with the id that the redo log has, and recovers that" if logged else "")
         )
     begun = (
         f"{path} holds instances and had no {what}: begun anew (--store-new-life); "

@@ -14,7 +14,7 @@ from fastscp.log import counted
 from fastscp.main.startline import durabilities, start_line
 
 STORE: Any = SimpleNamespace(
-    facts=SimpleNamespace(file_system="ext4", noreplace=True), path="/store", id="1"
+    facts=SimpleNamespace(file_system="ext4", noreplace=True), path="/store", id="1", created=False
 )
 
 
@@ -29,6 +29,9 @@ def test_the_line() -> None:
         f"fastscp {__version__}: AE title 'FASTSCP', 1 worker, store /store (ext4, rename names, "
     )
     assert start_line(config, "", STORE) == f"{begin}stable), id 1"
+    # Nobody takes a path that was mistyped for the store that was meant.
+    made: Any = SimpleNamespace(**vars(STORE) | {"created": True})
+    assert start_line(config, "", made) == f"{begin}stable), id 1".replace(" store ", " new store ")
     # A file counts, also one without tables.
     line = start_line(config, "/etc/a\n.toml", STORE)
     assert line == f"{begin}stable), id 1, configuration /etc/a\\n.toml (0 tables)"

@@ -8,7 +8,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,6 @@ from tests.stores import FILED, LAYOUT, filed, mode, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 OTHER_LAYOUT = "{SOPInstanceUID}.dcm"
 
@@ -197,6 +198,17 @@ def test_no_permission(path: Path) -> None:
     finally:
         os.seteuid(0)
     assert "let it write there" in str(caught.value)
+    with tempfile.TemporaryDirectory() as folder:
+        # Anybody may look there, as in /var/lib.
+        os.chmod(folder, 0o755)
+        missing = Path(folder) / "store"
+        os.seteuid(65534)
+        try:
+            with pytest.raises(StartError, match="Permission denied") as caught:
+                Store.open(missing, FILED)
+        finally:
+            os.seteuid(0)
+    assert f"and cannot make {missing} there: make it, and give it" in str(caught.value)
 
 
 USER = 20001
