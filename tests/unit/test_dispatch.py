@@ -51,6 +51,8 @@ from tests.streams.proxied import SOUND
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_left")
+
 
 class PlayedTask:
     """A task that never gets its turn."""
@@ -120,15 +122,6 @@ class Played:
             return self.peers[peer].recv(1) == b""
         except BlockingIOError:
             return False
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_left() -> Iterator[None]:
-    # What earlier tests left to the collector is not this one's.
-    gc.collect()
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

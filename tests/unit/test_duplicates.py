@@ -31,13 +31,6 @@ PATH = "1/2/3.dcm"
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
 def instance(
     seed: int = 0, *, syntax: str = ELE, sender: bytes = b"SENDER", size: int = 512
 ) -> bytes:

@@ -89,13 +89,6 @@ ECHO_RQ = encode_command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: 99, 0x08
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
 @dataclass
 class FakeTransport:
     """What a receiver needs of a transport; `held` bytes count as not yet sent.

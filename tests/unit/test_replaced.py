@@ -40,13 +40,6 @@ LOCK: Final = lock_of(PATH)
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
 
-@pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
 def instance(seed: int) -> bytes:
     implementation = IMPLEMENTATION_CLASS_UID.encode(), IMPLEMENTATION_VERSION_NAME.encode()
     header = build_meta(CT.encode(), b"1.2.3", ELE.encode(), *implementation, b"S", b"US")

@@ -37,13 +37,6 @@ DATA = data_set()
 
 
 @pytest.fixture
-def no_descriptor_left() -> Iterator[None]:
-    before = sorted(os.listdir(ENDS))
-    yield
-    assert sorted(os.listdir(ENDS)) == before
-
-
-@pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with Site(tmp_path / "store") as made:
         yield made
