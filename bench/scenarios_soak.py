@@ -147,6 +147,9 @@ def _send(
         rest = _memory(running)
         warm = warm_up(bench, running, bench.material.workload("34KB"))
         with Pruner(folder / "store") as pruner, contextlib.ExitStack() as undo:
+            # As Prometheus does, on one connection for as long as the service keeps it.
+            scraper = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            undo.callback(scraper.close)
             answers = [
                 undo.enter_context(_planned(running.port, workload, group, len(scraped), span_s))
                 for group in groups
@@ -154,11 +157,12 @@ def _send(
             begun = time.monotonic()
             for number, is_scraped in enumerate(scraped):
                 begin = begun + number * span_s
-                looks.append(_span(running, begin, span_s, port if is_scraped else 0))
+                looks.append(_span(running, begin, span_s, scraper if is_scraped else None))
                 if (number + 1) % 6 == 0:
                     bench.say(f"soak: {receiver.name}: span {number + 1} of {len(scraped)}")
         time.sleep(SETTLE_S)
-        metrics = _asked(port).decode("utf-8")
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as last:
+            metrics = _asked(last).decode("utf-8")
     instances = warm.instances + sum(one["instances"] for one in answers)
     size = warm.size + sum(one["bytes"] for one in answers)
     return Soaked(rest, looks, answers, metrics, instances, size), pruner.deleted
@@ -178,17 +182,19 @@ def _planned(
         yield answer
 
 
-def _span(running: Running, begin: float, span_s: float, port: int) -> Look:
-    """Look at the memory, and, with a port, ask for the metrics, until the span is over.
+def _span(
+    running: Running, begin: float, span_s: float, scraper: http.client.HTTPConnection | None
+) -> Look:
+    """Look at the memory, and, with a scraper, ask for the metrics, until the span is over.
 
     The generator began its own spans some milliseconds earlier: nothing is asked for near an end.
     """
     seen = Look(time.monotonic(), _memory(running))
     due = begin + min(SCRAPE_S, span_s) / 2
-    while port and due < begin + span_s:
+    while scraper is not None and due < begin + span_s:
         time.sleep(max(0.0, due - time.monotonic()))
         asked = time.perf_counter()
-        _asked(port)
+        _asked(scraper)
         seen.scrapes_us.append((time.perf_counter() - asked) * 1e6)
         due += SCRAPE_S
     time.sleep(max(0.0, begin + span_s - time.monotonic()))
@@ -264,15 +270,14 @@ def _grown(rest: Mapping[str, Memory], looks: Sequence[Look]) -> dict[str, dict[
 # --- the metrics ---
 
 
-def _asked(port: int) -> bytes:
-    """The metrics. Raises OSError, and RuntimeError for another answer than they."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        body = answer.read()
-    finally:
-        connection.close()
+def _asked(connection: http.client.HTTPConnection) -> bytes:
+    """The metrics; a connection that is closed is made anew.
+
+    Raises OSError, and RuntimeError for another answer than they.
+    """
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    body = answer.read()
     if answer.status != 200:
         raise RuntimeError(f"/metrics: {answer.status}")
     return body
