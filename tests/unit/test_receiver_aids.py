@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit import data_set, store
-from tests.unit.test_receiver import Association, Site, no_descriptor_left, site
+from tests.unit.test_receiver import Association, Site, site
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fastscp_ext import HeldBack, Reception
 
-__all__ = ["no_descriptor_left", "site"]
+__all__ = ["site"]
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
