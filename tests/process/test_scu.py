@@ -1933,9 +1933,12 @@ def test_interrupted_while_it_is_refused_again_and_again(tmp_path: Path) -> None
         )  # fmt: skip
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert json.loads(out)["reasons"] == {f"interrupted, last answer {answer}": 2}
+    # Whoever was asked once more by then has that answer for its outcome.
+    reasons = json.loads(out)["reasons"]
+    assert sum(reasons.values()) == 2
+    assert reasons.keys() <= {answer, f"interrupted, last answer {answer}"}
     lines = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
-    assert [line["error"] for line in lines] == [f"interrupted, last answer {answer}"] * 2
+    assert all(line["status"] == "A700" or answer in line["error"] for line in lines)
     assert errors.read_text().count("; it is tried again") == 1
 
 
