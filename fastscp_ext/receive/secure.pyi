@@ -60,7 +60,7 @@ class Keeper(Protocol):
 class Ciphertext:
     """What the TLS connections of one worker share: the buffer that their reads go to.
 
-    256 KiB, which stay in the processor's cache. reception: theirs.
+    128 KiB, which stay in the processor's cache. reception: theirs.
     """
 
     def __new__(cls, reception: Reception) -> Self: ...

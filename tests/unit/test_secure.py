@@ -347,7 +347,7 @@ def test_reads_are_short_after_a_pause(connect: Any, version: ssl.TLSVersion) ->
     # Nobody has shown yet that anything large comes.
     assert room() == 65536
     one.shake()
-    assert room() == 262_144
+    assert room() == 131_072
 
     def judged(context_id: int, sop_class: bytes) -> int:
         one.one.pace.hold(4)
@@ -362,7 +362,7 @@ def test_reads_are_short_after_a_pause(connect: Any, version: ssl.TLSVersion) ->
     assert room() == 65536
     # One read that did not have to wait, and the next one may be large.
     one.put(one.encrypted(store(2, data_set(sop=uid(1)), sop=uid(1))))
-    assert room() == 262_144
+    assert room() == 131_072
     assert one.answers() == [0x0122, 0, 0]
 
 
