@@ -313,11 +313,10 @@ class Link(asyncio.Protocol):
                     self.answer.set_result(value)
             case Action.AE_4:
                 assert isinstance(value, AssociateRJ)  # noqa: S101 - EVT4
-                rq = self._request
+                sent = (self._request.calling_ae, self._request.called_ae)
+                calling, called = (title.decode("ascii", "replace").strip() for title in sent)
                 self._fail(
-                    AssociationRejected(
-                        value.result, value.source, value.reason, rq.calling_ae, rq.called_ae
-                    )
+                    AssociationRejected(value.result, value.source, value.reason, calling, called)
                 )
                 self._close()
             case Action.AR_1:
