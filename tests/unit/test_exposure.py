@@ -55,6 +55,7 @@ def test_the_start_says_it_in_one_line(caplog: pytest.LogCaptureFixture, address
     nothing: Any = SimpleNamespace(folders=0)
     store: Any = SimpleNamespace(
         facts=SimpleNamespace(file_system="ext4", noreplace=True), path="/store", id="1",
+        created=False,
         warnings=[], suspect=False, buffered=False,
     )  # fmt: skip
     facts: Any = SimpleNamespace(
