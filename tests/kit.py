@@ -455,8 +455,7 @@ class Service:
             inode = _inode_of(peer.socket.getsockname()[1], self.port)
             for pid in self.worker_pids():
                 with contextlib.suppress(OSError):
-                    links = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
-                    if f"socket:[{inode}]" in links:
+                    if f"socket:[{inode}]" in open_paths(pid):
                         title = Path(f"/proc/{pid}/cmdline").read_text()
                         number = title.partition("fastscp: worker ")[2].partition(",")[0]
                         return 1 + int(number.strip("\0 "))

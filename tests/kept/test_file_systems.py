@@ -29,6 +29,7 @@ from tests.kit import (
     SOP,
     Service,
     data_set,
+    open_paths,
     path_of,
     send_signal,
     store,
@@ -217,8 +218,7 @@ def test_a_service_that_is_killed_and_started_again(disk: Path, tmp_path: Path) 
 
 
 def holds_part(pid: int) -> bool:
-    names = (f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))
-    return any(os.readlink(name).endswith(".part") for name in names)
+    return any(path.endswith(".part") for path in open_paths(pid))
 
 
 def send(service: Service, folder: Path) -> None:

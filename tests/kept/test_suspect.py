@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kept.kit_kept import FAIL, HOLD_BEFORE, LOOK, Interposed, Item, items
-from tests.kit import data_set, store, wait_for
+from tests.kit import data_set, open_paths, store, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +46,7 @@ def other(item: Item, seed: int) -> bytes:
 
 
 def has_index(pid: int) -> bool:
-    return any(
-        "memfd:fastscp-lines" in os.readlink(f"/proc/{pid}/fd/{fd}")
-        for fd in os.listdir(f"/proc/{pid}/fd")
-    )
+    return any("memfd:fastscp-lines" in path for path in open_paths(pid))
 
 
 def test_every_worker_gets_the_index_and_its_successor_too(tmp_path: Path, library: Path) -> None:

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 import zstandard
@@ -1909,6 +1909,15 @@ def test_interrupted_with_nothing_on_its_way(tmp_path: Path, step: str) -> None:
     assert (summary["stored"], summary["not_sent"]) == ((2, 0) if step == "release" else (0, 2))
 
 
+def _begun(scp: Scp, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A run that sends what is in `in`, with a report; it says what happens to a log."""
+    return subprocess.Popen(
+        [*Service.program(), "send", scp.address, str(folder / "in"), "--json",
+         "--report", str(folder / "report")],
+        env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
+    )  # fmt: skip
+
+
 def test_interrupted_while_it_is_refused_again_and_again(tmp_path: Path) -> None:
     """Whoever gives up learns why nothing arrived."""
     write_files(tmp_path / "in", 2)
@@ -1926,11 +1935,7 @@ def test_interrupted_while_it_is_refused_again_and_again(tmp_path: Path) -> None
 
     errors = tmp_path / "errors"
     with Scp(script) as scp, errors.open("wb") as log:
-        process = subprocess.Popen(
-            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json",
-             "--report", str(tmp_path / "report")],
-            env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
+        process = _begun(scp, tmp_path, log)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     # Whoever was asked once more by then has that answer for its outcome.
@@ -1969,11 +1974,7 @@ def test_interrupted(tmp_path: Path, times: int) -> None:
 
     errors = tmp_path / "errors"
     with Scp(script) as scp, errors.open("wb") as log:
-        process = subprocess.Popen(
-            [*Service.program(), "send", scp.address, str(tmp_path / "in"), "--json",
-             "--report", str(tmp_path / "report")],
-            env=Service.environment(), stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
+        process = _begun(scp, tmp_path, log)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert scp.results == [True]
