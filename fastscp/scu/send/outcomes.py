@@ -327,9 +327,10 @@ class Outcomes:
         if parcel.response is None:
             return
         outcome = Outcome.of(*parcel.item, parcel, "")
-        if outcome.reason not in self._said and len(self._said) < _REASONS:
-            self._said.add(outcome.reason)
-            self._say(f"{printable(outcome.path)}: {escape(outcome.reason)}; it is tried again")
+        said = f"{printable(outcome.path)}: {escape(outcome.reason)}; it is tried again"
+        # A peer may have any number of comments.
+        if len(self._said) < _REASONS:
+            self._say_once(outcome.reason, said)
 
     def interrupt(self, parcel: FileParcel) -> None:
         """Count an instance that was tried, and has no outcome, for the run was interrupted."""
@@ -349,10 +350,13 @@ class Outcomes:
         syntax = context.transfer_syntaxes[0]
         why = str(ContextRefused(context.abstract_syntax, syntax, context.result))
         self.summary.add(Outcome.of(*parcel.item, parcel, why))
+        self._say_once(why, why)
+
+    def _say_once(self, why: str, line: str) -> None:
+        """Say a line about the first instance of those that have the same reason."""
         if why not in self._said:
-            # Once: it is the same for every instance of the kind.
             self._said.add(why)
-            self._say(why)
+            self._say(line)
 
     def say_lost(self) -> None:
         """Say how many instances could not be sent, and why."""
