@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FLUSHER_MOST 128 /* threads */
+#define FLUSHER_MOST 64 /* threads */
 /* Room for `flushed`, which may go as far as opening a new journal file in Python. */
 #define FLUSHER_STACK (512 * 1024)
 
