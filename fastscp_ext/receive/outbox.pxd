@@ -24,6 +24,7 @@ cdef class Outbox:
     cdef bint silent             # nobody is to be answered any more
     cdef int uncommitted         # of the reception's, those of this association
     cdef int helped              # of these, those that helper threads have or will have
+    cdef bint let_go             # has room for its next turn, which is still to come
     cdef public bint trace
     cdef public bint verbose
     cdef public bint tell_responses_sent  # the association ends once nothing is owed

@@ -158,11 +158,14 @@ cdef class Receiver:
 
     def next_turn(self):
         """Go on, now that others had their turn. See receiver.pyi."""
-        self.pace.set_hold(HOLD_TURN, False)
-        # Where something else holds it, whoever takes that back asks for a turn anew.
-        if self.rest.bytes != NULL and not self.pace.holds & HOLDS_ALL:
-            self._go_on()
-            self._before_next()
+        try:
+            self.pace.set_hold(HOLD_TURN, False)
+            # Where something else holds it, whoever takes that back asks for a turn anew.
+            if self.rest.bytes != NULL and not self.pace.holds & HOLDS_ALL:
+                self._go_on()
+                self._before_next()
+        finally:
+            self.reception.had_turn(self.outbox)
         self.reception.let_others_go()
 
     cdef int _before_next(self) except -1:

@@ -41,6 +41,7 @@ cdef class Reception:
     cdef Instance* waiting[DURABILITIES]         # for `commit`
     cdef Instance* waiting_last[DURABILITIES]
     cdef int uncommitted_of[DURABILITIES]
+    cdef int let_go_of[DURABILITIES]             # associations whose turn is still to come
     cdef uint64_t in_flight_of[DURABILITIES]     # bytes of instances that the commit has
     cdef uint64_t in_flight_most                 # of one durability; 0: any
     cdef readonly Py_ssize_t rests   # bytes that associations keep of their last reads
@@ -98,4 +99,5 @@ cdef class Reception:
     cdef void _count_throttled(self, int why, uint64_t since_ns) noexcept
     cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
+    cdef void had_turn(self, Outbox outbox) noexcept
     cdef void leave(self, Outbox outbox) noexcept

@@ -33,7 +33,7 @@ from fastscp_ext.receive.instance cimport (
     instance_fail, instance_refuse, instance_unlock,
 )
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, Pace
+from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, HOLD_TURN, Pace
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.unfinished cimport Unfinished
@@ -718,12 +718,15 @@ cdef class Reception:
 
     cdef int let_others_go(self) except -1:
         # In the order in which they were held, and no more of those that have something to take in
-        # than there are shares left. Each of these calls this again when it has had its turn.
+        # than there are shares left. Each of these calls this again when it has had its turn, and
+        # its share is nobody else's until then.
         cdef int durability
         for durability in range(DURABILITIES):
             if not self._is_heavy(durability):
                 self._let_go(
-                    self.held[durability], UNCOMMITTED_MOST - self.uncommitted_of[durability]
+                    self.held[durability],
+                    UNCOMMITTED_MOST - self.uncommitted_of[durability]
+                    - SHARE * self.let_go_of[durability],
                 )
         return 0
 
@@ -745,7 +748,19 @@ cdef class Reception:
         for outbox in due:
             self._no_longer_held(held, outbox)
             self._read_on(outbox.pace, HOLD_COMMIT)
+            if (
+                outbox.pace.holds & HOLD_REST and outbox.pace.holds & HOLD_TURN
+                and not outbox.let_go
+            ):
+                outbox.let_go = True
+                self.let_go_of[<int>outbox.durable] += 1
         return 0
+
+    cdef void had_turn(self, Outbox outbox) noexcept:
+        # What it has taken in counts by itself now.
+        if outbox.let_go:
+            outbox.let_go = False
+            self.let_go_of[<int>outbox.durable] -= 1
 
     cdef int _read_on(self, Pace pace, int bit) except -1:
         try:
@@ -781,6 +796,7 @@ cdef class Reception:
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
+        self.had_turn(outbox)
         self._no_longer_held(self.held[<int>outbox.durable], outbox)
         self._no_longer_slowed(outbox.pace)
 

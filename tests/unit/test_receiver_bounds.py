@@ -178,6 +178,32 @@ def test_all_associations_together(tmp_path: Path) -> None:
         assert site.shared.rows.throttled_us()["commit"] >= held * 20_000 > 0
 
 
+def test_room_is_given_once(tmp_path: Path) -> None:
+    """Whoever was let go and still waits for its turn has its share until then."""
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(100)]
+        for one in ones:
+            site.read(one, stores(20))
+        site.take_turns()
+        assert site.reception.uncommitted == UNCOMMITTED_MOST
+        while asked:
+            # Many are settled between two turns of the loop.
+            for due in asked[: UNCOMMITTED_MOST // 2]:
+                due.failed(errno.EIO)
+            del asked[: UNCOMMITTED_MOST // 2]
+            # Nobody is let go while many parts wait to be removed.
+            wait_for(lambda: site.reception.removals == 0, "the removal of all parts")
+            site.reception.release()
+            while site.take_turns(1):
+                assert site.reception.uncommitted <= UNCOMMITTED_MOST
+            # None has a turn any more, and so nobody else's room.
+            assert site.reception.uncommitted > UNCOMMITTED_MOST - SHARE or not any(
+                one.rest_bytes for one in ones
+            )
+        assert [one.statuses() for one in ones] == [[0xA700] * 20] * 100
+
+
 def test_whoever_ends_lets_the_next_go(tmp_path: Path) -> None:
     asked: list[Compression] = []
     with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
