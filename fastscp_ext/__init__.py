@@ -12,7 +12,7 @@ if _find_spec("fastscp_ext.status") is None:
 
 from fastscp_ext import status
 from fastscp_ext.commit.beneath import open_beneath
-from fastscp_ext.commit.commit import flush_file_system, rename_noreplace
+from fastscp_ext.commit.commit import flush_file_system, nameless_way, rename_noreplace
 from fastscp_ext.commit.folders import exchange, mount_of
 from fastscp_ext.commit.journal_scan import index_lines, lines_about
 from fastscp_ext.dataset.digest import crc32c
@@ -167,6 +167,7 @@ __all__ = [
     "lines_about",
     "meta_values",
     "mount_of",
+    "nameless_way",
     "open_beneath",
     "part10_head",
     "part10_head_of_file",

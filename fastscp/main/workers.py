@@ -382,6 +382,7 @@ class Workers:
                 life=worker.life,
                 run=self.run_id,
                 use_link=not self._store.facts.noreplace,
+                nameless=self._store.facts.nameless,
                 suspect=self._store.suspect,
                 names=self._names,
                 port=self._ports[0],

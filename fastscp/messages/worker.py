@@ -70,7 +70,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
 
     worker: its number, also of its place in what is shared. life: name of its part folder.
     run: names this run of the service in association ids.
-    use_link, suspect: what main found out about the store. names: of UIDs, for the log.
+    use_link, nameless, suspect: what main found out about the store; nameless as
+    `fastscp_ext.nameless_way` has it. names: of UIDs, for the log.
     redo_bytes: the largest part that goes to the redo log; 0: none does. redo_files: how many parts
     may be kept open for it. store_id, boot, mount, system: what the log's files say of the store,
     as `fastscp.store.mounts.Mounted` has it.
@@ -83,6 +84,7 @@ class Setup(msgspec.Struct, tag=True, frozen=True, kw_only=True):
     run: str
     use_link: bool
     suspect: bool
+    nameless: int = 0
     names: dict[str, str] = {}
     port: int = 0
     tls_port: int = 0

@@ -22,6 +22,7 @@ from fastscp.store.names import (
     names_in,
     open_folder,
 )
+from fastscp_ext import nameless_way
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Facts", "RenameNoReplace", "cannot_be_stable", "probe", "refuse_another_file_system"]
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+# Where a file that has no name can be flushed, and keeps what was flushed when it gets one. btrfs
+# flushes nothing of a file without a name; and elsewhere only closing may tell of an error.
+_NAMELESS: Final = frozenset({"ext4", "xfs", "tmpfs"})
 
 
 class RenameNoReplace(Protocol):
@@ -43,7 +47,8 @@ class Facts:
 
     noreplace: a rename that never replaces; without it instances get their names by link and
     unlink. directory_flush: whether a name can be made to survive a power cut. file_system: as
-    `/proc/mounts` calls it, or "unknown". warnings: for the log.
+    `/proc/mounts` calls it, or "unknown". warnings: for the log. nameless: how a part that is
+    written at once gets its name, as `fastscp_ext.nameless_way` has it; 0: each has a name first.
     """
 
     file_system: str
@@ -51,6 +56,7 @@ class Facts:
     link: bool
     directory_flush: bool
     warnings: tuple[str, ...]
+    nameless: int = 0
 
 
 def probe(
@@ -68,6 +74,7 @@ def probe(
                 _empty(probe_fd)
                 noreplace = _can_noreplace(probe_fd, rename_noreplace)
                 link = _can_link(probe_fd)
+                nameless = nameless_way(probe_fd)
                 flush = flush_folder(probe_fd)
             finally:
                 _empty(probe_fd)
@@ -87,7 +94,9 @@ def probe(
             f"{path} is on {file_system}, in memory: --durability stable cannot keep anything "
             f"there across a restart of this machine"
         )
-    return Facts(file_system, noreplace, link, flush, tuple(warnings))
+    if file_system not in _NAMELESS:
+        nameless = 0
+    return Facts(file_system, noreplace, link, flush, tuple(warnings), nameless)
 
 
 def cannot_be_stable(path: Path) -> str:

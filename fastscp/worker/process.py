@@ -198,6 +198,7 @@ class Worker:
             worker=setup.worker,
             name=f"w{setup.worker}",
             use_link=setup.use_link,
+            nameless=setup.nameless,
             implementation=uids.IMPLEMENTATION_CLASS_UID.encode(),
             version=uids.IMPLEMENTATION_VERSION_NAME.encode(),
             new_journal=self._next_journal,

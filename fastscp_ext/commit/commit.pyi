@@ -8,13 +8,20 @@ leaves the file, which the sender's next try finds and adopts. A failed flush is
 if it might succeed: the kernel may have dropped the pages with the error.
 """
 
-__all__ = ["flush_file_system", "rename_noreplace"]
+__all__ = ["flush_file_system", "nameless_way", "rename_noreplace"]
 
 def flush_file_system(fd: int) -> None:
     """Flush all of the file system that a descriptor is on. Blocks on the disk.
 
     Raises OSError, also for what could not be written since the descriptor was opened: unlike
     sync(2), which tells nobody.
+    """
+
+def nameless_way(folder_fd: int) -> int:
+    """How a file without a name gets one in a folder: 0 in no way, 1 by its descriptor, 2 by /proc.
+
+    1 needs Linux 6.10, or CAP_DAC_READ_SEARCH. Leaves files in the folder, which has none: a name
+    there would be in the way. Raises nothing: what does not work is no way.
     """
 
 def rename_noreplace(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:

@@ -15,10 +15,14 @@ from fastscp_ext.commit.directories cimport (
 )
 from fastscp_ext.commit.flush_pool cimport flush_file, flusher
 from fastscp_ext.commit.journal_line cimport Lines, line_stored, lines_begin, lines_end
+from fastscp_ext.commit.nameless cimport (
+    NAMELESS_BY_PROC, NAMELESS_DIRECT, NAMELESS_NO, nameless_link, nameless_open,
+)
 from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_KEPT, DUPLICATE_REPLACED, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED,
-    STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_unlock,
+    STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_show_part,
+    instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport DOUBT_LEFT, FLUSH_BATCH, STAMP_DURABLE
@@ -28,7 +32,7 @@ from fastscp_ext.shared.unflushed cimport unflushed_has
 from fastscp_ext.stat cimport fstat, stat_t
 from fastscp_ext.status cimport ELEMENTS_DISCARDED
 
-__all__ = ["flush_file_system", "rename_noreplace"]
+__all__ = ["flush_file_system", "nameless_way", "rename_noreplace"]
 
 cdef extern from *:
     """
@@ -78,6 +82,23 @@ def rename_noreplace(old, new, *, int src_dir_fd, int dst_dir_fd):
         raise OSError(errno, os.strerror(errno), old, None, new)
 
 
+def nameless_way(int folder_fd):
+    """How a file without a name gets one in a folder; 0: in no way. See commit.pyi."""
+    cdef int way
+    cdef int fd = nameless_open(folder_fd)
+    if fd < 0:
+        return NAMELESS_NO
+    try:
+        for way in (NAMELESS_DIRECT, NAMELESS_BY_PROC):
+            # The second one would take the first one's name.
+            if nameless_link(fd, way, folder_fd, b"f") == 0:
+                again = nameless_link(fd, way, folder_fd, b"f")
+                return way if again == EEXIST else <int>NAMELESS_NO
+    finally:
+        close(fd)
+    return NAMELESS_NO
+
+
 cdef void committed_begin(Committed* c, bint durable) noexcept nogil:
     c.durable = durable
     c.batches = NULL
@@ -97,12 +118,14 @@ cdef void committed_end(Committed* c) noexcept nogil:
 
 cdef void part_flushed(Worker* worker, Instance* i, int failed) noexcept nogil:
     # The data is on stable storage (durable), or `failed` says why not. Its descriptor goes before
-    # any name is given; the flush went through it, for it is the one that reports its errors.
+    # any name is given, for closing may fail; the flush went through it, for it is the one that
+    # reports its errors. A part without a name is one of a file system whose closing tells nothing.
     if i.fd < 0:
         failed = EIO
-    elif close(i.fd) < 0 and not failed and errno != EINTR:
-        failed = errno
-    i.fd = -1
+    elif i.has_part:
+        if close(i.fd) < 0 and not failed and errno != EINTR:
+            failed = errno
+        i.fd = -1
     if failed:
         instance_fail(i, failed, b"flush a part file")
         instance_drop_part(worker, i)
@@ -139,6 +162,8 @@ cdef int _give_name(
     cdef char* name = i.path + skip
     if word_get(worker.mixed) and _twin_exists(dir_fd, name, i.path_size - skip, PATH_ROOM - skip):
         return EEXIST
+    if not i.has_part:
+        return nameless_link(i.fd, worker.nameless, dir_fd, name)
     if worker.use_link:
         if linkat(worker.incoming_fd, i.part, dir_fd, name, 0) < 0:
             return errno
@@ -157,7 +182,7 @@ cdef int give_final_name(
     Worker* worker, Committed* c, Instance* i, const char** step
 ) noexcept nogil:
     # Whatever directory is missing is made. 0, and there is no part any more; or the errno, EEXIST
-    # where the name is taken, and what was tried.
+    # where the name is taken, and what was tried. The descriptor stays as it was.
     cdef uint32_t above = parent_of(i.path, i.path_size)
     cdef int dir_fd = directory_of(&c.directories, worker, i.path, above)
     cdef int failed = -dir_fd if dir_fd < 0 else _give_name(worker, c, dir_fd, i)
@@ -190,6 +215,15 @@ cdef int name_is_taken(Worker* worker, Committed* c, Instance* i) noexcept nogil
     return 0
 
 
+cdef void _leave_to_comparison(Worker* worker, Instance* i) noexcept nogil:
+    # Its name may be taken. Whoever compares opens the part by its name.
+    if instance_show_part(worker, i) == 0:
+        i.stage = STAGE_DUPLICATE
+        return
+    instance_drop_part(worker, i)
+    i.stage = STAGE_SETTLED
+
+
 cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     cdef const char* step = NULL
     cdef int failed
@@ -200,7 +234,7 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     failed = claim(&c.claims, worker, i.path, i.path_size)
     if failed == EBUSY:
         # Whoever has the path may be about to name something there.
-        i.stage = STAGE_DUPLICATE
+        _leave_to_comparison(worker, i)
         return
     if failed:
         instance_fail(i, failed, b"lock .fastscp/locks")
@@ -211,13 +245,16 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
     i.sequence = word_add(worker.sequence, 1)
     if unflushed_has(worker.unflushed, DOUBT_LEFT, i.path, i.path_size):
         # Whoever compares it ends that first: what is left would come back over this one.
-        i.stage = STAGE_DUPLICATE
+        _leave_to_comparison(worker, i)
         return
     failed = give_final_name(worker, c, i, &step)
     if failed == 0:
+        if i.fd >= 0:
+            close(i.fd)
+            i.fd = -1
         i.stage = STAGE_NAMED
     elif failed == EEXIST:
-        i.stage = STAGE_DUPLICATE
+        _leave_to_comparison(worker, i)
     else:
         instance_fail(i, failed, step)
         instance_drop_part(worker, i)

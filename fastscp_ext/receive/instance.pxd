@@ -49,6 +49,7 @@ ctypedef struct Worker:
     int store_fd
     int incoming_fd
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
+    int nameless             # how a part without a name gets the final one; 0: all have names
     uint32_t parts           # part files named so far
     Live* live               # of this worker, in the shared block
     WorkerRows* rows         # likewise
@@ -85,7 +86,7 @@ ctypedef struct Instance:
     Cursor journal_text      # the bytes of `journal_members`
     int64_t received_s       # arrival of the command, seconds since 1970
     int fd
-    bint has_part
+    bint has_part            # its part has a name; one without a name goes when `fd` is closed
     bint discarding          # the rest of its data set is read and dropped
     bint peer_gone
     bint truncated
@@ -166,7 +167,9 @@ cdef void instance_begin(Instance* i, const Encoding* encoding) noexcept nogil
 cdef void instance_blame(Instance* i, int key, Cursor uid) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
-cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil
+cdef int instance_flush(Worker* worker, Instance* i, bint is_whole) noexcept nogil
+# Have a part file that others can open: whatever has no name gets one, and its descriptor goes.
+cdef int instance_show_part(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_unlock(Worker* worker, Instance* i, bint here) noexcept nogil
 cdef uint32_t instance_append(

@@ -6,7 +6,7 @@ Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EINTR, EIO, errno
+from libc.errno cimport EINTR, EIO, EPERM, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
@@ -16,6 +16,7 @@ from posix.types cimport off_t
 from posix.uio cimport iovec, writev
 from posix.unistd cimport close
 
+from fastscp_ext.commit.nameless cimport nameless_link, nameless_open
 from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.wire.command cimport trimmed_uid
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over
@@ -154,36 +155,64 @@ cdef void instance_unlock(Worker* worker, Instance* i, bint here) noexcept nogil
         i.lock_fd = -1
 
 
-cdef int instance_flush(Worker* worker, Instance* i) noexcept nogil:
+cdef int instance_flush(Worker* worker, Instance* i, bint is_whole) noexcept nogil:
     # Write the fragments collected so far; the iovecs point into the receive buffer and the
     # instance, so this must come before either is used again. 0, or -1 after instance_fail.
+    # is_whole: nothing follows.
     cdef int used = worker.iov_used
     cdef int got
     worker.iov_used = 0
     if i.discarding or used == 0:
         return 0
     disk_begin(worker)
-    got = _write_out(worker, i, used)
+    got = _write_out(worker, i, used, is_whole)
     disk_end(worker)
     return got
 
 
-cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
+cdef void _create(Worker* worker, Instance* i, bint is_whole) noexcept nogil:
+    # Its part. What is written at once needs no name until it gets the final one: to give one name
+    # instead of two is a fifth of what such a file costs. A larger one is seen while it grows, and
+    # a file that is to be compressed is opened by its name.
+    worker.parts += 1
+    memcpy(put_hex8(i.part, worker.parts), b".part", 6)
+    if is_whole and worker.nameless and not i.treatment.compress_level:
+        i.fd = nameless_open(worker.incoming_fd)
+        # Of a folder that is gone some file systems say just that nothing can be made in it.
+        if i.fd >= 0 or errno != EPERM:
+            return
+    i.fd = openat(
+        worker.incoming_fd, i.part,
+        O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
+    )
+    i.has_part = i.fd >= 0
+
+
+cdef int instance_show_part(Worker* worker, Instance* i) noexcept nogil:
+    # 0, or -1 after instance_fail. What was flushed stays so.
+    cdef int failed
+    if i.has_part or i.fd < 0:
+        return 0
+    failed = nameless_link(i.fd, worker.nameless, worker.incoming_fd, i.part)
+    if failed:
+        instance_fail(i, failed, b"give a part file its name")
+        return -1
+    i.has_part = True
+    close(i.fd)
+    i.fd = -1
+    return 0
+
+
+cdef int _write_out(Worker* worker, Instance* i, int used, bint is_whole) noexcept nogil:
     cdef iovec* at = worker.iov
     cdef ssize_t n
     if i.fd < 0:
         if i.treatment.discard:
             return 0
-        worker.parts += 1
-        memcpy(put_hex8(i.part, worker.parts), b".part", 6)
-        i.fd = openat(
-            worker.incoming_fd, i.part,
-            O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, <int>0o640,
-        )
+        _create(worker, i, is_whole)
         if i.fd < 0:
             instance_fail(i, errno, b"create a part file")
             return -1
-        i.has_part = True
     while used:
         n = writev(i.fd, at, used)
         if n < 0 and errno == EINTR:
@@ -204,7 +233,7 @@ cdef int _write_out(Worker* worker, Instance* i, int used) noexcept nogil:
 
 
 cdef inline int _push(Worker* worker, Instance* i, const uint8_t* data, uint32_t n) noexcept nogil:
-    if worker.iov_used == IOV_ROOM and instance_flush(worker, i) < 0:
+    if worker.iov_used == IOV_ROOM and instance_flush(worker, i, False) < 0:
         return -1
     worker.iov[worker.iov_used].iov_base = <void*>data
     worker.iov[worker.iov_used].iov_len = n
@@ -528,7 +557,7 @@ cdef void instance_judge(Worker* worker, Instance* i) noexcept:
         _judge_label(i)
         i.truncated = not i.deflated and i.tap.truncated
         _judge_values(i)
-    if not i.discarding and instance_flush(worker, i) == 0 and i.meta_stale:
+    if not i.discarding and instance_flush(worker, i, True) == 0 and i.meta_stale:
         _rewrite_meta(worker, i)
     if i.discarding:
         worker.iov_used = 0

@@ -312,7 +312,7 @@ cdef class Receiver:
                 break
         if self.current != NULL:
             # The fragments collected stay where they are until here.
-            instance_flush(worker, self.current)
+            instance_flush(worker, self.current, False)
         if self._unfinished_now() != self.unfinished:
             self._weigh()
             if self.stopped:

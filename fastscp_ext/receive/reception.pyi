@@ -148,6 +148,8 @@ class Reception:
     that was the first to find it; no instance is answered because of it before that.
     on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
     buffer_bytes: of the receive buffer, which its receivers export. max_bytes_in_flight: see there.
+    nameless: how a part that is written at once gets its name, as `nameless_way` has it; 0: each
+    part has a name first.
     An exception of a callback leaves nobody unanswered: the instance in hand is refused, and the
     exception goes to `sys.unraisablehook`.
     Raises ValueError for a worker or name it cannot have, OSError, MemoryError.
@@ -174,6 +176,7 @@ class Reception:
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
         max_bytes_in_flight: int = 0,
+        nameless: int = 0,
     ) -> Self: ...
     @property
     def done_fd(self) -> int:

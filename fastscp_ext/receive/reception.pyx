@@ -20,6 +20,7 @@ from fastscp_ext.commit.committer cimport (
     committer_begin, committer_done, committer_end, committer_take,
 )
 from fastscp_ext.commit.logfile cimport LogOrigin
+from fastscp_ext.commit.nameless cimport NAMELESS_BY_PROC, NAMELESS_NO
 from fastscp_ext.commit.redo cimport (
     RedoFailure, redo_begin, redo_close, redo_end, redo_open, redo_take,
 )
@@ -303,7 +304,7 @@ cdef class Reception:
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
         on_complete, on_unlocked=None, on_refused=None, on_replaced=None,
         Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
-        uint64_t max_bytes_in_flight=0,
+        uint64_t max_bytes_in_flight=0, int nameless=NAMELESS_NO,
     ):
         cdef bytes raw = name.encode()
         cdef int durability
@@ -323,6 +324,8 @@ cdef class Reception:
         self.begun = True
         if not 0 <= worker < BLOCK_WORKERS:
             raise ValueError("worker number out of range")
+        if not 0 <= nameless <= <int>NAMELESS_BY_PROC:
+            raise ValueError("no such way to name a part")
         if len(raw) > 23:
             raise ValueError("worker name too long")
         memset(&self.worker, 0, sizeof(Worker))
@@ -338,6 +341,7 @@ cdef class Reception:
         self.worker.store_fd = store_fd
         self.worker.incoming_fd = incoming_fd
         self.worker.use_link = use_link
+        self.worker.nameless = nameless
         self.worker.live = shared.liveness.of(worker)
         self.worker.rows = shared.rows.of(worker)
         self.worker.sequence = &shared.block.common.journal_seq

@@ -4,6 +4,7 @@
  *   KEPT_ROOT     the directory; calls elsewhere are left alone
  *   KEPT_CONTROL  4 KiB shared with the test: lock, counters, rules (struct control)
  *   KEPT_LOG      the log (struct record each, then names and data); without it none is kept
+ *   KEPT_NAMELESS files may be made without a name; without it no file system can
  *
  * The order of the log is the order of effects: whatever changes the directory happens under one
  * lock for all threads of all processes, together with its record. A flush has two records, before
@@ -102,6 +103,7 @@ static struct control *control;
 static char root[ROOM];
 static size_t root_size;
 static int log_fd = -1;
+static int nameless;
 static long (*real)(long, ...);
 
 __attribute__((constructor(101))) static void begin(void) {
@@ -131,6 +133,7 @@ __attribute__((constructor(101))) static void begin(void) {
                                         __ATOMIC_SEQ_CST))
             break;
     }
+    nameless = getenv("KEPT_NAMELESS") != NULL;
     name = getenv("KEPT_LOG");
     if (name != NULL) {
         fd = (int)real(SYS_openat, AT_FDCWD, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -330,19 +333,24 @@ static int do_open(int dir, const char *name, int flags, mode_t mode) {
     struct rule *after;
     struct stat st;
     int fd, made;
+    int bare = (flags & O_TMPFILE) == O_TMPFILE;
     if (control == NULL) return (int)CALL(SYS_openat, dir, name, flags, mode, 0);
     at_path(dir, name, path);
     if (!inside(path)) return (int)CALL(SYS_openat, dir, name, flags, mode, 0);
-    if (judge(flags & O_CREAT ? K_OPEN : K_LOOK, path, &after) < 0) return -1;
+    if (bare && !nameless) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    if (judge(flags & O_CREAT || bare ? K_OPEN : K_LOOK, path, &after) < 0) return -1;
     lock();
-    made = flags & O_CREAT && inode(path) == 0;
+    made = bare || (flags & O_CREAT && inode(path) == 0);
     fd = (int)CALL(SYS_openat, dir, name, flags, mode, 0);
     if (fd >= 0 && (made || flags & O_TRUNC) && fstat(fd, &st) == 0) {
         r.fd = fd;
         r.ino = st.st_ino;
-        r.dir = holder(path);
+        if (!bare) r.dir = holder(path);
         if (!made) r.kind = K_TRUNCATE;
-        add(&r, base(path), NULL, NULL, 0, 0);
+        add(&r, bare ? NULL : base(path), NULL, NULL, 0, 0);
     }
     unlock();
     then(after);
@@ -516,19 +524,26 @@ static int do_move(int kind, long number, int from, const char *old, int to, con
     char one[ROOM], two[ROOM];
     struct record r = {.kind = (uint16_t)kind};
     struct rule *after;
-    int got;
+    struct stat st;
+    int got, bare;
     if (control == NULL) return (int)CALL(number, from, old, to, new, flags);
     at_path(from, old, one);
     at_path(to, new, two);
     if (!inside(two)) return (int)CALL(number, from, old, to, new, flags);
     if (judge(kind, two, &after) < 0) return -1;
     lock();
-    r.ino = inode(one);
-    r.dir = holder(one);
+    /* A file without a name is given by its descriptor. */
+    bare = kind == K_LINK &&
+           (flags & AT_EMPTY_PATH       ? fstat(from, &st)
+            : flags & AT_SYMLINK_FOLLOW ? stat(old, &st)
+                                        : -1) == 0 &&
+           st.st_nlink == 0;
+    r.ino = bare ? st.st_ino : inode(one);
+    if (!bare) r.dir = holder(one);
     got = (int)CALL(number, from, old, to, new, flags);
     if (got == 0) {
         r.dir2 = holder(two);
-        add(&r, base(one), base(two), NULL, 0, 0);
+        add(&r, bare ? NULL : base(one), base(two), NULL, 0, 0);
     }
     unlock();
     then(after);

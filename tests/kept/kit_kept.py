@@ -132,7 +132,7 @@ class Interposed(Service):
     """A service over the interposed disk. Its store is `disk/store` below tmp_path.
 
     It has no redo log where the flags do not ask for one: who follows each step of the disk follows
-    one of the two ways.
+    one of the two ways. nameless: its file system has files without a name.
     """
 
     def __init__(
@@ -144,7 +144,9 @@ class Interposed(Service):
         env: Mapping[str, str] | None = None,
         store: Path | None = None,
         workers: int = 2,
+        nameless: bool = False,
     ) -> None:
+        self.nameless = nameless
         self.root = store.parent if store else tmp_path / "disk"
         self.root.mkdir(parents=True, exist_ok=True)
         number = len(list(tmp_path.glob("control-*")))
@@ -157,6 +159,8 @@ class Interposed(Service):
         }
         if log:
             more["KEPT_LOG"] = str(self.log_path)
+        if nameless:
+            more["KEPT_NAMELESS"] = "1"
         if "--redo" not in flags:
             flags = (*flags, "--redo", "off")
         super().__init__(
@@ -288,7 +292,8 @@ class Disk:
         match event.kind:
             case k if k in (OPEN, MKDIR):
                 node = self._nodes[event.ino] = Node(k == MKDIR)
-                self._nodes[event.parent].set(event.name, node)
+                if event.name:
+                    self._nodes[event.parent].set(event.name, node)
             case k if k == WRITE:
                 assert node is not None
                 node.write(event.offset, event.data)

@@ -25,6 +25,7 @@ from tests.kept.kit_kept import (
     KILL_ALL_AFTER,
     KILL_ALL_BEFORE,
     KILL_BEFORE,
+    LINK,
     MKDIR,
     OPEN,
     RENAME,
@@ -52,6 +53,13 @@ STEPS: Final = {
     "journaled": (WRITE, ".jsonl"),
     "journal flushed": (FLUSH, ".jsonl"),
     "answered": (SEND, "socket"),
+}
+# The same, where parts have no names.
+NAMELESS: Final = STEPS | {
+    "part made": (OPEN, "/incoming/"),
+    "part written": (WRITE, "/incoming/"),
+    "part flushed": (FLUSH, "/incoming/"),
+    "named": (LINK, "/store/1.2."),
 }
 ACTIONS: Final = {
     "worker before": KILL_BEFORE,
@@ -131,15 +139,18 @@ def one_round(
     action: str = "all before",
     skip: int = 0,
     moment: float = 0.0,
+    nameless: bool = False,
 ) -> None:
     """Kill at a step, or without one at a moment (seconds after the sending began)."""
     what: list[Item] = []
     everything = action.startswith("all")
-    with Interposed(tmp_path, library, log=False, store=history.store) as service:
+    with Interposed(
+        tmp_path, library, log=False, store=history.store, nameless=nameless
+    ) as service:
         history.goes_on(service)
         rule = -1
         if step:
-            kind, path = STEPS[step]
+            kind, path = (NAMELESS if nameless else STEPS)[step]
             rule = service.control.rule([kind], ACTIONS[action], path=path, skip=skip, left=1)
         victims = [*service.worker_pids(), service.pid]
 
@@ -201,13 +212,14 @@ def history(tmp_path: Path) -> Iterator[History]:
             history.goes_on(service)
 
 
-def test_killed_at_a_step(tmp_path: Path, library: Path, history: History) -> None:
+@pytest.mark.parametrize("nameless", [False, True])
+def test_killed_at_a_step(tmp_path: Path, library: Path, history: History, nameless: bool) -> None:
     # Each step once, the ways in turn: all combinations are for the long run.
     ways = ["all before", "worker after", "all after", "worker before"]
     for number, step in enumerate(STEPS):
         one_round(
-            tmp_path, library, history, number + 1, step=step, action=ways[number % 4],
-            skip=number % 3,
+            tmp_path, library, history, number + 1, step=step, action=ways[(number + nameless) % 4],
+            skip=number % 3, nameless=nameless,
         )  # fmt: skip
 
 
@@ -228,7 +240,10 @@ def test_killed_at_every_step(tmp_path: Path, library: Path, history: History, a
     for step in STEPS:
         for skip in (0, 1, 5):
             number += 1
-            one_round(tmp_path, library, history, number, step=step, action=action, skip=skip)
+            one_round(
+                tmp_path, library, history, number, step=step, action=action, skip=skip,
+                nameless=bool(number % 2),
+            )  # fmt: skip
 
 
 @pytest.mark.long
@@ -239,5 +254,5 @@ def test_killed_at_many_moments(tmp_path: Path, library: Path, history: History,
     for number in range(50):
         one_round(
             tmp_path, library, history, number + 1, moment=rng.uniform(0, 0.1),
-            action=rng.choice(("all", "worker")),
+            action=rng.choice(("all", "worker")), nameless=rng.random() < 0.5,
         )  # fmt: skip

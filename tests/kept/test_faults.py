@@ -22,6 +22,7 @@ from tests.kept.kit_kept import (
     FAIL,
     FLUSH,
     HOLD_BEFORE,
+    LINK,
     LOOK,
     MKDIR,
     OPEN,
@@ -73,6 +74,12 @@ CASES: Final = [
     ("open or make the directory of an instance", LOOK, "/store/1.2.", False, errno.EMFILE),
     ("write the journal", FLUSH, ".jsonl", True, errno.ENOLCK),
 ]
+# The same of parts that have no names. What they are called is for the log.
+NAMELESS: Final = [
+    (step, {RENAME: LINK}.get(kind, kind), path.replace(".part", "/incoming/"), named, error)
+    for step, kind, path, named, error in CASES
+    if kind != CLOSE
+]
 ADVICE: Final = {
     errno.ENOLCK: "see /proc/locks",
     errno.ENOSPC: "free some space",
@@ -103,10 +110,17 @@ def _told(service: Service, *texts: str) -> str:
     return wait_for(look, f"a log line with {texts}")
 
 
-def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library: Path) -> None:
-    with Interposed(tmp_path, library, log=False, workers=1) as service, service.peer() as peer:
+@pytest.mark.parametrize("nameless", [False, True])
+def test_each_failure_costs_an_instance_and_nothing_else(
+    tmp_path: Path, library: Path, nameless: bool
+) -> None:
+    with (
+        Interposed(tmp_path, library, log=False, workers=1, nameless=nameless) as service,
+        service.peer() as peer,
+    ):
         assert put(peer, 1, items("0", 1)[0]) == 0
-        for number, (step, kind, path, named, error) in enumerate(CASES, 1):
+        cases = NAMELESS if nameless else CASES
+        for number, (step, kind, path, named, error) in enumerate(cases, 1):
             service.control.clear()
             # Folders of its own, so that every step is met.
             failing, fine = items(f"{number}", 2, studies=2)
@@ -118,7 +132,9 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             rule = service.control.rule([kind], FAIL, error=error, path=path, left=1)
             assert put(peer, 1, failing) == 0xA700, (step, error)
             assert service.control.hits(rule) == 1
-            subject = "0000" if path == ".part" and kind in (OPEN, WRITE) else failing.path
+            subject = (
+                "0000" if step.endswith("a part file") and kind in (OPEN, WRITE) else (failing.path)
+            )
             text = f"{os.strerror(error)}; answered A700; "
             line = _told(service, f"cannot {step} ({subject}", text)
             assert ADVICE.get(error, "check the store's file system") in line
@@ -134,6 +150,28 @@ def test_each_failure_costs_an_instance_and_nothing_else(tmp_path: Path, library
             assert fact.get("duplicate") == (again if named else None)
             # A journal file that failed is left alone from then on.
             assert segments(service) == before + (step == "write the journal")
+        peer.release()
+
+
+def test_a_part_that_gets_no_name_to_be_compared_by(tmp_path: Path, library: Path) -> None:
+    """It had none, for it was written at once."""
+    first, other = (items("1", 1, seed=seed)[0] for seed in (0, 1))
+    with (
+        Interposed(tmp_path, library, log=False, workers=1, nameless=True) as service,
+        service.peer() as peer,
+    ):
+        assert put(peer, 1, first) == 0
+        rule = service.control.rule(
+            [LINK], FAIL, error=errno.ENOSPC, path="/.fastscp/incoming/", left=1
+        )
+        assert put(peer, 2, other) == 0xA700
+        assert service.control.hits(rule) == 1
+        assert "free some space" in service.in_log(
+            f"cannot give a part file its name ({other.path}"
+        )
+        assert service.parts() == []
+        assert put(peer, 3, other) == 0
+        assert service.instances() == [first.path, f"{first.path}~2"]
         peer.release()
 
 

@@ -31,7 +31,7 @@ from tests.kept.kit_kept import (
     versions_of,
 )
 from tests.kept.model import POLICIES, Model, Tally
-from tests.kept.test_crash import ACTIONS, STEPS
+from tests.kept.test_crash import ACTIONS, NAMELESS, STEPS
 from tests.kit import DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ class Campaign:
 
     def _killed_at(self, step: str, action: str, shares: Sequence[Sequence[Item]]) -> bool:
         """Kill at a step of the commit, if it comes to that; whether everything ended."""
+        nameless = self._rng.random() < 0.5
         with Interposed(
-            self._folder, self._library, *self._flags, log=False, store=self.store
-        ) as service:
-            kind, path = STEPS[step]
+            self._folder, self._library, *self._flags, log=False, store=self.store,
+            nameless=nameless,
+        ) as service:  # fmt: skip
+            kind, path = (NAMELESS if nameless else STEPS)[step]
             # Few folders are made.
             skip = self._rng.randint(0, 2 if kind == MKDIR else 12)
             rule = service.control.rule([kind], ACTIONS[action], path=path, skip=skip, left=1)

@@ -42,9 +42,10 @@ def scenario(
     *flags: str,
     env: Mapping[str, str] | None = None,
     link: bool = False,
+    nameless: bool = False,
 ) -> tuple[int, list[str]]:
     """New folders, known folders, identical and different resends; see `violations`."""
-    service = Interposed(tmp_path, library, *flags, env=env)
+    service = Interposed(tmp_path, library, *flags, env=env, nameless=nameless)
     if link:
         service.control.rule([RENAME], FAIL, error=EINVAL, path="/probe/")
     with service:
@@ -54,14 +55,19 @@ def scenario(
         assert not send_all(service.port, items("1", 80)[40:], associations=1, window=1).broken
         assert not send_all(service.port, first[:12], associations=8, all_to_each=True).broken
         assert not send_all(service.port, again[:6]).broken
-        return violations(service.events(), service.store.stat().st_ino)
+        events = service.events()
+        # The first of each path, where it is not to be compressed. One is the probe's.
+        bare = sum(event.kind == OPEN and not event.name for event in events)
+        assert bare > 80 if nameless and "--compress" not in flags else bare <= 1
+        return violations(events, service.store.stat().st_ino)
 
 
+@pytest.mark.parametrize("nameless", [False, True])
 @pytest.mark.parametrize("flags", [(), ("--compress", "zstd:1"), ("--on-duplicate", "replace")])
 def test_every_acknowledged_instance_went_through_all_steps_in_order(
-    tmp_path: Path, library: Path, flags: tuple[str, ...]
+    tmp_path: Path, library: Path, flags: tuple[str, ...], nameless: bool
 ) -> None:
-    count, bad = scenario(tmp_path, library, *flags)
+    count, bad = scenario(tmp_path, library, *flags, nameless=nameless)
     assert bad == []
     assert count == 40 + 40 + 12 * 8 + 6
 

@@ -61,9 +61,12 @@ def cut_everywhere(
     ]
 
 
+@pytest.mark.parametrize("nameless", [False, True])
 @pytest.mark.parametrize("flags", [(), ("--on-duplicate", "replace")])
-def test_stable_loses_nothing(tmp_path: Path, library: Path, flags: tuple[str, ...]) -> None:
-    with Interposed(tmp_path, library, *flags) as service:
+def test_stable_loses_nothing(
+    tmp_path: Path, library: Path, flags: tuple[str, ...], nameless: bool
+) -> None:
+    with Interposed(tmp_path, library, *flags, nameless=nameless) as service:
         root = service.root.stat().st_ino
         sent = workload(service)
         events = service.events()
@@ -239,7 +242,7 @@ def _without(events: Sequence[Event], item: Item) -> list[Event]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(10))
 def test_stable_loses_nothing_wherever_it_is_cut(tmp_path: Path, library: Path, seed: int) -> None:
-    with Interposed(tmp_path, library, workers=2 + seed % 2) as service:
+    with Interposed(tmp_path, library, workers=2 + seed % 2, nameless=seed % 4 > 1) as service:
         root = service.root.stat().st_ino
         sent = workload(service)
         events = service.events()

@@ -24,6 +24,7 @@ from tests.kept.kit_kept import (
     KILL_ALL_AFTER,
     KILL_ALL_BEFORE,
     KILL_BEFORE,
+    LINK,
     LOOK,
     MKDIR,
     RENAME,
@@ -105,14 +106,17 @@ def wrong(store: Path, answered: Sequence[Item]) -> list[str]:
 
 def rule(service: Interposed, step: str, action: int, **more: Any) -> int:
     kind, path, skip, _status = STEPS[step]
+    if kind == RENAME and service.nameless:
+        kind = LINK
     how: dict[str, Any] = {"path": path, "skip": skip, "left": 1} | more
     return service.control.rule([kind], action, **how)
 
 
-def test_a_step_behind_the_log_that_fails(tmp_path: Path, library: Path) -> None:
+@pytest.mark.parametrize("nameless", [False, True])
+def test_a_step_behind_the_log_that_fails(tmp_path: Path, library: Path, nameless: bool) -> None:
     """It costs that instance, and nothing else; what is refused does not come back."""
     answered = []
-    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1, nameless=nameless) as service:
         with_logs(service, 1)
         for number, step in enumerate(LANE, 1):
             if STEPS[step][3] == OK:
@@ -450,12 +454,17 @@ def by_start(tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.parametrize("nameless", [False, True])
 @pytest.mark.parametrize(
     ("count", "every", "luck"), [(8, 150, 0.5), pytest.param(40, 7, 0.0, marks=pytest.mark.long)]
 )
-def test_power_cuts(tmp_path: Path, library: Path, count: int, every: int, luck: float) -> None:
+def test_power_cuts(
+    tmp_path: Path, library: Path, count: int, every: int, luck: float, nameless: bool
+) -> None:
     what = items("1", count)
-    with Interposed(tmp_path, library, *FLAGS, workers=1 + count // 40) as service:
+    with Interposed(
+        tmp_path, library, *FLAGS, workers=1 + count // 40, nameless=nameless
+    ) as service:
         root = service.root.stat().st_ino
         with_logs(service, 1 + count // 40)
         before = len(service.events())

@@ -66,10 +66,14 @@ _NUMBERS: Final = iter(range(1, 1 << 30))
 
 
 def scenario(
-    tmp_path: Path, library: Path, *flags: str, env: Mapping[str, str] | None = None
+    tmp_path: Path,
+    library: Path,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    nameless: bool = False,
 ) -> tuple[int, list[str], Order]:
     """New folders, known folders, identical and different resends, log files used again."""
-    with Interposed(tmp_path, library, *FLAGS, *flags, env=env) as service:
+    with Interposed(tmp_path, library, *FLAGS, *flags, env=env, nameless=nameless) as service:
         with_logs(service, 2)
         first = items("1", 40)
         assert not send_all(service.port, first).broken
@@ -87,11 +91,13 @@ def scenario(
     return count, bad, lane_violations(events, ino)
 
 
-@pytest.mark.parametrize("flags", [(), ("--compress", "zstd:1")])
+@pytest.mark.parametrize(
+    ("flags", "nameless"), [((), False), ((), True), (("--compress", "zstd:1"), False)]
+)
 def test_every_instance_went_through_all_steps_in_order(
-    tmp_path: Path, library: Path, flags: tuple[str, ...]
+    tmp_path: Path, library: Path, flags: tuple[str, ...], nameless: bool
 ) -> None:
-    count, bad, order = scenario(tmp_path, library, *flags)
+    count, bad, order = scenario(tmp_path, library, *flags, nameless=nameless)
     assert bad == []
     assert order.bad == []
     assert count >= 40 + 6 * 8 + 6 + 40

@@ -119,12 +119,16 @@ def strace() -> None:
 # buffered mode it is closed and named, under a claim of its path, and its line is written.
 _PART = r"/\.fastscp/incoming/[^/ ]+"
 _FOLDER = r"/[0-9.]*(/[0-9.]+)?"
+_NAMELESS = rf"{_PART}/#\d+( \(deleted\))?"
 RECEIVING = (
-    rf"openat {_PART} \w+\.part",
-    rf"writev {_PART}/\w+\.part .*",
+    rf"openat {_PART} (\w+\.part|\.)",
+    rf"writev ({_PART}/\w+\.part|{_NAMELESS}) .*",
 )
 COMMITTING = (
-    rf"close {_PART}/\w+\.(part|zst)",
+    rf"close ({_PART}/\w+\.(part|zst)|{_NAMELESS})",
+    # A final name; or one to be compared by.
+    rf"linkat {_NAMELESS} {_FOLDER}  .*",
+    rf"linkat {_NAMELESS} {_PART}  \w+\.part",
     rf"renameat2 {_PART} {_FOLDER} \w+\.(part|zst) .*",
     rf"openat2? {_FOLDER} [0-9.]+(/[0-9.]+)?",
     rf"mkdirat {_FOLDER} [0-9.]+",

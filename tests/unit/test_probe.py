@@ -14,6 +14,7 @@ import pytest
 from fastscp.errors import StartError
 from fastscp.store import probe as module
 from fastscp.store.store import Store
+from fastscp_ext import nameless_way
 from tests.stores import FILED, opened
 
 if TYPE_CHECKING:
@@ -98,6 +99,51 @@ def test_memory_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "is on tmpfs, in memory" in warning
     with opened(path, durability="buffered") as store:
         assert store.facts.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "found"),
+    [
+        ("ext4", 1, 1),
+        ("xfs", 2, 2),
+        ("tmpfs", 1, 1),
+        ("ext4", 0, 0),
+        ("btrfs", 1, 0),
+        ("nfs4", 2, 0),
+    ],
+)
+def test_files_without_a_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, way: int, found: int
+) -> None:
+    """Only where what was flushed of one is there when it has a name."""
+    asked = []
+
+    def tried(folder_fd: int) -> int:
+        asked.append(folder_fd)
+        return way
+
+    monkeypatch.setattr(module, "nameless_way", tried)
+    monkeypatch.setattr(module, "_file_system", lambda _path: kind)
+    with opened(path) as store:
+        assert store.facts.nameless == found
+    assert len(asked) == 1
+
+
+def test_the_way_that_works_here_is_found(path: Path) -> None:
+    """Also where the system has none, which is told by 0."""
+    path.mkdir(parents=True)
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        way = nameless_way(folder)
+        assert way in (0, 1, 2)
+        assert os.listdir(folder) == (["f"] if way else [])
+    finally:
+        os.close(folder)
+    reading = os.open("/proc/self", os.O_RDONLY)
+    try:
+        assert nameless_way(reading) == 0
+    finally:
+        os.close(reading)
 
 
 def test_file_system() -> None:
