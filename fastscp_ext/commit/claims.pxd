@@ -1,6 +1,7 @@
 # Claims of the paths that a batch gives names at; dead with their process.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
+from posix.time cimport timespec
 
 from fastscp_ext.receive.instance cimport Worker
 
@@ -13,6 +14,8 @@ ctypedef struct Claims:
     int fd                   # of the file of locks, owned; -1: it was not opened yet
     unsigned long device     # of that file
     unsigned long inode
+    uint64_t looked_ns       # when it was last found under its name
+    timespec changed         # its change time then
     int count                # claims held
     uint32_t numbers[CLAIMS_MOST]
 

@@ -1,14 +1,16 @@
 """Claims of the paths that a batch gives names at. See claims.pyi."""
 
 from libc.errno cimport EACCES, EAGAIN, EBUSY, EISDIR, ELOOP, ENOENT, ENXIO, errno
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.types cimport off_t
 from posix.unistd cimport close
 
 from fastscp_ext.commit.beneath cimport open_file_beneath
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.receive.instance cimport Worker
+from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.stat cimport S_ISREG, fstat, stat_t
 
 __all__ = []
@@ -39,6 +41,10 @@ cdef extern from *:
     int fstatat(int dir, const char* path, stat_t* about, int flags) nogil
     bint S_ISDIR(unsigned int mode) nogil
     bint S_ISLNK(unsigned int mode) nogil
+
+cdef enum:
+    LOOK_NS = 1000000000     # how long a file of locks is used whose folder was moved away
+    TICK_NS = 50000000       # no system's clock goes in longer ticks
 
 # As `fastscp.store.names` has it.
 cdef const char* LOCKS = b".fastscp/locks"
@@ -103,15 +109,47 @@ cdef void give_back_last(Claims* c) noexcept nogil:
         c.count -= 1
 
 
+cdef bint _is_untouched(Claims* c, uint64_t now_ns) noexcept nogil:
+    # Whether the open file must still have its name: whoever removes or moves it changes its change
+    # time or the number of its names. Whoever moves the folder does not, so the name is looked at
+    # now and then; that costs some microseconds.
+    cdef stat_t about
+    return (
+        c.fd >= 0 and c.looked_ns and now_ns - c.looked_ns < LOOK_NS and fstat(c.fd, &about) == 0
+        and about.st_nlink == 1 and about.st_ctim.tv_sec == c.changed.tv_sec
+        and about.st_ctim.tv_nsec == c.changed.tv_nsec
+    )
+
+
+cdef void _looked(Claims* c, const stat_t* about, uint64_t now_ns) noexcept nogil:
+    # It has its name, and this is its change time. Another change within the same tick of the
+    # system's clock would leave that as it is: it must be older.
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    c.changed = about.st_ctim
+    c.looked_ns = 0
+    if _nanoseconds(&now) - _nanoseconds(&c.changed) > TICK_NS:
+        c.looked_ns = now_ns
+
+
+cdef inline int64_t _nanoseconds(const timespec* when) noexcept nogil:
+    return <int64_t>when.tv_sec * 1000000000 + when.tv_nsec
+
+
 cdef int _find_locks(Claims* c, int store_fd) noexcept nogil:
     # Have the file open that has the name now: in one that was removed, or lies elsewhere, a lock
     # keeps nobody away. 0 or an errno. No claim is held.
     cdef stat_t about
     cdef int failed
-    cdef bint is_there = fstatat(store_fd, LOCKS, &about, AT_SYMLINK_NOFOLLOW) == 0
+    cdef bint is_there
+    cdef uint64_t now_ns = monotonic_ns()
+    if _is_untouched(c, now_ns):
+        return 0
+    is_there = fstatat(store_fd, LOCKS, &about, AT_SYMLINK_NOFOLLOW) == 0
     if not is_there and errno != ENOENT:
         return errno
     if is_there and c.fd >= 0 and about.st_dev == c.device and about.st_ino == c.inode:
+        _looked(c, &about, now_ns)
         return 0
     if is_there and not S_ISREG(about.st_mode):
         return ELOOP if S_ISLNK(about.st_mode) else EISDIR if S_ISDIR(about.st_mode) else ENXIO
@@ -126,4 +164,5 @@ cdef int _find_locks(Claims* c, int store_fd) noexcept nogil:
         return failed
     c.device = about.st_dev
     c.inode = about.st_ino
+    c.looked_ns = 0
     return 0

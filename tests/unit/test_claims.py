@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ import pytest
 from fastscp.store.names import PATH_LOCKS
 from fastscp.store.waits import NotYetError, check_locks, lock_of, take_lock, turn_of
 from fastscp_ext import crc32c, status
-from tests.kit import data_set, store
+from tests.kit import data_set, store, wait_for
 from tests.unit.test_receiver import Association, Site
 
 if TYPE_CHECKING:
@@ -142,23 +143,29 @@ def _replaced(path: Path) -> None:
     path.with_name("other").rename(path)
 
 
+@pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("change", [_removed, _moved_away, _replaced])
 def test_a_file_of_locks_that_is_gone_is_made_anew(
-    tmp_path: Path, change: Callable[[Path], None]
+    tmp_path: Path, change: Callable[[Path], None], is_old: bool
 ) -> None:
     """A lock in the one that was there before would keep nobody away."""
     with site_of(tmp_path) as site:
         one = site.associate()
         site.feed(one, instance(1))
+        if is_old:
+            # Whoever claims has looked at it, and finds it untouched.
+            made = (tmp_path / PATH_LOCKS).stat().st_ctime
+            wait_for(lambda: time.time() > made + 0.06, "an age that tells")
+            site.feed(one, instance(8, "1.8"))
+            site.feed(one, instance(9, "1.9"))
         change(tmp_path / PATH_LOCKS)
         site.feed(one, instance(2, "1.3"))
-        assert one.statuses() == [0, 0]
         fd = take_lock(site.store_fd, lock_of("1.4.dcm"))
         site.feed(one, instance(3, "1.4"))
         assert len(site.waiting) == 1
         os.close(fd)
         site.resolve(site.waiting.pop())
-        assert one.statuses() == [0, 0, 0]
+        assert one.statuses() == [0] * (5 if is_old else 3)
 
 
 def _a_folder(path: Path) -> None:
