@@ -5,11 +5,13 @@ Rounds alternate, and a ratio is the median over the rounds of the ratio within 
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING
 
 from bench import senders
 from bench.measure import RUN_TAG, SETTLE_S, Bench, measured
+from bench.receivers import receivers
 from bench.scenarios_limits import idle_run, unlimited
 from bench.senders import FASTSCP, STORESCU, UNTUNED, FileSender
 
@@ -64,21 +66,31 @@ def targets(bench: Bench) -> None:
     """Our buffered receiver at its defaults against the floor, and in what it is to be good at."""
     for size, count in _counts(bench, TARGET_COUNTS).items():
         _against_floor(bench, size, count)
-    _untuned(bench, "34KB")
+    if bench.chosen(OURS):
+        _untuned(bench, "34KB")
     _memory_and_echo(bench)
+
+
+def _ours(bench: Bench) -> list[str]:
+    """The names of our buffered receiver and of the variants."""
+    others = {one.name for one in receivers()} - {OURS}
+    return [one.name for one in bench.receivers if one.name not in others]
 
 
 def _against_floor(bench: Bench, size: str, count: int) -> None:
     files = bench.material.files(size, count, 2)
     point = {"workload": size, "associations": 2, "sender": STORESCU.name}
     made: dict[str, tuple[Cell, Callable[[], dict[str, float]]]] = {}
-    for receiver in bench.chosen(OURS, "floor", "storescp-best"):
+    ours = _ours(bench)
+    for receiver in bench.chosen(*ours, "floor", "storescp-best"):
         cell = bench.results.cell("targets", "floor", receiver.name, point)
         made[receiver.name] = cell, _file_run(bench, receiver, STORESCU, size, files)
     bench.alternate(list(made.values()))
     bench.material.drop(files)
     # The last one shows whether the floor is one.
-    for one, other in ((OURS, "floor"), (OURS, "storescp-best"), ("floor", "storescp-best")):
+    for one, other in itertools.product((*ours, "floor"), ("floor", "storescp-best")):
+        if one == other:
+            continue
         if one in made and other in made:
             for name in ("cpu_us_per_instance", "rate"):
                 what = f"{size}: {one} to {other}"
