@@ -121,14 +121,14 @@ cdef bint _is_untouched(Claims* c, uint64_t now_ns) noexcept nogil:
     )
 
 
-cdef void _looked(Claims* c, const stat_t* about, uint64_t now_ns) noexcept nogil:
-    # It has its name, and this is its change time. Another change within the same tick of the
-    # system's clock would leave that as it is: it must be older.
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
+cdef void _looked(
+    Claims* c, const stat_t* about, const timespec* before, uint64_t now_ns
+) noexcept nogil:
+    # It had its name after `before`, and this was its change time. Another change within the same
+    # tick of the system's clock would leave that as it is: it must have been older by then.
     c.changed = about.st_ctim
     c.looked_ns = 0
-    if _nanoseconds(&now) - _nanoseconds(&c.changed) > TICK_NS:
+    if _nanoseconds(before) - _nanoseconds(&c.changed) > TICK_NS:
         c.looked_ns = now_ns
 
 
@@ -142,14 +142,16 @@ cdef int _find_locks(Claims* c, int store_fd) noexcept nogil:
     cdef stat_t about
     cdef int failed
     cdef bint is_there
+    cdef timespec before
     cdef uint64_t now_ns = monotonic_ns()
     if _is_untouched(c, now_ns):
         return 0
+    clock_gettime(CLOCK_REALTIME, &before)
     is_there = fstatat(store_fd, LOCKS, &about, AT_SYMLINK_NOFOLLOW) == 0
     if not is_there and errno != ENOENT:
         return errno
     if is_there and c.fd >= 0 and about.st_dev == c.device and about.st_ino == c.inode:
-        _looked(c, &about, now_ns)
+        _looked(c, &about, &before, now_ns)
         return 0
     if is_there and not S_ISREG(about.st_mode):
         return ELOOP if S_ISLNK(about.st_mode) else EISDIR if S_ISDIR(about.st_mode) else ENXIO
