@@ -165,8 +165,9 @@ cdef class Receiver:
                 self._go_on()
                 self._before_next()
         finally:
+            # Others may wait for its share, and for nothing else that would tell them.
             self.reception.had_turn(self.outbox)
-        self.reception.let_others_go()
+            self.reception.let_others_go()
 
     cdef int _before_next(self) except -1:
         cdef const Tally* tally = self.outbox.tally

@@ -204,6 +204,35 @@ def test_room_is_given_once(tmp_path: Path) -> None:
         assert [one.statuses() for one in ones] == [[0xA700] * 20] * 100
 
 
+def test_a_bug_in_a_turn_leaves_its_room_to_others(tmp_path: Path) -> None:
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        for _ in range(UNCOMMITTED_MOST // SHARE):
+            site.read(site.associate(), stores(SHARE))
+        # What comes first of each is refused, and leaves nothing that others could wait for.
+        failing = [site.associate() for _ in range(UNCOMMITTED_MOST // SHARE)]
+        for one in failing:
+            one.command_received = None  # type: ignore[assignment, method-assign]
+            site.read(one, store(1, data_set(study="")) + ECHO + ECHO)
+        last = site.associate()
+        site.read(last, stores(1))
+        assert site.take_turns() == 0
+        while asked:
+            asked.pop().failed(errno.EIO)
+        wait_for(lambda: site.reception.removals == 0, "the removal of all parts")
+        site.reception.release()
+        assert ([one.turns for one in failing], last.turns) == ([1] * len(failing), 0)
+        for one in failing:
+            one.turns = 0
+            with pytest.raises(TypeError):
+                one.next_turn()
+        site.take_turns()
+        assert len(asked) == 1
+        asked.pop().failed(errno.EIO)
+        for one in failing:
+            one.stop()
+
+
 def test_whoever_ends_lets_the_next_go(tmp_path: Path) -> None:
     asked: list[Compression] = []
     with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
