@@ -30,9 +30,10 @@ _WEIGHTS: Final = (2, 2, 4, 4, 1)
 # not replayed over what says that it is newer. ext4 replays whole blocks, unless it has no journal;
 # btrfs overwrites none.
 _UNIT: Final = {"ext4": 512, "ext4 without journal": 4096, "xfs": 4096, "btrfs": 512}
-# That is, except their superblock, which must be whole, too: where it is on the disk.
+# That is, except their superblock, which must be whole, too: where it is on the disk. That of an
+# ext4 of blocks of 1 KiB, as small ones have, is the second block.
 _BLOCK: Final = 4096
-_WHOLE: Final = {"ext4": (0,), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
+_WHOLE: Final = {"ext4": (0, 1024), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
 
 
 class Cut(NamedTuple):
