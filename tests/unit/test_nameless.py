@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from typing import TYPE_CHECKING, Final
+from unittest.mock import ANY
 
 import pytest
 
@@ -83,11 +86,12 @@ def test_nothing_is_left_of_a_part_without_a_name(tmp_path: Path, nameless: int)
         assert one.statuses() == [0xA700]
         (site.store / STUDY).unlink()
         site.feed(one, store(2))
-        os.rmdir(site.incoming)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             site.feed(one, store(3, data_set(seed=1)))
         finally:
-            site.incoming.mkdir()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert one.statuses()[1:] == [0, 0xA700]
         site.removed()
         assert bare(site) == 0
@@ -95,6 +99,23 @@ def test_nothing_is_left_of_a_part_without_a_name(tmp_path: Path, nameless: int)
             "open or make the directory of an instance", "create a part file"
         ]  # fmt: skip
         assert list(site.files()) == [path_of()]
+
+
+def test_a_folder_that_is_gone_costs_no_descriptor(tmp_path: Path, nameless: int) -> None:
+    """Some file systems make a file without a name in it all the same, which is stored then."""
+    with Site(tmp_path / "store", nameless=nameless) as site:
+        one = site.associate()
+        os.rmdir(site.incoming)
+        try:
+            site.feed(one, store(1))
+        finally:
+            site.incoming.mkdir()
+        (status,) = one.statuses()
+        assert status in (0, 0xA700)
+        assert list(site.files()) == [path_of()][: status == 0]
+        assert site.errors == ([] if status == 0 else [("create a part file", errno.ENOENT, ANY)])
+        site.removed()
+        assert bare(site) == 0
 
 
 @pytest.mark.parametrize("durable", [False, True])
