@@ -22,7 +22,7 @@ from fastscp_ext import mount_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Mounted", "mounted"]
+__all__ = ["Mounted", "device_of", "mounted"]
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _OBJECTS: Final = Path("/sys/fs")
@@ -64,6 +64,12 @@ def mounted(dir_fd: int) -> Mounted:
     return Mounted(_BOOT_ID.read_text("ascii").strip(), mount_of(dir_fd), _system_of(dir_fd))
 
 
+def device_of(dir_fd: int) -> str:
+    """The name of the block device that a directory is on. Raises OSError, where there is none."""
+    device = os.fstat(dir_fd).st_dev
+    return (_DEVICES / f"{os.major(device)}:{os.minor(device)}").readlink().name
+
+
 def _system_of(dir_fd: int) -> str:
     for name in _objects_of(dir_fd):
         with contextlib.suppress(OSError):
@@ -83,7 +89,6 @@ def _objects_of(dir_fd: int) -> Iterator[str]:
         yield f"btrfs/{uuid.UUID(bytes=answer[16:32])}"
         return
     with contextlib.suppress(OSError):
-        device = os.fstat(dir_fd).st_dev
-        name = (_DEVICES / f"{os.major(device)}:{os.minor(device)}").readlink().name
+        name = device_of(dir_fd)
         for kind in sorted(_OBJECTS.iterdir()):
             yield f"{kind.name}/{name}"

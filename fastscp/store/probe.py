@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fastscp.errors import StartError
+from fastscp.store.nameless import find_way
 from fastscp.store.names import (
     FILE_MODE,
     FOLDER_MODE,
@@ -22,7 +23,6 @@ from fastscp.store.names import (
     names_in,
     open_folder,
 )
-from fastscp_ext import nameless_way
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Facts", "RenameNoReplace", "cannot_be_stable", "probe", "refuse_another_file_system"]
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
-# Where a file that has no name can be flushed, and keeps what was flushed when it gets one. btrfs
-# flushes nothing of a file without a name; and elsewhere only closing may tell of an error.
-_NAMELESS: Final = frozenset({"ext4", "xfs", "tmpfs"})
 
 
 class RenameNoReplace(Protocol):
@@ -64,6 +61,7 @@ def probe(
 ) -> Facts:
     """Try what receiving relies on, in a folder of its own. Raises StartError if it cannot work."""
     name = PROBE.rpartition("/")[2]
+    file_system = _file_system(path)
     with home(dir_fd) as home_fd:
         # Left-overs of a probe that was killed are nobody's: we hold the store's lock.
         with contextlib.suppress(FileExistsError):
@@ -74,7 +72,7 @@ def probe(
                 _empty(probe_fd)
                 noreplace = _can_noreplace(probe_fd, rename_noreplace)
                 link = _can_link(probe_fd)
-                nameless = nameless_way(probe_fd)
+                nameless = find_way(probe_fd, file_system)
                 flush = flush_folder(probe_fd)
             finally:
                 _empty(probe_fd)
@@ -87,15 +85,12 @@ def probe(
         )
     if not flush and "stable" in durabilities:
         raise StartError(cannot_be_stable(path))
-    file_system = _file_system(path)
     warnings = []
     if file_system in _IN_MEMORY and "stable" in durabilities:
         warnings.append(
             f"{path} is on {file_system}, in memory: --durability stable cannot keep anything "
             f"there across a restart of this machine"
         )
-    if file_system not in _NAMELESS:
-        nameless = 0
     return Facts(file_system, noreplace, link, flush, tuple(warnings), nameless)
 
 

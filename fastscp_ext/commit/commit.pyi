@@ -20,8 +20,9 @@ def flush_file_system(fd: int) -> None:
 def nameless_way(folder_fd: int) -> int:
     """How a file without a name gets one in a folder: 0 in no way, 1 by its descriptor, 2 by /proc.
 
-    1 needs Linux 6.10, or CAP_DAC_READ_SEARCH. Leaves files in the folder, which has none: a name
-    there would be in the way. Raises nothing: what does not work is no way.
+    1 needs Linux 6.10, or CAP_DAC_READ_SEARCH. Leaves a file `f` in the folder, where nothing may
+    have that name before. Raises nothing: what does not work is no way. Whether what was flushed of
+    such a file is kept, `fastscp.store.nameless` knows.
     """
 
 def rename_noreplace(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:

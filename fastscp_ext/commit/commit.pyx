@@ -90,7 +90,7 @@ def nameless_way(int folder_fd):
         return NAMELESS_NO
     try:
         for way in (NAMELESS_DIRECT, NAMELESS_BY_PROC):
-            # The second one would take the first one's name.
+            # A name that something has must be refused.
             if nameless_link(fd, way, folder_fd, b"f") == 0:
                 again = nameless_link(fd, way, folder_fd, b"f")
                 return way if again == EEXIST else <int>NAMELESS_NO

@@ -4,7 +4,8 @@
  *   KEPT_ROOT     the directory; calls elsewhere are left alone
  *   KEPT_CONTROL  4 KiB shared with the test: lock, counters, rules (struct control)
  *   KEPT_LOG      the log (struct record each, then names and data); without it none is kept
- *   KEPT_NAMELESS files may be made without a name; without it no file system can
+ *   KEPT_NAMELESS files may be made without a name; without it no file system can. A folder: what
+ *                 /proc/fs/ext4 tells of a device is read there
  *
  * The order of the log is the order of effects: whatever changes the directory happens under one
  * lock for all threads of all processes, together with its record. A flush has two records, before
@@ -32,6 +33,7 @@
 #include <unistd.h>
 
 #define ROOM 1024
+#define EXT4 "/proc/fs/ext4/"
 #define RULES 16
 #define PIDS 64
 
@@ -103,7 +105,7 @@ static struct control *control;
 static char root[ROOM];
 static size_t root_size;
 static int log_fd = -1;
-static int nameless;
+static char nameless[ROOM];
 static long (*real)(long, ...);
 
 __attribute__((constructor(101))) static void begin(void) {
@@ -133,7 +135,8 @@ __attribute__((constructor(101))) static void begin(void) {
                                         __ATOMIC_SEQ_CST))
             break;
     }
-    nameless = getenv("KEPT_NAMELESS") != NULL;
+    name = getenv("KEPT_NAMELESS");
+    if (name != NULL) snprintf(nameless, sizeof nameless, "%s", name);
     name = getenv("KEPT_LOG");
     if (name != NULL) {
         fd = (int)real(SYS_openat, AT_FDCWD, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -333,11 +336,16 @@ static int do_open(int dir, const char *name, int flags, mode_t mode) {
     struct rule *after;
     struct stat st;
     int fd, made;
+    char told[2 * ROOM];
     int bare = (flags & O_TMPFILE) == O_TMPFILE;
     if (control == NULL) return (int)CALL(SYS_openat, dir, name, flags, mode, 0);
     at_path(dir, name, path);
+    if (nameless[0] && strncmp(path, EXT4, strlen(EXT4)) == 0) {
+        snprintf(told, sizeof told, "%s/%s", nameless, base(path));
+        return (int)CALL(SYS_openat, AT_FDCWD, told, flags, mode, 0);
+    }
     if (!inside(path)) return (int)CALL(SYS_openat, dir, name, flags, mode, 0);
-    if (bare && !nameless) {
+    if (bare && !nameless[0]) {
         errno = EOPNOTSUPP;
         return -1;
     }

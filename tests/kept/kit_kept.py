@@ -21,6 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import pytest
+
+from fastscp.store import nameless as nameless_stores
+from fastscp.store import probe
 from fastscp.store.journal import parse_line
 from fastscp_ext import decode_command, decode_pdata
 from tests.kit import (
@@ -128,6 +132,21 @@ class Control:
         self._page.close()
 
 
+def _told_of_ext4(folder: Path, root: Path) -> Path:
+    """A folder with what the system says of an ext4 where files need no name.
+
+    Skips where the root is on another kind of file system, and they need one whatever it says.
+    """
+    kind = probe._file_system(root)
+    if kind not in nameless_stores._FILE_SYSTEMS:
+        pytest.skip(f"every part has a name on {kind}: let the tests' folder be on ext4 or xfs")
+    told = folder / "ext4"
+    told.mkdir(exist_ok=True)
+    (told / "options").write_text("data=ordered\n")
+    (told / "fc_info").write_text("0 commits\n0 ineligible\n")
+    return told
+
+
 class Interposed(Service):
     """A service over the interposed disk. Its store is `disk/store` below tmp_path.
 
@@ -160,7 +179,7 @@ class Interposed(Service):
         if log:
             more["KEPT_LOG"] = str(self.log_path)
         if nameless:
-            more["KEPT_NAMELESS"] = "1"
+            more["KEPT_NAMELESS"] = str(_told_of_ext4(tmp_path, self.root))
         if "--redo" not in flags:
             flags = (*flags, "--redo", "off")
         super().__init__(

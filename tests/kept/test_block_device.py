@@ -24,7 +24,7 @@ import pytest
 from fastscp.store.findings import Kind
 from fastscp.store.names import JOURNAL
 from fastscp.store.verify import verify
-from tests.disks import KINDS
+from tests.disks import FAST_COMMITS, KINDS, MountError
 from tests.kept.device import disk as device
 from tests.kept.device.cuts import Cuts, chosen
 from tests.kept.device.disk import RecordedDisk, mounted_again, recorded, scratch
@@ -292,7 +292,7 @@ def test_a_commit_without_a_flush_is_caught(
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "ext4 writeback"])
 def test_stable_loses_nothing_on_real_file_systems(
     tmp_path: Path, recorder: Path, kind: str, figures: Figures
 ) -> None:
@@ -301,6 +301,33 @@ def test_stable_loses_nothing_on_real_file_systems(
         tally, bad = cut(done, folder, 300, seed=1, start_every=20, most=10)
     figures.add("power cuts, version", kind, tally)
     assert bad == []
+
+
+def without_names(kind: str, tmp_path: Path, folder: Path, recorder: Path) -> Recorded:
+    """What a service did that takes any ext4 for one where parts need no name."""
+    decided = 'if file_system == "ext4" and not _ext4_replays(folder_fd):'
+    mutant = mutate([("fastscp/store/nameless.py", decided, "if False:", 1)], tmp_path / "mutant")
+    done = record(kind, folder, recorder, env={"PYTHONPATH": str(mutant)})
+    assert all(one.status == 0 for one in done.sendings)
+    return done
+
+
+@pytest.mark.long
+def test_a_part_without_a_name_is_lost_without_a_journal(tmp_path: Path, recorder: Path) -> None:
+    with scratch(tmp_path) as folder:
+        done = without_names("ext4 without journal", tmp_path, folder, recorder)
+        _tally, bad = cut(done, folder, 60)
+    assert any("answered 0000 and in no version" in one for one in bad)
+
+
+@pytest.mark.long
+def test_a_part_without_a_name_stops_the_mount_with_fast_commits(
+    tmp_path: Path, recorder: Path
+) -> None:
+    with scratch(tmp_path) as folder:
+        done = without_names(FAST_COMMITS, tmp_path, folder, recorder)
+        with pytest.raises(MountError):
+            cut(done, folder, 200)
 
 
 needs_replaced = pytest.mark.xfail(

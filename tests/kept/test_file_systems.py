@@ -74,6 +74,12 @@ def test_start(disk: Path) -> None:
             assert not probe.exists()
 
 
+@pytest.mark.parametrize("kind", [*disks.KINDS, *disks.VARIANTS, disks.FAST_COMMITS])
+def test_where_a_part_needs_no_name(tmp_path: Path, kind: str) -> None:
+    with mounted(kind, tmp_path) as point, opened(point / "store") as held:
+        assert (held.facts.nameless > 0) == (kind in ("ext4", "ext4 writeback", "xfs"))
+
+
 def test_sweep(disk: Path) -> None:
     with opened(disk / "store") as held, contextlib.ExitStack() as closing:
         incoming = disk / "store/.fastscp/incoming"

@@ -101,32 +101,17 @@ def test_memory_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert store.facts.warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("kind", "way", "found"),
-    [
-        ("ext4", 1, 1),
-        ("xfs", 2, 2),
-        ("tmpfs", 1, 1),
-        ("ext4", 0, 0),
-        ("btrfs", 1, 0),
-        ("nfs4", 2, 0),
-    ],
-)
-def test_files_without_a_name(
-    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, way: int, found: int
-) -> None:
-    """Only where what was flushed of one is there when it has a name."""
+def test_how_a_part_gets_its_name_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def tried(folder_fd: int) -> int:
-        asked.append(folder_fd)
-        return way
+    def find_way(folder_fd: int, file_system: str) -> int:
+        asked.append((os.readlink(f"/proc/self/fd/{folder_fd}"), file_system))
+        return 2
 
-    monkeypatch.setattr(module, "nameless_way", tried)
-    monkeypatch.setattr(module, "_file_system", lambda _path: kind)
+    monkeypatch.setattr(module, "find_way", find_way)
     with opened(path) as store:
-        assert store.facts.nameless == found
-    assert len(asked) == 1
+        assert store.facts.nameless == 2
+        assert asked == [(str(path / ".fastscp/probe"), store.facts.file_system)]
 
 
 def test_the_way_that_works_here_is_found(path: Path) -> None:

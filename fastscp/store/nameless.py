@@ -1,0 +1,73 @@
+"""Whether a part may go without a name until it gets its path.
+
+Such a part is flushed, or written by the system when it likes, with no link to it; the link comes
+later. So a power cut may leave a file on the disk that no name leads to, and what was flushed has
+to be there when the name is. Not every file system keeps to that:
+
+- btrfs flushes nothing of a file without a name.
+- ext4 with fast commits writes a file without a name to its log, and refuses to replay that: after
+  a power cut nobody can mount it before it was checked.
+- ext4 without a journal does not flush the count of links with a name: after a power cut the name
+  leads to a file that counts as deleted.
+
+Elsewhere only closing may tell of an error, and a part without a name is closed when it has one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from fastscp.store.mounts import device_of
+from fastscp.store.names import FILE_MODE, descriptor
+from fastscp_ext import nameless_way
+
+__all__ = ["find_way"]
+
+_FILE_SYSTEMS: Final = frozenset({"ext4", "xfs", "tmpfs"})
+_EXT4: Final = Path("/proc/fs/ext4")
+# Only with a journal one of the modes in which it works is among the options of an ext4.
+_JOURNAL: Final = re.compile(r"^data=", re.MULTILINE)
+# Nothing but these counts tells of fast commits. One may be left out where others flush as well.
+_FAST_COMMITS: Final = re.compile(r"^[1-9]\d* (?:commits|ineligible)$", re.MULTILINE)
+_FLUSHES: Final = 3
+
+
+def find_way(folder_fd: int, file_system: str) -> int:
+    """How parts without a name get one, as `fastscp_ext.nameless_way` has it; 0: there are none.
+
+    Leaves files in the folder, which is for that. file_system: what the folder is on. Blocks on the
+    disk. What cannot be found out counts against it.
+    """
+    if file_system not in _FILE_SYSTEMS:
+        return 0
+    if file_system == "ext4" and not _ext4_replays(folder_fd):
+        return 0
+    return nameless_way(folder_fd)
+
+
+def _ext4_replays(folder_fd: int) -> bool:
+    """Whether this ext4 has a journal, and no fast commits."""
+    try:
+        about = _EXT4 / device_of(folder_fd)
+        if not _JOURNAL.search((about / "options").read_text("ascii")):
+            return False
+        for _ in range(_FLUSHES):
+            _flush_something(folder_fd)
+        try:
+            counts = (about / "fc_info").read_text("ascii")
+        except FileNotFoundError:
+            # Linux before 5.10 makes none.
+            return True
+    except OSError:
+        return False
+    return not _FAST_COMMITS.search(counts)
+
+
+def _flush_something(folder_fd: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with descriptor(os.open("flushed", flags, FILE_MODE, dir_fd=folder_fd)) as fd:
+        os.write(fd, b"0")
+        os.fsync(fd)
