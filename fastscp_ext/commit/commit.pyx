@@ -21,8 +21,8 @@ from fastscp_ext.commit.nameless cimport (
 from fastscp_ext.commit.remover cimport remover_post
 from fastscp_ext.receive.instance cimport (
     DUPLICATE_KEPT, DUPLICATE_REPLACED, PATH_ROOM, STAGE_DUPLICATE, STAGE_FLUSHED, STAGE_NAMED,
-    STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_show_part,
-    instance_unlock,
+    STAGE_SETTLED, Instance, Worker, instance_drop_part, instance_fail, instance_name_refused,
+    instance_show_part, instance_unlock,
 )
 from fastscp_ext.shared.atomic cimport word_add, word_get, word_set
 from fastscp_ext.shared.block cimport DOUBT_LEFT, FLUSH_BATCH, STAMP_DURABLE
@@ -195,6 +195,8 @@ cdef int give_final_name(
         step[0] = b"open or make the directory of an instance"
     else:
         step[0] = b"give an instance its final name"
+        if not i.has_part:
+            instance_name_refused(worker, failed)
     return failed
 
 

@@ -50,6 +50,7 @@ ctypedef struct Worker:
     int incoming_fd
     bint use_link            # name by linkat and unlinkat where renameat2 has no NOREPLACE
     int nameless             # how a part without a name gets the final one; 0: all have names
+    uint64_t names_first     # 1: one was refused its name, and all have names from now on
     uint32_t parts           # part files named so far
     Live* live               # of this worker, in the shared block
     WorkerRows* rows         # likewise
@@ -168,6 +169,8 @@ cdef void instance_blame(Instance* i, int key, Cursor uid) noexcept nogil
 cdef void instance_refuse(Instance* i, uint16_t status, const char* comment) noexcept nogil
 cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept nogil
 cdef int instance_flush(Worker* worker, Instance* i, bint is_whole) noexcept nogil
+# A part without a name gets none: where that is no want of the disk's, later ones have names first.
+cdef void instance_name_refused(Worker* worker, int error_no) noexcept nogil
 # Have a part file that others can open: whatever has no name gets one, and its descriptor goes.
 cdef int instance_show_part(Worker* worker, Instance* i) noexcept nogil
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil

@@ -6,7 +6,9 @@ Sources: PS3.4 Annex B (statuses), PS3.10 7.1 (the file).
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EINTR, EIO, EPERM, errno
+from libc.errno cimport (
+    EACCES, EINTR, EINVAL, EIO, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, EXDEV, errno,
+)
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
@@ -35,7 +37,7 @@ from fastscp_ext.receive.label cimport (
     LABEL_CHANGED, LABEL_WRONG, label_begun, label_judged, label_named, pixels_contradict,
 )
 from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
-from fastscp_ext.shared.atomic cimport word_set
+from fastscp_ext.shared.atomic cimport word_get, word_set
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, tap_begin, tap_end, tap_feed, tap_value,
@@ -176,7 +178,9 @@ cdef void _create(Worker* worker, Instance* i, bint is_whole) noexcept nogil:
     # a file that is to be compressed is opened by its name.
     worker.parts += 1
     memcpy(put_hex8(i.part, worker.parts), b".part", 6)
-    if is_whole and worker.nameless and not i.treatment.compress_level:
+    if is_whole and worker.nameless and not (
+        i.treatment.compress_level or word_get(&worker.names_first)
+    ):
         i.fd = nameless_open(worker.incoming_fd)
         # Of a folder that is gone some file systems say just that nothing can be made in it.
         if i.fd >= 0 or errno != EPERM:
@@ -188,6 +192,13 @@ cdef void _create(Worker* worker, Instance* i, bint is_whole) noexcept nogil:
     i.has_part = i.fd >= 0
 
 
+cdef void instance_name_refused(Worker* worker, int error_no) noexcept nogil:
+    # The start tried it in a folder of its own. What the system allows there it may refuse
+    # elsewhere, or later, as it does once /proc is gone; and it may still allow a rename.
+    if error_no in (EACCES, EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, EXDEV):
+        word_set(&worker.names_first, 1)
+
+
 cdef int instance_show_part(Worker* worker, Instance* i) noexcept nogil:
     # 0, or -1 after instance_fail. What was flushed stays so.
     cdef int failed
@@ -195,6 +206,7 @@ cdef int instance_show_part(Worker* worker, Instance* i) noexcept nogil:
         return 0
     failed = nameless_link(i.fd, worker.nameless, worker.incoming_fd, i.part)
     if failed:
+        instance_name_refused(worker, failed)
         instance_fail(i, failed, b"give a part file its name")
         return -1
     i.has_part = True

@@ -175,6 +175,27 @@ def test_a_part_that_gets_no_name_to_be_compared_by(tmp_path: Path, library: Pat
         peer.release()
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EXDEV, errno.ENOENT])
+@pytest.mark.parametrize("path", ["/store/1.2.", "/.fastscp/incoming/"])
+def test_names_that_are_refused_to_parts_without_one(
+    tmp_path: Path, library: Path, path: str, error: int
+) -> None:
+    """Though the start found them allowed. It costs one instance: a rename is still allowed."""
+    first, other = (items("1", 1, seed=seed)[0] for seed in (0, 1))
+    with (
+        Interposed(tmp_path, library, log=False, workers=1, nameless=True) as service,
+        service.peer() as peer,
+    ):
+        rule = service.control.rule([LINK], FAIL, error=error, path=path)
+        found = [put(peer, number, item) for number, item in enumerate((first, other) * 2, 1)]
+        assert sorted(found) == [0, 0, 0, 0xA700]
+        assert service.control.hits(rule) == 1
+        assert os.strerror(error) in service.in_log("; answered A700; ")
+        service.ends_parts()
+        assert service.instances() == [first.path, f"{first.path}~2"]
+        peer.release()
+
+
 @pytest.mark.parametrize("durability", ["stable", "buffered"])
 def test_a_part_that_cannot_be_closed_is_not_stored(
     tmp_path: Path, library: Path, durability: str
