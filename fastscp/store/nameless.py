@@ -33,6 +33,8 @@ _JOURNAL: Final = re.compile(r"^data=", re.MULTILINE)
 # Nothing but these counts tells of fast commits. One may be left out where others flush as well.
 _FAST_COMMITS: Final = re.compile(r"^[1-9]\d* (?:commits|ineligible)$", re.MULTILINE)
 _FLUSHES: Final = 3
+# What `nameless_way` gives its file.
+_BARE: Final = "f"
 
 
 def find_way(folder_fd: int, file_system: str) -> int:
@@ -45,7 +47,8 @@ def find_way(folder_fd: int, file_system: str) -> int:
         return 0
     if file_system == "ext4" and not _ext4_replays(folder_fd):
         return 0
-    return nameless_way(folder_fd)
+    way = nameless_way(folder_fd)
+    return way if way and _has_usual_rights(folder_fd) else 0
 
 
 def _ext4_replays(folder_fd: int) -> bool:
@@ -64,6 +67,18 @@ def _ext4_replays(folder_fd: int) -> bool:
     except OSError:
         return False
     return not _FAST_COMMITS.search(counts)
+
+
+def _has_usual_rights(folder_fd: int) -> bool:
+    """Whether the file that got a name later has the rights of one that was made with a name.
+
+    Before Linux 6.0 a file system that knows no ACLs leaves the umask out.
+    """
+    flags = os.O_WRONLY | os.O_CREAT
+    with descriptor(os.open("named", flags, FILE_MODE, dir_fd=folder_fd)) as fd:
+        named = os.fstat(fd)
+    bare = os.stat(_BARE, dir_fd=folder_fd)
+    return (bare.st_mode, bare.st_uid, bare.st_gid) == (named.st_mode, named.st_uid, named.st_gid)
 
 
 def _flush_something(folder_fd: int) -> None:

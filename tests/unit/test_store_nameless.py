@@ -9,6 +9,7 @@ import pytest
 
 from fastscp.store import nameless as module
 from fastscp.store.nameless import find_way
+from fastscp.store.names import FILE_MODE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,14 @@ class Told:
         self.counts_after = 0
         monkeypatch.setattr(module, "_EXT4", folder / "proc")
         monkeypatch.setattr(module, "device_of", lambda _fd: "sdx1")
-        monkeypatch.setattr(module, "nameless_way", lambda _fd: 1)
+        self.mode = FILE_MODE
+        monkeypatch.setattr(module, "nameless_way", self._link)
         monkeypatch.setattr(os, "fsync", self._flush)
+
+    def _link(self, folder_fd: int) -> int:
+        fd = os.open("f", os.O_WRONLY | os.O_CREAT, self.mode, dir_fd=folder_fd)
+        os.close(fd)
+        return 1
 
     def _flush(self, _fd: int) -> None:
         self.flushes += 1
@@ -93,6 +100,19 @@ def test_a_way_that_does_not_work(told: Told, monkeypatch: pytest.MonkeyPatch) -
 def test_of_an_ext4(told: Told, options: str, fast: str, found: int) -> None:
     told.say(options, fast)
     assert told.way() == found
+
+
+def test_a_file_with_other_rights_than_usual(told: Told) -> None:
+    """Whoever asks for a umask has it for each instance."""
+    told.mode = FILE_MODE | 0o004
+    before = os.umask(0o022)
+    try:
+        assert told.way("tmpfs") == 0
+        os.unlink(told.tried / "f")
+        told.mode = FILE_MODE
+        assert told.way("tmpfs") == 1
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("flushes", [1, 3])
