@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import pytest
 
 from fastscp.store.journal import append_fact
 from fastscp.store.verify import verify
+from tests.disks import mounted
 from tests.kit import CT, DEADLINE_S, ELE, Service, data_set, path_of, store, wait_for
 from tests.stores import opened
 from tests.unit.test_duplicates import instance
@@ -107,6 +110,37 @@ def test_a_consumer_takes_each_instance_once(service: Service, tmp_path: Path) -
     assert taken() == ["1.2.11.dcm", "1.2.11.dcm", "1.2.12.dcm", "1.2.13.dcm"]
     assert all("duplicate" not in fact for fact in service.journal()[-4:])
     assert service.instances() == []
+
+
+def test_what_inotify_tells_of_an_instance(tmp_path: Path) -> None:
+    """An event that says that it is whole, and no other: a link of a small one, a rename."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    created, moved, anything = 0x100, 0x80, 0xFFF & ~0x31
+    event = struct.Struct("iIII")
+    with (
+        mounted("ext4", tmp_path) as point,
+        Service(tmp_path / "run", "--min-free-space", "0", store=point / "store") as service,
+    ):
+        sent(service, ["1.2.1"])
+        folder = (service.store / path_of("1.2.1")).parent
+        watching = libc.inotify_init1(os.O_CLOEXEC)
+        try:
+            assert libc.inotify_add_watch(watching, os.fsencode(folder), anything) > 0
+            sent(service, ["1.2.2"])
+            with service.peer((1, CT, ELE)) as peer:
+                data = data_set(sop="1.2.3", pixels=3 << 20)
+                peer.send(store(1, data, sop="1.2.3"))
+                assert peer.read_response().status == 0
+                peer.release()
+            raw = os.read(watching, 1 << 16)
+        finally:
+            os.close(watching)
+    told = []
+    while raw:
+        _number, mask, _cookie, size = event.unpack_from(raw)
+        told.append((mask, os.fsdecode(raw[event.size : event.size + size].rstrip(b"\0"))))
+        raw = raw[event.size + size :]
+    assert told == [(created, "1.2.2.dcm"), (moved, "1.2.3.dcm")]
 
 
 def test_a_backup_of_a_store_in_use_is_restored(service: Service, tmp_path: Path) -> None:
