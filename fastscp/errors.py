@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Final
+
 __all__ = [
     "BootError",
     "ConfigError",
@@ -9,7 +13,27 @@ __all__ = [
     "StartError",
     "StoreBusyError",
     "StoreError",
+    "reason_for",
+    "words_of",
 ]
+
+# What the system has another word for than statuses and counters have.
+_NAMES: Final = {errno.ENOSPC: "disk full", errno.EDQUOT: "quota exceeded"}
+
+
+def reason_for(error: OSError | int) -> str:
+    """Why a call failed, or what its error number means, by the name that it has everywhere."""
+    if isinstance(error, int):
+        return _NAMES.get(error) or os.strerror(error)
+    return _NAMES.get(error.errno or 0) or error.strerror or str(error)
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says: one of the system by `reason_for`, behind the file that it is of."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{reason_for(error)}"
 
 
 class FastscpError(Exception):

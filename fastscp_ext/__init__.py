@@ -47,7 +47,7 @@ from fastscp_ext.shared.line_index import LineIndex
 from fastscp_ext.shared.liveness import Liveness
 from fastscp_ext.shared.rows import Rows
 from fastscp_ext.shared.shared import Shared
-from fastscp_ext.shared.tables import status_name
+from fastscp_ext.shared.tables import reason_of, status_name
 from fastscp_ext.shared.tallies import Tallies
 from fastscp_ext.shared.unflushed import Doubts
 from fastscp_ext.wire.command import CommandSet, decode_command, encode_command
@@ -171,6 +171,7 @@ __all__ = [
     "open_beneath",
     "part10_head",
     "part10_head_of_file",
+    "reason_of",
     "rename_noreplace",
     "status",
     "status_name",

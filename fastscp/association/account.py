@@ -154,7 +154,7 @@ class Ending:
 
     @property
     def text(self) -> str:
-        """`rejected (2,3,1): out of disk space`."""
+        """`rejected (2,3,1): disk full`."""
         return f"{self.kind}{self.code and f' ({self.code})'}{self.why and f': {self.why}'}"
 
     def fields(self) -> Fields:

@@ -318,7 +318,7 @@ _ALERTS: Final[tuple[_Alert, ...]] = (
     _Alert(
         "FastscpNotReady", "fastscp_ready == 0", "5m", "critical",
         "fastscp on {{ $labels.instance }} accepts no associations",
-        "`fastscp status` says why: paused, draining, out of space, no worker.",
+        "`fastscp status` says why: paused, draining, disk full, no worker.",
     ),
     _Alert(
         "FastscpInstancesRefused",

@@ -40,7 +40,7 @@ def status(
 
     It is asked by its control socket in the store, so by its own user or root, on the same machine.
 
-    Exit code: 0 it accepts associations, 1 it runs and does not (paused, draining, out of space,
+    Exit code: 0 it accepts associations, 1 it runs and does not (paused, draining, disk full,
     ...) or is silent, 2 it cannot be asked (by another user, without a control socket, ...), 3 no
     service runs on the store.
     """

@@ -18,6 +18,7 @@ import msgspec
 from fastscp import __version__
 from fastscp.admin.control import ControlServer, Listening
 from fastscp.admin.place import ControlSocketError
+from fastscp.errors import reason_for
 from fastscp.log import fields, shown
 from fastscp.main.expiry import Expiry, expiring
 from fastscp.main.members import WORKERS_MOST
@@ -191,7 +192,7 @@ class MainControl:
         if admission.paused:
             return "paused", self._pause.why, self._pause.since
         if admission.congested:
-            state: State = "store lost" if watch.state is SpaceState.LOST else "out of space"
+            state: State = "store lost" if watch.state is SpaceState.LOST else "disk full"
             return state, watch.why() or admission.congested, watched
         if not takers.ready:
             return "no worker", "no worker is up: the log says why", 0.0
@@ -407,7 +408,7 @@ class ControlSocket:
                 listening.remove()
             except OSError as error:
                 # The next service does it.
-                log.warning("cannot remove %s: %s", listening.path, error.strerror)
+                log.warning("cannot remove %s: %s", listening.path, reason_for(error))
 
     def abandon(self) -> None:
         """Leave none behind: the start failed."""

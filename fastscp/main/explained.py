@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from fastscp.errors import StartError
+from fastscp.errors import StartError, reason_for
 from fastscp.store.access import denied
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def start_explained() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         raise StartError(
-            f"cannot start ({where}{error.strerror or error}): see the limits of this process "
+            f"cannot start ({where}{reason_for(error)}): see the limits of this process "
             f"(ulimit -a), free memory and the store's disk"
         ) from error
 
@@ -39,9 +39,9 @@ def explained(store: Path, folder: str) -> Iterator[None]:
         if isinstance(error, PermissionError):
             # Of acknowledged instances, for all anybody knows.
             raise StartError(
-                f"cannot use {path} ({name}: {error.strerror}); {denied(store, name)}"
+                f"cannot use {path} ({name}: {reason_for(error)}); {denied(store, name)}"
             ) from error
         raise StartError(
-            f"cannot use {path} ({name}: {error.strerror}); whatever is there and is not the "
+            f"cannot use {path} ({name}: {reason_for(error)}); whatever is there and is not the "
             f"service's own: put it elsewhere, and start again"
         ) from error

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.errors import reason_for
 from fastscp.log import counted
 from fastscp.main.backoff import BackOff
 from fastscp.main.threads import in_thread
@@ -36,7 +37,7 @@ async def index_of(store: Store) -> LineIndex | None:
             "cannot make an index of the journal (%s): each instance that differs from the file "
             "under its path costs reading the whole journal until a restart; free some memory, or "
             "run `fastscp verify` while the service is stopped, which makes the index needless",
-            error.strerror or error,
+            reason_for(error),
         )
         return None
 
@@ -104,7 +105,7 @@ class Indexing:
             self._index.set_state(LineIndex.FAILED)
         if isinstance(error, OSError):
             where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-            why = f"{where}{error.strerror or error}"
+            why = f"{where}{reason_for(error)}"
         else:
             why = f"a bug: {type(error).__name__}: {error}"
         delay = self._back_off.failed()

@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from fastscp.errors import StartError
+from fastscp.errors import StartError, reason_for
 from fastscp.main.remains import tell_failed
 from fastscp.main.threads import in_thread
 from fastscp.store.lives import sweep_incoming
@@ -79,7 +79,7 @@ async def leave(
         log.error(
             "cannot remove unfinished instances (%s: %s); the next start tries again; is the "
             "store's file system still there? if it is, see that %s is a folder",
-            error.filename or INCOMING, error.strerror, store.path / INCOMING,
+            error.filename or INCOMING, reason_for(error), store.path / INCOMING,
         )  # fmt: skip
         has_failed = True
     try:
@@ -90,7 +90,7 @@ async def leave(
             "cannot flush %s (%s): instances that were acknowledged may not be on the disk; "
             "the mark of an unclean end stays; check the disk, restart the machine or mount "
             "the file system anew, then run `fastscp verify`",
-            store.path, error.strerror,
+            store.path, reason_for(error),
         )  # fmt: skip
         has_failed = True
     is_there = _tell_lost(lost, seconds)
@@ -120,7 +120,7 @@ def _tell_lost(lost: asyncio.Future[str | None], seconds: float) -> bool:
     try:
         why = _result(lost, seconds)
     except OSError as error:
-        why = f"it cannot be looked at ({error.strerror})"
+        why = f"it cannot be looked at ({reason_for(error)})"
     if why is not None:
         log.error(
             "the store is gone at the end: %s; see that it is where it belongs, whole and this "

@@ -30,7 +30,7 @@ from fastscp import log as logs
 from fastscp.config.changes import changes
 from fastscp.config.contradictions import log_in_store
 from fastscp.config.settings import TLS_FIELDS
-from fastscp.errors import ConfigError, FastscpError
+from fastscp.errors import ConfigError, FastscpError, reason_for
 from fastscp.log.text import cut, escape
 from fastscp.main.control import taken
 from fastscp.main.expiry import expiring
@@ -319,7 +319,7 @@ class Reloader:
         except FastscpError as error:
             return self._refused((str(error),))
         except OSError as error:
-            return self._refused((f"no means for it ({error.strerror or error}); try again",))
+            return self._refused((f"no means for it ({reason_for(error)}); try again",))
         self._facts.rules = msgspec.structs.replace(
             self._facts.rules, waits=waits, refused=(), refused_at=0.0
         )

@@ -9,7 +9,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastscp.errors import FastscpError
+from fastscp.errors import FastscpError, reason_for, words_of
 from fastscp.log import counted
 from fastscp.main.backoff import BackOff
 from fastscp.main.threads import in_thread
@@ -108,7 +108,7 @@ class Remains:
             self._begin_recovery()
             return
         is_bug = not isinstance(error, (FastscpError, OSError))
-        why = f"{type(error).__name__}: {error}" if is_bug else str(error)
+        why = f"{type(error).__name__}: {error}" if is_bug else words_of(error)
         if why != self._store.unrecovered:
             log.error(
                 "cannot recover the redo log of a dead worker: %s; nothing is stored until that is "
@@ -162,7 +162,7 @@ class Remains:
             # It raises none itself, so there was no thread, or no descriptor.
             if own_fd >= 0:
                 os.close(own_fd)
-            why = f"cannot look for replacements that were not through ({error.strerror})"
+            why = f"cannot look for replacements that were not through ({reason_for(error)})"
             told = (f"{why}: the next instance of their paths, or the next start, settles them",)
         for one in told:
             log.warning("%s", one)
@@ -180,7 +180,7 @@ class Remains:
         except TimeoutError:
             why = f"no answer for {_SWEEP_S:g} s"
         except OSError as error:
-            why = f"{error.filename or INCOMING}: {error.strerror}"
+            why = f"{error.filename or INCOMING}: {reason_for(error)}"
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         if why and why != self._not_swept:

@@ -164,7 +164,7 @@ class StoreWatch:
     def _said(self, before: SpaceState, seen: Look) -> str:
         is_back = before is SpaceState.LOST and self.state is not before
         back = f"{self._back}, " if is_back else ""
-        free = f"{back}{seen.free >> 20} MiB free"
+        free = f"{seen.free >> 20} MiB free"
         limit = f"--min-free-space {self._min_free >> 20} MiB"
         match self.state:
             case SpaceState.LOST if seen.lost is None:
@@ -182,20 +182,20 @@ class StoreWatch:
                 )
             case SpaceState.FULL if self._is_short_of_inodes(seen):
                 return (
-                    f"{back}{seen.inodes:,} inodes free, below {_INODES:,}: instances are answered "
-                    f"A700 and new associations rejected until there is a tenth more: remove "
-                    f"files, or make a file system with more inodes (df -i)"
+                    f"{back}disk full: {seen.inodes:,} inodes free, below {_INODES:,}: instances "
+                    f"are answered A700 and new associations rejected until there is a tenth more: "
+                    f"remove files, or make a file system with more inodes (df -i)"
                 )
             case SpaceState.FULL:
                 return (
-                    f"{free}, below {limit}: instances are answered A700 and new associations "
-                    f"rejected until there is a tenth more: free some space"
+                    f"{back}disk full: {free}, below {limit}: instances are answered A700 and "
+                    f"new associations rejected until there is a tenth more: free some space"
                 )
             case SpaceState.SLOW:
                 more = "receiving again, " if before > SpaceState.SLOW else ""
                 return (
-                    f"{free}, less than twice {limit}: {more}reading at most "
+                    f"{back}{free}, less than twice {limit}: {more}reading at most "
                     f"{self.slow_rate >> 10} KiB/s: free some space"
                 )
             case _:
-                return f"{free}: receiving without limits again"
+                return f"{back}{free}: receiving without limits again"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from setproctitle import setproctitle
 
+from fastscp.errors import reason_for
 from fastscp.log import counted
 from fastscp.main.listening import ADMIN, DICOM, TLS
 from fastscp.main.successor import Successor
@@ -176,7 +177,7 @@ class Upgrade:
         try:
             why = await self._hand_over()
         except OSError as error:
-            why = f"the new program cannot be started ({error.strerror or error})"
+            why = f"the new program cannot be started ({reason_for(error)})"
         except Exception:
             log.exception("upgrade: a bug ends it")
             why = "a bug, which the line before tells of"

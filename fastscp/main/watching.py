@@ -24,7 +24,7 @@ log = logging.getLogger("fastscp.main")
 # Between looks at the store.
 _LOOK_EVERY_S: Final = 1.0
 _CONGESTED: Final = {
-    SpaceState.FULL: "out of disk space",
+    SpaceState.FULL: "disk full",
     SpaceState.LOST: "the store is not there, or does not answer",
 }
 _UNRECOVERED: Final = "the redo log of a dead worker cannot be recovered"

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from fastscp.errors import BootError
+from fastscp.errors import BootError, reason_for
 from fastscp.log import counted, fields
 from fastscp.main.following import Following
 from fastscp.main.loopwatch import LOOK_S, LoopWatch, Pulse
@@ -150,7 +150,7 @@ class Workers:
             await asyncio.gather(*(worker.ready for worker in workers))
         except OSError as error:
             self.stopping = True
-            raise BootError(f"cannot start a worker process: {error.strerror}") from error
+            raise BootError(f"cannot start a worker process: {reason_for(error)}") from error
         except BootError:
             # Nobody is replaced any more.
             self.stopping = True
@@ -626,5 +626,5 @@ class Workers:
 def _said(error: BaseException) -> str:
     """An error in words, alike whenever its cause is."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return reason_for(error)
     return f"{type(error).__name__}: {error}"

@@ -98,7 +98,7 @@ REJECTIONS: Final[Mapping[str, Told]] = MappingProxyType(
             "have the sender corrected",
         ),
         "2,3,1": Told(
-            "shutting down, paused (`fastscp pause`), out of disk space, the store not there or"
+            "shutting down, paused (`fastscp pause`), disk full, the store not there or"
             " its disk stuck, no worker there, or too many connections, requests, user "
             "identities or open files",
             "the sender tries again later; the log says which",

@@ -38,7 +38,7 @@ __all__ = [
 CONTROL_VERSION: Final = 1
 
 State: TypeAlias = Literal[
-    "starting", "accepting", "paused", "draining", "out of space", "store lost",
+    "starting", "accepting", "paused", "draining", "disk full", "store lost",
     "waiting for the disk", "no worker", "no worker answers", "refusing all",
 ]  # fmt: skip
 

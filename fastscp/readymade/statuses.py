@@ -90,7 +90,7 @@ def rejections(config: ServeConfig) -> Iterator[tuple[tuple[int, int, int], str]
     yield (
         (2, 3, 1),
         (
-            "shutting down, paused, out of space, the store not there or stuck, no worker, or "
+            "shutting down, paused, disk full, the store not there or stuck, no worker, or "
             "too many connections or requests: try again later"
         ),
     )

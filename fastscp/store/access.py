@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from fastscp.errors import StartError, StoreBusyError
+from fastscp.errors import StartError, StoreBusyError, reason_for
 from fastscp.store.identity import read_identity
 from fastscp.store.made import Made
 from fastscp.store.names import (
@@ -157,7 +157,7 @@ def denied(path: Path, where: str) -> str:
 
 def _refuse(path: Path, where: str, error: OSError) -> NoReturn:
     named = _whole(path, where)
-    what = f"cannot use {path} as a store: {named}: {error.strerror}"
+    what = f"cannot use {path} as a store: {named}: {reason_for(error)}"
     if error.errno in (errno.EACCES, errno.EPERM):
         advice = denied(path, where)
     elif error.errno == errno.EROFS:
@@ -258,7 +258,7 @@ def _flock(path: Path, lock_fd: int) -> bool:
         return False
     except OSError as error:
         raise StartError(
-            f"the file system of {path} has no file locks ({error.strerror}), so two services "
+            f"the file system of {path} has no file locks ({reason_for(error)}), so two services "
             f"could write to it unnoticed; put the store on another file system"
         ) from error
     return True

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from fastscp.errors import FastscpError
-from fastscp.store.findings import Finding, Kind, reason
+from fastscp.errors import FastscpError, reason_for
+from fastscp.store.findings import Finding, Kind
 from fastscp.store.journal import Segments, append_fact, last_sequence, time_text
 from fastscp.store.names import JOURNAL, descriptor, flush_folder_at, open_file, status_at
 from fastscp.store.reading import NoInstanceError, describe
@@ -95,7 +95,7 @@ class Adoption:
         except NoInstanceError as error:
             yield replace(finding, why=f"{finding.why}, and it {error}: not adopted")
         except OSError as error:
-            yield Finding(Kind.UNREADABLE, finding.path, reason(error))
+            yield Finding(Kind.UNREADABLE, finding.path, reason_for(error))
         if len(self._batch) == _BATCH:
             yield from self.finish()
 
@@ -210,7 +210,8 @@ class Adoption:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             advice += ", and into the system's log"
         return (
-            f"cannot write the journal ({reason(error)}): {self._adopted} instances were adopted "
+            f"cannot write the journal ({reason_for(error)}): "
+            f"{self._adopted} instances were adopted "
             f"before that, the others were not, and nothing was lost; {advice}; the next "
             f"--adopt goes on from there"
         )

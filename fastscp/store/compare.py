@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fastscp.store.findings import Finding, Kind, reason
+from fastscp.errors import reason_for
+from fastscp.store.findings import Finding, Kind
 from fastscp.store.names import HOME, exists, read_folder, status_at
 from fastscp.store.reading import Pace, difference, is_checked
 
@@ -145,7 +146,7 @@ class Comparison:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                yield Finding(Kind.UNREADABLE, folder, reason(error))
+                yield Finding(Kind.UNREADABLE, folder, reason_for(error))
 
     def _enter(
         self, folder: str, inside: str, entries: Iterator[os.DirEntry[str]]
@@ -189,7 +190,7 @@ class Comparison:
             why = f"journaled with {record.size} bytes, and not there"
             return Finding(Kind.MISSING, path, why, origin=origin)
         except OSError as error:
-            return Finding(Kind.UNREADABLE, path, reason(error), origin=origin)
+            return Finding(Kind.UNREADABLE, path, reason_for(error), origin=origin)
         if why:
             return Finding(Kind.CHANGED, path, why, origin=origin)
         if not is_checked(record.digest):

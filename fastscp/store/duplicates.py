@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import zstandard
 
+from fastscp.errors import reason_for
 from fastscp.store.compress import twin
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
@@ -228,7 +229,7 @@ class Resolution:
             self._unlock()
             path, why = self.path, ""
             if is_in(error.filename):
-                path, why = error.filename, error.strerror or str(error)
+                path, why = error.filename, reason_for(error)
             return Outcome(
                 "refused", path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
                 error.errno or errno.EIO, why,

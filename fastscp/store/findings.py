@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Finding", "Kind", "Mark", "Origin", "Report", "Tally", "Watcher", "reason"]
+__all__ = ["Finding", "Kind", "Mark", "Origin", "Report", "Tally", "Watcher"]
 
 
 class Kind(StrEnum):
@@ -114,8 +114,3 @@ class Watcher(Protocol):
     """Told how far it is: files, and bytes of their data sets, out of about `total`."""
 
     def __call__(self, *, files: int, size: int, total: int) -> None: ...
-
-
-def reason(error: OSError) -> str:
-    """An OSError in a few words."""
-    return error.strerror or str(error)

@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from fastscp.errors import reason_for
 from fastscp.store import replaced
 from fastscp.store.compress import twin
-from fastscp.store.findings import Finding, Kind, reason
+from fastscp.store.findings import Finding, Kind
 from fastscp.store.flushes import Flushes
 from fastscp.store.journal import last_sequence
 from fastscp.store.names import REPLACED, descriptor, exists
@@ -140,8 +141,8 @@ def _strange(name: str) -> Finding:
 def _unreadable(error: OSError) -> Finding:
     where = error.filename if isinstance(error.filename, str) else REPLACED
     why = (
-        f"cannot be read ({reason(error)}), so replacements that are not through stay as they are, "
-        f"and new ones are answered A700: look at what is there, and move it away"
+        f"cannot be read ({reason_for(error)}), so replacements that are not through stay as they "
+        f"are, and new ones are answered A700: look at what is there, and move it away"
     )
     return Finding(Kind.REPLACED, where, why)
 
@@ -159,7 +160,7 @@ def _remove_torn(store_fd: int, stem: str) -> Finding:
         if replaced.remove_torn(store_fd, stem):
             return Finding(Kind.REPLACED, path, why, settled="removed; nothing was replaced yet")
     except OSError as error:
-        why = f"{why}, and cannot be removed: {reason(error)}"
+        why = f"{why}, and cannot be removed: {reason_for(error)}"
         return Finding(Kind.REPLACED, path, why)
     return _damaged(stem)
 
@@ -342,4 +343,4 @@ def _settle_one(
             return None
         return _Ended(record, done.undone, exists(record.path, of.store_fd))
     except OSError as error:
-        return _Ended(record, error=reason(error))
+        return _Ended(record, error=reason_for(error))

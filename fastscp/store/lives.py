@@ -7,6 +7,7 @@ import fcntl
 import os
 from dataclasses import dataclass
 
+from fastscp.errors import reason_for
 from fastscp.store.names import (
     FILE_MODE,
     FOLDER_MODE,
@@ -100,7 +101,7 @@ def sweep_incoming(dir_fd: int) -> SweepReport:
                 continue  # its worker removed it meanwhile
             except OSError as error:
                 failed += 1
-                why = why or error.strerror or str(error)
+                why = why or reason_for(error)
                 continue
             if removed is not None:
                 folders += 1

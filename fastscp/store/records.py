@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from fastscp.errors import FastscpError, StartError
+from fastscp.errors import FastscpError, StartError, reason_for
 from fastscp.store.findings import Origin
 from fastscp.store.header import Header, header_of
 from fastscp.store.journal import Tail, describes_file
@@ -124,7 +124,7 @@ def records(dir_fd: int, selection: Selection, pace: Callable[[int], None]) -> I
         fd, name = tempfile.mkstemp(prefix="fastscp-verify-", dir=where)
     except OSError as error:
         raise StartError(
-            f"cannot keep notes on the journal in {where} ({error.strerror}); {advice}"
+            f"cannot keep notes on the journal in {where} ({reason_for(error)}); {advice}"
         ) from error
     os.close(fd)
     try:

@@ -29,9 +29,9 @@ import re
 import stat
 from typing import TYPE_CHECKING, Final
 
-from fastscp.errors import StartError, StoreBusyError
+from fastscp.errors import StartError, StoreBusyError, reason_for
 from fastscp.store.access import held
-from fastscp.store.findings import Finding, Kind, reason
+from fastscp.store.findings import Finding, Kind
 from fastscp.store.names import (
     ANEW,
     UNFLUSHED,
@@ -173,7 +173,7 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
         for mark in _finish_all(dir_fd, marks):
             yield made_anew(mark)
     except OSError as error:
-        failed = f"what was begun cannot be made anew ({reason(error)}): {_CHECK}"
+        failed = f"what was begun cannot be made anew ({reason_for(error)}): {_CHECK}"
         if not marks.standing():
             where = error.filename or ""
             yield Finding(Kind.UNFLUSHED, where if where.startswith(ANEW) else ANEW, failed)
@@ -193,7 +193,9 @@ def _renew_all(dir_fd: int, marks: Marks) -> Iterator[Finding]:
             try:
                 done = _renew(dir_fd, marks, mark)
             except OSError as error:
-                failed = f"it, or one before it, cannot be made anew ({reason(error)}): {_CHECK}"
+                failed = (
+                    f"it, or one before it, cannot be made anew ({reason_for(error)}): {_CHECK}"
+                )
                 yield _found(mark, failed)
             else:
                 if done:
@@ -252,7 +254,7 @@ def made_anew(mark: Mark) -> Finding:
 def _found(mark: Mark, why: str, settled: str = "") -> Finding:
     if mark.unreadable:
         return Finding(Kind.UNFLUSHED, f"{UNFLUSHED}/{mark.name}", mark.unreadable)
-    error = os.strerror(mark.error) if mark.error else "why was not kept"
+    error = reason_for(mark.error) if mark.error else "why was not kept"
     return Finding(
         Kind.UNFLUSHED, mark.path or ".", f"{_WHAT[mark.what]} ({error}); {why}", settled
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastscp.errors import ConfigError, FastscpError, StartError
+from fastscp.errors import ConfigError, FastscpError, StartError, reason_for
 from fastscp.log import printable
 from fastscp.store.access import explained, is_store, open_and_lock, open_store, write_holder
 from fastscp.store.collisions import check
@@ -319,7 +319,7 @@ class Store:
         except OSError as error:
             raise FastscpError(
                 f"cannot note in {self.path / HOME} how instances are filed from now on "
-                f"({error.strerror or error}), so they are filed as before; see that the disk has "
+                f"({reason_for(error)}), so they are filed as before; see that the disk has "
                 f"space and that this user may write there, then reload again"
             ) from error
         for warning in warnings:
@@ -365,7 +365,7 @@ class Store:
         except OSError as error:
             if error.errno in _OUR_LACK:
                 raise
-            return f"{self.path} cannot be reached ({error.strerror})"
+            return f"{self.path} cannot be reached ({reason_for(error)})"
         except StartError as error:
             return str(error)
         if not has_identity:
@@ -537,7 +537,7 @@ def _finish_renewals(path: Path, dir_fd: int, marks: Marks) -> None:
     except OSError as error:
         raise StartError(
             f"{path} has folders that `fastscp verify` had begun to make anew, and they cannot be "
-            f"finished ({error.strerror or error}), so instances in them may be in {ANEW} alone: "
+            f"finished ({reason_for(error)}), so instances in them may be in {ANEW} alone: "
             f"check the disk and its free space, then start again; if something is in the way, "
             f"move what is in {ANEW} to its place by hand"
         ) from error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from fastscp.errors import reason_for
 from fastscp.store.mounts import Mounted, mounted
 from fastscp.store.names import (
     ANEW,
@@ -142,7 +143,7 @@ def warnings(marks: Iterable[Mark]) -> Iterator[str]:
         if mark.unreadable:
             yield f"{UNFLUSHED}/{mark.name} {mark.unreadable}"
             continue
-        why = f"({os.strerror(mark.error)})" if mark.error else f"({UNFLUSHED}/{mark.name})"
+        why = f"({reason_for(mark.error)})" if mark.error else f"({UNFLUSHED}/{mark.name})"
         match mark.what:
             case "file":
                 yield (

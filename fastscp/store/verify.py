@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from fastscp.errors import FastscpError, StartError, StoreBusyError
+from fastscp.errors import FastscpError, StartError, StoreBusyError, reason_for
 from fastscp.store.access import denied, existing, held
 from fastscp.store.adopt import ADOPTED, Adoption
 from fastscp.store.compare import Comparison
@@ -358,7 +358,7 @@ def _in_the_way(path: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         refused = error.filename if isinstance(error.filename, str) else str(path)
-        why = f"{error.strerror}; {denied(path, refused)}"
+        why = f"{reason_for(error)}; {denied(path, refused)}"
         raise FastscpError(f"cannot verify {path}: {refused}: {why}") from error
     except OSError as error:
         where = error.filename
@@ -368,7 +368,7 @@ def _in_the_way(path: Path) -> Iterator[None]:
             or not where.startswith(f"{HOME}/")
         ):
             raise
-        said = error.strerror
+        said = reason_for(error)
         if error.errno == errno.ENOTDIR:
             said = "has the name of a folder and is none"
         raise FastscpError(

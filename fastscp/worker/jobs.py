@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from fastscp.errors import reason_for
 from fastscp.log import caused, concluding, counted, fields
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
@@ -31,7 +32,7 @@ from fastscp.store.unflushed import LIFTED_BY, RENEWED_BY, Marks
 from fastscp.store.waits import TURNS, turn_of
 from fastscp.worker.paths import path_shown
 from fastscp.worker.turns import Lane, Turns
-from fastscp_ext import status
+from fastscp_ext import reason_of, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -279,11 +280,14 @@ class Jobs:
         # The same again, from every instance in flight, is one line.
         log.error(
             "cannot %s (%s): %s; answered A700; %s",
-            step, self._shown(path), _WORDS.get(error_no) or os.strerror(error_no),
+            step, self._shown(path), _WORDS.get(error_no) or reason_for(error_no),
             _ADVICE.get(error_no, "check the store's file system"),
             extra={
-                **caused(f"cannot {step}: {os.strerror(error_no)}", shown=1),
-                **fields(status="A700", reason=os.strerror(error_no), worker=self._setup.worker),
+                **caused(f"cannot {step}: {reason_for(error_no)}", shown=1),
+                **fields(
+                    status="A700", reason=reason_of(error_no) or reason_for(error_no),
+                    worker=self._setup.worker,
+                ),
             },
         )  # fmt: skip
 
@@ -298,7 +302,7 @@ class Jobs:
         log.error(
             "cannot flush the folder %s: %s; answered A700, and so is all that is sent there from "
             "now on%s: its names may not be on the disk, and another flush would not tell; %s; %s",
-            shown or "of the store itself", os.strerror(error_no),
+            shown or "of the store itself", reason_for(error_no),
             ", or to any other folder, for too many have failed" if everything else "",
             _ADVICE.get(error_no, "check the store's file system"),
             _LIFTED if lasting else "then restart the service",
@@ -313,7 +317,7 @@ class Jobs:
             log.error(
                 "cannot mark in %s that the folder %s was not flushed: %s; do not restart the "
                 "service before the machine was restarted or the file system was mounted anew",
-                HOME, shown or "of the store itself", error.strerror,
+                HOME, shown or "of the store itself", reason_for(error),
             )  # fmt: skip
 
     def knows(self, layouts: Iterable[str]) -> None:
@@ -346,20 +350,18 @@ class Jobs:
             error_no = outcome.error_no
             if error_no:
                 self._failed()
-            if outcome.path == PATH_LOCKS:
+            comment = outcome.comment
+            if outcome.path == PATH_LOCKS or outcome.why:
                 # The instance's own name has nothing to do with it.
-                _tell_locks(error_no)
+                comment = _tell_elsewhere(outcome) or comment
                 error_no = 0
-            elif outcome.why:
-                _tell_in_the_way(outcome)
-                error_no = 0
-            job.duplicate.refuse(outcome.status, outcome.comment, error_no)
+            job.duplicate.refuse(outcome.status, comment, error_no)
             return
         if outcome.error_no:
             log.error(
                 "cannot flush %s: %s; it was there already, and what was sent again has taken its "
                 "place; %s",
-                self._shown(outcome.path), os.strerror(outcome.error_no),
+                self._shown(outcome.path), reason_for(outcome.error_no),
                 _ADVICE.get(outcome.error_no, "check the store's file system"),
                 extra=caused("cannot flush an existing instance", shown=1),
             )  # fmt: skip
@@ -457,7 +459,7 @@ class Jobs:
     def _tell_left(self, job: _Replacing, error: OSError) -> None:
         """Say what an end that failed has left; and let nobody take the path before it is gone."""
         tell_left((job.path,), self._doubts)
-        kind = why = _WORDS.get(error.errno or 0) or error.strerror or str(error)
+        kind = why = _WORDS.get(error.errno or 0) or reason_for(error)
         advice = _ADVICE.get(error.errno or 0, "check the store's file system")
         if is_in(error.filename):
             why, advice = f"{error.filename}: {why}", _advice_for(error.filename, error.errno or 0)
@@ -543,14 +545,25 @@ class Jobs:
                 compression.done(*made)
 
 
+def _tell_elsewhere(outcome: duplicates.Outcome) -> bytes:
+    """Tell of what is not the instance's own; returns the Error Comment, b"": none of its own."""
+    if outcome.path == PATH_LOCKS:
+        _tell_locks(outcome.error_no)
+    else:
+        _tell_in_the_way(outcome)
+    # What is in the way there is in everybody's way, and not in that of one path.
+    is_of_a_path = outcome.error_no in _IN_THE_WAY
+    return b"" if is_of_a_path else (reason_of(outcome.error_no) or "").encode()
+
+
 def _tell_locks(error_no: int) -> None:
     """Say that nothing can get a name: the file of locks is bad, by which workers take turns."""
     log.error(
         "cannot lock %s, which every instance needs to get its name: %s; answered A700; %s",
-        PATH_LOCKS, _WORDS.get(error_no) or os.strerror(error_no),
+        PATH_LOCKS, _WORDS.get(error_no) or reason_for(error_no),
         f"move away what is at {PATH_LOCKS}: the service makes it anew"
         if error_no in _WORDS else _ADVICE.get(error_no, "check the store's file system"),
-        extra=caused(f"cannot lock {PATH_LOCKS}: {os.strerror(error_no)}", shown=1),
+        extra=caused(f"cannot lock {PATH_LOCKS}: {reason_for(error_no)}", shown=1),
     )  # fmt: skip
 
 
@@ -561,7 +574,7 @@ def _tell_in_the_way(outcome: duplicates.Outcome) -> None:
         "A700; %s",
         outcome.path, _WORDS.get(outcome.error_no) or outcome.why,
         _advice_for(outcome.path, outcome.error_no),
-        extra=caused(f"cannot replace: {os.strerror(outcome.error_no)}", shown=1),
+        extra=caused(f"cannot replace: {reason_for(outcome.error_no)}", shown=1),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from fastscp.errors import reason_for
 from fastscp.store.names import shut
 from fastscp.worker.helpers import Helpers
 
@@ -91,7 +92,7 @@ class JournalAhead:
             try:
                 self._segments.withdraw(ahead)
             except OSError as error:
-                log.warning("cannot remove an empty journal file: %s", error.strerror)
+                log.warning("cannot remove an empty journal file: %s", reason_for(error))
 
     def _open(self) -> None:
         if self._opening is None:

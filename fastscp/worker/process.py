@@ -25,6 +25,7 @@ from setproctitle import setproctitle
 from fastscp import log as logs
 from fastscp import uids
 from fastscp.association.machine import State
+from fastscp.errors import words_of
 from fastscp.log import address
 from fastscp.messages.channel import Channel
 from fastscp.messages.configuration import unpack
@@ -721,7 +722,7 @@ async def _live(
         worker = Worker(setup, configuration, channel, store_fd, shared, index)
     except (OSError, ValueError) as error:
         # Its folder has a new name each time, the reason has not.
-        channel.send(Failed(str(error).replace(setup.life, f"{INCOMING}/...")))
+        channel.send(Failed(words_of(error).replace(setup.life, f"{INCOMING}/...")))
         raise SystemExit(3) from error
     # What is there now stays: collecting it again and again costs and finds nothing.
     gc.collect()
@@ -770,7 +771,7 @@ def main(arguments: Sequence[str]) -> None:
         set_up_log(setup, config)
         shared = Shared(shared_fd, common_fd)
     except (OSError, ValueError) as error:
-        channel.send(Failed(str(error)))
+        channel.send(Failed(words_of(error)))
         raise SystemExit(3) from error
     index = _index_of(index_fd[0]) if index_fd else None
     with (

@@ -8,6 +8,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from fastscp.errors import reason_for
 from fastscp.log import flush
 from fastscp.messages.worker import CHECKPOINT_FAILED
 from fastscp.store.journal import Segments
@@ -75,7 +76,7 @@ class RedoLog:
             log.error(
                 "cannot end the redo log in %s (%s): it stays, and the next start, or "
                 "`fastscp recover`, puts in place what it has; %s",
-                REDO, error.strerror or error,
+                REDO, reason_for(error),
                 _ADVICE.get(error.errno or 0, "check the disk"),
             )  # fmt: skip
 
@@ -92,7 +93,7 @@ class RedoLog:
 
     def _failed(self, step: str, error_no: int, what: str) -> None:
         """On a thread of the log; what: as `Reception.open_log` has it."""
-        why = os.strerror(error_no or errno.EIO)
+        why = reason_for(error_no or errno.EIO)
         if what == "waits":
             log.error(
                 "cannot %s in %s (%s): small instances are flushed one by one meanwhile, which is "
@@ -130,9 +131,7 @@ class RedoLog:
             try:
                 leave_distrust(self._folder_fd, self._life)
             except OSError as error:
-                log.error(
-                    "cannot note in %s that a flush failed (%s)", REDO, error.strerror or error
-                )
+                log.error("cannot note in %s that a flush failed (%s)", REDO, reason_for(error))
 
         thread = threading.Thread(target=leave, name="mark", daemon=True)
         try:

@@ -38,6 +38,7 @@ from fastscp_ext.receive.label cimport (
 )
 from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_get, word_set
+from fastscp_ext.shared.tables cimport error_text
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, tap_begin, tap_end, tap_feed, tap_value,
@@ -133,7 +134,11 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
     if not i.error_no:
         i.error_no = error_no
         i.error_step = step
-    instance_refuse(i, OUT_OF_RESOURCES, b"cannot store now")
+    # The peer is told what the log and the counters call it.
+    cdef const char* comment = error_text(error_no)
+    if comment == NULL:
+        comment = b"cannot store now"
+    instance_refuse(i, OUT_OF_RESOURCES, comment)
 
 
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:

@@ -13,6 +13,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
+from libc.errno cimport ENOSPC
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from posix.time cimport clock_gettime, clockid_t, timespec
@@ -37,6 +38,7 @@ from fastscp_ext.shared.atomic cimport word_count, word_get, word_set
 from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE, Tally
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST, STORE_SLOW
+from fastscp_ext.shared.tables cimport error_text
 from fastscp_ext.status cimport (
     CANNOT_UNDERSTAND, DUPLICATE_INVOCATION, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
@@ -491,7 +493,7 @@ cdef class Receiver:
         cdef uint64_t state = word_get(self.reception.worker.store_state)
         cdef int status
         if state == STORE_FULL:
-            instance_refuse(i, OUT_OF_RESOURCES, b"out of disk space")
+            instance_refuse(i, OUT_OF_RESOURCES, error_text(ENOSPC))
         elif state == STORE_LOST:
             instance_refuse(i, OUT_OF_RESOURCES, b"store is not there")
         elif not uid_ok(sop_instance_uid(i)):

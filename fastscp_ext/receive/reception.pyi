@@ -52,7 +52,10 @@ class Duplicate:
         """
 
     def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
-        """Drop the part and answer with `status`; error_no says why, for the log."""
+        """Drop the part and answer with `status`; error_no says why, for the log.
+
+        A comment that says no more than `cannot store now` becomes the text of the error.
+        """
 
 @final
 class Replacement:

@@ -214,10 +214,12 @@ cdef class Duplicate(_Pending):
         """Drop the part and answer with `status`. See reception.pyi."""
         cdef Instance* i = _pending(self.instance)
         self.instance = NULL
-        instance_refuse(i, <uint16_t>status, comment)
+        if comment != b"cannot store now":
+            # It tells more than the error does.
+            instance_refuse(i, <uint16_t>status, comment)
         if error_no:
-            i.error_no = error_no
-            i.error_step = b"compare with the existing instance"
+            instance_fail(i, error_no, b"compare with the existing instance")
+        instance_refuse(i, <uint16_t>status, comment)
         self.reception.finish_refused(i)
 
 

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 # Every change of a struct, of a number or of a table in tables.pyx is another version.
 cdef enum:
-    BLOCK_VERSION = 15
+    BLOCK_VERSION = 16
     COMMON_VERSION = 1
     BLOCK_WORKERS = 256
     BLOCK_CLAIMS = 512       # slots: what can be on its way to workers at once

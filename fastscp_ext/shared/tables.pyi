@@ -1,6 +1,12 @@
 """The fixed tables of rows: transfer syntaxes, statuses and reasons."""
 
-__all__ = ["status_name", "syntax_name"]
+__all__ = ["reason_of", "status_name", "syntax_name"]
+
+def reason_of(error_no: int) -> str | None:
+    """What a refusal for this error says, in the Error Comment and as the reason that is counted.
+
+    None: it has no words of its own.
+    """
 
 def syntax_name(row: int) -> str | None:
     """The transfer syntax of a row; None for all others, and where there is no such row."""

@@ -14,7 +14,7 @@ from fastscp_ext.status cimport (
     INVALID_SOP_INSTANCE, OUT_OF_RESOURCES, SOP_CLASS_NOT_SUPPORTED, SUCCESS,
 )
 
-__all__ = ["status_name", "syntax_name"]
+__all__ = ["reason_of", "status_name", "syntax_name"]
 
 cdef enum:
     UID_ROOM = 64
@@ -27,7 +27,7 @@ ctypedef struct Syntax:
 
 ctypedef struct Reason:
     uint32_t status
-    int error_no             # a refusal for this error alone, or 0
+    int error_no             # a refusal for this error has this text, or 0
     char text[REASON_ROOM]
 
 cdef Syntax _syntaxes[SYNTAX_ROWS]
@@ -55,8 +55,8 @@ _SYNTAXES = (
     b"1.2.840.113619.5.2",
 )
 
-# In the order of StatusRow, then what refusals say in the Error Comment. What the comment leaves
-# open the error number tells.
+# In the order of StatusRow, then what refusals say in the Error Comment, which is the text of the
+# error where a system call failed. What begins with all of another text comes before that one.
 _REASONS = (
     (NO_STATUS, None, 0),
     (SUCCESS, b"stored", 0),
@@ -73,15 +73,14 @@ _REASONS = (
     (SOP_CLASS_NOT_SUPPORTED, b"SOP Class UID is not usable", 0),
     (SOP_CLASS_NOT_SUPPORTED, b"SOP class is not accepted here", 0),
     (DUPLICATE_INVOCATION, b"Message ID is still outstanding", 0),
-    (OUT_OF_RESOURCES, b"out of disk space", 0),
     (OUT_OF_RESOURCES, b"store is not there", 0),
     (OUT_OF_RESOURCES, b"data set above the size limit", 0),
     (OUT_OF_RESOURCES, b"disk full", errno.ENOSPC),
     (OUT_OF_RESOURCES, b"quota exceeded", errno.EDQUOT),
     (OUT_OF_RESOURCES, b"I/O error", errno.EIO),
     (OUT_OF_RESOURCES, b"read-only file system", errno.EROFS),
-    (OUT_OF_RESOURCES, b"too many open files", errno.EMFILE),
     (OUT_OF_RESOURCES, b"too many open files in the system", errno.ENFILE),
+    (OUT_OF_RESOURCES, b"too many open files", errno.EMFILE),
     (OUT_OF_RESOURCES, b"out of memory", errno.ENOMEM),
     (OUT_OF_RESOURCES, b"folder or journal not there", errno.ENOENT),
     (OUT_OF_RESOURCES, b"timed out", errno.ETIMEDOUT),
@@ -166,11 +165,25 @@ cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept
     for row in range(<int>STATUS_ROW_UNFINISHED + 1, _status_rows):
         at = &_reasons[row]
         # The row without a text is the last one of its status.
-        if not at.error_no and at.status == status and (
-            at.text[0] == 0 or _says(comment, at.text)
-        ):
+        if at.status == status and (at.text[0] == 0 or _says(comment, at.text)):
             return row
     return STATUS_ROW_OTHER
+
+
+cdef const char* error_text(int error_no) noexcept nogil:
+    # What a refusal for this error says; NULL where it has no words of its own.
+    cdef int row
+    if error_no:
+        for row in range(_status_rows):
+            if _reasons[row].error_no == error_no:
+                return _reasons[row].text
+    return NULL
+
+
+cpdef object reason_of(int error_no):
+    """See tables.pyi."""
+    cdef const char* text = error_text(error_no)
+    return None if text == NULL else (<bytes>text).decode()
 
 
 cpdef object syntax_name(int row):

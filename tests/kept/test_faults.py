@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import resource
 import shutil
 import subprocess
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fastscp.config.settings import ServeConfig
+from fastscp.errors import reason_for
 from fastscp.main.descriptors import main_needs, worker_needs
+from fastscp_ext import reason_of
 from tests.kept.kit_kept import (
     BEGIN,
     CLOSE,
@@ -95,9 +96,15 @@ def segments(service: Service) -> int:
     return len(list((service.store / ".fastscp/journal").iterdir()))
 
 
-def put(peer: Peer, number: int, item: Item) -> int:
+def answered(peer: Peer, number: int, item: Item) -> tuple[int, str]:
+    """The status of a C-STORE, and its Error Comment."""
     peer.send(store(number, item.data, sop=item.sop))
-    return peer.read_response().status
+    response = peer.read_response()
+    return response.status, response.command.error_comment or ""
+
+
+def put(peer: Peer, number: int, item: Item) -> int:
+    return answered(peer, number, item)[0]
 
 
 def _told(service: Service, *texts: str) -> str:
@@ -130,12 +137,13 @@ def test_each_failure_costs_an_instance_and_nothing_else(
                 assert put(peer, 1, known) == 0
             before = segments(service)
             rule = service.control.rule([kind], FAIL, error=error, path=path, left=1)
-            assert put(peer, 1, failing) == 0xA700, (step, error)
+            comment = reason_of(error) or "cannot store now"
+            assert answered(peer, 1, failing) == (0xA700, comment), (step, error)
             assert service.control.hits(rule) == 1
             subject = (
                 "0000" if step.endswith("a part file") and kind in (OPEN, WRITE) else (failing.path)
             )
-            text = f"{os.strerror(error)}; answered A700; "
+            text = f"{reason_for(error)}; answered A700; "
             line = _told(service, f"cannot {step} ({subject}", text)
             assert ADVICE.get(error, "check the store's file system") in line
             # Before the name: no trace. After it: the file stays, and nobody relies on it.
@@ -481,16 +489,16 @@ def test_a_file_system_that_is_really_full(tmp_path: Path) -> None:
         service.peer() as peer,
     ):
         service.in_log("in memory")
-        statuses = [put(peer, number, item) for number, item in enumerate(what, 1)]
-        assert set(statuses) == {0, 0xA700}
-        good = [item for item, status in zip(what, statuses, strict=True) if not status]
-        assert "free some space" in service.in_log("No space left on device")
+        answers = [answered(peer, number, item) for number, item in enumerate(what, 1)]
+        assert set(answers) == {(0, ""), (0xA700, "disk full")}
+        good = [item for item, (status, _why) in zip(what, answers, strict=True) if not status]
+        assert "free some space" in service.in_log("disk full; answered A700; ")
         for item in good:
             assert service.data_of(item.path) == item.data
         assert {f["path"] for f in service.journal()} == {item.path for item in good}
         (service.store / good[0].path).unlink()
         (service.store / good[1].path).unlink()
-        again = next(i for i, status in zip(what, statuses, strict=True) if status)
+        again = next(i for i, (status, _why) in zip(what, answers, strict=True) if status)
         assert put(peer, 99, again) == 0
         peer.release()
         wait_for(lambda: not service.parts(), "no part left")

@@ -263,7 +263,7 @@ def test_the_certificate_says_when_it_expires(
 def test_a_full_disk_is_not_ready(tmp_path: Path) -> None:
     with Service(tmp_path, *ANY, "--min-free-space", "1000 TiB", workers=1) as service:
         now = not_ready(service)
-        assert now["state"] == "out of space"
+        assert now["state"] == "disk full"
         assert "--min-free-space" in str(now["reasons"])
         space = now["space"]
         assert 0 < space["free_bytes"] < space["min_free_bytes"] == 1000 << 40

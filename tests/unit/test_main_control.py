@@ -109,8 +109,8 @@ def test_the_state_is_the_first_reason_to_refuse(played: Played) -> None:
     played.dispatch.takers = Takers(0, 0, 0)
     assert state() == "no worker"
     played.watch.judge(Look(1, None), time.monotonic())
-    admission.congested = "out of disk space"
-    assert state() == "out of space"
+    admission.congested = "disk full"
+    assert state() == "disk full"
     played.watch.judge(Look(0, "/s is another directory now"), time.monotonic())
     assert state() == "store lost"
     assert "/s is another directory now" in played.control.status().why

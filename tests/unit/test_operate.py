@@ -173,7 +173,7 @@ def test_status_for_programs(
 
 
 @pytest.mark.parametrize(
-    "state", ["starting", "draining", "out of space", "store lost", "no worker answers"]
+    "state", ["starting", "draining", "disk full", "store lost", "no worker answers"]
 )
 def test_status_is_0_only_where_it_accepts(
     answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str], state: Any

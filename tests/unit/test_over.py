@@ -59,7 +59,7 @@ def test_space(caplog: pytest.LogCaptureFixture) -> None:
         Watching._judge(watching, look)
     gone, full, slow, fine = errors(caplog)
     assert gone.startswith("the store is gone: ")
-    assert full.startswith("the store is there again, 0 MiB free, below ")
+    assert full.startswith("the store is there again, disk full: 0 MiB free, below ")
     assert "receiving again" in slow
     assert fine == "9 MiB free: receiving without limits again"
 

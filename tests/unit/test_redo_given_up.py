@@ -62,7 +62,7 @@ def test_what_cannot_be_noted_keeps_nobody_from_the_end(
     monkeypatch.setattr(redo, "leave_distrust", fail)
     with pytest.raises(EndedError):
         worker_log._failed("flush folders", errno.EIO, "fatal")
-    assert "cannot note in .fastscp/redo that a flush failed (No space" in caplog.text
+    assert "cannot note in .fastscp/redo that a flush failed (disk full)" in caplog.text
 
 
 def test_nor_does_a_disk_that_hangs(worker_log: RedoLog, monkeypatch: pytest.MonkeyPatch) -> None:

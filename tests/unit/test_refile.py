@@ -445,7 +445,7 @@ def test_nothing_is_filed_otherwise_where_that_cannot_be_noted(
     with opened(path) as store:
         with monkeypatch.context() as patch:
             patch.setattr(store_module, "write_identity", full)
-            with pytest.raises(FastscpError, match=r"No space left.*as before.*reload again"):
+            with pytest.raises(FastscpError, match=r"disk full.*as before.*reload again"):
                 store.refile(filed(LAYOUT, A=PACKED), {"stable"})
         assert store.filings == FILED
         assert not store.mixed
@@ -468,7 +468,7 @@ def test_what_cannot_be_noted_leaves_nothing_behind(
         there = sorted(os.listdir(path / ".fastscp"))
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(FastscpError, match="No space left"):
+            with pytest.raises(FastscpError, match="disk full"):
                 store.refile(filed(LAYOUT, A=FLAT), BOTH)
         assert sorted(os.listdir(path / ".fastscp")) == there
         assert store.buffered == (before == "buffered")

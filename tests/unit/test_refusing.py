@@ -12,7 +12,7 @@ STORED = (codes.SUCCESS, "stored")
 FILES = (codes.OUT_OF_RESOURCES, "too many open files")
 # What an A700 says that says something of the next instance as well.
 OF_ALL = {
-    "out of disk space", "store is not there", "disk full", "quota exceeded", "I/O error",
+    "store is not there", "disk full", "quota exceeded", "I/O error",
     "read-only file system", "too many open files", "too many open files in the system",
     "out of memory", "folder or journal not there", "timed out", "cannot store now", None,
 }  # fmt: skip

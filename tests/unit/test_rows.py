@@ -18,10 +18,11 @@ import fastscp
 import fastscp_ext
 from fastscp.config.tables import FromTable, Tables
 from fastscp.config.values import read_allow_rule
+from fastscp.errors import reason_for, words_of
 from fastscp.messages.worker import Ask, Verdict
 from fastscp_ext import Compression, Counts, Shared
 from fastscp_ext.shared.block import Block
-from fastscp_ext.shared.tables import status_name, syntax_name
+from fastscp_ext.shared.tables import reason_of, status_name, syntax_name
 from tests.block import HEADER, begin_batch, regions
 from tests.books import limited
 from tests.kit import ELE, ILE, data_set, message, store, store_rq
@@ -90,8 +91,7 @@ def test_refused_as_it_came(site: Site) -> None:
     site.feed(one, store(3))
     assert one.statuses() == [0xC000, 0xA700, 0xA700]
     assert ended(site) == {
-        (0xC000, "no data set"): 1, (0xA700, "out of disk space"): 1,
-        (0xA700, "store is not there"): 1,
+        (0xC000, "no data set"): 1, (0xA700, "disk full"): 1, (0xA700, "store is not there"): 1,
     }  # fmt: skip
 
 
@@ -140,6 +140,7 @@ def test_a_comparison_that_fails(site: Site) -> None:
     assert ended(site) == {STORED: 1}
     duplicate.refuse(0xA700, b"cannot store now", errno.EIO)
     assert ended(site) == {STORED: 1, (0xA700, "I/O error"): 1}
+    assert one.responses()[1].error_comment == "I/O error"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ def test_a_compression_that_fails(tmp_path: Path, error_no: int, reason: str) ->
         site.feed(one, store(1))
         assert ended(site) == {}
         asked.pop().failed(error_no)
+        assert [one.error_comment for one in one.responses()] == [reason]
         assert ended(site) == {(0xA700, reason): 1}
         assert site.counted() == (0, 1)
 
@@ -387,6 +389,29 @@ def test_every_refusal_has_a_row() -> None:
     assert status_name(-1) == status_name(1000) == status_name(0) == (None, None)
 
 
+def test_a_comment_counts_where_its_error_does(site: Site) -> None:
+    site.resolve_at_once = False
+    one = site.associate()
+    said = {text for number in errno.errorcode if (text := reason_of(number)) is not None}
+    assert len(said) > 10
+    for number, text in enumerate(sorted(said), 2):
+        site.feed(one, (message(store_rq(1), DATA) if number == 2 else b"") + store(number))
+        site.waiting.pop().refuse(0xA700, text.encode())
+    assert ended(site) == {STORED: 1} | {(0xA700, text): 1 for text in said}
+
+
+def test_a_cause_has_one_name() -> None:
+    """In the Error Comment, the counters and the log."""
+    for error in (errno.ENOSPC, errno.EDQUOT):
+        assert reason_for(error) == reason_for(OSError(error, "words")) == reason_of(error)
+    assert reason_for(OSError(errno.ENOENT, "words")) == "words"
+    assert reason_for(OSError("no number")) == "no number"
+    assert words_of(OSError(errno.ENOSPC, "words", "a/b")) == "a/b: disk full"
+    assert words_of(OSError(errno.ENOSPC, "words")) == "disk full"
+    assert words_of(ValueError("words")) == "words"
+    assert reason_of(0) is reason_of(errno.EPERM) is None
+
+
 # Times --------------------------------------------------------------------------------------------
 
 
@@ -435,7 +460,7 @@ def test_a_refused_one_has_no_time_of_its_commit(site: Site) -> None:
 def test_the_header_tells_the_layout() -> None:
     shared = Shared()
     magic, version, count, size, *_places = HEADER.unpack(os.pread(shared.fd, HEADER.size, 0))
-    assert (magic, version, count, size) == (b"fastscp\0", 15, 5, os.fstat(shared.fd).st_size)
+    assert (magic, version, count, size) == (b"fastscp\0", 16, 5, os.fstat(shared.fd).st_size)
     end = HEADER.size
     for offset, length in regions(shared.fd).values():
         assert offset >= end
@@ -448,7 +473,7 @@ def test_the_header_tells_the_layout() -> None:
     ("change", "at", "said"),
     [
         (b"postgres", 0, "not one of fastscp"),
-        (struct.pack("=I", 99), 8, "has version 99, this program knows version 15"),
+        (struct.pack("=I", 99), 8, "has version 99, this program knows version 16"),
         (struct.pack("=I", 7), 12, "regions in other places"),
         (struct.pack("=Q", 4096), 16, "bytes and says 4096"),
         (struct.pack("=Q", 64), 24, "regions in other places"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError
+from fastscp.errors import ConfigError, FastscpError, StartError, StoreBusyError, reason_for
 from fastscp.main.explained import explained
 from fastscp.store import access
 from fastscp.store.filing import Filing
@@ -380,7 +380,7 @@ def test_advice(path: Path, number: int, advice: str, monkeypatch: pytest.Monkey
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(access, "open_store", fail)
-    with pytest.raises(StartError, match=f"cannot use .*{os.strerror(number)}; .*{advice}"):
+    with pytest.raises(StartError, match=f"cannot use .*{reason_for(number)}; .*{advice}"):
         Store.open(path, FILED)
 
 

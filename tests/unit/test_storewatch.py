@@ -89,8 +89,8 @@ def test_what_is_said(watch: StoreWatch) -> None:
     assert watch.judge(free(900)) == (
         FULL,
         (
-            "900 MiB free, below --min-free-space 1000 MiB: instances are answered A700 and new "
-            "associations rejected until there is a tenth more: free some space"
+            "disk full: 900 MiB free, below --min-free-space 1000 MiB: instances are answered A700 "
+            "and new associations rejected until there is a tenth more: free some space"
         ),
     )
     assert watch.judge(free(1050)) == (FULL, "")
@@ -121,7 +121,7 @@ def test_inodes_that_run_out_are_space_that_does(watch: StoreWatch) -> None:
     assert watch.judge(inodes(1000))[0] is FINE
     state, said = watch.judge(inodes(999))
     assert state is FULL
-    assert said.startswith("999 inodes free, below 1,000: instances are answered A700 ")
+    assert said.startswith("disk full: 999 inodes free, below 1,000: instances are answered A700 ")
     assert said.endswith("(df -i)")
     assert watch.judge(inodes(1099))[0] is FULL
     assert watch.judge(inodes(1100))[0] is FINE
@@ -144,9 +144,13 @@ def test_a_reminder_while_nothing_can_be_stored(watch: StoreWatch) -> None:
 
 def test_back_and_still_short_of_space(watch: StoreWatch) -> None:
     watch.judge(Look(0, "it is gone"))
-    assert watch.judge(free(900))[1].startswith("the store is there again, 900 MiB free, below ")
+    assert watch.judge(free(900))[1].startswith(
+        "the store is there again, disk full: 900 MiB free, below "
+    )
     watch.judge(Look(0, "it is gone"))
-    assert watch.judge(inodes(7))[1].startswith("the store is there again, 7 inodes free, below ")
+    assert watch.judge(inodes(7))[1].startswith(
+        "the store is there again, disk full: 7 inodes free, below "
+    )
 
 
 def test_half_the_rate_of_the_last_minute(watch: StoreWatch) -> None:
@@ -334,9 +338,9 @@ def test_whoever_asks_is_told_why(watch: StoreWatch) -> None:
     watch.judge(free(5000), 1.0)
     assert watch.why() == ""
     watch.judge(free(5), 2.0)
-    assert watch.why().startswith("5 MiB free, below --min-free-space 1000 MiB: ")
+    assert watch.why().startswith("disk full: 5 MiB free, below --min-free-space 1000 MiB: ")
     watch.judge(free(4), 3.0)
-    assert watch.why().startswith("4 MiB free")
+    assert watch.why().startswith("disk full: 4 MiB free")
     # As long as nothing changes it is so since then, however often the log is told.
     watch.judge(free(4), 3000.0)
     assert (watch.seen, watch.since) == (free(4), 2.0)

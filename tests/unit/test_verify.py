@@ -795,7 +795,7 @@ def test_adopt_fails_at_the_journal(shelf: Shelf, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fdatasync", fail)
-        with pytest.raises(FastscpError, match=r"\(failed\): 0 instances were adopted.*df -i"):
+        with pytest.raises(FastscpError, match=r"\(disk full\): 0 instances were adopted.*df -i"):
             look(shelf, adopt=True)
 
 

@@ -364,7 +364,7 @@ def test_a_failure_leaves_a_whole_document(
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert (told["complete"], told["left"], told["settled"]) == (False, {"unjournaled": 1}, 0)
-    assert "(No space left on device): 0 instances were adopted before" in captured.err
+    assert "(disk full): 0 instances were adopted before" in captured.err
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

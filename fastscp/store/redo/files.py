@@ -14,6 +14,7 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from fastscp.errors import reason_for
 from fastscp.log import printable
 from fastscp.store.flushes import LACK
 from fastscp.store.names import (
@@ -163,7 +164,7 @@ class Files:
         except OSError as error:
             if error.errno not in _BARRED:
                 raise
-            self._put_aside(record, data, error.strerror or str(error))
+            self._put_aside(record, data, reason_for(error))
             return False
         self._note(record.path, is_new=True)
         with self._lock:
