@@ -190,7 +190,7 @@ class Account:
         return round(self.done.received / self.seconds) if self.seconds > 0 else 0
 
     def text(self) -> str:
-        """`stored 12, refused 0, 6300000 bytes received in 1.203 s (5.2 MB/s); ...`."""
+        """`stored 12, refused 0, 6300000 bytes received in 1.203 s (5.2 MiB/s); ...`."""
         done = self.done
         counts = [f"stored {done.stored}", f"refused {done.refused}"]
         if done.unfinished:
@@ -238,9 +238,10 @@ class Account:
 
 
 def in_bytes(number: float) -> str:
-    """A number of bytes for people, in thousands: `5.2 MB`."""
-    for unit in ("bytes", "KB", "MB", "GB"):
+    """A number of bytes for people, in the units that settings are written in: `5.2 MiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        # From 1000 on already: three digits and a decimal at most.
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -220,9 +220,10 @@ def _print_plan(plan: Plan, json: bool) -> None:
     if json:
         print_json(plan.as_json())
         return
+    from fastscp.association.account import in_bytes
     from fastscp.scu.names import name_of
 
-    rows = [("to be sent", f"{log.counted(plan.instances, 'instance')}, {plan.size / 1e6:.1f} MB")]
+    rows = [("to be sent", f"{log.counted(plan.instances, 'instance')}, {in_bytes(plan.size)}")]
     rows += [
         (f"  {number} x", f"{name_of(sop_class)} in {name_of(syntax)}")
         for (sop_class, syntax), number in plan.contexts.most_common()
@@ -251,6 +252,8 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
     """The summary as rows of a table: what, and how much."""
+    from fastscp.association.account import in_bytes
+
     seconds = max(summary.seconds, 1e-9)
     arrived = summary.stored + summary.warned
     rows = [("stored", str(summary.stored))]
@@ -264,7 +267,7 @@ def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
     rows += [
         ("associations", str(summary.associations)),
         ("time", f"{summary.seconds:.3f} s"),
-        ("rate", f"{arrived / seconds:.1f} instances/s, {summary.size / seconds / 1e6:.1f} MB/s"),
+        ("rate", f"{arrived / seconds:.1f} instances/s, {in_bytes(summary.size / seconds)}/s"),
     ]
     if summary.interrupted:
         left = log.counted(summary.left, "instance that was", "instances that were")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from fastscp.association.account import in_bytes
 from fastscp.log import counted
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Bar:
 
     def sending(self, shipment: Shipment, summary: Summary) -> None:
         task = self._progress.tasks[0]
-        rate = shipment.sent_bytes / max(task.elapsed or 0.0, 1e-3) / 1e6
+        rate = shipment.sent_bytes / max(task.elapsed or 0.0, 1e-3)
         failed = f", {summary.failed} failed" if summary.failed else ""
         # While files are still being looked for, how much there is to do is not known.
         source = shipment.source
@@ -65,5 +66,5 @@ class Bar:
             description="sending",
             total=source.instances if source.complete else None,
             completed=shipment.answered,
-            counts=f"{shipment.answered}/{source.instances}{more}, {rate:.1f} MB/s{failed}",
+            counts=f"{shipment.answered}/{source.instances}{more}, {in_bytes(rate)}/s{failed}",
         )

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastscp.association.account import ENDS_SHOWN, Account, Ending, Who
+from fastscp.association.account import ENDS_SHOWN, Account, Ending, Who, in_bytes
 from fastscp.log import address, caused, fields
 from fastscp.main.places import Places
 from fastscp.messages.page import WorkerStatus
@@ -596,9 +596,9 @@ class Dispatch:
         if target.is_stuck and not target.is_stuck_told:
             target.is_stuck_told = True
             log.error(
-                "worker %d has not flushed anything for %.0f s, and %d bytes wait for that: it "
+                "worker %d has not flushed anything for %.0f s, and %s wait for that: it "
                 "gets no connections until it is through; check the store's disk",
-                number, target.still_s, waits, extra=fields(worker=number),
+                number, target.still_s, in_bytes(waits), extra=fields(worker=number),
             )  # fmt: skip
         elif target.is_stuck_told and is_through:
             target.is_stuck_told = False

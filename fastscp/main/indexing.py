@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from fastscp.association.account import in_bytes
 from fastscp.errors import reason_for
 from fastscp.log import counted
 from fastscp.main.backoff import BackOff
@@ -91,8 +92,8 @@ class Indexing:
             level, self._told = logging.ERROR if self._told else logging.INFO, ""
             log.log(
                 level,
-                "the index of the journal is built: %s, %.1f MiB, after %.1f s",
-                counted(self._index.lines, "line"), self._index.size / (1 << 20),
+                "the index of the journal is built: %s, %s, after %.1f s",
+                counted(self._index.lines, "line"), in_bytes(self._index.size),
                 time.monotonic() - self._began,
             )  # fmt: skip
         return _EVERY_S

@@ -376,6 +376,14 @@ def test_a_time_is_utc_wherever_it_is_read(browser: Browser, guarded: Service) -
         page.goto(f"http://{address_of(guarded)}/")
         text = "(await import('/charts.js')).clock(1795716466)"
         assert page.evaluate(f"(async () => {text})()") == "18:07:46"
+        # A scale of bytes ends at a round number of a unit, and none has four digits.
+        ends = """async (numbers) => {
+          const { above } = await import('/charts.js');
+          return numbers.map((one) => above(one, 1024) / 1024);
+        }"""
+        given = [3 << 10, 400 << 10, 600 << 10, 1 << 20, 3 << 20]
+        assert page.evaluate(ends, given) == [5, 500, 1024, 1024, 5 * 1024]
+        assert page.evaluate("async () => (await import('/charts.js')).above(700)") == 1000
         assert page.get_by_text("All times are UTC.").is_visible()
     finally:
         context.close()
@@ -386,7 +394,7 @@ def test_nothing_is_cut(browser: Browser, guarded: Service) -> None:
     for number in range(12):
         send(guarded, number, "CUT")
     broken = """() => [...document.querySelectorAll("#tiles dd:first-of-type")].filter((one) => {
-      one.textContent = "131.1\\u00a0MB/s";
+      one.textContent = "999.9\\u00a0MiB/s";
       return one.scrollWidth > one.clientWidth;
     }).length"""
     with shown(browser, guarded, width=390, height=844) as page, guarded.peer(calling="LAST"):

@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 STATUS = Status(
     version="0.1.0", pid=7, run="run", addresses=("127.0.0.1:104", "[::1]:104"), uptime_s=3700.0,
     state="accepting", why="", since=0.0,
-    store=StoreStatus(path="/s\n", id="id", free_bytes=5_000_000_000, min_free_bytes=10**9),
+    store=StoreStatus(path="/s\n", id="id", free_bytes=5 << 30, min_free_bytes=1 << 30),
     rules=RulesStatus(generation=2, tables=3, loaded_at=0.0), workers=2, workers_up=1,
-    associations=1234, limit=2000, connections=1235, stored=56789, bytes=10**9,
-    received_bytes=10**9, refused=3, unfinished=4, kept=0, rejected=5,
-    in_flight_bytes=7_000_000,
+    associations=1234, limit=2000, connections=1235, stored=56789, bytes=1 << 30,
+    received_bytes=1 << 30, refused=3, unfinished=4, kept=0, rejected=5,
+    in_flight_bytes=7 << 20,
 )  # fmt: skip
 ONE = AssociationStatus(
     id="run.1", calling_ae="CT%FF\\", called_ae="FASTSCP", host="::1", port=104, worker=0,
-    rules="ae.A+from.B", phase="storing", stored=1200, refused=1, bytes=5_000_000,
+    rules="ae.A+from.B", phase="storing", stored=1200, refused=1, bytes=5 << 20,
     received_bytes=6_000_000, age_s=75.0, user="Zoë\x1b",
 )  # fmt: skip
 
@@ -101,11 +101,11 @@ def test_status_for_people(
     assert "process 7, up 1 h 1 min" in out
     assert "127.0.0.1:104, [::1]:104" in out
     assert "/s\\n, id id" in out
-    assert "5.0 GB; nothing is stored below 1.0 GB" in out
+    assert "5.0 GiB; nothing is stored below 1.0 GiB" in out
     assert "1 of 2 up" in out
     assert "1,234 of at most 2,000; 1,235 connections in all" in out
-    assert "56,789 instances, 1.0 GB\n" in out
-    assert "7.0 MB of complete instances, not committed yet\n" in out
+    assert "56,789 instances, 1.0 GiB\n" in out
+    assert "7.0 MiB of complete instances, not committed yet\n" in out
     assert "generation 2, 3 tables, taken 1970-01-01 00:00:00 UTC" in out
 
 
@@ -159,7 +159,7 @@ def test_status_names_the_file_and_what_waits(
         "waits         for a restart: host: 0.0.0.0 -> ::1; port: 1 -> 2",
     ]
     assert "  1 of at most 2,000; 1 connection in all\n" in out
-    assert "  1 instance, 1.0 GB\n" in out
+    assert "  1 instance, 1.0 GiB\n" in out
     assert "  1 instance; unfinished 4\n" in out
     assert "  1 association\n" in out
 
@@ -223,7 +223,7 @@ def test_associations_for_people(
     assert first.startswith(
         r"run.1   CT%FF\\ > FASTSCP (Zoë\x1b)  [::1]:104     ae.A+from.B  storing    "
     )
-    assert "  1,200        1  5.0 MB  " in first
+    assert "  1,200        1  5.0 MiB  " in first
     assert first.endswith("/s  1 min 15 s")
     assert second.startswith(
         "run.20  -                            10.0.0.1:104  -            connected  "

@@ -48,7 +48,7 @@ def test_the_line_of_an_end(telling: Telling, caplog: pytest.LogCaptureFixture) 
     (line,) = caplog.records
     assert line.getMessage() == (
         "5f.7 CT1@10.0.0.1:104: released; stored 2, refused 0, 3000000 bytes received in 2.000 s "
-        "(1.5 MB/s); called 'ROUTER', 3 of 4 presentation contexts, window 1, peer "
+        "(1.4 MiB/s); called 'ROUTER', 3 of 4 presentation contexts, window 1, peer "
         "takes 16384 bytes (OFFIS)"
     )
     assert line.levelno == logging.INFO
@@ -292,8 +292,12 @@ def test_only_verification_begins_in_silence(
 
 
 def test_numbers_of_bytes() -> None:
-    assert [in_bytes(n) for n in (0, 999, 1000, 5_250_000, 3e9, 7e15)] == [
-        "0 bytes", "999 bytes", "1.0 KB", "5.2 MB", "3.0 GB", "7000.0 TB",
+    assert [in_bytes(n) for n in (0, 999, 1024, 5 << 20, 999 << 20, 1 << 30)] == [
+        "0 bytes", "999 bytes", "1.0 KiB", "5.0 MiB", "999.0 MiB", "1.0 GiB",
+    ]  # fmt: skip
+    # No more than three digits before the point, which columns have room for.
+    assert [in_bytes(n) for n in (1000, 1000 << 20, 7 << 60)] == [
+        "1.0 KiB", "1.0 GiB", "7340032.0 TiB",
     ]  # fmt: skip
 
 
@@ -315,8 +319,8 @@ def test_a_minute_is_summed_up_and_an_idle_one_is_not() -> None:
     said = summary.say(busy)
     assert said is not None
     assert said[0] == (
-        "in 60 s: stored 1,200 instances (620.0 MB), refused 3, unfinished 0; received 630.0 MB, "
-        "10.5 MB/s; associations: 12 begun, 7 ended, 5 open, 2 rejected"
+        "in 60 s: stored 1,200 instances (591.3 MiB), refused 3, unfinished 0; received 600.8 MiB, "
+        "10.0 MiB/s; associations: 12 begun, 7 ended, 5 open, 2 rejected"
     )
     assert said[1]["stored"] == 1200
     assert summary.say(busy) is None

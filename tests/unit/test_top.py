@@ -70,35 +70,35 @@ def test_before_a_second_look_no_rate_is_known() -> None:
     assert said(found) == {
         "state": "accepting",
         "version": "0.1.0, process 7, up 1 h 1 min",
-        "free space": "5.0 GB; nothing is stored below 1.0 GB",
+        "free space": "5.0 GiB; nothing is stored below 1.0 GiB",
         "workers": "1 of 2 up",
         "associations": "1,234 of at most 2,000; 1,235 connections in all",
-        "received": "-; 1.0 GB read from connections",
-        "stored": "-; 56,789 instances, 1.0 GB",
-        "in flight": "7.0 MB of complete instances, not committed yet",
+        "received": "-; 1.0 GiB read from connections",
+        "stored": "-; 56,789 instances, 1.0 GiB",
+        "in flight": "7.0 MiB of complete instances, not committed yet",
         "refused": "-; 3 instances; unfinished 4",
         "rejected": "-; 5 associations",
     }
-    assert found[-1].split()[-6:] == ["MB", "-", "1", "min", "15", "s"]
+    assert found[-1].split()[-6:] == ["MiB", "-", "1", "min", "15", "s"]
 
 
 def test_rates_are_between_two_looks_by_the_clock_of_the_service() -> None:
     watch = Watch(overview(QUIET))
     watch.answered(
         overview(
-            replace(QUIET, received_bytes=QUIET.received_bytes + 9_000_000),
+            replace(QUIET, received_bytes=QUIET.received_bytes + (9 << 20)),
             uptime_s=STATUS.uptime_s + 4, stored=STATUS.stored + 10, refused=STATUS.refused + 2,
-            bytes=STATUS.bytes + 8_000_000, received_bytes=STATUS.received_bytes + 12_000_000,
+            bytes=STATUS.bytes + (8 << 20), received_bytes=STATUS.received_bytes + (12 << 20),
             rejected=STATUS.rejected + 1000,
         )
     )  # fmt: skip
     found = lines(watch.screen())
     shown = said(found)
-    assert shown["received"].startswith("3.0 MB/s; ")
-    assert shown["stored"].startswith("2.5/s, 2.0 MB/s; 56,799 instances, ")
+    assert shown["received"].startswith("3.0 MiB/s; ")
+    assert shown["stored"].startswith("2.5/s, 2.0 MiB/s; 56,799 instances, ")
     assert shown["refused"] == "0.5/s; 5 instances; unfinished 4"
     assert shown["rejected"] == "250.0/s; 1,005 associations"
-    assert "  2.2 MB/s  " in found[-1]
+    assert "  2.2 MiB/s  " in found[-1]
     # Two looks of the same moment have none.
     watch.answered(overview(QUIET, uptime_s=STATUS.uptime_s + 4))
     assert said(lines(watch.screen()))["refused"].startswith("-; ")
@@ -109,7 +109,7 @@ def test_a_thousand_connections_on_a_screen(width: int, height: int) -> None:
     many = [replace(QUIET, id=f"run.{number}") for number in range(1, 1001)]
     # 500 sends the most, its neighbours less and less.
     after = [
-        replace(one, received_bytes=one.received_bytes + 10**6 * (500 - abs(500 - number)))
+        replace(one, received_bytes=one.received_bytes + (1 << 20) * (500 - abs(500 - number)))
         for number, one in enumerate(many, 1)
     ]
     watch = Watch(overview(*many, associations=1000))
@@ -123,8 +123,8 @@ def test_a_thousand_connections_on_a_screen(width: int, height: int) -> None:
     shown = found[heads[0] + 1 : -1] if heads else []
     assert found[-1] == f"and {1000 - len(shown):,} more connections; q ends"
     assert len(shown) == {(120, 24): 11, (80, 24): 11, (40, 24): 11, (40, 12): 3}[width, height]
-    rates = [re.findall(r"[0-9.]+ MB/s", one)[0] for one in shown]
-    assert rates[:3] == ["500.0 MB/s", "499.0 MB/s", "499.0 MB/s"]
+    rates = [re.findall(r"[0-9.]+ MiB/s", one)[0] for one in shown]
+    assert rates[:3] == ["500.0 MiB/s", "499.0 MiB/s", "499.0 MiB/s"]
     if width > 40:
         # Of those alike the oldest first; the number is what `fastscp abort` takes.
         assert [one.split()[0] for one in shown[:3]] == ["500", "499", "501"]

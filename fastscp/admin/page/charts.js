@@ -30,18 +30,21 @@ export function clock(seconds, withSeconds = true) {
   return new Date(seconds * 1000).toISOString().slice(11, withSeconds ? 19 : 16);
 }
 
-// The smallest of 1, 2, 5 times a power of ten that is not below a number.
-function above(number) {
+// The smallest of 1, 2, 5 times a power of ten that is not below a number; with a base, of units
+// that are its powers.
+export function above(number, base) {
   if (!(number > 0)) return 1;
-  const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 5, 10].map((one) => one * power).find((one) => one >= number * 0.999);
+  const unit = base ? base ** Math.max(0, Math.floor(Math.log(number) / Math.log(base))) : 1;
+  const power = 10 ** Math.floor(Math.log10(number / unit));
+  const found = [1, 2, 5, 10].map((one) => one * power).find((one) => one * unit >= number * 0.999);
+  return unit * (base && found > 500 ? base : found);
 }
 
 export class Chart {
   // title: of the chart. series: [{name, of(point)}], of() in the unit of `told`; null: a gap.
-  // told(value): a value with its unit, as text. axis(value): the same, short.
-  constructor(parent, { id, title, series, told, axis }) {
-    Object.assign(this, { id, title, series, told, axis: axis ?? told });
+  // told(value): a value with its unit, as text. axis(value): the same, short. base: as of `above`.
+  constructor(parent, { id, title, series, told, axis, base }) {
+    Object.assign(this, { id, title, series, told, axis: axis ?? told, base });
     this.points = [];
     this.seconds = 300;
     this.figure = element("figure");
@@ -91,7 +94,7 @@ export class Chart {
     const width = this.plot.clientWidth, height = this.plot.clientHeight;
     if (!width || this.now === undefined) return;
     const values = this.series.map((one) => this.points.map((point) => one.of(point)));
-    const top = above(Math.max(0, ...values.flat().filter((one) => one !== null)));
+    const top = above(Math.max(0, ...values.flat().filter((one) => one !== null)), this.base);
     const x = (at) => LEFT + (width - LEFT - RIGHT) * (1 - (this.now - at) / this.seconds);
     const y = (value) => height - BOTTOM - (height - TOP - BOTTOM) * Math.min(1, value / top);
     this.x = x;

@@ -10,7 +10,7 @@ const RETRY_LEAST = 1000, RETRY_MOST = 10000;
 // Without a word for so long the figures are old.
 const OLD_MS = 8000;
 const KEPT_AS = "fastscp-token";
-const UNITS = ["bytes", "KB", "MB", "GB", "TB"];
+const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 
 const at = (id) => document.getElementById(id);
 const known = { latest: [], hour: [], refusals: [], log: [], view: null, seconds: FIVE_MINUTES, isOld: false };
@@ -22,10 +22,11 @@ const decimals = (number) => number.toLocaleString("en", {
   maximumFractionDigits: number !== 0 && Math.abs(number) < 10 ? 1 : 0,
 });
 
+// As `fastscp status` writes them.
 function inBytes(number) {
   let unit = 0;
   while (number >= 1000 && unit < UNITS.length - 1) {
-    number /= 1000;
+    number /= 1024;
     unit += 1;
   }
   return `${unit ? number.toFixed(1) : Math.round(number)} ${UNITS[unit]}`;
@@ -154,7 +155,7 @@ const charts = [
   }),
   new Chart(at("charts"), {
     id: "chart-volume", title: "Bytes stored a second", told: (value) => `${inBytes(value)}/s`,
-    axis: (value) => inBytes(value).replace(".0 ", " "), series: [{ name: "stored", of: (one) => one.bytes }],
+    axis: (value) => inBytes(value).replace(".0 ", " "), base: 1024, series: [{ name: "stored", of: (one) => one.bytes }],
   }),
   new Chart(at("charts"), {
     id: "chart-times", title: "Time to a response", told: inMs,
