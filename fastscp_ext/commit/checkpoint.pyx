@@ -36,7 +36,7 @@ cdef enum:
     LATER = -3               # no errno: the system lacked something, and all of it is tried again
 
 cdef uint64_t _AGAIN_NS = 100000000     # one that lacked descriptors or memory, anew
-cdef uint64_t _LACKED_NS = 5000000000           # at a stop for no longer
+cdef uint64_t _LACKED_NS = 5000000000           # at a stop as long as it goes forward, and so long
 cdef uint64_t _MAKE_AGAIN_NS = 10000000000      # and a log file that could not be made
 
 
@@ -112,7 +112,7 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
         failed = _flush_others(r, &step)
     if failed == LATER:
         redo_hold(&r.threads)
-        if r.stop and monotonic_ns() - r.stopped_ns >= _LACKED_NS:
+        if r.stop and monotonic_ns() - r.forward_ns >= _LACKED_NS:
             # Nothing was lost. Whoever comes next may have what is lacking.
             r.failed = True
             return
@@ -136,6 +136,7 @@ cdef void _checkpoint(Redo* r, LogFile* log) noexcept nogil:
         redo_hold(&r.threads)
         return
     log.state = LOG_SPENT if log.broken else LOG_FREE
+    r.forward_ns = monotonic_ns()
     give_room(r, 0)
 
 
@@ -223,9 +224,19 @@ cdef void _flush_failed(Redo* r) noexcept nogil:
     flusher_drop(&r.flushers)
 
 
+cdef void _go_forward(Redo* r, int closed) noexcept nogil:
+    # Something is flushed that no later try flushes again; so many descriptors were closed.
+    redo_hold(&r.threads)
+    r.forward_ns = monotonic_ns()
+    give_room(r, closed)
+    redo_let_go(&r.threads)
+
+
 cdef void _journal_flushed(flush_job* job) noexcept nogil:
     if job.error:
         _flush_failed(<Redo*>job.of)
+    else:
+        _go_forward(<Redo*>job.of, 0)
 
 
 cdef void _file_flushed(flush_job* job) noexcept nogil:
@@ -236,9 +247,7 @@ cdef void _file_flushed(flush_job* job) noexcept nogil:
         return
     close(job.fd)
     r.vouched.files[job - r.jobs - 1] = -1
-    redo_hold(&r.threads)
-    give_room(r, 1)
-    redo_let_go(&r.threads)
+    _go_forward(r, 1)
 
 
 cdef void _folder_failed(void* of, int error) noexcept nogil:
@@ -279,6 +288,9 @@ cdef int _flush_folders(Redo* r, LogFile* log) noexcept nogil:
             return failed
         at += size
         done += count
+        if done > log.reached:
+            log.reached = done
+            _go_forward(r, 0)
     # Somebody moved a folder away, or made it unreachable: wherever it is now, the names in it are
     # to last as well.
     if elsewhere and syncfs(r.worker.store_fd) < 0:

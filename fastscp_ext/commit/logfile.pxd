@@ -55,6 +55,7 @@ ctypedef struct LogFile:
     int kept                 # descriptors of files that it vouches for
     int files[LOG_RECORDS]   # these, owned; -1: flushed and closed
     Names folders            # that got these files
+    int reached              # so many of these have been flushed, at most, in any try
 
 # A batch under way, as it will be in the file.
 ctypedef struct LogBatch:

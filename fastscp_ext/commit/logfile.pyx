@@ -275,7 +275,7 @@ cdef void log_forget(LogFile* log) noexcept nogil:
     for k in range(log.kept):
         if log.files[k] >= 0:
             close(log.files[k])
-    log.kept = log.records = 0
+    log.kept = log.records = log.reached = 0
     log.folders.size = 0
     log.folders.count = 0
     log.elsewhere = False

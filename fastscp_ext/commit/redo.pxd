@@ -48,7 +48,7 @@ ctypedef struct Redo:
     LogOrigin origin
     bint on
     bint stop
-    uint64_t stopped_ns      # since when
+    uint64_t forward_ns      # when a checkpoint last went forward, or the stop began
     bint failed              # a checkpoint has: nothing of the log is touched any more
     bint folder_failed       # a flush of one has, in a checkpoint
     int lacked               # the errno for which the last one has to be tried again, or 0

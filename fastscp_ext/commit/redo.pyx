@@ -104,7 +104,7 @@ cdef void _stop(Redo* r) noexcept nogil:
     # Both threads are gone afterwards, each with what it had in hand done.
     redo_hold(&r.threads)
     r.stop = True
-    r.stopped_ns = monotonic_ns()
+    r.forward_ns = monotonic_ns()
     # Nobody takes the lane any more: no thread of it may be started behind this.
     r.on = False
     redo_wake(&r.threads, REDO_LANE)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import time
 import tomllib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -301,6 +302,33 @@ def test_a_checkpoint_without_descriptors_does_not_hold_up_a_stop(
     found = recovery_of(service.store)
     assert (found.restored, found.flushed >= 1) == (0, True)
     assert wrong(service.store, [one]) == []
+
+
+def test_a_stop_waits_as_long_as_a_checkpoint_goes_forward(tmp_path: Path, library: Path) -> None:
+    """A slow disk is no lack: what waits for descriptors has 5 s once others are through."""
+    one, two = items("1", 1) + items("2", 1)
+    with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
+        with_logs(service, 1)
+        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm")
+        assert put(service, one) == OK
+        wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
+        lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one), left=-1)
+        service.control.lift(held)
+        wait_for(lambda: service.control.hits(lacks) > 1, "another try")
+        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{two.sop}.dcm")
+        assert put(service, two) == OK
+        service.process.terminate()
+        wait_for(lambda: service.control.hits(held) == 1, "the flush that hangs")
+        hung = time.monotonic()
+        wait_for(lambda: time.monotonic() - hung > 5.5, "more than a stop waits for nothing")
+        tries = service.control.hits(lacks)
+        service.control.lift(held)
+        wait_for(lambda: service.control.hits(lacks) > tries, "another try behind it")
+        service.control.clear()
+        assert service.process.wait(DEADLINE_S) == 0
+        assert "redo log in" not in service.log()
+        assert not salts(service.store)
+    assert wrong(service.store, [one, two]) == []
 
 
 def test_a_checkpoint_that_lacks_descriptors_does_not_hold_them(
