@@ -472,7 +472,8 @@ def test_a_log_that_was_being_made_counts_for_nothing(site: Site) -> None:
     site.log(n=3).rename(folder / f"{LIFE}-3.new")
     old = batch(1, [Put(5, P, b"x")], salt=SALT + 1)
     site.log(old, n=4).rename(folder / f"{LIFE}-4.new")
-    (folder / f"{LIFE}-5.new").write_bytes(bytes(BLOCK) + batch(1, [Put(5, P, b"x")]))
+    (folder / f"{LIFE}-5.new").write_bytes(bytes(2 * BLOCK))
+    os.truncate(folder / f"{LIFE}-5.new", 1 << 40)
     (folder / f"{LIFE}-6.new").symlink_to("/etc/hostname")
     with living(site.fd, "6a-w7-1"):
         (folder / "6a-w7-1-1.new").write_bytes(bytes(BLOCK))
@@ -511,6 +512,31 @@ def test_a_used_log_that_somebody_gave_another_name(site: Site, lost: int, name:
         assert site.recover().restored == 2
         assert site.files() == {P: b"x", Q: b"y"}
     assert site.logged() == []
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("header", ["flipped", "zeros", "nothing like it"])
+def test_a_used_log_that_lost_its_name_and_its_header(site: Site, header: str, torn: bool) -> None:
+    """One that is being made has nothing behind its header."""
+    log = site.log(batch(1, [Put(5, P, b"x")]), when=ELSEWHEN)
+    if header == "flipped":
+        flip(log, 20)
+    else:
+        with log.open("r+b") as file:
+            file.write((b"\0" if header == "zeros" else b"x") * BLOCK)
+    if torn:
+        flip(log, BLOCK + 64)
+    new = log.rename(log.with_suffix(".new"))
+    assert is_anything_in(site.fd)
+    for _ in range(2):
+        with pytest.raises(DamagedError) as failed:
+            site.recover()
+        assert f"{FOLDER}/{new.name} is {log.name} under another name" in str(failed.value)
+        assert site.logged() == [new.name]
+    done = site.recover(accept_damage=True)
+    assert site.files() == ({} if torn else {P: b"x"})
+    assert len(done.lost) == torn
+    assert (list(site.aside()), site.logged()) == ([new.name], [])
 
 
 def test_a_copy_of_a_log_is_nobody_s(site: Site) -> None:

@@ -40,6 +40,7 @@ from fastscp.store.redo.records import (
     inode_in,
     life_of,
     life_of_new,
+    log_without_header,
     read_log,
     store_of,
     user_of,
@@ -128,16 +129,20 @@ def _life_within(store_fd: int, name: str) -> str | None:
     """Whose log a file is that has another name; None: it is none. Raises OSError.
 
     A copy of a log is none, unless it has the name of one that is being made. Cost: reads it whole
-    if it begins like a log.
+    if it begins like a log, or has such a name.
     """
     if name.endswith((_PART, _DISTRUST)):
         return None
     try:
         with descriptor(open_file(f"{REDO}/{name}", store_fd)) as fd:
             inode = inode_in(os.pread(fd, _HEAD_BYTES, 0))
-            if inode == 0 or (life_of_new(name) is None and inode != inode_of(fd)):
+            is_new = life_of_new(name) is not None
+            if not is_new and (inode == 0 or inode != inode_of(fd)):
                 return None
-            user = user_of(_content(fd, name))
+            if inode == 0 and os.fstat(fd).st_size > LOG_MOST:
+                return None
+            data = _content(fd, name)
+            user = user_of(data) or log_without_header(name, data)
     except OSError as error:
         if error.errno in _NO_FILE:
             return None

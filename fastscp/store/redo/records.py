@@ -36,6 +36,7 @@ __all__ = [
     "inode_in",
     "life_of",
     "life_of_new",
+    "log_without_header",
     "read_log",
     "store_of",
     "user_of",
@@ -179,6 +180,22 @@ def user_of(data: bytes) -> tuple[str, int] | None:
     return life.rstrip(b"\0").decode("ascii", "replace"), n
 
 
+def log_without_header(name: str, data: bytes) -> tuple[str, int] | None:
+    """Whose log a file is, and its number, that lost its header and the name of a log; else None.
+
+    That is one under the name of a log that is being made, with what begins like a batch. In one
+    that is being made nothing does, unless its blocks were another log's before; without a header
+    nobody can tell then, and what may be needed is not thrown away.
+    """
+    found = _NAME.match(name)
+    if found is None or found[3] != _NEW or (data[:8] == _MAGIC and _is_head(data[:_BLOCK])):
+        return None
+    blocks = range(_BLOCK, len(data), _BLOCK)
+    if not any(data.startswith(_BATCH_MAGIC, at) for at in blocks):
+        return None
+    return found[1], int(found[2])
+
+
 def inode_in(head: bytes) -> int:
     """Of the file that was written, by its block 0; 0 where that tells none."""
     return int(_HEAD.unpack_from(head)[4]) if head[:8] == _MAGIC and _is_head(head) else 0
@@ -188,12 +205,13 @@ def read_log(name: str, data: bytes, store_id: str) -> Log:
     """What a file of the log holds.
 
     store_id: of the store that it is in. Raises ForeignLogError, and ValueError for a name that no
-    log has, unless it tells whose it is (`user_of`); any other content has an answer.
+    log has, unless it tells whose it is (`user_of`, `log_without_header`); any other content has an
+    answer.
     """
     found = _NAME.match(name)
     if found is not None and found[3] == _LOG:
         log, number = Log(name, found[1]), int(found[2])
-    elif (user := user_of(data)) is not None:
+    elif (user := user_of(data) or log_without_header(name, data)) is not None:
         log, number = Log(name, user[0]), user[1]
         log.damage.append(
             f"is {log.life}-{number}{_LOG} under another name (rename it back, if it is no copy)"
