@@ -223,7 +223,7 @@ def test_recover_in_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = json.loads(capsys.readouterr().out)
     assert said == {
         "logs": 1, "records": 1, "flushed": 0, "restored": 1, "lines": 1, "passed": 0, "aside": 0,
-        "unreachable": [], "renewed": [], "damage": [], "lost": [], "sequence": 5,
+        "unreachable": [], "renewed": [], "unread": [], "damage": [], "lost": [], "sequence": 5,
     }  # fmt: skip
 
 

@@ -550,6 +550,40 @@ def test_a_copy_of_a_log_is_nobody_s(site: Site) -> None:
         assert not is_anything_in(site.fd)
 
 
+def test_a_stranger_s_file_stops_no_start_and_is_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a log under another name; what has the name of one is not passed over."""
+    log = site.log(batch(1, [Put(5, P, b"x")]), when=ELSEWHEN)
+    denied = log.rename(log.with_name("a\n.bak"))
+    real = names.open_file
+
+    def open_file(path: str, dir_fd: int, flags: int = os.O_RDONLY) -> int:
+        if path == f"{FOLDER}/{denied.name}":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, dir_fd, flags)
+
+    monkeypatch.setattr(logs, "open_file", open_file)
+    assert not is_anything_logged(site.fd)
+    done = site.recover()
+    assert (done.logs, done.told) == (0, done.unread)
+    (said,) = done.told
+    assert said.startswith(
+        f"cannot read {FOLDER}/a\\n.bak (Permission denied), and passed over it: "
+    )
+    assert site.logged() == [denied.name]
+    # Also where something is recovered; and once, by whoever is alone.
+    site.log(batch(1, [Put(6, Q, b"y")]), when=ELSEWHEN)
+    done = site.recover()
+    assert (done.logs, done.restored, done.told[-1]) == (1, 1, said)
+    assert site.recover(alone=False) == Recovered()
+    for name in (log.name, log.with_suffix(".new").name):
+        denied = denied.rename(log.with_name(name))
+        with pytest.raises(PermissionError):
+            site.recover()
+        assert site.logged() == [denied.name]
+
+
 def test_a_log_that_is_too_long_is_not_read(site: Site) -> None:
     path = site.log()
     os.truncate(path, 1 << 40)

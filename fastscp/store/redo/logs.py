@@ -19,7 +19,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from fastscp.errors import StartError
+from fastscp.errors import StartError, reason_for
+from fastscp.log import printable
 from fastscp.store.lives import is_over
 from fastscp.store.names import (
     ASIDE,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DamagedError", "Folder", "folder", "inode_of", "is_anything_in", "is_anything_logged",
-    "leave_distrust", "logged_id",
+    "leave_distrust", "logged_id", "unreadable",
 ]  # fmt: skip
 
 _PART: Final = ".part"
@@ -65,6 +66,7 @@ _STEP: Final = 1 << 20
 _DAMAGE_TOLD: Final = 5
 # What the system says of a file that is gone, or is no regular one.
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO})
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 # Files that are read at a time.
 _OPEN_MOST: Final = 16
 
@@ -144,10 +146,31 @@ def _life_within(store_fd: int, name: str) -> str | None:
             data = _content(fd, name)
             user = user_of(data) or log_without_header(name, data)
     except OSError as error:
-        if error.errno in _NO_FILE:
+        # What has another name than a log may be a stranger's: `unreadable` tells of it.
+        if error.errno in _NO_FILE or (error.errno in _DENIED and life_of_new(name) is None):
             return None
         raise
     return None if user is None else user[0]
+
+
+def unreadable(folder_fd: int, store_fd: int) -> Iterator[str]:
+    """What an operator has to know of files that are passed over, for nobody may read them.
+
+    folder_fd: of `REDO`. Raises OSError.
+    """
+    for name in sorted(names_in(folder_fd)):
+        if name.endswith((_PART, _DISTRUST)):
+            continue
+        try:
+            os.close(open_file(f"{REDO}/{name}", store_fd))
+        except OSError as error:
+            if error.errno in _DENIED:
+                yield (
+                    f"cannot read {REDO}/{printable(name)} ({reason_for(error)}), and passed over "
+                    f"it: if it is a file of the redo log that somebody gave another name, "
+                    f"instances that were acknowledged may be in it alone; let this user (uid "
+                    f"{os.geteuid()}) read it, and start again; if it is not, move it out of there"
+                )
 
 
 def leave_distrust(folder_fd: int, life: str) -> None:

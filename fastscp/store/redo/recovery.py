@@ -17,7 +17,7 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +26,7 @@ from fastscp.store.mounts import mounted
 from fastscp.store.names import ASIDE, REDO
 from fastscp.store.redo.files import Files, There, side_by_side
 from fastscp.store.redo.lines import Journal, key_of
-from fastscp.store.redo.logs import DamagedError, folder
+from fastscp.store.redo.logs import DamagedError, folder, unreadable
 from fastscp.store.waits import NotYetError, lock_of, take_lock
 from fastscp_ext import flush_file_system
 
@@ -59,9 +59,10 @@ class Recovered:
     which nothing was to be done, for something newer is there, somebody took the file away, or
     nobody was told of it. aside: what lay at a path before, and is in `ASIDE` now. unreachable: of
     instances whose path could not be reached and whose file is in `ASIDE` instead, in words.
-    renewed: folders that were made anew before, for a flush of them had failed. damage: of the
-    logs, accepted. lost: what that took away, as far as it is known. sequence: the highest number
-    in a record or a line beside it, 0 for none.
+    renewed: folders that were made anew before, for a flush of them had failed. unread: files that
+    were passed over and may be logs, in words. damage: of the logs, accepted. lost: what that took
+    away, as far as it is known. sequence: the highest number in a record or a line beside it, 0 for
+    none.
     """
 
     logs: int = 0
@@ -73,6 +74,7 @@ class Recovered:
     aside: int = 0
     unreachable: tuple[str, ...] = ()
     renewed: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
     sequence: int = 0
@@ -81,13 +83,13 @@ class Recovered:
     def told(self) -> tuple[str, ...]:
         """For a log."""
         if not self.logs:
-            return ()
+            return self.unread
         said = (
             f"recovered {counted(self.records - self.passed, 'instance')} from the redo log of "
             f"workers that did not end in order: {counted(self.restored, 'file')} written anew, "
             f"{self.flushed:,} flushed, {counted(self.lines, 'journal line')} written"
         )
-        return (said, *self._also())
+        return (said, *self._also(), *self.unread)
 
     def _also(self) -> Iterator[str]:
         for path in self.renewed:
@@ -178,9 +180,11 @@ def recover(
             return Recovered()
         logs = logged.logs()
         logged.remove_unmade()
+        # Beside a service: its start has told of them.
+        unread = tuple(unreadable(logged.fd, store_fd)) if alone else ()
         if not logs:
             logged.trust()
-            return Recovered()
+            return Recovered(unread=unread)
         lives = {log.life for log in logs}
         logged.distrust(life for life in lives if life in distrust)
         damage = _damage_of(logs)
@@ -198,7 +202,7 @@ def recover(
                 logged.distrust(lives)
             raise
         logged.remove(logs)
-        return recovery.report(damage)
+        return replace(recovery.report(damage), unread=unread)
 
 
 class _Recovery:
