@@ -5,8 +5,10 @@ succeeds, and means nothing. So the failure itself is kept on the disk. It holds
 kernel may take for written what is not: until the machine starts again, the file system is mounted
 anew, or the folder was made anew (`renew`).
 
-A mark is written as `<name>.json.<thread>.new`, gets its name once it is flushed, and holds from
-the moment it is written: a disk that fails one flush may hang in the next one until all are killed.
+A mark is written as `<name>.json.<thread>.draft`, becomes `<name>.json.<thread>.new` when it is
+whole, and gets its name once it is flushed. It holds from the moment it is whole: a disk that fails
+one flush may hang in the next one until all are killed. In a container a thread of a later process
+has the same number, so a `.new` that is there may be the only copy: none is written over.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ What: TypeAlias = Literal["file", "folder", "all folders", "file system"]
 _SUFFIX: Final = ".json"
 # Behind that, of one that is being left: see `_name_of`.
 _NEW: Final = ".new"
+# And of one that is being written: of no mark yet.
+_DRAFT: Final = ".draft"
 # With as many marks of files one more is one of the file system, and of folders one of all of them.
 _OF_A_KIND_MOST: Final = 64
 # Those two have a path, and go with what it leads to.
@@ -228,13 +232,15 @@ class Marks:
 
     def _write(self, name: str, mark: Mark) -> None:
         # Two threads, or workers, may meet the same failure.
-        new = f"{name}.{threading.get_native_id()}{_NEW}"
+        mine = f"{name}.{threading.get_native_id()}"
+        draft, new = f"{mine}{_DRAFT}", f"{mine}{_NEW}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with own_folder(UNFLUSHED, self._dir_fd, make=True, flushed=False) as folder_fd:
-            with os.fdopen(os.open(new, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file:
+            with os.fdopen(os.open(draft, flags, FILE_MODE, dir_fd=folder_fd), "wb") as file:
                 give(file.fileno(), folder_fd)
                 file.write(msgspec.json.encode(mark))
                 file.flush()
+                os.rename(draft, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
                 os.fsync(file.fileno())
             os.rename(new, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             flush_folder(folder_fd)

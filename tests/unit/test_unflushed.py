@@ -386,6 +386,34 @@ def test_a_mark_holds_before_it_is_flushed(
     assert list(file.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("step", ["open", "fdopen", "rename", "fsync"])
+def test_a_mark_is_there_whenever_whoever_gives_it_its_name_is_killed(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Also by a thread with the number of the one that left it, as there is in a container."""
+    marks = Marks(store.dir_fd)
+    being_left(store, monkeypatch, "1/3")
+    (mark,) = marks.standing()
+    real = getattr(os, step)
+    seen = []
+
+    def look(*args: Any, **more: Any) -> Any:
+        # What a kill before and behind the call would leave.
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, real)
+            seen.append(Marks(store.dir_fd).standing())
+            done = real(*args, **more)
+            seen.append(Marks(store.dir_fd).standing())
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, look)
+        marks.restate()
+    assert len(seen) >= 2
+    assert set(seen) == {(mark,)}
+    assert [one.name for one in (store.path / ".fastscp/unflushed").iterdir()] == [mark.name]
+
+
 def test_a_mark_that_gets_its_name_meanwhile_is_read(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
