@@ -120,11 +120,10 @@ def _tell_lost(lost: asyncio.Future[str | None], seconds: float) -> bool:
     try:
         why = _result(lost, seconds)
     except OSError as error:
-        why = f"it cannot be looked at ({reason_for(error)})"
+        why = f"it cannot be looked at ({reason_for(error)}): see that it is where it belongs"
     if why is not None:
         log.error(
-            "the store is gone at the end: %s; see that it is where it belongs, whole and this "
-            "service's own again (mounted, restored), then run `fastscp verify`",
+            "the store is gone at the end: %s; then run `fastscp verify`",
             why,
         )  # fmt: skip
     return why is None

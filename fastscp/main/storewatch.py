@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from fastscp.errors import reason_for
+
 if TYPE_CHECKING:
     from fastscp.store.store import Store
 
@@ -28,6 +30,7 @@ REMIND_S: Final = 300.0
 # Fewer inodes than this count as no space: each instance takes one, and its folders more.
 _INODES: Final = 1000
 _SLOW: Final = 2.0
+_SEE_DISK: Final = "see its disk, or the server of its mount, and the kernel's log (dmesg)"
 # Never slower than this for all workers together: a receiver that stands still frees no sender.
 _SLOWEST: Final = 1 << 20
 _MINUTE_S: Final = 60
@@ -44,7 +47,8 @@ class SpaceState(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: bytes free to this user, and why the store is not there, or None.
+    """What was seen: bytes free to this user, and why the store is not there and what to do, or
+    None.
 
     inodes: how many are free to this user; None: the file system does not tell. unrecovered: as in
     `Store`.
@@ -58,7 +62,11 @@ class Look:
     @classmethod
     def hanging(cls, store: Store) -> Look:
         """A look that has not come back."""
-        return cls(0, f"{store.path} has not answered for {HANGS_S:g} s, its disk or mount hangs")
+        return cls(
+            0,
+            f"{store.path} has not answered for {HANGS_S:g} s, its disk or mount hangs: "
+            f"{_SEE_DISK}",
+        )
 
 
 def look(store: Store) -> Look:
@@ -69,10 +77,14 @@ def look(store: Store) -> Look:
     try:
         found = os.statvfs(store.dir_fd)
     except OSError as error:
-        return Look(0, f"{store.path} cannot be asked for its space ({error.strerror})")
+        return Look(
+            0, f"{store.path} cannot be asked for its space ({reason_for(error)}): {_SEE_DISK}"
+        )
     if found.f_flag & os.ST_RDONLY:
         # A file system may become so by itself, where its disk fails.
-        return Look(0, f"{store.path} is on a file system that cannot be written to any more")
+        return Look(
+            0, f"{store.path} is on a file system that cannot be written to any more: {_SEE_DISK}"
+        )
     # One that makes inodes as it needs them has no number of them.
     inodes = found.f_favail if found.f_files else None
     return Look(found.f_bavail * found.f_frsize, None, inodes, store.unrecovered)
@@ -176,9 +188,7 @@ class StoreWatch:
             case SpaceState.LOST:
                 return (
                     f"the store is gone: {seen.lost}; instances are answered A700 and new "
-                    f"associations rejected until it is back: mount it again, "
-                    "or put back what is missing; where that is lost for good, restart: the "
-                    "start says what it wants"
+                    f"associations rejected until it is back"
                 )
             case SpaceState.FULL if self._is_short_of_inodes(seen):
                 return (

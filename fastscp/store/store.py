@@ -93,6 +93,9 @@ __all__ = ["Store"]
 log = logging.getLogger("fastscp.main")
 
 # They say nothing of the store.
+_PUT_BACK: Final = (
+    "put that back; where it is lost for good, restart the service: the start says what it wants"
+)
 _OUR_LACK: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # How long killed workers may take to be gone.
 _WORKERS_END_S: Final = 2.0
@@ -350,32 +353,37 @@ class Store:
             raise
 
     def lost(self) -> str | None:
-        """Why the path no longer leads to this store, or None while it does. Blocks on the disk.
+        """Why the path no longer leads to this store, and what to do; None while it does.
 
-        Raises OSError where this process lacks the means to look.
+        Blocks on the disk. Raises OSError where this process lacks the means to look.
         """
         try:
             ours = os.fstat(self.dir_fd)
             there = self.path.stat()
             if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
-                return f"{self.path} is another directory now"
+                return (
+                    f"{self.path} is another directory now: mount it again, or put back the one "
+                    f"that was there"
+                )
             has_identity = self._has_identity()
             missing = [name for name in (INCOMING, JOURNAL) if not self._has(name)]
             is_locked = leads_to(LOCK, self.dir_fd, self.lock_fd)
         except OSError as error:
             if error.errno in _OUR_LACK:
                 raise
-            return f"{self.path} cannot be reached ({reason_for(error)})"
+            why = reason_for(error)
+            return f"{self.path} cannot be reached ({why}): mount it again, or put it back"
         except StartError as error:
             return str(error)
         if not has_identity:
-            return f"{self.path} has lost its {IDENTITY}"
+            return f"{self.path} has lost its {IDENTITY}: {_PUT_BACK}"
         if missing:
-            return f"{self.path} has lost its folder {missing[0]}"
+            return f"{self.path} has lost its folder {missing[0]}: {_PUT_BACK}"
         if not is_locked:
             return (
                 f"{self.path} has lost the {LOCK} that this service holds, so another service may "
-                f"use this store: stop one of them; restart this one"
+                f"use this store: if somebody only moved it, put it back; else see that no other "
+                f"service has the store, and restart this one"
             )
         return None
 
