@@ -101,7 +101,9 @@ def read_admin(raw: object) -> AdminAddress:
 
 def read_admin_token(raw: object) -> AdminToken:
     """The name of a file, and the token that is in it now. No message repeats any of that."""
-    path = read_path(raw)
+    named = read_path(raw)
+    # As messages name it.
+    path = named.absolute()
     try:
         data, about, warning = read_guarded(path, _GIVE)
     except ValueError as error:
@@ -121,7 +123,7 @@ def read_admin_token(raw: object) -> AdminToken:
             f"every user of this machine can read the token in {path} "
             f"(mode {stat.S_IMODE(about.st_mode):04o}): take that away (chmod o-r)"
         )
-    return AdminToken(str(path), token, warning)
+    return AdminToken(str(named), token, warning)
 
 
 def open_to_all(admin: AdminAddress, token: AdminToken) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastscp.config.settings import SETTINGS
@@ -28,7 +29,7 @@ def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
     for setting in SETTINGS:
         before, after = getattr(old, setting.field), getattr(new, setting.field)
         if before != after:
-            show = setting.kind.show
+            show = setting.kind.show if not isinstance(after, Path) else _absolute
             # An empty list says nothing by itself.
             was, now = show(before) or setting.default_text, show(after) or setting.default_text
             # The same words for another thing: it is a file that is different.
@@ -40,6 +41,10 @@ def changes(old: ServeConfig, new: ServeConfig) -> Iterator[tuple[str, str]]:
     yield from _of_tables(old.tables.ae, new.tables.ae, _of_ae)
     yield from _of_tables(old.tables.senders, new.tables.senders, _of_sender)
     yield from _of_order(old.tables.senders, new.tables.senders)
+
+
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
 
 
 def _of_tls(old: Material, new: Material) -> Iterator[str]:

@@ -86,8 +86,8 @@ def log_in_store(config: ServeConfig) -> str:
     if not folder.is_relative_to(os.path.realpath(config.store)):
         return ""
     return (
-        f"{config.log_file} is in the store {config.store}, where only instances and what fastscp "
-        f"keeps about them belong; name a file outside"
+        f"{config.log_file} is in the store {config.store.absolute()}, where only instances and "
+        f"what fastscp keeps about them belong; name a file outside"
     )
 
 

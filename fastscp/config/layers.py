@@ -115,9 +115,11 @@ def load(
         file, named = Path(variable), _FILE_VARIABLE
     found = FileSettings()
     if file is not None:
+        # Whoever reads a log does not know in which folder the service was started.
+        file = file.absolute()
         found = read_file(file, named, again=again)
         for key, setting, value in found.settings:
-            take(setting, value, key.mistake("").at(file), str(file.absolute()), key.line)
+            take(setting, value, key.mistake("").at(file), str(file), key.line)
     for variable, text in _variables(environ):
         setting = known(variable, variable, BY_VARIABLE, "variable")
         take(setting, read_value(variable, text, setting.kind), variable, variable)
@@ -140,10 +142,9 @@ def load(
     keys = found.tables.places
     wrong = [keys[where].mistake(why) for where, why in between_tables(found.tables, config)]
     refuse(file, wrong, by_itself=False)
-    path = file.absolute()
-    places = {where: f"{path}:{key.line}" for where, key in keys.items()}
+    places = {where: f"{file}:{key.line}" for where, key in keys.items()}
     config = replace(config, tables=replace(config.tables, places=places))
-    return Loaded(config, sources, places, {k: n for k, n in lines.items() if n}, str(path))
+    return Loaded(config, sources, places, {k: n for k, n in lines.items() if n}, str(file))
 
 
 def _with_material(config: ServeConfig, options: Mapping[str, str]) -> ServeConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ def read_material(config: ServeConfig) -> Material | None:
 
     return read(
         Files(
-            cert=config.tls_cert,
-            key=config.tls_key,
-            ca=config.tls_ca,
-            crl=config.tls_crl,
+            cert=_absolute(config.tls_cert),
+            key=_absolute(config.tls_key),
+            ca=tuple(map(_absolute, config.tls_ca)),
+            crl=tuple(map(_absolute, config.tls_crl)),
             client_auth=config.client_auth,
             profile=config.tls_profile,
         )
     )
+
+
+def _absolute(name: str) -> str:
+    """As messages name a file; "" of none."""
+    return str(Path(name).absolute()) if name else ""

@@ -315,7 +315,8 @@ def read_user_identity(raw: object) -> UserIdentities:
     if not file.strip():
         raise ValueError("says of no file who may log in")
     issuers, audiences = (_claimed(claims, name) for name in ("issuer", "audience"))
-    path = read_path(file)
+    # As messages name it.
+    path = read_path(file).absolute()
     required = word == kind
     try:
         if kind == "password":

@@ -154,7 +154,7 @@ class Service:
         self._is_told = False
         # Because whom it was to take over from was gone.
         self._is_orphaned = False
-        self._waiting = Waiting(config.store, self._notify)
+        self._waiting = Waiting(config.store.absolute(), self._notify)
 
     async def serve(self) -> int:
         """Run until told to stop; returns the exit code. Raises FastscpError if it cannot start."""

@@ -176,6 +176,8 @@ class Store:
         """
         made = Made()
         check(filings)
+        # As messages name it: whoever reads a log does not know the folder of the process.
+        path = path.absolute()
         with contextlib.ExitStack() as undo, explained(path):
             _refuse_path(path, must_exist)
             dir_fd, lock_fd = open_and_lock(path, made)
@@ -250,6 +252,7 @@ class Store:
         stays as it is: whatever there is of marks, parts and replacements is that service's.
         Raises StartError, ConfigError; the other one goes on. Blocks on the disk.
         """
+        path = path.absolute()
         with contextlib.ExitStack() as undo, explained(path):
             undo.callback(os.close, lock_fd)
             dir_fd = open_store(path)

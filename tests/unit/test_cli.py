@@ -115,8 +115,8 @@ def test_what_a_reload_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         with pytest.raises(ConfigError) as caught:
             load()
         assert [one.partition(": ")[0] for one in caught.value.mistakes] == [
-            f"{path.name}:1",
-            f"{path.name}:2",
+            f"{path}:1",
+            f"{path}:2",
         ]
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +14,6 @@ from fastscp.config.layers import load
 from fastscp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.certificates import Certificates
 
 
@@ -38,6 +37,33 @@ def test_what_holds_where_little_is_said(certificates: Certificates) -> None:
     config = load({"tls_cert": str(c.server.both), "tls_ca": [str(c.ca.cert)]}, {}).config
     assert config.tls is not None
     assert (config.client_auth, config.tls.client_auth) == ("require", "require")
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ('tls-cert = "x.pem"', "x.pem"),
+        ('tls-cert = "server.pem"\ntls-ca = ["x.pem"]', "x.pem"),
+        ('user-identity = "password:users"', "users"),
+        ('user-identity = "jwt:keys"', "keys"),
+        ('admin-token-file = "token"', "token"),
+        ('store = "st"\nlog-file = "st/x.log"', "st"),
+    ],
+)
+def test_a_mistake_names_files_wherever_it_is_read(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, text: str,
+    file: str,
+) -> None:  # fmt: skip
+    """Whoever reads the log of a service does not know where it was started."""
+    (tmp_path / "server.pem").write_bytes(certificates.server.both.read_bytes())
+    (tmp_path / "server.pem").chmod(0o600)
+    (tmp_path / "site.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, Path("site.toml"))
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}/site.toml:")
+    assert f" {tmp_path}/{file}" in said
 
 
 @pytest.mark.parametrize(

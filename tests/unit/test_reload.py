@@ -217,7 +217,7 @@ def test_a_log_that_cannot_be_opened_anew_refuses_it(
             config, store=tmp_path / "new", log_file=str(config.store.absolute() / "x.log")
         )
         (why,) = (await played.reload(inside)).mistakes
-        assert "is in the store dicom-store, where only instances" in why
+        assert f"is in the store {config.store.absolute()}, where only instances" in why
         assert len(beside) == 1
 
     run(test)

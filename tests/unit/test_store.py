@@ -387,6 +387,18 @@ def test_advice(path: Path, number: int, advice: str, monkeypatch: pytest.Monkey
 # While it runs -----------------------------------------------------------------------------------
 
 
+def test_what_is_said_of_a_store_tells_where_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    monkeypatch.chdir(path.parent)
+    with opened(Path(path.name)) as store:
+        assert store.path == path
+        path.rename(path.with_name("moved"))
+        assert str(store.lost()).startswith(f"{path} cannot be reached ")
+        path.with_name("moved").rename(path)
+
+
 def test_lost_when_replaced(path: Path, store: Store) -> None:
     path.rename(path.with_name("moved"))
     lost = store.lost()
