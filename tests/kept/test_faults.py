@@ -198,7 +198,7 @@ def test_names_that_are_refused_to_parts_without_one(
         found = [put(peer, number, item) for number, item in enumerate((first, other) * 2, 1)]
         assert sorted(found) == [0, 0, 0, 0xA700]
         assert service.control.hits(rule) == 1
-        assert os.strerror(error) in service.in_log("; answered A700; ")
+        assert reason_for(error) in service.in_log("; answered A700; ")
         service.ends_parts()
         assert service.instances() == [first.path, f"{first.path}~2"]
         peer.release()
