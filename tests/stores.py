@@ -33,6 +33,11 @@ LAYOUT = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 FILED = Filings(Filing(LAYOUT))
 
 
+def said_at_start(store: Store) -> tuple[str, ...]:
+    """Its warnings but those of the file system, which is the one that the tests run on."""
+    return tuple(one for one in store.warnings if one not in store.facts.warnings)
+
+
 def filed(layout: str, suffix: str = ".dcm", **ae: Filing) -> Filings:
     """How a service with this at its top level files, and these called AE titles."""
     return Filings(Filing(layout, suffix), ae)

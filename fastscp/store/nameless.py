@@ -18,13 +18,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastscp.store.mounts import device_of
 from fastscp.store.names import FILE_MODE, descriptor
 from fastscp_ext import nameless_way
 
-__all__ = ["find_way"]
+__all__ = ["FAST_COMMITS", "NO_JOURNAL", "Found", "find_way"]
 
 _FILE_SYSTEMS: Final = frozenset({"ext4", "xfs", "tmpfs"})
 _EXT4: Final = Path("/proc/fs/ext4")
@@ -33,40 +33,51 @@ _JOURNAL: Final = re.compile(r"^data=", re.MULTILINE)
 # Nothing but these counts tells of fast commits. One may be left out where others flush as well.
 _FAST_COMMITS: Final = re.compile(r"^[1-9]\d* (?:commits|ineligible)$", re.MULTILINE)
 _FLUSHES: Final = 3
+NO_JOURNAL: Final = "ext4 without a journal"
+FAST_COMMITS: Final = "ext4 with fast commits"
 # What `nameless_way` gives its file.
 _BARE: Final = "f"
 
 
-def find_way(folder_fd: int, file_system: str) -> int:
-    """How parts without a name get one, as `fastscp_ext.nameless_way` has it; 0: there are none.
+class Found(NamedTuple):
+    """way: how parts without a name get one, as `fastscp_ext.nameless_way` has it; 0: in none.
 
-    Leaves files in the folder, which is for that. file_system: what the folder is on. Blocks on the
-    disk. What cannot be found out counts against it.
+    kind: of file system, and of an ext4 also what it lacks; None: nobody tells of that.
     """
-    if file_system not in _FILE_SYSTEMS:
-        return 0
-    if file_system == "ext4" and not _ext4_replays(folder_fd):
-        return 0
+
+    way: int
+    kind: str | None
+
+
+def find_way(folder_fd: int, file_system: str) -> Found:
+    """Find out whether parts may go without a name. Blocks on the disk.
+
+    Leaves files in the folder, which is for that. file_system: what the folder is on. What cannot
+    be found out counts against it.
+    """
+    kind = _kind_of_ext4(folder_fd) if file_system == "ext4" else file_system
+    if kind not in _FILE_SYSTEMS:
+        return Found(0, kind)
     way = nameless_way(folder_fd)
-    return way if way and _has_usual_rights(folder_fd) else 0
+    return Found(way if way and _has_usual_rights(folder_fd) else 0, kind)
 
 
-def _ext4_replays(folder_fd: int) -> bool:
-    """Whether this ext4 has a journal, and no fast commits."""
+def _kind_of_ext4(folder_fd: int) -> str | None:
+    """Whether it has a journal, and no fast commits; None: nobody tells."""
     try:
         about = _EXT4 / device_of(folder_fd)
         if not _JOURNAL.search((about / "options").read_text("ascii")):
-            return False
+            return NO_JOURNAL
         for _ in range(_FLUSHES):
             _flush_something(folder_fd)
         try:
             counts = (about / "fc_info").read_text("ascii")
         except FileNotFoundError:
             # Linux before 5.10 makes none.
-            return True
+            return "ext4"
     except OSError:
-        return False
-    return not _FAST_COMMITS.search(counts)
+        return None
+    return FAST_COMMITS if _FAST_COMMITS.search(counts) else "ext4"
 
 
 def _has_usual_rights(folder_fd: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fastscp.errors import StartError
-from fastscp.store.nameless import find_way
+from fastscp.store.nameless import FAST_COMMITS, NO_JOURNAL, find_way
 from fastscp.store.names import (
     FILE_MODE,
     FOLDER_MODE,
@@ -72,7 +72,7 @@ def probe(
                 _empty(probe_fd)
                 noreplace = _can_noreplace(probe_fd, rename_noreplace)
                 link = _can_link(probe_fd)
-                nameless = find_way(probe_fd, file_system)
+                found = find_way(probe_fd, file_system)
                 flush = flush_folder(probe_fd)
             finally:
                 _empty(probe_fd)
@@ -91,7 +91,13 @@ def probe(
             f"{path} is on {file_system}, in memory: --durability stable cannot keep anything "
             f"there across a restart of this machine"
         )
-    return Facts(file_system, noreplace, link, flush, tuple(warnings), nameless)
+    if found.kind in (NO_JOURNAL, FAST_COMMITS) and "stable" in durabilities:
+        warnings.append(
+            f"{path} is on {found.kind}: Linux may lose there what it has flushed, so a power cut "
+            f"may take stable instances; put the store on ext4 with a journal and without fast "
+            f"commits, or on xfs"
+        )
+    return Facts(file_system, noreplace, link, flush, tuple(warnings), found.way)
 
 
 def cannot_be_stable(path: Path) -> str:

@@ -594,7 +594,8 @@ def test_v_and_vv_say_more_and_more(tmp_path: Path) -> None:
             service.stop()
             logs.append(service.log())
     quiet, debug, trace = logs
-    assert len(quiet.splitlines()) == 1
+    # Whatever there is to warn of, as of the file system that the tests run on.
+    assert all(" WARNING " in line for line in quiet.splitlines()[1:])
     for of_debug in (": associated", "stored " + SOP):
         assert of_debug in debug
         assert of_debug in trace

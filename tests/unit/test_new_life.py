@@ -16,7 +16,7 @@ from fastscp.store.store import Store
 from fastscp.store.survey import first_instance, links
 from fastscp.store.verify import verify
 from tests.kit import data_set, path_of
-from tests.stores import FILED, opened
+from tests.stores import FILED, opened, said_at_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_with_consent_it_begins_anew(
 ) -> None:
     lose(path)
     with opened(path, new_life=True) as store:
-        (said,) = store.warnings
+        (said,) = said_at_start(store)
         assert all(name in said for name in named)
         assert "begun anew" in said
         assert last_sequence(store.dir_fd) == last
@@ -105,14 +105,14 @@ def test_without_instances_nothing_was_lost(path: Path, name: str) -> None:
     shutil.rmtree(path / path_of().split("/", maxsplit=1)[0])
     _without(name)(path)
     with opened(path) as store:
-        assert store.warnings == ()
+        assert said_at_start(store) == ()
 
 
 def test_a_whole_store_needs_no_consent(path: Path) -> None:
     with opened(path) as store:
-        assert store.warnings == ()
+        assert said_at_start(store) == ()
     with opened(path, new_life=True) as store:
-        assert store.warnings == ()
+        assert said_at_start(store) == ()
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.dcm.zst", "a.dcm~2", "a.dcm.zst~9"])

@@ -13,6 +13,7 @@ import pytest
 
 from fastscp.errors import StartError
 from fastscp.store import probe as module
+from fastscp.store.nameless import FAST_COMMITS, NO_JOURNAL, Found
 from fastscp.store.store import Store
 from fastscp_ext import nameless_way
 from tests.stores import FILED, opened
@@ -104,14 +105,30 @@ def test_memory_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_a_part_gets_its_name_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def find_way(folder_fd: int, file_system: str) -> int:
+    def find_way(folder_fd: int, file_system: str) -> Found:
         asked.append((os.readlink(f"/proc/self/fd/{folder_fd}"), file_system))
-        return 2
+        return Found(2, None)
 
     monkeypatch.setattr(module, "find_way", find_way)
     with opened(path) as store:
         assert store.facts.nameless == 2
         assert asked == [(str(path / ".fastscp/probe"), store.facts.file_system)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_told"),
+    [(NO_JOURNAL, True), (FAST_COMMITS, True), ("ext4", False), (None, False), ("btrfs", False)],
+)
+def test_where_the_system_forgets_what_it_flushed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, is_told: bool
+) -> None:
+    monkeypatch.setattr(module, "_file_system", lambda _: "ext4")
+    monkeypatch.setattr(module, "find_way", lambda _fd, _kind: Found(0, kind))
+    with opened(path) as store:
+        told = [one for one in store.facts.warnings if f"{path} is on {kind}: " in one]
+        assert (len(told), len(store.facts.warnings)) == (is_told, is_told)
+    with opened(path, durability="buffered") as store:
+        assert store.facts.warnings == ()
 
 
 def test_the_way_that_works_here_is_found(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fastscp.store import nameless as module
-from fastscp.store.nameless import find_way
+from fastscp.store.nameless import Found, find_way
 from fastscp.store.names import FILE_MODE
 
 if TYPE_CHECKING:
@@ -53,12 +53,15 @@ class Told:
         if fast:
             (self.about / "fc_info").write_text(fast)
 
-    def way(self, kind: str = "ext4") -> int:
+    def found(self, kind: str = "ext4") -> Found:
         folder = os.open(self.tried, os.O_RDONLY)
         try:
             return find_way(folder, kind)
         finally:
             os.close(folder)
+
+    def way(self, kind: str = "ext4") -> int:
+        return self.found(kind).way
 
 
 @pytest.fixture
@@ -81,25 +84,25 @@ def test_a_way_that_does_not_work(told: Told, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("options", "fast", "found"),
+    ("options", "fast", "kind"),
     [
-        (ORDERED, COUNTS.format(0, 0), 1),
-        ("rw\ndata=writeback\n", COUNTS.format(0, 0), 1),
-        ("rw\ndata=journal\n", COUNTS.format(0, 0), 1),
+        (ORDERED, COUNTS.format(0, 0), "ext4"),
+        ("rw\ndata=writeback\n", COUNTS.format(0, 0), "ext4"),
+        ("rw\ndata=journal\n", COUNTS.format(0, 0), "ext4"),
         # Of a kernel that makes no fast commits.
-        (ORDERED, "", 1),
+        (ORDERED, "", "ext4"),
         # The name that is made would lead to a deleted file.
-        (NO_JOURNAL, COUNTS.format(0, 0), 0),
-        (NO_JOURNAL, "", 0),
+        (NO_JOURNAL, COUNTS.format(0, 0), module.NO_JOURNAL),
+        (NO_JOURNAL, "", module.NO_JOURNAL),
         # Nobody could mount it after a power cut.
-        (ORDERED, COUNTS.format(1, 0), 0),
-        (ORDERED, COUNTS.format(20, 3), 0),
-        (ORDERED, COUNTS.format(0, 1), 0),
+        (ORDERED, COUNTS.format(1, 0), module.FAST_COMMITS),
+        (ORDERED, COUNTS.format(20, 3), module.FAST_COMMITS),
+        (ORDERED, COUNTS.format(0, 1), module.FAST_COMMITS),
     ],
 )
-def test_of_an_ext4(told: Told, options: str, fast: str, found: int) -> None:
+def test_of_an_ext4(told: Told, options: str, fast: str, kind: str) -> None:
     told.say(options, fast)
-    assert told.way() == found
+    assert told.found() == (kind == "ext4", kind)
 
 
 def test_a_file_with_other_rights_than_usual(told: Told) -> None:
