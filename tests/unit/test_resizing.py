@@ -60,7 +60,10 @@ class Played:
         )
         self._dir_fd = os.open("/", os.O_PATH)
         store = a_store(
-            lock_fd=-1, facts=SimpleNamespace(noreplace=True), mixed=False, suspect=False
+            lock_fd=-1,
+            facts=SimpleNamespace(noreplace=True, nameless=0),
+            mixed=False,
+            suspect=False,
         )
         store.dir_fd = self._dir_fd
         self.workers = Workers(

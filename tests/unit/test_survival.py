@@ -221,7 +221,9 @@ def test_a_start_ends_though_a_worker_cannot_be_ended(
     async def start() -> None:
         # Nobody has an association yet: its drain time is nothing to wait for.
         config = ServeConfig(workers=2, drain_timeout=1000.0)
-        store = a_store(lock_fd=-1, facts=SimpleNamespace(noreplace=True), suspect=False)
+        store = a_store(
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True, nameless=0), suspect=False
+        )
         made = workers.Workers(
             configuration(config), store, Shared(), listener,
             background=lambda work: work.close(), over=over.append,
@@ -261,7 +263,9 @@ def test_a_start_that_fails_blames_no_worker(
 
     async def start() -> None:
         config = ServeConfig(workers=1)
-        store = a_store(lock_fd=-1, facts=SimpleNamespace(noreplace=True), suspect=False)
+        store = a_store(
+            lock_fd=-1, facts=SimpleNamespace(noreplace=True, nameless=0), suspect=False
+        )
         made = workers.Workers(
             configuration(config), store, Shared(), listener,
             background=replaced.append, over=lambda _code: None,

@@ -57,7 +57,7 @@ from tests.kit import (
     path_of,
     store,
 )
-from tests.stores import FILED
+from tests.stores import FILED, said_at_start
 from tests.unit.test_readme import section
 
 if TYPE_CHECKING:
@@ -934,7 +934,7 @@ def opened_store(shelf: Shelf) -> tuple[str, ...]:
     """What a start of the service says of the store."""
     there = Store.open(shelf.path, FILED)
     there.close()
-    return there.warnings
+    return said_at_start(there)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b'{"what":"file system"}'])
