@@ -27,7 +27,7 @@ cdef inline uint64_t _mixed(uint64_t mark, uint64_t value) noexcept nogil:
     return mark ^ (mark >> 31)
 
 
-cdef inline uint64_t _nanoseconds(timespec when) noexcept nogil:
+cdef inline uint64_t nanoseconds_of(timespec when) noexcept nogil:
     return <uint64_t>when.tv_sec * 1000000000 + <uint64_t>when.tv_nsec
 
 
@@ -37,6 +37,6 @@ cdef inline uint64_t mark_of(const stat_t* about) noexcept nogil:
     cdef uint64_t mark = _mixed(0, about.st_dev)
     mark = _mixed(mark, about.st_ino)
     mark = _mixed(mark, <uint64_t>about.st_size)
-    mark = _mixed(mark, _nanoseconds(about.st_mtim))
-    mark = _mixed(mark, _nanoseconds(about.st_ctim))
+    mark = _mixed(mark, nanoseconds_of(about.st_mtim))
+    mark = _mixed(mark, nanoseconds_of(about.st_ctim))
     return mark or 1

@@ -11,7 +11,7 @@ from fastscp_ext.commit.beneath cimport open_file_beneath
 from fastscp_ext.dataset.digest cimport crc32c
 from fastscp_ext.receive.instance cimport Worker
 from fastscp_ext.shared.clock cimport monotonic_ns
-from fastscp_ext.stat cimport S_ISREG, fstat, stat_t
+from fastscp_ext.stat cimport S_ISREG, fstat, nanoseconds_of, stat_t
 
 __all__ = []
 
@@ -128,12 +128,9 @@ cdef void _looked(
     # tick of the system's clock would leave that as it is: it must have been older by then.
     c.changed = about.st_ctim
     c.looked_ns = 0
-    if _nanoseconds(before) - _nanoseconds(&c.changed) > TICK_NS:
+    # Signed, for a clock may have been set back since.
+    if <int64_t>(nanoseconds_of(before[0]) - nanoseconds_of(c.changed)) > TICK_NS:
         c.looked_ns = now_ns
-
-
-cdef inline int64_t _nanoseconds(const timespec* when) noexcept nogil:
-    return <int64_t>when.tv_sec * 1000000000 + when.tv_nsec
 
 
 cdef int _find_locks(Claims* c, int store_fd) noexcept nogil:

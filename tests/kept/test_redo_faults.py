@@ -304,17 +304,23 @@ def test_a_checkpoint_without_descriptors_does_not_hold_up_a_stop(
     assert wrong(service.store, [one]) == []
 
 
+def lacking(service: Interposed, one: Item) -> int:
+    """Send one; its checkpoint lacks descriptors for the folder, and tries again. The rule."""
+    held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm")
+    assert put(service, one) == OK
+    wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
+    lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one), left=-1)
+    service.control.lift(held)
+    wait_for(lambda: service.control.hits(lacks) > 1, "another try")
+    return lacks
+
+
 def test_a_stop_waits_as_long_as_a_checkpoint_goes_forward(tmp_path: Path, library: Path) -> None:
     """A slow disk is no lack: what waits for descriptors has 5 s once others are through."""
     one, two = items("1", 1) + items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
         with_logs(service, 1)
-        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm")
-        assert put(service, one) == OK
-        wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
-        lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one), left=-1)
-        service.control.lift(held)
-        wait_for(lambda: service.control.hits(lacks) > 1, "another try")
+        lacks = lacking(service, one)
         held = rule(service, "flush the file", HOLD_BEFORE, path=f"{two.sop}.dcm")
         assert put(service, two) == OK
         service.process.terminate()
@@ -338,12 +344,7 @@ def test_a_checkpoint_that_lacks_descriptors_does_not_hold_them(
     one, two = items("1", 1) + items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
         with_logs(service, 1)
-        held = rule(service, "flush the file", HOLD_BEFORE, path=f"{one.sop}.dcm")
-        assert put(service, one) == OK
-        wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
-        lacks = service.control.rule([LOOK], FAIL, error=errno.EMFILE, path=_folder(one), left=-1)
-        service.control.lift(held)
-        wait_for(lambda: service.control.hits(lacks) > 1, "another try")
+        lacks = lacking(service, one)
         assert put(service, two) == OK
         (pid,) = service.worker_pids()
         tries = service.control.hits(lacks)

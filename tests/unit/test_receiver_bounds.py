@@ -193,7 +193,7 @@ def test_room_is_given_once(tmp_path: Path) -> None:
                 due.failed(errno.EIO)
             del asked[: UNCOMMITTED_MOST // 2]
             # Nobody is let go while many parts wait to be removed.
-            wait_for(lambda: site.reception.removals == 0, "the removal of all parts")
+            site.removed()
             site.reception.release()
             while site.take_turns(1):
                 assert site.reception.uncommitted <= UNCOMMITTED_MOST
@@ -219,7 +219,7 @@ def test_a_bug_in_a_turn_leaves_its_room_to_others(tmp_path: Path) -> None:
         assert site.take_turns() == 0
         while asked:
             asked.pop().failed(errno.EIO)
-        wait_for(lambda: site.reception.removals == 0, "the removal of all parts")
+        site.removed()
         site.reception.release()
         assert ([one.turns for one in failing], last.turns) == ([1] * len(failing), 0)
         for one in failing:
