@@ -86,9 +86,12 @@ def _has_usual_rights(folder_fd: int) -> bool:
     Before Linux 6.0 a file system that knows no ACLs leaves the umask out.
     """
     flags = os.O_WRONLY | os.O_CREAT
-    with descriptor(os.open("named", flags, FILE_MODE, dir_fd=folder_fd)) as fd:
-        named = os.fstat(fd)
-    bare = os.stat(_BARE, dir_fd=folder_fd)
+    try:
+        with descriptor(os.open("named", flags, FILE_MODE, dir_fd=folder_fd)) as fd:
+            named = os.fstat(fd)
+        bare = os.stat(_BARE, dir_fd=folder_fd)
+    except OSError:
+        return False
     return (bare.st_mode, bare.st_uid, bare.st_gid) == (named.st_mode, named.st_uid, named.st_gid)
 
 

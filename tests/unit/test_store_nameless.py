@@ -118,6 +118,12 @@ def test_a_file_with_other_rights_than_usual(told: Told) -> None:
         os.umask(before)
 
 
+def test_rights_that_nobody_can_compare(told: Told) -> None:
+    """Parts have names then, and the service starts."""
+    (told.tried / "named").mkdir()
+    assert told.found("tmpfs") == (0, "tmpfs")
+
+
 @pytest.mark.parametrize("flushes", [1, 3])
 def test_fast_commits_are_there_once_something_was_flushed(told: Told, flushes: int) -> None:
     """Also where the first were not needed, because others flushed as well."""
