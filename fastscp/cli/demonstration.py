@@ -15,8 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.filesize import decimal
-
+from fastscp.association.account import in_bytes
 from fastscp.errors import FastscpError
 from fastscp.log import escape
 from fastscp.titles import title_bytes
@@ -156,7 +155,7 @@ class _Demonstration:
             async with association:
                 for path, head in heads:
                     response = await association.store(path)
-                    size = decimal(head.size)
+                    size = in_bytes(head.size)
                     # A line is to be seen when it is done.
                     print(f"C-STORE {path.name} ({size}): {response}", flush=True)
 
@@ -166,7 +165,7 @@ class _Demonstration:
         yield escape(str(root.absolute()))
         for path in _visible(root):
             indent = "  " * (len(path.parts) - len(root.parts))
-            size = "" if path.is_dir() else f"  {decimal(path.stat().st_size)}"
+            size = "" if path.is_dir() else f"  {in_bytes(path.stat().st_size)}"
             yield f"{indent}{escape(path.name)}{'/' if path.is_dir() else ''}{size}"
 
 
