@@ -244,7 +244,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     Family(
         "fastscp_receive_seconds", "histogram",
-        "From the command of an instance to its last byte.", (), _time("receive"),
+        "From the command of an instance to its last byte, as they are read; both of a fast sender "
+        "in one read.",
+        (), _time("receive"),
     ),
     Family(
         "fastscp_commit_seconds", "histogram",

@@ -101,6 +101,10 @@ _LAST_MESSAGE_S: Final = 5.0
 _RESTED_S: Final = 1.0
 # Between looks at who may read on, while space is short.
 _REFILL_S: Final = 0.02
+# Between two looks at what short messages the kernel keeps: a release waits for one or two.
+_SHORT_S: Final = 0.004
+# A drain takes so long at least: what has come is read meanwhile.
+_READ_S: Final = 0.01
 # How long the disk may take for what is in hand, after the drain time or when told to stop: a
 # little less than main's patience, so that the worker can still say why it ends.
 _DISK_S: Final = 14.0
@@ -209,6 +213,7 @@ class Worker:
             on_unlocked=self._jobs.unlocked,
             on_refused=self._jobs.refused,
             on_replaced=self._jobs.replaced,
+            on_short=self._watch_short,
             max_bytes_in_flight=self.going.config.max_bytes_in_flight,
         )
 
@@ -355,6 +360,13 @@ class Worker:
         if self._refilling:
             asyncio.get_running_loop().call_later(_REFILL_S, self._refill)
 
+    def _watch_short(self) -> None:
+        asyncio.get_running_loop().call_later(_SHORT_S, self._let_short_in)
+
+    def _let_short_in(self) -> None:
+        if self._reception.let_short_in():
+            self._watch_short()
+
     def _recycle(self) -> None:
         if not self._draining:
             self._is_alone = True
@@ -389,10 +401,14 @@ class Worker:
         Told so again, it ends after the shorter time.
         """
         self._take_no_more()
-        loop = asyncio.get_running_loop()
         self._end_within(seconds + _DISK_S)
-        loop.call_later(seconds, self._drained)
+        self._drained_in(seconds)
         self._maybe_finished()
+
+    def _drained_in(self, seconds: float) -> None:
+        # A message of which anything has come is in hand, so it has to be read first.
+        self._reception.keep_no_short()
+        asyncio.get_running_loop().call_later(max(seconds, _READ_S), self._drained)
 
     def _drained(self) -> None:
         """The drain time is over: idle associations end now, a message in hand may finish.
@@ -467,7 +483,7 @@ class Worker:
             self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
             self._draining = True
             self._why = "the main process is gone"
-            self._drained()
+            self._drained_in(0.0)
             self._maybe_finished()
 
     def _decided(self, verdict: Verdict) -> None:

@@ -15,6 +15,13 @@ cdef enum Hold:
     # What is read is not taken in either.
     HOLDS_ALL = HOLD_COMMIT | HOLD_SENDING
 
+# What the peer sends next, from its first byte on.
+cdef enum Due:
+    DUE_ANYTHING = 0
+    DUE_HEADER = 1           # of a PDU inside a message
+    DUE_DATA_SET = 2         # the first such header of a data set
+    DUE_MESSAGE = 3
+
 
 cdef class Pace:
     cdef PyObject* association   # the receiver, borrowed; NULL once that is gone
@@ -24,6 +31,11 @@ cdef class Pace:
     cdef int holds
     cdef double unread_since     # when HOLD_SENDING began
     cdef int low_water       # bytes the socket holds back until they are there
+    cdef int late            # how often messages were, the latest ones above all: 0 to 16
+    cdef int in_pieces       # how often a data set was not there with its command set: 0 to 64
+    cdef bint watched        # `let_short_in` is due
+    cdef bint fresh          # there was a message or an answer since the last time
+    cdef uint64_t short_until    # instances answered until short messages are expected no more
     cdef bint prompt         # acknowledge what is read at once
     cdef bint held_up        # the peer was seen to need that
     cdef bint empty_ends     # the peer was seen to end a data set with an empty fragment
@@ -38,7 +50,9 @@ cdef class Pace:
     cdef void restart(self) noexcept
     cdef bint quiet(self) noexcept
     cdef double stuck_since(self, double now, double min_rate) noexcept
-    cdef int before_next(self, bint header_due, uint64_t stored, uint64_t refused) except -1
+    cdef int before_next(self, Due due, uint64_t stored, uint64_t refused, bint may_wait) except -1
+    cdef void let_all_in(self) noexcept
+    cdef bint let_short_in(self, bint owing, uint64_t stored) noexcept
     cdef int _acknowledge(self, uint64_t answered) except -1
     cdef void _await_more(self, int due) noexcept
     cdef int set_hold(self, int bit, bint on) except -1

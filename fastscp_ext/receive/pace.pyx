@@ -21,15 +21,31 @@ cdef extern from "sys/socket.h" nogil:
     int SO_RCVLOWAT
     int setsockopt(int fd, int level, int name, const void* value, unsigned int len)
 
+cdef extern from "sys/ioctl.h" nogil:
+    int FIONREAD
+    int ioctl(int fd, unsigned long request, ...)
+
 cdef enum:
     PDATA_HEADERS = 12           # bytes: of a PDU and of its first PDV
+    # More bytes than the longest command set of a C-STORE has with its headers (252, PS3.7
+    # 9.3.1.1), and fewer than nearly every one has with its data set.
+    MESSAGE_LEAST = 512
+    SHORT_MESSAGES = 256         # instances: so long it is not tried again after a short message
     PROMPT_MESSAGES = 16         # acknowledged at once before it is tried without
+    MANY_MESSAGES = 256          # from so many on a release may wait a little
+    IN_PIECES = 16               # so often lately: it pays to wait for the last piece
+    LATE = 8                     # so often lately: it does not
     SMALL_BYTES = 131072         # a data set that is mostly read in one go
 
 # A silence inside a message from which on it may be the peer that waits for us, in seconds. Delayed
 # acknowledgements come after 40 ms; the clock goes in ticks.
 cdef double DELAYED_ACK_S = 0.025
 
+
+# A message is late that begins so long after the one before, or after the answer to that: at such
+# a pace looking for short messages costs more than it saves. In seconds, and the clock goes in
+# ticks of 4 ms or 10: a single message proves nothing.
+cdef double LATE_S = 0.003
 
 # Who is to make room for others: bytes as fresh as this protect a PDU that is not whole, and inside
 # a message so long a silence or so slow a trickle is no progress.
@@ -76,6 +92,10 @@ cdef class Pace:
         if now - self.progress_at > DELAYED_ACK_S and midway:
             self.held_up = self.prompt = True
         if not midway:
+            if now - self.progress_at >= LATE_S:
+                self.late = min(self.late + 2, 2 * LATE)
+            elif self.late:
+                self.late -= 1
             # What begins now is timed from now on.
             self.rate_at = now
             self.rate_bytes = 0
@@ -86,28 +106,72 @@ cdef class Pace:
         # Nothing can be held against the peer: what it does is timed from now on.
         self.progress_at = self.rate_at = _now()
         self.rate_bytes = 0
+        self.fresh = True
 
-    cdef int before_next(self, bint header_due, uint64_t stored, uint64_t refused) except -1:
-        # What was read is taken in; how should the kernel wake us next? header_due: of a PDU of a
-        # data set, all of it. stored, refused: instances of this peer answered so far.
-        cdef int due = 1
+    cdef int before_next(
+        self, Due due, uint64_t stored, uint64_t refused, bint may_wait
+    ) except -1:
+        # What was read is taken in; how should the kernel wake us next? due: what comes. stored,
+        # refused: instances of this peer answered so far. may_wait: there is somebody who calls
+        # `let_short_in`. Returns 1 where he has to begin with that, else 0.
+        cdef int water = 1
         if self.fd < 0:
             return 0
         # Whoever has filled a read has more on its way, and waits for nothing.
         if self.prompt and not self.holds & HOLD_TURN:
             self._acknowledge(stored + refused)
-        # Where a data set is due, its PDU's header often comes alone, a moment before the rest:
-        # then it would wake us twice. But not from a peer that waits for us to acknowledge it, nor
-        # from one whose data sets end with an empty fragment, which is as short as the header: the
-        # first messages tell, and one that changes its habit is kept waiting once. And where data
-        # sets are large it pays to be awake when the rest comes.
-        if header_due and self.direct and not (
+        # Most peers send the command set, the headers and the data set with calls of their own, and
+        # each would wake us, though nothing can be answered before the last. So where a message is
+        # due the kernel keeps what is less than one, and where the data set is, what is no more
+        # than its headers. But not from a peer that waits for us to acknowledge it, nor from one
+        # whose data sets end with an empty fragment, which is as short as the headers: the first
+        # messages tell, and one that changes its habit is kept waiting once. And where data sets
+        # are large it pays to be awake when the rest comes.
+        if due != DUE_ANYTHING and self.direct and not (
             self.held_up or self.empty_ends or stored < PROMPT_MESSAGES
             or self.last_bytes > SMALL_BYTES
         ):
-            due = PDATA_HEADERS + 1
-        self._await_more(due)
-        return 0
+            if due != DUE_MESSAGE:
+                water = PDATA_HEADERS + 1
+            elif (
+                may_wait and self.in_pieces >= IN_PIECES and self.late < LATE
+                and stored >= MANY_MESSAGES and stored >= self.short_until
+            ):
+                water = MESSAGE_LEAST
+        if due == DUE_DATA_SET:
+            self.in_pieces = min(self.in_pieces + 2, 4 * IN_PIECES)
+        elif due == DUE_MESSAGE and self.low_water != MESSAGE_LEAST and self.in_pieces:
+            self.in_pieces -= 1
+        self._await_more(water)
+        if water != MESSAGE_LEAST:
+            return 0
+        self.fresh = True
+        if self.watched:
+            return 0
+        self.watched = True
+        return 1
+
+    cdef void let_all_in(self) noexcept:
+        # The kernel keeps nothing until the next read.
+        if self.fd >= 0:
+            self._await_more(1)
+
+    cdef bint let_short_in(self, bint owing, uint64_t stored) noexcept:
+        # A release, an echo or an abort is shorter than what the kernel keeps. Called every few
+        # milliseconds: where neither a message nor an answer was seen since the last call, and
+        # nobody waits for us, what comes is read, whatever it is. owing, stored: responses owed,
+        # and instances answered. Returns whether it is to be called again.
+        cdef int kept = 0
+        if self.fd >= 0 and self.low_water == MESSAGE_LEAST:
+            if owing or self.fresh:
+                self.fresh = False
+                return True
+            # What is as long as a message was only not read yet.
+            if ioctl(self.fd, FIONREAD, &kept) == 0 and 0 < kept < MESSAGE_LEAST:
+                self.short_until = stored + SHORT_MESSAGES
+            self._await_more(1)
+        self.watched = False
+        return False
 
     cdef int _acknowledge(self, uint64_t answered) except -1:
         # A peer with Nagle's algorithm on waits for an acknowledgement before it sends the tail of
@@ -122,7 +186,7 @@ cdef class Pace:
         return 0
 
     cdef void _await_more(self, int due) noexcept:
-        # An A-ABORT is shorter than that: `overdue` is called often, and takes it back.
+        # An A-ABORT is shorter than that: `let_short_in` and `overdue` take it back.
         if due != self.low_water and setsockopt(
             self.fd, SOL_SOCKET, SO_RCVLOWAT, &due, sizeof(due)
         ) == 0:
@@ -193,8 +257,7 @@ cdef class Pace:
         # What the peer has let pass, or "". midway: inside a message or a PDU. busy: it is we that
         # owe something.
         cdef double past
-        if self.fd >= 0:
-            self._await_more(1)
+        self.let_all_in()
         if busy or self.holds & ~HOLD_TURN:
             self.progress_at = self.rate_at = now
             self.rate_bytes = 0

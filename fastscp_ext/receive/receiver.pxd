@@ -6,7 +6,7 @@ from fastscp_ext.receive.contexts cimport Context, Contexts
 from fastscp_ext.receive.instance cimport Instance
 from fastscp_ext.receive.reception cimport Reception
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport Pace
+from fastscp_ext.receive.pace cimport Due, Pace
 from fastscp_ext.receive.rest cimport Rest
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.wire.command cimport CommandScan
@@ -40,7 +40,7 @@ cdef class Receiver:
     cdef readonly uint64_t ignored_bytes
 
     cdef bint _midway(self) noexcept
-    cdef bint _header_due(self) noexcept
+    cdef Due _due(self) noexcept
     cdef Py_ssize_t _room(self) noexcept
     cdef bint _is_large(self) noexcept
     cdef int _take_in(self, Py_ssize_t nbytes) except -1

@@ -30,7 +30,10 @@ from fastscp_ext.receive.instance cimport (
 )
 from fastscp_ext.receive.reception cimport RESTS_MOST, HeldBack, Reception
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_REST, HOLD_SENDING, HOLD_TURN, HOLDS_ALL, Pace
+from fastscp_ext.receive.pace cimport (
+    DUE_ANYTHING, DUE_DATA_SET, DUE_HEADER, DUE_MESSAGE, HOLD_REST, HOLD_SENDING, HOLD_TURN,
+    HOLDS_ALL, Due, Pace,
+)
 from fastscp_ext.receive.pool cimport pool_give_back, pool_take
 from fastscp_ext.receive.rest cimport Rest, rest_append, rest_drop, rest_keep, rest_left
 from fastscp_ext.receive.rules cimport DIGEST_SHA256, Rules
@@ -174,9 +177,12 @@ cdef class Receiver:
     cdef int _before_next(self) except -1:
         cdef const Tally* tally = self.outbox.tally
         # Those that are dropped for another one tell as much of the peer as those stored.
-        return self.pace.before_next(
-            self._header_due(), tally.stored + tally.kept, tally.refused
-        )
+        if self.pace.before_next(
+            self._due(), tally.stored + tally.kept, tally.refused,
+            self.reception.on_short is not None,
+        ):
+            self.reception.watch_short(self.outbox)
+        return 0
 
     cdef bint _midway(self) noexcept:
         # Whether a message or a PDU has begun and not ended.
@@ -185,10 +191,15 @@ cdef class Receiver:
             or self.framer.header_have > 0
         )
 
-    cdef bint _header_due(self) noexcept:
-        # Whether the next thing is the header of a PDU of a data set, from its first byte on.
+    cdef Due _due(self) noexcept:
         cdef Framer* f = &self.framer
-        return not (f.phase == PHASE_COMMAND or f.in_pdu or f.header_have or f.dead)
+        if f.in_pdu or f.header_have or f.dead or self.stopped:
+            return DUE_ANYTHING
+        if f.phase == PHASE_COMMAND:
+            return DUE_MESSAGE
+        if self.current != NULL and self.current.data_bytes + self.current.drained == 0:
+            return DUE_DATA_SET
+        return DUE_HEADER
 
     cdef int _take_in(self, Py_ssize_t nbytes) except -1:
         cdef Cursor c = cursor_over(self.reception.buffer, <uint32_t>nbytes)

@@ -60,12 +60,16 @@ cdef class Reception:
     cdef object on_unlocked
     cdef object on_refused
     cdef object on_replaced
+    cdef object on_short
     cdef object new_log_journal      # where the lines of what takes the redo log go
     cdef object on_log_failed
     # By durability: dicts of outboxes that pause for the commit, in order, and since when (ns).
     cdef tuple held
     # Paces of those who read enough while space is short: until when, and since when (ns).
     cdef dict slowed
+    # Outboxes of those from whom the kernel may keep a short message.
+    cdef dict watched
+    cdef bint look_is_due        # `let_short_in` is to be called
 
     cdef void enqueue(self, Instance* i) noexcept
     cdef void _count_in_flight(self, Instance* i, uint64_t nbytes) noexcept
@@ -98,6 +102,7 @@ cdef class Reception:
     cdef int _no_longer_slowed(self, Pace pace) except -1
     cdef void _count_throttled(self, int why, uint64_t since_ns) noexcept
     cdef int _read_on(self, Pace pace, int bit) except -1
+    cdef int watch_short(self, Outbox outbox) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
     cdef void had_turn(self, Outbox outbox) noexcept
     cdef void leave(self, Outbox outbox) noexcept

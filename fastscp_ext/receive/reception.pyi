@@ -150,6 +150,10 @@ class Reception:
     that no folder gets anything. Called at once, on the thread that made the flush, in the worker
     that was the first to find it; no instance is answered because of it before that.
     on_replaced(Replacement): see there; None: nothing was kept of what was replaced.
+    on_short(): from now on the kernel keeps what is shorter than a message with a data set, of a
+    peer that has sent many such messages, in pieces and one soon after the other. Call
+    `let_short_in` every few milliseconds until it returns False; only then on_short may come
+    again. None: the kernel keeps nothing.
     buffer_bytes: of the receive buffer, which its receivers export. max_bytes_in_flight: see there.
     nameless: how a part that is written at once gets its name, as `nameless_way` has it; 0: each
     part has a name first.
@@ -176,6 +180,7 @@ class Reception:
         on_unlocked: Callable[[int], object] | None = None,
         on_refused: Callable[[str, int, bool, bool], object] | None = None,
         on_replaced: Callable[[Replacement], object] | None = None,
+        on_short: Callable[[], object] | None = None,
         buffer_bytes: int = 1048576,
         journal_limit: int = 67108864,
         max_bytes_in_flight: int = 0,
@@ -245,6 +250,17 @@ class Reception:
         To be called while `uncommitted` and `removals` are 0. Whatever is stored afterwards is
         refused with A700.
         """
+
+    def let_short_in(self) -> bool:
+        """Have short messages read that the kernel keeps: see `on_short`.
+
+        The second call after the last message of a peer, or after the last answer to it, lets in
+        what came of it, be it a release, an echo or an abort. While an answer is owed, no call
+        does: that is left to `overdue`. Returns whether another call is due.
+        """
+
+    def keep_no_short(self) -> None:
+        """Have the kernel keep nothing any more: what has come is read in the loop's next turn."""
 
     def refill(self, now: float) -> bool:
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often.

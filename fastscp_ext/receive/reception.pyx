@@ -304,7 +304,7 @@ cdef class Reception:
         self, *, int store_fd, int incoming_fd, Shared shared not None,
         Py_ssize_t worker, str name not None, bint use_link,
         bytes implementation not None, bytes version not None, new_journal, on_duplicate, on_error,
-        on_complete, on_unlocked=None, on_refused=None, on_replaced=None,
+        on_complete, on_unlocked=None, on_refused=None, on_replaced=None, on_short=None,
         Py_ssize_t buffer_bytes=RECEIVE_BYTES, uint64_t journal_limit=67108864,
         uint64_t max_bytes_in_flight=0, int nameless=NAMELESS_NO,
     ):
@@ -361,6 +361,7 @@ cdef class Reception:
         self.on_unlocked = on_unlocked
         self.on_refused = on_refused
         self.on_replaced = on_replaced
+        self.on_short = on_short
         self.in_flight_most = max_bytes_in_flight
         for durability in range(DURABILITIES):
             self.committed[durability].journal.limit = journal_limit
@@ -373,6 +374,7 @@ cdef class Reception:
         self.held = ({}, {})
         self.unfinished = Unfinished.__new__(Unfinished)
         self.slowed = {}
+        self.watched = {}
 
     def __dealloc__(self):
         cdef int durability
@@ -775,6 +777,32 @@ cdef class Reception:
             _tell(pace.association, error)
         return 0
 
+    cdef int watch_short(self, Outbox outbox) except -1:
+        # From now on the kernel keeps what is shorter than a message with a data set.
+        if not self.look_is_due:
+            self.on_short()
+            self.look_is_due = True
+        self.watched[outbox] = None
+        return 0
+
+    def let_short_in(self):
+        """Let in short messages that the kernel keeps. See reception.pyi."""
+        cdef Outbox outbox
+        for outbox in list(self.watched):
+            if not outbox.pace.let_short_in(
+                outbox.owed > 0, outbox.tally.stored + outbox.tally.kept
+            ):
+                del self.watched[outbox]
+        self.look_is_due = len(self.watched) > 0
+        return self.look_is_due
+
+    def keep_no_short(self):
+        """Have the kernel keep nothing any more. See reception.pyi."""
+        cdef Outbox outbox
+        self.on_short = None
+        for outbox in self.watched:
+            outbox.pace.let_all_in()
+
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
         # So many bytes more were read. Where space is short, that may be all for now.
         cdef uint64_t until
@@ -805,6 +833,7 @@ cdef class Reception:
         self.had_turn(outbox)
         self._no_longer_held(self.held[<int>outbox.durable], outbox)
         self._no_longer_slowed(outbox.pace)
+        self.watched.pop(outbox, None)
 
     @property
     def uncommitted(self):

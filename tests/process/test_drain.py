@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import Peer, Service, associate_rq, data_set, reject, store, wait_for
+from tests.kit import (
+    Peer,
+    Service,
+    associate_rq,
+    data_set,
+    reject,
+    split_pdus,
+    store,
+    wait_for,
+)
 from tests.process.test_reload import LONG, REDO
 
 if TYPE_CHECKING:
@@ -72,3 +83,33 @@ def test_drains_under_load(tmp_path: Path, rounds: int) -> None:
                 assert (one.wrong, one.turned_away != "") == ([], True)
             facts = {fact["sop_instance_uid"] for fact in service.journal()}
             assert facts == {sop for one in senders for sop in one.stored}
+
+
+def test_a_message_that_the_kernel_keeps_is_in_hand(tmp_path: Path) -> None:
+    """Of a fast sender nothing is read before a data set has begun; what has come counts."""
+    service = Service(
+        tmp_path, "--durability", "buffered", "--drain-timeout", "0", workers=1
+    )  # fmt: skip
+    with service, service.peer() as peer:
+        peer.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(1, 400):
+            for piece in split_pdus(stored(number)):
+                peer.send(piece)
+                # Long enough for each to be read by itself.
+                time.sleep(0.0005)
+            assert peer.read_statuses(1) == [(number, 0)]
+        command, data = split_pdus(stored(400))
+        peer.send(command)
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "SIGTERM: " in service.log(), "the end to begin")
+        # Whoever has nothing in hand is aborted at once.
+        assert not peer.readable(0.2)
+        peer.send(data)
+        assert peer.read_statuses(1) == [(400, 0)]
+        peer.close()
+        service.ends(0)
+
+
+def stored(number: int) -> bytes:
+    sop = f"1.2.9.{number}"
+    return store(number, data_set(sop=sop, pixels=2000), sop=sop)
