@@ -6,12 +6,16 @@
  * waiting. flusher_run takes part itself and returns when all of its jobs are done; one caller at
  * a time, who may be one of the threads. Threads are started when first needed and wait in between.
  * Where none can be had the caller does the work: slower, never wrong.
+ *
+ * Threads are told of work behind the lock: sooner they would meet it. So whoever calls any of this
+ * is back from it before flusher_end is called, which ends what it would tell them by.
  */
 #ifndef FASTSCP_FLUSHER_H
 #define FASTSCP_FLUSHER_H
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -35,24 +39,23 @@ typedef struct flush_job {
 
 typedef struct {
     flush_job *first, *last;
-    int count;
 } flush_queue;
 
 typedef struct {
     pthread_mutex_t lock;
-    pthread_cond_t work;
-    pthread_cond_t done;
+    sem_t work; /* as many as were told to look, and have yet to */
+    pthread_cond_t left;
     pthread_t threads[FLUSHER_MOST];
     int most; /* of these */
     int started;
-    int idle;
+    int idle; /* that wait, and were not told to look */
     int stop;
     flush_queue small, large; /* posted and not begun */
     int large_begun;
     flush_job *jobs; /* of flusher_run */
     int count;
-    int next;
-    int finished;
+    int next; /* the first that nobody has begun, at least; atomic */
+    int helping; /* threads that may touch these jobs, beside the caller */
     void (*flushed)(void *owner, flush_job *job);
     void *owner;
 } flusher;
@@ -87,23 +90,30 @@ static inline void flusher_one_of_run(flush_job *job) {
     if (is_tried && job->done) job->done(job);
 }
 
-/* Do jobs of flusher_run until none is left. The lock is held on entry and on return. */
+/* Begin jobs of flusher_run until none is left. Without the lock: they stay what they are as long as
+ * anybody is counted as helping. */
 static inline void flusher_help(flusher *f) {
-    while (f->next < f->count) {
-        flush_job *job = &f->jobs[f->next++];
-        pthread_mutex_unlock(&f->lock);
-        flusher_one_of_run(job);
-        pthread_mutex_lock(&f->lock);
-        if (++f->finished == f->count) pthread_cond_signal(&f->done);
-    }
+    int k;
+    while ((k = __atomic_fetch_add(&f->next, 1, __ATOMIC_RELAXED)) < f->count)
+        flusher_one_of_run(&f->jobs[k]);
+}
+
+/* The same for one of the threads. The lock is held on entry and on return. */
+static inline void flusher_join(flusher *f) {
+    if (__atomic_load_n(&f->next, __ATOMIC_RELAXED) >= f->count) return;
+    f->helping++;
+    pthread_mutex_unlock(&f->lock);
+    flusher_help(f);
+    pthread_mutex_lock(&f->lock);
+    if (--f->helping) return;
+    pthread_mutex_unlock(&f->lock);
+    pthread_cond_signal(&f->left);
+    pthread_mutex_lock(&f->lock);
 }
 
 static inline flush_job *flusher_pop(flush_queue *q) {
     flush_job *job = q->first;
-    if (job) {
-        q->first = job->next;
-        q->count--;
-    }
+    if (job) q->first = job->next;
     return job;
 }
 
@@ -119,7 +129,7 @@ static inline void *flusher_thread(void *of) {
     flush_job *job;
     pthread_mutex_lock(&f->lock);
     for (;;) {
-        flusher_help(f);
+        flusher_join(f);
         if ((job = flusher_next(f))) {
             int large = job->large; /* the job is not ours any more once it is flushed */
             pthread_mutex_unlock(&f->lock);
@@ -131,15 +141,22 @@ static inline void *flusher_thread(void *of) {
             break;
         } else {
             f->idle++;
-            pthread_cond_wait(&f->work, &f->lock);
-            f->idle--;
+            pthread_mutex_unlock(&f->lock);
+            while (sem_wait(&f->work) < 0 && errno == EINTR) continue;
+            pthread_mutex_lock(&f->lock);
         }
     }
     pthread_mutex_unlock(&f->lock);
     return NULL;
 }
 
-static inline int flusher_posted(const flusher *f) { return f->small.count + f->large.count; }
+/* Let go of the lock, and have so many idle threads look for work, as far as there are any. */
+static inline void flusher_tell(flusher *f, int wanted) {
+    int count = wanted < f->idle ? wanted : f->idle;
+    f->idle -= count;
+    pthread_mutex_unlock(&f->lock);
+    for (; count > 0; count--) sem_post(&f->work);
+}
 
 /* So many more threads, as far as there may be. The lock is held. */
 static inline void flusher_start(flusher *f, int more) {
@@ -157,8 +174,8 @@ static inline void flusher_begin(
     memset(f, 0, sizeof *f);
     f->most = most;
     pthread_mutex_init(&f->lock, NULL);
-    pthread_cond_init(&f->work, NULL);
-    pthread_cond_init(&f->done, NULL);
+    sem_init(&f->work, 0, 0);
+    pthread_cond_init(&f->left, NULL);
     f->flushed = flushed;
     f->owner = owner;
 }
@@ -166,7 +183,7 @@ static inline void flusher_begin(
 static inline void flusher_post(flusher *f, flush_job *job) {
     flush_queue *q = job->large ? &f->large : &f->small;
     pthread_mutex_lock(&f->lock);
-    if (flusher_posted(f) >= f->idle) flusher_start(f, 1);
+    if (f->idle == 0) flusher_start(f, 1);
     if (f->started == 0) {
         pthread_mutex_unlock(&f->lock);
         flusher_one(job);
@@ -179,9 +196,7 @@ static inline void flusher_post(flusher *f, flush_job *job) {
     else
         q->first = job;
     q->last = job;
-    q->count++;
-    pthread_cond_signal(&f->work);
-    pthread_mutex_unlock(&f->lock);
+    flusher_tell(f, 1);
 }
 
 static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
@@ -191,21 +206,19 @@ static inline void flusher_run(flusher *f, flush_job *jobs, int count) {
     f->jobs = jobs;
     f->count = count;
     f->next = 0;
-    f->finished = 0;
-    flusher_start(f, count - 1 - (f->idle - flusher_posted(f)));
-    pthread_cond_broadcast(&f->work);
+    flusher_start(f, count - 1 - f->idle);
+    flusher_tell(f, count - 1);
     flusher_help(f);
-    while (f->finished < f->count) pthread_cond_wait(&f->done, &f->lock);
+    pthread_mutex_lock(&f->lock);
+    /* What was begun is done once all have left, and nobody who comes late touches it any more. */
+    while (f->helping) pthread_cond_wait(&f->left, &f->lock);
     f->count = f->next = 0;
     pthread_mutex_unlock(&f->lock);
 }
 
 /* Of flusher_run, begin no job any more; from a job's `done`. */
 static inline void flusher_drop(flusher *f) {
-    pthread_mutex_lock(&f->lock);
-    f->finished += f->count - f->next;
-    f->next = f->count;
-    pthread_mutex_unlock(&f->lock);
+    __atomic_store_n(&f->next, f->count, __ATOMIC_RELAXED);
 }
 
 /* Everything posted is done first. */
@@ -213,11 +226,10 @@ static inline void flusher_end(flusher *f) {
     int i;
     pthread_mutex_lock(&f->lock);
     f->stop = 1;
-    pthread_cond_broadcast(&f->work);
-    pthread_mutex_unlock(&f->lock);
+    flusher_tell(f, f->idle);
     for (i = 0; i < f->started; i++) pthread_join(f->threads[i], NULL);
-    pthread_cond_destroy(&f->done);
-    pthread_cond_destroy(&f->work);
+    pthread_cond_destroy(&f->left);
+    sem_destroy(&f->work);
     pthread_mutex_destroy(&f->lock);
 }
 

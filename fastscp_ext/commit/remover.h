@@ -108,11 +108,13 @@ static inline void remover_post(remover *r, int fd, int folder_fd, const char *n
                 r->first = one;
             r->last = one;
             __atomic_add_fetch(&r->waiting, 1, __ATOMIC_RELEASE);
-            pthread_cond_signal(&r->work);
         }
         pthread_mutex_unlock(&r->lock);
     }
-    if (!taken) {
+    if (taken) {
+        /* Behind the lock: sooner the thread would meet it. */
+        pthread_cond_signal(&r->work);
+    } else {
         free(one);
         removal_do(fd, folder_fd, name);
     }
@@ -132,12 +134,12 @@ static inline int remover_ask(remover *r) {
     return room;
 }
 
-/* Everything posted is done first. */
+/* Everything posted is done first; nobody is about to post. */
 static inline void remover_end(remover *r) {
     pthread_mutex_lock(&r->lock);
     r->stop = 1;
-    pthread_cond_signal(&r->work);
     pthread_mutex_unlock(&r->lock);
+    pthread_cond_signal(&r->work);
     if (r->started) pthread_join(r->thread, NULL);
     pthread_cond_destroy(&r->work);
     pthread_mutex_destroy(&r->lock);
