@@ -45,12 +45,12 @@ cdef void* checkpoints(void* of) noexcept nogil:
     cdef Redo* r = <Redo*>of
     cdef LogFile* log
     cdef uint64_t now
+    cdef bint is_due
     redo_hold(&r.threads)
     while not r.failed:
         now = monotonic_ns()
-        if r.active != NULL and not r.active.in_use and (
-            r.stop or now - r.active.oldest_ns >= OLD_NS
-        ):
+        is_due = r.active != NULL and (r.stop or now - r.active.oldest_ns >= OLD_NS)
+        if is_due and not r.active.in_use:
             seal_log(r)
         log = next_sealed(r)
         if r.wanted and not r.stop and now >= r.not_before_ns:
@@ -61,14 +61,17 @@ cdef void* checkpoints(void* of) noexcept nogil:
         elif r.stop and log == NULL and r.active == NULL:
             break
         else:
-            redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r))
+            # What is due is in use: whoever lets it go says so.
+            r.held_up = is_due or log != NULL
+            redo_wait(&r.threads, REDO_CHECKPOINT, _wake_at(r, is_due))
     redo_let_go(&r.threads)
     return NULL
 
 
-cdef uint64_t _wake_at(Redo* r) noexcept nogil:
+cdef uint64_t _wake_at(const Redo* r, bint is_due) noexcept nogil:
     # When the thread has something to do that nobody tells it of; 0: never. The lock is held.
-    if r.active != NULL and not r.active.in_use:
+    # is_due: what is written to is due already.
+    if r.active != NULL and not is_due:
         return r.active.oldest_ns + OLD_NS
     return r.not_before_ns if r.wanted and not r.stop else 0
 

@@ -52,6 +52,7 @@ ctypedef struct Redo:
     bint failed              # a checkpoint has: nothing of the log is touched any more
     bint folder_failed       # a flush of one has, in a checkpoint
     int lacked               # the errno for which the last one has to be tried again, or 0
+    bint held_up             # the checkpoint waits for a file that the lane has in use
     bint wanted              # one more log file
     uint64_t not_before_ns   # when a log file may be made, after one could not be
     int not_made             # why not, as it was told; 0: the last one could

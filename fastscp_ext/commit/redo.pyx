@@ -275,7 +275,8 @@ cdef void _take_and_commit(Redo* r) noexcept nogil:
         active.in_use = False
     if log != NULL:
         log.in_use = False
-    if active != NULL or log != NULL:
+    if r.held_up:
+        r.held_up = False
         redo_wake(&r.threads, REDO_CHECKPOINT)
 
 

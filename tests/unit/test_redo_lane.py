@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,13 +19,15 @@ from tests.stores import LAYOUT, compressed
 from tests.unit.test_receiver import Site, meta, rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fastscp_ext import Compression
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_left")
 
+# The age at which a log file gets its checkpoint.
+OLD_S: Final = 1.0
 # What is asked of the log here, where a test does not say otherwise.
 MOST: Final = 65536
 ORIGIN: Final = {
@@ -114,12 +117,15 @@ class Logged:
         self.folder.mkdir()
         self.folder_fd = os.open(self.folder, os.O_RDONLY)
         self.segments = Segments(site.store_fd, "1", "wr", durable=True)
+        # Called by the lane before it has a new segment.
+        self.before_segment: Callable[[], object] = lambda: None
         site.reception.open_log(
             self.folder_fd, most=most, kept=kept, **ORIGIN, new_journal=self._next,
             on_failed=lambda *what: self.failed.append(what),
         )  # fmt: skip
 
     def _next(self) -> tuple[int, int, str]:
+        self.before_segment()
         fd, size = self.segments.next()
         return fd, size, self.segments.path(fd)
 
@@ -251,6 +257,25 @@ def test_a_checkpoint_has_the_file_free_again(tmp_path: Path) -> None:
         taken = log.taken("1.5")
         assert [record.path for record in read_log(log.logs()[0]).records]
         assert taken == log.count()
+
+
+def test_a_file_that_becomes_due_while_the_lane_has_it(tmp_path: Path) -> None:
+    """The checkpoint finds it in use, and gets it with no other instance that comes along."""
+    with logged(tmp_path / "store") as log:
+        log.make_first()
+        for path in (log.site.store / ".fastscp/journal").glob("1-wr-*.jsonl"):
+            path.unlink()
+        found = []
+
+        def until_it_is_due() -> None:
+            end = time.monotonic() + OLD_S * 1.5
+            wait_for(lambda: time.monotonic() >= end, "the age")
+            found.append(log.checkpoints())
+
+        log.before_segment = until_it_is_due
+        log.taken("1.6")
+        (before,) = found
+        wait_for(lambda: log.checkpoints() > before, "its checkpoint")
 
 
 def test_nothing_is_kept_open_behind_a_checkpoint(tmp_path: Path) -> None:
