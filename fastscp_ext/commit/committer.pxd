@@ -30,14 +30,15 @@ ctypedef struct Committer:
     OpenJournal open_journal
     void* of                 # what open_journal is called with
     int done_fd              # an eventfd, borrowed, for the caller to set: told what is done
-    pthread_mutex_t lock     # of all below
+    pthread_mutex_t lock     # of what follows
     CommitState state
     int gathering            # the one that instances join now: 0 or 1
     int under_way[GATHERINGS + 1]  # flushes of each, and of large instances, which are of none
     uint64_t taken           # instances so far
     uint64_t closed_at       # the ticket of the last one that the next batch takes
     Instance* ready          # flushed, or named by a comparison; by their tickets
-    Instance* done
+    pthread_mutex_t done_lock    # of all below
+    Instance* done           # settled, and not fetched
 
 
 cdef void committer_begin(

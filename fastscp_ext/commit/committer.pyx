@@ -28,6 +28,7 @@ cdef void committer_begin(
 ) noexcept nogil:
     memset(c, 0, sizeof(Committer))
     pthread_mutex_init(&c.lock, NULL)
+    pthread_mutex_init(&c.done_lock, NULL)
     flusher_begin(&c.threads, FLUSHERS, _flushed, c)
     c.committed = committed
     c.worker = worker
@@ -40,6 +41,7 @@ cdef void committer_end(Committer* c) noexcept nogil:
     # Waits for the threads, which finish what they were given. Without the interpreter's lock.
     flusher_end(&c.threads)
     pthread_mutex_destroy(&c.lock)
+    pthread_mutex_destroy(&c.done_lock)
 
 
 cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
@@ -62,25 +64,24 @@ cdef void committer_take(Committer* c, Instance* i) noexcept nogil:
 cdef Instance* committer_done(Committer* c) noexcept nogil:
     # The instances settled since the last call, or NULL; STAGE_SETTLED or STAGE_DUPLICATE.
     cdef Instance* batch
-    pthread_mutex_lock(&c.lock)
+    pthread_mutex_lock(&c.done_lock)
     batch = c.done
     c.done = NULL
-    pthread_mutex_unlock(&c.lock)
+    pthread_mutex_unlock(&c.done_lock)
     return batch
 
 
 cdef void committer_settled(Committer* c, Instance* batch) noexcept nogil:
-    # Instances that were committed elsewhere: with what is done next.
-    pthread_mutex_lock(&c.lock)
-    _give_back(c, batch)
-    pthread_mutex_unlock(&c.lock)
-
-
-cdef inline void _give_back(Committer* c, Instance* batch) noexcept nogil:
-    # What is settled is the caller's again, who is told. The lock is held.
+    # Instances that are settled are the caller's of committer_done again. It is told behind the
+    # lock, which it takes next; and once, for what it has not fetched yet comes along.
     cdef uint64_t one = 1
+    cdef bint is_told
+    pthread_mutex_lock(&c.done_lock)
+    is_told = c.done != NULL
     _append(&c.done, batch)
-    write(c.done_fd, &one, 8)
+    pthread_mutex_unlock(&c.done_lock)
+    if not is_told:
+        write(c.done_fd, &one, 8)
 
 
 cdef inline void _append(Instance** list, Instance* batch) noexcept nogil:
@@ -141,8 +142,8 @@ cdef void _lead(Committer* c) noexcept nogil:
     if journal_is_due(&c.committed.journal):
         c.open_journal(c.of)
     commit_batch(c.worker, c.committed, &c.threads, batch)
+    committer_settled(c, batch)
     pthread_mutex_lock(&c.lock)
-    _give_back(c, batch)
     c.state = COMMIT_IDLE
     if c.ready != NULL:
         _close_gathering(c)
