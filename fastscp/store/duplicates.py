@@ -58,16 +58,17 @@ class Outcome:
     """What was decided.
 
     kind: named (it was free after all), identical, version, replaced or kept, with `path` where the
-    instance is now; or refused, with `status` and `comment`. lock_fd: to be closed once the
-    decision is journaled, -1: none. error_no: of the call that failed; with replaced, of the flush
-    of the file that was there; why: in words, where `path` is what was in the way of replacing.
+    instance is now; or refused, with `status` and `comment`, None: what the error says, and no
+    more. lock_fd: to be closed once the decision is journaled, -1: none. error_no: of the call that
+    failed; with replaced, of the flush of the file that was there; why: in words, where `path` is
+    what was in the way of replacing.
     """
 
     kind: str
     path: str
     lock_fd: int = -1
     status: int = status.SUCCESS
-    comment: bytes = b""
+    comment: bytes | None = None
     error_no: int = 0
     why: str = ""
 
@@ -205,8 +206,8 @@ class Resolution:
             return None
         except OSError as error:
             return Outcome(
-                "refused", self.path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
-                error.errno or errno.EIO,
+                "refused", self.path, status=status.OUT_OF_RESOURCES,
+                error_no=error.errno or errno.EIO,
             )  # fmt: skip
         try:
             if self._lock_fd < 0:
@@ -215,8 +216,8 @@ class Resolution:
             return None
         except OSError as error:
             return Outcome(
-                "refused", PATH_LOCKS, -1, status.OUT_OF_RESOURCES, b"cannot store now",
-                error.errno or errno.EIO,
+                "refused", PATH_LOCKS, status=status.OUT_OF_RESOURCES,
+                error_no=error.errno or errno.EIO,
             )  # fmt: skip
         try:
             outcome = self._decide()
@@ -231,8 +232,8 @@ class Resolution:
             if is_in(error.filename):
                 path, why = error.filename, reason_for(error)
             return Outcome(
-                "refused", path, -1, status.OUT_OF_RESOURCES, b"cannot store now",
-                error.errno or errno.EIO, why,
+                "refused", path, status=status.OUT_OF_RESOURCES,
+                error_no=error.errno or errno.EIO, why=why,
             )  # fmt: skip
         except BaseException:
             self._unlock()

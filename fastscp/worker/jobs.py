@@ -353,7 +353,7 @@ class Jobs:
             comment = outcome.comment
             if outcome.path == PATH_LOCKS or outcome.why:
                 # The instance's own name has nothing to do with it.
-                comment = _tell_elsewhere(outcome) or comment
+                comment = _tell_elsewhere(outcome)
                 error_no = 0
             job.duplicate.refuse(outcome.status, comment, error_no)
             return
@@ -377,9 +377,7 @@ class Jobs:
             # A bug; the sender is answered all the same, and what is there already stays.
             path = job.resolution.path
             log.exception("cannot compare %s", self._shown(path))
-            return duplicates.Outcome(
-                "refused", path, status=status.OUT_OF_RESOURCES, comment=b"cannot store now"
-            )
+            return duplicates.Outcome("refused", path, status=status.OUT_OF_RESOURCES)
 
     def _unlock(self, turn: int) -> None:
         waiting = self._turns[turn]
@@ -545,15 +543,15 @@ class Jobs:
                 compression.done(*made)
 
 
-def _tell_elsewhere(outcome: duplicates.Outcome) -> bytes:
-    """Tell of what is not the instance's own; returns the Error Comment, b"": none of its own."""
+def _tell_elsewhere(outcome: duplicates.Outcome) -> bytes | None:
+    """Tell of what is not the instance's own; returns the Error Comment, None: no more to say."""
     if outcome.path == PATH_LOCKS:
         _tell_locks(outcome.error_no)
     else:
         _tell_in_the_way(outcome)
     # What is in the way there is in everybody's way, and not in that of one path.
-    is_of_a_path = outcome.error_no in _IN_THE_WAY
-    return b"" if is_of_a_path else (reason_of(outcome.error_no) or "").encode()
+    reason = None if outcome.error_no in _IN_THE_WAY else reason_of(outcome.error_no)
+    return None if reason is None else reason.encode()
 
 
 def _tell_locks(error_no: int) -> None:

@@ -38,7 +38,7 @@ from fastscp_ext.receive.label cimport (
 )
 from fastscp_ext.receive.rules cimport DIGEST_CRC32C, DIGEST_SHA256, Rules
 from fastscp_ext.shared.atomic cimport word_get, word_set
-from fastscp_ext.shared.tables cimport error_text
+from fastscp_ext.shared.tables cimport refusal_text
 from fastscp_ext.dataset.tap cimport (
     KEY_SERIES_UID, KEY_SOP_CLASS_UID, KEY_SOP_INSTANCE_UID, KEY_STUDY_UID, TAP_EXPLICIT_LE,
     TAP_KEYS, tap_begin, tap_end, tap_feed, tap_value,
@@ -135,10 +135,7 @@ cdef void instance_fail(Instance* i, int error_no, const char* step) noexcept no
         i.error_no = error_no
         i.error_step = step
     # The peer is told what the log and the counters call it.
-    cdef const char* comment = error_text(error_no)
-    if comment == NULL:
-        comment = b"cannot store now"
-    instance_refuse(i, OUT_OF_RESOURCES, comment)
+    instance_refuse(i, OUT_OF_RESOURCES, refusal_text(error_no))
 
 
 cdef void instance_drop_part(Worker* worker, Instance* i) noexcept nogil:

@@ -41,7 +41,7 @@ from fastscp_ext.shared.atomic cimport word_count, word_get, word_set
 from fastscp_ext.shared.block cimport AE_ROWS, STAMP_COMMAND, STAMP_LAST_BYTE, Tally
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.storewide cimport STORE_FULL, STORE_LOST, STORE_SLOW
-from fastscp_ext.shared.tables cimport error_text
+from fastscp_ext.shared.tables cimport refusal_text
 from fastscp_ext.status cimport (
     CANNOT_UNDERSTAND, DUPLICATE_INVOCATION, INVALID_SOP_INSTANCE, OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
@@ -504,7 +504,7 @@ cdef class Receiver:
         cdef uint64_t state = word_get(self.reception.worker.store_state)
         cdef int status
         if state == STORE_FULL:
-            instance_refuse(i, OUT_OF_RESOURCES, error_text(ENOSPC))
+            instance_refuse(i, OUT_OF_RESOURCES, refusal_text(ENOSPC))
         elif state == STORE_LOST:
             instance_refuse(i, OUT_OF_RESOURCES, b"store is not there")
         elif not uid_ok(sop_instance_uid(i)):

@@ -51,10 +51,10 @@ class Duplicate:
         settled; then `on_unlocked` is called. The part is removed unless it is gone already.
         """
 
-    def refuse(self, status: int, comment: bytes, error_no: int = 0) -> None:
+    def refuse(self, status: int, comment: bytes | None, error_no: int = 0) -> None:
         """Drop the part and answer with `status`; error_no says why, for the log.
 
-        A comment that says no more than `cannot store now` becomes the text of the error.
+        comment: for the peer; None: what a refusal for that error says, and no more.
         """
 
 @final

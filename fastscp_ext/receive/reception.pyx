@@ -46,6 +46,7 @@ from fastscp_ext.shared.block cimport (
 from fastscp_ext.shared.clock cimport monotonic_ns
 from fastscp_ext.shared.shared cimport Shared
 from fastscp_ext.shared.storewide cimport STORE_SLOW, reserve_reading
+from fastscp_ext.shared.tables cimport refusal_text
 from fastscp_ext.status cimport OUT_OF_RESOURCES, SUCCESS
 
 __all__ = ["Compression", "Duplicate", "HeldBack", "Reception", "Replacement"]
@@ -210,16 +211,17 @@ cdef class Duplicate(_Pending):
         self.reception.enqueue(i)
         self.reception.commit()
 
-    def refuse(self, int status, bytes comment not None, int error_no=0):
+    def refuse(self, int status, bytes comment, int error_no=0):
         """Drop the part and answer with `status`. See reception.pyi."""
         cdef Instance* i = _pending(self.instance)
+        cdef const char* text = refusal_text(error_no)
         self.instance = NULL
-        if comment != b"cannot store now":
-            # It tells more than the error does.
-            instance_refuse(i, <uint16_t>status, comment)
+        if comment is not None:
+            text = PyBytes_AS_STRING(comment)
+        instance_refuse(i, <uint16_t>status, text)
         if error_no:
+            # For the log: what the peer is told stands.
             instance_fail(i, error_no, b"compare with the existing instance")
-        instance_refuse(i, <uint16_t>status, comment)
         self.reception.finish_refused(i)
 
 
@@ -632,7 +634,7 @@ cdef class Reception:
         except Exception as error:
             _tell(NULL, error)
             if duplicate.instance != NULL:
-                duplicate.refuse(OUT_OF_RESOURCES, b"cannot store now", EIO)
+                duplicate.refuse(OUT_OF_RESOURCES, None, EIO)
         return 0
 
     cdef int _replaced(self, Instance* i) except -1:

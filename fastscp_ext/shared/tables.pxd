@@ -17,7 +17,7 @@ cdef enum StatusRow:
 
 cdef int syntax_row(const uint8_t* uid, uint32_t size) noexcept nogil
 cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept nogil
-cdef const char* error_text(int error_no) noexcept nogil
+cdef const char* refusal_text(int error_no) noexcept nogil
 cpdef object reason_of(int error_no)
 cpdef object syntax_name(int row)
 cpdef object status_name(int row)

@@ -30,6 +30,9 @@ ctypedef struct Reason:
     int error_no             # a refusal for this error has this text, or 0
     char text[REASON_ROOM]
 
+# Says no more than that it is refused.
+cdef const char* _GENERAL = b"cannot store now"
+
 cdef Syntax _syntaxes[SYNTAX_ROWS]
 cdef Reason _reasons[STATUS_ROWS]
 
@@ -88,7 +91,7 @@ _REASONS = (
     (OUT_OF_RESOURCES, b"no regular file in the way", errno.ENXIO),
     (OUT_OF_RESOURCES, b"directory in the way", errno.EISDIR),
     (OUT_OF_RESOURCES, b"file in the way of a folder", errno.ENOTDIR),
-    (OUT_OF_RESOURCES, b"cannot store now", 0),
+    (OUT_OF_RESOURCES, _GENERAL, 0),
     (OUT_OF_RESOURCES, b"folder could not be flushed", 0),
     (OUT_OF_RESOURCES, b"existing instance may not be on the disk", 0),
     (DATA_SET_MISMATCH, b"SOP Instance UID differs from the data set's", 0),
@@ -170,8 +173,8 @@ cdef int status_row(uint16_t status, const char* comment, int error_no) noexcept
     return STATUS_ROW_OTHER
 
 
-cdef const char* error_text(int error_no) noexcept nogil:
-    # What a refusal for this error says; NULL where it has no words of its own.
+cdef const char* _error_text(int error_no) noexcept nogil:
+    # NULL where the error has no words of its own.
     cdef int row
     if error_no:
         for row in range(_status_rows):
@@ -180,9 +183,15 @@ cdef const char* error_text(int error_no) noexcept nogil:
     return NULL
 
 
+cdef const char* refusal_text(int error_no) noexcept nogil:
+    # What a refusal for this error says. error_no: 0 for none that is known.
+    cdef const char* text = _error_text(error_no)
+    return text if text != NULL else _GENERAL
+
+
 cpdef object reason_of(int error_no):
     """See tables.pyi."""
-    cdef const char* text = error_text(error_no)
+    cdef const char* text = _error_text(error_no)
     return None if text == NULL else (<bytes>text).decode()
 
 
