@@ -15,6 +15,8 @@ from fastscp.errors import ConfigError
 from fastscp.log import address, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastscp.messages.control import AssociationStatus
 
 __all__ = ["HEAD", "NUMBERS", "abort", "associations", "row"]
@@ -28,7 +30,7 @@ HEAD: Final = (
 )  # fmt: skip
 # Columns that are aligned on the right.
 NUMBERS: Final = range(5, 10)
-_SAID: Final = {
+_SAID: Final[Mapping[str, str]] = {
     "over": "over",
     "unknown": "there is no such association or connection; see `fastscp associations`",
     "going on": "told to end, and not over yet: its worker may be stopped or hang; see the log",
@@ -92,7 +94,7 @@ def row(one: AssociationStatus, rate: int | None) -> tuple[str, ...]:
         titles if one.calling_ae or one.called_ae else "-",
         address(one.host, one.port),
         one.rules or "-",
-        one.phase,
+        printable(one.phase),
         f"{one.stored:,}",
         f"{one.refused:,}",
         in_bytes(one.bytes),
@@ -134,5 +136,6 @@ def abort(
         for one in done:
             # What did not work is no result.
             file = sys.stdout if one.outcome == "over" else sys.stderr
-            print(f"{printable(one.id)}: {_SAID[one.outcome]}", file=file)
+            became = _SAID.get(one.outcome) or printable(one.outcome)
+            print(f"{printable(one.id)}: {became}", file=file)
     return 0 if all(one.outcome == "over" for one in done) else _NOT_DONE

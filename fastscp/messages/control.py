@@ -3,6 +3,9 @@
 One JSON object in a line each way. A request is one of `Request`, its kind in the member `do`, and
 the version of the language in `version`. An answer is `{"ok": ...}`, what that holds standing at
 each request, or `{"error": "...", "code": N}`, N being the exit code that the command ends with.
+
+A state, a phase or an outcome is read as whatever text it is: a later release may know more of
+them, and the commands of this one show what they do not know by its name.
 """
 
 from __future__ import annotations
@@ -99,12 +102,12 @@ class RulesStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What the service is doing.
 
-    state: whether it accepts associations, or why not; why: more about it, or what is wrong though
-    it accepts, or empty. addresses, tls_addresses: where it listens, without TLS and with it.
-    certificate: the subject of the one that it shows; certificate_expires: when the first of its
-    chain does, crl_expires: when the first of the revocation lists does; in seconds of the epoch,
-    empty and 0 where there is none. since: of the state where that is known, seconds of the epoch,
-    else 0.
+    state: whether it accepts associations, or why not, a `State`; why: more about it, or what is
+    wrong though it accepts, or empty. addresses, tls_addresses: where it listens, without TLS and
+    with it. certificate: the subject of the one that it shows; certificate_expires: when the first
+    of its chain does, crl_expires: when the first of the revocation lists does; in seconds of the
+    epoch, empty and 0 where there is none. since: of the state where that is known, seconds of the
+    epoch, else 0.
     workers_up: of `workers`, those that take connections and answer. limit: the most associations
     at a time; 0: any number. connections: all, with those that are associations. in_flight_bytes:
     of instances that are complete and that the commits of all workers have. What is counted is
@@ -123,7 +126,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     addresses: tuple[str, ...]
     uptime_s: float
-    state: State
+    state: str
     why: str
     since: float
     store: StoreStatus
@@ -162,9 +165,9 @@ class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One connection.
 
     id: as in the log. calling_ae, called_ae: in written form; empty while there is no request.
-    rules: their name, empty where there are none. stored: instances, there already or kept.
-    bytes: of their data sets. received_bytes: read from the connection. age_s: since its accept.
-    user: whose passcode or token was right; empty: none was checked.
+    rules: their name, empty where there are none. phase: a `Phase`. stored: instances, there
+    already or kept. bytes: of their data sets. received_bytes: read from the connection. age_s:
+    since its accept. user: whose passcode or token was right; empty: none was checked.
     """
 
     id: str
@@ -174,7 +177,7 @@ class AssociationStatus(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     worker: int
     rules: str
-    phase: Phase
+    phase: str
     stored: int
     refused: int
     bytes: int
@@ -194,7 +197,7 @@ class Aborted(msgspec.Struct, frozen=True):
     """What became of an association that was to end: over, unknown (there is none), or going on."""
 
     id: str
-    outcome: Literal["over", "unknown", "going on"]
+    outcome: str
 
 
 class Paused(msgspec.Struct, frozen=True):

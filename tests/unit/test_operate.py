@@ -183,6 +183,25 @@ def test_status_is_0_only_where_it_accepts(
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_later_release_may_have_states_that_this_one_does_not_know(
+    answering: Callable[..., Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are shown by their names; nothing else is lost for them."""
+    replace = msgspec.structs.replace
+    answering(
+        replace(STATUS, state="on fire\x1b"),
+        [replace(ONE, phase="haggling\x1b")],
+        Aborted("run.1", "postponed\x1b"),
+    )
+    assert cli.main(["status"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("state         on fire\\x1b\nversion       0.1.0, ")
+    assert cli.main(["associations", "--once"]) == 0
+    assert "  haggling\\x1b  " in capsys.readouterr().out
+    assert cli.main(["abort", "run.1"]) == 1
+    assert capsys.readouterr().err == "run.1: postponed\\x1b\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

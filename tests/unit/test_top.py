@@ -25,6 +25,7 @@ from tests.unit.test_operate import ONE, STATUS, Answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fastscp.cli.top_screen import Screen
     from fastscp.messages.control import AssociationStatus
@@ -80,6 +81,15 @@ def test_before_a_second_look_no_rate_is_known() -> None:
         "rejected": "-; 5 associations",
     }
     assert found[-1].split()[-6:] == ["MiB", "-", "1", "min", "15", "s"]
+
+
+def test_a_state_of_a_later_release_is_shown_by_its_name(
+    answering: Callable[..., Answers], tmp_path: Path
+) -> None:
+    answering(overview(replace(QUIET, phase="haggling"), state="on fire\x1b"))
+    found = lines(Watch(top_run._look(tmp_path)).screen())
+    assert said(found)["state"] == "on fire\\x1b"
+    assert " haggling " in found[-1]
 
 
 def test_rates_are_between_two_looks_by_the_clock_of_the_service() -> None:
