@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.flush.mounts import keep_to_ourselves
+from tests.bytecode import share_among_programs
 from tests.disks import KINDS, mounted
 from tests.kit import TLS, children_of
 
@@ -42,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     tests mount from all others: a run that is killed leaves none.
     """
     keep_to_ourselves()
+    share_among_programs(config)
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -47,6 +47,35 @@ def test_a_run_says_how_many_it_skipped_and_why(tmp_path: Path) -> None:
     assert "skipped =" not in run("test_these.py::test_fine")
 
 
+SEEN = """
+import os, subprocess, sys
+from pathlib import Path
+
+def test_a_program(tmp_path):
+    (tmp_path / "whole.py").write_text("")
+    subprocess.run([sys.executable, "-c", "import whole"], cwd=tmp_path, check=True)
+    assert sorted(os.listdir(tmp_path)) == ["whole.py"]
+    folder = Path(os.environ["PYTHONPYCACHEPREFIX"])
+    assert [one.suffix for one in folder.rglob("whole.*")] == [".pyc"]
+    print("in", folder)
+"""
+
+
+def test_programs_share_what_is_compiled_where_none_may_be_written(tmp_path: Path) -> None:
+    (tmp_path / "test_seen.py").write_text(SEEN)
+    more = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPYCACHEPREFIX"} | more
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-s", "-c", os.devnull, "--rootdir", tmp_path,
+         "-p", "no:cacheprovider", "-p", "tests.conftest", "test_seen.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"in {tmp_path}/fastscp-bytecode-" in done.stdout
+    # Nothing of it stays.
+    assert [one for one in os.listdir(tmp_path) if "bytecode" in one] == []
+
+
 def test_a_slow_machine_is_no_error_of_a_service_and_a_worker_that_hangs_is_one() -> None:
     """The words are those of main/workers.py."""
     slow = (
