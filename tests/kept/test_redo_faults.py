@@ -478,7 +478,7 @@ def by_start(tmp_path: Path) -> Any:
         text = home["store.toml"]
         assert isinstance(text, bytes)
         found = Identity(tomllib.loads(text.decode())["id"], 2, "", "")
-        return {"store": recovered(store, tmp_path / "left", ("-", "1", "1"), identity=found)}
+        return {"store": recovered(store, tmp_path, ("-", "1", "1"), identity=found)}
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import fastscp
 from fastscp.store.identity import Identity
 from fastscp.store.mounts import Mounted
 from fastscp.store.redo import recovery
+from tests.kept.device.disk import scratch
 from tests.kept.kit_kept import SYNC, Control, Disk, Event, Node, Tree, read_log, write_tree
 from tests.kept.redo_model import STORE_ID, World
 from tests.kept.redo_recovery import settle
@@ -39,23 +39,21 @@ def read_tree(folder: Path) -> Tree:
 
 def recovered(
     tree: Tree,
-    into: Path,
+    tmp_path: Path,
     when: tuple[str, str, str],
     distrust: Iterable[str] = (),
     identity: Identity = IDENTITY,
 ) -> Tree:
     """What the service's recovery makes of a store. when: the time that it is mounted."""
-    write_tree(tree, into)
-    with pytest.MonkeyPatch.context() as now:
+    with scratch(tmp_path) as into, pytest.MonkeyPatch.context() as now:
+        write_tree(tree, into)
         now.setattr(recovery, "mounted", lambda _fd: Mounted(*when))
         fd = os.open(into, os.O_DIRECTORY)
         try:
             recovery.recover(fd, identity, alone=True, distrust=tuple(distrust))
         finally:
             os.close(fd)
-    left = read_tree(into)
-    shutil.rmtree(into)
-    return left
+        return read_tree(into)
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def by_service(tmp_path: Path) -> Callable[[World], Iterable[None]]:
 
     def run(world: World) -> Iterable[None]:
         yield from settle(world)
-        left = recovered(world.medium.tree(), tmp_path / "left", world.when(), world.distrusted)
+        left = recovered(world.medium.tree(), tmp_path, world.when(), world.distrusted)
         world.medium.load(left)
         world.distrusted.clear()
 
@@ -173,7 +171,7 @@ def graft(store: Node, whole: Node) -> None:
 
 
 def cut_at(
-    world: World, whole: Node, events: Sequence[Event], root: int, into: Path, seed: int
+    world: World, whole: Node, events: Sequence[Event], root: int, tmp_path: Path, seed: int
 ) -> list[str]:
     """Cut the power at some step of a recovery, and recover again; what is wrong, in words.
 
@@ -190,7 +188,7 @@ def cut_at(
             graft(disk.root.entries["store"], whole)
     tree = disk.after_cut(luck, rng)["store"]
     assert not isinstance(tree, bytes)
-    world.medium.load(recovered(tree, into, ("another boot", "1", "1")))
+    world.medium.load(recovered(tree, tmp_path, ("another boot", "1", "1")))
     return [f"cut {cut} of {begin} to {len(events)}: {one}" for one in world.wrong()]
 
 
@@ -210,7 +208,7 @@ def cuts_of_a_recovery(tmp_path: Path, library: Path, world: World, count: int) 
     root, events = recorded(tmp_path, library, world)
     whole = world.medium.disk.root
     for seed in range(count):
-        assert cut_at(world, whole, events, root, tmp_path / "left", seed) == []
+        assert cut_at(world, whole, events, root, tmp_path, seed) == []
 
 
 @pytest.mark.parametrize("luck", [0.5, None])
