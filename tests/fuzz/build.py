@@ -6,6 +6,7 @@ counters libFuzzer reads. `driver.c` is linked with libFuzzer and holds the inte
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -205,6 +206,15 @@ def copy(folder: Path, modules: Sequence[str] | None) -> None:
     extra += "extra_compile_args=compile_args, extra_link_args=link_args))\n"
     last = setup.rindex("setup(")
     (folder / "setup.py").write_text(setup[:last] + extra + setup[last:])
+    # What Cython made for the tree's own build serves here, too: what is older than its sources is
+    # made anew.
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(
+            TREE / "build" / "fastscp_ext", folder / "build" / "fastscp_ext",
+            ignore=lambda path, names: [
+                name for name in names if not (Path(path, name).is_dir() or name.endswith(".c"))
+            ],
+        )  # fmt: skip
     if modules is not None:
         # Without the door, which imports them all; what the checks need they take by name.
         (folder / "fastscp_ext" / "__init__.py").write_text("")

@@ -87,7 +87,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> build.Build:
 @pytest.mark.timeout(600)
 def test_sanitizers_short(codec: build.Build, tmp_path: Path) -> None:
     corpus, dictionary = begin(tmp_path, 600)
-    ran = codec.run(*limits(1, dictionary), "-runs=8000", str(corpus), seconds=300)
+    ran = codec.run(*limits(1, dictionary), "-runs=4000", str(corpus), seconds=300)
     assert ran.status == 0, ran.output
 
 
