@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
+    "ANY_PORT",
     "BIG",
     "CT",
     "DEFLATED",
     "ELE",
     "ILE",
     "MR",
+    "ON_LOOPBACK",
     "RELEASE_RP",
     "RELEASE_RQ",
     "SECONDARY",
@@ -81,6 +83,10 @@ __all__ = [
 ]
 
 DEADLINE_S: Final = 60.0
+
+# For a service that is no `Service`: it takes no port that others on this machine may want.
+ON_LOOPBACK: Final = ("--host", "127.0.0.1", "--admin", "off")
+ANY_PORT: Final = (*ON_LOOPBACK, "--port", "0")
 
 ILE: Final = "1.2.840.10008.1.2"
 ELE: Final = "1.2.840.10008.1.2.1"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import Service, store, wait_for
+from tests.kit import ANY_PORT, Service, store, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,7 +206,7 @@ def test_a_start_without_its_log_is_none(tmp_path: Path, make: str, why: str) ->
         file = tmp_path / "none" / "x.log"
     done = subprocess.run(
         [
-            *Service.program(), "serve", "--port", "0", "--store", str(tmp_path / "store"),
+            *Service.program(), "serve", *ANY_PORT, "--store", str(tmp_path / "store"),
             "--log-file", str(file),
         ],
         env=Service.environment(), capture_output=True, text=True, timeout=60, check=False,
@@ -221,7 +221,7 @@ def test_a_failed_start_is_in_the_file_too(tmp_path: Path) -> None:
     file = tmp_path / "x.log"
     done = subprocess.run(
         [
-            *Service.program(), "serve", "--port", "0", "--store", str(tmp_path / "store"),
+            *Service.program(), "serve", *ANY_PORT, "--store", str(tmp_path / "store"),
             "--store-must-exist", "--log-file", str(file),
         ],
         env=Service.environment(), capture_output=True, text=True, timeout=60, check=False,

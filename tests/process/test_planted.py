@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fastscp.store.verify import verify
-from tests.kit import SERIES, SOP, STUDY, Service, data_set, path_of, store, wait_for
+from tests.kit import ANY_PORT, SERIES, SOP, STUDY, Service, data_set, path_of, store, wait_for
 from tests.stores import opened
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def test_no_link_is_followed_in_the_services_own_folder(tmp_path: Path, name: st
     own.rename(tmp_path / "outside")
     own.symlink_to(tmp_path / "outside")
     before = sorted(tmp_path.joinpath("outside").rglob("*"))
-    done = _run("serve", "--host", "127.0.0.1", "--port", "0", "--store", "store", cwd=tmp_path)
+    done = _run("serve", *ANY_PORT, "--store", "store", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert b"symbolic link" in done.stderr
     assert sorted(tmp_path.joinpath("outside").rglob("*")) == before
@@ -216,7 +216,7 @@ def test_a_fifo_in_the_services_own_folder_stops_the_start(tmp_path: Path, name:
     own = path / ".fastscp" / name
     own.unlink(missing_ok=True)
     os.mkfifo(own)
-    done = _run("serve", "--host", "127.0.0.1", "--port", "0", "--store", "store", cwd=tmp_path)
+    done = _run("serve", *ANY_PORT, "--store", "store", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert f"{name}: is no regular file".encode() in done.stderr
     assert done.stderr.count(b"\n") == 1

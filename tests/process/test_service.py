@@ -19,6 +19,7 @@ import pytest
 
 from fastscp.cli import app as cli
 from tests.kit import (
+    ANY_PORT,
     ELE,
     RELEASE_RP,
     RELEASE_RQ,
@@ -39,7 +40,6 @@ from tests.kit import (
 
 OTHER: Final = SOP + ".2"
 MIB: Final = 1 << 20
-ANY_PORT: Final = ("--host", "127.0.0.1", "--port", "0")
 
 
 def _failed_start(

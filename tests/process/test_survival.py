@@ -23,7 +23,9 @@ import fastscp
 from tests.compiled import compile_c
 from tests.disks import in_memory
 from tests.kit import (
+    ANY_PORT,
     DEADLINE_S,
+    ON_LOOPBACK,
     SOP,
     Peer,
     Service,
@@ -345,7 +347,7 @@ def test_what_ends_nothing_as_soon_as_there_is_a_process(tmp_path: Path, package
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "1"],
+            [*Service.program(), "serve", *ANY_PORT, "--workers", "1"],
             cwd=tmp_path, env=Service.environment(env(package)), stdin=subprocess.DEVNULL,
             stderr=stderr,
         ) as process,
@@ -388,7 +390,7 @@ def test_a_terminal_that_closes(tmp_path: Path, nohup: bool) -> None:
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "1"],
+            [*Service.program(), "serve", *ANY_PORT, "--workers", "1"],
             cwd=tmp_path, env=Service.environment(), stdin=subprocess.DEVNULL, stderr=stderr,
             preexec_fn=begin, restore_signals=False,
         ) as process,
@@ -536,7 +538,7 @@ def test_main_is_killed_while_its_workers_start(tmp_path: Path, package: Path) -
     with (
         (tmp_path / "log").open("wb") as stderr,
         subprocess.Popen(
-            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "2"],
+            [*Service.program(), "serve", *ANY_PORT, "--workers", "2"],
             cwd=tmp_path, env=Service.environment(env(package) | {"FASTSCP_STORE": "store"}),
             stdin=subprocess.DEVNULL, stderr=stderr,
         ) as process,
@@ -647,7 +649,7 @@ def test_a_store_that_cannot_be_used(tmp_path: Path, what: str) -> None:
                 target.mkdir()
             (home / "incoming").symlink_to(target)
     done = subprocess.run(
-        [*Service.program(), "serve", "--host", "127.0.0.1", "--port", "0"],
+        [*Service.program(), "serve", *ANY_PORT],
         cwd=tmp_path, env=Service.environment({"FASTSCP_STORE": str(path)}),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
@@ -673,7 +675,7 @@ def test_a_start_that_hangs_can_be_ended(tmp_path: Path, hanging_library: Path) 
     with (
         log.open("wb") as stderr,
         subprocess.Popen(
-            [*Service.program(), "serve", "--host", "127.0.0.1", "--port", str(address[1])],
+            [*Service.program(), "serve", *ON_LOOPBACK, "--port", str(address[1])],
             cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=stderr,
             env=Service.environment({"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}),
         ) as process,

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.kit import Service, wait_for
+from tests.kit import ANY_PORT, ON_LOOPBACK, Service, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def test_with_tls_alone(certificates: Certificates, tmp_path: Path) -> None:
     c = certificates
     expired = str(c.expired_server.both)
     command = [
-        *Service.program(), "serve", "--host", "127.0.0.1", "--no-plain", "--tls-port", "0",
+        *Service.program(), "serve", *ON_LOOPBACK, "--no-plain", "--tls-port", "0",
         "--tls-cert", expired, "--store", str(tmp_path / "store"), "--workers", "1",
     ]  # fmt: skip
     log = tmp_path / "log"
@@ -98,7 +98,7 @@ def test_a_port_that_is_taken_is_named(certificates: Certificates, tmp_path: Pat
         port = str(taken.getsockname()[1])
         done = subprocess.run(
             [
-                *Service.program(), "serve", "--host", "127.0.0.1", "--port", "0", "--tls-port",
+                *Service.program(), "serve", *ANY_PORT, "--tls-port",
                 port, "--tls-cert", str(certificates.server.both), "--store", str(tmp_path / "s"),
             ],
             capture_output=True, text=True, env=Service.environment(), timeout=60, cwd=tmp_path,

@@ -118,12 +118,22 @@ def peak_kib(shelf: Shelf, *options: str) -> tuple[int, bytes]:
     return int(done.stderr), done.stdout
 
 
-@pytest.mark.parametrize("options", [("--repair-journal",), ("--repair-journal", "--json")])
-def test_memory_does_not_grow_with_the_store(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Ten times as many lines, files and folders, and findings."""
-    small, big = Shelf(tmp_path / "small"), Shelf(tmp_path / "big")
+@pytest.fixture(scope="module")
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shelf, Shelf]:
+    """Stores in which nothing can be repaired; one has ten times as much as the other."""
+    folder = tmp_path_factory.mktemp("shelves")
+    small, big = Shelf(folder / "small"), Shelf(folder / "big")
     large(small, 5_000, 600)
     large(big, 50_000, 6_000)
+    return small, big
+
+
+@pytest.mark.parametrize("options", [("--repair-journal",), ("--repair-journal", "--json")])
+def test_memory_does_not_grow_with_the_store(
+    shelves: tuple[Shelf, Shelf], options: tuple[str, ...]
+) -> None:
+    """Ten times as many lines, files and folders, and findings."""
+    small, big = shelves
     before, _out = peak_kib(small, *options)
     after, out = peak_kib(big, *options)
     assert after - before < 2048
