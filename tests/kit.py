@@ -134,14 +134,16 @@ def wait_for(look: Callable[[], _T | None], what: str, seconds: float = DEADLINE
 def children_of(pid: int) -> list[int]:
     """The living children of a process, in the order of their ids; zombies are none of them."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                state, parent = (
-                    Path("/proc", entry, "stat").read_text().rpartition(") ")[2].split()[:2]
-                )
-                if int(parent) == pid and state != "Z":
-                    found.append(int(entry))
+    parent = b"%d" % pid
+    # Many wait for what it says: it looks at every process of the machine each time.
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat", "rb", buffering=0) as file:
+                fields = file.read().rpartition(b") ")[2].split(maxsplit=2)
+        except OSError:
+            continue
+        if fields[1:2] == [parent] and fields[0] != b"Z":
+            found.append(int(entry))
     return sorted(found)
 
 

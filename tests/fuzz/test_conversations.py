@@ -249,7 +249,7 @@ def _batches(count: int, size: int) -> Iterator[range]:
 @pytest.mark.parametrize(
     ("count", "most"),
     [
-        pytest.param(120, 30_000, id="120"),
+        pytest.param(72, 30_000, id="72"),
         pytest.param(200_000, 8_000, id="200000", marks=pytest.mark.long),
         pytest.param(2_000, MIB, id="2000-large", marks=pytest.mark.long),
     ],
