@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -226,21 +227,32 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
         assert "the store is gone" not in service.log()
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with its compiled modules beside it."""
+    source = Path(fastscp.__file__).parent
+    copy = tmp_path_factory.mktemp("compiled")
+    shutil.copytree(source, copy / "fastscp", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "fastscp_ext").symlink_to(source.parent / "fastscp_ext")
+    command = [sys.executable, "-m", "compileall", "-q", str(copy / "fastscp")]
+    subprocess.run(command, env=Service.environment(env(copy)), check=True)
+    return copy
+
+
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path: Path, compiled: Path) -> Path:
     """A copy of the package that a test may break; run by `env`.
 
     What was compiled comes along, and is taken for as long as a module has its time and size.
     """
-    source = Path(fastscp.__file__).parent
-    copy = tmp_path / "package"
-    shutil.copytree(source, copy / "fastscp")
-    (copy / "fastscp_ext").symlink_to(source.parent / "fastscp_ext")
-    return copy
+    return Path(shutil.copytree(compiled, tmp_path / "package", symlinks=True))
 
 
 def env(package: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+    """What was compiled is taken from beside the package, and nothing more is compiled there."""
+    return {
+        "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "",
+    }  # fmt: skip
 
 
 def test_the_package_is_being_upgraded(tmp_path: Path, package: Path) -> None:
