@@ -947,7 +947,7 @@ _NAMING: Final = """            with holder(name, self._store_fd) as (folder_fd,
             self._replaced.failed(name)
             raise
 """
-_KEPT: Final = "            _keep_content(store_fd, path, fd, folder_fd, stem)\n"
+_KEPT: Final = "            _keep_content(store_fd, older, fd, folder_fd, stem)\n"
 _FLUSHED: Final = "            flushes.folder(REPLACED)\n"
 _NOTING: Final = """        try:
             flushes.folder(REPLACED)
