@@ -143,7 +143,7 @@ class Receiver:
         """The space the next read goes to, which this object exports.
 
         It is the reception's buffer; only 64 KiB of it after a read that left a rest, and while the
-        worker keeps more than 32 MiB of rests; 192 KiB inside a data set of which 1 MiB has come,
+        worker keeps more than 32 MiB of rests; 128 KiB inside a data set of which 1 MiB has come,
         while others of the worker's associations are active.
         """
 

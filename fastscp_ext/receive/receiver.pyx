@@ -72,7 +72,7 @@ cdef enum:
     SHORT_READ = 65536           # bytes read at a time while rests are to be expected
     # Of a large data set while others are active: whoever waits for its turn waits for some 0.2 ms,
     # and it keeps most of its rate.
-    BESIDE_READ = 196608
+    BESIDE_READ = 131072
     LARGE_BYTES = 1048576        # of a data set that have come: it is one of many reads
 
 # One turn of the loop, in about what a frame costs that does not meet the interpreter: some 64

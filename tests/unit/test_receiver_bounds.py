@@ -48,7 +48,7 @@ TURN_MOST: Final = 68
 SHORT_READ: Final = 65536
 UNSENT_MOST: Final = 65536
 RESTS_MOST: Final = 32 << 20
-BESIDE_READ: Final = 196608
+BESIDE_READ: Final = 131072
 LARGE_BYTES: Final = 1 << 20
 
 ECHO: Final = message(ECHO_RQ, context=11)
