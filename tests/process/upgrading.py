@@ -109,8 +109,8 @@ class Upgrading(Service):
         """Wait for the end of all mains, and check that they leave nothing behind."""
 
         def look() -> bool:
-            self.process.poll()
-            return not any(map(lives, self.mains))
+            # It may end between the two looks, and nobody else would wait for it.
+            return not any(map(lives, self.mains)) and self.process.poll() is not None
 
         wait_for(look, f"the end of all mains\n{self.log()}", seconds)
         assert not (self.store / ".fastscp/admin.sock").exists()
