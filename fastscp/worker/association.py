@@ -478,12 +478,14 @@ class Association(Requested):
         return self._began if self.state is State.STA2 else self.idle_since
 
     def finish(self, rested_s: float) -> None:
-        """End the association as soon as what was read of it is answered.
+        """End the association as soon as what has come of it is answered.
 
         rested_s: what rests for a shorter time, or is no association yet, may begin one message; 0:
         nobody may.
         """
         self.outbox.tell_responses_sent = True
+        if not self._has_in_hand:
+            self._take_arrived()
         if self._has_in_hand:
             self._is_finishing = True
             return
@@ -492,6 +494,16 @@ class Association(Requested):
         if rested_s and (is_new or rests):
             return
         self.end_now(self._owner.ending)
+
+    def _take_arrived(self) -> None:
+        """Have read what has come between two messages: the kernel keeps what is less than one."""
+        if self.state is not State.STA6 or not self.idle_since or self._transport is None:
+            return
+        try:
+            take_arrived(self, self._transport)
+        except Exception as error:
+            # The others are to finish, too.
+            self.failed(error)
 
     def _finish_if_done(self) -> None:
         if not self._has_in_hand:

@@ -103,8 +103,6 @@ _RESTED_S: Final = 1.0
 _REFILL_S: Final = 0.02
 # Between two looks at what short messages the kernel keeps: a release waits for one or two.
 _SHORT_S: Final = 0.004
-# A drain takes so long at least: what has come is read meanwhile.
-_READ_S: Final = 0.01
 # How long the disk may take for what is in hand, after the drain time or when told to stop: a
 # little less than main's patience, so that the worker can still say why it ends.
 _DISK_S: Final = 14.0
@@ -401,14 +399,10 @@ class Worker:
         Told so again, it ends after the shorter time.
         """
         self._take_no_more()
+        loop = asyncio.get_running_loop()
         self._end_within(seconds + _DISK_S)
-        self._drained_in(seconds)
+        loop.call_later(seconds, self._drained)
         self._maybe_finished()
-
-    def _drained_in(self, seconds: float) -> None:
-        # A message of which anything has come is in hand, so it has to be read first.
-        self._reception.keep_no_short()
-        asyncio.get_running_loop().call_later(max(seconds, _READ_S), self._drained)
 
     def _drained(self) -> None:
         """The drain time is over: idle associations end now, a message in hand may finish.
@@ -483,7 +477,7 @@ class Worker:
             self._end_within(_LAST_MESSAGE_S + _DISK_AT_ONCE_S)
             self._draining = True
             self._why = "the main process is gone"
-            self._drained_in(0.0)
+            self._drained()
             self._maybe_finished()
 
     def _decided(self, verdict: Verdict) -> None:

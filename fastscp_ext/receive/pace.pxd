@@ -51,7 +51,6 @@ cdef class Pace:
     cdef bint quiet(self) noexcept
     cdef double stuck_since(self, double now, double min_rate) noexcept
     cdef int before_next(self, Due due, uint64_t stored, uint64_t refused, bint may_wait) except -1
-    cdef void let_all_in(self) noexcept
     cdef bint let_short_in(self, bint owing, uint64_t stored) noexcept
     cdef int _acknowledge(self, uint64_t answered) except -1
     cdef void _await_more(self, int due) noexcept

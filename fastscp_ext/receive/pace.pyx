@@ -41,7 +41,6 @@ cdef enum:
 # acknowledgements come after 40 ms; the clock goes in ticks.
 cdef double DELAYED_ACK_S = 0.025
 
-
 # A message is late that begins so long after the one before, or after the answer to that: at such
 # a pace looking for short messages costs more than it saves. In seconds, and the clock goes in
 # ticks of 4 ms or 10: a single message proves nothing.
@@ -151,11 +150,6 @@ cdef class Pace:
         self.watched = True
         return 1
 
-    cdef void let_all_in(self) noexcept:
-        # The kernel keeps nothing until the next read.
-        if self.fd >= 0:
-            self._await_more(1)
-
     cdef bint let_short_in(self, bint owing, uint64_t stored) noexcept:
         # A release, an echo or an abort is shorter than what the kernel keeps. Called every few
         # milliseconds: where neither a message nor an answer was seen since the last call, and
@@ -257,7 +251,8 @@ cdef class Pace:
         # What the peer has let pass, or "". midway: inside a message or a PDU. busy: it is we that
         # owe something.
         cdef double past
-        self.let_all_in()
+        if self.fd >= 0:
+            self._await_more(1)
         if busy or self.holds & ~HOLD_TURN:
             self.progress_at = self.rate_at = now
             self.rate_bytes = 0

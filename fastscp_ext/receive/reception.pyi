@@ -259,9 +259,6 @@ class Reception:
         does: that is left to `overdue`. Returns whether another call is due.
         """
 
-    def keep_no_short(self) -> None:
-        """Have the kernel keep nothing any more: what has come is read in the loop's next turn."""
-
     def refill(self, now: float) -> bool:
         """Let reading go on as far as the space allows; now: seconds, monotonic. Call often.
 

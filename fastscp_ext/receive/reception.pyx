@@ -798,13 +798,6 @@ cdef class Reception:
         self.look_is_due = len(self.watched) > 0
         return self.look_is_due
 
-    def keep_no_short(self):
-        """Have the kernel keep nothing any more. See reception.pyi."""
-        cdef Outbox outbox
-        self.on_short = None
-        for outbox in self.watched:
-            outbox.pace.let_all_in()
-
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1:
         # So many bytes more were read. Where space is short, that may be all for now.
         cdef uint64_t until

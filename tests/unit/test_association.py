@@ -23,6 +23,7 @@ from fastscp.worker.connection import Origin
 from fastscp.worker.rounds import Rounds
 from tests.books import top_rule
 from tests.kit import (
+    RELEASE_RQ,
     abort,
     associate_rq,
     data_set,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ECHO = message(ECHO_RQ, context=11)
+COMMAND, DATA = split_pdus(store(7))
+LAST = COMMAND + DATA
 
 
 def _origin() -> Origin:
@@ -108,6 +111,7 @@ def met(site: Site) -> Iterator[Met]:
     one = Association(site.reception, 1, owner, _origin(), max_pdu_length=131072)
     ours, peer = socket.socketpair()
     with ours, peer:
+        ours.setblocking(False)
         transport = Transport(ours=ours)
         one.connection_made(transport)  # type: ignore[arg-type]
         for event in (Event.EVT6, Event.EVT7):
@@ -351,6 +355,50 @@ def test_what_was_read_is_stored_though_nobody_is_left_to_be_answered(
     assert [fact.get("responded", True) for fact in site.journal()].count(False) == (
         300 - len(answered)
     )
+
+
+@pytest.mark.parametrize(
+    ("came", "follows", "sent"),
+    [
+        (LAST[:60], LAST[60:], [4, 7]),
+        (COMMAND, DATA, [4, 7]),
+        (LAST, b"", [4, 7]),
+        (RELEASE_RQ, b"", [6]),
+        (b"", b"", [7]),
+    ],
+    ids=["60 bytes", "a command set", "a message", "a release", "nothing"],
+)
+def test_what_the_loop_has_not_come_to_is_in_hand(
+    site: Site, met: Met, came: bytes, follows: bytes, sent: list[int]
+) -> None:
+    met.one._owner.ending = "shutting down"
+    met.peer.sendall(came)
+
+    def act() -> None:
+        met.one.finish(0)
+        if follows:
+            assert met.sent() == []
+            met.read(follows)
+
+    in_loop(act, lambda: met.one.state is State.STA13)
+    assert met.sent() == sent
+    assert len(site.files()) == sent.count(4)
+
+
+def test_a_bug_in_what_has_come_leaves_the_others_their_end(
+    met: Met, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met.one._owner.ending = "shutting down"
+    monkeypatch.setattr(met.one, "buffer_updated", _bug)
+    met.peer.sendall(ECHO)
+    with caplog.at_level(logging.ERROR, "fastscp.association"):
+        in_loop(lambda: met.one.finish(0), lambda: met.one.state is State.STA13)
+    assert met.sent() == [7]
+    assert "a bug ends it" in caplog.text
+
+
+def _bug(_nbytes: int) -> None:
+    raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("how", ["closed", "cut", "A-ABORT", "A-RELEASE-RQ"])

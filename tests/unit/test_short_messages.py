@@ -271,21 +271,6 @@ def test_peers_that_follow_each_other_are_looked_at_by_one(site: Watched) -> Non
 
 
 @still
-def test_nothing_is_kept_any_more(site: Watched) -> None:
-    Clock()
-    with known(site) as on:
-        on.peer.sendall(stored(300)[:100])
-        assert not on.readable()
-        site.reception.keep_no_short()
-        assert on.readable(20)
-        site.feed(on.one, on.ours.recv(1000))
-        assert on.one.mid_message
-        on.move(stored(300)[100:])
-        assert on.awaited() == 1
-        assert not site.look()
-
-
-@still
 def test_two_peers_are_looked_at_each_by_itself(site: Watched) -> None:
     Clock()
     with known(site) as one, known(site) as other:
