@@ -197,7 +197,8 @@ def test_a_flush_that_fails_lets_few_others_begin(tmp_path: Path, library: Path)
     """What a disk that fails does not answer soon would hold up the worker's end."""
     (first,), many = items("1", 1), items("2", 300)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
-        with_logs(service, 1)
+        # While the checkpoint of the one is held, nobody makes another.
+        with_logs(service, 2)
         held = rule(service, "flush the file", HOLD_BEFORE, path=f"{first.sop}.dcm")
         assert put(service, first) == OK
         wait_for(lambda: service.control.hits(held) == 1, "a checkpoint")
