@@ -26,7 +26,7 @@ from bench.arguments import (
 from bench.measure import Bench
 from bench.programs import Absent
 from bench.receivers import receiver, receivers
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, named
 from bench.senders import FILE_SENDERS
 from bench.warmth import spare_bytes, warm
 from bench.workloads import IMAGES, MIX, SIZES
@@ -184,13 +184,12 @@ def _sizes(bench: Bench) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 1 if a cell has no figures, or not those of all rounds."""
-    names = list(SCENARIOS) if "all" in options.scenario else options.scenario
     try:
         check_out(options.out)
         # Senders and peers of the scenarios need it, too, whatever the receivers are.
         programs.fastscp_version()
         with _bench(options) as bench:
-            for name in names:
+            for name in named(options.scenario):
                 SCENARIOS[name](bench)
             bench.results.save()
             failed = [cell for cell in bench.results.cells if cell.error]

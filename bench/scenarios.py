@@ -21,12 +21,15 @@ from bench.scenarios_tls import tls
 from bench.senders import FILE_SENDERS, UNTUNED, FileSender, SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.receiver import Receiver
+    from bench.results import Cell
     from bench.senders import Sending
 
 BASE = Point()
+# Whose CPU time is 1 where sizes are compared.
+TO = "storescp-best"
 ASSOCIATIONS = (1, 8, 64)
 RATES = (100, 500, 1000, 2000)
 ARRIVING_OVER = 8
@@ -34,8 +37,8 @@ ARRIVING_OVER = 8
 
 def matrix(bench: Bench) -> None:
     """The base point, varied in one dimension at a time, and the mix."""
-    points = [("base", BASE)]
-    points += [("size", dataclasses.replace(BASE, workload=size)) for size in bench.sizes]
+    sizes(bench)
+    points = []
     if bench.quick:
         points += [("associations", dataclasses.replace(BASE, associations=8))]
     else:
@@ -46,13 +49,26 @@ def matrix(bench: Bench) -> None:
     points += [("window", dataclasses.replace(BASE, window=16))]
     points += [("mix", dataclasses.replace(BASE, workload="mix"))] * (not bench.quick)
     for table, point in points:
-        if table == "base" or point != BASE:
+        if point != BASE:
             _matrix_cells(bench, table, point)
     for sender in FILE_SENDERS:
         _sender_cells(bench, sender)
 
 
-def _matrix_cells(bench: Bench, table: str, point: Point) -> None:
+def sizes(bench: Bench) -> None:
+    """The base point with each size: these cells of the matrix alone, beside storescp's best."""
+    for size in dict.fromkeys([BASE.workload, *bench.sizes]):
+        point = dataclasses.replace(BASE, workload=size)
+        cells = _matrix_cells(bench, "base" if point == BASE else "size", point)
+        for name, cell in cells.items():
+            if name != TO and TO in cells:
+                bench.results.ratio(
+                    f"{size}: {name} to {TO}", "cpu_us_per_instance", cell, cells[TO]
+                )
+
+
+def _matrix_cells(bench: Bench, table: str, point: Point) -> dict[str, Cell]:
+    """By the receivers' names."""
     cells = []
     for receiver in bench.receivers:
         served = point.served_by(receiver)
@@ -61,6 +77,7 @@ def _matrix_cells(bench: Bench, table: str, point: Point) -> None:
         cell = bench.results.cell("matrix", table, receiver.name, dataclasses.asdict(point), note)
         cells.append((cell, load_run(bench, receiver, served)))
     bench.alternate(cells)
+    return {cell.receiver: cell for cell, _ in cells}
 
 
 def _fewer(asked: Point, served: Point) -> str:
@@ -135,6 +152,7 @@ def _arrival_run(
 
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "matrix": matrix,
+    "sizes": sizes,
     "arrival": arrival,
     "targets": targets,
     "send": send,
@@ -150,3 +168,11 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "flush": flush,
     "calls": calls,
 }
+# Scenarios that are a part of another one.
+PARTS = {"sizes": "matrix"}
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """What runs for the names, of which one may be `all`: nothing twice."""
+    wanted = list(SCENARIOS) if "all" in names else names
+    return [name for name in wanted if PARTS.get(name) not in wanted]

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 
 from bench import __main__ as command
-from bench import render, results, trace
+from bench import render, results, scenarios, trace
 from bench.figures import figure, ratios
 from bench.instances import compare, part10
 from bench.measure import Point
@@ -449,6 +449,20 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
 
 
 # --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("names", "run"),
+    [
+        (["sizes"], ["sizes"]),
+        (["sizes", "matrix"], ["matrix"]),
+        (["all"], [name for name in scenarios.SCENARIOS if name != "sizes"]),
+    ],
+)
+def test_a_part_of_a_scenario_that_runs_does_not_run_again(
+    names: list[str], run: list[str]
+) -> None:
+    assert scenarios.named(names) == run
 
 
 @pytest.mark.parametrize(
