@@ -42,7 +42,7 @@ from tests.kept.kit_kept import (
     versions_of,
 )
 from tests.kept.model import Model, Tally, known_at
-from tests.kept.test_order import MUTANTS, mutate
+from tests.kept.test_order import MUTANTS, Changes, mutate
 from tests.kit import Service
 from tests.stores import opened
 
@@ -303,10 +303,13 @@ def test_stable_loses_nothing_on_real_file_systems(
     assert bad == []
 
 
+_LACKS: Final = '_kind_of_ext4(folder_fd) if file_system == "ext4" else file_system'
+ANY_EXT4: Final[Changes] = [("fastscp/store/nameless.py", _LACKS, "file_system", 1)]
+
+
 def without_names(kind: str, tmp_path: Path, folder: Path, recorder: Path) -> Recorded:
     """What a service did that takes any ext4 for one where parts need no name."""
-    decided = 'if file_system == "ext4" and not _ext4_replays(folder_fd):'
-    mutant = mutate([("fastscp/store/nameless.py", decided, "if False:", 1)], tmp_path / "mutant")
+    mutant = mutate(ANY_EXT4, tmp_path / "mutant")
     done = record(kind, folder, recorder, env={"PYTHONPATH": str(mutant)})
     assert all(one.status == 0 for one in done.sendings)
     return done

@@ -345,21 +345,26 @@ MUTANTS: Final[dict[str, Changes]] = {
 _ALWAYS: Final = ("no flush of new parents", "no flush of an identical file")
 
 
+def changed(changes: Changes) -> dict[str, str]:
+    """The files that a mutation changes, and their texts with it."""
+    texts: dict[str, str] = {}
+    for file, old, replacement, times in changes:
+        text = texts.get(file) or (PACKAGES / file).read_text()
+        assert text.count(old) == times, f"no longer in {file}:\n{old}"
+        texts[file] = text.replace(old, replacement.replace("@FLUSH_SETTLED@", _again(text)))
+    return texts
+
+
 def mutate(changes: Changes, into: Path) -> Path:
     """A copy of the packages with the mutation built in."""
     for package in ("fastscp", "fastscp_ext"):
         shutil.copytree(PACKAGES / package, into / package)
-    changed: dict[Path, str] = {}
-    for file, old, replacement, times in changes:
-        source = into / file
-        text = changed.get(source) or source.read_text()
-        assert text.count(old) == times, f"no longer in {file}:\n{old}"
-        changed[source] = text.replace(old, replacement.replace("@FLUSH_SETTLED@", _again(text)))
-    for source, text in changed.items():
-        source.write_text(text)
-    for source in changed:
-        if source.suffix == ".pyx":
-            build(source)
+    texts = changed(changes)
+    for file, text in texts.items():
+        (into / file).write_text(text)
+    for file in texts:
+        if file.endswith(".pyx"):
+            build(into / file)
     return into
 
 
