@@ -329,6 +329,30 @@ def test_without_a_line_a_file_is_replaced(site: Site, policy: str) -> None:
     assert site.files() == {"3.dcm": instance(1)}
 
 
+def test_without_a_line_a_file_is_not_replaced_by_what_a_later_version_holds(site: Site) -> None:
+    void, stored = instance(), instance(1)
+    (site.store / PATH).write_bytes(void)
+    (site.store / f"{PATH}~2").write_bytes(stored)
+    for content, name in ((stored, f"{PATH}~2"), (void, PATH)):
+        outcome = site.resolve(content, "version", suspect=Written(site, None))
+        os.close(outcome.lock_fd)
+        assert (outcome.kind, outcome.path) == ("identical", name)
+    assert site.files() == {"3.dcm": void, "3.dcm~2": stored}
+
+
+@pytest.mark.parametrize("versions", [1, 3, 9])
+def test_without_a_line_the_first_version_is_replaced(site: Site, versions: int) -> None:
+    names = [PATH, *(f"{PATH}~{version}" for version in range(2, versions + 1))]
+    for seed, name in enumerate(names):
+        (site.store / name).write_bytes(instance(seed))
+    outcome = site.resolve(instance(10), "version", suspect=Written(site, None))
+    os.close(outcome.lock_fd)
+    assert (outcome.kind, outcome.path) == ("replaced", PATH)
+    assert list(site.files().values()).count(instance(10)) == 1
+    assert (site.store / PATH).read_bytes() == instance(10)
+    assert len(site.files()) == versions
+
+
 @pytest.mark.parametrize("policy", ["version", "keep", "refuse"])
 @pytest.mark.parametrize("digest", ["", "blake9:00"])
 def test_a_buffered_line_without_a_digest_vouches_for_nothing(
