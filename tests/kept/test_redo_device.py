@@ -34,6 +34,10 @@ REDO: Final = ("--redo", "on")
 SIZE: Final = 512 << 20
 WORKERS: Final = 4
 OK: Final = 0
+# An ext4 without a journal writes the removal of a name when it likes, and may have given its inode
+# to another file by then, which is flushed: the name is there again and leads to that file. A start
+# that recovers removes many names and makes many files. So nothing is promised there.
+RECOVERED: Final = tuple(kind for kind in (*KINDS, *VARIANTS) if kind != "ext4 without journal")
 
 
 def logged(kind: str, folder: Path, recorder: Path, policy: str = "version") -> Recorded:
@@ -87,7 +91,7 @@ def test_without_a_recovery_there_are_losses(tmp_path: Path, recorder: Path, kin
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("policy", ["version", "replace"])
-@pytest.mark.parametrize("kind", [*KINDS, *VARIANTS])
+@pytest.mark.parametrize("kind", RECOVERED)
 def test_a_cut_while_a_start_recovers(
     tmp_path: Path, recorder: Path, kind: str, policy: str, figures: Figures
 ) -> None:
