@@ -514,10 +514,15 @@ def test_quick_run_from_end_to_end(tmp_path: Path) -> None:
     # Enough for what is kept: other tests measure memory of the whole machine.
     run = [*bench, "run", "--quick", "--scenario", "all", "--folder", str(tmp_path)]
     done = subprocess.run([*run, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Others end a flood, and have no figures there.
+    assert done.returncode == 1, done.stdout + done.stderr
     document = results.read(out)
     assert {cell["scenario"] for cell in document["cells"]} == set(render.HEADINGS)
     for cell in document["cells"]:
+        if "the receiver ended" in cell["error"]:
+            assert cell["scenario"] == "fair", cell
+            assert not cell["receiver"].startswith("fastscp"), cell
+            continue
         assert cell["figures"], cell
         if "same_bytes" in cell["figures"]:
             assert cell["figures"]["same_values"]["median"] == 0, cell
