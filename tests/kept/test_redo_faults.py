@@ -320,7 +320,8 @@ def test_a_stop_waits_as_long_as_a_checkpoint_goes_forward(tmp_path: Path, libra
     """A slow disk is no lack: what waits for descriptors has 5 s once others are through."""
     one, two = items("1", 1) + items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
-        with_logs(service, 1)
+        # A second one for the other: to make it may take longer than the lane waits.
+        with_logs(service, 2)
         lacks = lacking(service, one)
         held = rule(service, "flush the file", HOLD_BEFORE, path=f"{two.sop}.dcm")
         assert put(service, two) == OK
@@ -344,7 +345,8 @@ def test_a_checkpoint_that_lacks_descriptors_does_not_hold_them(
     """What waits for the next one is flushed and closed meanwhile."""
     one, two = items("1", 1) + items("2", 1)
     with Interposed(tmp_path, library, *FLAGS, log=False, workers=1) as service:
-        with_logs(service, 1)
+        # A second one for the other: to make it may take longer than the lane waits.
+        with_logs(service, 2)
         lacks = lacking(service, one)
         assert put(service, two) == OK
         (pid,) = service.worker_pids()
