@@ -142,12 +142,13 @@ class Resolution:
     mixed: the store has compressed and uncompressed files; either form of a name takes it. suspect:
     where a file may have lost what was never flushed, the batches under way; a file that no journal
     line vouches for is replaced, whatever the policy, once none of those is left that may have
-    named it, and no later version is the same as the part. None: files are what they seem. journal:
-    where such lines are looked for faster than in all of it, once it is ready. digest: of the
-    part's data set as in its journal line, "" if it has none. contents: what is known of the files
-    in the store. doubts: files that may not be on the disk; the part takes the place of an
-    identical one. None: nobody keeps them. replaced: keeps what the part takes the place of. Where
-    the outcome is replaced, whoever has the lock settles that before it gives the lock back.
+    named it; under the policy version only if no later version is the same as the part. None: files
+    are what they seem. journal: where such lines are looked for faster than in all of it, once it
+    is ready. digest: of the part's data set as in its journal line, "" if it has none. contents:
+    what is known of the files in the store. doubts: files that may not be on the disk; the part
+    takes the place of an identical one. None: nobody keeps them. replaced: keeps what the part
+    takes the place of. Where the outcome is replaced, whoever has the lock settles that before it
+    gives the lock back.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class Resolution:
         # Whether a file is vouched for; that one is not holds for as long as the lock is held.
         self._judged: dict[str, bool] = {}
         # The first version that nothing vouches for, if any, and which of its forms are there.
-        self._void: list[tuple[str, list[str]]] = []
+        self._void: tuple[str, list[str]] | None = None
         self._flush_error = 0
 
     def attempt(self) -> Outcome | None:
@@ -221,6 +222,7 @@ class Resolution:
                 "refused", PATH_LOCKS, status=status.OUT_OF_RESOURCES,
                 error_no=error.errno or errno.EIO,
             )  # fmt: skip
+        self._void = None
         try:
             outcome = self._decide()
         except NotYetError:
@@ -253,7 +255,6 @@ class Resolution:
 
     def _decide(self) -> Outcome:
         """Raises NotYetError."""
-        self._void.clear()
         for version in range(1, _LAST_VERSION + 1):
             name = self.path if version == 1 else f"{self.path}~{version}"
             self._settle_left(name)
@@ -271,7 +272,7 @@ class Resolution:
             if outcome is not None:
                 return outcome
         if self._void:
-            return self._displace(*self._void[0])
+            return self._displace(*self._void)
         return Outcome(
             "refused", self.path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID"
         )
@@ -299,7 +300,7 @@ class Resolution:
         stays = next((form for form in there if form not in unsure and self._is_trusted(form)), "")
         if not stays and self._policy == "version":
             # A later version may be identical, and the part is not to be there twice.
-            self._void.append((name, there))
+            self._void = name, there
             return None
         if not stays:
             return self._displace(name, there)
