@@ -411,10 +411,11 @@ def test_a_stores_own_folder_is_passed_over(
         found = look_at_all(kept)
     assert names(found) == [f"{kept}/study/00000.dcm"]
     assert (found.skipped, found.failed) == ([], [])
-    assert [record.getMessage() for record in caplog.records] == [
+    # The file system has its own order of what is in a folder.
+    assert sorted(record.getMessage() for record in caplog.records) == [
         f"{kept}/.fastscp is passed over: it is a service's own folder",
-        f"{kept}/link is passed over: it leads to a service's own folder",
         f"{kept}/inner/.fastscp is passed over: it is a service's own folder",
+        f"{kept}/link is passed over: it leads to a service's own folder",
     ]
     monkeypatch.chdir(kept)
     # A glob finds files more than once, and the link as if it were named.
