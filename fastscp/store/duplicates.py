@@ -21,7 +21,15 @@ from fastscp.errors import reason_for
 from fastscp.store.compress import twin
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
-from fastscp.store.names import PATH_LOCKS, exists, holder, open_file, shut, status_at
+from fastscp.store.names import (
+    PATH_LOCKS,
+    exists,
+    holder,
+    make_way,
+    open_file,
+    shut,
+    status_at,
+)
 from fastscp.store.reading import difference, is_checked, open_data_set
 from fastscp.store.replaced import is_in, where
 from fastscp.store.unflushed import Marks
@@ -268,14 +276,30 @@ class Resolution:
             if there == [name] and self._named(name):
                 # It went meanwhile, or is a version not yet given: the name is free.
                 return Outcome("version" if version > 1 else "named", name)
-            outcome = self._decide_at(name, there)
+            with self._as_found(there):
+                outcome = self._decide_at(name, there)
             if outcome is not None:
                 return outcome
         if self._void:
-            return self._displace(*self._void)
+            with self._as_found(self._void[1]):
+                return self._displace(*self._void)
         return Outcome(
             "refused", self.path, -1, status.CANNOT_UNDERSTAND, b"too many versions of this UID"
         )
+
+    @contextlib.contextmanager
+    def _as_found(self, there: list[str]) -> Iterator[None]:
+        """Look at everything anew where a file goes away that is being decided of.
+
+        Whoever removed it takes no locks, and may have taken the folder, too. there: the forms that
+        were found. Raises NotYetError, and OSError where something else is missing.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            if all(exists(form, self._store_fd) for form in there):
+                raise
+            raise NotYetError from None
 
     def _decide_at(self, name: str, there: list[str]) -> Outcome | None:
         """Decide where something has the name or its other form; None: see the next version.
@@ -381,7 +405,7 @@ class Resolution:
         self._replaced.keep(name, lock_of(self.path), beside=other, inode=inode)
         try:
             is_named = self._named(name)
-        except OSError:
+        except (OSError, NotYetError):
             self._replaced.failed(name)
             raise
         if not is_named:
@@ -389,19 +413,30 @@ class Resolution:
         return is_named
 
     def _named(self, name: str) -> bool:
-        """Whether the part has the name now."""
-        with holder(name, self._store_fd) as (folder_fd, base):
-            try:
+        """Whether the part has the name now; False: something has it.
+
+        Raises NotYetError: the folder had gone, and is there again.
+        """
+        try:
+            with holder(name, self._store_fd) as (folder_fd, base):
                 self._give(self._part, base, src_dir_fd=self._incoming_fd, dst_dir_fd=folder_fd)
-            except FileExistsError:
-                return False
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            if not exists(self._part, self._incoming_fd):
+                raise
+            # Somebody who takes no locks removed it, with what else was found there.
+            make_way(name, self._store_fd)
+            raise NotYetError from None
         self._remember(name)
         return True
 
     def _remember(self, name: str) -> None:
         """The part has become a file of the store."""
+        # Whoever removes it at once leaves nothing to be remembered.
         if self._ours is not None:
-            self._contents.remember(name, _Identity.of(self._store_fd, name), self._ours)
+            with contextlib.suppress(FileNotFoundError):
+                self._contents.remember(name, _Identity.of(self._store_fd, name), self._ours)
 
     # Comparing -----------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ __all__ = [
     "leads_to",
     "make_file",
     "make_folder",
+    "make_way",
     "names_in",
     "open_file",
     "open_folder",
@@ -186,6 +187,25 @@ def make_folder(name: str, dir_fd: int) -> None:
         except BaseException:
             os.rmdir(name, dir_fd=dir_fd)
             raise
+
+
+def make_way(path: str, dir_fd: int) -> list[str]:
+    """Make the folders above a path that are missing; returns those in which one was made.
+
+    "": the directory of the descriptor itself. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError), holder(path, dir_fd):
+        return []
+    folders = path.split("/")[:-1]
+    grown = []
+    for n in range(len(folders)):
+        with (
+            holder("/".join(folders[: n + 1]), dir_fd) as (above_fd, name),
+            contextlib.suppress(FileExistsError),
+        ):
+            make_folder(name, above_fd)
+            grown.append("/".join(folders[:n]))
+    return grown
 
 
 def make_file(name: str, dir_fd: int, flags: int = os.O_WRONLY) -> int:

@@ -41,7 +41,7 @@ from fastscp.store.names import (
     descriptor,
     exists,
     holder,
-    make_folder,
+    make_way,
     names_in,
     open_file,
     own_folder,
@@ -292,7 +292,8 @@ def put_back(flushes: Flushes, record: Record) -> None:
         # The second: the note of the newer one failed, and could not be taken back.
         kept = next((stem + s for s in (_KEPT, _OVER) if exists(stem + s, folder_fd)), None)
         if kept is not None and not _has_file(store_fd, path):
-            _make_way(store_fd, path)
+            # A power cut may have taken the folders.
+            make_way(path, store_fd)
             with (
                 descriptor(open_file(kept, folder_fd)) as fd,
                 holder(path, store_fd) as (into_fd, name),
@@ -327,17 +328,6 @@ def _has_file(store_fd: int, path: str) -> bool:
         if kept_fd < 0 or fd < 0:
             return False
         return os.path.samestat(os.fstat(kept_fd), os.fstat(fd))
-
-
-def _make_way(store_fd: int, path: str) -> None:
-    """Make the folders above a path where a power cut took them."""
-    folders = path.split("/")[:-1]
-    for n in range(len(folders)):
-        with (
-            holder("/".join(folders[: n + 1]), store_fd) as (above_fd, name),
-            contextlib.suppress(FileExistsError),
-        ):
-            make_folder(name, above_fd)
 
 
 # Looking -----------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 
-from fastscp.store import duplicates, waits
+from fastscp.store import duplicates, replaced, waits
 from fastscp.store import index as index_module
+from fastscp.store.compress import twin
 from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution
 from fastscp.store.index import IndexBuilder, IndexedJournal
 from fastscp.store.journal import append_fact
@@ -193,7 +196,8 @@ def test_a_directory_has_the_name(site: Site) -> None:
 
 
 def test_failures_are_outcomes(site: Site, tmp_path: Path) -> None:
-    for name, path in (("missing.part", PATH), ("a.part", "no/such/folder.dcm")):
+    (site.store / "file").touch()
+    for name, path in (("missing.part", PATH), ("a.part", "file/in/the/way.dcm")):
         (site.incoming / "a.part").write_bytes(instance())
         resolution = Resolution(
             site.store_fd, site.incoming_fd, name, path,
@@ -204,6 +208,99 @@ def test_failures_are_outcomes(site: Site, tmp_path: Path) -> None:
         assert outcome.status == status.OUT_OF_RESOURCES
         assert outcome.error_no != 0
         assert outcome.lock_fd == -1
+
+
+# Folders that vanish ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_folder_that_vanished_is_made_again(site: Site, policy: str) -> None:
+    (site.store / PATH).write_bytes(instance(1))
+    resolution = site.resolution(instance(), policy)
+    shutil.rmtree(site.store / PATH.split("/", maxsplit=1)[0])
+    outcome = resolved(resolution)
+    os.close(outcome.lock_fd)
+    assert (outcome.kind, outcome.path) == ("named", PATH)
+    assert site.files() == {"3.dcm": instance()}
+    assert site.parts() == []
+
+
+@pytest.mark.parametrize(
+    ("at", "policy", "there"),
+    [
+        *(("_compare", policy, 0) for policy in POLICIES),
+        *(("_flush", policy, 1) for policy in POLICIES),
+        ("_flush", "keep", 0),
+        ("keep", "replace", 0),
+        ("holder", "replace", 0),
+        ("_give", "version", 0),
+    ],
+)
+def test_a_folder_that_vanishes_meanwhile_is_made_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, at: str, policy: str, there: int
+) -> None:
+    """Whatever was decided of the file in it: the instance gets the path that is free now.
+
+    there: what the file holds; 1: the same as the part.
+    """
+    site.durable = True
+    (site.store / PATH).write_bytes(instance(there))
+    resolution = site.resolution(instance(1), policy)
+    owner = {"keep": site.replaced, "_give": resolution}.get(at, duplicates)
+    call = getattr(owner, at)
+
+    def remove_first(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(owner, at, call)
+        shutil.rmtree(site.store / PATH.split("/", maxsplit=1)[0])
+        return call(*given, **named)
+
+    monkeypatch.setattr(owner, at, remove_first)
+    outcome = resolved(resolution)
+    assert getattr(owner, at) is not remove_first
+    assert (outcome.kind, outcome.path) == ("named", PATH)
+    os.close(outcome.lock_fd)
+    assert site.files() == {"3.dcm": instance(1)}
+    assert site.parts() == []
+    assert replaced.left(site.store_fd) == replaced.Left([], [], [], [])
+
+
+def test_a_folder_that_vanishes_with_the_other_form(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.store / twin(PATH)).write_bytes(zstandard.compress(instance()))
+    resolution = site.resolution(instance(1), "replace")
+    resolution._mixed = True
+    keep = site.replaced.keep
+
+    def remove_then(*given: Any, **named: Any) -> None:
+        keep(*given, **named)
+        monkeypatch.setattr(site.replaced, "keep", keep)
+        shutil.rmtree(site.store / PATH.split("/", maxsplit=1)[0])
+
+    monkeypatch.setattr(site.replaced, "keep", remove_then)
+    outcome = resolved(resolution)
+    assert (outcome.kind, outcome.path) == ("named", PATH)
+    os.close(outcome.lock_fd)
+    assert site.files() == {"3.dcm": instance(1)}
+    assert replaced.left(site.store_fd) == replaced.Left([], [], [], [])
+
+
+def test_what_is_removed_as_soon_as_it_has_its_name_is_no_failure(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell that from a removal a moment later."""
+    (site.store / PATH).write_bytes(instance())
+    resolution = site.resolution(instance(1), "version")
+    give = resolution._give
+
+    def remove_then(*given: Any, **named: Any) -> None:
+        give(*given, **named)
+        shutil.rmtree(site.store / PATH.split("/", maxsplit=1)[0])
+
+    monkeypatch.setattr(resolution, "_give", remove_then)
+    outcome = resolved(resolution)
+    assert (outcome.kind, outcome.path) == ("version", f"{PATH}~2")
+    os.close(outcome.lock_fd)
 
 
 def test_the_lock_is_held_until_it_is_closed(site: Site) -> None:

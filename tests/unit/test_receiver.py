@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from fastscp.store import duplicates, journal
+from fastscp.store import duplicates, journal, waits
 from fastscp.store.journal import Segments
 from fastscp.store.names import JOURNAL, names_in
 from fastscp_ext import (
@@ -1675,6 +1675,24 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path: Path) -> None:
             shutil.rmtree(site.store / STUDY)
         assert one.statuses() == [0, 0, 0]
         assert site.errors == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_directory_that_nobody_has_made_yet(tmp_path: Path, durable: bool) -> None:
+    """Whoever had the path's lock was about to make it, and did not."""
+    with Site(tmp_path / "store", durable=durable) as site:
+        site.resolve_at_once = False
+        one = site.associate()
+        lock_fd = waits.take_lock(site.store_fd, waits.lock_of(path_of()))
+        site.feed(one, store())
+        site.until(lambda: len(site.waiting) == 1)
+        os.close(lock_fd)
+        assert not (site.store / STUDY).exists()
+        site.resolve(site.waiting.pop())
+        site.settle(one)
+        assert one.statuses() == [0]
+        assert site.errors == []
+        assert list(site.files()) == [path_of()]
 
 
 @pytest.mark.parametrize("how", ["a link", "another folder", "a link to the folder"])

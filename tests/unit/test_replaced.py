@@ -385,7 +385,7 @@ def test_what_comes_back_after_a_start_that_could_not_has_its_mark(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(replaced, "_make_way", refuse)
+        patch.setattr(replaced, "make_way", refuse)
         with opened(path) as store:
             assert site.path.read_bytes() == NEW
             assert store.unflushed == ()

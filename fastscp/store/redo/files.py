@@ -24,7 +24,7 @@ from fastscp.store.names import (
     flush_folder,
     flush_folder_at,
     holder,
-    make_folder,
+    make_way,
     own_folder,
 )
 from fastscp.store.unflushed import LIFTED_BY, Marks
@@ -157,7 +157,7 @@ class Files:
         _line, data = self._parts.read(record)
         part = self._parts.make_part(record, data)
         try:
-            new = self._make_way(record.path)
+            new = make_way(record.path, self._store_fd)
             if self.look(record) is not There.OTHER or not self._lay_aside(record, part):
                 with _at(record.path, self._store_fd) as (folder_fd, name):
                     os.rename(part, name, src_dir_fd=self._parts.fd, dst_dir_fd=folder_fd)
@@ -204,21 +204,6 @@ class Files:
             while folder:
                 folder = folder.rpartition("/")[0]
                 self._folders.setdefault(folder, False)
-
-    def _make_way(self, path: str) -> list[str]:
-        """Make the folders above a path that are missing; returns those that have a new name."""
-        folders = path.split("/")[:-1]
-        with contextlib.suppress(FileNotFoundError), holder(path, self._store_fd):
-            return []
-        new = []
-        for n in range(len(folders)):
-            with (
-                holder("/".join(folders[: n + 1]), self._store_fd) as (above_fd, name),
-                contextlib.suppress(FileExistsError),
-            ):
-                make_folder(name, above_fd)
-                new.append("/".join(folders[:n]))
-        return new
 
     def _lay_aside(self, record: Record, part: str) -> bool:
         """Give what is at the path of a record a name of its own; returns whether it left the path.
