@@ -55,6 +55,7 @@ cdef class Pace:
     cdef int _acknowledge(self, uint64_t answered) except -1
     cdef void _await_more(self, int due) noexcept
     cdef int set_hold(self, int bit, bint on) except -1
+    cdef bint _awaits_turn(self, int bit) noexcept
     cdef int end_turn(self) except -1
     cdef str overdue(
         self, bint midway, bint busy, double now, double message_timeout, double min_rate,

@@ -208,7 +208,7 @@ cdef class Pace:
                 self.progress_at = _now()
             elif bit != HOLD_TURN:
                 self.restart()
-                if self.holds & HOLD_REST and not self.holds & (HOLDS_ALL | HOLD_TURN):
+                if self._awaits_turn(bit):
                     self.end_turn()
         if self.transport is None or self.transport.is_closing():
             return 0
@@ -217,6 +217,15 @@ cdef class Pace:
         elif before and not self.holds:
             self.transport.resume_reading()
         return 0
+
+    cdef bint _awaits_turn(self, int bit) noexcept:
+        # Whether it is to have a turn now that `bit` holds it no more: to take in what is left; or
+        # to be let go, for whoever makes room passes over those whose peers do not read.
+        if self.holds & HOLD_TURN:
+            return False
+        if self.holds & HOLDS_ALL:
+            return bit == HOLD_SENDING
+        return self.holds & HOLD_REST != 0
 
     cdef int end_turn(self) except -1:
         # The other associations' turn first.

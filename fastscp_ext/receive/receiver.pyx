@@ -164,6 +164,7 @@ cdef class Receiver:
     def next_turn(self):
         """Go on, now that others had their turn. See receiver.pyi."""
         try:
+            self.reception.has_turn(self.outbox)
             self.pace.set_hold(HOLD_TURN, False)
             # Where something else holds it, whoever takes that back asks for a turn anew.
             if self.rest.bytes != NULL and not self.pace.holds & HOLDS_ALL:
@@ -171,7 +172,6 @@ cdef class Receiver:
                 self._before_next()
         finally:
             # Others may wait for its share, and for nothing else that would tell them.
-            self.reception.had_turn(self.outbox)
             self.reception.let_others_go()
 
     cdef int _before_next(self) except -1:

@@ -91,6 +91,7 @@ cdef class Reception:
     cdef int tell_error(self, Instance* i, const char* name) except -1
     cdef void count(self, Instance* i, Outbox outbox) noexcept
     cdef void _count_helped(self, Instance* i) noexcept
+    cdef int _room(self, int durability) noexcept
     cdef bint _is_heavy(self, int durability) noexcept
     cdef bint _too_many(self, Outbox outbox, int share) noexcept
     cdef int hold_back(self, Outbox outbox) except -1
@@ -104,5 +105,6 @@ cdef class Reception:
     cdef int _read_on(self, Pace pace, int bit) except -1
     cdef int watch_short(self, Outbox outbox) except -1
     cdef int ration(self, Pace pace, Py_ssize_t nbytes) except -1
-    cdef void had_turn(self, Outbox outbox) noexcept
+    cdef int has_turn(self, Outbox outbox) except -1
+    cdef bint _take_back(self, Outbox outbox) noexcept
     cdef void leave(self, Outbox outbox) noexcept

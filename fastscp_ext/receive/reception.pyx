@@ -34,7 +34,9 @@ from fastscp_ext.receive.instance cimport (
     instance_fail, instance_refuse, instance_unlock,
 )
 from fastscp_ext.receive.outbox cimport Outbox
-from fastscp_ext.receive.pace cimport HOLD_COMMIT, HOLD_REST, HOLD_SLOW, HOLD_TURN, Pace
+from fastscp_ext.receive.pace cimport (
+    HOLD_COMMIT, HOLD_REST, HOLD_SENDING, HOLD_SLOW, HOLD_TURN, Pace,
+)
 from fastscp_ext.receive.pool cimport pool_end, pool_give_back
 from fastscp_ext.receive.rules cimport Rules
 from fastscp_ext.receive.unfinished cimport Unfinished
@@ -689,9 +691,15 @@ cdef class Reception:
         return (
             outbox.helped >= share
             or uncommitted >= CROWDED and outbox.uncommitted >= share
-            or uncommitted >= UNCOMMITTED_MOST
+            or self._room(outbox.durable) <= 0
             or self._is_heavy(outbox.durable)
             or self._is_behind()
+        )
+
+    cdef int _room(self, int durability) noexcept:
+        # Instances that may still be uncommitted, without those that were promised.
+        return (
+            UNCOMMITTED_MOST - self.uncommitted_of[durability] - SHARE * self.let_go_of[durability]
         )
 
     cdef bint _is_heavy(self, int durability) noexcept:
@@ -729,15 +737,12 @@ cdef class Reception:
     cdef int let_others_go(self) except -1:
         # In the order in which they were held, and no more of those that have something to take in
         # than there are shares left. Each of these calls this again when it has had its turn, and
-        # its share is nobody else's until then.
+        # its share is nobody else's until then. Whoever cannot have a turn, for its peer does not
+        # read, gets none, and stays held; it has one when the peer reads again.
         cdef int durability
         for durability in range(DURABILITIES):
             if not self._is_heavy(durability):
-                self._let_go(
-                    self.held[durability],
-                    UNCOMMITTED_MOST - self.uncommitted_of[durability]
-                    - SHARE * self.let_go_of[durability],
-                )
+                self._let_go(self.held[durability], self._room(durability))
         return 0
 
     cdef int _let_go(self, dict held, int room) except -1:
@@ -750,7 +755,10 @@ cdef class Reception:
         for outbox in held:
             if room <= 0:
                 break
-            if outbox.owed > OWED_MOST // 2 or self._too_many(outbox, SHARE // 2 + 1):
+            if (
+                outbox.pace.holds & HOLD_SENDING or outbox.owed > OWED_MOST // 2
+                or self._too_many(outbox, SHARE // 2 + 1)
+            ):
                 continue
             due.append(outbox)
             if outbox.pace.holds & HOLD_REST:
@@ -766,11 +774,20 @@ cdef class Reception:
                 self.let_go_of[<int>outbox.durable] += 1
         return 0
 
-    cdef void had_turn(self, Outbox outbox) noexcept:
-        # What it has taken in counts by itself now.
-        if outbox.let_go:
-            outbox.let_go = False
-            self.let_go_of[<int>outbox.durable] -= 1
+    cdef int has_turn(self, Outbox outbox) except -1:
+        # What it takes in counts by itself from now on. Where its peer has stopped reading since it
+        # was let go, it takes in nothing, and waits for room again.
+        if self._take_back(outbox) and outbox.pace.holds & HOLD_SENDING:
+            self._hold(outbox)
+        return 0
+
+    cdef bint _take_back(self, Outbox outbox) noexcept:
+        # Room that is kept for its turn; whether there was any.
+        if not outbox.let_go:
+            return False
+        outbox.let_go = False
+        self.let_go_of[<int>outbox.durable] -= 1
+        return True
 
     cdef int _read_on(self, Pace pace, int bit) except -1:
         try:
@@ -825,7 +842,7 @@ cdef class Reception:
 
     cdef void leave(self, Outbox outbox) noexcept:
         # Of a peer that is gone.
-        self.had_turn(outbox)
+        self._take_back(outbox)
         self._no_longer_held(self.held[<int>outbox.durable], outbox)
         self._no_longer_slowed(outbox.pace)
         self.watched.pop(outbox, None)

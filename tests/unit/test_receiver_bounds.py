@@ -204,6 +204,66 @@ def test_room_is_given_once(tmp_path: Path) -> None:
         assert [one.statuses() for one in ones] == [[0xA700] * 20] * 100
 
 
+def settle_some(site: Site, asked: list[Compression], count: int) -> None:
+    for due in asked[:count]:
+        due.failed(errno.EIO)
+    del asked[:count]
+    site.removed()
+    site.reception.release()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_room_is_not_given_to_whoever_cannot_take_it(tmp_path: Path, when: str) -> None:
+    """A peer stops reading before its association is let go, or between that and its turn."""
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(UNCOMMITTED_MOST // SHARE)]
+        for one in ones:
+            site.read(one, stores(SHARE))
+        deaf, other = site.associate(), site.associate()
+        site.read(deaf, stores(2 * SHARE))
+        assert (site.reception.uncommitted, site.take_turns()) == (UNCOMMITTED_MOST, 0)
+        if when == "before":
+            deaf.pace.hold(4)
+        settle_some(site, asked, SHARE)
+        deaf.pace.hold(4)
+        site.take_turns()
+        assert site.reception.uncommitted == UNCOMMITTED_MOST - SHARE
+        # Nobody waits for a peer that does not read.
+        site.read(other, stores(2 * SHARE))
+        site.take_turns()
+        assert site.reception.uncommitted == UNCOMMITTED_MOST
+        deaf.pace.go_on(4)
+        site.take_turns()
+        assert site.reception.uncommitted == UNCOMMITTED_MOST
+        while asked:
+            settle_some(site, asked, 1)
+            site.take_turns()
+            assert site.reception.uncommitted <= UNCOMMITTED_MOST
+        assert deaf.statuses() == other.statuses() == [0xA700] * 2 * SHARE
+        assert not deaf.transport.paused
+
+
+def test_room_that_is_promised_is_not_taken_by_others(tmp_path: Path) -> None:
+    """Whoever was never held reads before the turn of those that were let go."""
+    asked: list[Compression] = []
+    with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
+        ones = [site.associate() for _ in range(UNCOMMITTED_MOST // SHARE)]
+        for one in ones:
+            site.read(one, stores(SHARE))
+        held, other = site.associate(), site.associate()
+        site.read(held, stores(2 * SHARE))
+        settle_some(site, asked, SHARE)
+        site.read(other, stores(2 * SHARE))
+        site.take_turns()
+        assert site.reception.uncommitted == UNCOMMITTED_MOST
+        while asked:
+            settle_some(site, asked, 1)
+            site.take_turns()
+            assert site.reception.uncommitted <= UNCOMMITTED_MOST
+        assert held.statuses() == other.statuses() == [0xA700] * 2 * SHARE
+
+
 def test_a_bug_in_a_turn_leaves_its_room_to_others(tmp_path: Path) -> None:
     asked: list[Compression] = []
     with Site(tmp_path / "store", compress_level=1, on_complete=asked.append) as site:
