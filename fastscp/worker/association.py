@@ -56,9 +56,6 @@ _UNSENT_BYTES: Final = 65536
 # Messages that are no request and answer none, tolerated per association.
 _STRAY_RESPONSES: Final = 8
 
-# Why an instance is refused that is larger than the operator wants it.
-_TOO_LARGE: Final = "data set above the size limit"
-
 
 class Owner(Asking, Protocol):
     """What an association needs of the worker it lives in.
@@ -318,10 +315,11 @@ class Association(Requested):
         path: str,  # noqa: ARG002 - a layout may put a PatientID into it, which no log may hold
         size: int,
         comment: str,
-        uid: tuple[str, bytes] | None,
+        uid: tuple[str, bytes | None] | None,
     ) -> None:
-        if comment == _TOO_LARGE:
-            limit = self.rules.max_instance_size if self.rules is not None else 0
+        limit = self.rules.max_instance_size if self.rules is not None else 0
+        # No more is read of one that is larger.
+        if 0 < limit < size:
             comment += f": max-instance-size {limit}, and it has at least {size} bytes"
         self._telling.instance_answered(instance, status, size, comment, uid)
 

@@ -54,8 +54,6 @@ _AGAIN_S: Final = 0.002
 _AGAIN_MOST_S: Final = 0.05
 # After so long without a file call that fails, and with instances stored, it is over.
 _OVER_S: Final = 5.0
-# What the commit calls it, where it cannot take the lock of a path.
-_LOCKING: Final = f"lock {PATH_LOCKS}"
 # How soon a disk that takes no note is asked again.
 _DISK_AGAIN_S: Final = 1.0
 
@@ -271,9 +269,12 @@ class Jobs:
         self._stored_then = self._shared.rows.totals(self._setup.worker).instances
 
     def file_error(self, step: str, error_no: int, path: str) -> None:
-        """Tell of a file call that failed and cost an instance; its sender got A700."""
+        """Tell of a file call that failed and cost an instance; its sender got A700.
+
+        path: of the instance, or of what every instance needs.
+        """
         self._failed()
-        if step == _LOCKING:
+        if path == PATH_LOCKS:
             # The instance's own name has nothing to do with it.
             _tell_locks(error_no)
             return

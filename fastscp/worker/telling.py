@@ -30,7 +30,6 @@ log = logging.getLogger("fastscp.association")
 # So many lines of a kind the log shows from one address in an interval, where the few of the rest
 # are too few: refused instances, and those that are not stored because another one stays.
 _SHOWN: Final = 20
-_NONE_OF_TWO: Final = "no Study or Series Instance UID found"
 _KEPT: Final = "instance not stored (keep)"
 _FEW: Final = 5
 # How whoever only asks whether we are there may leave.
@@ -139,12 +138,12 @@ class Telling:
         status: int,
         size: int,
         comment: str,
-        blamed: tuple[str, bytes] | None = None,
+        blamed: tuple[str, bytes | None] | None = None,
     ) -> None:
         """instance: SOP Instance UID, as it came. size: bytes of its data set.
 
-        blamed: the UID for which it is refused, by its name and as it came, b"" where there is
-        none.
+        blamed: the UID for which it is refused, by its name and as it came, b"" where there is none
+        that can be used, None where neither of two is there.
         """
         uid = shown(instance)
         code = f"{status:04X}"
@@ -159,7 +158,7 @@ class Telling:
             name, value = blamed
             if value:
                 why += f": {name} '{shown(value)}'"
-            elif comment.startswith(_NONE_OF_TWO) and " and " in name:
+            elif value is None:
                 # Which of the two it is, is what the comment leaves open.
                 why += ": neither of them"
             else:

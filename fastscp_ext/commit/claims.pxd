@@ -20,6 +20,9 @@ ctypedef struct Claims:
     uint32_t numbers[CLAIMS_MOST]
 
 
+# Below the store, as `fastscp.store.names` has it.
+cdef const char* LOCKS
+
 cdef void claims_begin(Claims* c) noexcept nogil
 cdef void claims_end(Claims* c) noexcept nogil
 cdef uint32_t claim_number(const char* path, uint32_t size) noexcept nogil

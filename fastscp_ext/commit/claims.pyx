@@ -46,7 +46,6 @@ cdef enum:
     LOOK_NS = 1000000000     # how long a file of locks is used whose folder was moved away
     TICK_NS = 50000000       # no system's clock goes in longer ticks
 
-# As `fastscp.store.names` has it.
 cdef const char* LOCKS = b".fastscp/locks"
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport close, write
 
 from fastscp_ext.commit.beneath cimport open_file_beneath
-from fastscp_ext.commit.claims cimport claim, claims_begin, claims_end, give_back
+from fastscp_ext.commit.claims cimport LOCKS, claim, claims_begin, claims_end, give_back
 from fastscp_ext.commit.directories cimport (
     directories_begin, directories_end, directories_refresh, directory_of, flush_directories,
     make_directory_of, parent_of, refuse_directory_of,
@@ -239,7 +239,8 @@ cdef void _name(Worker* worker, Committed* c, Instance* i) noexcept nogil:
         _leave_to_comparison(worker, i)
         return
     if failed:
-        instance_fail(i, failed, b"lock .fastscp/locks")
+        i.error_place = LOCKS
+        instance_fail(i, failed, b"lock a path")
         instance_drop_part(worker, i)
         i.stage = STAGE_SETTLED
         return

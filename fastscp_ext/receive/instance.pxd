@@ -105,6 +105,7 @@ ctypedef struct Instance:
     uint8_t duplicate
     uint8_t context_id
     uint8_t offending        # bit 0: Study, bit 1: Series Instance UID
+    bint neither             # it is refused for both, and no more is known of either
     uint8_t blamed           # 1 + the key of the UID for which it was refused; 0: for none
     uint8_t blamed_size      # of `blamed_uid`
     bint unread              # they were not found, for the tap stopped at `unread_tag`
@@ -118,6 +119,7 @@ ctypedef struct Instance:
     int error_no             # errno behind `status`, or 0
     int lock_fd              # held until the journal line is written, or -1
     const char* error_step   # what was tried when error_no came
+    const char* error_place  # with what below the store, or NULL: with the instance's own file
     uint64_t sequence        # number of its journal line
     uint64_t data_bytes      # of data set, as stored
     uint64_t drained

@@ -472,6 +472,7 @@ cdef void _find_path(Instance* i, const Cursor* values) noexcept:
             instance_refuse(
                 i, CANNOT_UNDERSTAND, b"broken sequences: Study or Series Instance UID not sure")
         else:
+            i.neither = i.offending == 3 and not i.status
             instance_refuse(i, CANNOT_UNDERSTAND, b"no Study or Series Instance UID found")
     elif outcome == LAYOUT_BAD_UID:
         instance_blame(i, bad_key, values[bad_key])

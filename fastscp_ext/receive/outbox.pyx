@@ -88,12 +88,12 @@ cdef void _count_stored(Tally* tally, const Instance* i) noexcept nogil:
 
 
 cdef object _blamed(const Instance* i):
-    # The UID for which it was refused, by its name and as it came, b"" where there is none; or
-    # None.
+    # The UID for which it was refused, by its name and as it came; b"" where there is none that can
+    # be used, None where neither of two is there. Or None.
     if i.blamed:
         return _UIDS[i.blamed - 1], i.blamed_uid[:i.blamed_size]
     if i.offending:
-        return _NOT_FOUND[i.offending], b""
+        return _NOT_FOUND[i.offending], None if i.neither else b""
     return None
 
 

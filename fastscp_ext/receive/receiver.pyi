@@ -63,13 +63,14 @@ class Hooks(Protocol):
         path: str,
         size: int,
         comment: str,
-        uid: tuple[str, bytes] | None,
+        uid: tuple[str, bytes | None] | None,
         /,
     ) -> None:
         """An instance is answered; for 0000 only while `outbox.verbose`.
 
         uid: for which it was refused, by its name and as it came, at most 128 bytes without its
-        padding, b"" where it was not found; None: for none.
+        padding; b"" where none was found that can be used, None where neither of two is there. Or
+        None: for none.
         """
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:

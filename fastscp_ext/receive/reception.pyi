@@ -141,7 +141,8 @@ class Reception:
     durable ones it is called off the loop and may open the file there and then. For the others it
     is called on the loop's thread, and BlockingIOError says that there is none yet:
     `journal_opened` must follow, until when only they wait. on_duplicate(Duplicate): see there.
-    on_error(step, errno, path): a file call failed; called on the loop's thread.
+    on_error(step, errno, path): a file call failed; called on the loop's thread. path: below the
+    store, of the instance or of what every instance needs.
     on_complete(Compression): see there.
     on_unlocked(path_hash): the line of a duplicate that had a lock is written; CRC-32C of its path.
     on_refused(folder, errno, lasting, all): a flush of a folder of the store ("": the store itself)

@@ -665,7 +665,10 @@ cdef class Reception:
     cdef int tell_error(self, Instance* i, const char* name) except -1:
         # A file call that failed, and cost an instance.
         try:
-            self.on_error((<const char*>i.error_step).decode(), i.error_no, name.decode())
+            self.on_error(
+                (<const char*>i.error_step).decode(), i.error_no,
+                (name if i.error_place == NULL else i.error_place).decode(),
+            )
         except Exception as error:
             _tell(NULL, error)
         return 0

@@ -214,7 +214,7 @@ class Peer(Receiver):
         path: str,
         size: int,
         comment: str,
-        uid: tuple[str, bytes] | None,
+        uid: tuple[str, bytes | None] | None,
     ) -> None: ...
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None: ...

@@ -152,7 +152,7 @@ class Peer(Receiver):
         path: str,
         size: int,
         comment: str,
-        uid: tuple[str, bytes] | None,
+        uid: tuple[str, bytes | None] | None,
     ) -> None:
         # Of a refused instance, how much was read is for the log and depends on the slices; where
         # it would have gone is forgotten while its response waits for others.

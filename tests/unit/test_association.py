@@ -466,6 +466,17 @@ def test_how_large_an_instance_may_be_is_told(
     assert 10 < int(found[1]) <= len(data_set())
 
 
+def test_how_large_an_instance_may_be_is_told_of_large_ones_alone(
+    site: Site, met: Met, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = data_set(study="")
+    site.establish(met.one, rules=rules(max_instance_size=len(data)))  # type: ignore[arg-type]
+    met.read(message(store_rq(), data))
+    (line,) = caplog.records
+    assert "answered C000" in line.getMessage()
+    assert "max-instance-size" not in line.getMessage()
+
+
 def test_how_it_ended_is_noted_before_the_peer_knows(site: Site, met: Met) -> None:
     site.establish(met.one, tally=2)  # type: ignore[arg-type]
     seen: list[tuple[int, int]] = []

@@ -26,7 +26,7 @@ import pytest
 
 from fastscp.store import duplicates, journal, waits
 from fastscp.store.journal import Segments
-from fastscp.store.names import JOURNAL, names_in
+from fastscp.store.names import JOURNAL, PATH_LOCKS, names_in
 from fastscp_ext import (
     CommandSet,
     Duplicate,
@@ -135,7 +135,7 @@ class Association(Receiver):
         self.pdus: list[tuple[int, bytes]] = []
         self.failures: list[tuple[int, int, str]] = []
         self.settled: list[tuple[str, int, str, int, str]] = []
-        self.blamed: list[tuple[str, bytes] | None] = []
+        self.blamed: list[tuple[str, bytes | None] | None] = []
         self.long: list[int] = []
         self.traced: list[tuple[bool, int, int]] = []
         self.all_sent = 0
@@ -187,7 +187,7 @@ class Association(Receiver):
         path: str,
         size: int,
         comment: str,
-        uid: tuple[str, bytes] | None,
+        uid: tuple[str, bytes | None] | None,
     ) -> None:
         self.settled.append((instance, status, path, size, comment))
         self.blamed.append(uid)
@@ -737,14 +737,14 @@ def test_refused(tmp_path: Path, name: str, fragment: int) -> None:
 
 
 # Of the refused ones those that a UID is to blame for: its name, and as it came.
-BLAMED: dict[str, tuple[str, bytes]] = {
+BLAMED: dict[str, tuple[str, bytes | None]] = {
     "no usable class": ("SOP Class UID", b"a b"),
     "another class": ("SOP Class UID", MR.encode()),
     "another instance inside": ("SOP Instance UID", b"1.2.3"),
     "another class inside": ("SOP Class UID", MR.encode()),
     "no study": ("Study Instance UID", b""),
     "no series": ("Series Instance UID", b""),
-    "neither": ("Study and Series Instance UID", b""),
+    "neither": ("Study and Series Instance UID", None),
     "garbage": ("Study and Series Instance UID", b""),
     "header garbled": ("Study and Series Instance UID", b""),
     "a study that is no name": ("Study Instance UID", b"1.2/3"),
@@ -1654,6 +1654,19 @@ def test_a_file_where_a_directory_should_be(tmp_path: Path, durable: bool, where
         assert site.parts() == []
         assert f"1.9/{SERIES}/1.2.5.dcm" in site.files()
         assert len(site.journal()) == 1
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_of_locks_that_cannot_be_used(tmp_path: Path, durable: bool) -> None:
+    """It is the one that is told of, whatever the instance's own name is."""
+    with Site(tmp_path / "store", durable=durable) as site:
+        (site.store / PATH_LOCKS).mkdir()
+        one = site.associate()
+        site.feed(one, store(1))
+        site.settle(one)
+        assert one.statuses() == [0xA700]
+        ((_step, *told),) = site.errors
+        assert told == [errno.EISDIR, PATH_LOCKS]
 
 
 def test_a_directory_where_the_file_should_be(site: Site) -> None:
