@@ -11,25 +11,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import zstandard
 
 from fastscp.errors import reason_for
 from fastscp.store.compress import twin
+from fastscp.store.contents import Content, Contents, Identity
 from fastscp.store.index import IndexPendingError
 from fastscp.store.journal import find_path
-from fastscp.store.names import (
-    PATH_LOCKS,
-    exists,
-    holder,
-    make_way,
-    open_file,
-    shut,
-    status_at,
-)
+from fastscp.store.names import PATH_LOCKS, exists, holder, make_way, open_file, shut, status_at
 from fastscp.store.reading import difference, is_checked, open_data_set
 from fastscp.store.replaced import is_in, where
 from fastscp.store.unflushed import Marks
@@ -43,13 +35,11 @@ if TYPE_CHECKING:
     from fastscp.store.reading import DataSet
     from fastscp.store.restore import Replaced, Settlement
 
-__all__ = ["Batches", "Contents", "Doubts", "Outcome", "Resolution", "vouched"]
+__all__ = ["Batches", "Doubts", "Outcome", "Resolution", "vouched"]
 
 _LAST_VERSION: Final = 9
 # As many bytes as the codec keeps of a path.
 _PATH_MOST: Final = 2047
-# Files whose contents are remembered by a worker; some hundred bytes each.
-_REMEMBERED: Final = 4096
 # Two files that differ within so many bytes are told apart again as fast as by what is remembered.
 _SOON: Final = 4 << 20
 
@@ -83,62 +73,6 @@ class Outcome:
 
 class _NotFlushedError(OSError):
     """A flush failed; the next one would succeed, and mean nothing."""
-
-
-# What files hold -------------------------------------------------------------------------------
-
-
-class Content(NamedTuple):
-    """A data set. size: bytes, -1 where only reading would tell. crc: CRC-32C, None: not known."""
-
-    transfer_syntax: bytes
-    size: int
-    crc: int | None = None
-
-    def differs_in_size(self, other: Content) -> bool:
-        return self.transfer_syntax != other.transfer_syntax or (
-            self.size != other.size and self.size >= 0 and other.size >= 0
-        )
-
-
-class _Identity(NamedTuple):
-    """What the file system says of a file. It differs once anybody has changed the file."""
-
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, store_fd: int, path: str) -> _Identity:
-        found = status_at(path, store_fd)
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-class Contents:
-    """What files of the store were found to hold, so that a difference is known without reading.
-
-    Bounded: the files that nobody asked about for the longest time are forgotten. For all threads.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[str, tuple[_Identity, Content]] = {}
-
-    def of(self, path: str, identity: _Identity) -> Content | None:
-        with self._lock:
-            known = self._known.pop(path, None)
-            if known is None or known[0] != identity:
-                return None
-            self._known[path] = known
-            return known[1]
-
-    def remember(self, path: str, identity: _Identity, content: Content) -> None:
-        with self._lock:
-            self._known.pop(path, None)
-            self._known[path] = (identity, content)
-            if len(self._known) > _REMEMBERED:
-                del self._known[next(iter(self._known))]
 
 
 # Deciding ----------------------------------------------------------------------------------------
@@ -436,7 +370,7 @@ class Resolution:
         # Whoever removes it at once leaves nothing to be remembered.
         if self._ours is not None:
             with contextlib.suppress(FileNotFoundError):
-                self._contents.remember(name, _Identity.of(self._store_fd, name), self._ours)
+                self._contents.remember(name, Identity.of(self._store_fd, name), self._ours)
 
     # Comparing -----------------------------------------------------------------------------------
 
@@ -445,7 +379,7 @@ class Resolution:
 
         The header may differ, and so may the compression.
         """
-        identity = _Identity.of(self._store_fd, path)
+        identity = Identity.of(self._store_fd, path)
         try:
             known = self._contents.of(path, identity)
             if known is not None and self._differs_from(known):
@@ -513,7 +447,7 @@ class Resolution:
         with open_data_set(self._part, self._incoming_fd) as data:
             return 0 if data is None else _checksum(data.chunks)
 
-    def _has_same_bytes(self, path: str, identity: _Identity) -> bool:
+    def _has_same_bytes(self, path: str, identity: Identity) -> bool:
         with (
             open_data_set(self._part, self._incoming_fd) as mine,
             open_data_set(path, self._store_fd) as yours,
@@ -528,7 +462,7 @@ class Resolution:
                 same, crc = _compare(mine.chunks, yours.chunks)
         if same:
             self._ours = ours._replace(crc=crc)
-        if identity == _Identity.of(self._store_fd, path):
+        if identity == Identity.of(self._store_fd, path):
             self._contents.remember(path, identity, theirs._replace(crc=crc))
         return same
 

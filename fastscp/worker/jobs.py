@@ -22,6 +22,7 @@ from fastscp.errors import reason_for
 from fastscp.log import caused, concluding, counted, fields
 from fastscp.store import duplicates
 from fastscp.store.compress import SLICE, PartCompression
+from fastscp.store.contents import Contents
 from fastscp.store.flushes import Flushes
 from fastscp.store.index import IndexedJournal
 from fastscp.store.leftovers import tell_left
@@ -149,7 +150,7 @@ class Jobs:
         self._life_fd = life_fd
         self._suspect = shared.liveness if setup.suspect else None
         self._journal = IndexedJournal(index) if index is not None else None
-        self._contents = duplicates.Contents()
+        self._contents = Contents()
         self._doubts = shared.doubts
         self._shared = shared
         # All that a path in hand may be of, also those of rules that hold for old associations.

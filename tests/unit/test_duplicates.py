@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from fastscp.store import duplicates, replaced, waits
+from fastscp.store import contents, duplicates, replaced, waits
 from fastscp.store import index as index_module
 from fastscp.store.compress import twin
-from fastscp.store.duplicates import Batches, Contents, Outcome, Resolution
+from fastscp.store.contents import Contents
+from fastscp.store.duplicates import Batches, Outcome, Resolution
 from fastscp.store.index import IndexBuilder, IndexedJournal
 from fastscp.store.journal import append_fact
 from fastscp.store.names import JOURNAL, PATH_LOCKS
@@ -743,7 +744,7 @@ def test_files_that_differ_soon_are_not_read_to_their_ends(
 def test_what_is_remembered_is_bounded(
     site: Site, compared: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duplicates, "_REMEMBERED", 3)
+    monkeypatch.setattr(contents, "_REMEMBERED", 3)
     (site.store / PATH).write_bytes(late(1))
     for version in range(2, 10):
         site.done(late(version), "version")
