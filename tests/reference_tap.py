@@ -7,6 +7,7 @@ literal way is the legal one; of the rest it says nothing.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field, replace
 
@@ -461,11 +462,11 @@ class _Reader:
                 raise DoubtError  # no text holds the start of an item
             if self.outermost() and self.before_sequence is None and not self.held:
                 self.held = True
-                first = min(passing.find(mark) % (length + 1) for mark in marks)
-                item = passing[first : first + 8]
-                size = int.from_bytes(item[4:], "big" if item[:1] == b"\xff" else "little")
-                if len(item) == 8 and length - first - 8 < size < UNDEFINED:
-                    raise DoubtError  # whether it ends where an element begins
+                for found in re.finditer(b"|".join(marks), passing):
+                    item = passing[found.start() : found.start() + 8]
+                    size = int.from_bytes(item[4:], "big" if item[:1] == b"\xff" else "little")
+                    if len(item) == 8 and length - found.start() - 8 < size < UNDEFINED:
+                        raise DoubtError  # whether it ends where an element begins
         if len(self.readings) > 1:
             descending = [one for one in self.readings if tag <= one.levels[-1].tag]
             if len(descending) < len(self.readings):

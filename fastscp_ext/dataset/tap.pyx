@@ -236,7 +236,7 @@ cdef void tap_end(TapState* tap, bint whole) noexcept nogil:
         p = parse_at(tap, k)
         inside = not whole or p.header_have > 0 or p.skip > 0
         if p.items_over and not inside:
-            judge_item_end(p, tap.fed)
+            judge_item_end(p, tap.fed, False)
         prove(p, inside)
     p = &tap.first
     if tap.parses > 1:

@@ -78,8 +78,9 @@ cdef void stray_end(TapParse* p) noexcept nogil
 # A tag at the outermost level is below the one before it.
 cdef void judge_descent(TapParse* p) noexcept nogil
 
-# A header starts. An item that began in a value too short for it may end there.
-cdef void judge_item_end(TapParse* p, uint64_t at) noexcept nogil
+# A header starts, perhaps that of a delimiter. An item that began in a value too short for it may
+# end there.
+cdef void judge_item_end(TapParse* p, uint64_t at, bint delimiter) noexcept nogil
 
 # What an element of this tag tells about the level.
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil

@@ -339,19 +339,21 @@ cdef void judge_descent(TapParse* p) noexcept nogil:
         p.unsorted = True
 
 
-cdef void judge_item_end(TapParse* p, uint64_t at) noexcept nogil:
-    # By chance a number that begins like an item leads to a header hardly ever.
+cdef void judge_item_end(TapParse* p, uint64_t at, bint delimiter) noexcept nogil:
+    # A value may hold the bytes of an item's header, which by chance lead to an element. An element
+    # follows an item only where its sequence ends as well, and a delimiter none at this level.
     if p.items_until == 0:
         p.items_until = at + p.items_over
     elif at >= p.items_until:
-        if (at == p.items_until and at_elements(p) and outermost(p)
+        if (at == p.items_until and (p.items_closing or delimiter)
+                and at_elements(p) and outermost(p)
                 and p.found & ~p.items_found & UIDS_FOUND):
             # What stands behind the value is in that item.
             stray_end(p)
             p.weak -= p.items_weak
         p.items_over = p.items_found = 0
         p.items_until = 0
-        p.items_weak = False
+        p.items_weak = p.items_closing = False
 
 
 cdef void judge_order(TapParse* p, uint32_t tag) noexcept nogil:

@@ -218,7 +218,7 @@ cdef void take_header(TapState* tap, TapParse* p) noexcept nogil:
         return
     p.header_tag = h.tag
     if p.items_over:
-        judge_item_end(p, p.header_at)
+        judge_item_end(p, p.header_at, h.tag >> 16 == GROUP_DELIMITER)
     if h.implicit and h.tag >> 16 == 0:
         # Never inside a data set. Zeros read like that, and lead to anything.
         if tap.parses > 1:

@@ -112,6 +112,7 @@ ctypedef struct TapParse:
     uint64_t items_until  # where that item ends then, in bytes of the data set; 0: not known yet
     uint32_t items_found  # what was found before
     bint items_weak       # the value began like it, and is among the weak ones
+    bint items_closing    # its sequence ends with it
     int pixels            # one of TAP_PIXELS_*
     int before_pixels     # when there was one reading, while there are more
     bint suspect          # the last length was taken on trust: the next header decides
@@ -145,10 +146,12 @@ ctypedef struct TapParse:
     bint text             # of which the passing value, at depth 0, may hold none
     bint starting         # nothing of it has been looked at
     bint too_long         # it is no text as long as that: the parse dies at its end
-    uint32_t window       # the last bytes of it
-    uint32_t mark_length  # of the item that starts in it, as far as it has passed
-    uint8_t mark_left     # bytes of that length still to come
+    uint64_t window       # the last bytes of it
+    uint32_t mark_front   # the number in front of the item that starts in it
+    uint8_t mark_left     # bytes of that item's length still to come
     bint mark_big         # it is big-endian
+    uint32_t lists_over   # bytes that a sequence in it says to have behind it; 0: none has
+    uint32_t value_over   # likewise of the item by which it seems to be a sequence itself
     bint comparing        # the passing value, with one of its key that was found before
     bint differs          # it does
     uint32_t compared     # bytes of it

@@ -45,6 +45,8 @@ OPEN: dict[int, set[str]] = {
 MENDED = (
     29523, 37763, 43863, 46739, 57770, 65621, 74137, 83038, 87115, 88399, 311293, 329892, 374796,
 )  # fmt: skip
+# Legal, and refused once: a value held the bytes of an item's header that led to an element.
+REFUSED = (3715, 575772)
 EXPLICIT = Coding()
 BIG = Coding(order=">")
 
@@ -144,6 +146,11 @@ def test_other_seeds() -> None:
 @pytest.mark.parametrize("seed", MENDED)
 def test_seeds_that_were_wrong(seed: int) -> None:
     assert not judge(case(seed), tapped).problems
+
+
+@pytest.mark.parametrize("seed", REFUSED)
+def test_legal_seeds_that_were_refused(seed: int) -> None:
+    assert judge(case(seed, broken=False), tapped).found
 
 
 def test_an_open_seed_excuses_its_own_values_only() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fastscp_ext.dataset.tap import EXPLICIT_LE, IMPLICIT_LE, Tap
+from fastscp_ext.dataset.tap import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Tap
 from tests.reference_tap import UNDEFINED
 from tests.unit.test_tap import check, delimiter, element, sequence, uid
 
 FAMILIES = [IMPLICIT_LE, EXPLICIT_LE]
+ALL_FAMILIES = [*FAMILIES, EXPLICIT_BE]
 OWN = {"StudyInstanceUID": b"1.2.3", "SeriesInstanceUID": b"1.2.3.1"}
 
 
@@ -217,3 +218,68 @@ def test_an_item_that_ends_nowhere_is_none(length: int) -> None:
     data = uid(0x00080018, b"1.2.826", family)
     data += element(0x00091010, "UN", delimiter(0xE000, length, family), family)
     assert found(data + places("1.2.3", family) + image(family), family) == OWN
+
+
+def bytes_before(value: bytes, family: int) -> bytes:
+    """A private value in front of the instance's UIDs, which an item in it would end between."""
+    data = uid(0x00080018, b"1.2.826", family) + element(0x00191010, "OB", value, family)
+    return data + places("1.2.3", family) + image(family)
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+@pytest.mark.parametrize("inside", [b"", bytes.fromhex("000000fe")], ids=["nothing", "number"])
+@pytest.mark.parametrize("front", ["zeros", "text", "end", "sequence that ends elsewhere"])
+def test_an_item_without_a_sequence_is_none(family: int, front: str, inside: bytes) -> None:
+    """Legal: the bytes of a private value are its own, wherever they lead by chance."""
+    size = len(inside) + len(uid(0x0020000D, b"1.2.3", family))
+    value = {
+        "zeros": bytes(20),
+        "text": b"ISO_IR 100 and so on",
+        "end": bytes(4) + delimiter(0xE0DD, 0, family),
+        "sequence that ends elsewhere": element(0x00191011, "SQ", b"", family, size + 10),
+    }[front]
+    value += delimiter(0xE000, size, family) + inside
+    assert found(bytes_before(value, family), family) == OWN
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("cut", [None, 4, 20])
+def test_a_value_that_ends_behind_the_header_of_a_later_item(
+    family: int, count: int, cut: int | None
+) -> None:
+    """Its sequence ends with it, as the length says that stands in front of the first one."""
+    item = uid(0x00081155, b"1.9.9", family)
+    item = delimiter(0xE000, len(item), family) + item
+    inside = places("1.9", family)
+    value = element(0x00191011, "SQ", b"", family, count * len(item) + 8 + len(inside))
+    value = bytes(12) + value + count * item + delimiter(0xE000, len(inside), family)
+    data = uid(0x00080018, b"1.2.826", family) + element(0x00191010, "OB", value, family)
+    cuts = None if cut is None else [len(data) - 8 - cut, len(data) - 8]
+    assert check(data + inside + image(family), family, cuts).values == {
+        "SOPInstanceUID": b"1.2.826"
+    }
+
+
+def test_an_item_that_a_delimiter_follows() -> None:
+    """No legal data set has one there: whatever stands in front of the item, it is one."""
+    family = IMPLICIT_LE
+    nested = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
+    inside = places("1.9", family) + nested
+    header = element(0x00191011, "SQ", b"", family, UNDEFINED)
+    header += delimiter(0xE000, len(inside), family)
+    data = uid(0x00080018, b"1.2.826", family) + nested
+    data += element(0x00191010, "OB", bytes(12) + header, family)
+    data += inside + delimiter(0xE0DD, 0, family) + image(family)
+    assert found(data, family) == {}
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_an_item_by_chance_does_not_hide_another_one(family: int) -> None:
+    inside = places("1.9", family)
+    value = element(0x00191011, "SQ", b"", family, 16 + len(inside) + 8)
+    value += delimiter(0xE000, len(inside) + 16, family)
+    value += element(0x00191012, "SL", delimiter(0xE000, 400, family), family)
+    data = uid(0x00080018, b"1.2.826", family)
+    data += element(0x00191010, "OB", bytes(12) + value, family)
+    assert found(data + inside + image(family), family) == {}
