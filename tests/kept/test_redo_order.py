@@ -4,6 +4,7 @@ order is noticed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ from tests.kept.kit_kept import (
 from tests.kept.redo_order import Order, lane_violations
 from tests.kept.test_order import Changes, mutate
 from tests.kit import Service, wait_for
+from tests.redo_files import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +35,19 @@ if TYPE_CHECKING:
 FLAGS: Final = ("--redo", "on", "--min-free-space", "0")
 
 
-def salts(store: Path) -> dict[str, bytes]:
-    """What tells each use of a log file from the one before it."""
+def _heads(store: Path, size: int) -> dict[str, bytes]:
+    """What the log files begin with, by name."""
     found = {}
     for path in (store / ".fastscp/redo").glob("*.log"):
-        with path.open("rb") as file:
-            found[path.name] = file.read(24)[16:]
+        # One that cannot be used any more goes.
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            found[path.name] = file.read(size)
     return found
+
+
+def salts(store: Path) -> dict[str, bytes]:
+    """What tells each use of a log file from the one before it."""
+    return {name: head[_SALT] for name, head in _heads(store, BLOCK).items()}
 
 
 def is_ready(store: Path, count: int) -> bool:
@@ -47,10 +55,30 @@ def is_ready(store: Path, count: int) -> bool:
     return sum(any(salt) for salt in salts(store).values()) >= count
 
 
+def is_at_rest(store: Path) -> bool:
+    """Whether no log file has anything that counts: all is checkpointed, and none is under way."""
+    heads = _heads(store, BLOCK + _BATCH_SALT.stop).values()
+    return not any(head[BLOCK:][_BATCH_SALT] == head[_SALT] for head in heads)
+
+
+def _all_have_served(store: Path) -> bool:
+    """Whether each worker that has a log file has written to one.
+
+    The first has its name a moment before the worker goes by it.
+    """
+    heads = _heads(store, BLOCK + len(_BATCH))
+    served = {name.rpartition("-")[0] for name, head in heads.items() if head[BLOCK:] == _BATCH}
+    return served == {name.rpartition("-")[0] for name in heads}
+
+
 def with_logs(
     service: Service, count: int, clock: Callable[[], int] = time.monotonic_ns
 ) -> list[Sending]:
-    """Send until there are so many log files; returns what was sent. A worker asks for its own."""
+    """Send until there are so many log files, with nothing in them; returns what was sent.
+
+    A worker asks for its own. What comes next takes the log, however late it comes: its checkpoint
+    is the first from then on.
+    """
     sendings = []
 
     def sent() -> bool:
@@ -58,12 +86,17 @@ def with_logs(
         done = send_all(service.port, items(f"9.{number}", 4), window=1, clock=clock)
         assert not done.broken
         sendings.extend(done.sendings)
-        return is_ready(service.store, count)
+        return is_ready(service.store, count) and _all_have_served(service.store)
 
     wait_for(sent, "log files")
+    wait_for(lambda: is_at_rest(service.store), "the checkpoint of what was sent for them")
     return sendings
 
 
+# In block 0, and in the header of a batch.
+_SALT: Final = slice(16, 24)
+_BATCH_SALT: Final = slice(8, 16)
+_BATCH: Final = b"FSCPBTCH"
 _NUMBERS: Final = iter(range(1, 1 << 30))
 
 
@@ -79,14 +112,10 @@ def scenario(
         with_logs(service, 2)
         first = items("1", 40)
         assert not send_all(service.port, first).broken
-        before = salts(service.store)
         assert not send_all(service.port, first[:6], associations=8, all_to_each=True).broken
         assert not send_all(service.port, items("1", 40, seed=1000)[:6]).broken
         # Every file that was used is free again, about a second later.
-        wait_for(
-            lambda: any(salts(service.store).get(name) != was for name, was in before.items()),
-            "a checkpoint",
-        )
+        wait_for(lambda: is_at_rest(service.store), "the checkpoints")
         assert not send_all(service.port, items("1", 80)[40:]).broken
     events, ino = service.events(), service.store.stat().st_ino
     count, bad = violations(events, ino)
@@ -112,10 +141,11 @@ def test_a_checkpoint_flushes_a_folder_once(tmp_path: Path, library: Path) -> No
     """Also where files come to several folders by turns."""
     what = items("1", 60, series=1)
     with Interposed(tmp_path, library, *FLAGS, workers=1) as service:
-        with_logs(service, 1)
+        # A second one for what comes while the first is in a checkpoint.
+        with_logs(service, 2)
         before = len(service.events())
         assert not send_all(service.port, what, associations=1).broken
-        # Another one may end first: of what was sent for the log files, or in the middle.
+        # Another one may end first, in the middle.
         events = wait_for(lambda: _checkpointed(service.events()[before:]), "the last checkpoint")
     folders = _made(events)
     assert len(folders) == 6
