@@ -94,9 +94,10 @@ class Watching:
 
     def _judge(self, seen: Look) -> None:
         state, said = self._watch.judge(seen, time.monotonic())
-        if said:
-            # The end of it, too: whoever is told of an error is told that it is over.
-            log.error("%s", said)
-            self._shared.store.set_state(state, self._watch.slow_rate)
         is_log = state is SpaceState.LOST and seen.lost is None
         self._admission.congested = _UNRECOVERED if is_log else _CONGESTED.get(state, "")
+        if said:
+            # Before the line: what that says is so by then.
+            self._shared.store.set_state(state, self._watch.slow_rate)
+            # The end of it, too: whoever is told of an error is told that it is over.
+            log.error("%s", said)
