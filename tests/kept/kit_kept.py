@@ -14,6 +14,7 @@ import mmap
 import os
 import random
 import re
+import signal
 import struct
 import threading
 import time
@@ -38,8 +39,10 @@ from tests.kit import (
     associate_rq,
     data_set,
     path_of,
+    send_signal,
     split_pdus,
     store,
+    wait_for,
 )
 
 if TYPE_CHECKING:
@@ -255,6 +258,19 @@ def acknowledged(data: bytes) -> list[tuple[str, int]]:
                     uid = command.affected_sop_instance_uid or ""
                     found.append((uid.rstrip("\0 "), int(command.status or 0)))
     return found
+
+
+@contextlib.contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Let a process do nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # Not before it comes to that, however soon the call is back.
+        stat = Path(f"/proc/{pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "a process standing still")
+        yield
+    finally:
+        send_signal(pid, signal.SIGCONT)
 
 
 # A disk that forgets ------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from tests.kept.kit_kept import (
     Item,
     items,
     send_all,
+    standing_still,
 )
 from tests.kit import (
     Peer,
@@ -344,11 +345,13 @@ def test_a_journal_that_vanishes(tmp_path: Path, durability: str) -> None:
     ):
         assert put(peer, 1, first) == 0
         folder = service.store / ".fastscp/journal"
-        shutil.rmtree(folder)
-        # The line would go into a file that nobody will ever read.
-        if durability == "stable":
-            assert put(peer, 2, second) == 0xA700
-            assert ADVICE[errno.ENOENT] in service.in_log("cannot write the journal")
+        # Main looks every second, and has all refused then.
+        with standing_still(service.pid):
+            shutil.rmtree(folder)
+            # The line would go into a file that nobody will ever read.
+            if durability == "stable":
+                assert put(peer, 2, second) == 0xA700
+                assert ADVICE[errno.ENOENT] in service.in_log("cannot write the journal")
         assert "has lost its folder .fastscp/journal" in service.in_log("the store is gone")
         assert put(peer, 3, third) == 0xA700
         folder.mkdir()
