@@ -247,6 +247,8 @@ static void kill_all(void) {
     int32_t parent = control->pids[0];
     char name[32], text[256];
     int i;
+    /* It replaces nobody meanwhile. */
+    if (getpid() != parent && getppid() == parent) kill(parent, SIGSTOP);
     for (i = 1; i < PIDS && control->pids[i]; i++) {
         int pid = control->pids[i], theirs = 0, fd;
         ssize_t n;

@@ -156,6 +156,9 @@ def one_round(
 
         def kill() -> None:
             time.sleep(moment)
+            if everything:
+                # No worker is replaced before all are killed.
+                os.kill(service.pid, signal.SIGSTOP)
             for pid in victims if everything else victims[:1]:
                 os.kill(pid, signal.SIGKILL)
 

@@ -160,6 +160,9 @@ class Campaign:
 
             def kill() -> None:
                 time.sleep(moment)
+                if victim == "all":
+                    # No worker is replaced before all are killed.
+                    os.kill(service.pid, signal.SIGSTOP)
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
 
