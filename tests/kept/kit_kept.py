@@ -261,6 +261,24 @@ def acknowledged(data: bytes) -> list[tuple[str, int]]:
 
 
 @contextlib.contextmanager
+def apart(service: Service) -> Iterator[tuple[Peer, Peer]]:
+    """Two peers that different workers have."""
+
+    def other() -> Peer | None:
+        peer = service.peer()
+        if service.worker_of(peer) != worker:
+            return peer
+        # What is over elsewhere may still count there.
+        peer.release()
+        return None
+
+    with service.peer() as one:
+        worker = service.worker_of(one)
+        with wait_for(other, "a peer that the other worker has") as two:
+            yield one, two
+
+
+@contextlib.contextmanager
 def standing_still(pid: int) -> Iterator[None]:
     """Let a process do nothing meanwhile."""
     os.kill(pid, signal.SIGSTOP)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.compiled import compile_c
-from tests.kept.kit_kept import FLUSH, HOLD_BEFORE, RENAME, WRITE, Interposed, items
+from tests.kept.kit_kept import FLUSH, HOLD_BEFORE, RENAME, WRITE, Interposed, apart, items
 from tests.kept.test_order import COMMIT, Changes, mutate
 from tests.kit import Service, open_paths, store, wait_for
 
@@ -44,7 +44,7 @@ def meet(
     there: whether the second one has got its name, which it should not before. waits: it is seen
     to claim its path; else it is let go on until it is there.
     """
-    with service.peer() as one, service.peer() as other:
+    with apart(service) as (one, other):
         put(one, sent[0])
         wait_for(lambda: service.control.hits(rule) == 1, "the first being held")
         free = [pid for pid in service.worker_pids() if not locked(pid)]

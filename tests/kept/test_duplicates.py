@@ -16,6 +16,7 @@ from tests.kept.kit_kept import (
     RENAME,
     Interposed,
     Item,
+    apart,
     items,
     send_all,
     versions_of,
@@ -156,8 +157,7 @@ def test_who_replaces_a_file_not_journaled_yet_has_the_last_word(
     old, new = versions_of(item, 2)
     with (
         Interposed(tmp_path, library, "--on-duplicate", "replace", log=False) as service,
-        service.peer() as one,
-        service.peer() as two,
+        apart(service) as (one, two),
     ):
         rule = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", left=1)
         one.send(store(1, old.data, sop=item.sop))
@@ -191,8 +191,7 @@ def test_a_suspect_store_keeps_what_is_on_its_way_to_the_journal(
     (tmp_path / "disk/store/.fastscp/suspect").touch()
     with (
         Interposed(tmp_path, library, *flags, log=False) as service,
-        service.peer() as one,
-        service.peer() as two,
+        apart(service) as (one, two),
     ):
         held = service.control.rule([RENAME], HOLD_AFTER, path="/store/1.2.", left=1)
         one.send(store(1, old.data, sop=item.sop))

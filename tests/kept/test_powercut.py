@@ -23,6 +23,7 @@ from tests.kept.kit_kept import (
     Event,
     Interposed,
     Item,
+    apart,
     items,
     losses,
     send_all,
@@ -173,7 +174,7 @@ def _held(service: Interposed, kind: int, path: str, held: Item, free: Item) -> 
 
     Something of the same path waits for the one that is held.
     """
-    with service.peer() as one, service.peer() as two:
+    with apart(service) as (one, two):
         rule = service.control.rule([kind], HOLD_AFTER, path=path, left=1)
         one.send(store(1, held.data, sop=held.sop))
         wait_for(lambda: service.control.hits(rule) == 1, "the worker being held")

@@ -23,6 +23,7 @@ from tests.kept.kit_kept import (
     SYNC,
     Interposed,
     Item,
+    apart,
     items,
     send_all,
 )
@@ -85,8 +86,7 @@ def test_all_workers_refuse_what_goes_into_the_folder(
     elsewhere = items("2", 4, studies=1, series=1)
     with (
         Interposed(tmp_path, library, log=False) as service,
-        service.peer() as one,
-        service.peer() as other,
+        apart(service) as (one, other),
     ):
         assert put(one, elsewhere[0]) == put(other, elsewhere[1]) == 0
         assert {fact["worker"] for fact in service.journal()} == {"w0", "w1"}
@@ -116,8 +116,7 @@ def test_a_folder_above_that_could_not_be_flushed(tmp_path: Path, library: Path)
     what = items("1", 6, studies=1, series=3)
     with (
         Interposed(tmp_path, library, log=False) as service,
-        service.peer() as one,
-        service.peer() as other,
+        apart(service) as (one, other),
     ):
         assert put(one, what[2]) == 0
         # The new folder and the study's.
@@ -222,8 +221,7 @@ def test_what_the_system_lacked_has_the_next_try_named_anew(
     known, lost, late = items("1", 3, studies=1, series=1)
     with (
         Interposed(tmp_path, library, log=False) as service,
-        service.peer() as one,
-        service.peer() as other,
+        apart(service) as (one, other),
     ):
         assert put(one, known) == 0
         fails(service, one, lost, error)
