@@ -372,8 +372,12 @@ def test_a_request_that_trickles_has_its_time(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REQUEST_S", 0.2)
+    # What it is to read is there before its time begins.
+    late = threading.Event()
+    served.call(lambda: late.wait(DEADLINE_S))
     with served.connect() as slow, served.connect() as silent:
         slow.sendall(b'{"version"')
+        late.set()
         assert lines_of(slow)[0]["error"] == "no whole request within 0.2 s"
         # One that has not begun to ask is just hung up on.
         assert lines_of(silent) == []
@@ -400,7 +404,7 @@ def test_whoever_does_not_read_is_given_up(served: Served, monkeypatch: pytest.M
     served.call(lambda: setattr(served.control, "open", [ONE] * 30_000))
     with served.connect() as deaf:
         deaf.sendall(b'{"do":"associations","version":1}\n')
-        wait_for(lambda: served.server._conversations, "the conversation")
+        # Taken behind that one.
         with ControlClient(served.folder) as client:
             assert client.ask(GetStatus(), Status) == STATUS
         wait_for(lambda: not served.server._conversations, "the end of both")
@@ -591,7 +595,12 @@ def test_a_service_of_another_kind(folder: Path, answer: bytes, said: str) -> No
 
 def test_a_service_that_ends_meanwhile(served: Served) -> None:
     with ControlClient(served.folder) as client, served.connect() as idle:
-        stopping = threading.Timer(0.1, served.close)
+
+        def close() -> None:
+            wait_for(lambda: served.control.asked, "the request")
+            served.close()
+
+        stopping = threading.Thread(target=close)
         stopping.start()
         with pytest.raises(ControlSocketError, match="hung up before it answered: it has ended"):
             client.ask(Abort(id="1"), Aborted)

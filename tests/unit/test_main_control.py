@@ -255,9 +255,10 @@ def test_an_association_is_over_once_it_has_no_place(played: Played, id_: str) -
 def test_a_connection_is_over_once_it_is_gone(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_ABORT_S", 0.01)
     played.connect(1)
-    assert abort(played, "1") == Aborted("run.1", "going on")
+    with monkeypatch.context() as soon:
+        soon.setattr(module, "_ABORT_S", 0.01)
+        assert abort(played, "1") == Aborted("run.1", "going on")
     assert abort(played, "1", lambda: played.admission.closed(1)) == Aborted("run.1", "over")
 
 
