@@ -242,11 +242,18 @@ static uint64_t inode(const char *path) {
 
 /* ---- rules */
 
+/* Under the lock: no other thread is in the middle of a record. */
+static void kill_self(void) {
+    lock();
+    kill(getpid(), SIGKILL);
+}
+
 static void kill_all(void) {
     /* The first process to come is the parent of the others. */
     int32_t parent = control->pids[0];
     char name[32], text[256];
     int i;
+    lock();
     /* It replaces nobody meanwhile. */
     if (getpid() != parent && getppid() == parent) kill(parent, SIGSTOP);
     for (i = 1; i < PIDS && control->pids[i]; i++) {
@@ -306,7 +313,7 @@ static int judge(int kind, const char *path, struct rule **after) {
         case A_PRETEND:
             return -3;
         case A_KILL_BEFORE:
-            kill(getpid(), SIGKILL);
+            kill_self();
             break;
         case A_KILL_ALL_BEFORE:
             kill_all();
@@ -324,7 +331,7 @@ static int judge(int kind, const char *path, struct rule **after) {
 static void then(struct rule *r) {
     int saved = errno;
     if (r == NULL) return;
-    if (r->action == A_KILL_AFTER) kill(getpid(), SIGKILL);
+    if (r->action == A_KILL_AFTER) kill_self();
     if (r->action == A_KILL_ALL_AFTER) kill_all();
     if (r->action == A_HOLD_AFTER) hold(r);
     errno = saved;
