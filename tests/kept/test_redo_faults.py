@@ -35,6 +35,7 @@ from tests.kept.kit_kept import (
     Interposed,
     Item,
     Tree,
+    apart,
     facts_of,
     files_of,
     items,
@@ -441,7 +442,7 @@ def test_a_step_that_takes_long_holds_up_nobody_else(
             assert sent == 0
         else:
             # Each to a worker of its own.
-            with service.peer() as peer, service.peer() as other:
+            with apart(service) as (peer, other):
                 peer.send(store(1, what[0].data, sop=what[0].sop))
                 wait_for(lambda: service.control.hits(number) == 1, "the worker being held")
                 for one in what[1:]:
