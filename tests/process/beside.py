@@ -67,7 +67,8 @@ class Worker:
         (self.pid,) = service.worker_pids()
         self._proc = Path("/proc", str(self.pid))
         self._store = f"{service.store.resolve()}/"
-        self.has_log = "main: redo log: on" in service.log()
+        # The log says so behind its first line.
+        self.has_log = "main: redo log: on" in service.in_log("main: redo log: ")
 
     def _status(self, name: str) -> int:
         for line in (self._proc / "status").read_text().splitlines():
