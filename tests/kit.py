@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import fastscp
+from fastscp.admin.client import ControlClient
+from fastscp.messages.control import Reload, Reloaded
 from fastscp.store.journal import parse_line
 from fastscp_ext import (
     AssociateRQ,
@@ -343,6 +345,12 @@ class Service:
             return next((line for line in self.log().splitlines() if text in line), "")
 
         return wait_for(look, f"a log line with {text!r}", seconds)
+
+    def followed(self) -> None:
+        """Wait until the workers go by a reload; the log tells that it is taken before they do."""
+        with ControlClient(self.store / ".fastscp", DEADLINE_S) as client:
+            # It comes behind the one under way, which ends when they follow.
+            client.ask(Reload(), Reloaded)
 
     def journal(self) -> list[dict[str, Any]]:
         """All facts in the order of their numbers; AssertionError where a line is not whole."""

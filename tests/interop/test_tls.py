@@ -124,6 +124,7 @@ def test_no_version_and_no_cipher_outside_a_profile(
                     continue
                 generation += 1
                 service.in_log(f"reload {generation}: taken")
+                service.followed()
             for version in VERSIONS:
                 turn = (profile, is_rsa, version)
                 wanted[turn] = due(openssl, profile, version, is_rsa=is_rsa)

@@ -270,6 +270,7 @@ def test_a_changed_file_holds_from_the_reload_on(tmp_path: Path, users: Path) ->
             service.in_log("reload 2: --user-identity: every user of this machine can read")
             said = service.in_log("its file has other contents")
             assert f"reload 2: user-identity: password:{users}: its file" in said
+            service.followed()
             assert answer(service, jo(user="mo"))[0] == 2
             assert answer(service, jo(b"new"))[0] == 2
             assert answer(service, jo()) == WRONG

@@ -151,6 +151,7 @@ def test_what_is_asked_of_tokens(tmp_path: Path, keys: Path) -> None:
         config.write_text(f'user-identity = "{asked} audience=other"\n'.replace("dicom", "pacs"))
         service.process.send_signal(signal.SIGHUP)
         service.in_log(f"user-identity: {asked} -> jwt:{keys} issuer=https://example.com/a audienc")
+        service.followed()
         assert answer(service, showing(good)) == WRONG
 
 
@@ -164,6 +165,7 @@ def test_changed_keys_hold_from_the_reload_on(tmp_path: Path, keys: Path) -> Non
             write_keys(keys, public("P-256", "k2", number=1))
             service.process.send_signal(signal.SIGHUP)
             assert "its file has other contents" in service.in_log("reload 2: user-identity")
+            service.followed()
             assert answer(service, showing(old)) == WRONG
             assert answer(service, showing(new))[0] == 2
             write_keys(keys, jwk(private("P-256", 1), "k2"))

@@ -181,6 +181,7 @@ def test_a_reload_may_take_it_elsewhere_and_refuses_what_cannot_be(tmp_path: Pat
         config.write_text(f'log-file = "{other}"\n')
         service.process.send_signal(signal.SIGHUP)
         wait_for(other.exists, "the new file")
+        service.followed()
         _stores(service, "1.2.3.1")
         wait_for(lambda: "released; stored 1" in other.read_text(), "a line of the worker")
 

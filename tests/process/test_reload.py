@@ -83,12 +83,14 @@ class Configured:
         new.write_text(text)
         new.rename(self.file)
 
-    def reload(self, text: str) -> None:
-        """Write the file, have it read, and wait until it is in force."""
+    def reload(self, text: str, *, in_all: bool = True) -> None:
+        """Write the file, have it read, and wait until it is in force, in_all: in all workers."""
         self.write(text)
         self.service.process.send_signal(signal.SIGHUP)
         self._generation += 1
         self.service.in_log(f"reload {self._generation}: taken: ")
+        if in_all:
+            self.service.followed()
 
 
 @contextlib.contextmanager
@@ -396,7 +398,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_reload(tmp_path: Path) -> None:
         first, second = service.worker_pids()
         os.kill(first, signal.SIGSTOP)
         try:
-            site.reload('allow = ["NEW@*", "KIT@*"]\n')
+            site.reload('allow = ["NEW@*", "KIT@*"]\n', in_all=False)
         finally:
             os.kill(first, signal.SIGKILL)
         wait_for(lambda: len(set(service.worker_pids()) - {first}) == 2, "another worker")
