@@ -24,7 +24,7 @@ from tests.kit import CT, DEADLINE_S, ELE, data_set
 from tests.scripted import Connection, Scp, accepting, part10, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 CONTEXTS = [(CT, [ELE]), ("Verification", ["ImplicitVRLittleEndian"])]
@@ -140,31 +140,58 @@ def test_a_cancelled_store_makes_no_other_instance_unusable(
         run(work())
 
 
+class Jumping(asyncio.SelectorEventLoop):
+    """A loop whose clock can be put on: what takes long for it takes no time."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def run_jumping(work: Callable[[Jumping], Coroutine[Any, Any, None]]) -> None:
+    with asyncio.Runner(loop_factory=Jumping) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Jumping)
+        runner.run(work(loop))
+
+
 def test_a_peer_that_answers_one_after_the_other_has_its_time_anew() -> None:
     """As it has with `fastscp send`: the last of four comes after twice the limit."""
-    limit = 1.0
-    pause = threading.Event()
+    limit = 60.0
+    all_there, goes_on = threading.Event(), threading.Semaphore(0)
 
     def slow(connection: Connection) -> None:
         connection.accept(window=4)
-        for one in [connection.read_message() for _ in range(4)]:
-            pause.wait(limit / 2)
+        messages = [connection.read_message() for _ in range(4)]
+        all_there.set()
+        for one in messages:
+            assert goes_on.acquire(timeout=DEADLINE_S)
             assert one is not None
             connection.respond(one)
         connection.serve()
 
-    async def work() -> None:
+    async def work(loop: Jumping) -> None:
         how: dict[str, Any] = {"window": 4, "timeouts": Timeouts(response=limit)}
         async with associate(scp.host, scp.port, CONTEXTS, **how) as association:
             file = part10(data_set())
-            responses = await asyncio.gather(*(association.store(file) for _ in range(4)))
-            assert all(one.ok for one in responses)
+            stores = {asyncio.ensure_future(association.store(file)) for _ in range(4)}
+            assert await asyncio.to_thread(all_there.wait, DEADLINE_S)
+            for _ in range(4):
+                loop.ahead += limit / 2
+                goes_on.release()
+                (done,), stores = await asyncio.wait(
+                    stores, return_when=asyncio.FIRST_COMPLETED
+                )  # fmt: skip
+                assert done.result().ok
 
     with Scp(slow) as scp:
-        asyncio.run(work())
+        run_jumping(work)
 
 
 def test_a_peer_that_falls_silent_has_no_more_than_its_time() -> None:
+    limit = 60.0
+
     def one_only(connection: Connection) -> None:
         connection.accept(window=2)
         first = connection.read_message()
@@ -173,17 +200,21 @@ def test_a_peer_that_falls_silent_has_no_more_than_its_time() -> None:
         connection.respond(first)
         connection.until_closed()
 
-    async def work() -> None:
-        how: dict[str, Any] = {"window": 2, "timeouts": Timeouts(response=0.2)}
+    async def work(loop: Jumping) -> None:
+        how: dict[str, Any] = {"window": 2, "timeouts": Timeouts(response=limit)}
         async with associate(scp.host, scp.port, CONTEXTS, **how) as association:
             file = part10(data_set())
-            stores = (association.store(file), association.store(file))
-            answers = await asyncio.gather(*stores, return_exceptions=True)
-            (silence,) = (one for one in answers if isinstance(one, BaseException))
-            assert isinstance(silence, PeerTimeout)
+            stores = {asyncio.ensure_future(association.store(file)) for _ in range(2)}
+            (answered,), (silent,) = await asyncio.wait(
+                stores, return_when=asyncio.FIRST_COMPLETED
+            )  # fmt: skip
+            assert answered.result().ok
+            loop.ahead += limit
+            with pytest.raises(PeerTimeout):
+                await silent
 
     with Scp(one_only) as scp:
-        asyncio.run(work())
+        run_jumping(work)
 
 
 def test_what_a_borrower_does_not_read_stays_with_the_peer(
