@@ -28,6 +28,7 @@ from tests.kit import (
     pdu,
     reject,
     store,
+    wait_for,
 )
 
 
@@ -220,6 +221,8 @@ def test_each_association_has_its_line_though_its_worker_dies(tmp_path: Path, fo
             assert peer.read_statuses(1) == [(1, 0)]
             # And one more, which does not come to its end.
             peer.send(store(2, sop="1.2.99")[:-100])
+        # What a worker has not read yet is nothing that it began.
+        wait_for(lambda: len(service.parts()) == len(peers), "all messages begun")
         lost = [peer for peer in peers if service.worker_of(peer) == victim]
         (pid,) = (
             one for one in service.worker_pids()
