@@ -46,7 +46,10 @@ def test_where_it_listens_and_what_it_tells(certificates: Certificates, tmp_path
             peer.sendall(b"\x01")
             assert peer.recv(16) == b""
         service.in_log(f"have it send to port {service.port}, without TLS")
-        assert json.loads(told(service, "status", "--json").stdout)["handshakes_failed"] == 1
+        wait_for(
+            lambda: json.loads(told(service, "status", "--json").stdout)["handshakes_failed"] == 1,
+            "main told of it",
+        )
         shown = told(service, "status").stdout
         assert "0 associations; 1 TLS handshake failed" in shown
         assert f"127.0.0.1:{found[1]} with TLS" in shown
