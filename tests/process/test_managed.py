@@ -197,8 +197,10 @@ class Manager(threading.Thread):
                 return message
 
     def forget(self) -> None:
-        while not self._said.empty():
-            self._said.get()
+        """All that was said by now, also what has not been read yet: this comes behind it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"NOTHING=1", self._sock.getsockname())
+        self.until("NOTHING")
 
     def is_silent(self, word: str, seconds: float) -> bool:
         """Whether nothing with that word comes for so long."""
