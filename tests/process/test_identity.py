@@ -196,8 +196,14 @@ def test_a_flood_of_passwords_is_bounded_and_a_good_sender_beside_it(
     """One address has a few checks at a time, and whoever is beside it has its turn."""
     with Service(tmp_path, "--user-identity", f"password:{users}", workers=1) as service:
         flood = [Peer(service.host, service.port, source="127.0.0.9") for _ in range(60)]
-        for n, peer in enumerate(flood):
-            peer.send(jo(b"guess %d" % n, user=f"u{n}"))
+        # However long it takes to send them: the worker is to find all of them at once.
+        (worker,) = service.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            for n, peer in enumerate(flood):
+                peer.send(jo(b"guess %d" % n, user=f"u{n}"))
+        finally:
+            os.kill(worker, signal.SIGCONT)
         assert answer(service, jo())[0] == 2
         answers = [peer.read_pdu() for peer in flood]
         # Beyond the few that wait the answer is "later".
