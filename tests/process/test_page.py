@@ -399,13 +399,15 @@ def test_nothing_is_cut(browser: Browser, guarded: Service) -> None:
     }).length"""
     with shown(browser, guarded, width=390, height=844) as page, guarded.peer(calling="LAST"):
         page.log_in()
-        page.says(page.row("stored", "CUT"), "0000")
         page.says(page.row("connections", "LAST"), "idle")
+        visible = page.page.locator("#stored tbody tr:visible")
+        page.until(lambda: visible.count() == 10, "as many rows as are shown")
+        page.says(page.row("stored", "CUT"), "0000")
         for box in ("connections", "stored"):
             scrolls = f"(() => {{ const one = document.querySelector('#{box} .scroll');"
             scrolls += " return one.scrollHeight > one.clientHeight + 1; })()"
             assert page.page.evaluate(scrolls) is False
-        assert page.page.locator("#stored tbody tr:visible").count() == 10
+        assert visible.count() == 10
         for width in (390, 1121, 1217, 1280):
             page.page.set_viewport_size({"width": width, "height": 844})
             assert page.page.evaluate(broken) == 0, width
