@@ -27,6 +27,8 @@ def test_umask(tmp_path: Path, umask: str, file_mode: int, folder_mode: int) -> 
                 peer.send(store())
                 assert peer.read_response().status == 0
                 peer.release()
+            # Else one may go while all is looked at.
+            service.ends_parts()
             modes = {
                 str(path.relative_to(service.store)): stat.S_IMODE(path.lstat().st_mode)
                 for path in service.store.rglob("*")
