@@ -41,6 +41,7 @@ from tests.kit import (
     wait_for,
 )
 from tests.process.test_reload import LONG, REDO
+from tests.process.upgrading import lives
 from tests.stores import opened
 
 if TYPE_CHECKING:
@@ -189,21 +190,25 @@ def test_a_disk_that_is_full(tmp_path: Path, few_inodes: Path) -> None:
     with (
         Service(tmp_path, *flags, store=few_inodes / "store") as service,
         honest(service) as one,
+        contextlib.ExitStack() as held,
     ):
-        fillers: list[Path] = []
-
-        def fill() -> bool:
-            """Take what is free, also what the dead worker leaves for its successor."""
-            with contextlib.suppress(OSError):
-                while True:
-                    filler = few_inodes / f"filler-{len(fillers)}"
-                    filler.touch()
-                    fillers.append(filler)
-            return "cannot replace worker" in service.log()
-
-        fill()
+        # What main removes of a dead worker goes on to take its room.
+        service.ends_parts()
+        for left in (service.store / ".fastscp/incoming").rglob("*"):
+            held.callback(os.close, os.open(left, os.O_PATH))
+        victim = worker_pid(service, 1 - one.worker)
+        os.kill(service.pid, signal.SIGSTOP)
+        held.callback(send_signal, service.pid, signal.SIGCONT)
         number = kill_other(service, one)
-        wait_for(fill, "no room for another worker")
+        wait_for(lambda: not lives(victim), "its end")
+        # Before there is a successor.
+        fillers: list[Path] = []
+        with contextlib.suppress(OSError):
+            while True:
+                filler = few_inodes / f"filler-{len(fillers)}"
+                filler.touch()
+                fillers.append(filler)
+        os.kill(service.pid, signal.SIGCONT)
         said = service.in_log(f"cannot replace worker {number}: ")
         assert "disk full" in said
         one.echoes()
