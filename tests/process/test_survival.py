@@ -618,7 +618,12 @@ def test_a_worker_killed_in_a_drain_is_told_of(tmp_path: Path) -> None:
 def test_the_store_is_gone_at_the_end(tmp_path: Path, what: str) -> None:
     with Service(tmp_path, workers=1) as service:
         gone = service.store / ".fastscp/incoming" if what == "incoming" else service.store
-        shutil.rmtree(gone)
+        # Main makes its control socket anew as soon as it sees that it is gone.
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            shutil.rmtree(gone)
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
         service.process.send_signal(signal.SIGTERM)
         service.ends(1)
         said = service.in_log("cannot remove unfinished instances")
