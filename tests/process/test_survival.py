@@ -692,16 +692,22 @@ def hanging_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_start_that_hangs_can_be_ended(tmp_path: Path, hanging_library: Path) -> None:
     (tmp_path / "flock").touch()
     log = tmp_path / "log"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
-    with (
-        log.open("wb") as stderr,
-        subprocess.Popen(
-            [*Service.program(), "serve", *ON_LOOPBACK, "--port", str(address[1])],
-            cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=stderr,
-            env=Service.environment({"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}),
-        ) as process,
-    ):  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        # It is the service's to listen on, and nobody else gets it meanwhile.
+        reserved = stack.enter_context(socket.socket())
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        address = reserved.getsockname()
+        stderr = stack.enter_context(log.open("wb"))
+        process = stack.enter_context(
+            subprocess.Popen(
+                [*Service.program(), "serve", *ON_LOOPBACK, "--port", str(address[1])],
+                cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=stderr,
+                env=Service.environment(
+                    {"LD_PRELOAD": str(hanging_library), "HANG": str(tmp_path)}
+                ),
+            )
+        )  # fmt: skip
         try:
             wait_for((tmp_path / "flock.hangs").exists, "a call that hangs")
             # No peer waits for an answer that may never come.
