@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import DEADLINE_S, TLS, Peer, Service, abort, associate_rq, errors_in, wait_for
+from tests.kit import (
+    DEADLINE_S,
+    TLS,
+    Peer,
+    Service,
+    abort,
+    associate_rq,
+    errors_in,
+    send_signal,
+    wait_for,
+)
 from tests.process.test_control import status_now
 from tests.process.test_reload import LONG, REDO, more_traffic, under_load
 from tests.process.test_upgrade import accepted, all_kept
@@ -111,11 +121,24 @@ def test_restarts_behind_a_socket_under_load(
 def test_a_drain_behind_a_socket(tmp_path: Path, listening: socket.socket) -> None:
     """It says so, and ends what it has."""
     with Activated(tmp_path, listening, "--drain-timeout", "300ms") as service:
-        with service.peer() as idle, Peer(service.host, service.port) as late:
+        with (
+            service.peer() as idle,
+            Peer(service.host, service.port) as late,
+            contextlib.ExitStack() as stopped,
+        ):
             # It is accepted, and no association yet.
             wait_for(lambda: status_now(service).connections == 2, "both")
+            workers = service.worker_pids()
+            # The request is there when they hear of the end, whose time is short.
+            for pid in workers:
+                os.kill(pid, signal.SIGSTOP)
+                stopped.callback(send_signal, pid, signal.SIGCONT)
             service.process.send_signal(signal.SIGTERM)
-            answer = late.associate(associate_rq())
+            service.in_log("SIGTERM: ")
+            late.send(associate_rq())
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+            answer = late.read_pdu()
             assert answer is not None
             assert answer[0] == 2
             for peer in (idle, late):
