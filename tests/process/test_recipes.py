@@ -99,6 +99,8 @@ def test_a_consumer_takes_each_instance_once(service: Service, tmp_path: Path) -
     sent(service, ["1.2.11", "1.2.12"])
     with running(consumer, service.store, target):
         wait_for(lambda: len(taken()) == 2, "what was there")
+        # It has noted that: else it would look at these lines again when it begins anew.
+        wait_for((target / "cursor.json").exists, "its note")
         sent(service, ["1.2.13"])
         wait_for(lambda: len(taken()) == 3, "what came")
     assert service.instances() == []
