@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,6 @@ from tests.kit import DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 CLOSED = "fastscp: cannot write the result to stdout (it is closed); "
 FULL = "fastscp: cannot write the result to stdout (No space left on device); "
@@ -109,14 +109,14 @@ def test_a_list_from_stdin_that_is_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("redirected", [">&- 2>&- <&-", ">&- <&-"])
 def test_a_service_keeps_its_standard_descriptors(tmp_path: Path, redirected: str) -> None:
     """No socket and no file of the store takes their numbers, in main and in its workers."""
-    port = free_port()
     words = " ".join(Service.program())
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {words} serve --host 127.0.0.1 --port {port} --workers 1 {redirected}"],
+        ["sh", "-c", f"exec {words} serve --host 127.0.0.1 --port 0 --workers 1 {redirected}"],
         cwd=tmp_path, env=Service.environment(), stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        port = wait_for(lambda: port_of(process.pid), "its port")
         wait_for(lambda: answers(port), "the service listening")
         for fd in range(3):
             if fd < 2 or "2>" in redirected:
@@ -128,11 +128,10 @@ def test_a_service_keeps_its_standard_descriptors(tmp_path: Path, redirected: st
         process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+def port_of(pid: int) -> int:
+    """Of a service that says nothing, by the title of its main process; 0: it has none yet."""
+    title = Path("/proc", str(pid), "cmdline").read_text()
+    return int(title.partition("fastscp: main, port ")[2].strip("\0 ") or 0)
 
 
 def answers(port: int) -> bool:
