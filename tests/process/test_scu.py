@@ -813,7 +813,7 @@ def test_a_full_window_into_a_stable_store(send: Callable[..., Sent], tmp_path: 
     write_files(tmp_path / "in", 600, pixels=20_000)
     with Service(tmp_path, workers=1) as service:
         sent = send(
-            f"127.0.0.1:{service.port}", tmp_path / "in", "--window", "32", "--timeout", "9"
+            f"127.0.0.1:{service.port}", tmp_path / "in", "--window", "32", "--timeout", "60"
         )
         assert (sent.code, sent.summary["stored"]) == (0, 600)
         assert len(service.instances()) == len(service.journal()) == 600
