@@ -330,8 +330,11 @@ async def a_cancelled_opening():
     except asyncio.CancelledError:
         pass
 
-async def main():
+async def unhurried():
     asyncio.get_running_loop().slow_callback_duration = 60
+
+async def main():
+    await unhurried()
     for work in (
         lambda: cancelled_while("opening"), lambda: cancelled_while("sending"),
         an_exception_inside, a_cancelled_block, a_cancelled_opening,
@@ -341,7 +344,7 @@ async def main():
         assert not left, left
 
 with asyncio.Runner(loop_factory=loop_factory) as runner:
-    runner.run(asyncio.sleep(0))
+    runner.run(unhurried())
 del runner
 gc.collect()
 before = descriptors()
