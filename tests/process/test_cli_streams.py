@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit import DEADLINE_S, Service, wait_for
+from tests.kit import ANY_PORT, DEADLINE_S, Service, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +109,9 @@ def test_a_list_from_stdin_that_is_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("redirected", [">&- 2>&- <&-", ">&- <&-"])
 def test_a_service_keeps_its_standard_descriptors(tmp_path: Path, redirected: str) -> None:
     """No socket and no file of the store takes their numbers, in main and in its workers."""
-    words = " ".join(Service.program())
+    words = " ".join([*Service.program(), "serve", *ANY_PORT, "--workers", "1"])
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {words} serve --host 127.0.0.1 --port 0 --workers 1 {redirected}"],
+        ["sh", "-c", f"exec {words} {redirected}"],
         cwd=tmp_path, env=Service.environment(), stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
