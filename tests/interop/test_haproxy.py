@@ -109,7 +109,8 @@ def listens(port: int) -> bool:
         return any(f" 0100007F:{port:04X} 00000000:0000 0A " in line for line in table)
 
 
-CHECKS: Final = "check inter 100ms"
+# However long HAProxy itself takes for one: it is about what they make of the log.
+CHECKS: Final = "check inter 100ms fall 1000"
 
 
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2"])
