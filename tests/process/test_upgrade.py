@@ -47,6 +47,21 @@ from fastscp.__main__ import main
 raise SystemExit(main())
 """
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
+# It says that it has begun, and takes over once it is let go on.
+PREPARES_UNTIL = f"""\
+#!{sys.executable}
+import os, time
+from fastscp.main.predecessor import Predecessor
+real = Predecessor.prepared
+def prepared(self):
+    open({{is_there!r}}, "w").close()
+    while not os.path.exists({{goes_on!r}}):
+        time.sleep(0.01)
+    return real(self)
+Predecessor.prepared = prepared
+from fastscp.__main__ import main
+raise SystemExit(main())
+"""
 
 
 def status_now(service: Service) -> Status:
@@ -270,10 +285,11 @@ def test_who_scrapes_is_answered_throughout(tmp_path: Path) -> None:
     with Upgrading(tmp_path, "--admin", "127.0.0.1:0", workers=1) as service:
         address = address_of(service)
         host, _, port = address.rpartition(":")
-        with service.peer() as peer:
-            peer.send(store())
-            assert peer.read_statuses(1) == [(1, 0)]
-            peer.release()
+        # Nobody has for ever to ask: one that is silent is there when the new one has begun. And as
+        # long as the old one has an association it answers, however slow this test is.
+        is_there, goes_on = tmp_path / "is there", tmp_path / "goes on"
+        service.replace(PREPARES_UNTIL.format(is_there=str(is_there), goes_on=str(goes_on)))
+        peer = service.peer()
         said: list[tuple[int, int]] = []
         wrong: list[Exception] = []
         over = threading.Event()
@@ -291,15 +307,22 @@ def test_who_scrapes_is_answered_throughout(tmp_path: Path) -> None:
         scraper.start()
         try:
             wait_for(lambda: said or wrong, "the first answer")
-            with socket.create_connection((host, int(port))) as waiting:
+            service.worker_pids()
+            os.kill(service.pid, signal.SIGUSR2)
+            wait_for(is_there.exists, "the new one")
+            with peer, socket.create_connection((host, int(port))) as waiting:
+                peer.send(store())
+                assert peer.read_statuses(1) == [(1, 0)]
                 # Until it is accepted.
                 wait_for(lambda: len(said) > 2 or wrong, "another answer")
                 assert samples(service)["fastscp_associations_accepted_total", ()] == 1
-                now = service.upgrade()
+                goes_on.touch()
+                now = service.taken_over(service.pid)
                 waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 answer = b"".join(iter(lambda: waiting.recv(4096), b""))
                 assert answer.startswith(b"HTTP/1.1 200")
                 assert json.loads(answer.partition(b"\r\n\r\n")[2])["pid"] == service.pid
+                peer.release()
             wait_for(lambda: wrong or said[-1][1] == now, "an answer of the new one")
         finally:
             over.set()

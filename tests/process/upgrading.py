@@ -66,12 +66,16 @@ class Upgrading(Service):
         before = self.main()
         self.worker_pids()
         os.kill(before, signal.SIGUSR2)
+        return self.taken_over(before)
 
-        def taken_over() -> bool:
+    def taken_over(self, before: int) -> int:
+        """Wait until another process is the service; returns its id."""
+
+        def is_taken_over() -> bool:
             now = self.main()
             return now != before and f"process {now} is the service now" in self.log()
 
-        wait_for(taken_over, "the upgrade")
+        wait_for(is_taken_over, "the upgrade")
         self.worker_pids()
         return self.main()
 
