@@ -73,6 +73,7 @@ _NOT_STORED: Final = frozenset(
     {"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"}
 )
 _SERVICE_KINDS: Final = frozenset({"SOP Class", "Meta SOP Class", "Service Class"})
+_SYNTAX_KINDS: Final = frozenset({"Transfer Syntax"})
 
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _UID_PATTERN: Final = re.compile(r"[0-9.*]*[0-9.][0-9.*]*")
@@ -201,7 +202,7 @@ def transfer_syntaxes() -> dict[str, str]:
 
     Source: PS3.6 Annex A.
     """
-    return {uid: entry[4] for uid, entry in _dictionary().items() if entry[1] == "Transfer Syntax"}
+    return {uid: entry[4] for uid, entry in _dictionary().items() if entry[1] in _SYNTAX_KINDS}
 
 
 def uid_names() -> dict[str, str]:
@@ -287,6 +288,7 @@ class _Selection:
 
     def __init__(self, kind: str, known: Mapping[str, str]) -> None:
         self.kind = kind
+        self.kinds = _SYNTAX_KINDS if kind == "transfer syntax" else _SERVICE_KINDS
         self.by_keyword = {keyword: uid for uid, keyword in known.items() if keyword}
         self.uids: set[str] = set()
         self.patterns: list[str] = []
@@ -305,6 +307,7 @@ class _Selection:
         elif name in self.by_keyword:
             self.uids.add(self.by_keyword[name])
         elif is_uid(name):
+            self._refuse_other_kind(name)
             self.uids.add(name)
         else:
             raise self._unknown(name)
@@ -314,6 +317,15 @@ class _Selection:
         if keyword not in self.by_keyword:
             raise self._unknown(keyword)
         return self.by_keyword[keyword]
+
+    def _refuse_other_kind(self, uid: str) -> None:
+        # One that the dictionary does not know may be private, or newer.
+        _name, kind, _more, _retired, keyword = _dictionary().get(uid, ("", "", "", "", ""))
+        if kind and kind not in self.kinds:
+            raise UidSelectionError(
+                f"{uid!r} is {keyword or 'registered'}, of the kind '{kind}', and no {self.kind}; "
+                f"take it out"
+            )
 
     def _unknown(self, name: str) -> UidSelectionError:
         return UidSelectionError(
@@ -325,6 +337,10 @@ class _Selection:
 
         lowered = {word.lower(): word for word in self.by_keyword}
         close = difflib.get_close_matches(name.lower(), lowered, n=3)
+        if not close and name:
+            # The beginning of some: the shortest are meant most often.
+            begun = (word for word in lowered if word.startswith(name.lower()))
+            close = sorted(begun, key=lambda word: (len(word), word))[:3]
         if close:
             return f"; did you mean {' or '.join(lowered[word] for word in close)}?"
         return "; give keywords of PS3.6 Annex A, or UIDs"

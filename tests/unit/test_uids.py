@@ -127,7 +127,13 @@ def test_sop_classes(
         ("StudyRootQueryRetrieveInformationModelFind", "no service of fastscp"),
         (STUDY_ROOT_FIND, "no service of fastscp"),
         ("Xyzzy*", "matches no SOP class keyword"),
+        ("CT", "did you mean CTImageStorage or"),
         ("1.2.", "neither a UID nor a SOP class keyword"),
+        (
+            JPEG_2000_LOSSLESS,
+            "is JPEG2000Lossless, of the kind 'Transfer Syntax', and no SOP class",
+        ),
+        (uids.APPLICATION_CONTEXT, "of the kind 'Application Context Name', and no SOP class"),
         ("", "neither a UID"),
         ("1." * 33 + "1", "neither a UID"),
     ],
@@ -159,9 +165,18 @@ def test_transfer_syntaxes(
     assert pickle.loads(pickle.dumps(rule)) == rule
 
 
-def test_storage_names_no_transfer_syntax() -> None:
-    with pytest.raises(UidSelectionError, match="neither a UID nor a transfer syntax keyword"):
-        transfer_syntax_rule(("storage",))
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("storage", "neither a UID nor a transfer syntax keyword"),
+        ("Implicit", "did you mean ImplicitVRLittleEndian"),
+        (CT, "is CTImageStorage, of the kind 'SOP Class', and no transfer syntax; take it out"),
+        ("1.2.840.10008.2.16.4", "of the kind 'Coding Scheme', and no transfer syntax"),
+    ],
+)
+def test_transfer_syntax_that_selects_nothing(name: str, why: str) -> None:
+    with pytest.raises(UidSelectionError, match=why):
+        transfer_syntax_rule((name,))
 
 
 def test_many_stars_stay_cheap() -> None:
