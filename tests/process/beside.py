@@ -19,7 +19,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from fastscp.config.settings import ServeConfig
 from fastscp.main.descriptors import REDO_MOST, log_needs, worker_needs
@@ -67,8 +67,9 @@ class Worker:
         (self.pid,) = service.worker_pids()
         self._proc = Path("/proc", str(self.pid))
         self._store = f"{service.store.resolve()}/"
-        # The log says so behind its first line.
-        self.has_log = "main: redo log: on" in service.in_log("main: redo log: ")
+        # The log says so behind its first line, if it may: else all counts as the worker's.
+        quiet = "error" in cast("list[str]", service.process.args)
+        self.has_log = not quiet and "redo log: on" in service.in_log("main: redo log: ")
 
     def _status(self, name: str) -> int:
         for line in (self._proc / "status").read_text().splitlines():
@@ -105,11 +106,15 @@ class Worker:
         return len(names), sum(map(self._is_named, names)) if self.has_log else 0
 
     def _is_named(self, name: str) -> bool:
+        fd = self._proc / "fd" / name
         try:
-            path = os.readlink(self._proc / "fd" / name).removesuffix(" (deleted)")
+            path = os.readlink(fd).removesuffix(" (deleted)")
+            inside = path.removeprefix(self._store)
+            if "/#" in inside:
+                # It was made without a name, and the system calls it so for good.
+                return path != inside and os.stat(fd).st_nlink > 0
         except FileNotFoundError:
             return False  # closed since
-        inside = path.removeprefix(self._store)
         return (
             path != inside
             and not inside.startswith(".fastscp/")
