@@ -129,7 +129,10 @@ cdef uint32_t number_of(uint32_t number, bint big) noexcept nogil:
     # Of four bytes, the first of which was shifted in first.
     if big:
         return number
-    return (number >> 24) | (number >> 8 & 0xFF00) | (number << 8 & 0xFF0000) | (number << 24)
+    return (
+        (number >> 24) | ((number >> 16 & 0xFF) << 8) | ((number >> 8 & 0xFF) << 16)
+        | (number << 24)
+    )
 
 
 cdef void take_mark(TapParse* p, uint32_t number, uint32_t left) noexcept nogil:

@@ -205,7 +205,7 @@ def test_nothing_is_named_without_locks(
         change(locks)
         site.feed(one, instance(2, "1.3"))
         assert one.statuses() == [0, status.OUT_OF_RESOURCES]
-        assert site.errors == [(f"lock {PATH_LOCKS}", error_no, "1.3.dcm")]
+        assert site.errors == [("lock a path", error_no, PATH_LOCKS)]
         assert "1.3.dcm" not in site.files()
         # Whatever was wrong, it is over when the file can be had again.
         if change is _a_link_above:
@@ -234,7 +234,7 @@ def test_no_descriptor_for_the_locks(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert one.statuses() == [0, status.OUT_OF_RESOURCES]
-        assert site.errors == [(f"lock {PATH_LOCKS}", errno.EMFILE, "1.3.dcm")]
+        assert site.errors == [("lock a path", errno.EMFILE, PATH_LOCKS)]
         site.feed(one, instance(3, "1.3"))
         assert one.statuses() == [0, status.OUT_OF_RESOURCES, 0]
 
