@@ -13,7 +13,7 @@ from fastscp.association.machine import Event
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PDU_EVENTS", "PDU_NAMES", "PDU_NAMES_OF_EVENTS", "P_DATA_TF"]
+__all__ = ["COMMAND_NAMES", "PDU_EVENTS", "PDU_NAMES", "PDU_NAMES_OF_EVENTS", "P_DATA_TF"]
 
 P_DATA_TF: Final = 0x04
 
@@ -27,6 +27,11 @@ PDU_NAMES: Final[Mapping[int, str]] = MappingProxyType(
         0x06: "A-RELEASE-RP",
         0x07: "A-ABORT",
     }
+)
+
+# By Command Field (PS3.7 E.1).
+COMMAND_NAMES: Final[Mapping[int, str]] = MappingProxyType(
+    {0x0001: "C-STORE-RQ", 0x8001: "C-STORE-RSP", 0x0030: "C-ECHO-RQ", 0x8030: "C-ECHO-RSP"}
 )
 
 # What the arrival of a PDU is to the state machine.

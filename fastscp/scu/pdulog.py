@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from fastscp import status as codes
+from fastscp.association.names import COMMAND_NAMES
 from fastscp.log import TRACE, shown
 from fastscp_ext import Abort, AssociateAC, AssociateRJ, AssociateRQ
 
@@ -23,12 +24,6 @@ log = logging.getLogger("fastscp.scu.pdu")
 
 # Characters of a text of the peer.
 _SHOWN: Final = 64
-_COMMANDS: Final = {
-    0x0001: "C-STORE-RQ",
-    0x8001: "C-STORE-RSP",
-    0x0030: "C-ECHO-RQ",
-    0x8030: "C-ECHO-RSP",
-}
 
 
 class PDULog:
@@ -72,7 +67,7 @@ class PDULog:
 
 
 def _message(message_id: int, command_field: int, status: int) -> str:
-    named = _COMMANDS.get(command_field, f"command {command_field:04X}")
+    named = COMMAND_NAMES.get(command_field, f"command {command_field:04X}")
     words = named if command_field >= 0 else "a command without Command Field"
     if message_id >= 0:
         words += f" {message_id}"

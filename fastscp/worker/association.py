@@ -21,6 +21,7 @@ from fastscp.worker.arrived import take_arrived
 from fastscp.worker.requested import ADMISSION as _ADMISSION
 from fastscp.worker.requested import Asking, Requested
 from fastscp.worker.strangers import BEFORE_A_REQUEST
+from fastscp.worker.tracing import command_line
 from fastscp_ext import (
     Abort,
     CommandError,
@@ -132,7 +133,7 @@ class Association(Requested):
         self._deadline = self._began + self._owner.going.config.artim_timeout
         sock = transport.get_extra_info("socket")
         self.attach(transport, sock.fileno(), direct=not self._origin.tls)
-        log.log(TRACE, "%s: connected", self.name)
+        log.log(TRACE, "%s: connected", self.name, extra=self._telling.about())
 
     def eof_received(self) -> bool:
         """The peer will send no more. What it completed is still committed and answered."""
@@ -326,7 +327,13 @@ class Association(Requested):
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         log.log(
             TRACE, "%s: %s %s, %d bytes", self.name, "sent" if sent else "received",
-            PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length,
+            PDU_NAMES.get(pdu_type, f"type {pdu_type:02X}"), length, extra=self._telling.about(),
+        )  # fmt: skip
+
+    def command_traced(self, sent: bool, context_id: int, command: bytes) -> None:
+        log.log(
+            TRACE, "%s: %s %s", self.name, "sent" if sent else "received",
+            command_line(context_id, command, self._owner.names), extra=self._telling.about(),
         )  # fmt: skip
 
     # Ending --------------------------------------------------------------------------------------

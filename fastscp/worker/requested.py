@@ -20,6 +20,7 @@ from fastscp.rules.book import Peer, Refusal
 from fastscp.titles import title_text
 from fastscp.worker.establish import establish
 from fastscp.worker.telling import Telling
+from fastscp.worker.tracing import item_lines
 from fastscp.worker.usercheck import UserCheck
 from fastscp_ext import (
     AssociateRJ,
@@ -32,7 +33,6 @@ from fastscp_ext import (
     Rules,
     ae_title,
     decode_associate_rq,
-    decode_pdu,
     encode_associate_ac,
     encode_associate_rj,
 )
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fastscp.worker.identities import Identities
     from fastscp.worker.requests import Requests
     from fastscp.worker.rules import Going
+    from fastscp_ext import AssociateAC
 
 __all__ = ["ADMISSION", "Asking", "Requested"]
 
@@ -55,8 +56,6 @@ log = logging.getLogger("fastscp.association")
 ADMISSION: Final = 1
 # How long main may take to say whether an association is admitted.
 _DECISION_S: Final = 20.0
-# Of a PDU in the log, in characters: its fields are what a trace is for, and few fit in the usual.
-_PDU_SHOWN: Final = 1500
 
 
 class Asking(Protocol):
@@ -156,7 +155,7 @@ class Requested(Receiver):
         called_ae = title_text(ae_title(rq.called_ae))
         self._telling.requested(calling_ae, called_ae)
         if self.outbox.trace:
-            self._trace_items("received", pdu)
+            self._trace_items("received A-ASSOCIATE-RQ", rq)
         going = self._owner.going
         peer = Peer(calling_ae, called_ae, self.host, self._origin.certificate)
         rejected = foreign(rq) or going.book.choose(peer)
@@ -300,7 +299,7 @@ class Requested(Receiver):
         self._telling.associated(self._terms, accepted.notes, is_check=is_check)
         ac = encode_associate_ac(accepted.ac)
         if self.outbox.trace:
-            self._trace_items("sent", ac)
+            self._trace_items("sent A-ASSOCIATE-AC", accepted.ac)
         self.outbox.send_pdu(ac)
         self.pace.go_on(ADMISSION)
 
@@ -318,9 +317,9 @@ class Requested(Receiver):
         name = information.implementation_version_name if information else None
         return shown(name) if name else ""
 
-    def _trace_items(self, direction: str, pdu: bytes) -> None:
-        text = shown(repr(decode_pdu(pdu)), _PDU_SHOWN)
-        log.log(TRACE, "%s: %s %s", self.name, direction, text)
+    def _trace_items(self, what: str, pdu: AssociateRQ | AssociateAC) -> None:
+        for line in item_lines(pdu, self._owner.names):
+            log.log(TRACE, "%s: %s: %s", self.name, what, line, extra=self._telling.about())
 
     def _turn_away(self) -> None:
         """Reject a complete request without decoding it: temporary congestion (PS3.8 9.3.4)."""

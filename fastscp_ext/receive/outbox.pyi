@@ -12,8 +12,8 @@ __all__ = ["Outbox"]
 class Outbox:
     """The responses owed to one peer, in request order; made by its receiver.
 
-    trace, verbose, tell_responses_sent: whether the receiver's methods `pdu_traced`,
-    `instance_answered` (for 0000, too) and `responses_sent` are called.
+    trace, verbose, tell_responses_sent: whether the receiver's methods `pdu_traced` and
+    `command_traced`, `instance_answered` (for 0000, too) and `responses_sent` are called.
     """
 
     trace: bool

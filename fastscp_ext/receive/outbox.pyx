@@ -260,6 +260,7 @@ cdef class Outbox:
                 out, room, i.context_id, reply.at, reply.left, self.peer_max_pdu_length
             )
         if self.trace and got and self.association != NULL:
+            (<object>self.association).command_traced(True, i.context_id, reply.at[:reply.left])
             (<object>self.association).pdu_traced(True, PDU_P_DATA_TF, got - 6)
         return got
 

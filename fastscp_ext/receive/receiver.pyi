@@ -74,7 +74,13 @@ class Hooks(Protocol):
         """
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int, /) -> None:
-        """A PDU came or went; called only while `outbox.trace`. length: bytes of body."""
+        """A PDU came or went; called only while `outbox.trace`. length: bytes of body.
+
+        Of one that came the rest of its body may be under way still.
+        """
+
+    def command_traced(self, sent: bool, context_id: int, command: bytes, /) -> None:
+        """A command set came or goes, one that can be read; called only while `outbox.trace`."""
 
 @type_check_only
 class AskedHooks(Hooks, Protocol):

@@ -404,6 +404,8 @@ cdef class Receiver:
                 0, 0, "command set without Command Field, Message ID or Data Set Type", f.pdu_type
             )
             return 0
+        if self.outbox.trace:
+            self.command_traced(False, f.context_id, f.command[:f.command_size])
         data_follows = scan.data_set_type != NO_DATA_SET
         if scan.command_field != C_STORE_RQ:
             return self._other_command(data_follows)

@@ -219,6 +219,8 @@ class Peer(Receiver):
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None: ...
 
+    def command_traced(self, sent: bool, context_id: int, command: bytes) -> None: ...
+
     def answers(self) -> list[tuple[int, int]]:
         """Message ID and command field of the responses it was sent, read or not."""
         data = bytes(self.transport.read + self.transport.unsent)

@@ -161,6 +161,9 @@ class Peer(Receiver):
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         assert length >= 0
 
+    def command_traced(self, sent: bool, context_id: int, command: bytes) -> None:
+        decode_command(command)
+
 
 def contents(store: Path) -> dict[str, bytes]:
     return {

@@ -25,9 +25,11 @@ from tests.kit import (
     associate_rq,
     data_set,
     echo,
+    message,
     pdu,
     reject,
     store,
+    store_rq,
     wait_for,
 )
 
@@ -47,6 +49,37 @@ def _with_version_name(rq: bytes, name: bytes) -> bytes:
     information = body.index(b"\x50\x00", body.index(ELE.encode()))
     body[information + 2 : information + 4] = struct.pack(">H", len(body) - information - 4)
     return pdu(1, bytes(body))
+
+
+def test_a_trace_has_each_step_with_the_fields_of_its_association(tmp_path: Path) -> None:
+    """Each context that was proposed and accepted, and each command set, among them."""
+    with Service(tmp_path, "--log-format", "json", "-vv", workers=1) as service:
+        with service.peer((1, CT, ELE), (3, FIND, ELE)) as peer:
+            name = peer.name
+            more: dict[int, int | bytes | str | tuple[int, ...]] = {0x1030: "MOVER", 0x1031: 9}
+            peer.send(message(store_rq(7, more=more), data_set()))
+            assert peer.read_statuses(1) == [(7, 0)]
+            peer.release()
+        service.stop()
+        told = [json.loads(line) for line in service.log().splitlines()[1:]]
+    lines = [one for one in told if f"@{name}: " in one["message"]]
+    for text in (
+        "received A-ASSOCIATE-RQ: presentation context 1: CTImageStorage in ExplicitVRLittleEndian",
+        "sent A-ASSOCIATE-AC: presentation context 1: accepted in ExplicitVRLittleEndian",
+        "sent A-ASSOCIATE-AC: presentation context 3: result 3, abstract syntax not supported",
+        (
+            "received C-STORE-RQ: presentation context 1, message 7, class CTImageStorage, "
+            f"instance '{SOP}', priority 0, moved for 'MOVER', by its message 9"
+        ),
+        (
+            "sent C-STORE-RSP: presentation context 1, answers message 7, class CTImageStorage, "
+            f"instance '{SOP}', status 0000 success"
+        ),
+        "received P-DATA-TF, ", "sent A-RELEASE-RP, ",
+    ):  # fmt: skip
+        assert any(f"@{name}: {text}" in one["message"] for one in lines), text
+    assert len({one["association"] for one in lines}) == 1
+    assert {(one["calling_ae"], one["peer"]) for one in lines} == {("KIT", name)}
 
 
 def test_a_long_version_name_is_a_short_line(tmp_path: Path) -> None:

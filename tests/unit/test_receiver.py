@@ -138,6 +138,7 @@ class Association(Receiver):
         self.blamed: list[tuple[str, bytes | None] | None] = []
         self.long: list[int] = []
         self.traced: list[tuple[bool, int, int]] = []
+        self.commands: list[tuple[bool, int, CommandSet]] = []
         self.all_sent = 0
         self.turns = 0
         self.bugs: list[str] = []
@@ -194,6 +195,9 @@ class Association(Receiver):
 
     def pdu_traced(self, sent: bool, pdu_type: int, length: int) -> None:
         self.traced.append((sent, pdu_type, length))
+
+    def command_traced(self, sent: bool, context_id: int, command: bytes) -> None:
+        self.commands.append((sent, context_id, decode_command(command)))
 
     # What the tests look at
 
@@ -1375,6 +1379,13 @@ def test_tracing(site: Site) -> None:
     sent = [(True, 4, len(pdu) - 6) for pdu in split_pdus(bytes(one.transport.sent))]
     assert one.traced == received + sent
     assert one.settled == [(SOP, 0, path_of(), len(data_set()), "")]
+    (asked, told) = one.commands
+    assert asked == (False, 1, decode_command(store_rq(1)))
+    assert told == (True, 1, one.responses()[0])
+    # Nobody is told of what cannot be read, nor of anything once nobody wants to know.
+    one.outbox.trace = False
+    site.feed(one, store(2, sop=f"{SOP}.2"))
+    assert len(one.commands) == 2
 
 
 # Holds and timers --------------------------------------------------------------------------------
