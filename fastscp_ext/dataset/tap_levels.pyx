@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fastscp_ext.wire.cursor cimport Cursor, cursor_over, peek_u8, take_u16_le, take_u32_le
 from fastscp_ext.dataset.tap_headers cimport GROUP_DELIMITER, HEADER, reads_as_implicit
 from fastscp_ext.dataset.tap_state cimport (
-    GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, GUESS_STRAY, TAP_EXPLICIT_BE, TAP_KEYS, TAP_NEVER,
-    TAP_PIXELS_NONE, TAP_READINGS, UIDS_FOUND, TapParse, TapReading,
+    GUESS_ENDS, GUESS_NO_ITEMS, GUESS_NONE, GUESS_STRAY, KEY_PATIENT_ID, TAP_EXPLICIT_BE, TAP_KEYS,
+    TAP_NEVER, TAP_PIXELS_NONE, TAP_READINGS, UIDS_FOUND, TapParse, TapReading,
 )
 from fastscp_ext.dataset.vr cimport VR, VR_INVALID, VR_UNKNOWN, vr_of
 
@@ -20,6 +20,7 @@ cdef enum:
     INSTANCE_NUMBER = 0x00200013
 
     ALL_FOUND = (1 << TAP_KEYS) - 1
+    PATIENT_FOUND = 1 << KEY_PATIENT_ID
 
 
 cdef void first_reading(TapParse* p) noexcept nogil:
@@ -299,6 +300,7 @@ cdef void stray_end(TapParse* p) noexcept nogil:
     # What was found since a sequence passed may be an item's. Where none has, a wrong length may
     # have led into an item, but no further than since a value that held the start of one. That is
     # looked for until all UIDs are there.
+    cdef uint32_t seen = p.found | p.conflicting
     cdef uint32_t keep
     p.faults += 1
     if p.settled:
@@ -318,7 +320,11 @@ cdef void stray_end(TapParse* p) noexcept nogil:
         keep = before_all_wrong_levels(p)
         give_back(p, keep)
         p.found = keep
-        p.conflicting = 0
+        p.conflicting &= p.taken
+    if seen & PATIENT_FOUND:
+        # An item that names another study tells no patient as a rule: these may be the instance's,
+        # and others are then what another item says.
+        p.taken |= seen & ~p.found
     p.pixels = TAP_PIXELS_NONE
     if p.sequence_passed or p.trusted or p.held:
         # An item may lie around this one, whose end is still to come.
@@ -341,7 +347,8 @@ cdef void judge_descent(TapParse* p) noexcept nogil:
 
 cdef void judge_item_end(TapParse* p, uint64_t at, bint delimiter) noexcept nogil:
     # A value may hold the bytes of an item's header, which by chance lead to an element. An element
-    # follows an item only where its sequence ends as well, and a delimiter none at this level.
+    # follows an item only where its sequence ends as well; and at the outermost level of a legal
+    # data set no delimiter follows.
     if p.items_until == 0:
         p.items_until = at + p.items_over
     elif at >= p.items_until:

@@ -100,6 +100,7 @@ ctypedef struct TapParse:
     uint32_t found        # 1 << key: the element has passed completely, perhaps empty
     uint32_t conflicting  # 1 << key: it has passed with two values, neither of which is found
     uint32_t unproved     # 1 << key: a value was given back, and none has come since
+    uint32_t taken        # 1 << key: an end took a value back, which is still in its place
     uint32_t fresh        # 1 << key: of the value that passed last
     uint32_t shaky        # those with nothing plausible behind: their lengths may be wrong
     int unproved_for      # headers that have to come until they are proved

@@ -26,7 +26,7 @@ cdef uint32_t place_of(int key) noexcept nogil:
 
 cdef bint refers(const TapParse* p, int key, int where) noexcept nogil:
     return p.where[key] == where and (
-        p.key == key or (p.found | p.conflicting) & (<uint32_t>1 << key) != 0)
+        p.key == key or (p.found | p.conflicting | p.taken) & (<uint32_t>1 << key) != 0)
 
 
 cdef bint is_free(const TapState* tap, int key, int where) noexcept nogil:
@@ -77,8 +77,9 @@ cdef void value_starts(
     if (p.conflicting | p.barred) & bit:
         p.unproved |= p.barred & bit & ~p.found
         return
-    if p.found & bit:
-        if length == 0 or key == KEY_SOP_CLASS_UID or key == KEY_SOP_INSTANCE_UID:
+    if (p.found | p.taken) & bit:
+        if length == 0 or p.found & bit and (
+                key == KEY_SOP_CLASS_UID or key == KEY_SOP_INSTANCE_UID):
             return
         p.comparing = True
         p.differs = False
@@ -152,9 +153,13 @@ cdef void value_ends(TapParse* p) noexcept nogil:
         return
     p.comparing = False
     if not p.differs:
+        p.found |= bit
+        p.taken &= ~bit
+        p.unproved &= ~bit
         return
-    # Two values of a key at one level: one of them is not the instance's.
-    if p.count > 1:
+    # Two values of a key at one level: one of them is not the instance's. Nor is it sure which one
+    # is where an end took the first one back: it may have been the end of an item in an item.
+    if p.count > 1 and not p.taken & bit:
         drop_reading(p, p.count - 1)
     else:
         p.found &= ~bit

@@ -148,9 +148,14 @@ def test_empty_pixel_data_in_an_unsorted_data_set(family: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_end_behind_pixel_data_where_tags_begin_anew(family: int) -> None:
-    """An item too short by some elements and the end of a sequence: the end of its own one."""
-    rest = element(0x00100020, "LO", b"P9", family) + uid(0x0020000E, b"1.9.1", family)
+@pytest.mark.parametrize("patient", [False, True])
+def test_an_end_behind_pixel_data_where_tags_begin_anew(family: int, *, patient: bool) -> None:
+    """An item too short by some elements and the end of a sequence: the end of its own one.
+
+    patient: it names one, so that it looks like the data set itself.
+    """
+    rest = element(0x00100020, "LO", b"P9", family) if patient else b""
+    rest += uid(0x0020000E, b"1.9.1", family)
     rest += element(0x00200011, "IS", b"9 ", family) + image(family)
     nested = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
     size = len(nested) - 8
@@ -160,6 +165,10 @@ def test_an_end_behind_pixel_data_where_tags_begin_anew(family: int) -> None:
     data += element(0x00100020, "LO", b"P1", family) + places("1.2.3", family)
     data += element(0x00200013, "IS", b"1 ", family) + image(family)
     values = check(data, family).values
+    if patient:
+        assert "SeriesInstanceUID" not in values
+        assert "PatientID" not in values
+        return
     assert values.items() >= OWN.items()
     assert (values["PatientID"], values.get("SeriesNumber")) == (b"P1", None)
 
@@ -283,3 +292,27 @@ def test_an_item_by_chance_does_not_hide_another_one(family: int) -> None:
     data = uid(0x00080018, b"1.2.826", family)
     data += element(0x00191010, "OB", bytes(12) + value, family)
     assert found(data + inside + image(family), family) == {}
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+@pytest.mark.parametrize("behind", ["later", "image"])
+@pytest.mark.parametrize("other", ["1.9", "1.2.3"])
+def test_a_value_that_leads_to_the_end_of_an_item_in_an_item(
+    family: int, behind: str, other: str
+) -> None:
+    """The rest of the outer item goes on like the data set, whose own image may follow it."""
+    reference = sequence(0x00081140, [uid(0x00081155, b"1.9.9", family)], family)
+    over = element(0x00081115, "SQ", b"", family, UNDEFINED)
+    over += delimiter(0xE000, UNDEFINED, family) + delimiter(0xE00D, 0, family)
+    rest = delimiter(0xE0DD, 0, family) + places(other, family)
+    rest += element(0x00200013, "IS", b"9 ", family)
+    if behind == "later":
+        rest += element(0x00400244, "DA", b"19990101", family)
+    item = delimiter(0xE000, len(over + rest), family)
+    front = element(0x00209171, "SQ", b"", family, len(item + over + rest)) + item + over
+    data = uid(0x00080018, b"1.2.826", family) + reference
+    # Patient and UIDs are the instance's own.
+    data += element(0x00100020, "LO", b"P1", family) + places("1.2.3", family)
+    data += element(0x00209128, "US", b"87" + front, family, 2 + len(front)) + rest
+    data += image(family) if behind == "image" else b""
+    assert found(data, family) == (OWN if other == "1.2.3" else {})
