@@ -13,7 +13,14 @@ from fastscp.association.machine import Event
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["COMMAND_NAMES", "PDU_EVENTS", "PDU_NAMES", "PDU_NAMES_OF_EVENTS", "P_DATA_TF"]
+__all__ = [
+    "COMMAND_NAMES",
+    "CONTEXT_RESULTS",
+    "PDU_EVENTS",
+    "PDU_NAMES",
+    "PDU_NAMES_OF_EVENTS",
+    "P_DATA_TF",
+]
 
 P_DATA_TF: Final = 0x04
 
@@ -32,6 +39,16 @@ PDU_NAMES: Final[Mapping[int, str]] = MappingProxyType(
 # By Command Field (PS3.7 E.1).
 COMMAND_NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {0x0001: "C-STORE-RQ", 0x8001: "C-STORE-RSP", 0x0030: "C-ECHO-RQ", 0x8030: "C-ECHO-RSP"}
+)
+
+# Why a presentation context is refused (PS3.8 9.3.3.2).
+CONTEXT_RESULTS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        1: "user rejection",
+        2: "no reason given",
+        3: "abstract syntax not supported",
+        4: "transfer syntaxes not supported",
+    }
 )
 
 # What the arrival of a PDU is to the state machine.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fastscp.association.names import CONTEXT_RESULTS
 from fastscp.errors import FastscpError
 
 __all__ = [
@@ -49,12 +50,6 @@ _ABORT_REASONS: Final = {
     4: "unrecognized PDU parameter",
     5: "unexpected PDU parameter",
     6: "invalid PDU parameter value",
-}
-_CONTEXT_RESULTS: Final = {
-    1: "user rejection",
-    2: "no reason given",
-    3: "abstract syntax not supported",
-    4: "transfer syntaxes not supported",
 }
 
 
@@ -281,7 +276,7 @@ give it to associate()
             context += f" in {name_of(self.transfer_syntax)}"
         if self.result is None:
             return f"no presentation context was proposed for {context}: give it to associate()"
-        why = _CONTEXT_RESULTS.get(self.result, f"result {self.result}")
+        why = CONTEXT_RESULTS.get(self.result, f"result {self.result}")
         return f"the peer refused the presentation context for {context}: {why}"
 
 

@@ -333,7 +333,7 @@ class Association(Requested):
     def command_traced(self, sent: bool, context_id: int, command: bytes) -> None:
         log.log(
             TRACE, "%s: %s %s", self.name, "sent" if sent else "received",
-            command_line(context_id, command, self._owner.names), extra=self._telling.about(),
+            command_line(context_id, command, self._telling.named), extra=self._telling.about(),
         )  # fmt: skip
 
     # Ending --------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ class Requested(Receiver):
         return shown(name) if name else ""
 
     def _trace_items(self, what: str, pdu: AssociateRQ | AssociateAC) -> None:
-        for line in item_lines(pdu, self._owner.names):
+        for line in item_lines(pdu, self._telling.named):
             log.log(TRACE, "%s: %s: %s", self.name, what, line, extra=self._telling.about())
 
     def _turn_away(self) -> None:

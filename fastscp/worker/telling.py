@@ -95,7 +95,7 @@ class Telling:
         by_reason: dict[str, list[str]] = {}
         for one in refused.shown.values():
             by_reason.setdefault(self._reason(one, rule), []).append(
-                self._named(one.abstract_syntax)
+                self.named(one.abstract_syntax)
             )
         said = [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
         more = " and others" if refused.others else ""
@@ -105,7 +105,7 @@ class Telling:
             extra=self.about(
                 "presentation contexts refused",
                 contexts_accepted=proposed - refused.count, contexts_proposed=proposed,
-                refused_classes=[self._named(uid) for uid in refused.shown],
+                refused_classes=[self.named(uid) for uid in refused.shown],
             ),
         )  # fmt: skip
 
@@ -116,13 +116,13 @@ class Telling:
                 why = "not storage"
         elif one.result == TRANSFER_SYNTAXES_NOT_SUPPORTED:
             where = as_written("transfer-syntaxes", rule.transfer_syntaxes_from)
-            those = ", ".join(self._named(syntax) for syntax in one.transfer_syntaxes)
+            those = ", ".join(self.named(syntax) for syntax in one.transfer_syntaxes)
             why = f"no transfer syntax in {where}: {those or 'none proposed'}"
         else:
             why = "its id is even"
         return why
 
-    def _named(self, uid: str) -> str:
+    def named(self, uid: str) -> str:
         """A UID by its name; where it has none, as it came, escaped."""
         return self._names.get(uid) or f"'{shown(uid)}'"
 

@@ -8,13 +8,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from fastscp import status as codes
-from fastscp.association.names import COMMAND_NAMES
+from fastscp.association.names import COMMAND_NAMES, CONTEXT_RESULTS
 from fastscp.log import shown
 from fastscp.log.text import cut
+from fastscp.titles import title_text
 from fastscp_ext import PresentationContextRQ, ae_title, decode_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from fastscp_ext import AssociateAC, AssociateRQ, PresentationContextAC
 
@@ -24,23 +25,15 @@ __all__ = ["command_line", "item_lines"]
 _SAID_SHOWN: Final = 1500
 # Transfer syntaxes of a presentation context; nobody has more without wanting trouble.
 _SYNTAXES_SHOWN: Final = 20
-# PS3.8 Table 9-18.
-_RESULTS: Final = {
-    0: "accepted",
-    1: "user rejection",
-    2: "no reason",
-    3: "abstract syntax not supported",
-    4: "transfer syntaxes not supported",
-}
 _APART: Final = frozenset(
     {"called_ae", "calling_ae", "presentation_contexts", "user_information", "reserved"}
 )
 
 
-def item_lines(pdu: AssociateRQ | AssociateAC, names: Mapping[str, str]) -> Iterator[str]:
+def item_lines(pdu: AssociateRQ | AssociateAC, named: Callable[[str], str]) -> Iterator[str]:
     """A line for what is said once, and one for each presentation context.
 
-    names: of UIDs. No line holds credentials.
+    named: a UID as the log has it. No line holds credentials.
     Source: PS3.8 9.3.2, 9.3.3.
     """
     told = [f"'{_title(pdu.calling_ae)}' calls '{_title(pdu.called_ae)}'", *_told(pdu)]
@@ -48,10 +41,10 @@ def item_lines(pdu: AssociateRQ | AssociateAC, names: Mapping[str, str]) -> Iter
         told += _told(pdu.user_information)
     yield cut(", ".join(told), _SAID_SHOWN)
     for one in pdu.presentation_contexts:
-        yield f"presentation context {one.id}: {_about(one, names)}"
+        yield f"presentation context {one.id}: {_about(one, named)}"
 
 
-def command_line(context_id: int, command: bytes, names: Mapping[str, str]) -> str:
+def command_line(context_id: int, command: bytes, named: Callable[[str], str]) -> str:
     """What the command set of a request or a response says.
 
     command: one that `decode_command` takes.
@@ -66,7 +59,7 @@ def command_line(context_id: int, command: bytes, names: Mapping[str, str]) -> s
     if said.message_id_being_responded_to is not None:
         told.append(f"answers message {said.message_id_being_responded_to}")
     told += [
-        f"{what} {_named(uid, names)}"
+        f"{what} {named(uid)}"
         for what, uid in (
             ("class", said.affected_sop_class_uid or said.requested_sop_class_uid),
             ("instance", said.affected_sop_instance_uid or said.requested_sop_instance_uid),
@@ -76,7 +69,7 @@ def command_line(context_id: int, command: bytes, names: Mapping[str, str]) -> s
     if said.priority is not None:
         told.append(f"priority {said.priority}")
     if said.move_originator_ae is not None:
-        told.append(f"moved for '{shown(said.move_originator_ae)}'")
+        told.append(f"moved for '{title_text(said.move_originator_ae)}'")
     if said.move_originator_message_id is not None:
         told.append(f"by its message {said.move_originator_message_id}")
     if said.status is not None:
@@ -97,25 +90,20 @@ def _told(value: object) -> list[str]:
     ]
 
 
-def _about(one: PresentationContextRQ | PresentationContextAC, names: Mapping[str, str]) -> str:
+def _about(one: PresentationContextRQ | PresentationContextAC, named: Callable[[str], str]) -> str:
     if isinstance(one, PresentationContextRQ):
-        return _proposal(one, names)
-    said = _RESULTS.get(one.result, "unknown")
+        return _proposal(one, named)
     if one.result:
-        return f"result {one.result}, {said}"
-    return f"{said} in {_named(one.transfer_syntax, names)}"
+        return f"result {one.result}, {CONTEXT_RESULTS.get(one.result, 'unknown')}"
+    return f"accepted in {named(one.transfer_syntax)}"
 
 
-def _proposal(one: PresentationContextRQ, names: Mapping[str, str]) -> str:
-    syntaxes = [_named(uid, names) for uid in one.transfer_syntaxes[:_SYNTAXES_SHOWN]]
+def _proposal(one: PresentationContextRQ, named: Callable[[str], str]) -> str:
+    syntaxes = [named(uid) for uid in one.transfer_syntaxes[:_SYNTAXES_SHOWN]]
     if more := len(one.transfer_syntaxes) - len(syntaxes):
         syntaxes.append(f"and {more} others")
-    return f"{_named(one.abstract_syntax, names)} in {', '.join(syntaxes) or 'nothing'}"
-
-
-def _named(uid: str, names: Mapping[str, str]) -> str:
-    return names.get(uid) or f"'{shown(uid)}'"
+    return f"{named(one.abstract_syntax)} in {', '.join(syntaxes) or 'nothing'}"
 
 
 def _title(title: bytes) -> str:
-    return shown(ae_title(title))
+    return title_text(ae_title(title))

@@ -220,6 +220,13 @@ def settle_some(site: Site, asked: list[Compression], count: int) -> None:
     site.reception.release()
 
 
+def settle_rest(site: Site, asked: list[Compression]) -> None:
+    while asked:
+        settle_some(site, asked, 1)
+        site.take_turns()
+        assert site.reception.uncommitted <= UNCOMMITTED_MOST
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_room_is_not_given_to_whoever_cannot_take_it(tmp_path: Path, when: str) -> None:
     """A peer stops reading before its association is let go, or between that and its turn."""
@@ -244,10 +251,7 @@ def test_room_is_not_given_to_whoever_cannot_take_it(tmp_path: Path, when: str) 
         deaf.pace.go_on(4)
         site.take_turns()
         assert site.reception.uncommitted == UNCOMMITTED_MOST
-        while asked:
-            settle_some(site, asked, 1)
-            site.take_turns()
-            assert site.reception.uncommitted <= UNCOMMITTED_MOST
+        settle_rest(site, asked)
         assert deaf.statuses() == other.statuses() == [0xA700] * 2 * SHARE
         assert not deaf.transport.paused
 
@@ -265,10 +269,7 @@ def test_room_that_is_promised_is_not_taken_by_others(tmp_path: Path) -> None:
         site.read(other, stores(2 * SHARE))
         site.take_turns()
         assert site.reception.uncommitted == UNCOMMITTED_MOST
-        while asked:
-            settle_some(site, asked, 1)
-            site.take_turns()
-            assert site.reception.uncommitted <= UNCOMMITTED_MOST
+        settle_rest(site, asked)
         assert held.statuses() == other.statuses() == [0xA700] * 2 * SHARE
 
 

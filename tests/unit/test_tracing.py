@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fastscp.worker.telling import Telling
 from fastscp.worker.tracing import command_line, item_lines
 from fastscp_ext import (
     AssociateAC,
@@ -18,11 +19,12 @@ from fastscp_ext import (
 from tests.kit import CT, ELE, SOP, VERIFICATION
 
 NAMES = {CT: "CTImageStorage", ELE: "ExplicitVRLittleEndian", VERIFICATION: "Verification"}
+NAMED = Telling("1", "10.0.0.1", "10.0.0.1:104", NAMES).named
 TITLES = (b"PACS            ", b"CT\x1b1            ")
 
 
 def request(*contexts: PresentationContextRQ, said: UserInformation | None = None) -> list[str]:
-    return list(item_lines(AssociateRQ(*TITLES, "1.2.3", contexts, said), NAMES))
+    return list(item_lines(AssociateRQ(*TITLES, "1.2.3", contexts, said), NAMED))
 
 
 def test_a_request_has_a_line_for_each_presentation_context() -> None:
@@ -38,7 +40,7 @@ def test_a_request_has_a_line_for_each_presentation_context() -> None:
     )
     first, *others = request(*contexts, said=said)
     assert first == (
-        r"'CT\x1b1' calls 'PACS', application context '1.2.3', protocol version 1, "
+        r"'CT%1B1' calls 'PACS', application context '1.2.3', protocol version 1, "
         r"max pdu length 0, implementation version name 'OLD\x01', "
         rf"roles (RoleSelection(sop_class='{CT}', scu_role=True, scp_role=False),)"
     )
@@ -54,8 +56,8 @@ def test_an_answer_says_what_became_of_each() -> None:
     contexts = tuple(
         PresentationContextAC(2 * n + 1, result, ELE) for n, result in enumerate((0, 3, 4, 9))
     )
-    first, *others = item_lines(AssociateAC(*TITLES, None, contexts, None), NAMES)
-    assert first == r"'CT\x1b1' calls 'PACS', protocol version 1"
+    first, *others = item_lines(AssociateAC(*TITLES, None, contexts, None), NAMED)
+    assert first == r"'CT%1B1' calls 'PACS', protocol version 1"
     assert others == [
         "presentation context 1: accepted in ExplicitVRLittleEndian",
         "presentation context 3: result 3, abstract syntax not supported",
@@ -69,7 +71,7 @@ def test_no_line_holds_credentials() -> None:
     (line,) = request(said=UserInformation(identity=identity))
     assert line.endswith("identity UserIdentity(type=2, response_requested=True)")
     answer = UserInformation(identity_response=b"ticket")
-    (line,) = item_lines(AssociateAC(*TITLES, None, (), answer), NAMES)
+    (line,) = item_lines(AssociateAC(*TITLES, None, (), answer), NAMED)
     assert "ticket" not in line
 
 
@@ -111,4 +113,4 @@ def test_what_is_said_once_is_cut() -> None:
     ],
 )  # fmt: skip
 def test_a_command_set_says_what_it_holds(elements: dict[int, int | str], line: str) -> None:
-    assert command_line(5, encode_command(elements), NAMES) == line
+    assert command_line(5, encode_command(elements), NAMED) == line
